@@ -26,7 +26,7 @@ from agent_manager.writer import Writer
 from eventstore import EventStore, Settings, conversation_uuid
 from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import SettingsError
-from projections import Worker, load
+from projections import Worker, load_projections
 
 Storage: TypeAlias = Literal["memory", "postgres", "both"]
 
@@ -212,7 +212,7 @@ async def _dual_write_manager(
 
 @asynccontextmanager
 async def _running_worker(store: EventStore) -> AsyncIterator[None]:
-    worker = asyncio.create_task(Worker(store, load(store.settings.projections)).run())
+    worker = asyncio.create_task(Worker(store, load_projections(store.settings.projections)).run())
     try:
         yield
     finally:

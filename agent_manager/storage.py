@@ -58,7 +58,7 @@ from eventstore.json_text import equal, load, to_json
 from eventstore.member_order import MEMBER
 from eventstore.read import RawRows, horizon
 from eventstore.scope import checked_tenant
-from projections.read_your_writes import fetch_with_position
+from projections.read_your_writes import fetch_at_least
 from projections.reading import caller_of
 
 T = TypeVar("T")
@@ -322,7 +322,7 @@ class ServerLog(Log):
         """Return rows of the tables, and the position up to which the tables contain the tenant's events."""
         text, parameters = query("agent_manager", name), {"tenant": self.tenant}
         at_least = max(0, self.written.position - TAIL)
-        return await fetch_with_position(self.store, self.caller, text, parameters, projections, at_least, WAIT_SECONDS)
+        return await fetch_at_least(self.store, self.caller, text, parameters, projections, at_least, WAIT_SECONDS)
 
     async def _tail(self, name: str, applied: int) -> list[TupleRow]:
         """Return rows of the log after a position."""

@@ -568,7 +568,7 @@ $$;
 -- Name: begin_batch(text, text, text, smallint[], integer, bigint, bigint); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.begin_batch(projection text, stage text, source text, partitions smallint[], size integer, until bigint, horizon bigint DEFAULT NULL::bigint) RETURNS TABLE(lower_position bigint, upper_position bigint, events bigint)
+CREATE FUNCTION public.begin_batch(projection text, stage text, definition_hash text, partitions smallint[], size integer, until bigint, horizon bigint DEFAULT NULL::bigint) RETURNS TABLE(lower_position bigint, upper_position bigint, events bigint)
     LANGUAGE plpgsql
     SET search_path TO 'public', 'pg_temp'
     AS $$
@@ -593,7 +593,7 @@ BEGIN
              FROM projection_texts t
             WHERE t.projection = begin_batch.projection
               AND t.stage = begin_batch.stage
-              AND t.source = begin_batch.source) THEN
+              AND t.definition_hash = begin_batch.definition_hash) THEN
         RAISE EXCEPTION 'the % tables of the projection % were filled by another definition', stage, projection
             USING ERRCODE = 'ES006';
     END IF;
@@ -1791,7 +1791,7 @@ COMMENT ON COLUMN public.parked."position" IS 'Position of the event that failed
 CREATE TABLE public.projection_texts (
     projection text NOT NULL COLLATE pg_catalog."C",
     stage text NOT NULL COLLATE pg_catalog."C",
-    source text NOT NULL,
+    definition_hash text NOT NULL,
     text text,
     tables text[] NOT NULL,
     made_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
@@ -1807,10 +1807,10 @@ COMMENT ON TABLE public.projection_texts IS 'Definition by which the tables of a
 
 
 --
--- Name: COLUMN projection_texts.source; Type: COMMENT; Schema: public; Owner: -
+-- Name: COLUMN projection_texts.definition_hash; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.projection_texts.source IS 'SHA-256 of the projection';
+COMMENT ON COLUMN public.projection_texts.definition_hash IS 'SHA-256 of the definition, in hexadecimal';
 
 
 --

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from operator import attrgetter
+from functools import cached_property
 from typing import Any, Literal, Self, TypeAlias
 from uuid import UUID, uuid4
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError, field_validator
 
 from eventstore.errors import InvalidEvent
-from eventstore.json_text import load
+from eventstore.lazy_row import LazyRow, lazy_row
 from eventstore.member_order import MEMBER, restore, restore_members
 from eventstore.vocabulary import SCHEMA_VERSION, EventData, UnknownEvent, parse, parse_json
 
@@ -102,11 +102,10 @@ class NewEvent:
 _TYPES_OF_NEW_EVENT = (("data", EventData), ("id", UUID), ("actor", str), ("metadata", Metadata))
 
 
+@lazy_row("content", "raw_metadata")
 @dataclass(frozen=True, init=False)
-class Event:
+class Event(LazyRow):
     """A stored event.
-
-    It keeps the row as it was read and parses JSON on first access: of most events only some columns are used.
 
     Attributes:
         position: orders the whole log.
@@ -144,40 +143,26 @@ class Event:
         )  # fmt: skip
         _set(self, "_row", row)
 
-    @classmethod
-    def from_row(cls, row: tuple[Any, ...]) -> Self:
-        """Return the event of a row: the fields in their order, JSON as the bytes of PostgreSQL's binary format."""
-        event = _new(cls)
-        _set(event, "_row", row)
-        return event
-
-    @property
+    @cached_property
     def data(self) -> EventData:
         """The content, as a model of the vocabulary."""
-        data: EventData | None = getattr(self, "_data", None)
-        if data is None:
-            stored = _row(self)[CONTENT]
-            if isinstance(stored, bytes):
-                data = parse_json(self.event_type, self.schema_version, stored[1:])
-            else:
-                data = parse(self.event_type, self.schema_version, stored)
-            data.restore_order(_content_order(self))
-            _set(self, "_data", data)
+        stored = self._row[CONTENT]
+        if isinstance(stored, bytes):
+            data = parse_json(self.event_type, self.schema_version, stored[1:])
+        else:
+            data = parse(self.event_type, self.schema_version, stored)
+        data.restore_order(_content_order(self))
         return data
 
-    @property
+    @cached_property
     def metadata(self) -> Metadata:
         """The metadata, as a model."""
-        metadata: Metadata | None = getattr(self, "_metadata", None)
-        if metadata is None:
-            metadata = Metadata(**self.raw_metadata) if _row(self)[METADATA] != _EMPTY else PLAIN
-            _set(self, "_metadata", metadata)
-        return metadata
+        return Metadata(**self.raw_metadata) if self._row[METADATA] != _EMPTY else PLAIN
 
     @property
     def size(self) -> int:
         """The approximate size of the content as JSON, in bytes."""
-        stored = _row(self)[CONTENT]
+        stored = self._row[CONTENT]
         return len(stored if isinstance(stored, bytes) else str(stored))
 
     @property
@@ -185,43 +170,26 @@ class Event:
         """When the event happened, if the metadata tells; else the time of the append."""
         return self.metadata.occurred_at or self.timestamp
 
+    def _restored(self, name: str, value: Any) -> Any:
+        if name == "raw_metadata":
+            return _with_order(value)
+        if isinstance(order := _content_order(self), dict):
+            restore_members(value if isinstance(value, dict) else {}, order)
+        else:
+            restore(value, order)
+        return value
 
-_new, _set = object.__new__, object.__setattr__
-_row: Callable[[Event], tuple[Any, ...]] = attrgetter("_row")
+
+_set = object.__setattr__
 CONTENT, METADATA = 9, 10
+_MEMBER = MEMBER.encode()
 _EMPTY = b"\x01{}"
 """An empty object in PostgreSQL's binary format: the number of the format, then the text."""
 
 
-def _column(index: int) -> property:
-    return property(lambda event: event._row[index])
-
-
-def _json_column(index: int, name: str) -> property:
-    """Return a property that parses the column once. Bytes are unparsed: no parsed JSON value has this type."""
-
-    def read(event: Event) -> Any:
-        stored = _row(event)[index]
-        if not isinstance(stored, bytes):
-            return stored
-        value = getattr(event, name, _UNREAD)
-        if value is _UNREAD:
-            value = load(stored[1:])
-            if index == METADATA:
-                value = _with_order(value)
-            elif isinstance(order := _content_order(event), dict):
-                restore_members(value if isinstance(value, dict) else {}, order)
-            else:
-                restore(value, order)
-            _set(event, name, value)
-        return value
-
-    return property(read)
-
-
 def _content_order(event: Event) -> object:
     """Return the stored order of the members in an event's content."""
-    stored = _row(event)[METADATA]
+    stored = event._row[METADATA]
     if not isinstance(stored, bytes) or _MEMBER not in stored:
         return None
     orders = event.raw_metadata.get(MEMBER)
@@ -236,14 +204,6 @@ def _with_order(metadata: Any) -> Any:
     own = {name: value for name, value in metadata.items() if name not in Metadata.model_fields and name != MEMBER}
     restore(own, orders["metadata"])
     return {name: value for name, value in metadata.items() if name not in own} | own
-
-
-_UNREAD = object()
-_MEMBER = MEMBER.encode()
-
-for _index, _field in enumerate(fields(Event)):
-    _is_json = _index in (CONTENT, METADATA)
-    setattr(Event, _field.name, _json_column(_index, f"_{_field.name}") if _is_json else _column(_index))
 
 
 @dataclass(frozen=True, slots=True)

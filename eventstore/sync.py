@@ -27,14 +27,15 @@ T = TypeVar("T")
 _READ_AHEAD_EVENTS = 100
 
 
-def _synchronous(
-    method: Callable[Concatenate[EventStore, P], Coroutine[Any, Any, T]],
-) -> Callable[Concatenate[SyncEventStore, P], T]:
-    """Return a method that runs a method of the asynchronous store to its end."""
+def synchronous(
+    method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Any, P], T]:
+    """Return a method that runs a method of its object's ``asynchronous`` counterpart to its end, by its ``portal``."""
 
     @wraps(method)
-    def call(store: SyncEventStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return store.portal.call(method(store.asynchronous, *args, **kwargs))
+    def call(instance: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        result: T = instance.portal.call(method(instance.asynchronous, *args, **kwargs))
+        return result
 
     return call
 
@@ -89,8 +90,8 @@ class SyncEventStore:
         finally:
             self.portal.close()
 
-    append = _synchronous(EventStore.append)
-    append_all = _synchronous(EventStore.append_all)
+    append = synchronous(EventStore.append)
+    append_all = synchronous(EventStore.append_all)
     read = _synchronous_iterator(EventStore.read)
     read_log = _synchronous_iterator(EventStore.read_log)
     subscribe = _synchronous_iterator(EventStore.subscribe)

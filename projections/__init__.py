@@ -1,29 +1,29 @@
 """The read side: projections from the log to read tables, the worker that maintains the tables, and reading them."""
 
-from projections.apply import Parked, Retried, parked, retry
+from projections.apply import catch_up
 from projections.cache import ConversationCache
-from projections.compare import Difference
+from projections.compare import TableDifference
 from projections.conversation_snapshot import ConversationState
-from projections.custom_projections import PythonProjection, load, projection
+from projections.custom_projections import PythonProjection, load_projections, projection
 from projections.inline import InlineAppender
-from projections.pages import Page, every
-from projections.projection import PROJECTIONS, Projection, named
+from projections.pages import Page, all_items
+from projections.parked import Parked, Retried, read_parked, retry_parked
+from projections.projection import PROJECTIONS, Projection, select_projections
 from projections.read_your_writes import applied_position, wait_for
 from projections.reading import Reader, SyncReader
-from projections.rebuild import RebuildProgress, Rebuilt, rebuild, undo
+from projections.rebuild import RebuildProgress, Rebuilt, rebuild, undo_rebuild
 from projections.rows import Conversation, Message, Task
 from projections.search import Hit, Search, SearchPage
 from projections.statistics import Statistics
 from projections.status import Status, read_status
 from projections.verify import Verified, verify
-from projections.worker import Worker, catch_up
+from projections.worker import Worker
 
 __all__ = [
     "PROJECTIONS",
     "Conversation",
     "ConversationCache",
     "ConversationState",
-    "Difference",
     "Hit",
     "InlineAppender",
     "Message",
@@ -40,20 +40,21 @@ __all__ = [
     "Statistics",
     "Status",
     "SyncReader",
+    "TableDifference",
     "Task",
     "Verified",
     "Worker",
+    "all_items",
     "applied_position",
     "catch_up",
-    "every",
-    "load",
-    "named",
-    "parked",
+    "load_projections",
     "projection",
+    "read_parked",
     "read_status",
     "rebuild",
-    "retry",
-    "undo",
+    "retry_parked",
+    "select_projections",
+    "undo_rebuild",
     "verify",
     "wait_for",
 ]

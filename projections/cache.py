@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import NamedTuple, Self
 from uuid import UUID
 
 from psycopg.rows import TupleRow
@@ -31,23 +31,22 @@ from eventstore.database.queries import query
 from eventstore.errors import InputError, translated
 from projections.conversation_snapshot import ConversationSnapshot, ConversationState, fetch_rows
 from projections.pages import OBJECT_BYTES
-from projections.projection import named
-from projections.read_your_writes import LAGGING, fetch_at_least, wait_for_written
-from projections.reading import Reader, not_found
+from projections.projection import select_projections
+from projections.read_your_writes import LAGGING, wait_for_written
+from projections.reading import Reader, fetch_current, not_found
 
 MAX_BYTES = 64 * 1024 * 1024
 
 _ONE_SNAPSHOT = query("projections", "one_snapshot")
 _CHANGE_TOKEN = query("projections", "change_token")
 _EVENT_POSITION = query("projections", "event_position")
-_PROJECTIONS = ("conversations", "messages", "tasks")
+_PROJECTIONS = ["conversations", "messages", "tasks"]
 
 
 class ChangeToken(NamedTuple):
     """What identifies a state of a conversation: if the token differs, the state may differ.
 
     Attributes:
-        id: of the conversation.
         version: of the conversation, as its row has it.
         tables: the files of the tables, and what of the conversation is parked.
     """
@@ -55,6 +54,11 @@ class ChangeToken(NamedTuple):
     id: UUID
     version: int
     tables: tuple[object, ...]
+
+    @classmethod
+    def from_row(cls, row: TupleRow) -> Self:
+        """Return the token that the query ``change_token`` has read."""
+        return cls(row[0], row[1], tuple(row[2:]))
 
 
 class _Entry(NamedTuple):
@@ -64,7 +68,7 @@ class _Entry(NamedTuple):
 
 
 class ConversationCache:
-    """A cache of the least recently used conversations.
+    """A cache of the most recently used conversations.
 
     Args:
         reader: reads the conversations, for its caller.
@@ -126,63 +130,40 @@ class ConversationCache:
 
 
 async def read_change_token(reader: Reader, conversation: UUID | str, *, at_least: int | None = None) -> ChangeToken:
-    """Return the change token of a conversation.
-
-    Raises:
-        NotFound: the conversation does not exist.
-        NotCaughtUp: the projections have not applied ``at_least`` within the reader's timeout.
-    """
+    """Return the change token of a conversation, read as :meth:`Reader.conversation` reads its row."""
     given = {"tenant": reader.tenant, "ids": reader.candidates(conversation)}
-    rows = await fetch_at_least(
-        reader.store, reader.caller, _CHANGE_TOKEN, given, _PROJECTIONS, at_least, reader.timeout
-    )
+    rows = await fetch_current(reader, _CHANGE_TOKEN, given, _PROJECTIONS, at_least)
     if not rows:
         raise not_found(conversation)
-    return _change_token(rows[0])
+    return ChangeToken.from_row(rows[0])
 
 
 @asynccontextmanager
 async def consistent_snapshot(
     reader: Reader, conversation_id: UUID
 ) -> AsyncIterator[tuple[ChangeToken, ConversationSnapshot]]:
-    """Open a consistent snapshot of a conversation (see the module), with its token, until the end of the block.
-
-    Raises:
-        NotFound: the conversation does not exist.
-        NotCaughtUp: the workers have not applied enough within the reader's timeout.
-    """
+    """Open a consistent snapshot of a conversation (see the module), with its token, until the end of the block."""
     store, caller = reader.store, reader.caller
     while True:
         with translated():
             async with store.connections.reader.transaction(caller, _ONE_SNAPSHOT) as connection:
-                given = {"tenant": caller.tenant, "ids": [conversation_id]}
-                rows = await fetch_rows(connection, _CHANGE_TOKEN, given)
+                rows = await fetch_rows(connection, _CHANGE_TOKEN, {"tenant": caller.tenant, "ids": [conversation_id]})
                 if not rows:
                     raise not_found(conversation_id)
-                token = _change_token(rows[0])
-                event = {
-                    "tenant": caller.tenant,
-                    "conversation_id": conversation_id,
-                    "version": Int8(token.version),
-                }
+                token = ChangeToken.from_row(rows[0])
+                event = {"tenant": caller.tenant, "conversation_id": conversation_id, "version": Int8(token.version)}
                 # It never changes, so it may be read outside the snapshot.
                 positions = await store.log(caller).fetch(_EVENT_POSITION, event)
                 if not positions:  # the caller may not see it any more
                     raise not_found(conversation_id)
-                [(position,)] = positions
-                written = {
-                    "projections": list(_PROJECTIONS),
-                    "conversations": [conversation_id],
-                    "positions": [Int8(position)],
-                }
-                if not await fetch_rows(connection, LAGGING, written):
+                position = int(positions[0][0])
+                given = {"projections": _PROJECTIONS, "conversations": [conversation_id], "positions": [Int8(position)]}
+                if not await fetch_rows(connection, LAGGING, given):
                     snapshot = await ConversationSnapshot.open(connection, caller.tenant, conversation_id)
                     if snapshot is None:
                         raise not_found(conversation_id)
                     yield token, snapshot
                     return
-        await wait_for_written(store, named(_PROJECTIONS), {conversation_id: int(position)}, timeout=reader.timeout)
-
-
-def _change_token(row: TupleRow) -> ChangeToken:
-    return ChangeToken(row[0], row[1], tuple(row[2:]))
+        await wait_for_written(
+            store, select_projections(_PROJECTIONS), {conversation_id: position}, timeout=reader.timeout
+        )

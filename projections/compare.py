@@ -1,7 +1,7 @@
 """Comparing two sets of read tables, conversation by conversation, at equal checkpoints.
 
-A comparison takes long, but stops nobody: the checkpoints of the live tables are locked only until the other tables
-have reached the same positions and a snapshot of both is taken. The comparison reads that snapshot.
+A comparison takes long, but blocks no session: the checkpoints of the live tables are locked only until the other
+tables have reached the same positions and a snapshot of both is taken. The comparison reads that snapshot.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _TEXT_HASH = sql.SQL("hashtextextended(t::text, 0)")
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class TableDifference:
     """A conversation whose rows in a table differ.
 
     Attributes:
@@ -57,7 +57,7 @@ class Difference:
 
 async def compare_stages(
     store: EventStore, projection: Projection, applier: Applier, locking: Connection
-) -> list[Difference]:
+) -> list[TableDifference]:
     """Return the differences between the live tables and those of the stage ``next``.
 
     Args:
@@ -77,15 +77,13 @@ async def compare_stages(
     for _ in range(_ATTEMPTS):
         async with await store.connect(PROJECTOR) as snapshot:
             with translated():
-                if not await _take_snapshot(projection, made_by, applier, locking, snapshot):
-                    continue
-                row = await (await snapshot.execute(_SCHEMAS)).fetchone()
-                assert row is not None
-                differences: list[Difference] = []
-                for table in projection.tables:
-                    live, other = (sql.Identifier(schema, table) for schema in row)
-                    differences += await compare_tables(snapshot, projection.name, table, live, other)
-                return differences
+                if await _take_snapshot(projection, made_by, applier, locking, snapshot):
+                    [schemas] = await (await snapshot.execute(_SCHEMAS)).fetchall()
+                    differences: list[TableDifference] = []
+                    for table in projection.tables:
+                        live, other = (sql.Identifier(schema, table) for schema in schemas)
+                        differences += await compare_tables(snapshot, projection.name, table, live, other)
+                    return differences
     raise RebuildError(
         f"the new tables of {projection.name} could not be compared: in {_ATTEMPTS} attempts they and the live ones "
         f"did not reach the same positions; repeat it: eventstore rebuild {projection.name}"
@@ -95,16 +93,12 @@ async def compare_stages(
 async def _take_snapshot(
     projection: Projection, made_by: Projection, applier: Applier, locking: Connection, snapshot: Connection
 ) -> bool:
-    """Bring both stages to the same positions, and begin a transaction that sees them there.
-
-    Returns:
-        Whether they have the same positions.
-    """
+    """Begin a transaction that sees both stages at the same positions, and return whether they have reached these."""
     names = {"projection": projection.name}
-    await applier.catch_up(made_by)
+    await applier.apply_all(made_by)
     async with locking.transaction():
         live: dict[int, int] = dict(await (await locking.execute(_LOCK_LIVE, names)).fetchall())
-        await applier.catch_up_to(projection, "next", live)
+        await applier.apply_up_to(projection, "next", live)
         await snapshot.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         rows = await (await snapshot.execute(_STAGE_POSITIONS, names)).fetchall()
         return all(live_position == next_position for live_position, next_position in rows)
@@ -112,13 +106,12 @@ async def _take_snapshot(
 
 async def compare_tables(
     connection: Connection, projection: str, table: str, live: sql.Composable, other: sql.Composable
-) -> list[Difference]:
+) -> list[TableDifference]:
     """Return the differences between two tables with the same columns, as the connection's snapshot shows them."""
 
     async def compare(row_hash: sql.SQL) -> Sequence[tuple[Any, ...]]:
-        row = await (await connection.execute(_TABLE_KEYS, {"table": table})).fetchone()
-        assert row is not None
-        tenant, conversation = (sql.Identifier("t", name) if name else sql.SQL("NULL") for name in row)
+        [keys] = await (await connection.execute(_TABLE_KEYS, {"table": table})).fetchall()
+        tenant, conversation = (sql.Identifier("t", name) if name else sql.SQL("NULL") for name in keys)
         text = _COMPARE.format(tenant=tenant, conversation=conversation, row_hash=row_hash, live=live, other=other)
         parameters = {"limit": MOST_DIFFERENCES, "projection": projection}
         return await (await connection.execute(text, parameters)).fetchall()
@@ -128,4 +121,4 @@ async def compare_tables(
             rows = await compare(_ROW_HASH)
     except errors.UndefinedFunction:
         rows = await compare(_TEXT_HASH)
-    return [Difference(table, *row) for row in rows]
+    return [TableDifference(table, *row) for row in rows]

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Self
 from uuid import UUID
 
@@ -24,7 +25,7 @@ from eventstore.database.queries import query, query_without
 from eventstore.errors import InputError, NotFound, translated
 from eventstore.read import RawRows
 from projections.pages import MESSAGES, TASKS, Listing, Row, read_rows
-from projections.projection import named
+from projections.projection import select_projections
 from projections.rows import Conversation, Message, Task
 
 _CONVERSATION = query("projections", "conversation")
@@ -82,10 +83,7 @@ class ConversationSnapshot:
         return ConversationState(self.conversation, tuple(messages), tuple(tasks))
 
     async def _rows(self, listing: Listing[Row]) -> AsyncIterator[Row]:
-        async def fetch(text: str, given: dict[str, Any]) -> list[TupleRow]:
-            return await fetch_rows(self._connection, text, given)
-
-        async for row in read_rows(fetch, listing, self._filters):
+        async for row in read_rows(partial(fetch_rows, self._connection), listing, self._filters):
             yield listing.row_type.from_row(row)
 
 
@@ -96,7 +94,7 @@ async def fetch_rows(connection: Connection, text: str, given: Mapping[str, Any]
 
 # A conversation as it was
 
-_PROJECTIONS = named(["conversations", "messages", "tasks"])
+_PROJECTIONS = select_projections(["conversations", "messages", "tasks"])
 _LIMITS = frozenset(("version", "position", "time"))
 _VERSIONS = query("projections", "as_of_versions")
 _CREATE_BATCH = query("projections", "as_of_batch")
@@ -105,25 +103,19 @@ _CREATE_TABLE = sql.SQL("CREATE TEMPORARY TABLE {} (LIKE {} INCLUDING DEFAULTS I
 
 @asynccontextmanager
 async def snapshot_as_of(
-    store: EventStore,
-    caller: Caller,
-    candidates: list[UUID],
-    *,
-    version: int | None = None,
-    position: int | None = None,
-    time: datetime | None = None,
+    store: EventStore, caller: Caller, candidates: list[UUID], limits: Mapping[str, int | datetime | None]
 ) -> AsyncIterator[ConversationSnapshot | None]:
     """Open a snapshot of a conversation as it was, until the end of the block.
 
     Args:
         candidates: the first of them that the caller can see is meant; if there is none, the snapshot is None.
-        version, position, time: give exactly one.
+        limits: ``version``, ``position`` and ``time``, of which exactly one is not None.
 
     Raises:
         InputError: not exactly one of the three is given, or its value is not valid.
         NotFound: the conversation had not begun then, or has not reached that version.
     """
-    limit = _checked_limit({"version": version, "position": position, "time": time})
+    name, value = _checked_limit(limits)
     # Row-level security decides whether the caller sees it; the projector, which folds it then, sees everything.
     given = {"tenant": caller.tenant, "ids": candidates}
     versions: dict[UUID, int] = dict(await store.log(caller).fetch(_VERSIONS, given))
@@ -131,17 +123,19 @@ async def snapshot_as_of(
     if found is None:
         yield None
         return
-    if version is not None and version > versions[found]:
-        raise NotFound(f"conversation {found} has come to version {versions[found]} only, not to {version}")
+    if name == "version" and value > versions[found]:
+        raise NotFound(f"conversation {found} is at version {versions[found]}: it has no version {value} yet")
     async with await store.connect(PROJECTOR) as connection:
         with translated():
             async with connection.transaction(force_rollback=True):
                 await set_role(connection, store.settings, PROJECTOR)  # a pooler may lend another session
-                await _create_tables(connection, store.settings.db_schema)
-                text = query_without("projections", "as_of_events", _LIMITS.difference(limit))
-                parameters = {"tenant": caller.tenant, "conversation_id": found} | limit
+                await connection.execute(_CREATE_BATCH)
+                for table in (table for projection in _PROJECTIONS for table in projection.tables):
+                    original = sql.Identifier(store.settings.db_schema, table)
+                    await connection.execute(_CREATE_TABLE.format(sql.Identifier(table), original))
+                text = query_without("projections", "as_of_events", _LIMITS - {name})
+                parameters = {"tenant": caller.tenant, "conversation_id": found, name: value}
                 if (await connection.execute(text.encode(), parameters)).rowcount == 0:
-                    [(name, value)] = limit.items()
                     raise NotFound(f"conversation {found} had not begun at {name} {value}")
                 for projection in _PROJECTIONS:
                     await projection.fold(connection)
@@ -150,21 +144,14 @@ async def snapshot_as_of(
                 yield snapshot
 
 
-async def _create_tables(connection: Connection, schema: str) -> None:
-    await connection.execute(_CREATE_BATCH)
-    for projection in _PROJECTIONS:
-        for table in projection.tables:
-            await connection.execute(_CREATE_TABLE.format(sql.Identifier(table), sql.Identifier(schema, table)))
-
-
-def _checked_limit(limits: Mapping[str, Any]) -> dict[str, Any]:
-    given = {name: value for name, value in limits.items() if value is not None}
+def _checked_limit(limits: Mapping[str, Any]) -> tuple[str, Any]:
+    given = [(name, value) for name, value in limits.items() if value is not None]
     if len(given) != 1:
         raise InputError("as of when? give exactly one of version, position and time")
-    [(name, value)] = given.items()
+    [(name, value)] = given
     if name == "time":
         if not isinstance(value, datetime) or value.tzinfo is None:
             raise InputError(f"time: {value!r} is not a datetime with a time zone")
     elif not isinstance(value, int) or not 0 <= value < (2**31 if name == "version" else 2**63):
         raise InputError(f"{name}: {value!r} is not a {name}: give a number from 1")
-    return given
+    return name, value

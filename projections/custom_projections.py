@@ -41,28 +41,15 @@ class PythonProjection(Projection):
     """A projection written in Python.
 
     Attributes:
+        largest_batch: all its events are in memory at once.
         function: applies events.
     """
 
+    largest_batch: int = 5_000
     function: Fold | None = None
 
     @cached_property
-    def text(self) -> str | None:
-        """None: it has no statements."""
-        return None
-
-    @property
-    def largest_batch(self) -> int:
-        """Events that a batch should have at most: all of them are in memory at once."""
-        return 5_000
-
-    @property
-    def needs_keys(self) -> bool:
-        """True: its statements are not known."""
-        return True
-
-    @cached_property
-    def source(self) -> str:
+    def definition_hash(self) -> str:
         """SHA-256 of the module that defines the function."""
         assert self.function is not None
         try:
@@ -89,16 +76,11 @@ def projection(name: str, *tables: str, setup: str = "") -> Callable[[Fold], Pyt
     """Return a decorator that makes a projection of an async function.
 
     Args:
-        name: of the projection.
         tables: the tables that it alone writes; by default one with its name.
         setup: statements that create the tables.
     """
-
-    def decorate(function: Fold) -> PythonProjection:
-        _check_names(name, *tables)
-        return PythonProjection(name, tables or (name,), None, setup, function=function)
-
-    return decorate
+    _check_names(name, *tables)
+    return lambda function: PythonProjection(name, tables or (name,), None, setup, function=function)
 
 
 def from_file(path: Path) -> Projection:
@@ -127,7 +109,7 @@ def from_file(path: Path) -> Projection:
     return Projection(name, tables, sections["batch"], sections.get("setup", ""))
 
 
-def load(setting: str) -> tuple[Projection, ...]:
+def load_projections(setting: str) -> tuple[Projection, ...]:
     """Return the built-in projections and those of a setting: ``.sql`` files and ``module:name``, comma-separated.
 
     Raises:
@@ -165,21 +147,21 @@ def _check_names(*names: str) -> None:
             )
 
 
-async def prepare(store: EventStore, projections: Sequence[Projection]) -> None:
+async def create_missing_tables(store: EventStore, projections: Sequence[Projection]) -> None:
     """Create the missing tables of projections that have a setup, under the role of the login.
 
     Raises:
         EventStoreError: the login lacks the privilege, or the statements fail.
     """
-    for each in projections:
-        if each.setup:
+    for projection in projections:
+        if projection.setup:
             async with await store.connect(role=None) as connection:
                 with translated():
                     async with connection.transaction():
-                        await _create_tables(connection, each)
+                        await _set_up(connection, projection)
 
 
-async def _create_tables(connection: Connection, projection: Projection) -> None:
+async def _set_up(connection: Connection, projection: Projection) -> None:
     tables = {"tables": list(projection.tables)}
     await connection.execute("SET LOCAL ROLE NONE")  # a pooler may have lent another client's session
     if not await (await connection.execute(_MISSING_TABLES, tables)).fetchall():

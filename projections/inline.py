@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self
 from uuid import UUID, uuid4
 
 import psycopg
@@ -23,13 +23,12 @@ from eventstore.errors import (
     ConversationIsDeleted,
     EventIdConflict,
     EventStoreError,
-    Forbidden,
     StoreClosed,
     WrongExpectedVersion,
     translate,
 )
 from eventstore.ids import parse_uuid
-from projections.custom_projections import prepare
+from projections.custom_projections import create_missing_tables
 from projections.projection import Projection
 
 _BATCH_VIEW = query("projections", "batch_inline")
@@ -53,7 +52,7 @@ class InlineAppender:
         self._pool: Pool | None = None
 
     async def __aenter__(self) -> Self:
-        await prepare(self._store, self._projections)
+        await create_missing_tables(self._store, self._projections)
         self._pool = Pool(self._store.server.url, self._store.settings, WRITER, self._size, lambda error: error)
         await self._pool.open()
         return self
@@ -121,19 +120,11 @@ def _json_text(value: bytes) -> str:
 
 
 def _append_error(error: psycopg.Error, conversation_id: UUID, expected: ExpectedVersion) -> EventStoreError:
-    match error.sqlstate:
-        case "ES001":
-            return WrongExpectedVersion(conversation_id, expected, _detail(error)["actual"])
-        case "ES002":
-            detail = _detail(error)
-            return EventIdConflict(conversation_id, detail["event_id"], detail["differences"])
-        case "ES007":
-            return Forbidden(conversation_id)
-        case "ES008":
-            return ConversationIsDeleted(conversation_id)
+    if error.sqlstate == "ES001":
+        return WrongExpectedVersion(conversation_id, expected, json.loads(error.diag.message_detail or "")["actual"])
+    if error.sqlstate == "ES002":
+        detail = json.loads(error.diag.message_detail or "")
+        return EventIdConflict(conversation_id, detail["event_id"], detail["differences"])
+    if error.sqlstate == "ES008":
+        return ConversationIsDeleted(conversation_id)
     return translate(error)
-
-
-def _detail(error: psycopg.Error) -> dict[str, Any]:
-    detail: dict[str, Any] = json.loads(error.diag.message_detail or "{}")
-    return detail

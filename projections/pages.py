@@ -26,16 +26,14 @@ from uuid import UUID
 from psycopg.rows import TupleRow
 from psycopg.types.numeric import Int8
 
-from eventstore import Caller, EventStore
 from eventstore.database.queries import query, query_without
 from eventstore.errors import InputError, InvalidCursor, printable
-from projections.read_your_writes import fetch_at_least
-from projections.rows import Conversation, LazyRow, Message, Task
+from projections.rows import Conversation, Message, ReadTableRow, Task
 
 PAGE_BYTES = 8 * 1024 * 1024
 """A page whose rows take more ends before its limit."""
 PAGE_SIZE = 500
-"""Rows that :func:`every` reads at a time by default."""
+"""Rows that :func:`all_items` reads at a time by default."""
 _FIRST_CHUNK, _LARGEST_CHUNK = 51, 1000
 """Rows of a statement, if a page has more: few at first, because their sizes are not known yet."""
 _CHUNK_BYTES = 2 * 1024 * 1024
@@ -43,7 +41,7 @@ _CHUNK_BYTES = 2 * 1024 * 1024
 OBJECT_BYTES = 1000
 """About how much the objects of a row take, besides its texts and JSON."""
 
-Row = TypeVar("Row", bound=LazyRow)
+Row = TypeVar("Row", bound=ReadTableRow)
 Item = TypeVar("Item")
 P = ParamSpec("P")
 
@@ -60,12 +58,12 @@ class Page(list[Item]):
         self.next = next
 
 
-async def every(read: Callable[P, Awaitable[Page[Item]]], *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[Item]:
+async def all_items(read: Callable[P, Awaitable[Page[Item]]], *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[Item]:
     """Yield all rows of a list, read a page at a time.
 
     ::
 
-        async for message in every(reader.messages, trip, role="user"):
+        async for message in all_items(reader.messages, trip, role="user"):
             print(message.content)
 
     Args:
@@ -83,67 +81,43 @@ async def every(read: Callable[P, Awaitable[Page[Item]]], *args: P.args, **kwarg
 
 
 async def read_page(
-    store: EventStore,
-    caller: Caller,
-    listing: Listing[Row],
-    filters: Mapping[str, Any],
+    read: Callable[[Sequence[Any] | None, int | None], AsyncIterator[Item]],
+    cursor_format: CursorFormat,
     *,
-    newest_first: bool,
     limit: int | None,
     after: str | None,
-    at_least: int | None,
-    timeout: float,
-) -> Page[Row]:
-    """Read a page in one statement, unless it has many rows or has to wait for the projections.
+    size_of: Callable[[Item], int],
+    place_of: Callable[[Item], Sequence[Any]],
+) -> Page[Item]:
+    """Return the page of a list that begins beyond a cursor.
 
     It ends before its limit if its rows take more than :data:`PAGE_BYTES`.
 
     Args:
-        filters: a filter that is None does not apply.
+        read: yields the rows beyond a place in the order, at most so many.
         limit: rows at most; None reads the list to its end.
         after: the cursor of the page before.
-        at_least: the position that the projections must have applied.
+        size_of, place_of: return how much memory a row takes, and its place in the order.
 
     Raises:
         InvalidCursor: ``after`` is not a cursor of this list.
         InputError: the limit is not a number of rows.
-        NotCaughtUp: the projections have not applied ``at_least`` within ``timeout`` seconds.
     """
-    check_limit(limit)
-    check_flag(newest_first, "newest_first")
-    cursor_format = CursorFormat(listing.kind, order_name(newest_first), filters, listing.types)
-    place = cursor_format.decode(after) if after is not None else None
+    if limit is not None and (not isinstance(limit, int) or not 0 <= limit < 2**62):
+        raise InputError(f"limit: {limit!r} is not a number of rows: give one from 0, or None for all")
+    place = None if after is None else cursor_format.decode(after)
     if limit == 0:
         return Page([], after)
-
-    async def fetch(text: str, given: dict[str, Any]) -> list[TupleRow]:
-        return await fetch_at_least(store, caller, text, given, listing.projections, at_least, timeout)
-
-    rows = read_rows(
-        fetch, listing, filters, place, newest_first=newest_first, limit=None if limit is None else limit + 1
-    )
-    page, has_more = await take_page(rows, limit, row_bytes)
-    cursor = cursor_format.encode(listing.place_of(page[-1])) if has_more else None
-    return Page(map(listing.row_type.from_row, page), cursor)
-
-
-async def take_page(
-    items: AsyncIterator[Item], limit: int | None, size_of: Callable[[Item], int]
-) -> tuple[list[Item], bool]:
-    """Return the items of a page, and whether there are more.
-
-    Args:
-        limit: of the items in the page, which also ends if they take more than :data:`PAGE_BYTES`; None takes all.
-    """
-    page: list[Item] = []
+    page = Page[Item]()
     size = 0
-    async for item in items:
-        page.append(item)
-        size += size_of(item)
+    async for row in read(place, None if limit is None else limit + 1):
+        page.append(row)
+        size += size_of(row)
         if limit is not None and (len(page) > limit or size > PAGE_BYTES):
             del page[limit:]
-            return page, True
-    return page, False
+            page.next = cursor_format.encode(place_of(page[-1]))
+            break
+    return page
 
 
 async def read_rows(
@@ -155,12 +129,7 @@ async def read_rows(
     newest_first: bool = False,
     limit: int | None = None,
 ) -> AsyncIterator[TupleRow]:
-    """Yield the rows of a list beyond a place, in statements of about :data:`_CHUNK_BYTES` each.
-
-    Args:
-        fetch: runs a statement with its parameters.
-        limit: rows in all; None reads to the end of the list.
-    """
+    """Yield the rows of a list beyond a place, in statements of about :data:`_CHUNK_BYTES` each, at most ``limit``."""
     size = _FIRST_CHUNK
     while limit is None or limit > 0:
         wanted = size if limit is None else min(size, limit)
@@ -181,27 +150,8 @@ def row_bytes(row: TupleRow) -> int:
     return OBJECT_BYTES + sum(len(value) for value in row if isinstance(value, str | bytes))
 
 
-def order_name(newest_first: bool) -> str:
-    """Return the name of an order, as cursors have it."""
-    return "newest first" if newest_first else "oldest first"
-
-
-def check_limit(limit: object) -> None:
-    """Refuse a limit that is not a number of rows.
-
-    Raises:
-        InputError: it is not.
-    """
-    if limit is not None and (not isinstance(limit, int) or not 0 <= limit < 2**62):
-        raise InputError(f"limit: {limit!r} is not a number of rows: give one from 0, or None for all")
-
-
 def check_flag(value: object, name: str) -> None:
-    """Refuse a value that is neither True nor False.
-
-    Raises:
-        InputError: it is something else.
-    """
+    """Raise an InputError if a value is neither True nor False."""
     if not isinstance(value, bool):
         raise InputError(f"{name}: {value!r:.80} is neither True nor False")
 
@@ -211,12 +161,7 @@ def check_flag(value: object, name: str) -> None:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of an order.
-
-    Attributes:
-        name: in the statement.
-        index: in a row.
-    """
+    """A column of an order: its name in the statement, its index in a row, and its type."""
 
     name: str
     index: int
@@ -256,20 +201,11 @@ class Listing(Generic[Row]):
         self, filters: Mapping[str, Any], place: Sequence[Any] | None, *, newest_first: bool, limit: int
     ) -> tuple[str, dict[str, Any]]:
         """Return the statement for the rows beyond a place, planned for just these filters, and its parameters."""
-        edges = self._edges(filters, place, newest_first=newest_first)
-        conditions = {name: _typed(filters[name]) for name in self._conditions if filters.get(name) is not None}
-        comparisons = tuple((name, comparison) for name, (comparison, _) in edges.items())
-        parameters = conditions | {name: filters[name] for name in self.fixed} | {"limit": Int8(limit)}
-        for name, (_, values) in edges.items():
-            parameters |= {f"{name}_{number}": _typed(value) for number, value in enumerate(values)}
-        return _statement(self, frozenset(conditions), comparisons, newest_first), parameters
-
-    def _edges(
-        self, filters: Mapping[str, Any], place: Sequence[Any] | None, *, newest_first: bool
-    ) -> dict[str, tuple[str, Sequence[Any]]]:
-        """Return how the low and the high end of the list compare with the rows, and the places where they are."""
+        # How the low and the high end of the list compare with the rows, and the places where they are.
         edges: dict[str, tuple[str, Sequence[Any]]] = {}
-        if self._is_in_time:
+        by_index = set(self.fixed)
+        if self.types[0] is datetime:  # a range of time is a range of the order
+            by_index |= {"since", "until"}
             lowest = [_LOWEST[column_type] for column_type in self.types[1:]]
             if filters.get("since") is not None:
                 edges["low"] = ">=", [filters["since"], *lowest]
@@ -277,23 +213,17 @@ class Listing(Generic[Row]):
                 edges["high"] = "<", [filters["until"], *lowest]
         if place is not None:
             edges["high" if newest_first else "low"] = "<" if newest_first else ">", place
-        return edges
-
-    @property
-    def _is_in_time(self) -> bool:
-        """Whether a range of time is a range of the order."""
-        return self.types[0] is datetime
+        conditions = {name: _typed(filters[name]) for name in self.filters - by_index if filters.get(name) is not None}
+        comparisons = tuple((name, comparison) for name, (comparison, _) in edges.items())
+        parameters = conditions | {name: filters[name] for name in self.fixed} | {"limit": Int8(limit)}
+        for name, (_, values) in edges.items():
+            parameters |= {f"{name}_{number}": _typed(value) for number, value in enumerate(values)}
+        return _statement(self, frozenset(conditions), comparisons, newest_first), parameters
 
     @cached_property
     def filters(self) -> frozenset[str]:
         """The parameters of the statement, each in a line that is left out without it."""
         return frozenset(re.findall(r"%\((\w+)\)s", query("projections", self.query))) - {"limit"}
-
-    @cached_property
-    def _conditions(self) -> frozenset[str]:
-        """The filters that do not restrict the range of the index."""
-        by_index = {*self.fixed, *(("since", "until") if self._is_in_time else ())}
-        return self.filters - by_index
 
 
 _LOWEST: dict[type, Any] = {UUID: UUID(int=0), int: 0}
@@ -322,12 +252,7 @@ def _typed(value: Any) -> Any:
     return Int8(value) if type(value) is int else value
 
 
-def conversations(by: str, *, of_actor: bool) -> Listing[Conversation]:
-    """Return the list of conversations by the time when they were ``updated`` or ``created``."""
-    return _CONVERSATIONS_OF_ACTOR[by] if of_actor else _CONVERSATIONS[by]
-
-
-_CONVERSATIONS = {
+CONVERSATIONS = {
     by: Listing(
         f"conversations by {by}_at",
         "conversations",
@@ -338,7 +263,7 @@ _CONVERSATIONS = {
     )
     for by, index in (("created", 3), ("updated", 4))
 }
-_CONVERSATIONS_OF_ACTOR = {
+CONVERSATIONS_OF_ACTOR = {
     by: Listing(
         f"conversations of an actor by {by}_at",
         "conversations_of_actor",
@@ -367,13 +292,14 @@ ALL_MESSAGES = Listing(
     ("messages", "conversations"),
 )
 
-_CREATED_AT, _TASK_ID = Column("t.created_at", 4, datetime), Column("t.id", 0, UUID)
-_ALL_TASKS_ORDER = (_CREATED_AT, Column("t.conversation_id", 1, UUID), _TASK_ID)
+_ALL_TASKS_ORDER = (
+    Column("t.created_at", 4, datetime), Column("t.conversation_id", 1, UUID), Column("t.id", 0, UUID)
+)  # fmt: skip
 TASKS = Listing(
     "tasks of a conversation",
     "tasks",
     {"tenant": "t.tenant_id", "conversation_id": "t.conversation_id"},
-    (_CREATED_AT, _TASK_ID),
+    (Column("t.created_at", 4, datetime), Column("t.id", 0, UUID)),
     Task,
     ("tasks",),
 )
@@ -409,15 +335,23 @@ class CursorFormat:
 
     Attributes:
         kind: of the list, in words.
-        order: in words.
+        newest_first: the order.
         filters: everything else that decides which rows are in the list.
         types: of the values that make a place in the order: ``datetime``, ``UUID`` or ``int``.
     """
 
     kind: str
-    order: str
+    newest_first: bool
     filters: Mapping[str, Any]
     types: Sequence[type]
+
+    def __post_init__(self) -> None:
+        check_flag(self.newest_first, "newest_first")
+
+    @property
+    def order(self) -> str:
+        """The order in words."""
+        return "newest first" if self.newest_first else "oldest first"
 
     def encode(self, place: Sequence[Any]) -> str:
         """Return the cursor of the rows beyond a place."""
@@ -431,7 +365,19 @@ class CursorFormat:
         Raises:
             InvalidCursor: it is damaged, or was made for something else.
         """
-        kind, order, filters_hash, *place = _members(cursor)
+        if not isinstance(cursor, str):
+            raise InvalidCursor(f"a {type(cursor).__name__} is not a cursor: give the next of a page, as it was")
+        damaged = InvalidCursor(
+            f"the cursor {printable(cursor, 60)!r} is damaged: give the next of a page, whole and unchanged"
+        )
+        try:
+            decoded = urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
+            body = decoded[_CHECKSUM_BYTES:]
+            if decoded[:_CHECKSUM_BYTES] != _checksum(body):
+                raise damaged
+            kind, order, filters_hash, *place = json.loads(body.decode())
+        except (ValueError, TypeError):  # ValueError also for Base64
+            raise damaged from None
         if kind != self.kind:
             raise InvalidCursor(f"the cursor is one of {kind}, not of {self.kind}: begin this list without a cursor")
         if order != self.order:
@@ -443,32 +389,12 @@ class CursorFormat:
         try:
             return tuple(_from_json(value_type, value) for value_type, value in zip(self.types, place, strict=True))
         except (ValueError, TypeError, AttributeError, OverflowError):
-            raise _damaged(cursor) from None
+            raise damaged from None
 
     @cached_property
     def _filters_hash(self) -> str:
         given = sorted((name, str(_to_json(value))) for name, value in self.filters.items() if value is not None)
         return blake2b(repr(given).encode(), digest_size=9).hexdigest()
-
-
-def _members(cursor: str) -> list[Any]:
-    if not isinstance(cursor, str):
-        raise InvalidCursor(f"a {type(cursor).__name__} is not a cursor: give the next of a page, as it was")
-    try:
-        decoded = urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
-        body = decoded[_CHECKSUM_BYTES:]
-        members = json.loads(body.decode()) if decoded[:_CHECKSUM_BYTES] == _checksum(body) else None
-    except ValueError:  # also of Base64
-        members = None
-    if not isinstance(members, list) or len(members) < 3:
-        raise _damaged(cursor)
-    return members
-
-
-def _damaged(cursor: str) -> InvalidCursor:
-    return InvalidCursor(
-        f"the cursor {printable(cursor, 60)!r} is damaged: give the next of a page, whole and unchanged"
-    )
 
 
 def _checksum(body: bytes) -> bytes:

@@ -8,12 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
+from typing import Literal
 
 from eventstore.database.connection import Connection
 from eventstore.errors import NotFound
 
 PARTITIONS = 16
 """Number of parts that the conversations are divided into (``partition_of``), each with checkpoints of its own."""
+ALL_PARTITIONS = tuple(range(PARTITIONS))
+
+Stage = Literal["live", "next", "previous"]
+"""Read tables in use, those that a rebuild fills, and those that the last rebuild has replaced."""
 
 
 class UnprocessableEvent(Exception):
@@ -22,92 +27,70 @@ class UnprocessableEvent(Exception):
 
 @dataclass(frozen=True)
 class Projection:
-    """A projection in SQL.
+    """A projection from the log to read tables.
 
     Attributes:
         name: its name.
         tables: the read tables that it alone writes.
-        statements: statements that read the relation ``batch`` and write unqualified table names. None stands for the
-            text of the file ``<name>.sql`` in this package.
+        text: statements that read the relation ``batch`` and write unqualified table names; None if the projection is
+            written in Python.
         setup: statements that create its tables, unless the migrations do.
         is_low_priority: whether a worker applies it on a connection of its own, so that no other waits for it.
         is_awaited: whether a worker applies it before the others, because callers wait for its rows.
+        largest_batch: events that a batch should have at most.
+        stored_hash: of a definition that is not the one of this version, and stored until its tables are rebuilt.
     """
 
     name: str
     tables: tuple[str, ...]
-    statements: str | None = None
+    text: str | None
     setup: str = ""
     is_low_priority: bool = False
     is_awaited: bool = False
+    largest_batch: int = 100_000
+    stored_hash: str = ""
 
     @cached_property
-    def text(self) -> str | None:
-        """The statements; None if the projection is written in Python."""
-        if self.statements is not None:
-            return self.statements
-        return files("projections").joinpath(f"{self.name}.sql").read_text(encoding="utf-8")
-
-    @cached_property
-    def source(self) -> str:
+    def definition_hash(self) -> str:
         """SHA-256 of the definition, in hexadecimal."""
-        return hashlib.sha256((self.text or "").encode()).hexdigest()
+        return self.stored_hash or hashlib.sha256((self.text or "").encode()).hexdigest()
 
     @property
     def is_built_in(self) -> bool:
-        """Whether the text is a file of this package."""
-        return self.statements is None and self.text is not None
-
-    @property
-    def largest_batch(self) -> int:
-        """Events that a batch should have at most."""
-        return 100_000
+        """Whether it is a projection of this package, unchanged."""
+        return self in PROJECTIONS
 
     @property
     def needs_keys(self) -> bool:
         """Whether the tables must have their primary and unique keys before they are filled, as ON CONFLICT demands."""
-        return re.search(r"\bon\s+conflict\b", self.text or "", re.IGNORECASE) is not None
+        return self.text is None or re.search(r"\bon\s+conflict\b", self.text, re.IGNORECASE) is not None
 
     async def fold(self, connection: Connection) -> None:
         """Apply the events that the relation ``batch`` of the connection shows."""
         await connection.execute((self.text or "").encode())
 
 
-@dataclass(frozen=True)
-class StoredProjection(Projection):
-    """The definition that tables were made by, if it is not the one of this version; stored until they are rebuilt."""
-
-    stored_source: str = ""
-
-    @cached_property
-    def source(self) -> str:
-        """SHA-256 of the definition, as it is stored."""
-        return self.stored_source
+def _built_in(name: str, *tables: str, is_low_priority: bool = False, is_awaited: bool = False) -> Projection:
+    text = files("projections").joinpath(f"{name}.sql").read_text(encoding="utf-8")
+    return Projection(name, tables, text, is_low_priority=is_low_priority, is_awaited=is_awaited)
 
 
 PROJECTIONS: tuple[Projection, ...] = (
-    Projection("conversations", ("conversations",)),
-    Projection("messages", ("messages",), is_awaited=True),
-    Projection("tasks", ("tasks", "task_artifacts")),
-    Projection("actors", ("conversation_actors",)),
-    Projection("pending", ("pending_messages",)),
-    Projection(
-        "statistics",
-        (
-            "statistics_activity",
-            "statistics_conversations",
-            "statistics_answers",
-            "statistics_tasks",
-            "statistics_status_periods",
-        ),
-        is_low_priority=True,
+    _built_in("conversations", "conversations"),
+    _built_in("messages", "messages", is_awaited=True),
+    _built_in("tasks", "tasks", "task_artifacts"),
+    _built_in("actors", "conversation_actors"),
+    _built_in("pending", "pending_messages"),
+    _built_in(
+        "statistics", "statistics_activity", "statistics_conversations", "statistics_answers", "statistics_tasks",
+        "statistics_status_periods", is_low_priority=True,
     ),
-    Projection("search", ("search_documents", "search_conversations"), is_low_priority=True),
-)
+    _built_in("search", "search_documents", "search_conversations", is_low_priority=True),
+)  # fmt: skip
 """All built-in projections."""
 
 
-def named(names: Sequence[str], known: Sequence[Projection] = PROJECTIONS) -> tuple[Projection, ...]:
+def select_projections(names: Sequence[str], known: Sequence[Projection] = PROJECTIONS) -> tuple[Projection, ...]:
     """Return the projections with these names; all of them if no name is given.
 
     Raises:

@@ -21,7 +21,7 @@ from eventstore import Caller, EventStore
 from eventstore.database.queries import query, query_without
 from eventstore.errors import InputError, NotCaughtUp
 from eventstore.read import RawRows
-from projections.projection import PARTITIONS, PROJECTIONS, Projection, named
+from projections.projection import ALL_PARTITIONS, PROJECTIONS, Projection, select_projections
 
 Written = Mapping[UUID | None, int]
 """Positions by the conversation that they were written to; None stands for any conversation."""
@@ -38,7 +38,7 @@ _POLL_SECONDS = 0.01
 async def applied_position(
     store: EventStore,
     projections: Sequence[Projection] = PROJECTIONS,
-    partitions: Sequence[int] = tuple(range(PARTITIONS)),
+    partitions: Sequence[int] = ALL_PARTITIONS,
 ) -> int:
     """Return the position up to which all of the projections have applied the log, in all of the partitions."""
     given = {"projections": [projection.name for projection in projections], "partitions": list(partitions)}
@@ -51,11 +51,8 @@ async def wait_for(
 ) -> None:
     """Return once the projections have applied a position, such as that of an append.
 
-    Args:
-        timeout: in seconds.
-
     Raises:
-        NotCaughtUp: they have not applied it within the timeout.
+        NotCaughtUp: they have not applied it within ``timeout`` seconds.
     """
     await wait_for_written(store, projections, {None: position}, timeout=timeout)
 
@@ -97,36 +94,17 @@ async def fetch_at_least(
     text: str,
     given: dict[str, Any],
     projections: Sequence[str],
-    at_least: int | None,
+    at_least: int,
     timeout: float,
-) -> list[TupleRow]:
+) -> tuple[list[TupleRow], int]:
     """Return the rows of a statement once they hold what the caller's tenant appended up to a position.
 
-    It takes one statement if they do already.
-
-    Args:
-        at_least: the position; None does not wait.
+    It takes one statement if they do already. The second result is the position up to which they hold its events.
 
     Raises:
         InputError: ``at_least`` is not a position.
         NotCaughtUp: the projections have not applied it within ``timeout`` seconds.
     """
-    if at_least is None:
-        return await store.tables(caller).fetch(text, given, cursor=RawRows)
-    rows, _ = await fetch_with_position(store, caller, text, given, projections, at_least, timeout)
-    return rows
-
-
-async def fetch_with_position(
-    store: EventStore,
-    caller: Caller,
-    text: str,
-    given: dict[str, Any],
-    projections: Sequence[str],
-    at_least: int,
-    timeout: float,
-) -> tuple[list[TupleRow], int]:
-    """Return the rows of :func:`fetch_at_least`, and the position up to which they hold the tenant's events."""
     if not isinstance(at_least, int) or not 0 <= at_least < 2**63:
         raise InputError(f"at_least: {at_least!r} is not a position: give that of an append's result")
     text = at_least_text(text)
@@ -134,7 +112,7 @@ async def fetch_with_position(
     rows = await store.tables(caller).fetch(text, given, cursor=RawRows)
     if (applied := rows[0][0]) < at_least:
         written = await written_between(store, caller.tenant, applied, at_least)
-        await wait_for_written(store, named(projections), written, timeout=timeout)
+        await wait_for_written(store, select_projections(projections), written, timeout=timeout)
         rows = await store.tables(caller).fetch(text, given | {"at_least": Int8(0)}, cursor=RawRows)
     return [row[1:] for row in rows if row[1] is not None], max(at_least, rows[0][0])
 

@@ -2,37 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from functools import wraps
-from typing import Any, Concatenate, Literal, ParamSpec, TypeAlias, TypeVar
+from functools import partial
+from typing import Any, Literal, TypeAlias
 from uuid import UUID
+
+from psycopg.rows import TupleRow
 
 from eventstore import Caller, Event, EventStore, Role, SyncEventStore, TaskStatus, conversation_uuid
 from eventstore.database.queries import query
 from eventstore.errors import InputError, NotFound
 from eventstore.ids import parse_uuid
-from eventstore.read import Filter
-from projections.audit import read_audit_trail
+from eventstore.read import Filter, RawRows
+from eventstore.sync import Portal, synchronous
 from projections.conversation_snapshot import ConversationSnapshot, ConversationState, snapshot_as_of
 from projections.pages import (
     ALL_MESSAGES,
     ALL_TASKS,
     ALL_TASKS_IN_STATUS,
+    CONVERSATIONS,
+    CONVERSATIONS_OF_ACTOR,
     MESSAGES,
     TASKS,
+    CursorFormat,
     Listing,
     Page,
     Row,
     check_flag,
-    conversations,
     read_page,
+    read_rows,
+    row_bytes,
 )
 from projections.read_your_writes import fetch_at_least
 from projections.rows import Conversation, Message, Task
 
-By: TypeAlias = Literal["updated", "created"]
+ConversationOrder: TypeAlias = Literal["updated", "created"]
 """The time by which conversations are ordered."""
 
 WAIT_SECONDS = 10.0
@@ -45,7 +51,7 @@ class Reader:
     """A reader of the data of one tenant, or of what one user of it may see.
 
     Every list is read in pages: at most ``limit`` rows, and in :attr:`Page.next` the cursor which, passed as ``after``
-    to the same call, returns the next ones; :func:`every` yields the rows of all pages. A page is one statement.
+    to the same call, returns the next ones; :func:`all_items` yields the rows of all pages. A page is one statement.
     Without a limit the whole list is read, with a statement for each thousand rows. ``since`` and ``until`` are a
     half-open range of aware times.
 
@@ -89,7 +95,7 @@ class Reader:
         actor: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
-        by: By = "updated",
+        by: ConversationOrder = "updated",
         newest_first: bool = True,
         limit: int | None = None,
         after: str | None = None,
@@ -111,8 +117,8 @@ class Reader:
         if active is not None:
             check_flag(active, "active")
         filters = {"active": active, **_deleted_filter(deleted), **_checked(actor, since, until)}
-        listing = conversations(by, of_actor=actor is not None)
-        return await self._page(listing, filters, newest_first, limit, after, at_least)
+        listings = CONVERSATIONS if actor is None else CONVERSATIONS_OF_ACTOR
+        return await self._page(listings[by], filters, newest_first, limit, after, at_least)
 
     async def conversation(self, conversation: UUID | str, *, at_least: int | None = None) -> Conversation:
         """Return a conversation, deleted or not, by its id or by the id that its client gave it.
@@ -121,9 +127,7 @@ class Reader:
             NotFound: it does not exist.
         """
         given = {"tenant": self.tenant, "ids": self.candidates(conversation)}
-        rows = await fetch_at_least(
-            self.store, self.caller, _CONVERSATION, given, ("conversations",), at_least, self.timeout
-        )
+        rows = await fetch_current(self, _CONVERSATION, given, projections=("conversations",), at_least=at_least)
         if not rows:
             raise not_found(conversation)
         return Conversation.from_row(rows[0])
@@ -215,14 +219,26 @@ class Reader:
             types, actor: only events of these types, of this actor.
             since, until: of ``timestamp``, when the event was appended.
         """
-        return await read_audit_trail(
-            self.store,
-            self.caller,
-            None if conversation_id is None else parse_uuid(conversation_id, "conversation_id"),
-            Filter(types, actor, since, until),
-            newest_first=newest_first,
+        target = None if conversation_id is None else parse_uuid(conversation_id, "conversation_id")
+        conditions = Filter(types, actor, since, until).parameters()
+        column = "position" if target is None else "version"
+
+        def read(place: Sequence[Any] | None, wanted: int | None) -> AsyncIterator[Event]:
+            options = {**conditions, "tenant": self.tenant, "user": self.caller.user}
+            if place is not None:
+                options |= {f"until_{column}": place[0] - 1} if newest_first else {"after": place[0]}
+            read_events = self.store.read_log if target is None else partial(self.store.read, target)
+            return read_events(**options, backwards=newest_first, limit=wanted)
+
+        kind = "the trail of all conversations" if target is None else "the trail of a conversation"
+        filters = {"tenant": self.tenant, "conversation_id": target, **conditions}
+        return await read_page(
+            read,
+            CursorFormat(kind, newest_first, filters, (int,)),
             limit=limit,
             after=after,
+            size_of=lambda event: event.size,
+            place_of=lambda event: [getattr(event, column)],
         )
 
     async def conversation_at(
@@ -235,12 +251,9 @@ class Reader:
     ) -> ConversationState:
         """Return a conversation with its messages and tasks as it was, folded from the log by the projections.
 
-        Give exactly one of:
-
         Args:
-            version: as it was at this version.
-            position: as it was when the log had reached this position.
-            time: as the log had it at this time (``timestamp``).
+            version, position, time: exactly one: as it was at this version, when the log had reached this position, or
+                as the log had it at this time (``timestamp``).
 
         Raises:
             NotFound: the conversation does not exist, or did not exist then, or has not reached that version.
@@ -258,10 +271,8 @@ class Reader:
         time: datetime | None = None,
     ) -> AsyncIterator[ConversationSnapshot]:
         """Open the snapshot of :meth:`conversation_at`, to be read in chunks until the end of the block."""
-        candidates = self.candidates(conversation)
-        async with snapshot_as_of(
-            self.store, self.caller, candidates, version=version, position=position, time=time
-        ) as snapshot:
+        limits = {"version": version, "position": position, "time": time}
+        async with snapshot_as_of(self.store, self.caller, self.candidates(conversation), limits) as snapshot:
             if snapshot is None:
                 raise not_found(conversation)
             yield snapshot
@@ -276,26 +287,49 @@ class Reader:
         except ValueError:
             return [by_given_id]
 
-    def _page(
+    async def _page(
         self,
         listing: Listing[Row],
-        filters: dict[str, Any],
+        conditions: dict[str, Any],
         newest_first: bool,
         limit: int | None,
         after: str | None,
         at_least: int | None,
-    ) -> Awaitable[Page[Row]]:
-        return read_page(
-            self.store,
-            self.caller,
-            listing,
-            {"tenant": self.tenant, **filters},
-            newest_first=newest_first,
+    ) -> Page[Row]:
+        """Read a page in one statement, unless it has many rows or has to wait for the projections.
+
+        Args:
+            conditions: one that is None does not apply.
+        """
+        filters = {"tenant": self.tenant, **conditions}
+
+        def read(place: Sequence[Any] | None, wanted: int | None) -> AsyncIterator[TupleRow]:
+            fetch = partial(fetch_current, self, projections=listing.projections, at_least=at_least)
+            return read_rows(fetch, listing, filters, place, newest_first=newest_first, limit=wanted)
+
+        rows = await read_page(
+            read,
+            CursorFormat(listing.kind, newest_first, filters, listing.types),
             limit=limit,
             after=after,
-            at_least=at_least,
-            timeout=self.timeout,
+            size_of=row_bytes,
+            place_of=listing.place_of,
         )
+        return Page(map(listing.row_type.from_row, rows), rows.next)
+
+
+async def fetch_current(
+    reader: Reader, text: str, given: dict[str, Any], projections: Sequence[str], at_least: int | None
+) -> list[TupleRow]:
+    """Return the rows of a statement, JSON as bytes, once they hold what was appended up to a position.
+
+    Raises:
+        NotCaughtUp: the projections have not applied ``at_least`` within the reader's timeout.
+    """
+    if at_least is None:
+        return await reader.store.tables(reader.caller).fetch(text, given, cursor=RawRows)
+    rows, _ = await fetch_at_least(reader.store, reader.caller, text, given, projections, at_least, reader.timeout)
+    return rows
 
 
 def not_found(conversation: UUID | str) -> NotFound:
@@ -306,12 +340,7 @@ def not_found(conversation: UUID | str) -> NotFound:
 
 
 def caller_of(store: EventStore, tenant: str | None, caller: Caller | None) -> Caller:
-    """Return the given caller or, if there is none, a whole tenant, by default that of the store.
-
-    Raises:
-        InputError: both are given, or the store is not an EventStore.
-        InvalidEvent: the tenant is not a valid name.
-    """
+    """Return the given caller or, if there is none, a whole tenant, by default that of the store."""
     if not isinstance(store, EventStore):
         raise InputError(f"store: expected an EventStore, got a {type(store).__name__}")
     if caller is None:
@@ -324,11 +353,7 @@ def caller_of(store: EventStore, tenant: str | None, caller: Caller | None) -> C
 
 
 def check_choice(value: str | None, name: str, choices: Iterable[str | None]) -> None:
-    """Refuse a value that is not among the choices.
-
-    Raises:
-        InputError: it is not.
-    """
+    """Raise an InputError if a value is not among the choices."""
     if value not in (known := tuple(choices)):
         raise InputError(f"{name}: {value!r} is unknown: choose among {', '.join(filter(None, known))}")
 
@@ -344,32 +369,8 @@ def _checked(actor: str | None, since: datetime | None, until: datetime | None) 
     return {"actor": actor, "since": since, "until": until}
 
 
-# The reader for synchronous code
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-def _synchronous(
-    method: Callable[Concatenate[Reader, P], Coroutine[Any, Any, T]],
-) -> Callable[Concatenate[SyncReader, P], T]:
-    """Return a method with the same signature that blocks until the given one is done."""
-
-    @wraps(method)
-    def call(reader: SyncReader, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return reader.store.portal.call(method(reader.asynchronous, *args, **kwargs))
-
-    return call
-
-
 class SyncReader:
-    """A :class:`Reader` for synchronous code, usable from any thread.
-
-    Args:
-        tenant: by default that of the store.
-        timeout: seconds to wait at most for a position that a read must include.
-        caller: the tenant, and the user if only what they may see is read; instead of ``tenant``.
-    """
+    """A :class:`Reader`, with the same arguments, for synchronous code; usable from any thread."""
 
     def __init__(
         self,
@@ -384,9 +385,14 @@ class SyncReader:
         self.store = store
         self.asynchronous = Reader(store.asynchronous, tenant, timeout=timeout, caller=caller)
 
-    conversations = _synchronous(Reader.conversations)
-    conversation = _synchronous(Reader.conversation)
-    messages = _synchronous(Reader.messages)
-    tasks = _synchronous(Reader.tasks)
-    history = _synchronous(Reader.history)
-    conversation_at = _synchronous(Reader.conversation_at)
+    @property
+    def portal(self) -> Portal:
+        """The event loop that reads."""
+        return self.store.portal
+
+    conversations = synchronous(Reader.conversations)
+    conversation = synchronous(Reader.conversation)
+    messages = synchronous(Reader.messages)
+    tasks = synchronous(Reader.tasks)
+    history = synchronous(Reader.history)
+    conversation_at = synchronous(Reader.conversation_at)

@@ -21,10 +21,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
+from typing import Self
 
 from psycopg import errors
 
@@ -34,15 +36,17 @@ from eventstore.database.connection import Connection
 from eventstore.database.queries import query
 from eventstore.errors import EventStoreError, RebuildError, translated
 from eventstore.read import horizon
-from projections.apply import ALL_PARTITIONS, Applier, Stage
-from projections.compare import Difference, compare_stages
-from projections.custom_projections import prepare
-from projections.projection import PROJECTIONS, Projection
+from projections.apply import Applier
+from projections.compare import TableDifference, compare_stages
+from projections.custom_projections import create_missing_tables
+from projections.projection import ALL_PARTITIONS, PARTITIONS, PROJECTIONS, Projection, Stage
 from projections.read_your_writes import applied_position
 from projections.throttle import Throttle
 
 JOBS = 2
 """Connections that fill the new tables, by default."""
+BUSY_EVENTS_PER_SECOND, BUSY_FILL_SHARE = 100, 0.15
+"""The write load from which on the fill is throttled, and the part of the time that it works then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,7 @@ class Rebuilt:
     projection: str
     position: int
     is_new: bool
-    differences: list[Difference] = field(default_factory=list)
+    differences: list[TableDifference] = field(default_factory=list)
     seconds: float = 0.0
 
 
@@ -96,101 +100,86 @@ async def rebuild(
     Raises:
         RebuildError: a rebuild is not possible; or the projection is the same as before and its rows are not.
     """
-    return [await _Rebuild(store, each, jobs, accept_differences, on_progress).run() for each in projections]
+    jobs = max(1, min(jobs, PARTITIONS))
+    return [await _Rebuild(store, each, accept_differences, on_progress).run(jobs) for each in projections]
 
 
+@dataclass
 class _Rebuild:
-    """The rebuild of one projection."""
+    store: EventStore
+    projection: Projection
+    accept_differences: bool
+    on_progress: Callable[[RebuildProgress], None]
+    goal: int = 0
+    position: int = 0
 
-    def __init__(
-        self,
-        store: EventStore,
-        projection: Projection,
-        jobs: int,
-        accept_differences: bool,
-        on_progress: Callable[[RebuildProgress], None],
-    ) -> None:
-        self._store = store
-        self._projection = projection
-        self._jobs = max(1, min(jobs, len(ALL_PARTITIONS)))
-        self._accept_differences = accept_differences
-        self._on_progress = on_progress
-        self._goal = self._position = 0
-        self._appliers: list[Applier] = []
-
-    async def run(self) -> Rebuilt:
+    async def run(self, jobs: int) -> Rebuilt:
         """Fill, compare and swap."""
         began = monotonic()
-        projection = self._projection
-        await prepare(self._store, [projection])
-        try:
-            for _ in range(self._jobs):
-                self._appliers.append(await Applier.open(self._store, projection.largest_batch))
-            await self._appliers[0].register(projection)
-            staging = await StagingTables.open(self._store, projection)
-            try:
-                sources = await staging.sources()
-                if sources.get("next") != projection.source:
-                    await staging.create()
-                is_new = sources.get("live") != projection.source
-                await self._fill()
-                self._report("indexes")
-                await staging.add_indexes(lambda name: self._report(f"index {name}"))
-                await self._catch_up()
-                await staging.wait_for_older_snapshots(self._catch_up, self._report)
-                self._report("comparing")
-                differences = await compare_stages(self._store, projection, self._appliers[0], staging.connection)
-                if differences and not is_new and not self._accept_differences:
-                    raise RebuildError(_differences_message(projection, differences))
-                self._report("swapping")
-                await staging.swap("next", partial(self._appliers[0].catch_up_to, projection, "next"))
-            finally:
-                await staging.close()
-        finally:
-            for applier in self._appliers:
-                await applier.close()
-        position = await applied_position(self._store, [projection])
+        projection = self.projection
+        await create_missing_tables(self.store, [projection])
+        async with AsyncExitStack() as stack:
+            appliers = [
+                await stack.enter_async_context(await Applier.open(self.store, projection.largest_batch))
+                for _ in range(jobs)
+            ]
+            applier = appliers[0]
+            await applier.register(projection)
+            staging = await stack.enter_async_context(StagingTables.open(self.store, projection))
+            hashes = await staging.definition_hashes()
+            if hashes.get("next") != projection.definition_hash:
+                await staging.create()
+            is_new = hashes.get("live") != projection.definition_hash
+            await self.fill(appliers)
+            self.report("indexes")
+            await staging.add_indexes(lambda name: self.report(f"index {name}"))
+            catch_up = partial(applier.apply_all, projection, stage="next")
+            await catch_up()
+            await staging.wait_for_older_snapshots(catch_up, self.report)
+            self.report("comparing")
+            differences = await compare_stages(self.store, projection, applier, staging.connection)
+            if differences and not is_new and not self.accept_differences:
+                raise RebuildError(_differences_message(projection, differences))
+            self.report("swapping")
+            await staging.swap("next", partial(applier.apply_up_to, projection, "next"))
+        position = await applied_position(self.store, [projection])
         return Rebuilt(projection.name, position, is_new, differences, monotonic() - began)
 
-    async def _fill(self) -> None:
+    async def fill(self, appliers: Sequence[Applier]) -> None:
         """Apply the log up to its present end over all connections at once, throttled under write load."""
-        self._goal = await horizon(self._store.connections.projector)
-        self._report("filling")
-        positions = [0] * self._jobs
+        self.goal = await horizon(self.store.connections.projector)
+        self.report("filling")
+        positions = [0] * len(appliers)
 
-        async def fill(number: int) -> None:
-            applier = self._appliers[number]
+        async def fill_partitions(number: int, applier: Applier) -> None:
             with translated():
                 # Without statistics and indexes a nested loop would read the whole table for each row.
                 await applier.connection.execute("SET enable_nestloop = off")
-            throttle = Throttle(self._store, self._goal)
-            partitions = ALL_PARTITIONS[number :: self._jobs]
+            throttle = Throttle(self.store, self.goal, BUSY_EVENTS_PER_SECOND, BUSY_FILL_SHARE)
+            partitions = ALL_PARTITIONS[number :: len(appliers)]
             began = monotonic()
-            while applied := await applier.apply(
-                self._projection, stage="next", partitions=partitions, until=self._goal, size=throttle.size
+            while applied := await applier.apply_batch(
+                self.projection, stage="next", partitions=partitions, until=self.goal, size=throttle.batch_size
             ):
                 positions[number] = applied.position
-                self._position = min(positions)
-                self._report("filling")
+                self.position = min(positions)
+                self.report("filling")
                 await throttle.pause(monotonic() - began)
                 began = monotonic()
             with translated():
                 await applier.connection.execute("RESET enable_nestloop")
 
-        tasks = [asyncio.create_task(fill(number)) for number in range(self._jobs)]
+        tasks = [asyncio.create_task(fill_partitions(*numbered)) for numbered in enumerate(appliers)]
         try:
             await asyncio.gather(*tasks)
         finally:
             await cancel_and_wait(tasks)
 
-    async def _catch_up(self) -> None:
-        await self._appliers[0].catch_up(self._projection, stage="next")
-
-    def _report(self, doing: str) -> None:
-        self._on_progress(RebuildProgress(self._projection.name, doing, self._position, self._goal))
+    def report(self, doing: str) -> None:
+        self.on_progress(RebuildProgress(self.projection.name, doing, self.position, self.goal))
 
 
-def _differences_message(projection: Projection, differences: Sequence[Difference]) -> str:
+def _differences_message(projection: Projection, differences: Sequence[TableDifference]) -> str:
     more = f" and {len(differences) - 1:,} more" if len(differences) > 1 else ""
     return (
         f"the new tables of {projection.name} differ from the live ones though the projection is the same: "
@@ -199,30 +188,25 @@ def _differences_message(projection: Projection, differences: Sequence[Differenc
     )
 
 
-async def undo(store: EventStore, projections: Sequence[Projection] = PROJECTIONS) -> None:
+async def undo_rebuild(store: EventStore, projections: Sequence[Projection] = PROJECTIONS) -> None:
     """Restore the tables that the last rebuild has replaced, caught up by the text that they were made by.
 
     Raises:
         RebuildError: there are none, or the definition that they were made by is not known any more.
     """
     for projection in projections:
-        applier = await Applier.open(store)
-        staging = await StagingTables.open(store, projection)
-        try:
-            if "previous" not in await staging.sources():
+        async with await Applier.open(store) as applier, StagingTables.open(store, projection) as staging:
+            if "previous" not in await staging.definition_hashes():
                 raise RebuildError(f"projection {projection.name} has no previous tables: nothing was rebuilt")
             made_by = await applier.register(projection, "previous")
             if made_by is None:
                 raise RebuildError(
                     f"the previous tables of {projection.name} were made by Python code that this version does not have"
                 )
-            catch_up = partial(applier.catch_up, made_by, stage="previous")
+            catch_up = partial(applier.apply_all, made_by, stage="previous")
             await catch_up()
             await staging.wait_for_older_snapshots(catch_up, lambda _: None)
-            await staging.swap("previous", partial(applier.catch_up_to, made_by, "previous"))
-        finally:
-            await staging.close()
-            await applier.close()
+            await staging.swap("previous", partial(applier.apply_up_to, made_by, "previous"))
 
 
 # Rebuilding, beside a running worker, the tables that another version of their projection has made
@@ -241,7 +225,7 @@ async def rebuild_outdated(store: EventStore, projections: Sequence[Projection])
     """
     given = {
         "projections": [projection.name for projection in projections],
-        "sources": [projection.source for projection in projections],
+        "definition_hashes": [projection.definition_hash for projection in projections],
     }
     pause, logged = RETRY_FIRST_SECONDS, ""
     while True:
@@ -289,43 +273,36 @@ class StagingTables:
         self._names = {"projection": projection.name, "tables": list(projection.tables)}
 
     @classmethod
-    async def open(cls, store: EventStore, projection: Projection) -> StagingTables:
-        """Connect, and lock the stages of the projection against other rebuilds. Close it when done.
+    @asynccontextmanager
+    async def open(cls, store: EventStore, projection: Projection) -> AsyncIterator[Self]:
+        """Connect, and lock the stages of the projection against other rebuilds, until the end of the block.
 
         Raises:
             RebuildError: another process holds the lock, or something prevents a swap.
         """
-        connection = await store.connect(role=None)
-        try:
+        async with await store.connect(role=None) as connection:
             staging = cls(connection, projection)
             with translated():
                 await connection.execute("SET client_min_messages = warning")
-                row = await (await connection.execute(_LOCK_REBUILD, staging._names)).fetchone()
-                if row != (True,):
+                [(is_locked,)] = await (await connection.execute(_LOCK_REBUILD, staging._names)).fetchall()
+                if not is_locked:
                     raise RebuildError(
-                        f"projection {projection.name} is being rebuilt or taken back by another process: wait"
+                        f"projection {projection.name} is being rebuilt or restored by another process: wait for it"
                     )
                 obstacles = await (await connection.execute(_OBSTACLES, staging._names)).fetchall()
             if obstacles:
                 reasons = "; ".join(obstacle for (obstacle,) in obstacles)
                 raise RebuildError(f"projection {projection.name} cannot be rebuilt: {reasons}")
-        except BaseException:
-            await connection.close()
-            raise
-        return staging
+            yield staging
 
-    async def close(self) -> None:
-        """Close the connection."""
-        await self.connection.close()
-
-    async def sources(self) -> dict[str, str]:
+    async def definition_hashes(self) -> dict[str, str]:
         """Return the hash of the definition that the tables of each stage are made by."""
         with translated():
             return dict(await (await self.connection.execute(_STAGES, self._names)).fetchall())
 
     async def create(self) -> None:
         """Create the tables of the stage ``next``, empty, in place of those of an unfinished rebuild."""
-        definition = {"source": self._projection.source, "text": self._projection.text}
+        definition = {"definition_hash": self._projection.definition_hash, "text": self._projection.text}
         with translated():
             async with self.connection.transaction():
                 await self.connection.execute(_DROP_STAGE, self._names | {"stage": "next"})
@@ -362,9 +339,8 @@ class StagingTables:
             catch_up: brings the tables up with the log; called repeatedly meanwhile.
         """
         with translated():
-            row = await (await self.connection.execute(_MARK_TRANSACTIONS)).fetchone()
-            assert row is not None
-            marked = {"mark": row[0], "running": row[1]}
+            [(mark, running)] = await (await self.connection.execute(_MARK_TRANSACTIONS)).fetchall()
+            marked = {"mark": mark, "running": running}
             pause = _FIRST_PAUSE
             while older := await (await self.connection.execute(_OLDER_TRANSACTIONS, marked)).fetchall():
                 on_progress(f"waiting for the transaction of process {older[0][0]}")
@@ -396,7 +372,7 @@ class StagingTables:
                     await self.connection.execute(_SWAP, names)
                 return
             except (errors.LockNotAvailable, _StageIsBehind):
-                await asyncio.sleep(pause * random.uniform(0.5, 1))  # two swaps must not keep step
+                await asyncio.sleep(pause * random.uniform(0.5, 1))  # so that two swaps do not stay synchronous
                 pause = min(pause * 2, _LONGEST_PAUSE)
 
 

@@ -1,47 +1,25 @@
-"""Rows of the read tables as typed objects, made at the price of a tuple.
-
-An object keeps its row as it was read, and parses JSON on first access: most of it is never accessed.
-"""
+"""Rows of the read tables as typed objects."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any, Self, TypeVar
+from functools import cached_property
+from typing import Any
 from uuid import UUID
 
 from eventstore.json_text import load
+from eventstore.lazy_row import LazyRow, lazy_row
 from eventstore.member_order import restore, restore_members
 from eventstore.message_format import sent_from_row
 
 
-class LazyRow:
-    """An object whose fields are the values of a row.
+class ReadTableRow(LazyRow):
+    """A row of a read table.
 
     A row that was read has one more value: the order of the members in its JSON columns
     (:mod:`eventstore.member_order`).
     """
-
-    _row: list[Any]
-
-    def __init__(self, *values: Any, **named: Any) -> None:
-        names = [field.name for field in fields(type(self))]  # type: ignore[arg-type]
-        given = dict(zip(names, values, strict=False)) | named
-        if len(values) + len(named) != len(names) or given.keys() != set(names):
-            raise TypeError(f"{type(self).__name__} takes each of {', '.join(names)} once")
-        object.__setattr__(self, "_row", [given[name] for name in names])
-
-    @classmethod
-    def from_row(cls, row: Sequence[Any]) -> Self:
-        """Return the object of a row.
-
-        Args:
-            row: the fields in their order, JSON as the bytes of PostgreSQL's binary format; then ``member_order``.
-        """
-        instance = object.__new__(cls)
-        object.__setattr__(instance, "_row", list(row))
-        return instance
 
     @property
     def size(self) -> int:
@@ -55,43 +33,18 @@ class LazyRow:
 
     def _order(self, name: str) -> Any:
         """Return what is stored of the order of the members in a column."""
+        return self._orders.get(name) if isinstance(self._orders, dict) else None
+
+    @cached_property
+    def _orders(self) -> Any:
         index = len(fields(type(self)))  # type: ignore[arg-type]
         orders = self._row[index] if len(self._row) > index else None
-        if isinstance(orders, bytes):
-            orders = self._row[index] = load(orders[1:])
-        return orders.get(name) if isinstance(orders, dict) else None
+        return load(orders[1:]) if isinstance(orders, bytes) else orders
 
 
-_Class = TypeVar("_Class", bound=type[LazyRow])
-
-
-def _read_from_row(*json_columns: str) -> Callable[[_Class], _Class]:
-    """Return a decorator that makes the fields of a dataclass properties which read its row."""
-
-    def column(index: int) -> property:
-        return property(lambda row: row._row[index])
-
-    def json_column(index: int, name: str) -> property:
-        def read(row: LazyRow) -> Any:
-            value = row._row[index]
-            if isinstance(value, bytes):  # not parsed yet
-                value = row._row[index] = row._restored(name, load(value[1:]))
-            return value
-
-        return property(read)
-
-    def decorate(row_type: _Class) -> _Class:
-        for index, field in enumerate(fields(row_type)):  # type: ignore[arg-type]
-            is_json = field.name in json_columns
-            setattr(row_type, field.name, json_column(index, field.name) if is_json else column(index))
-        return row_type
-
-    return decorate
-
-
-@_read_from_row("metadata", "forked_from")
+@lazy_row("metadata", "forked_from")
 @dataclass(frozen=True, init=False)
-class Conversation(LazyRow):
+class Conversation(ReadTableRow):
     """A row of the table ``conversations``."""
 
     id: UUID
@@ -108,9 +61,9 @@ class Conversation(LazyRow):
     forked_from: dict[str, Any] | None
 
 
-@_read_from_row("parts", "metadata", "extra")
+@lazy_row("parts", "metadata", "extra")
 @dataclass(frozen=True, init=False)
-class Message(LazyRow):
+class Message(ReadTableRow):
     """A row of the table ``messages``."""
 
     id: UUID
@@ -140,9 +93,9 @@ class Message(LazyRow):
         return value if text is None else value | {"content": text}
 
 
-@_read_from_row("metadata", "status_message", "artifacts", "extra", "status_extra")
+@lazy_row("metadata", "status_message", "artifacts", "extra", "status_extra")
 @dataclass(frozen=True, init=False)
-class Task(LazyRow):
+class Task(ReadTableRow):
     """A row of the table ``tasks``, with the chunks of its artifacts in order."""
 
     id: UUID

@@ -18,8 +18,8 @@ from projections.reading import caller_of, check_choice
 
 _SEARCH = sql_text("projections", "search")
 
-By: TypeAlias = Literal["relevance", "time"]
-Kind: TypeAlias = Literal["message", "task"]
+SearchOrder: TypeAlias = Literal["relevance", "time"]
+HitKind: TypeAlias = Literal["message", "task"]
 
 LARGEST_PAGE = 1000
 
@@ -87,8 +87,8 @@ class Search:
         self,
         query: str,
         *,
-        by: By = "relevance",
-        kind: Kind | None = None,
+        by: SearchOrder = "relevance",
+        kind: HitKind | None = None,
         role: str | None = None,
         actor: str | None = None,
         conversation: UUID | str | None = None,
@@ -121,8 +121,8 @@ class Search:
             raise InputError(f"query: expected a text, got a {type(query).__name__}")
         if not isinstance(marks, tuple | list) or len(marks) != 2 or not all(isinstance(mark, str) for mark in marks):
             raise InputError(f"marks: {marks!r:.80} are not two texts")
-        check_choice(by, "by", get_args(By))
-        check_choice(kind, "kind", (None, *get_args(Kind)))
+        check_choice(by, "by", get_args(SearchOrder))
+        check_choice(kind, "kind", (None, *get_args(HitKind)))
         check_choice(role, "role", (None, *Role))
         Filter(None, actor, since, until)
         if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= LARGEST_PAGE:

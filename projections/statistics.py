@@ -232,12 +232,12 @@ class Statistics:
 
     async def _rows(self, row_type: type[Row], name: str, filters: StatisticsFilter, **more: str) -> list[Row]:
         text = query("projections", f"statistics_{name}")
-        parameters = {"tenant": self._caller.tenant} | _checked(**filters) | more
+        parameters = {"tenant": self._caller.tenant} | _checked_filters(**filters) | more
         rows = await self._store.tables(self._caller).fetch(text, parameters, explain=_zone_error)
         return [row_type(*row) for row in rows]
 
 
-def _checked(
+def _checked_filters(
     since: date | None = None, until: date | None = None, actor: str | None = None, zone: str = "UTC"
 ) -> dict[str, Any]:
     for name, day in (("since", since), ("until", until)):

@@ -58,7 +58,11 @@ class WorkerStatus:
 
 @dataclass(frozen=True, slots=True)
 class AppendInFlight:
-    """An append whose transaction has been open for some seconds."""
+    """An append whose transaction is open.
+
+    Attributes:
+        seconds: since its transaction began.
+    """
 
     pid: int | None
     login: str
@@ -106,8 +110,11 @@ async def read_status(store: EventStore, projections: Sequence[Projection] = PRO
     """Return the status. It counts the events, which takes time on a large log."""
     pool = store.connections.projector  # sees the events of all tenants
     [(events, last_position, conversations, size, version, queue_usage)] = await pool.fetch(_STATUS_LOG)
-    sources = {projection.name: projection.source for projection in projections}
+    hashes = {projection.name: projection.definition_hash for projection in projections}
     rows = await pool.fetch(_STATUS_PROJECTIONS)
+    async with await store.connect(role=None) as connection:  # the server hides the login's sessions from other roles
+        with translated():
+            appends = await (await connection.execute(_STATUS_APPENDS)).fetchall()
     return Status(
         database_url=store.server.public_url,
         server_version=version,
@@ -118,19 +125,11 @@ async def read_status(store: EventStore, projections: Sequence[Projection] = PRO
         horizon=await horizon(pool),
         bytes=size,
         projections=[
-            ProjectionStatus(name, position, updated_at, lag_events, lag_seconds, sources.get(name) == source, parked)
-            for name, position, updated_at, source, lag_events, lag_seconds, parked in rows
+            ProjectionStatus(name, position, updated_at, lag_events, lag_seconds, hashes.get(name) == made_by, parked)
+            for name, position, updated_at, made_by, lag_events, lag_seconds, parked in rows
         ],
         workers=[WorkerStatus(*row) for row in await pool.fetch(_STATUS_WORKERS)],
-        appends_in_flight=await _appends_in_flight(store),
+        appends_in_flight=[AppendInFlight(*row) for row in appends],
         warnings=await read_warnings(store),
         notify_queue_usage=queue_usage,
     )
-
-
-async def _appends_in_flight(store: EventStore) -> list[AppendInFlight]:
-    """Return the open appends, read under the role of the login: the server hides sessions from other roles."""
-    async with await store.connect(role=None) as connection:
-        with translated():
-            rows = await (await connection.execute(_STATUS_APPENDS)).fetchall()
-    return [AppendInFlight(*row) for row in rows]

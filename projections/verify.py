@@ -2,7 +2,7 @@
 
 The log is replayed into temporary tables, by the text that the live tables are made by, up to exactly their positions;
 then one snapshot compares both. Nobody else sees the temporary tables, and they vanish with the connection. The replay
-takes no lock and stops nobody. Of a parked conversation, only the events before the one that failed are expected.
+takes no lock and blocks no session. Of a parked conversation, only the events before the one that failed are expected.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from eventstore.database.queries import query
 from eventstore.errors import RebuildError, translated
 from eventstore.read import horizon
 from eventstore.schema_check import check_schema
-from projections.apply import ALL_PARTITIONS, Applier
-from projections.compare import Difference, compare_tables
-from projections.projection import PROJECTIONS, Projection
+from projections.apply import Applier
+from projections.compare import TableDifference, compare_tables
+from projections.projection import ALL_PARTITIONS, PROJECTIONS, Projection
 
 MOST_ROWS = 20
 """Differing rows that are named of each table and side."""
@@ -40,7 +40,7 @@ OnProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class DifferingRow:
     """A row that is only in the read table, or only in what the log gives.
 
     Attributes:
@@ -67,8 +67,8 @@ class Verified:
     projection: str
     position: int
     events: int
-    differences: list[Difference] = field(default_factory=list)
-    rows: list[Row] = field(default_factory=list)
+    differences: list[TableDifference] = field(default_factory=list)
+    rows: list[DifferingRow] = field(default_factory=list)
 
 
 async def verify(
@@ -90,8 +90,7 @@ async def verify(
 
 
 async def _verify(store: EventStore, projection: Projection, on_progress: OnProgress) -> Verified:
-    applier = await Applier.open(store, view="SELECT")
-    try:
+    async with await Applier.open(store, view=_BATCH_VIEW) as applier:
         made_by = await applier.register(projection)
         if made_by is None:
             raise RebuildError(
@@ -101,68 +100,64 @@ async def _verify(store: EventStore, projection: Projection, on_progress: OnProg
         with translated():
             for table in made_by.tables:
                 await connection.execute(_CREATE_SCRATCH.format(table=sql.Identifier(table)))
-            await connection.execute(_BATCH_VIEW.encode())
             replay = _Replay(connection, made_by, on_progress)
             await replay.run()  # most of it, before the snapshot
             await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
             await replay.run()
             verified = Verified(projection.name, replay.position, replay.events)
-            row = await (await connection.execute(_SCHEMA)).fetchone()
-            assert row is not None
+            [(schema,)] = await (await connection.execute(_SCHEMA)).fetchall()
             for table in made_by.tables:
-                live, scratch = sql.Identifier(row[0], table), sql.Identifier("pg_temp", table)
+                live, scratch = sql.Identifier(schema, table), sql.Identifier("pg_temp", table)
                 differences = await compare_tables(connection, projection.name, table, live, scratch)
                 verified.differences.extend(differences)
                 if differences:
                     text = _DIFFERING_ROWS.format(live=live, other=scratch)
                     rows = await (await connection.execute(text, {"limit": MOST_ROWS})).fetchall()
-                    verified.rows.extend(Row(table, *values) for values in rows)
+                    verified.rows.extend(DifferingRow(table, *values) for values in rows)
             await connection.execute("ROLLBACK")
         return verified
-    finally:
-        await applier.close()
 
 
+@dataclass
 class _Replay:
-    """Fills the temporary tables, partition by partition, up to the positions of the live ones."""
+    """The log, applied to the temporary tables partition by partition, up to the positions of the live ones."""
 
-    def __init__(self, connection: Connection, projection: Projection, on_progress: OnProgress) -> None:
-        self._connection = connection
-        self._projection = projection
-        self._on_progress = on_progress
-        self._positions = dict.fromkeys(ALL_PARTITIONS, 0)
-        self.position = self.events = 0
+    connection: Connection
+    projection: Projection
+    on_progress: OnProgress
+    positions: dict[int, int] = field(default_factory=lambda: dict.fromkeys(ALL_PARTITIONS, 0))
+    position: int = 0
+    events: int = 0
 
     async def run(self) -> None:
         """Replay the log up to the present positions of the live tables."""
-        names = {"projection": self._projection.name}
-        targets: dict[int, int] = dict(await (await self._connection.execute(_TARGETS, names)).fetchall())
+        names = {"projection": self.projection.name}
+        targets: dict[int, int] = dict(await (await self.connection.execute(_TARGETS, names)).fetchall())
         self.position = max(targets.values(), default=0)
         by_range: dict[tuple[int, int], list[int]] = {}
         for partition in ALL_PARTITIONS:
-            by_range.setdefault((self._positions[partition], targets.get(partition, 0)), []).append(partition)
+            by_range.setdefault((self.positions[partition], targets.get(partition, 0)), []).append(partition)
         for (lower, target), partitions in sorted(by_range.items()):
             await self._apply(partitions, lower, target)
+            self.positions |= dict.fromkeys(partitions, target)
 
     async def _apply(self, partitions: list[int], lower: int, target: int) -> None:
         while lower < target:
-            limits = {"lower": lower, "target": target, "size": self._projection.largest_batch}
-            row = await (await self._connection.execute(_NEXT_POSITION, limits)).fetchone()
+            limits = {"lower": lower, "target": target, "size": self.projection.largest_batch}
+            row = await (await self.connection.execute(_NEXT_POSITION, limits)).fetchone()
             upper, events = row if row and row[0] is not None else (target, 0)
-            async with self._connection.transaction():
-                parameters = {
-                    "projection": self._projection.name,
-                    "partitions": partitions,
-                    "lower": str(lower),
-                    "upper": str(upper),
-                }
-                await self._connection.execute(_REPLAY_RANGE, parameters)
-                await self._projection.fold(self._connection)
+            replayed = {
+                "projection": self.projection.name,
+                "partitions": partitions,
+                "lower": str(lower),
+                "upper": str(upper),
+            }
+            async with self.connection.transaction():
+                await self.connection.execute(_REPLAY_RANGE, replayed)
+                await self.projection.fold(self.connection)
             self.events += events
             lower = upper
-            self._on_progress(self._projection.name, lower, target)
-        for partition in partitions:
-            self._positions[partition] = target
+            self.on_progress(self.projection.name, lower, target)
 
 
 # The members of conversations: written by appends, not by a projection, and derived from the log like a read table
@@ -183,9 +178,11 @@ async def verify_members(store: EventStore) -> Verified:
         for side, access in (("expected", expected), ("rows", found)):
             if access is not None:
                 count[side] += 1
-                rows.append(Row(_MEMBERS_TABLE, side == "expected", f"({tenant},{conversation},{user},{access})"))
+                rows.append(
+                    DifferingRow(_MEMBERS_TABLE, side == "expected", f"({tenant},{conversation},{user},{access})")
+                )
     differences = [
-        Difference(_MEMBERS_TABLE, tenant, conversation, count["rows"], count["expected"])
+        TableDifference(_MEMBERS_TABLE, tenant, conversation, count["rows"], count["expected"])
         for (tenant, conversation), count in counts.items()
     ]
     return Verified(MEMBERS, position, 0, differences, rows)

@@ -30,10 +30,7 @@ from eventstore.database.queries import query
 from eventstore.errors import (
     ConnectionLost,
     EventStoreError,
-    NotCaughtUp,
-    PermissionDenied,
     ProjectionChanged,
-    SchemaError,
     ServerError,
     ServerUnreachable,
     SettingsError,
@@ -41,8 +38,8 @@ from eventstore.errors import (
 )
 from eventstore.notifier import PollThrottle
 from eventstore.read import horizon
-from projections.apply import BATCH_SIZE, PERSISTENT_FAILURES, SMALL_BATCH_SIZE, Applied, Applier
-from projections.custom_projections import prepare
+from projections.apply import BATCH_SIZE, SMALL_BATCH_SIZE, Applied, Applier
+from projections.custom_projections import create_missing_tables
 from projections.projection import PARTITIONS, PROJECTIONS, Projection
 from projections.read_your_writes import applied_position
 from projections.rebuild import rebuild_outdated
@@ -87,7 +84,9 @@ class Worker:
                 try:
                     await self._run_until_error()
                 except ServerError as error:
-                    self._log_once(error)
+                    if str(error) != self._logged_error:  # not again until something was applied
+                        self._logged_error = str(error)
+                        _log.warning("worker: %s", error)
                     await self._store.revive()
                     if isinstance(error, ConnectionLost | ServerUnreachable):
                         self._pause = min(self._pause, RETRY_UNREACHABLE_SECONDS)
@@ -103,16 +102,13 @@ class Worker:
 
     async def _run_until_error(self) -> None:
         """Run two runners, one for the low-priority projections, each over a connection of its own."""
-        await prepare(self._store, self._projections)
+        await create_missing_tables(self._store, self._projections)
         async with AsyncExitStack() as stack:
             runners = []
             for is_low_priority in (False, True):
-                applier = await Applier.open(self._store, self._batch_size)
-                stack.push_async_callback(applier.close)
+                applier = await stack.enter_async_context(await Applier.open(self._store, self._batch_size))
                 projections = [each for each in self._projections if each.is_low_priority == is_low_priority]
-                runners.append(
-                    Runner(self._store, applier, projections, self._batch_size, is_low_priority=is_low_priority)
-                )
+                runners.append(Runner(self._store, applier, projections, self._batch_size, is_low_priority))
             connection = runners[0].connection
             with translated():
                 name = f"eventstore worker {socket.gethostname()}:{os.getpid()}"
@@ -130,16 +126,10 @@ class Worker:
                     self._pause = RETRY_FIRST_SECONDS
                     self._logged_error = ""
 
-    def _log_once(self, error: ServerError) -> None:
-        """Log an error, but not again until the worker has applied something."""
-        if str(error) != self._logged_error:
-            self._logged_error = str(error)
-            _log.warning("worker: %s", error)
-
 
 # The partitions of the conversations that a worker applies
 
-POLL_SECONDS = 2.0
+REBALANCE_SECONDS = 2.0
 """How often a worker checks whether others have come or gone."""
 
 _JOIN_WORKERS = query("projections", "join_workers")
@@ -166,9 +156,8 @@ class Partitions:
             if not self._has_joined:
                 await self._connection.execute(_JOIN_WORKERS)
                 self._has_joined = True
-            row = await (await self._connection.execute(_COUNT_WORKERS)).fetchone()
-            assert row is not None
-            even_part = -(-PARTITIONS // max(row[0], 1))
+            [(workers,)] = await (await self._connection.execute(_COUNT_WORKERS)).fetchall()
+            even_part = -(-PARTITIONS // max(workers, 1))
             if len(self.held) > even_part:
                 await self._connection.execute(_RELEASE_PARTITIONS, {"partitions": self.held[even_part:]})
                 self.held = self.held[:even_part]
@@ -180,16 +169,14 @@ class Partitions:
 
 # A connection of a worker, and the projections that it applies there one after the other
 
-DENSE_EVENTS_PER_SECOND, DENSE_SECONDS = 2000, 1.0
+HEAVY_LOAD_EVENTS_PER_SECOND, HEAVY_LOAD_SECONDS = 2000, 1.0
 """The write load is heavy from so many events per second on, measured over so long a time: a short burst is not."""
 LOW_PRIORITY_SHARE = 0.05
 """The part of the time that low-priority projections work under heavy write load."""
 LOW_PRIORITY_DELAY_SECONDS = 0.005
 """How much later low-priority projections begin a round, so that the others are done if there is little to do."""
-SINGLE_EVENTS = 1
-"""More events in a round are a stream of appends."""
 STREAM_POLL_SECONDS, LOW_PRIORITY_STREAM_POLL_SECONDS = 0.012, 0.25
-"""From the beginning of a round in a stream to that of the next."""
+"""From the beginning of a round in a stream of appends to that of the next."""
 
 
 class Runner:
@@ -209,7 +196,6 @@ class Runner:
         applier: Applier,
         projections: Sequence[Projection],
         batch_size: int,
-        *,
         is_low_priority: bool,
     ) -> None:
         self._store = store
@@ -219,56 +205,51 @@ class Runner:
         self._all = [ProjectionProgress(each, min(batch_size, each.largest_batch)) for each in awaited_first]
         self._small_size = min(batch_size, SMALL_BATCH_SIZE)
         self._poll_throttle = PollThrottle(monotonic())
-        self._counted_events, self._counting_since, self._is_dense = 0, monotonic(), False
+        self._counted_events, self._counting_since, self._is_load_heavy = 0, monotonic(), False
         self._is_behind = False
         self.connection: Connection = applier.connection
         self.has_applied = False
 
     async def run(self, partitions: Partitions) -> None:
-        """Apply events as they come, until an error ends it.
-
-        Args:
-            partitions: of the worker; rebalanced here unless the runner has low priority.
-        """
+        """Apply events as they come, until an error ends it; rebalance the partitions, unless it has low priority."""
         rebalanced_at = monotonic()
         poll_seconds = LOW_PRIORITY_STREAM_POLL_SECONDS if self._is_low_priority else STREAM_POLL_SECONDS
         position = await horizon(self._store.connections.projector)
-        throttle = Throttle(self._store, position, DENSE_EVENTS_PER_SECOND, LOW_PRIORITY_SHARE)
+        throttle = Throttle(self._store, position, HEAVY_LOAD_EVENTS_PER_SECOND, LOW_PRIORITY_SHARE)
         while True:
             if self._is_low_priority:
                 await asyncio.sleep(LOW_PRIORITY_DELAY_SECONDS)
-            elif monotonic() - rebalanced_at >= POLL_SECONDS:
+            elif monotonic() - rebalanced_at >= REBALANCE_SECONDS:
                 rebalanced_at = monotonic()
                 await partitions.rebalance()
             began = monotonic()
-            events, applied = await self._round(partitions.held)
+            events, applied = await self._apply_round(partitions.held)
             now = monotonic()
             self._measure_load(now, events)
             if self._is_low_priority:
                 await throttle.pause(now - began)
-            elif self._is_dense:
+            elif self._is_load_heavy:
                 self._poll_throttle.spend(now, now - began)
             if self._is_behind:
                 continue
-            if self._is_dense and not self._is_low_priority:
+            if self._is_load_heavy and not self._is_low_priority:
                 await asyncio.sleep(self._poll_throttle.pause(now))
-            if events > SINGLE_EVENTS:
+            if events > 1:  # a stream of appends
                 await asyncio.sleep(began + poll_seconds - monotonic())
             else:
                 await self._wait_for_events(partitions.held, applied)
 
-    async def _round(self, partitions: Sequence[int]) -> tuple[int, int | None]:
+    async def _apply_round(self, partitions: Sequence[int]) -> tuple[int, int | None]:
         """Apply the next batch of each projection.
 
-        Returns:
-            The events of the log that were covered, and the position that all have applied, if it is known.
+        The results are the events of the log that were covered, and the position that all have applied, if known.
         """
-        due = [progress for progress in self._all if progress.is_due] if partitions else []
+        due = [progress for progress in self._all if progress.due_in <= 0] if partitions else []
         small = await self._apply_small_batches(due, partitions)
         events = max((applied.events for applied in small.values()), default=0)
         rest = [progress for progress in due if progress not in small or small[progress].events >= self._small_size]
         for progress in rest:
-            events = max(events, await self._apply(progress, partitions))
+            events = max(events, await self._apply_batch(progress, partitions))
         self._is_behind = any(progress.is_behind for progress in rest)
         return events, None if rest or not small else min(applied.position for applied in small.values())
 
@@ -293,10 +274,10 @@ class Runner:
         self.has_applied = True
         return dict(zip(allowed, outcomes, strict=True))
 
-    async def _apply(self, progress: ProjectionProgress, partitions: Sequence[int]) -> int:
+    async def _apply_batch(self, progress: ProjectionProgress, partitions: Sequence[int]) -> int:
         """Apply the next batch of a projection. An error of one projection does not stop the others."""
         try:
-            events = await progress.apply(self._applier, partitions)
+            events = await progress.apply_batch(self._applier, partitions)
             self.has_applied = True
             return events
         except ProjectionChanged:
@@ -313,14 +294,14 @@ class Runner:
     def _measure_load(self, now: float, events: int) -> None:
         self._counted_events += events
         seconds = now - self._counting_since
-        if seconds >= DENSE_SECONDS:
-            self._is_dense = self._counted_events >= DENSE_EVENTS_PER_SECOND * seconds
+        if seconds >= HEAVY_LOAD_SECONDS:
+            self._is_load_heavy = self._counted_events >= HEAVY_LOAD_EVENTS_PER_SECOND * seconds
             self._counted_events, self._counting_since = 0, now
 
     async def _wait_for_events(self, partitions: Sequence[int], applied: int | None) -> None:
         """Return when there are new events, or a projection is due again, or it is time to rebalance."""
-        timeout = min([POLL_SECONDS, *(progress.due_in for progress in self._all if not progress.is_due)])
-        ready = [progress.projection for progress in self._all if progress.is_due and progress.is_known]
+        timeout = min([REBALANCE_SECONDS, *(progress.due_in for progress in self._all if progress.due_in > 0)])
+        ready = [progress.projection for progress in self._all if progress.due_in <= 0 and progress.is_known]
         if not partitions or not ready:
             await asyncio.sleep(timeout)
             return
@@ -337,13 +318,14 @@ class Runner:
 
 # The progress of one projection in a worker: what its tables are made by, the size of its batches, when to try again
 
-FIRST_SIZE = 500
-QUICK_SECONDS, SLOW_SECONDS = 0.01, 0.04
+FIRST_BATCH_SIZE, SMALLEST_BATCH_SIZE = 500, 100
+"""Batches are not made smaller: if so few events take long, the machine is busy, not the batch too large."""
+QUICK_BATCH_SECONDS, SLOW_BATCH_SECONDS = 0.01, 0.04
 """A full batch that takes less than the first is followed by a larger one; one that takes longer than the second, by a
 smaller one: rows become visible batch by batch, and a batch locks its checkpoints, for which a read of one's own writes
 may have to wait. Batches of 500 to 1000 events cost no more per event than larger ones."""
-LEAST_SIZE = 100
-"""Batches are not made smaller than this: if so few events take long, the machine is busy, not the batch too large."""
+PERSISTENT_FAILURES = 3
+"""Failures of one projection in a row, with growing pauses, from which on the server's state does not explain them."""
 
 
 class ProjectionProgress:
@@ -359,7 +341,7 @@ class ProjectionProgress:
         self.projection = projection
         self.is_behind = False
         self.is_known = True
-        self._size = min(FIRST_SIZE, largest_size)
+        self._size = min(FIRST_BATCH_SIZE, largest_size)
         self._largest_size = largest_size
         self._made_by: Projection | None = None
         self._failures = 0
@@ -372,16 +354,11 @@ class ProjectionProgress:
         return self._due_at - monotonic()
 
     @property
-    def is_due(self) -> bool:
-        """Whether it may be tried now."""
-        return self.due_in <= 0
-
-    @property
     def allows_small_batches(self) -> bool:
         """Whether it is built in, and its tables are made by the text of this version."""
         return self._made_by is self.projection and self.projection.is_built_in
 
-    async def apply(self, applier: Applier, partitions: Sequence[int]) -> int:
+    async def apply_batch(self, applier: Applier, partitions: Sequence[int]) -> int:
         """Apply the next batch for these partitions. Return the number of events that it covered."""
         if self._made_by is None:
             self._made_by = await applier.register(self.projection)
@@ -391,7 +368,7 @@ class ProjectionProgress:
             return 0
         began = monotonic()
         is_persistent = self._failures >= PERSISTENT_FAILURES
-        applied = await applier.apply(
+        applied = await applier.apply_batch(
             self._made_by, partitions=partitions, size=self._size, is_persistent=is_persistent
         )
         self._pause, self._failures = 0.0, 0
@@ -402,9 +379,9 @@ class ProjectionProgress:
         return events
 
     def _adapt_size(self, seconds: float) -> None:
-        if seconds > SLOW_SECONDS:
-            self._size = min(self._size, max(self._size // 2, LEAST_SIZE))
-        elif self.is_behind and seconds < QUICK_SECONDS:
+        if seconds > SLOW_BATCH_SECONDS:
+            self._size = min(self._size, max(self._size // 2, SMALLEST_BATCH_SIZE))
+        elif self.is_behind and seconds < QUICK_BATCH_SECONDS:
             self._size = min(self._size * 2, self._largest_size)
 
     def forget_definition(self) -> None:
@@ -417,47 +394,3 @@ class ProjectionProgress:
         self._failures += 1
         self._pause = min(self._pause * 2, RETRY_LONGEST_SECONDS) if self._pause else RETRY_FIRST_SECONDS
         self._due_at = monotonic() + self._pause
-
-
-# Catching up once, without a worker
-
-
-async def catch_up(store: EventStore, projections: Sequence[Projection] = PROJECTIONS) -> None:
-    """Bring the read tables up with the log as it is now, whether or not a worker runs.
-
-    Raises:
-        NotCaughtUp: a projection fails as a whole, not on single conversations. The others are up with the log.
-    """
-    await prepare(store, projections)
-    failure: NotCaughtUp | None = None
-    applier = await Applier.open(store)
-    try:
-        for projection in projections:
-            try:
-                await _catch_up(applier, projection)
-            except (ConnectionLost, ServerUnreachable, SchemaError, PermissionDenied):
-                raise
-            except EventStoreError as error:
-                # The error's text is about the projection's batch; what callers have appended is stored.
-                if failure is None:
-                    reason = str(error.__cause__ or error).strip().partition("\n")[0]
-                    failure = NotCaughtUp(
-                        f"the read tables of the projection {projection.name} are not up with the log: {reason}. "
-                        "What was appended is stored; a worker, or the same call, brings them up once the cause is gone"
-                    )
-                    failure.__cause__ = error
-    finally:
-        await applier.close()
-    if failure is not None:
-        raise failure
-
-
-async def _catch_up(applier: Applier, projection: Projection) -> None:
-    while True:
-        made_by = await applier.register(projection)
-        if made_by is None:
-            return None  # only a rebuild helps
-        try:
-            return await applier.catch_up(made_by)
-        except ProjectionChanged:
-            continue

@@ -7,16 +7,14 @@ import typer
 from agent_manager.cli.options import DataDir, Json, read_settings, run
 from agent_manager.cli.output import RowFormat, print_rows
 from agent_manager.cli.rebuild import Names
-from projections import load, named
-from projections import parked as read_parked
-from projections import retry as retry_parked
+from projections import load_projections, read_parked, retry_parked, select_projections
 
 
 def parked(as_json: Json = False, data_dir: DataDir = None) -> None:
     """List the conversations that a projection has parked because their events could not be applied, and why."""
     settings = read_settings(data_dir)
     print_rows(
-        run(lambda store: read_parked(store, load(settings.projections)), settings),
+        run(lambda store: read_parked(store, load_projections(settings.projections)), settings),
         RowFormat(
             ("projection", "conversation", ">version", ">position", "type", "error", "parked", ">tries"),
             lambda row: (
@@ -32,7 +30,7 @@ def parked(as_json: Json = False, data_dir: DataDir = None) -> None:
 def retry(names: Names = None, data_dir: DataDir = None) -> None:
     """Apply the events of parked conversations, after the cause is fixed. Exit code 1: some failed again."""
     settings = read_settings(data_dir)
-    projections = named(names or [], load(settings.projections))
+    projections = select_projections(names or [], load_projections(settings.projections))
     result = run(lambda store: retry_parked(store, projections), settings)
     typer.echo(f"applied {result.applied}, still parked {result.parked}")
     if result.parked:

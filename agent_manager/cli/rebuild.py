@@ -11,9 +11,8 @@ from typer import Argument, Option
 from agent_manager.cli.options import DataDir, read_settings, run
 from agent_manager.cli.output import print_remark, progress_bars
 from eventstore import EventStore
-from projections import RebuildProgress, load, named
+from projections import RebuildProgress, load_projections, select_projections, undo_rebuild
 from projections import rebuild as rebuild_tables
-from projections import undo as undo_rebuild
 from projections.rebuild import JOBS
 
 Names = Annotated[list[str] | None, Argument(metavar="NAME", help="Projections; all by default.")]
@@ -39,7 +38,7 @@ def rebuild(
     the replaced tables are kept for --undo. After an interruption the same command resumes the rebuild.
     """
     settings = read_settings(data_dir)
-    projections = named(names or [], load(settings.projections))
+    projections = select_projections(names or [], load_projections(settings.projections))
 
     async def work(store: EventStore) -> None:
         if undo:

@@ -11,7 +11,7 @@ from agent_manager.cli.options import After, DataDir, Json, Since, Tenant, Until
 from agent_manager.cli.output import print_cursor, print_json, print_remark, print_table
 from eventstore import EventStore
 from projections import Reader, Search
-from projections.search import LARGEST_PAGE, By, Kind
+from projections.search import LARGEST_PAGE, HitKind, SearchOrder
 
 
 def search(
@@ -46,8 +46,8 @@ def search(
         found = None if conversation is None else (await Reader(store).conversation(conversation)).id
         page = await Search(store).page(
             query,
-            by=cast(By, by),
-            kind=cast(Kind | None, kind),
+            by=cast(SearchOrder, by),
+            kind=cast(HitKind | None, kind),
             role=role,
             actor=user,
             conversation=found,

@@ -7,14 +7,14 @@ import typer
 from agent_manager.cli.options import DataDir, Json, read_settings, run
 from agent_manager.cli.output import print_json, print_table, print_warnings
 from eventstore import EventStore
-from projections import load, read_status
+from projections import load_projections, read_status
 
 
 def status(as_json: Json = False, data_dir: DataDir = None) -> None:
     """Show the size of the log, and how far each projection is behind it."""
 
     async def work(store: EventStore) -> None:
-        now = await read_status(store, load(store.settings.projections))
+        now = await read_status(store, load_projections(store.settings.projections))
         if as_json:
             print_json(now)
             return

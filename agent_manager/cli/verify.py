@@ -9,7 +9,7 @@ from agent_manager.cli.options import DataDir, Json, read_settings, run
 from agent_manager.cli.output import print_json, progress_bars, text
 from agent_manager.cli.rebuild import Names
 from eventstore import EventStore
-from projections import load, named
+from projections import load_projections, select_projections
 from projections import verify as verify_tables
 from projections.verify import verify_members
 
@@ -20,7 +20,7 @@ def verify(names: Names = None, as_json: Json = False, data_dir: DataDir = None)
     The log is replayed into temporary tables; reading and writing continue. Exit code 1: there are differences.
     """
     settings = read_settings(data_dir)
-    projections = named(names or [], load(settings.projections))
+    projections = select_projections(names or [], load_projections(settings.projections))
 
     async def work(store: EventStore) -> None:
         with progress_bars(TextColumn("{task.percentage:>3.0f} %")) as progress:

@@ -35,7 +35,7 @@ from agent_manager.storage import ServerLog
 from eventstore import EventStore, conversation_uuid
 from eventstore.errors import InputError
 from eventstore.urls import show_url
-from projections import Reader, catch_up, every
+from projections import Reader, all_items, catch_up
 
 LOG = "application.log"
 """The file beside the restored data that takes the output of the started application."""
@@ -214,7 +214,7 @@ class MergedSource(Source):
         store, tenant = self._log.store, self._log.tenant
         await catch_up(store)
         reserved = conversation_uuid(tenant, AGENTS)
-        rows = every(Reader(store, tenant).conversations, by="created", newest_first=False, deleted=True)
+        rows = all_items(Reader(store, tenant).conversations, by="created", newest_first=False, deleted=True)
         return [row.id async for row in rows if row.id != reserved]
 
     async def _read(self, conversation_id: UUID) -> StoredConversation:

@@ -26,7 +26,7 @@ from eventstore.concurrency import cancel_and_wait
 from eventstore.database.pools import FairQueue
 from eventstore.database.queries import query
 from eventstore.errors import EventStoreError
-from projections import Projection, named
+from projections import Projection, select_projections
 from projections.apply import Applier
 from projections.projection import PARTITIONS
 from projections.read_your_writes import POSITION_OF_ALL_PARTITIONS, lagging, wait_for_written, written_between
@@ -110,7 +110,7 @@ class ReadYourWrites:
         Raises:
             NotCaughtUp: The tables do not hold it within ``timeout`` seconds.
         """
-        found = named(list(projections))
+        found = select_projections(list(projections))
         position, change_token = await tables_change_token(self._store, found, caller, is_resolved=is_resolved)
         if position >= max(at_least, *written.values(), 0):
             return change_token
@@ -160,12 +160,11 @@ async def _apply(applier: Applier, projections: Sequence[Projection], partitions
         outcomes = await applier.apply_small_batches(projections, partitions, size)
         while any(applied.events and applied.position < until for applied in outcomes):
             outcomes = await applier.apply_small_batches(projections, partitions, size)
-        if all(applied.position for applied in outcomes):
-            return
+        return
     except EventStoreError:
         if applier.connection.closed:
             raise
     for projection in projections:  # one fails, has no checkpoints yet, or its tables are made by another definition
         registered = await applier.register(projection)
         if registered is not None:  # otherwise only a rebuild can apply the events
-            await applier.catch_up(registered, partitions=partitions, until=until)
+            await applier.apply_all(registered, partitions=partitions, until=until)

@@ -47,18 +47,18 @@ SELECT eventstore_own('FUNCTION occurred_at');
 -- file: projections/projection_texts.sql
 -- The definition by which the tables of each stage of a projection are filled.
 CREATE TABLE projection_texts (
-    projection text COLLATE "C" NOT NULL,
-    stage      text COLLATE "C" NOT NULL,
-    source     text NOT NULL,
-    text       text,
-    tables     text[] NOT NULL,
-    made_at    timestamptz NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    projection      text COLLATE "C" NOT NULL,
+    stage           text COLLATE "C" NOT NULL,
+    definition_hash text NOT NULL,
+    text            text,
+    tables          text[] NOT NULL,
+    made_at         timestamptz NOT NULL DEFAULT CURRENT_TIMESTAMP,
     CONSTRAINT projection_texts_pkey PRIMARY KEY (projection, stage),
     CONSTRAINT projection_texts_stage_check CHECK (stage IN ('live', 'next', 'previous'))
 );
 
 COMMENT ON TABLE projection_texts IS 'Definition by which the tables of a stage are filled';
-COMMENT ON COLUMN projection_texts.source IS 'SHA-256 of the projection';
+COMMENT ON COLUMN projection_texts.definition_hash IS 'SHA-256 of the definition, in hexadecimal';
 COMMENT ON COLUMN projection_texts.text IS 'SQL of the projection; null if it is written in Python';
 
 SELECT eventstore_own('TABLE projection_texts');
@@ -103,13 +103,13 @@ SELECT enable_rls('parked');
 --
 -- horizon: log_horizon(partitions), if the caller has read it; null reads it once the checkpoints are locked.
 CREATE FUNCTION begin_batch(
-    projection text,
-    stage      text,
-    source     text,
-    partitions smallint[],
-    size       integer,
-    until      bigint,
-    horizon    bigint DEFAULT NULL
+    projection      text,
+    stage           text,
+    definition_hash text,
+    partitions      smallint[],
+    size            integer,
+    until           bigint,
+    horizon         bigint DEFAULT NULL
 ) RETURNS TABLE (lower_position bigint, upper_position bigint, events bigint)
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 DECLARE
@@ -133,7 +133,7 @@ BEGIN
              FROM projection_texts t
             WHERE t.projection = begin_batch.projection
               AND t.stage = begin_batch.stage
-              AND t.source = begin_batch.source) THEN
+              AND t.definition_hash = begin_batch.definition_hash) THEN
         RAISE EXCEPTION 'the % tables of the projection % were filled by another definition', stage, projection
             USING ERRCODE = 'ES006';
     END IF;

@@ -1,13 +1,13 @@
 -- name: begin_batch
 SELECT b.lower_position, b.upper_position, b.events
-  FROM begin_batch(%(projection)s, %(stage)s, %(source)s, %(partitions)s, %(size)s, %(until)s) AS b
+  FROM begin_batch(%(projection)s, %(stage)s, %(definition_hash)s, %(partitions)s, %(size)s, %(until)s) AS b
  WHERE b.events > 0
 
 -- name: end_batch
 SELECT end_batch(%(upper)s)
 
 -- name: small_batches
-CALL pg_temp.apply_small_batches(%(projections)s, %(sources)s, %(partitions)s, %(size)s, '{}', '{}')
+CALL pg_temp.apply_small_batches(%(projections)s, %(definition_hashes)s, %(partitions)s, %(size)s, '{}', '{}')
 
 -- name: small_batches_procedure
 -- Apply the next small batch of each projection, each in a transaction of its own. Return the position of each
@@ -16,12 +16,12 @@ CALL pg_temp.apply_small_batches(%(projections)s, %(sources)s, %(partitions)s, %
 -- Plans are made once, here and in the fold functions, so they must not depend on how large the tables are at that
 -- time: a small batch finds its rows by the keys.
 CREATE OR REPLACE PROCEDURE pg_temp.apply_small_batches(
-    projections     text[],
-    sources         text[],
-    partitions      smallint[],
-    size            integer,
-    INOUT positions bigint[],
-    INOUT sizes     bigint[]
+    projections       text[],
+    definition_hashes text[],
+    partitions        smallint[],
+    size              integer,
+    INOUT positions   bigint[],
+    INOUT sizes       bigint[]
 )
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -36,13 +36,17 @@ BEGIN
                 set_config('enable_mergejoin', 'off', true);
         SELECT b.upper_position, b.events
           INTO upper, events
-          FROM begin_batch(projections[number], 'live', sources[number], partitions, size, horizon, horizon) AS b;
+          FROM begin_batch(projections[number], 'live', definition_hashes[number], partitions, size, horizon, horizon)
+            AS b;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'the projection % has no checkpoints yet', projections[number] USING ERRCODE = 'ES006';
+        END IF;
         IF events > 0 THEN
             EXECUTE format('SELECT pg_temp.%I()', 'fold_' || projections[number]);
             PERFORM end_batch(upper);
         END IF;
-        positions[number] := coalesce(upper, 0);
-        sizes[number] := coalesce(events, 0);
+        positions[number] := upper;
+        sizes[number] := events;
         COMMIT;
     END LOOP;
 END
@@ -61,10 +65,10 @@ $fold$
 -- Store a projection's definition and checkpoints for a stage, unless they exist, and return the definition by which the
 -- stage's tables are filled.
 WITH made AS (
-    INSERT INTO projection_texts (projection, stage, source, text, tables)
-    VALUES (%(projection)s, %(stage)s, %(source)s, %(text)s, %(tables)s)
+    INSERT INTO projection_texts (projection, stage, definition_hash, text, tables)
+    VALUES (%(projection)s, %(stage)s, %(definition_hash)s, %(text)s, %(tables)s)
     ON CONFLICT (projection, stage) DO NOTHING
-    RETURNING source, text, tables
+    RETURNING definition_hash, text, tables
 ),
 begun AS (
     INSERT INTO checkpoints (projection, stage, partition)
@@ -72,9 +76,12 @@ begun AS (
       FROM generate_series(0, 15) AS s (partition)
     ON CONFLICT (projection, stage, partition) DO NOTHING
 )
-SELECT m.source, m.text, m.tables FROM made m
+SELECT m.definition_hash, m.text, m.tables FROM made m
  UNION ALL
-SELECT t.source, t.text, t.tables FROM projection_texts t WHERE t.projection = %(projection)s AND t.stage = %(stage)s
+SELECT t.definition_hash, t.text, t.tables
+  FROM projection_texts t
+ WHERE t.projection = %(projection)s
+   AND t.stage = %(stage)s
 
 -- name: batch
 -- The events of the open batch (see begin_batch): those of each partition from its own checkpoint on, except those of

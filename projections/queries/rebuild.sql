@@ -9,8 +9,8 @@ WITH created AS MATERIALIZED (
     SELECT create_staging_tables(%(tables)s)
 ),
 stored AS (
-    INSERT INTO projection_texts (projection, stage, source, text, tables)
-    SELECT %(projection)s, 'next', %(source)s, %(text)s, %(tables)s FROM created
+    INSERT INTO projection_texts (projection, stage, definition_hash, text, tables)
+    SELECT %(projection)s, 'next', %(definition_hash)s, %(text)s, %(tables)s FROM created
 )
 INSERT INTO checkpoints (projection, stage, partition)
 SELECT %(projection)s, 'next', s.partition
@@ -23,7 +23,7 @@ SELECT m.what, m.statement, m.is_key FROM missing_in_staging(%(tables)s) AS m
 SELECT drop_stage(%(projection)s, %(stage)s)
 
 -- name: stages
-SELECT t.stage, t.source FROM projection_texts t WHERE t.projection = %(projection)s
+SELECT t.stage, t.definition_hash FROM projection_texts t WHERE t.projection = %(projection)s
 
 -- name: lock_live
 SELECT c.partition, c.position

@@ -11,7 +11,7 @@ SELECT (SELECT count(*) FROM events) AS events,
 SELECT c.projection,
        min(c.position) AS position,
        max(c.updated_at) AS updated_at,
-       min(t.source) AS source,
+       min(t.definition_hash) AS definition_hash,
        (SELECT count(*) FROM events e WHERE e.position > min(c.position)) AS lag_events,
        coalesce((SELECT extract(epoch FROM greatest(clock_timestamp() - e.timestamp, '0 s'))
                    FROM events e

@@ -33,15 +33,15 @@ SELECT set_config('application_name', left(%(name)s, 63), false)
 -- The projections whose live tables are made by another text. If the previous tables are made by this text, a rebuild
 -- was undone, and is not repeated.
 SELECT g.name
-  FROM unnest(%(projections)s::text[], %(sources)s::text[]) AS g (name, source)
+  FROM unnest(%(projections)s::text[], %(definition_hashes)s::text[]) AS g (name, definition_hash)
   JOIN projection_texts t
     ON t.projection = g.name
    AND t.stage = 'live'
-   AND t.source <> g.source
+   AND t.definition_hash <> g.definition_hash
  WHERE NOT EXISTS (
            SELECT
              FROM projection_texts p
             WHERE p.projection = g.name
               AND p.stage = 'previous'
-              AND p.source = g.source
+              AND p.definition_hash = g.definition_hash
        )

@@ -1,4 +1,4 @@
-"""A conversation as it was: what a plain fold of its events up to then holds."""
+"""A conversation as it was equals a plain fold of its events up to then."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def with_history(extra: dict[str, Any], added: dict[str, Any]) -> dict[str, Any]
 @pytest.mark.usefixtures("events_after_deletions")
 @given(st.lists(new_events, min_size=1, max_size=10), st.data())
 @examples(25)
-async def test_it_is_a_fold_of_the_events_until_then(
+async def test_a_past_state_is_a_fold_of_the_events_until_then(
     store: EventStore, history: list[Any], data: st.DataObject
 ) -> None:
     tenant, conversation = str(uuid4()), uuid4()
@@ -87,7 +87,7 @@ async def test_it_is_a_fold_of_the_events_until_then(
     assert plain(await reader.conversation_at(conversation, time=last.timestamp)) == modelled(seen)
 
 
-async def test_its_end_is_what_the_read_tables_hold(store: EventStore) -> None:
+async def test_the_latest_state_equals_the_read_tables(store: EventStore) -> None:
     conversation = uuid4()
     await store.append(conversation, [ConversationCreated(name="x"), *_messages(1100)])
     await catch_up(store)
@@ -103,7 +103,7 @@ def _messages(number: int) -> list[MessageAdded]:
     return [MessageAdded(role="user", content=str(n)) for n in range(number)]
 
 
-async def test_it_needs_no_worker_and_leaves_nothing_behind(store: EventStore, database_url: str) -> None:
+async def test_reading_the_past_needs_no_worker_and_leaves_nothing_behind(store: EventStore, database_url: str) -> None:
     conversation = conversation_uuid(store.tenant, "trip")
     await store.append(conversation, [ConversationCreated(name="first")])
     await store.append(conversation, [ConversationRenamed(name="second")])
@@ -115,14 +115,14 @@ async def test_it_needs_no_worker_and_leaves_nothing_behind(store: EventStore, d
         assert connection.execute("SELECT count(*) FROM pg_class WHERE relpersistence = 't'").fetchone() == (0,)
 
 
-async def test_what_never_was_is_not_found(store: EventStore) -> None:
+async def test_a_state_that_never_existed_is_not_found(store: EventStore) -> None:
     conversation = uuid4()
     reader = Reader(store)
     with pytest.raises(NotFound, match="no conversation has the id"):
         await reader.conversation_at(conversation, version=1)
     before = datetime.now(UTC) - timedelta(minutes=1)
     result = await store.append(conversation, [ConversationCreated(name="x")])
-    with pytest.raises(NotFound, match="has come to version 1 only, not to 2"):
+    with pytest.raises(NotFound, match="is at version 1: it has no version 2 yet"):
         await reader.conversation_at(conversation, version=2)
     with pytest.raises(NotFound, match="had not begun at time"):
         await reader.conversation_at(conversation, time=before)
@@ -135,7 +135,7 @@ async def test_what_never_was_is_not_found(store: EventStore) -> None:
 @pytest.mark.parametrize(
     "when", [{}, {"version": 1, "position": 1}, {"version": -1}, {"version": 2**31}, {"time": datetime(2026, 1, 1)}]
 )
-async def test_a_moment_is_one_version_position_or_time(store: EventStore, when: dict[str, Any]) -> None:
+async def test_exactly_one_of_version_position_and_time_is_accepted(store: EventStore, when: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         await Reader(store).conversation_at(uuid4(), **when)
 

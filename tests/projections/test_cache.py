@@ -1,4 +1,4 @@
-"""The cache: what it serves is never behind the table conversations as it was when the read began."""
+"""The cache serves no state older than the table conversations was when the read began."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from eventstore import (
 )
 from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import InputError, NotCaughtUp, NotFound
-from projections import ConversationCache, Reader, Worker, catch_up, named, rebuild, retry
+from projections import ConversationCache, Reader, Worker, catch_up, rebuild, retry_parked, select_projections
 
 pytestmark = pytest.mark.shared_database
 
 
-def said(text: str) -> MessageAdded:
+def message(text: str) -> MessageAdded:
     return MessageAdded(role="user", content=text)
 
 
@@ -47,12 +47,12 @@ async def working(store: EventStore, **how: Any) -> AsyncIterator[None]:
 @pytest.fixture
 async def trip(store: EventStore) -> UUID:
     conversation = conversation_uuid(store.tenant, "trip")
-    await store.append(conversation, [ConversationCreated(name="Trip"), said("1"), TaskCreated(task_id=uuid4())])
+    await store.append(conversation, [ConversationCreated(name="Trip"), message("1"), TaskCreated(task_id=uuid4())])
     await catch_up(store)
     return conversation
 
 
-async def test_it_reads_once_and_then_serves_what_it_has(store: EventStore, trip: UUID) -> None:
+async def test_a_repeated_read_is_served_from_the_cache(store: EventStore, trip: UUID) -> None:
     reader = Reader(store)
     cache = ConversationCache(reader)
     first = await cache.conversation(trip)
@@ -69,10 +69,10 @@ async def test_it_reads_once_and_then_serves_what_it_has(store: EventStore, trip
 
 @pytest.mark.parametrize(
     "change",
-    [said("2"), ConversationRenamed(name="Journey"), TaskCreated(task_id=uuid4(), description="x")],
+    [message("2"), ConversationRenamed(name="Journey"), TaskCreated(task_id=uuid4(), description="x")],
     ids=["message", "name", "task"],
 )
-async def test_whatever_is_appended_is_in_the_next_read(store: EventStore, trip: UUID, change: Any) -> None:
+async def test_the_next_read_includes_every_append(store: EventStore, trip: UUID, change: Any) -> None:
     cache, reader = ConversationCache(Reader(store)), Reader(store)
     before = await cache.conversation(trip)
     await store.append(trip, [change])
@@ -98,10 +98,10 @@ async def test_a_hit_is_one_statement(store: EventStore, trip: UUID) -> None:
         assert wire.rounds == before + 1
 
 
-async def test_it_waits_for_a_projection_that_is_behind_the_others(store: EventStore, trip: UUID) -> None:
+async def test_a_read_waits_for_a_projection_that_is_behind_the_others(store: EventStore, trip: UUID) -> None:
     cache = ConversationCache(Reader(store))
-    await store.append(trip, [said("2")])
-    await catch_up(store, named(["conversations"]))
+    await store.append(trip, [message("2")])
+    await catch_up(store, select_projections(["conversations"]))
     with pytest.raises(NotCaughtUp):
         await ConversationCache(Reader(store, timeout=0.05)).conversation(trip)
     reading = asyncio.create_task(cache.conversation(trip))
@@ -112,18 +112,18 @@ async def test_it_waits_for_a_projection_that_is_behind_the_others(store: EventS
 
 async def test_messages_that_are_ahead_of_the_conversation_are_left_out(store: EventStore, trip: UUID) -> None:
     cache = ConversationCache(Reader(store))
-    await store.append(trip, [said("2")])
-    await catch_up(store, named(["messages"]))
+    await store.append(trip, [message("2")])
+    await catch_up(store, select_projections(["messages"]))
     state = await cache.conversation(trip)
     assert (state.version, [message.content for message in state.messages]) == (3, ["1"])
     await catch_up(store)
     assert [message.content for message in (await cache.conversation(trip)).messages] == ["1", "2"]
 
 
-async def test_a_read_can_name_a_position(store: EventStore, trip: UUID) -> None:
+async def test_a_read_includes_the_position_that_it_names(store: EventStore, trip: UUID) -> None:
     cache = ConversationCache(Reader(store))
     await cache.conversation(trip)
-    result = await store.append(trip, [said("mine")])
+    result = await store.append(trip, [message("mine")])
     reading = asyncio.create_task(cache.conversation(trip, at_least=result.position))
     await catch_up(store)
     assert (await reading).messages[-1].content == "mine"
@@ -131,12 +131,12 @@ async def test_a_read_can_name_a_position(store: EventStore, trip: UUID) -> None
         await ConversationCache(Reader(store, timeout=0)).conversation(trip, at_least=result.position + 1)
 
 
-async def test_tables_that_were_filled_anew_are_read_anew(store: EventStore, trip: UUID) -> None:
+async def test_refilled_tables_invalidate_cached_states(store: EventStore, trip: UUID) -> None:
     """Also where the version is the same: another text of a projection may have made other rows of the same events."""
     cache = ConversationCache(Reader(store))
     before = await cache.conversation(trip)
     for names in (["messages"], ["tasks"], ["conversations"]):
-        await rebuild(store, named(names))
+        await rebuild(store, select_projections(names))
         after = await cache.conversation(trip)
         assert after == before
         assert after is not before
@@ -144,22 +144,22 @@ async def test_tables_that_were_filled_anew_are_read_anew(store: EventStore, tri
     assert cache.hits == 0
 
 
-async def test_what_was_parked_is_read_once_it_is_applied(store: EventStore, database_url: str) -> None:
+async def test_a_parked_conversation_is_read_again_once_it_is_applied(store: EventStore, database_url: str) -> None:
     conversation = uuid4()
     with connected_as(database_url, "eventstore_owner") as owner:
         owner.execute("ALTER TABLE messages ADD CONSTRAINT no_poison CHECK (content <> 'poison')")
-        await store.append(conversation, [said("poison")])
+        await store.append(conversation, [message("poison")])
         await catch_up(store)
         cache = ConversationCache(Reader(store))
         assert (await cache.conversation(conversation)).messages == ()
         owner.execute("ALTER TABLE messages DROP CONSTRAINT no_poison")
-    assert (await retry(store)).applied == 1
-    [message] = (await cache.conversation(conversation)).messages
-    assert message.content == "poison"
+    assert (await retry_parked(store)).applied == 1
+    [applied] = (await cache.conversation(conversation)).messages
+    assert applied.content == "poison"
 
 
-async def test_tenants_do_not_share(store: EventStore, trip: UUID) -> None:
-    await store.append(trip, [said("theirs")], tenant="other")
+async def test_tenants_do_not_share_cached_states(store: EventStore, trip: UUID) -> None:
+    await store.append(trip, [message("theirs")], tenant="other")
     await catch_up(store)
     await ConversationCache(Reader(store)).conversation(trip)
     other = ConversationCache(Reader(store, "other"))
@@ -168,10 +168,10 @@ async def test_tenants_do_not_share(store: EventStore, trip: UUID) -> None:
         await other.conversation(uuid4())
 
 
-async def test_it_takes_no_more_than_it_may(store: EventStore) -> None:
+async def test_the_cache_stays_within_its_limit(store: EventStore) -> None:
     conversations = [uuid4() for _ in range(6)]
     for number, conversation in enumerate(conversations):
-        await store.append(conversation, [said("x" * 10_000 * (1 if number else 5))])
+        await store.append(conversation, [message("x" * 10_000 * (1 if number else 5))])
     await catch_up(store)
     cache = ConversationCache(Reader(store), max_bytes=40_000)
     for conversation in conversations:
@@ -192,7 +192,7 @@ READS = 400
 _VERSION = "SELECT c.version, c.message_count FROM conversations c WHERE c.id = %s"
 
 
-async def test_no_stale_state_is_caught_while_writers_run(store: EventStore, settings: Settings) -> None:
+async def test_no_read_is_stale_while_writers_run(store: EventStore, settings: Settings) -> None:
     """Readers look at the table, read through the cache, and must find no less; workers of two sizes of batches."""
     conversations, task = [uuid4() for _ in range(3)], uuid4()
     caches = [ConversationCache(Reader(store)), ConversationCache(Reader(store), max_bytes=300_000)]
@@ -201,7 +201,7 @@ async def test_no_stale_state_is_caught_while_writers_run(store: EventStore, set
     async def write(number: int) -> None:
         chance = random.Random(number)
         while reads < READS:
-            changes = [said(str(reads)), TaskStatusChanged(task_id=task, status="in_progress")]  # type: ignore[arg-type]
+            changes = [message(str(reads)), TaskStatusChanged(task_id=task, status="in_progress")]  # type: ignore[arg-type]
             await store.append(chance.choice(conversations), changes[: chance.randint(1, 2)])
             await asyncio.sleep(chance.uniform(0, 0.05))  # so that some reads find nothing new
 

@@ -1,4 +1,4 @@
-"""Two tenants and their users through every read of the read side: each sees what is theirs and nothing else."""
+"""Each of two tenants and their users sees their own data in every read, and nothing else."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from eventstore import (
     TaskCreated,
 )
 from eventstore.errors import Forbidden, InputError, NotFound
-from projections import ConversationCache, InlineAppender, Projection, Reader, Search, Statistics, catch_up, every
+from projections import ConversationCache, InlineAppender, Projection, Reader, Search, Statistics, all_items, catch_up
 from projections.verify import verify_members
 
 pytestmark = pytest.mark.shared_database
@@ -77,25 +77,25 @@ async def test_lists_hold_what_the_caller_may_see(filled: EventStore, caller: Ca
     by_time = {"since": datetime(2000, 1, 1, tzinfo=UTC)}
     expected = seen_by(caller)
     for filters in ({}, {"by": "created"}, {"active": True}, {"deleted": True}, by_time):
-        found = [row async for row in every(reader.conversations, **which, **filters)]
+        found = [row async for row in all_items(reader.conversations, **which, **filters)]
         assert {row.name for row in found} == expected
         assert len(found) == len(expected)
-    of_ana = {row.name async for row in every(reader.conversations, **which, actor="ana")}
+    of_ana = {row.name async for row in all_items(reader.conversations, **which, actor="ana")}
     assert of_ana == {name for name in expected if name.startswith(("shared", "ana's"))}
     for filters in ({}, by_time, {"role": "user"}):
-        messages = [row async for row in every(reader.messages, **which, **filters)]  # type: ignore[arg-type]
+        messages = [row async for row in all_items(reader.messages, **which, **filters)]  # type: ignore[arg-type]
         assert {row.content.removeprefix("olive ").removeprefix("answer ") for row in messages} == expected
     for filters in ({}, by_time, {"status": "pending"}):
-        tasks = [row async for row in every(reader.tasks, **which, **filters)]  # type: ignore[arg-type]
+        tasks = [row async for row in all_items(reader.tasks, **which, **filters)]  # type: ignore[arg-type]
         assert {(row.description or "").removeprefix("olive task ") for row in tasks} == expected
         assert {row.artifacts[0]["parts"][0]["text"] for row in tasks} == expected
-    trail = [event async for event in every(reader.history, **which)]
+    trail = [event async for event in all_items(reader.history, **which)]
     assert {event.tenant_id for event in trail} <= {caller.tenant}
     assert {event.conversation_id for event in trail} == {NAMES[name] for name in SEEN[caller.user]}
 
 
 @every_caller
-async def test_one_conversation_is_there_or_it_is_not(filled: EventStore, caller: Caller) -> None:
+async def test_a_conversation_that_the_caller_may_not_see_is_not_found(filled: EventStore, caller: Caller) -> None:
     reader, cache = Reader(filled, caller=caller), ConversationCache(Reader(filled, caller=caller))
     refusals = set()
     for name, conversation in NAMES.items():
@@ -156,7 +156,7 @@ async def test_statistics_count_what_the_caller_may_see(filled: EventStore, call
 
 
 @pytest.mark.own_database
-async def test_what_is_shared_is_read_at_once_and_no_longer_once_it_is_not(store: EventStore) -> None:
+async def test_a_shared_conversation_is_visible_at_once_and_until_it_is_unshared(store: EventStore) -> None:
     await fill(store)
     conversation, bob = NAMES["ana's"], Reader(store, caller=Caller("acme", "bob"))
     cache, search = ConversationCache(bob), Search(store, caller=bob.caller)
@@ -191,22 +191,22 @@ LATEST = Projection(
 
 
 @pytest.mark.own_database
-async def test_an_inline_append_is_as_walled_as_any_other(store: EventStore) -> None:
+async def test_row_level_security_applies_to_an_inline_append(store: EventStore) -> None:
     await fill(store)
     conversation = NAMES["ana's"]
     async with InlineAppender(store, [LATEST]) as appender:
-        said = [MessageAdded(role="user", content="more")]
+        messages = [MessageAdded(role="user", content="more")]
         for tenant in TENANTS:
-            await appender.append(conversation, said, tenant=tenant, user="ana")
+            await appender.append(conversation, messages, tenant=tenant, user="ana")
             with pytest.raises(Forbidden):
-                await appender.append(conversation, said, tenant=tenant, user="bob")
+                await appender.append(conversation, messages, tenant=tenant, user="bob")
     for caller in (Caller(tenant, user) for tenant in TENANTS for user in SEEN):
         rows = await store.tables(caller).fetch("SELECT tenant_id, version FROM newest")
         assert rows == ([(caller.tenant, 6)] if "ana's" in SEEN[caller.user] else [])
 
 
 @pytest.mark.own_database
-async def test_members_that_the_log_does_not_give_are_named(store: EventStore, database_url: str) -> None:
+async def test_verification_names_members_that_differ_from_the_log(store: EventStore, database_url: str) -> None:
     await fill(store)
     found = await verify_members(store)
     assert (found.differences, found.rows) == ([], [])
@@ -221,7 +221,7 @@ async def test_members_that_the_log_does_not_give_are_named(store: EventStore, d
     assert [row.row for row in found.rows if not row.is_expected] == [eve]
 
 
-async def test_either_a_tenant_or_a_caller(store: EventStore) -> None:
+async def test_a_tenant_beside_a_caller_is_refused(store: EventStore) -> None:
     for kind in (Reader, Search, Statistics):
         with pytest.raises(InputError, match="leave out one of them"):
             kind(store, "acme", caller=Caller("globex"))

@@ -1,4 +1,4 @@
-"""A cursor leads back to its place, and to no other: damaged or misplaced it is refused."""
+"""A cursor leads to its place; a damaged one, or one of another list, is refused."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from projections.pages import CursorFormat
 TYPES = (datetime, UUID, int)
 times = st.datetimes(timezones=st.just(UTC)) | st.just(datetime.max.replace(tzinfo=UTC))
 places = st.tuples(times, st.uuids(), st.integers(0, 2**63 - 1))
-MESSAGES = CursorFormat("messages", "newest first", {"tenant": "default", "role": None}, TYPES)
+MESSAGES = CursorFormat("messages", True, {"tenant": "default", "role": None}, TYPES)
 CURSOR = MESSAGES.encode((datetime(2026, 1, 1, tzinfo=UTC), UUID(int=7), 7))
 
 
 @given(places)
-def test_it_gives_its_place_back(place: tuple[Any, ...]) -> None:
+def test_a_cursor_decodes_to_its_place(place: tuple[Any, ...]) -> None:
     assert MESSAGES.decode(MESSAGES.encode(place)) == place
 
 
 @given(places, st.data())
-def test_a_damaged_one_is_refused(place: tuple[Any, ...], data: st.DataObject) -> None:
+def test_a_damaged_cursor_is_refused(place: tuple[Any, ...], data: st.DataObject) -> None:
     cursor = MESSAGES.encode(place)
     at = data.draw(st.integers(0, len(cursor) - 1))
     other = data.draw(st.sampled_from("ABCDEFxyz0189-_ =é"))
@@ -47,12 +47,12 @@ def decoded(cursor: str) -> bytes | None:
 
 
 @given(st.text() | st.binary().map(lambda value: value.hex()))
-def test_what_is_none_is_refused(text: str) -> None:
+def test_a_text_that_is_not_a_cursor_is_refused(text: str) -> None:
     with pytest.raises(InvalidCursor):
         MESSAGES.decode(text)
 
 
-def test_one_that_is_no_text_is_refused() -> None:
+def test_a_cursor_that_is_not_a_text_is_refused() -> None:
     with pytest.raises(InputError, match="a int is not a cursor"):
         MESSAGES.decode(7)  # type: ignore[arg-type]
 
@@ -60,28 +60,28 @@ def test_one_that_is_no_text_is_refused() -> None:
 @pytest.mark.parametrize(
     ("other", "reason"),
     [
-        (CursorFormat("tasks", "newest first", MESSAGES.filters, TYPES), "is one of messages, not of tasks"),
+        (CursorFormat("tasks", True, MESSAGES.filters, TYPES), "is one of messages, not of tasks"),
         (
-            CursorFormat("messages", "oldest first", MESSAGES.filters, TYPES),
+            CursorFormat("messages", False, MESSAGES.filters, TYPES),
             "has the newest first, not the oldest first",
         ),
-        (CursorFormat("messages", "newest first", {"tenant": "other"}, TYPES), "another tenant or with other filters"),
-        (CursorFormat("messages", "newest first", {"tenant": "default", "role": "user"}, TYPES), "other filters"),
-        (CursorFormat("messages", "newest first", MESSAGES.filters, (int,)), "damaged"),
+        (CursorFormat("messages", True, {"tenant": "other"}, TYPES), "another tenant or with other filters"),
+        (CursorFormat("messages", True, {"tenant": "default", "role": "user"}, TYPES), "other filters"),
+        (CursorFormat("messages", True, MESSAGES.filters, (int,)), "damaged"),
     ],
 )
-def test_one_made_for_something_else_is_refused(other: CursorFormat, reason: str) -> None:
+def test_a_cursor_of_another_list_is_refused(other: CursorFormat, reason: str) -> None:
     with pytest.raises(InvalidCursor, match=reason):
         other.decode(CURSOR)
 
 
-def test_a_time_is_the_same_in_any_zone() -> None:
+def test_the_zone_of_a_filter_does_not_matter() -> None:
     moment = datetime(2026, 1, 1, tzinfo=UTC)
     there = moment.astimezone(timezone(timedelta(hours=3)))
-    first, other = (CursorFormat("tasks", "oldest first", {"since": since}, (int,)) for since in (moment, there))
+    first, other = (CursorFormat("tasks", False, {"since": since}, (int,)) for since in (moment, there))
     assert other.decode(first.encode((3,))) == (3,)
 
 
-def test_a_filter_that_is_not_given_is_none() -> None:
-    other = CursorFormat("messages", "newest first", {"tenant": "default"}, TYPES)
+def test_an_omitted_filter_equals_none() -> None:
+    other = CursorFormat("messages", True, {"tenant": "default"}, TYPES)
     assert other.decode(CURSOR) == MESSAGES.decode(CURSOR)

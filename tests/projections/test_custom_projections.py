@@ -1,4 +1,4 @@
-"""Projections of one's own, as a file and in Python."""
+"""Custom projections, as files and in Python."""
 
 from __future__ import annotations
 
@@ -17,7 +17,18 @@ from support.scoped_queries import connected_as
 from eventstore import Event, EventStore, MessageAdded
 from eventstore.database.connection import Connection
 from eventstore.errors import RebuildError, SettingsError
-from projections import PROJECTIONS, catch_up, load, parked, projection, read_status, rebuild, retry, undo, verify
+from projections import (
+    PROJECTIONS,
+    catch_up,
+    load_projections,
+    projection,
+    read_parked,
+    read_status,
+    rebuild,
+    retry_parked,
+    undo_rebuild,
+    verify,
+)
 from projections.custom_projections import from_file
 
 Sync = psycopg.Connection[tuple[object, ...]]
@@ -57,7 +68,7 @@ async def lengths(connection: Connection, events: Sequence[Event]) -> None:
 async def test_a_file_is_a_projection_like_the_others(store: EventStore, owner: Sync, tmp_path: Path) -> None:
     path = tmp_path / "tool_usage.sql"
     path.write_text(TOOL_USAGE)
-    *built_in, own = load(str(path))
+    *built_in, own = load_projections(str(path))
     assert tuple(built_in) == PROJECTIONS
     conversation = uuid4()
     await store.append(conversation, [calling(2), calling(1)], actor="agent")
@@ -71,15 +82,15 @@ async def test_a_file_is_a_projection_like_the_others(store: EventStore, owner: 
     assert "tool_usage" in {one.name for one in (await read_status(store, [own])).projections}
 
 
-async def test_a_function_over_typed_events_is_one_as_well(store: EventStore, owner: Sync) -> None:
+async def test_a_function_is_a_projection_like_the_others(store: EventStore, owner: Sync) -> None:
     sick, well = uuid4(), uuid4()
     await store.append(sick, [MessageAdded(role="user", content=text) for text in ("one", "poison", "three")])
     await store.append(well, [MessageAdded(role="user", content="four")])
     await catch_up(store, [lengths])
     assert sorted(owner.execute("SELECT length FROM lengths").fetchall()) == [(3,), (4,)]
-    [one] = await parked(store, [lengths])
-    assert (one.sqlstate, one.error, one.version) == ("PYERR", "ValueError: cannot be measured", 2)
-    assert (await retry(store, [lengths])).parked == 1
+    [found] = await read_parked(store, [lengths])
+    assert (found.sqlstate, found.error, found.version) == ("PYERR", "ValueError: cannot be measured", 2)
+    assert (await retry_parked(store, [lengths])).parked == 1
     await rebuild(store, [lengths])
     assert not (await verify(store, [lengths]))[0].differences
 
@@ -89,16 +100,16 @@ async def test_the_documented_function_works(
 ) -> None:
     (tmp_path / "usage_of_words.py").write_text(LENGTHS)
     monkeypatch.syspath_prepend(tmp_path)
-    *_, own = load("usage_of_words:lengths")
+    *_, own = load_projections("usage_of_words:lengths")
     await store.append(uuid4(), [MessageAdded(role="user", content="four"), calling(1)])
     await catch_up(store, [own])
     assert owner.execute("SELECT length FROM lengths ORDER BY version").fetchall() == [(4,), (0,)]
 
 
-async def test_tables_made_by_code_that_is_gone_stay_until_they_are_rebuilt(store: EventStore, owner: Sync) -> None:
+async def test_tables_made_by_missing_code_stay_until_they_are_rebuilt(store: EventStore, owner: Sync) -> None:
     await store.append(uuid4(), [MessageAdded(role="user", content="one")])
     await catch_up(store, [lengths])
-    owner.execute("UPDATE projection_texts SET source = 'of an older version' WHERE projection = 'lengths'")
+    owner.execute("UPDATE projection_texts SET definition_hash = 'of an older version' WHERE projection = 'lengths'")
     await store.append(uuid4(), [MessageAdded(role="user", content="two")])
     await catch_up(store, [lengths])
     assert owner.execute("SELECT count(*) FROM lengths").fetchone() == (1,)
@@ -107,11 +118,11 @@ async def test_tables_made_by_code_that_is_gone_stay_until_they_are_rebuilt(stor
     await rebuild(store, [lengths])
     assert owner.execute("SELECT count(*) FROM lengths").fetchone() == (2,)
     with pytest.raises(RebuildError, match="does not have"):
-        await undo(store, [lengths])
+        await undo_rebuild(store, [lengths])
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "reason"),
     [
         ("SELECT 1", "no section '-- batch'"),
         ("-- projection: Not-a-name\n-- batch\nSELECT 1", "is not a name for a projection"),
@@ -119,29 +130,31 @@ async def test_tables_made_by_code_that_is_gone_stay_until_they_are_rebuilt(stor
         ("-- tables: tasks\n-- batch\nSELECT 1", "tasks is taken by projection tasks"),
     ],
 )
-def test_a_file_that_is_no_projection_is_refused(tmp_path: Path, text: str, said: str) -> None:
+def test_an_invalid_file_is_refused(tmp_path: Path, text: str, reason: str) -> None:
     path = tmp_path / "mine.sql"
     path.write_text(text)
-    with pytest.raises(SettingsError, match=said):
-        load(str(path))
+    with pytest.raises(SettingsError, match=reason):
+        load_projections(str(path))
 
 
-@pytest.mark.parametrize("word", ["missing.sql", "nowhere:thing", "projections:nothing", "projections:named", "plain"])
-def test_what_cannot_be_loaded_is_named(word: str) -> None:
+@pytest.mark.parametrize(
+    "word", ["missing.sql", "nowhere:thing", "projections:nothing", "projections:select_projections", "plain"]
+)
+def test_the_error_names_what_cannot_be_loaded(word: str) -> None:
     with pytest.raises(SettingsError, match=word.split(":")[0].replace(".", r"\.")):
-        load(word)
+        load_projections(word)
 
 
-async def test_a_setup_that_makes_no_table_is_refused(store: EventStore, tmp_path: Path) -> None:
+async def test_a_setup_that_creates_no_table_is_refused(store: EventStore, tmp_path: Path) -> None:
     path = tmp_path / "mine.sql"
     path.write_text("-- setup\nSELECT 1;\n-- batch\nSELECT 1;")
     with pytest.raises(SettingsError, match="does not create the table mine"):
         await catch_up(store, [from_file(path)])
 
 
-def test_the_version_of_a_function_is_that_of_its_module() -> None:
-    assert len(lengths.source) == 64
+def test_the_definition_hash_of_a_function_is_that_of_its_module() -> None:
+    assert len(lengths.definition_hash) == 64
     made: dict[str, Any] = {"__name__": "typed_somewhere"}
     exec("async def fold(connection, events): ...", made)
     with pytest.raises(SettingsError, match="put it into a module"):
-        _ = replace(lengths, function=made["fold"]).source
+        _ = replace(lengths, function=made["fold"]).definition_hash

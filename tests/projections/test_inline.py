@@ -1,4 +1,4 @@
-"""Inline projection: a row the instant append returns, in the append's own transaction."""
+"""Inline projections: the row exists the instant an append returns, in its transaction."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def test_an_append_that_cannot_be_projected_is_not_written(store: EventSto
     assert [event.version async for event in store.read(conversation)] == [1]
 
 
-async def test_it_is_refused_as_any_other_append(store: EventStore) -> None:
+async def test_an_inline_append_is_refused_like_any_other(store: EventStore) -> None:
     conversation = uuid4()
     event = NewEvent(message("a"))
     async with InlineAppender(store, [LATEST]) as appender:
@@ -88,7 +88,7 @@ async def test_it_is_refused_as_any_other_append(store: EventStore) -> None:
         await appender.append(conversation, [message("late")])
 
 
-async def test_many_at_once_leave_the_latest(store: EventStore, owner: Sync) -> None:
+async def test_concurrent_inline_appends_leave_the_latest_row(store: EventStore, owner: Sync) -> None:
     conversations = [uuid4() for _ in range(3)]
     async with InlineAppender(store, [LATEST]) as appender:
         await asyncio.gather(
@@ -103,7 +103,7 @@ async def test_many_at_once_leave_the_latest(store: EventStore, owner: Sync) -> 
     assert all(kept == last for kept, last in rows)
 
 
-async def test_a_user_who_may_not_append_is_told_for_which_conversation(store: EventStore) -> None:
+async def test_a_forbidden_append_names_the_conversation(store: EventStore) -> None:
     conversation = uuid4()
     await store.append(conversation, [ConversationCreated()], user="ana")
     async with InlineAppender(store, ()) as inline:

@@ -1,4 +1,4 @@
-"""No built-in event that can be appended fails in a projection, however far its values go."""
+"""No built-in event that can be appended fails in a projection, however extreme its values."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ from eventstore import (
     TaskStatus,
     TaskStatusChanged,
 )
-from projections import PROJECTIONS, Reader, Search, Statistics, catch_up, parked, rebuild, wait_for
-from projections.apply import ALL_PARTITIONS, Applier
+from projections import PROJECTIONS, Reader, Search, Statistics, catch_up, read_parked, rebuild, wait_for
+from projections.apply import Applier
+from projections.projection import ALL_PARTITIONS
 
 TASKS = [UUID(int=n, version=4) for n in (1, 2)]
 WIDE = "\U0001f600\U00020000\U00020001é"
@@ -169,7 +170,7 @@ async def test_no_built_in_event_fails_in_a_projection(
     else:
         await catch_up(store)
     await wait_for(store, appended.position, timeout=0)
-    assert await parked(store) == []
+    assert await read_parked(store) == []
     # What is stored can be read and searched.
     reader = Reader(store, tenant)
     await reader.conversations(limit=10)
@@ -182,24 +183,24 @@ async def test_no_built_in_event_fails_in_a_projection(
         await Search(store, tenant).page(query, by="time")
 
 
-async def test_a_rebuild_takes_them_too(store: EventStore) -> None:
+async def test_a_rebuild_applies_them_too(store: EventStore) -> None:
     for value in (deep(90), wide(20_000), "\U00020000 " * 50_000, -(10**4000)):
         task, extra = uuid4(), {"value": value, "language": value}
-        said = [{"text": value, "data": value}]
+        parts = [{"text": value, "data": value}]
         await store.append(
             uuid4(),
             [
                 ConversationCreated(name="\U00020000" * 255, metadata=extra),
-                MessageAdded(role="tool", parts=said, extra=extra, metadata=extra),
-                TaskStatusChanged(task_id=task, status="failed", message={"parts": said}, extra=extra),
-                TaskArtifactAdded(task_id=task, artifact_id="\U00020000" * 50_000, parts=said, metadata=extra),
+                MessageAdded(role="tool", parts=parts, extra=extra, metadata=extra),
+                TaskStatusChanged(task_id=task, status="failed", message={"parts": parts}, extra=extra),
+                TaskArtifactAdded(task_id=task, artifact_id="\U00020000" * 50_000, parts=parts, metadata=extra),
             ],
         )
     enormous = TaskArtifactAdded(task_id=uuid4(), artifact_id="enormous", parts=[{"text": "bottom " * 2_000_000}])
     await store.append(uuid4(), [enormous])
     await catch_up(store)
-    assert await parked(store) == []
+    assert await read_parked(store) == []
     await rebuild(store)
-    assert await parked(store) == []
+    assert await read_parked(store) == []
     assert len((await Search(store).page("bottom")).hits) > 0
     await Statistics(store).sizes()

@@ -1,4 +1,4 @@
-"""The read tables hold what a plain fold of the log holds, however the log is cut into batches."""
+"""The read tables equal a plain fold of the log, however it is divided into batches."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ from eventstore import (
     message_from_sent,
 )
 from eventstore.errors import InputError
-from projections import PROJECTIONS, Reader, applied_position, catch_up, named, rebuild
-from projections.apply import ALL_PARTITIONS, Applier
+from projections import PROJECTIONS, Reader, applied_position, catch_up, rebuild, select_projections
+from projections.apply import Applier
+from projections.projection import ALL_PARTITIONS
 
 pytestmark = pytest.mark.usefixtures("events_after_deletions")
 
@@ -55,9 +56,9 @@ async def log_of(store: EventStore, tenants: list[str]) -> list[Event]:
 async def apply_one(store: EventStore, name: str, size: int) -> None:
     applier = await Applier.open(store, size)
     try:
-        [projection] = named([name])
+        [projection] = select_projections([name])
         await applier.register(projection)
-        await applier.apply(projection)
+        await applier.apply_batch(projection)
     finally:
         await applier.close()
 
@@ -65,10 +66,10 @@ async def apply_one(store: EventStore, name: str, size: int) -> None:
 async def apply_small_batch(store: EventStore, names: tuple[str, ...], size: int) -> None:
     applier = await Applier.open(store)
     try:
-        for projection in named(names):
+        for projection in select_projections(names):
             await applier.register(projection)
         before = await positions(store)
-        outcomes = await applier.apply_small_batches(named(names), ALL_PARTITIONS, size)
+        outcomes = await applier.apply_small_batches(select_projections(names), ALL_PARTITIONS, size)
         after = await positions(store)
         assert [applied.position for applied in outcomes] == [after[name] for name in names]
         assert [applied.events > 0 for applied in outcomes] == [before[name] < after[name] for name in names]
@@ -101,7 +102,7 @@ async def test_the_tables_are_a_fold_of_the_log(
 
     applier = await Applier.open(store, size)
     for projection in PROJECTIONS:
-        await applier.catch_up(projection)
+        await applier.apply_all(projection)
     await applier.close()
     assert stored(database_url, tenants) == fold(log)
 
@@ -166,11 +167,11 @@ async def test_a_rebuild_gives_the_same_rows_column_by_column(store: EventStore,
     }  # fmt: skip
     await rebuild(store)
     assert all_columns(database_url) == before
-    await rebuild(store, named(["messages"]))
+    await rebuild(store, select_projections(["messages"]))
     assert all_columns(database_url) == before
 
 
-async def test_the_first_event_makes_the_row_whatever_it_is(store: EventStore) -> None:
+async def test_the_first_event_creates_the_row_whatever_its_type(store: EventStore) -> None:
     conversation, task = uuid4(), uuid4()
     await store.append(conversation, [ApplicationEvent("noted", "anything")])
     await store.append(conversation, [TaskArtifactAdded(task_id=task, artifact_id="a", parts=[])])
@@ -181,7 +182,7 @@ async def test_the_first_event_makes_the_row_whatever_it_is(store: EventStore) -
     assert (unannounced.id, unannounced.status, unannounced.description) == (task, "unknown", "")
 
 
-async def test_a_later_event_of_a_task_in_another_batch_changes_only_what_it_says(
+async def test_a_later_event_of_a_task_in_another_batch_changes_only_what_it_contains(
     store: EventStore, database_url: str
 ) -> None:
     conversation, task = uuid4(), uuid4()

@@ -1,6 +1,6 @@
-"""A page goes along the index of its order, and costs the same however long the tables are and however far it is.
+"""A page is read along the index of its order, and costs the same however long the tables are and however far it is.
 
-With statistics and without, planned for its values and planned once for all: the server may choose any of these.
+With statistics and without, by custom and by generic plans: the server may choose any of these.
 """
 
 from __future__ import annotations
@@ -18,7 +18,16 @@ from support.plans import Kind, Plan, explain
 from support.scoped_queries import ask, connected_as
 from support.servers import DatabaseServer
 
-from projections.pages import ALL_MESSAGES, ALL_TASKS, ALL_TASKS_IN_STATUS, MESSAGES, TASKS, Listing, conversations
+from projections.pages import (
+    ALL_MESSAGES,
+    ALL_TASKS,
+    ALL_TASKS_IN_STATUS,
+    CONVERSATIONS,
+    CONVERSATIONS_OF_ACTOR,
+    MESSAGES,
+    TASKS,
+    Listing,
+)
 from projections.read_your_writes import at_least_text
 
 SHORT, LONG = 4_000, 40_000
@@ -66,21 +75,21 @@ LONG_ONE = {"conversation_id": conversation(0)}
 BY_TIME = ("idx_messages_pages", "idx_messages_created_at")
 CASES = {
     "conversations by update": Case(
-        conversations("updated", of_actor=False), ("idx_conversations_pages_by_update", "idx_conversations_updated_at"),
+        CONVERSATIONS["updated"], ("idx_conversations_pages_by_update", "idx_conversations_updated_at"),
         {"deleted": False},
     ),
     "conversations": Case(
-        conversations("created", of_actor=False), "idx_conversations_pages", {"deleted": False, "active": True}
+        CONVERSATIONS["created"], "idx_conversations_pages", {"deleted": False, "active": True}
     ),
     "conversations in time": Case(
-        conversations("created", of_actor=False), "idx_conversations_pages",
+        CONVERSATIONS["created"], "idx_conversations_pages",
         {"since": time_of(100), "until": time_of(10**7)},
     ),
     "an agent's by update": Case(
-        conversations("updated", of_actor=True), "idx_conversation_actors_pages_by_update", {"actor": "agent"}
+        CONVERSATIONS_OF_ACTOR["updated"], "idx_conversation_actors_pages_by_update", {"actor": "agent"}
     ),
     "a user's": Case(
-        conversations("created", of_actor=True), "idx_conversation_actors_pages", {"actor": "user-8", "deleted": False}
+        CONVERSATIONS_OF_ACTOR["created"], "idx_conversation_actors_pages", {"actor": "user-8", "deleted": False}
     ),
     "messages of a conversation": Case(MESSAGES, "idx_messages_conversation_id", LONG_ONE | {"role": "user"}),
     "messages": Case(ALL_MESSAGES, BY_TIME, {"role": "user", "deleted": False}),
@@ -115,7 +124,7 @@ def plan(url: str, text: str, parameters: Mapping[str, Any], kind: Kind) -> Plan
 @both_tables
 @both_ways
 @every_case
-def test_a_page_goes_along_the_index_of_its_order(
+def test_a_page_is_read_along_the_index_of_its_order(
     urls: dict[tuple[int, bool], str], case: Case, newest_first: bool, analyzed: bool, kind: Kind
 ) -> None:
     plans = {}
@@ -135,7 +144,7 @@ def test_a_page_goes_along_the_index_of_its_order(
 
 @every_plan
 @both_tables
-def test_asking_for_a_position_leaves_the_plan_of_the_page(
+def test_waiting_for_a_position_keeps_the_plan_of_the_page(
     urls: dict[tuple[int, bool], str], analyzed: bool, kind: Kind
 ) -> None:
     case = CASES["messages of a conversation"]

@@ -30,9 +30,9 @@ from eventstore import (
     TaskStatusChanged,
 )
 from eventstore.errors import InputError, InvalidCursor, NotCaughtUp
-from projections import PROJECTIONS, Page, Reader, applied_position, catch_up, every
+from projections import PROJECTIONS, Page, Reader, all_items, applied_position, catch_up
 from projections.apply import Applier
-from projections.custom_projections import prepare
+from projections.custom_projections import create_missing_tables
 
 pytestmark = pytest.mark.shared_database
 
@@ -44,7 +44,7 @@ def at(second: int) -> Metadata:
     return Metadata(occurred_at=START + timedelta(seconds=second))
 
 
-def said(text: str, second: int, actor: str = "ana", role: str = "user") -> NewEvent:
+def message_at(text: str, second: int, actor: str = "ana", role: str = "user") -> NewEvent:
     return NewEvent(MessageAdded(role=role, content=text), actor=actor, metadata=at(second))  # type: ignore[arg-type]
 
 
@@ -69,7 +69,7 @@ async def fill(store: EventStore) -> Reader:
         await store.append(
             conversation,
             [NewEvent(ConversationCreated(name=str(number)), actor="ana" if number % 2 else "bob", metadata=at(second))]
-            + [said(str(n), second + n // 2, "agent", "assistant" if n % 2 else "user") for n in range(5)]
+            + [message_at(str(n), second + n // 2, "agent", "assistant" if n % 2 else "user") for n in range(5)]
             + [NewEvent(TaskCreated(task_id=task, description="x"), metadata=at(second)) for task in tasks]
             + [NewEvent(TaskStatusChanged(task_id=tasks[0], status="failed"), metadata=at(9))],  # type: ignore[arg-type]
         )
@@ -111,7 +111,7 @@ every_list = pytest.mark.parametrize(("name", "what", "which"), LISTS.values(), 
 
 @every_list
 @pytest.mark.parametrize("newest_first", [False, True])
-async def test_pages_are_the_list_in_pieces(
+async def test_the_pages_together_are_the_list(
     listed: Reader, name: str, what: tuple[Any, ...], which: dict[str, Any], newest_first: bool
 ) -> None:
     read = getattr(listed, name)
@@ -121,7 +121,7 @@ async def test_pages_are_the_list_in_pieces(
     assert whole == (await read(*what, newest_first=not newest_first, **which))[::-1]
     for limit in (1, 2, 3, len(whole) - 1 or 1, len(whole), len(whole) + 1):
         assert await in_pages(read, *what, newest_first=newest_first, limit=limit, **which) == whole
-    assert [row async for row in every(read, *what, newest_first=newest_first, limit=2, **which)] == whole
+    assert [row async for row in all_items(read, *what, newest_first=newest_first, limit=2, **which)] == whole
 
 
 @pytest.mark.parametrize(("name", "what", "which"), [case for case in LISTS.values() if case[:2] != ("history", ())])
@@ -147,7 +147,7 @@ async def through_a_wire(url: str) -> AsyncIterator[tuple[Wire, Reader]]:
         yield wire, Reader(store)
 
 
-async def test_a_cursor_is_of_one_list_only(listed: Reader) -> None:
+async def test_a_cursor_is_valid_for_one_list_only(listed: Reader) -> None:
     cursor = (await listed.messages(UUID(int=3), limit=1)).next
     assert cursor is not None
     refused: list[Callable[[], Awaitable[Any]]] = [
@@ -167,7 +167,7 @@ async def test_a_cursor_is_of_one_list_only(listed: Reader) -> None:
     assert [m.content for m in await listed.messages(UUID(int=3), after=cursor, limit=2)] == ["1", "2"]
 
 
-async def test_a_page_of_nothing_leads_nowhere_else(listed: Reader) -> None:
+async def test_a_limit_of_zero_returns_the_same_cursor(listed: Reader) -> None:
     first = await listed.conversations(limit=2)
     assert await listed.conversations(limit=0, after=first.next) == []
     assert (await listed.conversations(limit=0, after=first.next)).next == first.next
@@ -214,7 +214,7 @@ async def test_times_are_half_open_ranges(listed: Reader) -> None:
             await read(since=datetime(2026, 1, 1))
 
 
-async def test_words_that_do_not_exist_are_refused(listed: Reader) -> None:
+async def test_unknown_values_are_refused(listed: Reader) -> None:
     with pytest.raises(InputError, match="by: 'name' is unknown"):
         await listed.conversations(by="name")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="after_version: is a version of one conversation"):
@@ -236,8 +236,8 @@ async def test_rows_that_arrive_between_pages_move_nothing(filled: Reader) -> No
     before = [list(await read(*what, **which)) for read, what, which in lists]
     firsts = [await read(*what, limit=3, **which) for read, what, which in lists]
     for number in range(7):
-        await store.append(UUID(int=number), [said("late", 2)])
-    await store.append(new, [said("new", 1), NewEvent(TaskCreated(task_id=new, description="x"), metadata=at(1))])
+        await store.append(UUID(int=number), [message_at("late", 2)])
+    await store.append(new, [message_at("new", 1), NewEvent(TaskCreated(task_id=new, description="x"), metadata=at(1))])
     await catch_up(store)
     for (read, what, which), first, rows in zip(lists, firsts, before, strict=True):
         rest: list[Any] = []
@@ -256,7 +256,7 @@ async def test_an_update_moves_a_conversation_to_the_newest_end(filled: Reader) 
     newest = await filled.conversations(limit=3)
     oldest = await filled.conversations(newest_first=False, limit=3)
     for first in (newest[0], oldest[0]):
-        await filled.store.append(first.id, [said("again", 100)])
+        await filled.store.append(first.id, [message_at("again", 100)])
     await catch_up(filled.store)
     rest_newest = await filled.conversations(after=newest.next)
     rest_oldest = await filled.conversations(newest_first=False, after=oldest.next)
@@ -276,7 +276,7 @@ steps = st.lists(
 
 @given(steps, st.booleans(), st.integers(1, 3))
 @examples(12)
-async def test_whatever_is_there_throughout_comes_exactly_once(
+async def test_rows_that_exist_throughout_are_read_exactly_once(
     store: EventStore, steps: list[tuple[int, list[tuple[int, bool]]]], newest_first: bool, limit: int
 ) -> None:
     """The model: what stood there before the first page is among the rows, in its order, and no row comes twice."""
@@ -284,7 +284,7 @@ async def test_whatever_is_there_throughout_comes_exactly_once(
     reader = Reader(store, tenant)
 
     async def write(number: int, second: int) -> None:
-        await store.append(UUID(int=number), [said("x", second)], tenant=tenant)
+        await store.append(UUID(int=number), [message_at("x", second)], tenant=tenant)
 
     for number in range(4):
         await write(number, number % 2)
@@ -315,9 +315,9 @@ async def test_whatever_is_there_throughout_comes_exactly_once(
         assert [key for key in keys if key in set(rows)] == rows
 
 
-async def test_a_read_waits_for_what_was_written(store: EventStore) -> None:
+async def test_a_read_waits_for_the_position_that_it_names(store: EventStore) -> None:
     conversation = uuid4()
-    result = await store.append(conversation, [said("mine", 1), TaskCreated(task_id=uuid4(), description="x")])
+    result = await store.append(conversation, [message_at("mine", 1), TaskCreated(task_id=uuid4(), description="x")])
     reader = Reader(store)
     reads: list[Callable[[], Awaitable[Any]]] = [
         lambda: reader.conversation(conversation, at_least=result.position),
@@ -342,26 +342,26 @@ async def _waits(store: EventStore, waiting: list[asyncio.Future[Any]]) -> bool:
     return True
 
 
-async def test_a_read_that_waits_in_vain_says_so(store: EventStore) -> None:
-    result = await store.append(uuid4(), [said("x", 1)])
+async def test_a_read_that_times_out_is_not_caught_up(store: EventStore) -> None:
+    result = await store.append(uuid4(), [message_at("x", 1)])
     with pytest.raises(NotCaughtUp, match=f"not applied position {result.position} after"):
         await Reader(store, timeout=0.05).messages(at_least=result.position)
 
 
 async def test_a_read_waits_only_for_what_its_tenant_wrote(store: EventStore) -> None:
     own, foreign = uuid4(), uuid4()
-    await prepare(store, PROJECTIONS)
-    first = await store.append(own, [said("mine", 1)], tenant="acme")
+    await create_missing_tables(store, PROJECTIONS)
+    first = await store.append(own, [message_at("mine", 1)], tenant="acme")
     for _ in range(20):  # conversations of all partitions, until one of them is behind
-        await store.append(foreign, [said("theirs", 1)], tenant="globex")
+        await store.append(foreign, [message_at("theirs", 1)], tenant="globex")
         foreign = uuid4()
-    last = await store.append(own, [said("mine again", 2)], tenant="acme")
+    last = await store.append(own, [message_at("mine again", 2)], tenant="acme")
     [[partition]] = await store.connections.reader.fetch("SELECT partition_of(%(own)s)", {"own": own})
     applier = await Applier.open(store)
     try:
         for projection in PROJECTIONS:
             await applier.register(projection)
-            await applier.catch_up(projection, partitions=[partition])
+            await applier.apply_all(projection, partitions=[partition])
     finally:
         await applier.close()
     assert await applied_position(store) < last.position, "most partitions are behind"

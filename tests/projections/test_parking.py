@@ -1,4 +1,4 @@
-"""What cannot be digested: a poison event parks its conversation in one projection, and nothing else stops."""
+"""A poison event parks its conversation in one projection, and nothing else stops."""
 
 from __future__ import annotations
 
@@ -18,12 +18,23 @@ from support.waiting import until_async
 from eventstore import EventStore, MessageAdded
 from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import EventStoreError, NotCaughtUp
-from projections import Projection, Reader, Worker, catch_up, named, parked, rebuild, retry, verify, wait_for
+from projections import (
+    Projection,
+    Reader,
+    Worker,
+    catch_up,
+    read_parked,
+    rebuild,
+    retry_parked,
+    select_projections,
+    verify,
+    wait_for,
+)
 from projections.apply import Applier
 
 Sync = psycopg.Connection[tuple[object, ...]]
-[MESSAGES] = named(["messages"])
-BOTH = named(["conversations", "messages"])
+[MESSAGES] = select_projections(["messages"])
+BOTH = select_projections(["conversations", "messages"])
 
 
 def message(text: str = "x") -> MessageAdded:
@@ -37,13 +48,13 @@ def owner(database_url: str) -> Iterator[Sync]:
 
 
 @pytest.fixture
-def squeamish(owner: Sync) -> Iterator[None]:
+def poison_refused(owner: Sync) -> Iterator[None]:
     """The table of messages refuses one text, as if its projection failed on it."""
     owner.execute("ALTER TABLE messages ADD CONSTRAINT no_poison CHECK (content <> 'poison')")
     return
 
 
-def mend(owner: Sync) -> None:
+def accept_poison(owner: Sync) -> None:
     owner.execute("ALTER TABLE messages DROP CONSTRAINT no_poison")
 
 
@@ -52,70 +63,75 @@ async def texts(store: EventStore, conversation: UUID) -> list[str]:
 
 
 async def test_a_poison_event_parks_its_conversation_and_nothing_else(
-    store: EventStore, owner: Sync, squeamish: None
+    store: EventStore, owner: Sync, poison_refused: None
 ) -> None:
-    sick, well = uuid4(), uuid4()
-    await store.append(sick, [message("first"), message("poison"), message("after")])
-    await store.append(well, [message("fine")])
+    poisoned, healthy = uuid4(), uuid4()
+    await store.append(poisoned, [message("first"), message("poison"), message("after")])
+    await store.append(healthy, [message("fine")])
     await catch_up(store)
-    assert await texts(store, sick) == ["first"]
-    assert await texts(store, well) == ["fine"]
-    assert (await Reader(store).conversation(sick)).message_count == 3  # another projection goes on
-    [one] = await parked(store)
-    assert (one.projection, one.conversation_id, one.version, one.event_type) == ("messages", sick, 2, "message.added")
-    assert (one.sqlstate, one.tries) == ("23514", 1)
-    assert "no_poison" in one.error
-    await store.append(sick, [message("still more")])
-    await store.append(well, [message("goes on")])
+    assert await texts(store, poisoned) == ["first"]
+    assert await texts(store, healthy) == ["fine"]
+    assert (await Reader(store).conversation(poisoned)).message_count == 3  # another projection goes on
+    [found] = await read_parked(store)
+    assert (found.projection, found.conversation_id, found.version, found.event_type) == (
+        "messages",
+        poisoned,
+        2,
+        "message.added",
+    )
+    assert (found.sqlstate, found.tries) == ("23514", 1)
+    assert "no_poison" in found.error
+    await store.append(poisoned, [message("still more")])
+    await store.append(healthy, [message("goes on")])
     await catch_up(store)
-    assert await texts(store, sick) == ["first"]
-    assert await texts(store, well) == ["fine", "goes on"]
+    assert await texts(store, poisoned) == ["first"]
+    assert await texts(store, healthy) == ["fine", "goes on"]
     [found] = await verify(store, [MESSAGES])
-    assert not found.differences  # what is parked is no lie of the table
+    assert not found.differences  # parked events are not expected in the table
 
 
-async def test_retrying_applies_what_was_parked_in_its_order(store: EventStore, owner: Sync, squeamish: None) -> None:
-    sick = uuid4()
-    await store.append(sick, [message("a"), message("poison"), message("b"), message("c")])
+async def test_a_retry_applies_the_parked_events_in_order(store: EventStore, owner: Sync, poison_refused: None) -> None:
+    poisoned = uuid4()
+    await store.append(poisoned, [message("a"), message("poison"), message("b"), message("c")])
     await catch_up(store)
-    failed = await retry(store)
+    failed = await retry_parked(store)
     assert (failed.applied, failed.parked) == (0, 1)
-    [again] = await parked(store)
+    [again] = await read_parked(store)
     assert again.tries == 2
-    mend(owner)
-    done = await retry(store)
+    accept_poison(owner)
+    done = await retry_parked(store)
     assert (done.applied, done.parked) == (1, 0)
-    assert await texts(store, sick) == ["a", "poison", "b", "c"]
-    assert await parked(store) == []
+    assert await texts(store, poisoned) == ["a", "poison", "b", "c"]
+    assert await read_parked(store) == []
     assert not any(found.differences for found in await verify(store))
 
 
 async def test_a_retry_that_fails_further_on_stays_parked_there(
-    store: EventStore, owner: Sync, squeamish: None
+    store: EventStore, owner: Sync, poison_refused: None
 ) -> None:
-    sick = uuid4()
-    await store.append(sick, [message("poison"), message("b"), message("venom"), message("c")])
+    poisoned = uuid4()
+    await store.append(poisoned, [message("poison"), message("b"), message("venom"), message("c")])
     await catch_up(store)
-    mend(owner)
+    accept_poison(owner)
     owner.execute("ALTER TABLE messages ADD CONSTRAINT no_venom CHECK (content <> 'venom')")
-    done = await retry(store)
+    done = await retry_parked(store)
     assert (done.applied, done.parked) == (0, 1)
-    assert await texts(store, sick) == ["poison", "b"]
-    [one] = await parked(store)
-    assert (one.version, one.tries) == (3, 2)
+    assert await texts(store, poisoned) == ["poison", "b"]
+    [found] = await read_parked(store)
+    assert (found.version, found.tries) == (3, 2)
 
 
-async def test_what_is_checked_at_the_end_of_a_transaction_parks_too(store: EventStore, owner: Sync) -> None:
+async def test_a_deferred_constraint_parks_too(store: EventStore, owner: Sync) -> None:
     owner.execute("CREATE TABLE seen_once (content text, UNIQUE (content) DEFERRABLE INITIALLY DEFERRED)")
     owner.execute("GRANT ALL ON seen_once TO eventstore_projector")
     text = f"{MESSAGES.text} INSERT INTO seen_once SELECT content ->> 'content' FROM batch;"
-    once = replace(MESSAGES, name="once", statements=text.replace("INSERT INTO messages", "INSERT INTO messages"))
+    once = replace(MESSAGES, name="once", text=text.replace("INSERT INTO messages", "INSERT INTO messages"))
     first, second = uuid4(), uuid4()
     await store.append(first, [message("same")])
     await store.append(second, [message("same")])
     await catch_up(store, [once])
-    [one] = await parked(store, [once])
-    assert (one.conversation_id, one.sqlstate) == (second, "23505")
+    [found] = await read_parked(store, [once])
+    assert (found.conversation_id, found.sqlstate) == (second, "23505")
 
 
 async def test_an_error_that_is_not_of_the_data_parks_nothing(store: EventStore, owner: Sync) -> None:
@@ -126,9 +142,9 @@ async def test_an_error_that_is_not_of_the_data_parks_nothing(store: EventStore,
     await store.append(conversation, [message("later")])
     task = asyncio.create_task(Worker(store).run())
     try:
-        # One projection that cannot go on does not stop the others.
-        await wait_for(store, result.position + 1, projections=named(["conversations", "tasks"]))
-        assert await parked(store) == []
+        # A projection that cannot continue does not stop the others.
+        await wait_for(store, result.position + 1, projections=select_projections(["conversations", "tasks"]))
+        assert await read_parked(store) == []
         owner.execute("GRANT INSERT ON messages TO eventstore_projector")
         await wait_for(store, result.position + 1, timeout=30)
     finally:
@@ -147,15 +163,15 @@ NEVER = ["40001", "40P01", "53100", "53300", "55P03", "08006", "25006", "58030",
 @pytest.fixture
 def raising(owner: Sync) -> Projection:
     """A projection that fails on a text that is an SQLSTATE, with that."""
-    owner.execute("CREATE TABLE echoes (tenant_id text, conversation_id uuid, version integer, said text)")
+    owner.execute("CREATE TABLE echoes (tenant_id text, conversation_id uuid, version integer, content text)")
     owner.execute("GRANT ALL ON echoes TO eventstore_projector")
     owner.execute("""
-        CREATE FUNCTION echo(said text) RETURNS text LANGUAGE plpgsql AS $$
+        CREATE FUNCTION echo(input text) RETURNS text LANGUAGE plpgsql AS $$
         BEGIN
-            IF said ~ '^[0-9A-Z]{5}$' THEN
-                RAISE EXCEPTION 'poisoned' USING ERRCODE = said;
+            IF input ~ '^[0-9A-Z]{5}$' THEN
+                RAISE EXCEPTION 'poisoned' USING ERRCODE = input;
             END IF;
-            RETURN said;
+            RETURN input;
         END
         $$""")
     text = "INSERT INTO echoes SELECT tenant_id, conversation_id, version, echo(content ->> 'content') FROM batch;"
@@ -164,14 +180,16 @@ def raising(owner: Sync) -> Projection:
 
 async def test_whatever_the_sqlstate_no_conversation_holds_up_another(store: EventStore, raising: Projection) -> None:
     for state in [*ALWAYS, *BESIDE_OTHERS]:
-        sick, well = uuid4(), uuid4()
-        await store.append(sick, [message("a"), message(state), message("c")], tenant=state)
-        last = await store.append(well, [message("b")])
+        poisoned, healthy = uuid4(), uuid4()
+        await store.append(poisoned, [message("a"), message(state), message("c")], tenant=state)
+        last = await store.append(healthy, [message("b")])
         await catch_up(store, [raising])
-        [one] = await parked(store, [raising], tenant=state)
-        assert (one.conversation_id, one.version, one.sqlstate) == (sick, 2, state)
+        [found] = await read_parked(store, [raising], tenant=state)
+        assert (found.conversation_id, found.version, found.sqlstate) == (poisoned, 2, state)
         await wait_for(store, last.position, projections=[raising], timeout=0)
-    rows = await store.connections.projector.fetch("SELECT said, count(*) FROM echoes GROUP BY said ORDER BY said")
+    rows = await store.connections.projector.fetch(
+        "SELECT content, count(*) FROM echoes GROUP BY content ORDER BY content"
+    )
     assert rows == [("a", len(ALWAYS + BESIDE_OTHERS)), ("b", len(ALWAYS + BESIDE_OTHERS))]
 
 
@@ -179,19 +197,21 @@ async def test_an_event_that_fails_alone_in_the_log_parks_too(store: EventStore,
     for state in ALWAYS:
         await store.append(uuid4(), [message(state)])
         await catch_up(store, [raising])
-    assert sorted(one.sqlstate for one in await parked(store, [raising])) == sorted(ALWAYS)
+    assert sorted(parked.sqlstate for parked in await read_parked(store, [raising])) == sorted(ALWAYS)
 
 
-async def test_what_may_be_missing_for_all_parks_once_others_succeed(store: EventStore, raising: Projection) -> None:
+async def test_an_error_that_may_concern_all_events_parks_once_others_succeed(
+    store: EventStore, raising: Projection
+) -> None:
     for state in BESIDE_OTHERS:
-        sick = uuid4()
-        await store.append(sick, [message(state)])
+        poisoned = uuid4()
+        await store.append(poisoned, [message(state)])
         with pytest.raises(EventStoreError):
             await catch_up(store, [raising])
-        assert not await parked(store, [raising], tenant="default")
+        assert not await read_parked(store, [raising], tenant="default")
         await store.append(uuid4(), [message("well")])
         await catch_up(store, [raising])
-        assert [one.conversation_id for one in await parked(store, [raising])] == [sick]
+        assert [parked.conversation_id for parked in await read_parked(store, [raising])] == [poisoned]
         await store.connections.projector.fetch("DELETE FROM parked RETURNING 1")
 
 
@@ -201,16 +221,16 @@ async def test_the_state_of_the_server_parks_nothing(store: EventStore, raising:
         last = (await store.append(uuid4(), [message("fine"), message(state)])).position
         with pytest.raises(EventStoreError):
             await catch_up(store, [raising])
-    assert await parked(store, [raising]) == []
+    assert await read_parked(store, [raising]) == []
     with pytest.raises(NotCaughtUp):
         await wait_for(store, last, projections=[raising], timeout=0)
 
 
-async def test_a_worker_parks_what_always_meets_the_state_of_the_server_if_others_succeed(
+async def test_a_worker_parks_an_event_that_always_causes_a_server_error_if_others_succeed(
     store: EventStore, raising: Projection
 ) -> None:
-    sick = {state: uuid4() for state in ("40001", "55P03", "53100", "25006")}
-    for state, conversation in sick.items():
+    poisoned = {state: uuid4() for state in ("40001", "55P03", "53100", "25006")}
+    for state, conversation in poisoned.items():
         await store.append(conversation, [message(state)])
         last = await store.append(uuid4(), [message("fine")])
     task = asyncio.create_task(Worker(store, [raising]).run())
@@ -218,10 +238,10 @@ async def test_a_worker_parks_what_always_meets_the_state_of_the_server_if_other
         await wait_for(store, last.position, projections=[raising], timeout=60)
     finally:
         await cancel_and_wait([task])
-    assert {one.sqlstate: one.conversation_id for one in await parked(store, [raising])} == sick
+    assert {parked.sqlstate: parked.conversation_id for parked in await read_parked(store, [raising])} == poisoned
 
 
-async def test_a_projection_that_fails_neither_stops_the_others_nor_denies_what_was_appended(
+async def test_a_failing_projection_stops_no_other_and_its_error_says_that_events_are_stored(
     store: EventStore, raising: Projection
 ) -> None:
     for state in ("53100", "40001", "XX000", "22P06"):
@@ -238,22 +258,24 @@ async def test_if_everything_fails_nothing_is_parked(store: EventStore, raising:
         await store.append(uuid4(), [message("XX000")])
     with pytest.raises(EventStoreError, match="poisoned"):
         await catch_up(store, [raising])
-    assert await parked(store, [raising]) == []
+    assert await read_parked(store, [raising]) == []
 
 
-async def test_a_rebuild_digests_what_was_parked_once_the_cause_is_mended(
-    store: EventStore, owner: Sync, squeamish: None
+async def test_a_rebuild_applies_parked_events_once_the_cause_is_removed(
+    store: EventStore, owner: Sync, poison_refused: None
 ) -> None:
-    sick = uuid4()
-    await store.append(sick, [message("a"), message("poison"), message("b")])
+    poisoned = uuid4()
+    await store.append(poisoned, [message("a"), message("poison"), message("b")])
     await catch_up(store)
-    mend(owner)
+    accept_poison(owner)
     await rebuild(store, [MESSAGES])
-    assert await texts(store, sick) == ["a", "poison", "b"]
-    assert await parked(store) == []
+    assert await texts(store, poisoned) == ["a", "poison", "b"]
+    assert await read_parked(store) == []
 
 
-async def test_a_worker_goes_on_under_load_beside_many_poisons(store: EventStore, owner: Sync, squeamish: None) -> None:
+async def test_a_worker_continues_under_load_beside_many_poison_events(
+    store: EventStore, owner: Sync, poison_refused: None
+) -> None:
     conversations = [uuid4() for _ in range(20)]
     task = asyncio.create_task(Worker(store, batch_size=64).run())
     try:
@@ -264,7 +286,7 @@ async def test_a_worker_goes_on_under_load_beside_many_poisons(store: EventStore
         await wait_for(store, result.position, timeout=60)
 
         async def all_parked() -> bool:
-            return len(await parked(store)) == 5
+            return len(await read_parked(store)) == 5
 
         await until_async(all_parked, "five are parked")
     finally:
@@ -279,31 +301,31 @@ async def test_a_worker_goes_on_under_load_beside_many_poisons(store: EventStore
     st.integers(1, 7),
 )
 @examples(15)
-async def test_whatever_is_poison_the_table_holds_what_stands_before_it(
-    store: EventStore, owner: Sync, squeamish: None, script: Sequence[tuple[int, bool]], size: int
+async def test_the_table_holds_the_events_before_a_poison_event(
+    store: EventStore, owner: Sync, poison_refused: None, script: Sequence[tuple[int, bool]], size: int
 ) -> None:
     conversations = [uuid4() for _ in range(4)]
     expected: dict[UUID, list[str]] = {conversation: [] for conversation in conversations}
-    sick: set[UUID] = set()
+    poisoned: set[UUID] = set()
     for number, (which, is_poison) in enumerate(script):
         conversation = conversations[which]
         text = "poison" if is_poison else str(number)
         await store.append(conversation, [message(text)])
         if is_poison:
-            sick.add(conversation)
-        if conversation not in sick:
+            poisoned.add(conversation)
+        if conversation not in poisoned:
             expected[conversation].append(text)
     applier = await Applier.open(store, size)
     try:
         for projection in BOTH:
             await applier.register(projection)
         for projection in BOTH:
-            await applier.catch_up(projection)
+            await applier.apply_all(projection)
     finally:
         await applier.close()
-    assert {one.conversation_id for one in await parked(store)} & set(conversations) == sick
+    assert {parked.conversation_id for parked in await read_parked(store)} & set(conversations) == poisoned
     assert {conversation: await texts(store, conversation) for conversation in conversations} == expected
 
 
-def test_the_text_of_the_projection_is_its_version() -> None:
-    assert Projection("messages", ("messages",), "SELECT 1").source != MESSAGES.source
+def test_the_definition_hash_depends_on_the_text() -> None:
+    assert Projection("messages", ("messages",), "SELECT 1").definition_hash != MESSAGES.definition_hash

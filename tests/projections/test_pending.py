@@ -1,4 +1,4 @@
-"""The projection of pending messages: what awaits an answer and has none, however the log is cut into batches."""
+"""Pending messages await an answer and have none, however the log is divided into batches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support.folding import fold, stored
 
 from eventstore import AgentRegistered, EventStore, MessageAdded, MessageAnswered, NewEvent, Settings, SyncEventStore
-from projections import Projection, Reader, Statistics, catch_up, named
+from projections import Projection, Reader, Statistics, catch_up, select_projections
 from projections.apply import Applier
 
 _TENANTS = count(1)
@@ -28,27 +28,27 @@ def event(word: str, message: UUID) -> NewEvent:
     )
 
 
-def test_pending_is_what_awaits_an_answer_and_has_none(settings: Settings, database_url: str) -> None:
-    [pending] = named(["pending"])
+def test_pending_messages_await_an_answer_and_have_none(settings: Settings, database_url: str) -> None:
+    [pending] = select_projections(["pending"])
     with SyncEventStore(settings) as store:
 
         async def follow(projection: Projection, size: int) -> None:
             applier = await Applier.open(store.asynchronous, size)
             try:
                 await applier.register(projection)
-                await applier.catch_up(projection)
+                await applier.apply_all(projection)
             finally:
                 await applier.close()
 
         @given(STEPS, st.integers(1, 5))
         def run(steps: list[tuple[str, int, int]], size: int) -> None:
             tenant = f"tenant-{next(_TENANTS)}"
-            said: set[tuple[int, int]] = set()
+            added: set[tuple[int, int]] = set()
             for word, conversation, number in steps:
-                if word == "is answered" or (conversation, number) not in said:
+                if word == "is answered" or (conversation, number) not in added:
                     store.append(UUID(int=conversation), [event(word, MESSAGES[number])], tenant=tenant)
                 if word != "is answered":
-                    said.add((conversation, number))
+                    added.add((conversation, number))
             store.portal.call(follow(pending, size))
             expected = fold(store.read_log(tenant=tenant))["pending_messages"]
             assert stored(database_url, [tenant])["pending_messages"] == expected
@@ -56,7 +56,7 @@ def test_pending_is_what_awaits_an_answer_and_has_none(settings: Settings, datab
         run()
 
 
-async def test_where_agents_are_kept_is_no_conversation(store: EventStore) -> None:
+async def test_the_reserved_conversation_of_agents_is_not_listed(store: EventStore) -> None:
     await store.append(UUID(int=1), [AgentRegistered(url="http://a", card={})], actor="ana")
     await catch_up(store)
     assert not await Reader(store).conversations(deleted=True)

@@ -1,4 +1,4 @@
-"""The Reader gives typed rows of one tenant, by whatever id the client knows."""
+"""The Reader returns typed rows of one tenant, by any id that the client knows."""
 
 from __future__ import annotations
 
@@ -62,19 +62,19 @@ async def test_an_unknown_conversation_is_not_found(reader: Reader, unknown: UUI
         await reader.conversation(unknown)
 
 
-async def test_a_text_that_is_no_unicode_is_no_id(reader: Reader) -> None:
+async def test_a_text_that_is_not_valid_unicode_is_not_an_id(reader: Reader) -> None:
     with pytest.raises(InvalidId, match="lone surrogate"):
         await reader.conversation("\udcff")
 
 
-async def test_messages_and_tasks_are_asked_for_by_uuid(reader: Reader) -> None:
+async def test_messages_and_tasks_are_read_by_uuid(reader: Reader) -> None:
     assert await reader.messages(uuid4()) == []
     assert await reader.tasks(str(uuid4())) == []
     with pytest.raises(InvalidId, match="conversation_uuid"):
         await reader.messages("trip 7")
 
 
-async def test_conversations_come_latest_first_and_hidden_ones_only_when_asked_for(
+async def test_conversations_are_listed_latest_first_and_deleted_ones_on_request(
     store: EventStore, reader: Reader
 ) -> None:
     old, new, hidden, archived = (uuid4() for _ in range(4))
@@ -98,7 +98,7 @@ async def test_conversations_come_latest_first_and_hidden_ones_only_when_asked_f
     assert (await reader.conversation(hidden)).is_deleted
 
 
-async def test_messages_come_in_their_order_from_a_version_on_of_a_role(store: EventStore, reader: Reader) -> None:
+async def test_messages_are_listed_in_order_and_filtered_by_version_and_role(store: EventStore, reader: Reader) -> None:
     conversation = uuid4()
     roles = ["system", "user", "assistant", "tool", "assistant"]
     for minute, role in enumerate(roles):
@@ -116,7 +116,7 @@ async def test_messages_come_in_their_order_from_a_version_on_of_a_role(store: E
     assert (first.actor, first.created_at) == ("ana", at(59).occurred_at)
 
 
-async def test_tasks_come_with_the_chunks_of_their_artifacts(store: EventStore, reader: Reader) -> None:
+async def test_tasks_include_the_chunks_of_their_artifacts(store: EventStore, reader: Reader) -> None:
     conversation, task, other = uuid4(), uuid4(), uuid4()
     await store.append(
         conversation,
@@ -141,14 +141,14 @@ async def test_tasks_come_with_the_chunks_of_their_artifacts(store: EventStore, 
     assert [row.id for row in await reader.tasks(conversation, limit=1)] == [task]
 
 
-async def test_words_that_do_not_exist_are_refused(reader: Reader) -> None:
+async def test_unknown_values_are_refused(reader: Reader) -> None:
     with pytest.raises(InputError, match="role: 'agent' is unknown: choose among user, assistant, system, tool"):
         await reader.messages(uuid4(), role="agent")
     with pytest.raises(InputError, match="status: 'done' is unknown: choose among pending, in_progress"):
         await reader.tasks(uuid4(), status="done")
 
 
-async def test_a_negative_limit_is_the_callers_mistake(reader: Reader) -> None:
+async def test_a_negative_limit_is_refused(reader: Reader) -> None:
     with pytest.raises(InputError):
         await reader.conversations(limit=-1)
 

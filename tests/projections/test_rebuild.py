@@ -1,4 +1,4 @@
-"""Rebuilding: nobody sees an empty or half table, what was added to a table survives, and there is a way back."""
+"""A rebuild shows no empty or partly filled table, keeps what was added to a table, and can be undone."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from projections import (
     Worker,
     applied_position,
     catch_up,
-    named,
     rebuild,
-    undo,
+    select_projections,
+    undo_rebuild,
     verify,
     wait_for,
 )
 from projections.rebuild import RebuildProgress, StagingTables
 
 Sync = psycopg.Connection[tuple[object, ...]]
-[MESSAGES] = named(["messages"])
+[MESSAGES] = select_projections(["messages"])
 
 
 def message(text: str = "x") -> MessageAdded:
@@ -68,7 +68,7 @@ async def working(store: EventStore, projections: tuple[Projection, ...] = PROJE
 def changed(projection: Projection = MESSAGES) -> Projection:
     """The projection of another version: it shouts."""
     text = (projection.text or "").replace("b.content ->> 'content'", "upper(b.content ->> 'content')")
-    return replace(projection, statements=text)
+    return replace(projection, text=text)
 
 
 def contents(owner: Sync) -> list[str]:
@@ -77,7 +77,7 @@ def contents(owner: Sync) -> list[str]:
     ]
 
 
-async def test_what_belongs_to_a_table_is_the_same_afterwards(filled: EventStore, owner: Sync) -> None:
+async def test_a_rebuilt_table_has_everything_that_belonged_to_the_old_one(filled: EventStore, owner: Sync) -> None:
     owner.execute(
         """
         CREATE INDEX by_role ON messages (role) WHERE role <> 'user';
@@ -108,12 +108,12 @@ async def test_what_belongs_to_a_table_is_the_same_afterwards(filled: EventStore
     assert await applied_position(filled) == result.position
     assert owner.execute("SELECT count(*) FROM short WHERE content = 'new'").fetchone() == (1,)
     assert owner.execute("SELECT counted(), (SELECT count(*) FROM shorter)").fetchone() == (101, 101)
-    await undo(filled, [MESSAGES])
+    await undo_rebuild(filled, [MESSAGES])
     assert belongings(owner) == before
     assert owner.execute("SELECT counted(), (SELECT count(*) FROM shorter)").fetchone() == (101, 101)
 
 
-async def test_a_changed_projection_takes_effect_and_can_be_taken_back(filled: EventStore, owner: Sync) -> None:
+async def test_a_changed_projection_takes_effect_and_can_be_undone(filled: EventStore, owner: Sync) -> None:
     old = contents(owner)
     await filled.append(uuid4(), [message("late")])
     loud = changed()
@@ -122,9 +122,9 @@ async def test_a_changed_projection_takes_effect_and_can_be_taken_back(filled: E
     assert done.is_new
     assert contents(owner) == [text.upper() for text in [*old, "late"]]
     await filled.append(uuid4(), [message("later")])
-    await undo(filled, [MESSAGES])
+    await undo_rebuild(filled, [MESSAGES])
     assert contents(owner) == ["tampered" if text == "3/3" else text for text in [*old, "late", "later"]]
-    await undo(filled, [MESSAGES])
+    await undo_rebuild(filled, [MESSAGES])
     assert contents(owner) == [text.upper() for text in [*old, "late", "later"]]
 
 
@@ -136,7 +136,7 @@ async def test_tables_that_were_never_filled_are_filled_once(store: EventStore, 
     assert row is not None
     previous = sql.SQL("SELECT count(*) FROM {}.messages").format(sql.Identifier(row[0]))
     assert owner.execute(previous).fetchone() == (0,)
-    await undo(store, [MESSAGES])
+    await undo_rebuild(store, [MESSAGES])
     assert contents(owner) == ["old"]
 
 
@@ -191,7 +191,7 @@ async def test_readers_never_see_an_empty_or_mixed_table(filled: EventStore, dat
     try:
         for _ in range(3):
             await rebuild(filled, [changed()])
-            await undo(filled, [MESSAGES])
+            await undo_rebuild(filled, [MESSAGES])
     finally:
         stop.set()
         await asyncio.gather(*readers)
@@ -218,7 +218,7 @@ async def test_a_swap_waits_for_a_transaction_that_would_find_the_new_tables_emp
     await task
 
 
-async def test_a_swap_gives_way_to_a_long_reader(filled: EventStore, database_url: str, owner: Sync) -> None:
+async def test_a_swap_yields_to_a_long_reader(filled: EventStore, database_url: str, owner: Sync) -> None:
     steps: list[str] = []
     async with await asking_async(database_url, autocommit=False) as reader:
         swap_tables = StagingTables.swap
@@ -243,7 +243,7 @@ async def test_a_swap_gives_way_to_a_long_reader(filled: EventStore, database_ur
             await task
 
 
-async def test_a_rebuild_goes_on_where_it_was_ended(filled: EventStore, owner: Sync) -> None:
+async def test_a_rebuild_resumes_where_it_was_interrupted(filled: EventStore, owner: Sync) -> None:
     first = asyncio.Event()
 
     def on_progress(now: RebuildProgress) -> None:
@@ -267,13 +267,13 @@ async def test_two_rebuilds_of_one_projection_do_not_run_at_once(filled: EventSt
     first = asyncio.Event()
     task = asyncio.create_task(rebuild(filled, [MESSAGES], on_progress=lambda _: first.set()))
     await first.wait()
-    with pytest.raises(RebuildError, match="being rebuilt or taken back by another process"):
+    with pytest.raises(RebuildError, match="being rebuilt or restored by another process"):
         await rebuild(filled, [MESSAGES])
     await task
 
 
 @pytest.mark.parametrize(
-    ("made", "said"),
+    ("statement", "reason"),
     [
         ("CREATE MATERIALIZED VIEW kept AS SELECT * FROM messages", "the materialized view kept reads messages"),
         (
@@ -283,28 +283,30 @@ async def test_two_rebuilds_of_one_projection_do_not_run_at_once(filled: EventSt
         ("CREATE FUNCTION f() RETURNS SETOF messages LANGUAGE sql AS 'SELECT * FROM messages'", "type of a row"),
     ],
 )
-async def test_what_would_follow_the_old_table_is_refused_at_the_start(
-    filled: EventStore, owner: Sync, made: str, said: str
+async def test_objects_that_would_follow_the_old_table_prevent_a_rebuild(
+    filled: EventStore, owner: Sync, statement: str, reason: str
 ) -> None:
-    owner.execute(made.encode())
-    with pytest.raises(RebuildError, match=said):
+    owner.execute(statement.encode())
+    with pytest.raises(RebuildError, match=reason):
         await rebuild(filled, [MESSAGES])
 
 
-async def test_nothing_can_be_taken_back_where_nothing_was_rebuilt(filled: EventStore) -> None:
+async def test_undo_without_a_rebuild_is_refused(filled: EventStore) -> None:
     with pytest.raises(RebuildError, match="no previous tables"):
-        await undo(filled, [MESSAGES])
+        await undo_rebuild(filled, [MESSAGES])
 
 
-async def test_a_worker_renews_what_has_changed_and_follows_the_old_text_until_then(
+async def test_a_worker_rebuilds_a_changed_projection_and_applies_the_old_text_until_then(
     filled: EventStore, owner: Sync
 ) -> None:
     loud = (changed(),)
     async with working(filled, loud):
 
         def is_renewed() -> bool:
-            row = owner.execute("SELECT source FROM projection_texts WHERE projection = 'messages' AND stage = 'live'")
-            return row.fetchone() == (loud[0].source,) and all(
+            hashes = owner.execute(
+                "SELECT definition_hash FROM projection_texts WHERE projection = 'messages' AND stage = 'live'"
+            )
+            return hashes.fetchone() == (loud[0].definition_hash,) and all(
                 "/" in text or text.isupper() for text in contents(owner)
             )
 
@@ -317,7 +319,7 @@ async def test_a_worker_renews_what_has_changed_and_follows_the_old_text_until_t
         await wait_for(filled, result.position, projections=loud)
         assert contents(owner)[-2:] == ["MEANWHILE", "NOW"]
     # Who took it back does not get it again.
-    await undo(filled, [MESSAGES])
+    await undo_rebuild(filled, [MESSAGES])
     async with working(filled, loud):
         result = await filled.append(uuid4(), [message("quiet")])
         await wait_for(filled, result.position, projections=loud)

@@ -1,4 +1,4 @@
-"""Searching: tenants, filters, order, paging while rows arrive, and what no text may do."""
+"""Searching: tenants, filters, order, pages while rows arrive, and arbitrary texts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from eventstore import (
     TaskCreated,
 )
 from eventstore.errors import InputError
-from projections import Search, catch_up, parked, wait_for
+from projections import Search, catch_up, read_parked, wait_for
 
 pytestmark = pytest.mark.shared_database
 
@@ -48,7 +48,7 @@ async def test_tenants_find_nothing_of_each_other(store: EventStore) -> None:
     assert await found(store, "harbuor", tenant="c") == []
     secret = await say(store, "the passphrase is xylophone", tenant="b")
     assert await found(store, "xylophone", tenant="a", conversation=secret) == []
-    # Not even that a word exists elsewhere is told.
+    # The tenant does not even learn that a word exists elsewhere.
     assert (await Search(store, "a").page("xilophone")).searched == "xilophone"
     assert (await Search(store, "b").page("xilophone")).searched == "xylophone"
 
@@ -76,7 +76,7 @@ async def test_filters_narrow_what_is_found(store: EventStore) -> None:
     assert await which(language="en") == ["four", "three", "two", "one"]
 
 
-async def test_what_fits_best_comes_first_and_by_time_what_happened_last(store: EventStore) -> None:
+async def test_results_are_ordered_by_relevance_or_by_time(store: EventStore) -> None:
     long = "a lighthouse among others: " + " ".join(f"word{number}" for number in range(50))
     await store.append(uuid4(), [at(2, "lighthouse keeper of the lighthouse"), at(9, long), at(5, "the lighthouse")])
     await catch_up(store, SEARCH)
@@ -84,7 +84,7 @@ async def test_what_fits_best_comes_first_and_by_time_what_happened_last(store: 
     assert [text[:6] for text in await found(store, "lighthouse", by="time")] == ["a ligh", "the li", "lighth"]
 
 
-async def test_hidden_conversations_are_not_searched(store: EventStore) -> None:
+async def test_deleted_conversations_are_not_searched(store: EventStore) -> None:
     conversation = await say(store, "the walrus")
     assert len(await found(store, "walrus")) == 1
     await store.append(conversation, [ConversationDeleted()])
@@ -98,7 +98,7 @@ async def test_hidden_conversations_are_not_searched(store: EventStore) -> None:
 
 @pytest.mark.parametrize("by", ["relevance", "time"])
 @pytest.mark.parametrize("query", ["pebble", "peble"])
-async def test_pages_stay_as_they_are_while_rows_arrive(store: EventStore, by: Any, query: str) -> None:
+async def test_pages_are_stable_while_rows_arrive(store: EventStore, by: Any, query: str) -> None:
     conversation = uuid4()
     await store.append(conversation, [at(n % 7, f"{'pebble ' * (n % 3 + 1)} number {n}") for n in range(45)])
     await catch_up(store, SEARCH)
@@ -118,7 +118,7 @@ async def test_pages_stay_as_they_are_while_rows_arrive(store: EventStore, by: A
     assert taken == [hit.id for hit in whole]
 
 
-async def test_a_cursor_is_for_its_own_search(store: EventStore) -> None:
+async def test_a_cursor_is_valid_for_its_own_search_only(store: EventStore) -> None:
     await say(store, "stone one", "stone two")
     page = await Search(store).page("stone", limit=1)
     assert page.cursor is not None
@@ -132,9 +132,9 @@ async def test_a_cursor_is_for_its_own_search(store: EventStore) -> None:
         await Search(store, "other").page("stone", after=page.cursor)
 
 
-async def test_filters_that_do_not_exist_are_refused(store: EventStore) -> None:
+async def test_unknown_filters_are_refused(store: EventStore) -> None:
     search = Search(store)
-    for filters, said in (
+    for filters, reason in (
         ({"by": "luck"}, "by: 'luck' is unknown: choose among relevance, time"),
         ({"kind": "memo"}, "kind: 'memo' is unknown"),
         ({"role": "agent"}, "role: 'agent' is unknown"),
@@ -143,7 +143,7 @@ async def test_filters_that_do_not_exist_are_refused(store: EventStore) -> None:
         ({"since": datetime(2026, 1, 1)}, "not a datetime with a time zone"),
         ({"conversation": "trip 7"}, "conversation"),
     ):
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=reason):
             await search.page("boat", **filters)  # type: ignore[arg-type]
 
 
@@ -160,7 +160,7 @@ ODD = st.text(
     | st.lists(st.sampled_from(["or", "-", '"', "*", "the", "não", "a*", "-b"]), max_size=9).map(" ".join)
 )
 @examples(40)
-async def test_no_query_makes_an_error(store: EventStore, query: str) -> None:
+async def test_no_query_raises_an_error(store: EventStore, query: str) -> None:
     if not await found(store, "constant", tenant="odd"):
         await say(store, "a constant text, não mais", tenant="odd")
     for filters in ({}, {"by": "time", "language": "pt"}):
@@ -173,17 +173,17 @@ async def test_no_query_makes_an_error(store: EventStore, query: str) -> None:
     )
 )
 @examples(25)
-async def test_no_text_makes_an_error_and_each_is_found(store: EventStore, said: list[str]) -> None:
+async def test_every_text_is_indexed_and_found(store: EventStore, texts: list[str]) -> None:
     tenant = str(uuid4())
     await say(
         store,
-        *(f"{text} marker {text}" for text in said),
-        *(MessageAdded(role="user", parts=[text, {"text": text, "data": {text: text}}]) for text in said),
-        *(MessageAdded(role="user", extra={"tool_calls": [{"function": {"arguments": text}}, text]}) for text in said),
+        *(f"{text} marker {text}" for text in texts),
+        *(MessageAdded(role="user", parts=[text, {"text": text, "data": {text: text}}]) for text in texts),
+        *(MessageAdded(role="user", extra={"tool_calls": [{"function": {"arguments": text}}, text]}) for text in texts),
         tenant=tenant,
     )
     hits = await found(store, "marker", tenant=tenant, limit=100)
-    assert len(hits) == len(said)
+    assert len(hits) == len(texts)
     assert all("marker" in hit for hit in hits)
 
 
@@ -201,7 +201,7 @@ async def test_no_text_makes_an_error_and_each_is_found(store: EventStore, said:
     ],
     ids=["one word", "many words", "accents", "characters", "tags", "addresses", "escapes", "brackets"],
 )
-async def test_of_an_enormous_message_a_part_is_found(store: EventStore, text: str) -> None:
+async def test_a_part_of_an_enormous_message_is_found(store: EventStore, text: str) -> None:
     await say(store, f"beginning {text}", MessageAdded(role="tool", extra={"tool_calls": [{"name": "enormous"}]}))
     assert [hit[:9] for hit in await found(store, "beginning")] == ["beginning"]
     assert len(await found(store, "enormous")) == 1
@@ -227,7 +227,7 @@ HOSTILE = {
 }
 
 
-async def test_what_does_not_fit_is_cut_and_the_projection_goes_on(store: EventStore) -> None:
+async def test_too_long_texts_are_cut_and_the_projection_continues(store: EventStore) -> None:
     task = uuid4()
     for name, text in HOSTILE.items():
         marked = f"beginning {text}"
@@ -245,7 +245,7 @@ async def test_what_does_not_fit_is_cut_and_the_projection_goes_on(store: EventS
         )
     other = await store.append(uuid4(), [MessageAdded(role="user", content="somebody else's lighthouse")])
     await catch_up(store, SEARCH)
-    assert await parked(store) == []
+    assert await read_parked(store) == []
     await wait_for(store, other.position, projections=SEARCH, timeout=0)
     assert len(await found(store, "lighthouse")) == 1
     search = Search(store, "ü" * 255)
@@ -260,7 +260,7 @@ async def test_what_does_not_fit_is_cut_and_the_projection_goes_on(store: EventS
             await search.page(query)
 
 
-async def test_it_can_be_asked_for_in_sql_and_only_so(store: EventStore, database_url: str) -> None:
+async def test_sql_can_search_only_through_the_function(store: EventStore, database_url: str) -> None:
     await say(store, "olive trees")
     rows = await store.tables(store.caller()).fetch(
         "SELECT kind, snippet FROM search_for('olives', %s, only_role => 'user')", (store.tenant,)

@@ -1,4 +1,4 @@
-"""How a search looks into its documents: what it touches is bounded, whatever the words and however many documents.
+"""What a search reads is bounded, whatever the words and however many documents there are.
 
 The plans are those of the role that owns the search, on a table with statistics and without.
 """
@@ -93,7 +93,7 @@ WAYS = ({"idx_search_documents_created_at"}, {"idx_search_documents_words"})
 @pytest.mark.parametrize(("query", "filters"), EVERYTHING.values(), ids=list(EVERYTHING))
 @pytest.mark.parametrize("tenant", ["default", "small", "nobody"])
 @pytest.mark.parametrize("by", ["relevance", "time"])
-def test_few_documents_are_read_along_the_times_or_by_the_index_of_words(
+def test_few_documents_are_read_by_time_or_by_the_index_of_words(
     url: str, query: str, filters: str, tenant: str, by: str
 ) -> None:
     plans = looks(url, query, f"by => '{by}'{filters and ', '}{filters}", tenant)
@@ -105,15 +105,13 @@ def test_few_documents_are_read_along_the_times_or_by_the_index_of_words(
 
 
 @pytest.mark.parametrize(("query", "most"), [("common", SAMPLE), ("rare", SAMPLE + 3), ("absent", 2 * SAMPLE)])
-def test_frequent_words_are_soon_found_and_of_rare_ones_no_other_document_is_read(
-    url: str, query: str, most: int
-) -> None:
+def test_frequent_words_are_found_early_and_rare_words_read_no_other_document(url: str, query: str, most: int) -> None:
     assert sum(map(_read, looks(url, query))) <= most
 
 
 @pytest.mark.parametrize("query", ["common", "rare", "absent"])
 @pytest.mark.parametrize("by", ["relevance", "time"])
-def test_a_range_of_time_is_gone_along(url: str, query: str, by: str) -> None:
+def test_a_range_of_time_is_read_by_its_index(url: str, query: str, by: str) -> None:
     [plan, *correcting] = looks(url, query, f"by => '{by}', since => '2026-01-01 01:00Z', until => '2026-01-01 02:00Z'")
     assert plan.indexes - {"search_conversations_pkey"} == {"idx_search_documents_created_at"}
     assert _read(plan) <= 3600
@@ -122,7 +120,7 @@ def test_a_range_of_time_is_gone_along(url: str, query: str, by: str) -> None:
 
 @pytest.mark.parametrize("query", ["absent", " ".join(["antidisestablishmentary"] * 40), "rar comon usul absent"])
 @pytest.mark.parametrize("tenant", ["default", "small"])
-def test_corrections_look_at_the_latest_documents_alone(url: str, query: str, tenant: str) -> None:
+def test_corrections_read_only_the_latest_documents(url: str, query: str, tenant: str) -> None:
     with asking(url, tenant) as connection:
         text = (
             "SELECT * FROM search_corrections(%(query)s, %(tenant)s, NULL, NULL, NULL, NULL, '-infinity', 'infinity', "
@@ -135,7 +133,7 @@ def test_corrections_look_at_the_latest_documents_alone(url: str, query: str, te
 
 
 @pytest.mark.parametrize("query", ["common", "rare", "absent"])
-def test_a_conversation_is_searched_by_itself(url: str, query: str) -> None:
+def test_a_search_in_a_conversation_reads_only_its_documents(url: str, query: str) -> None:
     plans = looks(url, query, "only_conversation => '00000000-0000-0000-0000-000000000007'")
     plan = plans[0]
     assert "Seq Scan" not in plan.kinds

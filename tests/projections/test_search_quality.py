@@ -1,4 +1,4 @@
-"""What a search finds: stems, accents, phrases and the rest, in Portuguese and English."""
+"""What a search finds: stems, accents, phrases and more, in Portuguese and English."""
 
 from __future__ import annotations
 
@@ -83,20 +83,22 @@ FINDS = {
 
 
 @pytest.fixture
-async def told(store: EventStore) -> EventStore:
+async def filled(store: EventStore) -> EventStore:
     for text in TEXTS.values():
         await say(store, text)
     return store
 
 
-async def test_words_are_found_in_their_forms(told: EventStore) -> None:
+async def test_words_are_found_in_their_forms(filled: EventStore) -> None:
     names = {text: name for name, text in TEXTS.items()}
-    events = told.read_log()
-    said = {event.id: names[event.content["content"]] async for event in events if event.event_type == "message.added"}
+    events = filled.read_log()
+    name_of = {
+        event.id: names[event.content["content"]] async for event in events if event.event_type == "message.added"
+    }
     differing = {}
     for query, expected in FINDS.items():
-        best = [said[hit.id] for hit in (await Search(told).page(query)).hits]
-        latest = [said[hit.id] for hit in (await Search(told).page(query, by="time")).hits]
+        best = [name_of[hit.id] for hit in (await Search(filled).page(query)).hits]
+        latest = [name_of[hit.id] for hit in (await Search(filled).page(query, by="time")).hits]
         if not sorted(best) == sorted(latest) == expected:
             differing[query] = (best, latest)
     assert differing == {}
@@ -113,8 +115,8 @@ async def test_words_are_found_in_their_forms(told: EventStore) -> None:
         ("chldren", "children", "studies"),
     ],
 )
-async def test_misspelt_words_are_understood(told: EventStore, query: str, meant: str, name: str) -> None:
-    page = await Search(told).page(query, marks=("", ""))
+async def test_misspelt_words_are_corrected(filled: EventStore, query: str, meant: str, name: str) -> None:
+    page = await Search(filled).page(query, marks=("", ""))
     assert [hit.snippet[:20] for hit in page.hits] == [TEXTS[name][:20]]
     assert page.searched == meant
 
@@ -122,7 +124,7 @@ async def test_misspelt_words_are_understood(told: EventStore, query: str, meant
 @given(st.data())
 @examples(20)
 async def test_a_word_with_one_wrong_letter_finds_a_whole_word_of_the_texts(
-    told: EventStore, data: st.DataObject
+    filled: EventStore, data: st.DataObject
 ) -> None:
     words = sorted({word.lower() for word in re.findall(r"[a-zA-Z]{6,}", TEXTS["station"] + TEXTS["studies"])})
     word = data.draw(st.sampled_from(words))
@@ -138,7 +140,7 @@ async def test_a_word_with_one_wrong_letter_finds_a_whole_word_of_the_texts(
             ]
         )
     )
-    page = await Search(told).page(wrong, marks=("", ""))
+    page = await Search(filled).page(wrong, marks=("", ""))
     assert page.hits
     assert page.searched in (wrong, word)  # what is wrong can be another form, which is found as it is
 
@@ -163,16 +165,16 @@ async def test_words_of_other_alphabets_are_corrected(store: EventStore) -> None
     assert (await Search(store).page("прибываит")).searched == "прибывает"
 
 
-async def test_what_is_nowhere_finds_nothing_and_a_word_that_is_there_is_not_corrected(told: EventStore) -> None:
+async def test_absent_words_find_nothing_and_present_words_are_not_corrected(filled: EventStore) -> None:
     for query in ("xylophonist", "lisboa xylophonist", '"statoin"', "-train -hotel zzzz", "12345678"):
-        page = await Search(told).page(query)
+        page = await Search(filled).page(query)
         assert (page.hits, page.cursor) == ([], None), query
-    assert (await Search(told).page("porto station")).searched == "porto station"
+    assert (await Search(filled).page("porto station")).searched == "porto station"
 
 
-async def test_snippets_show_the_text_as_it_was_written_with_marks(told: EventStore) -> None:
+async def test_snippets_show_the_text_as_it_was_written_with_marks(filled: EventStore) -> None:
     async def snippet(query: str) -> str:
-        [hit] = (await Search(told).page(query, marks=("[", "]"))).hits
+        [hit] = (await Search(filled).page(query, marks=("[", "]"))).hits
         return hit.snippet
 
     assert "[viagens] de comboio" in await snippet("viagem")
@@ -182,7 +184,7 @@ async def test_snippets_show_the_text_as_it_was_written_with_marks(told: EventSt
     assert "[running] late" in await snippet("run")
 
 
-async def test_of_a_long_text_the_place_that_fits_is_shown(store: EventStore) -> None:
+async def test_the_snippet_of_a_long_text_is_the_matching_passage(store: EventStore) -> None:
     await say(store, "palavra " * 5000 + "e no fim um coração " + "palavra " * 2000)
     [hit] = (await Search(store).page("corações", marks=("[", "]"))).hits
     assert "e no fim um [coração] palavra" in hit.snippet
@@ -254,7 +256,7 @@ async def languages(store: EventStore) -> list[str]:
     return [language for (language,) in await store.connections.projector.fetch(query, (store.tenant,))]
 
 
-async def test_the_language_of_a_conversation_is_what_it_says_it_is(store: EventStore) -> None:
+async def test_a_conversation_can_name_its_language(store: EventStore) -> None:
     word = "constitutions"
     for language in ("pt-BR", "en-US", "fi", "no such language", None):
         await say(store, word, language=language)
@@ -263,18 +265,18 @@ async def test_the_language_of_a_conversation_is_what_it_says_it_is(store: Event
     assert len(await found(store, "constitutions")) == 5
 
 
-async def test_the_language_of_a_message_is_told_by_its_words(store: EventStore) -> None:
+async def test_the_language_of_a_message_is_detected_from_its_words(store: EventStore) -> None:
     for text in TEXTS.values():
         await say(store, text)
     assert await languages(store) == ["pt"] * 5 + ["en"] * 4 + ["es", "de"]
 
 
-async def test_a_rebuild_finds_the_same(told: EventStore) -> None:
+async def test_a_rebuild_finds_the_same(filled: EventStore) -> None:
     async def everything() -> list[object]:
-        return [(query, (await Search(told).page(query)).hits) for query in FINDS]
+        return [(query, (await Search(filled).page(query)).hits) for query in FINDS]
 
     before = await everything()
-    rows = await told.connections.projector.fetch("SELECT * FROM search_documents ORDER BY position")
-    await rebuild(told, SEARCH)
+    rows = await filled.connections.projector.fetch("SELECT * FROM search_documents ORDER BY position")
+    await rebuild(filled, SEARCH)
     assert await everything() == before
-    assert await told.connections.projector.fetch("SELECT * FROM search_documents ORDER BY position") == rows
+    assert await filled.connections.projector.fetch("SELECT * FROM search_documents ORDER BY position") == rows

@@ -1,4 +1,4 @@
-"""Whatever the server, the database and the login set for a session, the store does and gives the same."""
+"""Settings of the server, the database and the login change no result."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def set_all(url: str, settings: dict[str, str]) -> None:
                 connection.execute(change.format(database, sql.SQL(name), values))
 
 
-def said(role: Any, text: str, minutes: int, actor: str = "") -> NewEvent:
+def message_at(role: Any, text: str, minutes: int, actor: str = "") -> NewEvent:
     return NewEvent(
         MessageAdded(role=role, content=text),
         actor=actor,
@@ -98,14 +98,17 @@ async def everything(settings: Settings) -> dict[str, Any]:
     """What the store gives of a small log that it has just been given."""
     async with EventStore(settings) as store:
         await store.append(
-            FIRST, [ConversationCreated(name="O'Hara \\ naïve Zürich"), said("user", "a train", 0, "ana")]
+            FIRST, [ConversationCreated(name="O'Hara \\ naïve Zürich"), message_at("user", "a train", 0, "ana")]
         )
-        await store.append(FIRST, [said("assistant", "a \\ train to Zürich, at 10:30", 3)], expected=2)
-        several = [Append(SECOND, [said("user", "trains, please", 60 * 24)]), Append(THIRD, [said("user", "no", 5)])]
+        await store.append(FIRST, [message_at("assistant", "a \\ train to Zürich, at 10:30", 3)], expected=2)
+        several = [
+            Append(SECOND, [message_at("user", "trains, please", 60 * 24)]),
+            Append(THIRD, [message_at("user", "no", 5)]),
+        ]
         await store.append_all(several, user="ana")
         await store.append(THIRD, [TaskCreated(task_id=UUID(int=9, version=4), description="look")], user="ana")
         await catch_up(store)
-        await store.append(SECOND, [said("assistant", "a train to Lisbon", 60 * 24 + 1)], user="ana")
+        await store.append(SECOND, [message_at("assistant", "a train to Lisbon", 60 * 24 + 1)], user="ana")
         await catch_up(store)
         followed = []
         async for event in store.subscribe():
@@ -136,7 +139,7 @@ async def everything(settings: Settings) -> dict[str, Any]:
         return given
 
 
-async def test_the_settings_of_others_change_nothing(
+async def test_settings_of_the_login_change_nothing(
     server: DatabaseServer, database_url: str, superuser_url: str, clean_environment: None
 ) -> None:
     plain = server.create_database()

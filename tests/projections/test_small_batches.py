@@ -11,10 +11,11 @@ from support.scoped_queries import connected_as
 
 from eventstore import Append, EventStore, MessageAdded
 from eventstore.errors import EventStoreError, ProjectionChanged
-from projections import Reader, catch_up, named, rebuild
-from projections.apply import ALL_PARTITIONS, Applied, Applier
+from projections import Reader, catch_up, rebuild, select_projections
+from projections.apply import Applied, Applier
+from projections.projection import ALL_PARTITIONS
 
-BOTH = named(["conversations", "messages"])
+BOTH = select_projections(["conversations", "messages"])
 
 
 def message(text: str = "x") -> MessageAdded:
@@ -23,11 +24,10 @@ def message(text: str = "x") -> MessageAdded:
 
 @pytest.fixture
 async def applier(store: EventStore) -> AsyncIterator[Applier]:
-    applier = await Applier.open(store)
-    for projection in BOTH:
-        await applier.register(projection)
-    yield applier
-    await applier.close()
+    async with await Applier.open(store) as applier:
+        for projection in BOTH:
+            await applier.register(projection)
+        yield applier
 
 
 @pytest.fixture
@@ -49,10 +49,16 @@ async def test_a_batch_covers_at_most_the_given_number_of_events(store: EventSto
     assert await applier.apply_small_batches(BOTH, ALL_PARTITIONS, 3) == [Applied(last, 0)] * 2
 
 
+async def test_a_projection_that_is_not_registered_is_refused(store: EventStore) -> None:
+    async with await Applier.open(store) as applier:
+        with pytest.raises(ProjectionChanged, match="the projection conversations has no checkpoints yet"):
+            await applier.apply_small_batches(BOTH, ALL_PARTITIONS)
+
+
 async def test_each_projection_is_applied_from_its_own_position(store: EventStore, applier: Applier) -> None:
     conversation = uuid4()
     await store.append(conversation, [message() for _ in range(3)])
-    await applier.apply(BOTH[1], size=2)
+    await applier.apply_batch(BOTH[1], size=2)
     assert [applied.events for applied in await applier.apply_small_batches(BOTH, ALL_PARTITIONS)] == [3, 1]
     assert await counted(store, conversation) == (3, 3)
 
@@ -79,7 +85,7 @@ async def test_tables_made_by_another_text_are_not_changed(
     conversation = uuid4()
     await store.append(conversation, [message()])
     await applier.apply_small_batches(BOTH, ALL_PARTITIONS)
-    owner.execute("UPDATE projection_texts SET source = 'another' WHERE projection = 'messages'")
+    owner.execute("UPDATE projection_texts SET definition_hash = 'another' WHERE projection = 'messages'")
     await store.append(conversation, [message()])
     with pytest.raises(ProjectionChanged, match="messages"):
         await applier.apply_small_batches(BOTH, ALL_PARTITIONS)

@@ -1,4 +1,4 @@
-"""What the statistics count, and what they refuse: the definitions, one by one."""
+"""The definitions of the statistics, one by one, and what is refused."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ DAY = NOON.date()
 TASK = UUID("7b6c0e02-1f0e-4d0c-9a43-0f6f1d0b7f2e")
 
 
-def said(role: Any, second: float, actor: str = "") -> NewEvent:
+def message(role: Any, second: float, actor: str = "") -> NewEvent:
     return happened(MessageAdded(role=role, content="x"), second, actor)
 
 
@@ -64,29 +64,33 @@ def statistics(store: EventStore) -> Statistics:
 async def test_a_response_is_timed_from_the_first_of_several_questions(
     store: EventStore, statistics: Statistics
 ) -> None:
-    await store_each(store, said("user", 0), said("user", 50), said("assistant", 60), said("assistant", 90))
+    await store_each(store, message("user", 0), message("user", 50), message("assistant", 60), message("assistant", 90))
     assert await statistics.response_times() == ResponseTimes("all", 1, 1, 0, 60, 60, 60, 60)
 
 
 async def test_neither_tools_nor_the_system_answer(store: EventStore, statistics: Statistics) -> None:
-    await store_each(store, said("user", 0), said("tool", 1), said("system", 2), said("assistant", 3))
+    await store_each(store, message("user", 0), message("tool", 1), message("system", 2), message("assistant", 3))
     assert (await statistics.response_times()).median == 3
 
 
-async def test_an_assistant_that_nobody_asked_answers_nothing(store: EventStore, statistics: Statistics) -> None:
-    await store_each(store, said("assistant", 0), said("tool", 1), said("assistant", 2))
+async def test_an_assistant_message_without_a_question_is_not_a_response(
+    store: EventStore, statistics: Statistics
+) -> None:
+    await store_each(store, message("assistant", 0), message("tool", 1), message("assistant", 2))
     assert await statistics.response_times() == ResponseTimes("all", 0, 0, 0, None, None, None, None)
 
 
-async def test_questions_that_wait_are_counted(store: EventStore, statistics: Statistics) -> None:
-    await store_each(store, said("user", 0), said("assistant", 4), said("user", 10), said("user", 11))
+async def test_unanswered_questions_are_counted(store: EventStore, statistics: Statistics) -> None:
+    await store_each(store, message("user", 0), message("assistant", 4), message("user", 10), message("user", 11))
     assert await statistics.response_times() == ResponseTimes("all", 2, 1, 0, 4, 4, 4, 4)
 
 
 async def test_an_answer_dated_before_its_question_is_counted_and_not_measured(
     store: EventStore, statistics: Statistics
 ) -> None:
-    await store_each(store, said("user", 0), said("assistant", -30), said("user", 10), said("assistant", 12))
+    await store_each(
+        store, message("user", 0), message("assistant", -30), message("user", 10), message("assistant", 12)
+    )
     assert await statistics.response_times() == ResponseTimes("all", 2, 2, 1, 2, 2, 2, 2)
 
 
@@ -95,8 +99,9 @@ async def test_responses_belong_to_the_day_of_the_question_and_to_the_actor_who_
 ) -> None:
     noon_to_noon = 86_400
     await store_each(
-        store, said("user", 0, "ana"), said("assistant", noon_to_noon, "bot"),
-        said("user", noon_to_noon, "ana"), said("assistant", noon_to_noon + 8, "other"), said("user", 2 * noon_to_noon),
+        store, message("user", 0, "ana"), message("assistant", noon_to_noon, "bot"),
+        message("user", noon_to_noon, "ana"), message("assistant", noon_to_noon + 8, "other"),
+        message("user", 2 * noon_to_noon),
     )  # fmt: skip
     by_day = await statistics.response_times_by_day()
     assert [(row.key, row.answered, row.median) for row in by_day] == [
@@ -110,7 +115,7 @@ async def test_responses_belong_to_the_day_of_the_question_and_to_the_actor_who_
 
 async def test_percentiles_lie_between_the_times(store: EventStore, statistics: Statistics) -> None:
     for seconds in range(1, 22):
-        await store.append(uuid4(), [said("user", 0), said("assistant", seconds)])
+        await store.append(uuid4(), [message("user", 0), message("assistant", seconds)])
     await catch_up(store)
     times = await statistics.response_times()
     assert (times.average, times.median, times.p95, times.longest) == (11, 11, 20, 21)
@@ -132,7 +137,7 @@ async def test_a_task_takes_from_its_first_event_to_its_final_status(store: Even
     assert (rows["in_progress"].stays, rows["in_progress"].median_stay) == (1, 15)
 
 
-async def test_a_task_that_goes_on_has_no_duration_and_its_time_in_the_former_status_counts_as_a_stay(
+async def test_a_running_task_has_no_duration_and_its_time_in_the_former_status_counts_as_a_stay(
     store: EventStore, statistics: Statistics
 ) -> None:
     await store_each(
@@ -145,7 +150,7 @@ async def test_a_task_that_goes_on_has_no_duration_and_its_time_in_the_former_st
     assert (going_on.tasks, going_on.is_final, going_on.median) == (1, False, None)
 
 
-async def test_times_of_tasks_that_run_backwards_are_not_measured(store: EventStore, statistics: Statistics) -> None:
+async def test_negative_times_of_tasks_are_not_measured(store: EventStore, statistics: Statistics) -> None:
     await store_each(
         store,
         happened(TaskCreated(task_id=TASK), 0),
@@ -156,7 +161,7 @@ async def test_times_of_tasks_that_run_backwards_are_not_measured(store: EventSt
     assert (rows["pending"].stays, rows["pending"].unmeasured_stays, rows["pending"].median_stay) == (1, 1, None)
 
 
-async def test_a_task_that_nobody_announced_begins_unknown(store: EventStore, statistics: Statistics) -> None:
+async def test_a_task_without_a_first_status_begins_as_unknown(store: EventStore, statistics: Statistics) -> None:
     await store_each(
         store,
         happened(TaskDescribed(task_id=TASK, description="x"), 0),
@@ -193,7 +198,7 @@ async def test_the_largest_stays_the_largest(store: EventStore, statistics: Stat
 
 @pytest.mark.own_database
 @pytest.mark.usefixtures("events_after_deletions")
-async def test_the_status_of_a_conversation_is_what_its_last_event_says(store: EventStore) -> None:
+async def test_the_status_of_a_conversation_follows_its_last_event(store: EventStore) -> None:
     archived, deleted, back = ConversationArchived(), ConversationDeleted(), ConversationReactivated()
     histories: list[tuple[str, list[EventData]]] = [
         ("archived", [archived]),
@@ -214,10 +219,10 @@ async def test_the_status_of_a_conversation_is_what_its_last_event_says(store: E
         assert [(row.status, row.number) for row in rows] == [(status, 1)], (history, together)
 
 
-async def test_tenants_are_counted_apart(store: EventStore) -> None:
+async def test_tenants_are_counted_separately(store: EventStore) -> None:
     conversation = uuid4()
     for tenant, times in (("a", 1), ("b", 3)):
-        await store.append(conversation, [said("user", n) for n in range(times)], tenant=tenant)
+        await store.append(conversation, [message("user", n) for n in range(times)], tenant=tenant)
     await catch_up(store)
     for tenant, times in (("a", 1), ("b", 3)):
         assert [row.messages for row in await Statistics(store, tenant).by_day()] == [times]
@@ -228,7 +233,7 @@ async def test_tenants_are_counted_apart(store: EventStore) -> None:
 
 async def test_the_first_and_the_last_day_are_included(store: EventStore, statistics: Statistics) -> None:
     midnight = -12 * 3600
-    await store_each(store, *(said("user", midnight + second) for second in (-0.001, 0, 86_399.999, 86_400)))
+    await store_each(store, *(message("user", midnight + second) for second in (-0.001, 0, 86_399.999, 86_400)))
     assert [row.day.day for row in await statistics.by_day()] == [3, 4, 5]
     [only] = await statistics.by_day(since=DAY, until=DAY)
     assert (only.day, only.messages, only.conversations, only.active_conversations) == (DAY, 2, 0, 1)
@@ -240,7 +245,7 @@ async def test_days_may_be_those_of_a_zone_three_quarters_of_an_hour_off(
     store: EventStore, statistics: Statistics
 ) -> None:
     # In Kathmandu, midnight is at 18:15 UTC.
-    await store_each(store, said("user", 6.25 * 3600 - 1), said("assistant", 6.25 * 3600))
+    await store_each(store, message("user", 6.25 * 3600 - 1), message("assistant", 6.25 * 3600))
     assert [(row.day.day, row.messages) for row in await statistics.by_day(zone="Asia/Kathmandu")] == [(4, 1), (5, 1)]
     assert [row.day.day for row in await statistics.by_day()] == [4]
 
@@ -251,7 +256,7 @@ async def test_periods_that_do_not_begin_on_a_quarter_of_an_hour_are_refused_and
     """Liberia was 44 and a half minutes behind until 1972."""
     then = Metadata(occurred_at=datetime(1970, 6, 1, tzinfo=UTC))
     await store.append(uuid4(), [NewEvent(ConversationCreated(), metadata=then)])
-    await store.append(uuid4(), [said("user", 0)])
+    await store.append(uuid4(), [message("user", 0)])
     await catch_up(store)
     days = await statistics.by_day(zone="Africa/Monrovia")
     assert [row.day for row in days] == [date(1970, 5, 31), DAY]
@@ -285,7 +290,7 @@ async def test_placeholders_of_times_are_counted_apart(store: EventStore, statis
     ("zone", "day"), [("-03:00", 4), ("+13:30", 5), ("-0300", 4), ("+14", 5), ("Etc/GMT-14", 5), ("-11:00", 4)]
 )
 async def test_an_offset_is_read_as_in_a_time(store: EventStore, statistics: Statistics, zone: str, day: int) -> None:
-    await store.append(uuid4(), [said("user", 0)])
+    await store.append(uuid4(), [message("user", 0)])
     await catch_up(store)
     assert [row.day.day for row in await statistics.by_day(zone=zone) if row.day] == [day]
 
@@ -296,7 +301,7 @@ async def test_offsets_of_which_the_sign_may_mean_either_are_refused(statistics:
         await statistics.by_day(zone=zone)
 
 
-async def test_what_makes_no_sense_is_refused(statistics: Statistics) -> None:
+async def test_invalid_filters_are_refused(statistics: Statistics) -> None:
     with pytest.raises(InputError, match="since: 2026-05-04 is after until, 2026-05-03"):
         await statistics.by_day(since=DAY, until=date(2026, 5, 3))
     with pytest.raises(InputError, match=r"since: datetime\.datetime\(2026.* is not a day"):
@@ -312,7 +317,7 @@ async def test_what_makes_no_sense_is_refused(statistics: Statistics) -> None:
             await statistics.task_times(zone=unreadable)
 
 
-async def test_the_application_may_count_and_not_write(store: EventStore, database_url: str) -> None:
+async def test_the_application_reads_statistics_and_cannot_write_them(store: EventStore, database_url: str) -> None:
     await store.append(uuid4(), [MessageAdded(role="user", content="x", parts=[1])])
     await catch_up(store)
     with asking(database_url, store.tenant) as connection:

@@ -1,4 +1,4 @@
-"""The statistics say what a plain count of the events says, however the log is cut into batches."""
+"""The statistics equal a plain count of the events, however the log is divided into batches."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from eventstore import (
     TaskStatus,
     TaskStatusChanged,
 )
-from projections import Statistics, catch_up, named, rebuild
+from projections import Statistics, catch_up, rebuild, select_projections
 from projections.apply import Applier
 
-[STATISTICS] = named(["statistics"])
+[STATISTICS] = select_projections(["statistics"])
 ACTORS = ["", "ana", "agent"]
 BEGIN = datetime(2026, 3, 28, 22, tzinfo=UTC)  # the day before summer begins in Lisbon
 
@@ -76,16 +76,16 @@ async def parts_bytes(store: EventStore, tenant: str) -> Callable[[Event], int]:
 
 async def assert_counted(store: EventStore, tenant: str, which: dict[str, Any], **model: Any) -> None:
     """All functions say what the model says."""
-    said = Statistics(store, tenant)
+    statistics = Statistics(store, tenant)
     zone = {"zone": model.pop("zone")} if "zone" in model else {}
     counting = Counting(await log_of(store, tenant), await parts_bytes(store, tenant), **which, **model)
-    assert await said.by_day(**which, **zone) == counting.by_day()
-    assert await said.by_role(**which, **zone) == counting.by_role()
-    assert await said.by_actor(**which, **zone) == counting.by_actor()
-    assert await said.by_status(**which, **zone) == counting.by_status()
-    assert await said.sizes(**which, **zone) == counting.sizes()
-    assert rounded(await said.response_times(**which, **zone)) == rounded(counting.response_times())
-    times = await said.task_times(**which, **zone)
+    assert await statistics.by_day(**which, **zone) == counting.by_day()
+    assert await statistics.by_role(**which, **zone) == counting.by_role()
+    assert await statistics.by_actor(**which, **zone) == counting.by_actor()
+    assert await statistics.by_status(**which, **zone) == counting.by_status()
+    assert await statistics.sizes(**which, **zone) == counting.sizes()
+    assert rounded(await statistics.response_times(**which, **zone)) == rounded(counting.response_times())
+    times = await statistics.task_times(**which, **zone)
     assert [rounded(row) for row in times] == [rounded(row) for row in counting.task_times()]
 
 
@@ -103,7 +103,7 @@ async def apply(store: EventStore, size: int, times: int | None) -> None:
     applier = await Applier.open(store, size)
     try:
         await applier.register(STATISTICS)
-        while times != 0 and await applier.apply(STATISTICS) is not None:
+        while times != 0 and await applier.apply_batch(STATISTICS) is not None:
             times = None if times is None else times - 1
     finally:
         await applier.close()

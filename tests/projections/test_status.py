@@ -1,4 +1,4 @@
-"""The status says how large the log is, how far each projection is, and what holds the log back."""
+"""The status shows the size of the log, the progress of each projection, and what holds the horizon back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.waiting import until_async
 from eventstore import EventStore, MessageAdded, Settings
 from eventstore.database.embedded.embedded_server import EmbeddedServer
 from eventstore.database.migrate import Migrator
-from projections import PROJECTIONS, catch_up, named, read_status, rebuild
+from projections import PROJECTIONS, catch_up, read_status, rebuild, select_projections
 
 
 def message(text: str = "x") -> MessageAdded:
@@ -74,12 +74,12 @@ async def test_if_another_login_made_the_roles_only_a_member_puts_row_level_secu
     assert any("not in force" in warning for warning in status.warnings) is not is_member
 
 
-async def test_the_numbers(store: EventStore) -> None:
+async def test_the_status_counts_events_and_conversations(store: EventStore) -> None:
     for _ in range(3):
         await store.append(uuid4(), [message(), message()])
     await catch_up(store)
     await store.append(uuid4(), [message()], tenant="another")
-    await catch_up(store, named(["tasks"]))
+    await catch_up(store, select_projections(["tasks"]))
     status = await read_status(store)
     assert (status.events, status.conversations, status.last_position, status.horizon) == (7, 4, 7, 7)
     assert status.bytes > 0
@@ -130,7 +130,7 @@ async def test_an_append_in_flight_is_seen_with_its_holder_and_holds_the_horizon
     assert {p.position for p in (await read_status(store)).projections} == {later.position}
 
 
-async def test_it_says_what_the_holder_does_and_for_how_long(
+async def test_an_append_in_flight_shows_its_state_and_duration(
     store: EventStore, stranger: psycopg.Connection[tuple[object, ...]]
 ) -> None:
     append_raw(stranger, "left lying")

@@ -1,4 +1,4 @@
-"""Workers follow the log live, share it with each other, and go on after whatever happens to them."""
+"""Workers apply the log as it grows, divide it among them, and continue after failures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,17 @@ from eventstore import EventStore, MessageAdded, Settings
 from eventstore.concurrency import cancel_and_wait
 from eventstore.database import connection
 from eventstore.errors import NotCaughtUp, NotFound
-from projections import PROJECTIONS, Reader, Worker, applied_position, catch_up, named, read_status, rebuild, wait_for
+from projections import (
+    PROJECTIONS,
+    Reader,
+    Worker,
+    applied_position,
+    catch_up,
+    read_status,
+    rebuild,
+    select_projections,
+    wait_for,
+)
 from projections.apply import Applier
 
 PROJECTOR = "eventstore_projector"
@@ -59,7 +69,7 @@ def message(text: str = "x") -> MessageAdded:
     return MessageAdded(role="user", content=text)
 
 
-async def test_a_worker_follows_appends_as_they_come(store: EventStore) -> None:
+async def test_a_worker_applies_appends_as_they_come(store: EventStore) -> None:
     conversation = uuid4()
     async with working(store):
         for number in range(1, 6):
@@ -69,7 +79,7 @@ async def test_a_worker_follows_appends_as_they_come(store: EventStore) -> None:
             assert (row.message_count, row.version) == (number, number)
 
 
-async def test_a_worker_begins_with_what_is_there(store: EventStore) -> None:
+async def test_a_worker_begins_with_the_existing_log(store: EventStore) -> None:
     result = await store.append(uuid4(), [message() for _ in range(50)])
     async with working(store, batch_size=7):
         await wait_for(store, result.position)
@@ -94,7 +104,7 @@ async def test_workers_at_once_apply_everything_once(store: EventStore, database
     assert [row["message_count"] for row in tables["conversations"].values()] == [60] * 4
 
 
-async def test_a_worker_whose_connections_are_cut_goes_on(
+async def test_a_worker_whose_connections_are_cut_continues(
     store: EventStore, login: psycopg.Connection[tuple[object, ...]]
 ) -> None:
     async with working(store):
@@ -127,7 +137,7 @@ async def test_a_connection_that_breaks_while_it_is_opened_is_opened_again(
         await wait_for(store, result.position)
 
 
-async def test_a_projection_whose_text_has_changed_is_refilled_at_the_start(
+async def test_a_changed_projection_is_rebuilt_at_the_start(
     store: EventStore, owner: psycopg.Connection[tuple[object, ...]]
 ) -> None:
     conversation = uuid4()
@@ -135,7 +145,7 @@ async def test_a_projection_whose_text_has_changed_is_refilled_at_the_start(
     await catch_up(store)
     owner.execute("UPDATE messages SET content = 'of another version'")
     owner.execute("UPDATE conversations SET name = 'of this version'")
-    owner.execute("UPDATE projection_texts SET source = 'another' WHERE projection = 'messages'")
+    owner.execute("UPDATE projection_texts SET definition_hash = 'another' WHERE projection = 'messages'")
     current = {projection.name: projection.is_current for projection in (await read_status(store)).projections}
     assert current == {projection.name: projection.name != "messages" for projection in PROJECTIONS}
     async with working(store):
@@ -149,12 +159,12 @@ async def test_a_projection_whose_text_has_changed_is_refilled_at_the_start(
     assert all(projection.is_current for projection in (await read_status(store)).projections)
 
 
-async def test_two_workers_that_find_a_changed_text_refill_it_rightly(
+async def test_two_workers_that_find_a_changed_projection_rebuild_it_correctly(
     store: EventStore, database_url: str, owner: psycopg.Connection[tuple[object, ...]]
 ) -> None:
     result = await store.append(uuid4(), [message() for _ in range(100)])
     await catch_up(store)
-    owner.execute("UPDATE projection_texts SET source = 'another'")
+    owner.execute("UPDATE projection_texts SET definition_hash = 'another'")
     async with working(store, workers=2, batch_size=3):
 
         async def current() -> bool:
@@ -165,7 +175,7 @@ async def test_two_workers_that_find_a_changed_text_refill_it_rightly(
     assert stored(database_url) == fold([event async for event in store.read_log()])
 
 
-async def test_rebuilding_beside_working_workers(store: EventStore, database_url: str) -> None:
+async def test_a_rebuild_beside_running_workers(store: EventStore, database_url: str) -> None:
     conversations = [uuid4() for _ in range(3)]
     async with working(store, workers=2, batch_size=20):
         for number in range(20):
@@ -199,14 +209,14 @@ async def test_a_rebuild_and_a_worker_never_wait_for_each_other(
 
         await until_async(seen, f"{count} wait for a lock")
 
-    [messages] = named(["messages"])
+    [messages] = select_projections(["messages"])
     applier = await Applier.open(store)
     try:
         with connected_as(settings.server_url() or "", PROJECTOR) as holder, holder.transaction():
             holder.execute("SELECT FROM checkpoints WHERE partition = 8 FOR UPDATE")
             rebuilding = asyncio.create_task(rebuild(store, [messages]))
             await waiting(1)
-            applying = asyncio.create_task(applier.apply(messages))
+            applying = asyncio.create_task(applier.apply_batch(messages))
             await waiting(2)
         ended = await asyncio.gather(rebuilding, applying, return_exceptions=True)
     finally:
@@ -222,7 +232,7 @@ async def test_one_projection_can_be_rebuilt_alone(
     await catch_up(store)
     owner.execute("UPDATE messages SET content = 'wrong'")
     owner.execute("UPDATE conversations SET name = 'wrong'")
-    [done] = await rebuild(store, named(["messages"]), accept_differences=True)
+    [done] = await rebuild(store, select_projections(["messages"]), accept_differences=True)
     assert [difference.conversation_id for difference in done.differences] == [conversation]
     [row] = await Reader(store).messages(conversation)
     assert row.content == "right"
@@ -230,10 +240,13 @@ async def test_one_projection_can_be_rebuilt_alone(
 
 
 def test_projections_are_found_by_name_and_each_table_belongs_to_one() -> None:
-    assert named([]) == PROJECTIONS
-    assert [projection.name for projection in named(["tasks", "messages", "tasks"])] == ["tasks", "messages"]
+    assert select_projections([]) == PROJECTIONS
+    assert [projection.name for projection in select_projections(["tasks", "messages", "tasks"])] == [
+        "tasks",
+        "messages",
+    ]
     with pytest.raises(NotFound, match="no projection 'nonsense': choose among conversations, messages, tasks, actors"):
-        named(["nonsense"])
+        select_projections(["nonsense"])
     tables = [table for projection in PROJECTIONS for table in projection.tables]
     assert sorted(tables) == sorted(set(READ_TABLES) - {"checkpoints"})
 
@@ -322,9 +335,7 @@ PLANNED_INDEXES = {
 
 
 @pytest.mark.parametrize("table", PLANNED_COLUMNS)
-def test_the_plans_columns_are_there_with_their_types(
-    owner: psycopg.Connection[tuple[object, ...]], table: str
-) -> None:
+def test_the_required_columns_exist_with_their_types(owner: psycopg.Connection[tuple[object, ...]], table: str) -> None:
     rows = owner.execute(
         "SELECT attname, format_type(atttypid, atttypmod), attnotnull FROM pg_attribute "
         "WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped",
@@ -335,7 +346,7 @@ def test_the_plans_columns_are_there_with_their_types(
     assert {name: found.get(name) for name in expected} == expected
 
 
-def test_the_plans_indexes_are_there(owner: psycopg.Connection[tuple[object, ...]]) -> None:
+def test_the_required_indexes_exist(owner: psycopg.Connection[tuple[object, ...]]) -> None:
     rows = owner.execute("SELECT indexname, tablename, indexdef FROM pg_indexes WHERE schemaname = 'public'").fetchall()
     found = {str(name): (table, str(text)) for name, table, text in rows}
     for name, (table, columns) in PLANNED_INDEXES.items():
@@ -343,7 +354,7 @@ def test_the_plans_indexes_are_there(owner: psycopg.Connection[tuple[object, ...
         assert columns in found[name][1]
 
 
-def test_a_share_never_changes(owner: psycopg.Connection[tuple[object, ...]]) -> None:
+def test_the_partition_of_a_conversation_never_changes(owner: psycopg.Connection[tuple[object, ...]]) -> None:
     """Checkpoints are kept by it: another hash would apply events twice or never."""
     ids = [UUID(int=0), UUID(int=1), UUID("6c0a1f0e-5a5b-5d0c-9a43-0f6f1d0b7f2e")]
     rows = owner.execute("SELECT partition_of(id) FROM unnest(%s::uuid[]) AS id", (ids,)).fetchall()

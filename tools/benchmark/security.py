@@ -13,7 +13,7 @@ from eventstore.concurrency import gather_or_raise
 from eventstore.database.pools import View
 from eventstore.database.queries import query
 from eventstore.scope import Caller, Scope
-from projections import Reader, catch_up, named
+from projections import Reader, catch_up, select_projections
 from tools.benchmark.measurement import (
     Benchmark,
     Figure,
@@ -35,7 +35,7 @@ _SLICES_FACTOR = 3
 """How many times more slices than elsewhere: see :func:`_page_of_messages`."""
 _CONVERSATIONS = 100
 """Conversations of each tenant."""
-_READ = named(["conversations", "messages"])
+_READ = select_projections(["conversations", "messages"])
 
 Check = Callable[[], Awaitable[Identity]]
 

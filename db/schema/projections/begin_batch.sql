@@ -7,13 +7,13 @@
 --
 -- horizon: log_horizon(partitions), if the caller has read it; null reads it once the checkpoints are locked.
 CREATE FUNCTION begin_batch(
-    projection text,
-    stage      text,
-    source     text,
-    partitions smallint[],
-    size       integer,
-    until      bigint,
-    horizon    bigint DEFAULT NULL
+    projection      text,
+    stage           text,
+    definition_hash text,
+    partitions      smallint[],
+    size            integer,
+    until           bigint,
+    horizon         bigint DEFAULT NULL
 ) RETURNS TABLE (lower_position bigint, upper_position bigint, events bigint)
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 DECLARE
@@ -37,7 +37,7 @@ BEGIN
              FROM projection_texts t
             WHERE t.projection = begin_batch.projection
               AND t.stage = begin_batch.stage
-              AND t.source = begin_batch.source) THEN
+              AND t.definition_hash = begin_batch.definition_hash) THEN
         RAISE EXCEPTION 'the % tables of the projection % were filled by another definition', stage, projection
             USING ERRCODE = 'ES006';
     END IF;

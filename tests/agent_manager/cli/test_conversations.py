@@ -134,7 +134,7 @@ def test_a_list_of_all_shows_the_conversation_of_each_row(library: Eventstore, c
         (("conversations", "--by", "name"), "by: 'name' is unknown"),
         (("messages", "--role", "agent"), "role: 'agent' is unknown"),
         (("conversation", "nonsense"), "no conversation has the id 'nonsense'"),
-        (("conversation", EVERYTHING, "--version", "99"), "has come to version 16 only, not to 99"),
+        (("conversation", EVERYTHING, "--version", "99"), "is at version 16: it has no version 99 yet"),
         (("conversation", EVERYTHING, "--version", "1", "--position", "1"), "give exactly one"),
         (("conversation", EVERYTHING, "--time", "2000-01-01"), "had not begun at time 2000-01-01"),
         (("messages", "--at-least", "1000", "--timeout", "0"), "not applied position 1000"),
