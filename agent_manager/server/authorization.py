@@ -28,6 +28,7 @@ from contextlib import ExitStack, nullcontext
 from enum import Enum
 from typing import Any
 
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -293,9 +294,17 @@ class AuthorizedRoute(APIRoute):
 
     def get_route_handler(self) -> Handler:
         """Return a handler that waits for the request's turn, and runs a request with an idempotency key once."""
-        handle = super().get_route_handler()
+        handle_body = super().get_route_handler()
         if self.needed is None:
-            return handle
+            return handle_body
+
+        async def handle(request: Request) -> Response:
+            try:
+                return await handle_body(request)
+            except (RequestValidationError, HTTPException) as error:
+                # FastAPI's frames refer to these errors, and the errors' causes to the frames, which hold the body.
+                error.__context__ = None
+                raise error.with_traceback(None) from None
 
         async def handle_in_turn(request: Request) -> Response:
             size = await _size_of(request)

@@ -158,6 +158,8 @@ def limited_protocol(seconds: float, most: int, counters: Counters) -> type[asyn
             self._stop_head_timer()
             self._stop_write_timer()
             super().connection_lost(exc)
+            # They refer back to the connection, and hold what has arrived of a body.
+            self.cycle = self.scope = None  # type: ignore[assignment]
 
         def data_received(self, data: bytes) -> None:
             if self in lingering:
