@@ -230,7 +230,7 @@ BEGIN
           FROM unnest(tenant_ids, conversation_ids) WITH ORDINALITY AS c (tenant_id, conversation_id, no)
          WHERE NOT pg_try_advisory_xact_lock(conversation_key(c.tenant_id, c.conversation_id));
     END IF;
-    must_notify := register_append() AND has_waiters();
+    must_notify := register_append();
 
     -- This statement sees everything that was committed to these conversations.
     FOR number, changes_members, outcome, "position", version, "timestamp", problem IN
@@ -436,7 +436,7 @@ BEGIN
         outcome := 'b';
         RETURN;
     END IF;
-    must_notify := register_append() AND has_waiters();
+    must_notify := register_append();
 
     -- From here on each statement sees everything that was committed to this conversation.
     SELECT h.version, h.timestamp
@@ -1315,30 +1315,6 @@ CREATE FUNCTION public.grantee_name(role oid) RETURNS text
 
 
 --
--- Name: has_waiters(); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.has_waiters() RETURNS boolean
-    LANGUAGE plpgsql
-    AS $$
-BEGIN
-    IF (SELECT s.last_value FROM waiter_flag s) = 0 THEN
-        RETURN false;
-    END IF;
-    IF pg_try_advisory_xact_lock('waiter_flag'::regclass::oid::bigint::bit(32)::integer, 0) THEN
-        -- The last wait has ended. No other begins before this append has ended.
-        PERFORM setval('waiter_flag', 0);
-        RETURN false;
-    END IF;
-    -- A session that listens without reading blocks the queue of notifications, which all databases share. If the queue
-    -- is full, each commit that notifies fails. So appends stop notifying when it is half full, where the server begins
-    -- to warn: waiting sessions poll every few seconds as well.
-    RETURN pg_notification_queue_usage() < 0.5;
-END
-$$;
-
-
---
 -- Name: is_current_role(name); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -2005,11 +1981,9 @@ $$;
 -- Name: register_append(); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.register_append() RETURNS boolean
+CREATE FUNCTION public.register_append(OUT must_notify boolean) RETURNS boolean
     LANGUAGE plpgsql
     AS $$
-DECLARE
-    may_have_waiters boolean;
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         PERFORM refuse_old_snapshots();
@@ -2021,9 +1995,21 @@ BEGIN
                     ) IS NOT NULL
                    THEN (SELECT c.last_value > 0 FROM waiter_flag c)
            END
-      INTO may_have_waiters
+      INTO must_notify
       FROM events_position s;
-    RETURN may_have_waiters;
+    IF NOT must_notify THEN
+        RETURN;
+    END IF;
+    IF pg_try_advisory_xact_lock('waiter_flag'::regclass::oid::bigint::bit(32)::integer, 0) THEN
+        -- The last wait has ended. No other begins before this append has ended.
+        PERFORM setval('waiter_flag', 0);
+        must_notify := false;
+        RETURN;
+    END IF;
+    -- A session that listens without reading blocks the queue of notifications, which all databases share. If the queue
+    -- is full, each commit that notifies fails. So appends stop notifying when it is half full, where the server begins
+    -- to warn: waiting sessions poll every few seconds as well.
+    must_notify := pg_notification_queue_usage() < 0.5;
 END
 $$;
 

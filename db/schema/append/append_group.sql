@@ -105,7 +105,7 @@ BEGIN
           FROM unnest(tenant_ids, conversation_ids) WITH ORDINALITY AS c (tenant_id, conversation_id, no)
          WHERE NOT pg_try_advisory_xact_lock(conversation_key(c.tenant_id, c.conversation_id));
     END IF;
-    must_notify := register_append() AND has_waiters();
+    must_notify := register_append();
 
     -- This statement sees everything that was committed to these conversations.
     FOR number, changes_members, outcome, "position", version, "timestamp", problem IN

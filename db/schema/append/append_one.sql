@@ -53,7 +53,7 @@ BEGIN
         outcome := 'b';
         RETURN;
     END IF;
-    must_notify := register_append() AND has_waiters();
+    must_notify := register_append();
 
     -- From here on each statement sees everything that was committed to this conversation.
     SELECT h.version, h.timestamp
