@@ -1324,6 +1324,24 @@ CREATE FUNCTION public.is_current_role(role name) RETURNS boolean
 
 
 --
+-- Name: json_member_is_text(jsonb, text, integer); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.json_member_is_text(object jsonb, member text, longest integer) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN COALESCE(((jsonb_typeof((object -> member)) = 'string'::text) AND (char_length((object ->> member)) <= longest)), false);
+
+
+--
+-- Name: json_member_is_uuid(jsonb, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.json_member_is_uuid(object jsonb, member text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN COALESCE(((object ->> member) ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'::text), false);
+
+
+--
 -- Name: events_position; Type: SEQUENCE; Schema: public; Owner: -
 --
 
@@ -1521,33 +1539,6 @@ END;
 CREATE FUNCTION public.may_set_tenant() RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN (COALESCE(pg_has_role(SESSION_USER, (to_regrole('eventstore_app'::text))::oid, 'MEMBER'::text), true) OR COALESCE(pg_has_role(SESSION_USER, (to_regrole('eventstore_owner'::text))::oid, 'MEMBER'::text), false));
-
-
---
--- Name: member_is(jsonb, text, text); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.member_is(object jsonb, member text, type text) RETURNS boolean
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN COALESCE((jsonb_typeof((object -> member)) = type), true);
-
-
---
--- Name: member_is_text(jsonb, text, integer); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.member_is_text(object jsonb, member text, longest integer) RETURNS boolean
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN COALESCE(((jsonb_typeof((object -> member)) = 'string'::text) AND (char_length((object ->> member)) <= longest)), false);
-
-
---
--- Name: member_is_uuid(jsonb, text); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.member_is_uuid(object jsonb, member text) RETURNS boolean
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN COALESCE(((object ->> member) ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'::text), false);
 
 
 --
@@ -1842,6 +1833,15 @@ CREATE FUNCTION public.notify_channel() RETURNS text
 CREATE FUNCTION public.occurred_at(metadata jsonb, "timestamp" timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN COALESCE(((metadata ->> 'occurred_at'::text))::timestamp with time zone, "timestamp");
+
+
+--
+-- Name: optional_json_member_is(jsonb, text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.optional_json_member_is(object jsonb, member text, type text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN COALESCE((jsonb_typeof((object -> member)) = type), true);
 
 
 --
@@ -3898,7 +3898,7 @@ $$;
 
 CREATE FUNCTION public.validate_conversation(event_type text, content jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is not an object'::text WHEN ((event_type = 'conversation.created'::text) AND (NOT public.member_is(content, 'given_id'::text, 'string'::text))) THEN 'given_id is not a string'::text WHEN ((event_type <> 'conversation.renamed'::text) AND (NOT public.member_is(content, 'metadata'::text, 'object'::text))) THEN 'metadata is not an object'::text WHEN (((content ? 'name'::text) OR (event_type = 'conversation.renamed'::text)) AND (NOT public.member_is_text(content, 'name'::text, 255))) THEN 'name is not a string of at most 255 characters'::text WHEN ((event_type = 'conversation.forked'::text) AND (NOT (public.member_is_uuid(content, 'source_conversation_id'::text) AND COALESCE((jsonb_typeof((content -> 'source_version'::text)) = 'number'::text), false)))) THEN 'source_conversation_id is not a UUID, or source_version is not a number'::text ELSE NULL::text END;
+    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is not an object'::text WHEN ((event_type = 'conversation.created'::text) AND (NOT public.optional_json_member_is(content, 'given_id'::text, 'string'::text))) THEN 'given_id is not a string'::text WHEN ((event_type <> 'conversation.renamed'::text) AND (NOT public.optional_json_member_is(content, 'metadata'::text, 'object'::text))) THEN 'metadata is not an object'::text WHEN (((content ? 'name'::text) OR (event_type = 'conversation.renamed'::text)) AND (NOT public.json_member_is_text(content, 'name'::text, 255))) THEN 'name is not a string of at most 255 characters'::text WHEN ((event_type = 'conversation.forked'::text) AND (NOT (public.json_member_is_uuid(content, 'source_conversation_id'::text) AND COALESCE((jsonb_typeof((content -> 'source_version'::text)) = 'number'::text), false)))) THEN 'source_conversation_id is not a UUID, or source_version is not a number'::text ELSE NULL::text END;
 
 
 --
@@ -3947,7 +3947,7 @@ CREATE FUNCTION public.validate_given_id(tenant_id text, conversation_id uuid, e
 
 CREATE FUNCTION public.validate_message(content jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is not an object'::text WHEN (NOT public.member_is(content, 'given_id'::text, 'string'::text)) THEN 'given_id is not a string'::text WHEN (NOT public.member_is(content, 'metadata'::text, 'object'::text)) THEN 'metadata is not an object'::text WHEN (NOT public.member_is(content, 'extra'::text, 'object'::text)) THEN 'extra is not an object'::text WHEN (NOT (public.member_is_text(content, 'role'::text, 50) AND ((content ->> 'role'::text) <> ''::text) AND public.member_is(content, 'content'::text, 'string'::text) AND public.member_is(content, 'parts'::text, 'array'::text))) THEN 'role is not a string of 1 to 50 characters, content is not a string, or parts is not an array'::text ELSE NULL::text END;
+    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is not an object'::text WHEN (NOT public.optional_json_member_is(content, 'given_id'::text, 'string'::text)) THEN 'given_id is not a string'::text WHEN (NOT public.optional_json_member_is(content, 'metadata'::text, 'object'::text)) THEN 'metadata is not an object'::text WHEN (NOT public.optional_json_member_is(content, 'extra'::text, 'object'::text)) THEN 'extra is not an object'::text WHEN (NOT (public.json_member_is_text(content, 'role'::text, 50) AND ((content ->> 'role'::text) <> ''::text) AND public.optional_json_member_is(content, 'content'::text, 'string'::text) AND public.optional_json_member_is(content, 'parts'::text, 'array'::text))) THEN 'role is not a string of 1 to 50 characters, content is not a string, or parts is not an array'::text ELSE NULL::text END;
 
 
 --
@@ -3956,7 +3956,7 @@ CREATE FUNCTION public.validate_message(content jsonb) RETURNS text
 
 CREATE FUNCTION public.validate_metadata(metadata jsonb) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
-    RETURN CASE WHEN (NOT COALESCE(((jsonb_typeof(metadata) = 'object'::text) AND public.member_is(metadata, 'correlation_id'::text, 'string'::text) AND public.member_is(metadata, 'causation_id'::text, 'string'::text) AND public.member_is(metadata, 'traceparent'::text, 'string'::text)), false)) THEN 'its metadata is not an object, or an id in it is not a string'::text WHEN ((metadata ? 'eventstore.owner'::text) AND (NOT (public.member_is_text(metadata, 'eventstore.owner'::text, 255) AND ((metadata ->> 'eventstore.owner'::text) <> ''::text)))) THEN 'its metadata."eventstore.owner" is not a string of 1 to 255 characters'::text WHEN (metadata ? 'occurred_at'::text) THEN CASE WHEN (NOT COALESCE(((metadata ->> 'occurred_at'::text) ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(Z|[+-][0-9]{2}:[0-9]{2})$'::text), false)) THEN 'its metadata.occurred_at is not an ISO 8601 time with a zone'::text WHEN ((((metadata ->> 'occurred_at'::text))::timestamp with time zone < '0001-01-01 00:00:00+00'::timestamp with time zone) OR (((metadata ->> 'occurred_at'::text))::timestamp with time zone > '9999-12-31 23:59:59.999999+00'::timestamp with time zone)) THEN 'its metadata.occurred_at lies outside the years 1 to 9999'::text ELSE NULL::text END ELSE NULL::text END;
+    RETURN CASE WHEN (NOT COALESCE(((jsonb_typeof(metadata) = 'object'::text) AND public.optional_json_member_is(metadata, 'correlation_id'::text, 'string'::text) AND public.optional_json_member_is(metadata, 'causation_id'::text, 'string'::text) AND public.optional_json_member_is(metadata, 'traceparent'::text, 'string'::text)), false)) THEN 'its metadata is not an object, or an id in it is not a string'::text WHEN ((metadata ? 'eventstore.owner'::text) AND (NOT (public.json_member_is_text(metadata, 'eventstore.owner'::text, 255) AND ((metadata ->> 'eventstore.owner'::text) <> ''::text)))) THEN 'its metadata."eventstore.owner" is not a string of 1 to 255 characters'::text WHEN (metadata ? 'occurred_at'::text) THEN CASE WHEN (NOT COALESCE(((metadata ->> 'occurred_at'::text) ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(Z|[+-][0-9]{2}:[0-9]{2})$'::text), false)) THEN 'its metadata.occurred_at is not an ISO 8601 time with a zone'::text WHEN ((((metadata ->> 'occurred_at'::text))::timestamp with time zone < '0001-01-01 00:00:00+00'::timestamp with time zone) OR (((metadata ->> 'occurred_at'::text))::timestamp with time zone > '9999-12-31 23:59:59.999999+00'::timestamp with time zone)) THEN 'its metadata.occurred_at lies outside the years 1 to 9999'::text ELSE NULL::text END ELSE NULL::text END;
 
 
 --
@@ -3965,7 +3965,7 @@ CREATE FUNCTION public.validate_metadata(metadata jsonb) RETURNS text
 
 CREATE FUNCTION public.validate_sharing(event_type text, content jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is not an object'::text WHEN (NOT (public.member_is_text(content, 'user'::text, 255) AND ((content ->> 'user'::text) <> ''::text))) THEN 'user is not a string of 1 to 255 characters'::text WHEN ((event_type = 'conversation.shared'::text) AND (NOT COALESCE(((content -> 'access'::text) = ANY (ARRAY['"read"'::jsonb, '"write"'::jsonb])), false))) THEN 'access is neither read nor write'::text ELSE NULL::text END;
+    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is not an object'::text WHEN (NOT (public.json_member_is_text(content, 'user'::text, 255) AND ((content ->> 'user'::text) <> ''::text))) THEN 'user is not a string of 1 to 255 characters'::text WHEN ((event_type = 'conversation.shared'::text) AND (NOT COALESCE(((content -> 'access'::text) = ANY (ARRAY['"read"'::jsonb, '"write"'::jsonb])), false))) THEN 'access is neither read nor write'::text ELSE NULL::text END;
 
 
 --
@@ -3974,7 +3974,7 @@ CREATE FUNCTION public.validate_sharing(event_type text, content jsonb) RETURNS 
 
 CREATE FUNCTION public.validate_task(event_type text, content jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is not an object'::text WHEN ((event_type = 'task.created'::text) AND (NOT public.member_is(content, 'given_id'::text, 'string'::text))) THEN 'given_id is not a string'::text WHEN ((event_type <> ALL (ARRAY['task.status_changed'::text, 'task.described'::text])) AND (NOT public.member_is(content, 'metadata'::text, 'object'::text))) THEN 'metadata is not an object'::text WHEN ((event_type <> 'task.status_changed'::text) AND (NOT public.member_is(content, 'extra'::text, 'object'::text))) THEN 'extra is not an object'::text WHEN ((event_type = 'task.described'::text) AND (NOT public.member_is(content, 'history'::text, 'array'::text))) THEN 'history is not an array'::text WHEN (NOT public.member_is_uuid(content, 'task_id'::text)) THEN 'task_id is not a UUID in lower case'::text WHEN ((event_type = ANY (ARRAY['task.created'::text, 'task.status_changed'::text])) AND (NOT (public.member_is_text(content, 'status'::text, 50) AND ((content ->> 'status'::text) <> ''::text) AND ((event_type <> 'task.status_changed'::text) OR public.member_is(content, 'message'::text, 'object'::text))))) THEN 'status is not a string of 1 to 50 characters, or message is not an object'::text WHEN ((event_type = ANY (ARRAY['task.created'::text, 'task.described'::text])) AND (NOT COALESCE((jsonb_typeof((content -> 'description'::text)) = 'string'::text), (event_type = 'task.described'::text)))) THEN 'description is not a string'::text WHEN ((event_type = ANY (ARRAY['task.artifact_added'::text, 'task.artifact_extended'::text])) AND (NOT COALESCE(((jsonb_typeof((content -> 'artifact_id'::text)) = 'string'::text) AND (jsonb_typeof((content -> 'parts'::text)) = 'array'::text) AND (jsonb_typeof((content -> 'last_chunk'::text)) = 'boolean'::text) AND public.member_is(content, 'name'::text, 'string'::text) AND public.member_is(content, 'description'::text, 'string'::text)), false))) THEN 'artifact_id, name or description is not a string, parts is not an array, or last_chunk is not a boolean'::text ELSE NULL::text END;
+    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is not an object'::text WHEN ((event_type = 'task.created'::text) AND (NOT public.optional_json_member_is(content, 'given_id'::text, 'string'::text))) THEN 'given_id is not a string'::text WHEN ((event_type <> ALL (ARRAY['task.status_changed'::text, 'task.described'::text])) AND (NOT public.optional_json_member_is(content, 'metadata'::text, 'object'::text))) THEN 'metadata is not an object'::text WHEN ((event_type <> 'task.status_changed'::text) AND (NOT public.optional_json_member_is(content, 'extra'::text, 'object'::text))) THEN 'extra is not an object'::text WHEN ((event_type = 'task.described'::text) AND (NOT public.optional_json_member_is(content, 'history'::text, 'array'::text))) THEN 'history is not an array'::text WHEN (NOT public.json_member_is_uuid(content, 'task_id'::text)) THEN 'task_id is not a UUID in lower case'::text WHEN ((event_type = ANY (ARRAY['task.created'::text, 'task.status_changed'::text])) AND (NOT (public.json_member_is_text(content, 'status'::text, 50) AND ((content ->> 'status'::text) <> ''::text) AND ((event_type <> 'task.status_changed'::text) OR public.optional_json_member_is(content, 'message'::text, 'object'::text))))) THEN 'status is not a string of 1 to 50 characters, or message is not an object'::text WHEN ((event_type = ANY (ARRAY['task.created'::text, 'task.described'::text])) AND (NOT COALESCE((jsonb_typeof((content -> 'description'::text)) = 'string'::text), (event_type = 'task.described'::text)))) THEN 'description is not a string'::text WHEN ((event_type = ANY (ARRAY['task.artifact_added'::text, 'task.artifact_extended'::text])) AND (NOT COALESCE(((jsonb_typeof((content -> 'artifact_id'::text)) = 'string'::text) AND (jsonb_typeof((content -> 'parts'::text)) = 'array'::text) AND (jsonb_typeof((content -> 'last_chunk'::text)) = 'boolean'::text) AND public.optional_json_member_is(content, 'name'::text, 'string'::text) AND public.optional_json_member_is(content, 'description'::text, 'string'::text)), false))) THEN 'artifact_id, name or description is not a string, parts is not an array, or last_chunk is not a boolean'::text ELSE NULL::text END;
 
 
 --
