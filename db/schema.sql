@@ -1189,34 +1189,6 @@ CREATE FUNCTION public.event_digest(salt bytea, "position" bigint, "timestamp" t
 
 
 --
--- Name: event_not_above(bigint); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.event_not_above(highest bigint) RETURNS bigint
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO 'public', 'pg_temp'
-    AS $$
-BEGIN
-    RETURN coalesce((SELECT max(e.position) FROM events e WHERE e.position <= highest), 0);
-END
-$$;
-
-
---
--- Name: event_not_below(bigint); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.event_not_below(lowest bigint) RETURNS bigint
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO 'public', 'pg_temp'
-    AS $$
-BEGIN
-    RETURN coalesce((SELECT min(e.position) FROM events e WHERE e.position >= lowest), 9223372036854775807);
-END
-$$;
-
-
---
 -- Name: eventstore_grant(text, text[]); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -1306,6 +1278,20 @@ $$;
 
 
 --
+-- Name: first_event_at_or_after(bigint); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.first_event_at_or_after(lowest bigint) RETURNS bigint
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+BEGIN
+    RETURN coalesce((SELECT min(e.position) FROM events e WHERE e.position >= lowest), 9223372036854775807);
+END
+$$;
+
+
+--
 -- Name: grantee_name(oid); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -1339,6 +1325,20 @@ CREATE FUNCTION public.json_member_is_text(object jsonb, member text, longest in
 CREATE FUNCTION public.json_member_is_uuid(object jsonb, member text) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN COALESCE(((object ->> member) ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'::text), false);
+
+
+--
+-- Name: last_event_at_or_before(bigint); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.last_event_at_or_before(highest bigint) RETURNS bigint
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+BEGIN
+    RETURN coalesce((SELECT max(e.position) FROM events e WHERE e.position <= highest), 0);
+END
+$$;
 
 
 --

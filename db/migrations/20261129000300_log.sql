@@ -246,32 +246,32 @@ REVOKE ALL ON FUNCTION positions_after FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION positions_after',
                         'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');
 
--- file: log/event_not_above.sql
+-- file: log/last_event_at_or_before.sql
 -- The position of the last event at or below a position; 0 if there is none.
-CREATE FUNCTION event_not_above(highest bigint) RETURNS bigint
+CREATE FUNCTION last_event_at_or_before(highest bigint) RETURNS bigint
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     RETURN coalesce((SELECT max(e.position) FROM events e WHERE e.position <= highest), 0);
 END
 $$;
 
-SELECT eventstore_own('FUNCTION event_not_above');
-REVOKE ALL ON FUNCTION event_not_above FROM PUBLIC;
-SELECT eventstore_grant('EXECUTE ON FUNCTION event_not_above',
+SELECT eventstore_own('FUNCTION last_event_at_or_before');
+REVOKE ALL ON FUNCTION last_event_at_or_before FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION last_event_at_or_before',
                         'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');
 
--- file: log/event_not_below.sql
+-- file: log/first_event_at_or_after.sql
 -- The position of the first event at or above a position; the highest possible one if there is none.
-CREATE FUNCTION event_not_below(lowest bigint) RETURNS bigint
+CREATE FUNCTION first_event_at_or_after(lowest bigint) RETURNS bigint
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     RETURN coalesce((SELECT min(e.position) FROM events e WHERE e.position >= lowest), 9223372036854775807);
 END
 $$;
 
-SELECT eventstore_own('FUNCTION event_not_below');
-REVOKE ALL ON FUNCTION event_not_below FROM PUBLIC;
-SELECT eventstore_grant('EXECUTE ON FUNCTION event_not_below',
+SELECT eventstore_own('FUNCTION first_event_at_or_after');
+REVOKE ALL ON FUNCTION first_event_at_or_after FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION first_event_at_or_after',
                         'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');
 
 -- file: log/positions_in_time.sql
@@ -403,8 +403,8 @@ DROP SEQUENCE waiter_flag;
 DROP FUNCTION accepted_when_deleted;
 DROP FUNCTION conversation_is_deleted;
 DROP FUNCTION positions_in_time;
-DROP FUNCTION event_not_below;
-DROP FUNCTION event_not_above;
+DROP FUNCTION first_event_at_or_after;
+DROP FUNCTION last_event_at_or_before;
 DROP FUNCTION positions_after;
 DROP FUNCTION log_horizon;
 DROP FUNCTION lowest_append_in_flight;
