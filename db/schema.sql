@@ -1459,6 +1459,42 @@ $$;
 
 
 --
+-- Name: checkpoints; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.checkpoints (
+    projection text NOT NULL COLLATE pg_catalog."C",
+    partition smallint NOT NULL,
+    "position" bigint DEFAULT 0 NOT NULL,
+    updated_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
+    stage text DEFAULT 'live'::text NOT NULL COLLATE pg_catalog."C",
+    CONSTRAINT checkpoints_partition_check CHECK (((partition >= 0) AND (partition <= 15))),
+    CONSTRAINT checkpoints_stage_check CHECK ((stage = ANY (ARRAY['live'::text, 'next'::text, 'previous'::text])))
+);
+
+
+--
+-- Name: log_integrity(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.log_integrity(OUT sequence_is_unaltered boolean, OUT sequence_is_ahead boolean, OUT last_event bigint, OUT last_checkpoint bigint) RETURNS record
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    BEGIN ATOMIC
+ SELECT ((s.seqcache = 1) AND (s.seqincrement = 1) AND (NOT s.seqcycle)),
+     (public.last_position() >= e."position"),
+     e."position",
+     c."position"
+    FROM ((pg_sequence s
+      CROSS JOIN ( SELECT COALESCE(max(events."position"), (0)::bigint) AS "position"
+            FROM public.events) e)
+      CROSS JOIN ( SELECT COALESCE(max(checkpoints."position"), (0)::bigint) AS "position"
+            FROM public.checkpoints) c)
+   WHERE (s.seqrelid = ('public.events_position'::regclass)::oid);
+END;
+
+
+--
 -- Name: bound_logins; Type: TABLE; Schema: public; Owner: -
 --
 
@@ -1694,21 +1730,6 @@ END;
 
 
 --
--- Name: checkpoints; Type: TABLE; Schema: public; Owner: -
---
-
-CREATE TABLE public.checkpoints (
-    projection text NOT NULL COLLATE pg_catalog."C",
-    partition smallint NOT NULL,
-    "position" bigint DEFAULT 0 NOT NULL,
-    updated_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
-    stage text DEFAULT 'live'::text NOT NULL COLLATE pg_catalog."C",
-    CONSTRAINT checkpoints_partition_check CHECK (((partition >= 0) AND (partition <= 15))),
-    CONSTRAINT checkpoints_stage_check CHECK ((stage = ANY (ARRAY['live'::text, 'next'::text, 'previous'::text])))
-);
-
-
---
 -- Name: parked; Type: TABLE; Schema: public; Owner: -
 --
 
@@ -1857,27 +1878,6 @@ BEGIN
         SELECT e.position FROM events e WHERE e.position > seen ORDER BY e.position LIMIT most;
 END
 $$;
-
-
---
--- Name: positions_are_sound(); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.positions_are_sound(OUT is_sound boolean, OUT is_ahead boolean, OUT last_event bigint, OUT last_checkpoint bigint) RETURNS record
-    LANGUAGE sql STABLE SECURITY DEFINER
-    SET search_path TO 'public', 'pg_temp'
-    BEGIN ATOMIC
- SELECT ((s.seqcache = 1) AND (s.seqincrement = 1) AND (NOT s.seqcycle)),
-     (public.last_position() >= e."position"),
-     e."position",
-     c."position"
-    FROM ((pg_sequence s
-      CROSS JOIN ( SELECT COALESCE(max(events."position"), (0)::bigint) AS "position"
-            FROM public.events) e)
-      CROSS JOIN ( SELECT COALESCE(max(checkpoints."position"), (0)::bigint) AS "position"
-            FROM public.checkpoints) c)
-   WHERE (s.seqrelid = ('public.events_position'::regclass)::oid);
-END;
 
 
 --

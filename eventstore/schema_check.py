@@ -13,7 +13,7 @@ from eventstore.database.queries import query
 from eventstore.database.settings import Settings
 from eventstore.errors import SchemaError, SchemaMissing, translated
 
-_POSITION_SEQUENCE = query("eventstore", "position_sequence")
+_LOG_INTEGRITY = query("eventstore", "log_integrity")
 
 
 async def check_schema(connection: Connection, settings: Settings) -> None:
@@ -46,12 +46,12 @@ async def _check(connection: Connection, schema: str) -> None:
             f"the schema is not as the migrations make it: {describe(differences)}{roles}: {remedy(differences)}"
         )
     with translated():
-        cursor = await connection.execute(_POSITION_SEQUENCE)
+        cursor = await connection.execute(_LOG_INTEGRITY)
         row = await cursor.fetchone()
-    is_sound, is_ahead, last_event, last_checkpoint = row or (False, False, 0, 0)
+    is_unaltered, is_ahead, last_event, last_checkpoint = row or (False, False, 0, 0)
     if missing := missing_events(last_event, last_checkpoint):
         raise SchemaError(missing[0])
-    if not is_sound:
+    if not is_unaltered:
         raise SchemaError(
             "the sequence events_position was altered, and readers could miss events: "
             "ALTER SEQUENCE events_position CACHE 1 INCREMENT 1 NO CYCLE"

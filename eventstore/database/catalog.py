@@ -234,7 +234,7 @@ def inspect(connection: _SyncConnection, schema: str) -> list[str]:
             found += _exposed(connection, schema, role, "undo what is named above" if differences else ROLES_COMMAND)
     if not comparison.structural():  # or the function could be missing, or see less than there is
         with suppress(psycopg.errors.InsufficientPrivilege), connection.transaction():
-            row = connection.execute("SELECT last_event, last_checkpoint FROM positions_are_sound()").fetchone()
+            row = connection.execute("SELECT last_event, last_checkpoint FROM log_integrity()").fetchone()
             found += missing_events(*row) if row is not None else []
     return found
 
