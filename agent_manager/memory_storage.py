@@ -18,7 +18,7 @@ from eventstore.scope import checked_tenant
 
 _EXISTS = encode_expected("EXISTS")
 _ACCEPTED_WHEN_DELETED = ("conversation.reactivated", "conversation.unshared", "message.answered")
-"""The same types as in the SQL function accepted_when_deleted."""
+"""The same types as in the SQL function deleted_conversation_accepts."""
 
 
 class MemoryLog:

@@ -45,15 +45,6 @@ CREATE TYPE public.search_match AS (
 
 
 --
--- Name: accepted_when_deleted(text); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.accepted_when_deleted(event_type text) RETURNS boolean
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN (event_type = ANY (ARRAY['conversation.reactivated'::text, 'conversation.unshared'::text, 'message.answered'::text]));
-
-
---
 -- Name: add_owner(text, uuid, text); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -262,7 +253,7 @@ BEGIN
                        THEN 'f'
                    WHEN compared.differences IS NOT NULL THEN 'i'
                    WHEN known.position IS NOT NULL THEN 'k'
-                   WHEN NOT accepted_when_deleted(n.event_type)
+                   WHEN NOT deleted_conversation_accepts(n.event_type)
                         AND CASE
                                 -- The last one that this append adds before it, otherwise the last one of the log.
                                 WHEN has_deletions THEN coalesce((
@@ -487,7 +478,7 @@ BEGIN
             END IF;
             RETURN;
         END IF;
-        IF NOT accepted_when_deleted(event_type) AND conversation_is_deleted(tenant_id, conversation_id) THEN
+        IF NOT deleted_conversation_accepts(event_type) AND conversation_is_deleted(tenant_id, conversation_id) THEN
             outcome := 'd';
             version := NULL;
             RETURN;
@@ -844,6 +835,15 @@ $$;
 CREATE FUNCTION public.current_tenant_user() RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN NULLIF(current_setting('eventstore.user'::text, true), ''::text);
+
+
+--
+-- Name: deleted_conversation_accepts(text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.deleted_conversation_accepts(event_type text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (event_type = ANY (ARRAY['conversation.reactivated'::text, 'conversation.unshared'::text, 'message.answered'::text]));
 
 
 SET default_tablespace = '';

@@ -310,8 +310,8 @@ $$;
 SELECT eventstore_own('FUNCTION conversation_is_deleted');
 REVOKE ALL ON FUNCTION conversation_is_deleted FROM PUBLIC;
 
--- file: log/accepted_when_deleted.sql
--- Whether a deleted conversation accepts events of a type. It accepts nothing but
+-- file: log/deleted_conversation_accepts.sql
+-- Whether a deleted conversation accepts events of a type. It accepts only
 --
 -- - conversation.reactivated, which ends the deletion;
 -- - message.answered, which ends the wait for an answer that was in progress, and adds nothing to read;
@@ -319,12 +319,12 @@ REVOKE ALL ON FUNCTION conversation_is_deleted FROM PUBLIC;
 --   conversation.shared is refused: nobody is given access to what is hidden.
 --
 -- An event that is stored already is reported as such, so that repeating an append stays harmless after a deletion.
-CREATE FUNCTION accepted_when_deleted(event_type text) RETURNS boolean
+CREATE FUNCTION deleted_conversation_accepts(event_type text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN event_type IN ('conversation.reactivated', 'conversation.unshared', 'message.answered');
 
-SELECT eventstore_own('FUNCTION accepted_when_deleted');
-REVOKE ALL ON FUNCTION accepted_when_deleted FROM PUBLIC;
+SELECT eventstore_own('FUNCTION deleted_conversation_accepts');
+REVOKE ALL ON FUNCTION deleted_conversation_accepts FROM PUBLIC;
 
 -- file: waiting/waiter_flag.sql
 -- The flag of waiting sessions: 1 from when one begins to wait until an append finds that none waits any more. A
@@ -400,7 +400,7 @@ DROP FUNCTION end_wait;
 DROP FUNCTION begin_wait;
 DROP FUNCTION notify_channel;
 DROP SEQUENCE waiter_flag;
-DROP FUNCTION accepted_when_deleted;
+DROP FUNCTION deleted_conversation_accepts;
 DROP FUNCTION conversation_is_deleted;
 DROP FUNCTION positions_in_time;
 DROP FUNCTION first_event_at_or_after;

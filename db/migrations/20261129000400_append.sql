@@ -688,7 +688,7 @@ BEGIN
             END IF;
             RETURN;
         END IF;
-        IF NOT accepted_when_deleted(event_type) AND conversation_is_deleted(tenant_id, conversation_id) THEN
+        IF NOT deleted_conversation_accepts(event_type) AND conversation_is_deleted(tenant_id, conversation_id) THEN
             outcome := 'd';
             version := NULL;
             RETURN;
@@ -965,7 +965,7 @@ BEGIN
                        THEN 'f'
                    WHEN compared.differences IS NOT NULL THEN 'i'
                    WHEN known.position IS NOT NULL THEN 'k'
-                   WHEN NOT accepted_when_deleted(n.event_type)
+                   WHEN NOT deleted_conversation_accepts(n.event_type)
                         AND CASE
                                 -- The last one that this append adds before it, otherwise the last one of the log.
                                 WHEN has_deletions THEN coalesce((

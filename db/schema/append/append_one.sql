@@ -104,7 +104,7 @@ BEGIN
             END IF;
             RETURN;
         END IF;
-        IF NOT accepted_when_deleted(event_type) AND conversation_is_deleted(tenant_id, conversation_id) THEN
+        IF NOT deleted_conversation_accepts(event_type) AND conversation_is_deleted(tenant_id, conversation_id) THEN
             outcome := 'd';
             version := NULL;
             RETURN;
