@@ -212,14 +212,14 @@ BEGIN
         PERFORM limit_lock_wait(lock_wait_ms);
         -- In the order of the keys, not of the ids: keys can collide, and two appends must not deadlock.
         PERFORM pg_advisory_xact_lock(k.key)
-           FROM (SELECT DISTINCT conversation_key(c.tenant_id, c.conversation_id) AS key
+           FROM (SELECT DISTINCT conversation_lock_key(c.tenant_id, c.conversation_id) AS key
                    FROM unnest(tenant_ids, conversation_ids) AS c (tenant_id, conversation_id)
                   ORDER BY key) AS k;
     ELSE
         SELECT array_agg(c.no)
           INTO busy
           FROM unnest(tenant_ids, conversation_ids) WITH ORDINALITY AS c (tenant_id, conversation_id, no)
-         WHERE NOT pg_try_advisory_xact_lock(conversation_key(c.tenant_id, c.conversation_id));
+         WHERE NOT pg_try_advisory_xact_lock(conversation_lock_key(c.tenant_id, c.conversation_id));
     END IF;
     must_notify := register_append();
 
@@ -422,8 +422,8 @@ BEGIN
 
     IF lock_wait_ms <> 0 THEN
         PERFORM limit_lock_wait(lock_wait_ms);
-        PERFORM pg_advisory_xact_lock(conversation_key(tenant_id, conversation_id));
-    ELSIF NOT pg_try_advisory_xact_lock(conversation_key(tenant_id, conversation_id)) THEN
+        PERFORM pg_advisory_xact_lock(conversation_lock_key(tenant_id, conversation_id));
+    ELSIF NOT pg_try_advisory_xact_lock(conversation_lock_key(tenant_id, conversation_id)) THEN
         outcome := 'b';
         RETURN;
     END IF;
@@ -709,10 +709,10 @@ CREATE FUNCTION public.partition_of(conversation_id uuid) RETURNS smallint
 
 
 --
--- Name: conversation_key(text, uuid); Type: FUNCTION; Schema: public; Owner: -
+-- Name: conversation_lock_key(text, uuid); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.conversation_key(tenant_id text, conversation_id uuid) RETURNS bigint
+CREATE FUNCTION public.conversation_lock_key(tenant_id text, conversation_id uuid) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN ((uuid_hash_extended(conversation_id, hashtextextended(tenant_id, (0)::bigint)) & (~ (15)::bigint)) | (public.partition_of(conversation_id))::bigint);
 

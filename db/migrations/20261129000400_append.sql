@@ -493,16 +493,16 @@ RETURN sha256(
 
 SELECT eventstore_own('FUNCTION event_digest');
 
--- file: append/conversation_key.sql
+-- file: append/conversation_lock_key.sql
 -- The key of the advisory lock of a conversation. Its low four bits are the conversation's partition, by which
 -- lowest_append_in_flight tells the partitions that an append writes to. Keys can collide: then two conversations of one
 -- partition share a lock.
-CREATE FUNCTION conversation_key(tenant_id text, conversation_id uuid) RETURNS bigint
+CREATE FUNCTION conversation_lock_key(tenant_id text, conversation_id uuid) RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN uuid_hash_extended(conversation_id, hashtextextended(tenant_id, 0)) & ~15::bigint
        | partition_of(conversation_id);
 
-SELECT eventstore_own('FUNCTION conversation_key');
+SELECT eventstore_own('FUNCTION conversation_lock_key');
 
 -- file: append/limit_lock_wait.sql
 -- Limit each wait for a lock in the rest of the transaction (then SQLSTATE 55P03); a negative number keeps the limit of
@@ -632,8 +632,8 @@ BEGIN
 
     IF lock_wait_ms <> 0 THEN
         PERFORM limit_lock_wait(lock_wait_ms);
-        PERFORM pg_advisory_xact_lock(conversation_key(tenant_id, conversation_id));
-    ELSIF NOT pg_try_advisory_xact_lock(conversation_key(tenant_id, conversation_id)) THEN
+        PERFORM pg_advisory_xact_lock(conversation_lock_key(tenant_id, conversation_id));
+    ELSIF NOT pg_try_advisory_xact_lock(conversation_lock_key(tenant_id, conversation_id)) THEN
         outcome := 'b';
         RETURN;
     END IF;
@@ -924,14 +924,14 @@ BEGIN
         PERFORM limit_lock_wait(lock_wait_ms);
         -- In the order of the keys, not of the ids: keys can collide, and two appends must not deadlock.
         PERFORM pg_advisory_xact_lock(k.key)
-           FROM (SELECT DISTINCT conversation_key(c.tenant_id, c.conversation_id) AS key
+           FROM (SELECT DISTINCT conversation_lock_key(c.tenant_id, c.conversation_id) AS key
                    FROM unnest(tenant_ids, conversation_ids) AS c (tenant_id, conversation_id)
                   ORDER BY key) AS k;
     ELSE
         SELECT array_agg(c.no)
           INTO busy
           FROM unnest(tenant_ids, conversation_ids) WITH ORDINALITY AS c (tenant_id, conversation_id, no)
-         WHERE NOT pg_try_advisory_xact_lock(conversation_key(c.tenant_id, c.conversation_id));
+         WHERE NOT pg_try_advisory_xact_lock(conversation_lock_key(c.tenant_id, c.conversation_id));
     END IF;
     must_notify := register_append();
 
@@ -1110,7 +1110,7 @@ DROP FUNCTION append_one;
 DROP FUNCTION await_durability;
 DROP FUNCTION event_differences;
 DROP FUNCTION limit_lock_wait;
-DROP FUNCTION conversation_key;
+DROP FUNCTION conversation_lock_key;
 DROP FUNCTION event_digest;
 DROP FUNCTION digest_text;
 DROP FUNCTION differing_members;

@@ -48,8 +48,8 @@ BEGIN
 
     IF lock_wait_ms <> 0 THEN
         PERFORM limit_lock_wait(lock_wait_ms);
-        PERFORM pg_advisory_xact_lock(conversation_key(tenant_id, conversation_id));
-    ELSIF NOT pg_try_advisory_xact_lock(conversation_key(tenant_id, conversation_id)) THEN
+        PERFORM pg_advisory_xact_lock(conversation_lock_key(tenant_id, conversation_id));
+    ELSIF NOT pg_try_advisory_xact_lock(conversation_lock_key(tenant_id, conversation_id)) THEN
         outcome := 'b';
         RETURN;
     END IF;
