@@ -1016,7 +1016,7 @@ CREATE FUNCTION public.digest_text(value text) RETURNS bytea
 -- Name: disable_rls(regclass); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.disable_rls(walled regclass) RETURNS void
+CREATE FUNCTION public.disable_rls(target regclass) RETURNS void
     LANGUAGE plpgsql
     AS $$
 DECLARE
@@ -1025,10 +1025,10 @@ BEGIN
     FOR policy IN
         SELECT p.polname
           FROM pg_policy p
-         WHERE p.polrelid = walled
-           AND p.polname IN ('open_to_owner', 'open_to_projector', 'open_to_search', 'wall')
+         WHERE p.polrelid = target
+           AND p.polname IN ('open_to_owner', 'open_to_projector', 'open_to_search', 'open_to_caller')
     LOOP
-        EXECUTE format('DROP POLICY %I ON %s', policy, walled);
+        EXECUTE format('DROP POLICY %I ON %s', policy, target);
     END LOOP;
 END
 $$;
@@ -1067,32 +1067,32 @@ $$;
 -- Name: enable_rls(regclass, name); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.enable_rls(walled regclass, conversation_column name DEFAULT 'conversation_id'::name) RETURNS void
+CREATE FUNCTION public.enable_rls(target regclass, conversation_column name DEFAULT 'conversation_id'::name) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'public', 'pg_temp'
     AS $$
 DECLARE
     owner_name  name;
-    has_tenant  boolean := EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = walled AND a.attname = 'tenant_id');
+    has_tenant  boolean := EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = target AND a.attname = 'tenant_id');
 BEGIN
-    SELECT r.rolname INTO owner_name FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = walled;
-    EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', walled);
-    PERFORM disable_rls(walled);
+    SELECT r.rolname INTO owner_name FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = target;
+    EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', target);
+    PERFORM disable_rls(target);
     EXECUTE format('CREATE POLICY open_to_owner ON %s TO %I USING (is_current_role(%L)) WITH CHECK (is_current_role(%L))',
-                   walled, owner_name, owner_name, owner_name);
+                   target, owner_name, owner_name, owner_name);
     IF to_regrole('eventstore_projector') IS NOT NULL THEN
         EXECUTE format('CREATE POLICY open_to_projector ON %s TO eventstore_projector
-                            USING (is_current_role(''eventstore_projector'')) WITH CHECK (is_current_role(''eventstore_projector''))', walled);
+                            USING (is_current_role(''eventstore_projector'')) WITH CHECK (is_current_role(''eventstore_projector''))', target);
     END IF;
     IF to_regrole('eventstore_search') IS NOT NULL
-       AND walled IN (to_regclass('events'), to_regclass('search_documents'), to_regclass('search_conversations')) THEN
+       AND target IN (to_regclass('events'), to_regclass('search_documents'), to_regclass('search_conversations')) THEN
         EXECUTE format('CREATE POLICY open_to_search ON %s FOR SELECT TO eventstore_search
-                            USING (is_current_role(''eventstore_search''))', walled);
+                            USING (is_current_role(''eventstore_search''))', target);
     END IF;
     IF NOT has_tenant THEN
         RETURN;
     END IF;
-    EXECUTE format('CREATE POLICY wall ON %s FOR SELECT USING (%s)', walled, rls_of(walled, conversation_column));
+    EXECUTE format('CREATE POLICY open_to_caller ON %s FOR SELECT USING (%s)', target, rls_condition(target, conversation_column));
 END
 $$;
 
@@ -2093,20 +2093,20 @@ $$;
 
 
 --
--- Name: rls_of(regclass, name); Type: FUNCTION; Schema: public; Owner: -
+-- Name: rls_condition(regclass, name); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.rls_of(walled regclass, conversation_column name) RETURNS text
+CREATE FUNCTION public.rls_condition(target regclass, conversation_column name) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path TO 'public', 'pg_temp'
     AS $_$
 DECLARE
     of_user text := '';
-    named   text := format('%I.%I', (SELECT c.relname FROM pg_class c WHERE c.oid = walled), conversation_column);
+    named   text := format('%I.%I', (SELECT c.relname FROM pg_class c WHERE c.oid = target), conversation_column);
 BEGIN
     IF EXISTS (SELECT
                  FROM pg_attribute a
-                WHERE a.attrelid = walled AND a.attname = conversation_column AND a.atttypid = 'uuid'::regtype) THEN
+                WHERE a.attrelid = target AND a.attname = conversation_column AND a.atttypid = 'uuid'::regtype) THEN
         -- One lookup for each row, however many conversations a user has; one for all rows of the conversation that the
         -- query names.
         of_user := format('OR %1$s = (SELECT m.conversation_id
@@ -5187,6 +5187,355 @@ CREATE POLICY of_itself ON public.bound_logins FOR SELECT USING ((login = SESSIO
 
 
 --
+-- Name: answer_leases open_to_caller; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_caller ON public.answer_leases FOR SELECT USING ((
+CASE
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = answer_leases.conversation_id)))) THEN true
+    ELSE NULL::boolean
+END IS NOT NULL));
+
+
+--
+-- Name: conversation_actors open_to_caller; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_caller ON public.conversation_actors FOR SELECT USING ((
+CASE
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = conversation_actors.conversation_id)))) THEN true
+    ELSE NULL::boolean
+END IS NOT NULL));
+
+
+--
+-- Name: conversation_members open_to_caller; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_caller ON public.conversation_members FOR SELECT USING ((((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+           FROM public.bound_logins b
+          WHERE (b.login = SESSION_USER)), (
+        CASE
+            WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+            ELSE NULL::text
+        END)::character varying) AS "coalesce"))::text) AND ((user_id)::text = ( SELECT public.current_tenant_user() AS current_tenant_user))));
+
+
+--
+-- Name: conversations open_to_caller; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_caller ON public.conversations FOR SELECT USING ((
+CASE
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = conversations.id)))) THEN true
+    ELSE NULL::boolean
+END IS NOT NULL));
+
+
+--
+-- Name: events open_to_caller; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_caller ON public.events FOR SELECT USING ((
+CASE
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = events.conversation_id)))) THEN true
+    ELSE NULL::boolean
+END IS NOT NULL));
+
+
+--
+-- Name: messages open_to_caller; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_caller ON public.messages FOR SELECT USING ((
+CASE
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = messages.conversation_id)))) THEN true
+    ELSE NULL::boolean
+END IS NOT NULL));
+
+
+--
+-- Name: parked open_to_caller; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_caller ON public.parked FOR SELECT USING ((
+CASE
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = parked.conversation_id)))) THEN true
+    ELSE NULL::boolean
+END IS NOT NULL));
+
+
+--
+-- Name: pending_messages open_to_caller; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_caller ON public.pending_messages FOR SELECT USING ((
+CASE
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = pending_messages.conversation_id)))) THEN true
+    ELSE NULL::boolean
+END IS NOT NULL));
+
+
+--
+-- Name: search_conversations open_to_caller; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_caller ON public.search_conversations FOR SELECT USING ((
+CASE
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = search_conversations.conversation_id)))) THEN true
+    ELSE NULL::boolean
+END IS NOT NULL));
+
+
+--
+-- Name: search_documents open_to_caller; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_caller ON public.search_documents FOR SELECT USING ((
+CASE
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = search_documents.conversation_id)))) THEN true
+    ELSE NULL::boolean
+END IS NOT NULL));
+
+
+--
+-- Name: statistics_activity open_to_caller; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_caller ON public.statistics_activity FOR SELECT USING ((
+CASE
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = statistics_activity.conversation_id)))) THEN true
+    ELSE NULL::boolean
+END IS NOT NULL));
+
+
+--
+-- Name: statistics_answers open_to_caller; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_caller ON public.statistics_answers FOR SELECT USING ((
+CASE
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = statistics_answers.conversation_id)))) THEN true
+    ELSE NULL::boolean
+END IS NOT NULL));
+
+
+--
+-- Name: statistics_conversations open_to_caller; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_caller ON public.statistics_conversations FOR SELECT USING ((
+CASE
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = statistics_conversations.conversation_id)))) THEN true
+    ELSE NULL::boolean
+END IS NOT NULL));
+
+
+--
+-- Name: statistics_status_periods open_to_caller; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_caller ON public.statistics_status_periods FOR SELECT USING ((
+CASE
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = statistics_status_periods.conversation_id)))) THEN true
+    ELSE NULL::boolean
+END IS NOT NULL));
+
+
+--
+-- Name: statistics_tasks open_to_caller; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_caller ON public.statistics_tasks FOR SELECT USING ((
+CASE
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = statistics_tasks.conversation_id)))) THEN true
+    ELSE NULL::boolean
+END IS NOT NULL));
+
+
+--
+-- Name: task_artifacts open_to_caller; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_caller ON public.task_artifacts FOR SELECT USING ((
+CASE
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = task_artifacts.conversation_id)))) THEN true
+    ELSE NULL::boolean
+END IS NOT NULL));
+
+
+--
+-- Name: tasks open_to_caller; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_caller ON public.tasks FOR SELECT USING ((
+CASE
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = tasks.conversation_id)))) THEN true
+    ELSE NULL::boolean
+END IS NOT NULL));
+
+
+--
 -- Name: answer_leases open_to_owner; Type: POLICY; Schema: public; Owner: -
 --
 
@@ -5550,355 +5899,6 @@ CREATE POLICY unbound ON public.identity_users USING (( SELECT (NOT public.login
 --
 
 CREATE POLICY unbound ON public.server_secrets USING (( SELECT (NOT public.login_is_bound())));
-
-
---
--- Name: answer_leases wall; Type: POLICY; Schema: public; Owner: -
---
-
-CREATE POLICY wall ON public.answer_leases FOR SELECT USING ((
-CASE
-    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
-               FROM public.bound_logins b
-              WHERE (b.login = SESSION_USER)), (
-            CASE
-                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
-                ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = answer_leases.conversation_id)))) THEN true
-    ELSE NULL::boolean
-END IS NOT NULL));
-
-
---
--- Name: conversation_actors wall; Type: POLICY; Schema: public; Owner: -
---
-
-CREATE POLICY wall ON public.conversation_actors FOR SELECT USING ((
-CASE
-    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
-               FROM public.bound_logins b
-              WHERE (b.login = SESSION_USER)), (
-            CASE
-                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
-                ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = conversation_actors.conversation_id)))) THEN true
-    ELSE NULL::boolean
-END IS NOT NULL));
-
-
---
--- Name: conversation_members wall; Type: POLICY; Schema: public; Owner: -
---
-
-CREATE POLICY wall ON public.conversation_members FOR SELECT USING ((((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
-           FROM public.bound_logins b
-          WHERE (b.login = SESSION_USER)), (
-        CASE
-            WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
-            ELSE NULL::text
-        END)::character varying) AS "coalesce"))::text) AND ((user_id)::text = ( SELECT public.current_tenant_user() AS current_tenant_user))));
-
-
---
--- Name: conversations wall; Type: POLICY; Schema: public; Owner: -
---
-
-CREATE POLICY wall ON public.conversations FOR SELECT USING ((
-CASE
-    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
-               FROM public.bound_logins b
-              WHERE (b.login = SESSION_USER)), (
-            CASE
-                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
-                ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (id = ( SELECT m.conversation_id
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = conversations.id)))) THEN true
-    ELSE NULL::boolean
-END IS NOT NULL));
-
-
---
--- Name: events wall; Type: POLICY; Schema: public; Owner: -
---
-
-CREATE POLICY wall ON public.events FOR SELECT USING ((
-CASE
-    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
-               FROM public.bound_logins b
-              WHERE (b.login = SESSION_USER)), (
-            CASE
-                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
-                ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = events.conversation_id)))) THEN true
-    ELSE NULL::boolean
-END IS NOT NULL));
-
-
---
--- Name: messages wall; Type: POLICY; Schema: public; Owner: -
---
-
-CREATE POLICY wall ON public.messages FOR SELECT USING ((
-CASE
-    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
-               FROM public.bound_logins b
-              WHERE (b.login = SESSION_USER)), (
-            CASE
-                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
-                ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = messages.conversation_id)))) THEN true
-    ELSE NULL::boolean
-END IS NOT NULL));
-
-
---
--- Name: parked wall; Type: POLICY; Schema: public; Owner: -
---
-
-CREATE POLICY wall ON public.parked FOR SELECT USING ((
-CASE
-    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
-               FROM public.bound_logins b
-              WHERE (b.login = SESSION_USER)), (
-            CASE
-                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
-                ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = parked.conversation_id)))) THEN true
-    ELSE NULL::boolean
-END IS NOT NULL));
-
-
---
--- Name: pending_messages wall; Type: POLICY; Schema: public; Owner: -
---
-
-CREATE POLICY wall ON public.pending_messages FOR SELECT USING ((
-CASE
-    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
-               FROM public.bound_logins b
-              WHERE (b.login = SESSION_USER)), (
-            CASE
-                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
-                ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = pending_messages.conversation_id)))) THEN true
-    ELSE NULL::boolean
-END IS NOT NULL));
-
-
---
--- Name: search_conversations wall; Type: POLICY; Schema: public; Owner: -
---
-
-CREATE POLICY wall ON public.search_conversations FOR SELECT USING ((
-CASE
-    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
-               FROM public.bound_logins b
-              WHERE (b.login = SESSION_USER)), (
-            CASE
-                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
-                ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = search_conversations.conversation_id)))) THEN true
-    ELSE NULL::boolean
-END IS NOT NULL));
-
-
---
--- Name: search_documents wall; Type: POLICY; Schema: public; Owner: -
---
-
-CREATE POLICY wall ON public.search_documents FOR SELECT USING ((
-CASE
-    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
-               FROM public.bound_logins b
-              WHERE (b.login = SESSION_USER)), (
-            CASE
-                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
-                ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = search_documents.conversation_id)))) THEN true
-    ELSE NULL::boolean
-END IS NOT NULL));
-
-
---
--- Name: statistics_activity wall; Type: POLICY; Schema: public; Owner: -
---
-
-CREATE POLICY wall ON public.statistics_activity FOR SELECT USING ((
-CASE
-    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
-               FROM public.bound_logins b
-              WHERE (b.login = SESSION_USER)), (
-            CASE
-                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
-                ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = statistics_activity.conversation_id)))) THEN true
-    ELSE NULL::boolean
-END IS NOT NULL));
-
-
---
--- Name: statistics_answers wall; Type: POLICY; Schema: public; Owner: -
---
-
-CREATE POLICY wall ON public.statistics_answers FOR SELECT USING ((
-CASE
-    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
-               FROM public.bound_logins b
-              WHERE (b.login = SESSION_USER)), (
-            CASE
-                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
-                ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = statistics_answers.conversation_id)))) THEN true
-    ELSE NULL::boolean
-END IS NOT NULL));
-
-
---
--- Name: statistics_conversations wall; Type: POLICY; Schema: public; Owner: -
---
-
-CREATE POLICY wall ON public.statistics_conversations FOR SELECT USING ((
-CASE
-    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
-               FROM public.bound_logins b
-              WHERE (b.login = SESSION_USER)), (
-            CASE
-                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
-                ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = statistics_conversations.conversation_id)))) THEN true
-    ELSE NULL::boolean
-END IS NOT NULL));
-
-
---
--- Name: statistics_status_periods wall; Type: POLICY; Schema: public; Owner: -
---
-
-CREATE POLICY wall ON public.statistics_status_periods FOR SELECT USING ((
-CASE
-    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
-               FROM public.bound_logins b
-              WHERE (b.login = SESSION_USER)), (
-            CASE
-                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
-                ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = statistics_status_periods.conversation_id)))) THEN true
-    ELSE NULL::boolean
-END IS NOT NULL));
-
-
---
--- Name: statistics_tasks wall; Type: POLICY; Schema: public; Owner: -
---
-
-CREATE POLICY wall ON public.statistics_tasks FOR SELECT USING ((
-CASE
-    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
-               FROM public.bound_logins b
-              WHERE (b.login = SESSION_USER)), (
-            CASE
-                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
-                ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = statistics_tasks.conversation_id)))) THEN true
-    ELSE NULL::boolean
-END IS NOT NULL));
-
-
---
--- Name: task_artifacts wall; Type: POLICY; Schema: public; Owner: -
---
-
-CREATE POLICY wall ON public.task_artifacts FOR SELECT USING ((
-CASE
-    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
-               FROM public.bound_logins b
-              WHERE (b.login = SESSION_USER)), (
-            CASE
-                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
-                ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = task_artifacts.conversation_id)))) THEN true
-    ELSE NULL::boolean
-END IS NOT NULL));
-
-
---
--- Name: tasks wall; Type: POLICY; Schema: public; Owner: -
---
-
-CREATE POLICY wall ON public.tasks FOR SELECT USING ((
-CASE
-    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
-               FROM public.bound_logins b
-              WHERE (b.login = SESSION_USER)), (
-            CASE
-                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
-                ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = tasks.conversation_id)))) THEN true
-    ELSE NULL::boolean
-END IS NOT NULL));
 
 
 --

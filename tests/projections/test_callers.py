@@ -191,7 +191,7 @@ LATEST = Projection(
 
 
 @pytest.mark.own_database
-async def test_an_inline_append_is_as_walled_as_any_other(store: EventStore) -> None:
+async def test_row_level_security_holds_for_an_inline_append_too(store: EventStore) -> None:
     await fill(store)
     conversation = NAMES["ana's"]
     async with InlineAppender(store, [LATEST]) as appender:
