@@ -10,8 +10,8 @@ from eventstore.database.catalog import CATALOG, compare_catalog, describe, miss
 from eventstore.database.connection import APP, BOOKKEEPING, Connection, set_role
 from eventstore.database.migrate import check
 from eventstore.database.queries import query
-from eventstore.database.settings import Settings
 from eventstore.errors import SchemaError, SchemaMissing, translated
+from eventstore.settings import Settings
 
 _LOG_INTEGRITY = query("eventstore", "log_integrity")
 

@@ -26,7 +26,6 @@ from eventstore.database.forking import abandon_in_child
 from eventstore.database.pooler_check import check_pooler
 from eventstore.database.pools import Pool, View
 from eventstore.database.server import Server
-from eventstore.database.settings import Settings
 from eventstore.errors import InputError, ServerError, SettingsError, StoreClosed, translated
 from eventstore.events import ANY, AppendResult, Event, ExpectedVersion, NewEvent
 from eventstore.ids import parse_uuid
@@ -35,6 +34,7 @@ from eventstore.notifier import LOOK_EVENTS, Listener, Notifier, open_listener
 from eventstore.read import HIGHEST_VERSION, Filter, horizon, read_conversation, read_log
 from eventstore.schema_check import check_schema
 from eventstore.scope import ALL_TENANTS, Caller, Scope, checked_tenant
+from eventstore.settings import Settings
 from eventstore.subscribe import follow
 from eventstore.vocabulary import EventData
 

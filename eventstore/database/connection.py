@@ -41,7 +41,6 @@ from eventstore.database.forking import disconnect_in_child
 from eventstore.database.liveness import SILENCE_SECONDS, Liveness
 from eventstore.database.queries import query
 from eventstore.database.refusal import ACCEPTED, STARTING, refusal
-from eventstore.database.settings import Settings
 from eventstore.errors import (
     EventStoreError,
     LoginRefused,
@@ -51,6 +50,7 @@ from eventstore.errors import (
     translate,
 )
 from eventstore.scope import Caller
+from eventstore.settings import Settings
 from eventstore.urls import show_url
 
 APP = "eventstore_app"

@@ -36,7 +36,6 @@ from eventstore.database.connection import (
 from eventstore.database.dbmate import guard_text, migrations_folder, run_dbmate, settings_text
 from eventstore.database.queries import query
 from eventstore.database.roles import LOGIN_ROLES, OWNER_OF_LOG, RolesPlan
-from eventstore.database.settings import Settings
 from eventstore.errors import (
     EventStoreError,
     MigrationFailed,
@@ -48,6 +47,7 @@ from eventstore.errors import (
     UnsuitableServer,
     translated,
 )
+from eventstore.settings import Settings
 
 _SyncConnection = psycopg.Connection[tuple[Any, ...]]
 

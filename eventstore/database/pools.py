@@ -23,9 +23,9 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from eventstore.database.connection import configure, connect_options, set_caller
 from eventstore.database.scoped_connection import Cursor, ScopedConnection
-from eventstore.database.settings import Settings
 from eventstore.errors import ConnectionLost, EventStoreError, translate
 from eventstore.scope import Caller
+from eventstore.settings import Settings
 
 ALONE_SECONDS = 10.0
 """A tenant counts as alone if no other tenant has wanted a connection for so long."""

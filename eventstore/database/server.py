@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 from eventstore.database.migrate import Migrator
-from eventstore.database.settings import DEFAULT_DATABASE, Settings
 from eventstore.errors import ConnectionLost, DiskFull, EventStoreError, ServerUnreachable
+from eventstore.settings import DEFAULT_DATABASE, Settings
 from eventstore.urls import show_url
 
 if TYPE_CHECKING:
