@@ -59,8 +59,8 @@ ANSWER_SECONDS = 2.5
 IDLE_SECONDS = 6 * POLL_SECONDS
 """A listening session that is idle for longer has lost its client, and is ended by the server."""
 HIGHEST_QUEUE_USAGE = 0.5
-"""Of the server's queue of notifications. Above it, appends do not notify (``register_append``), and consumers poll instead
-of listening: a new listener would first read the whole queue."""
+"""Of the server's queue of notifications. Above it, appends do not notify (``register_append``), and consumers poll
+instead of listening: a new listener would first read the whole queue."""
 _END_WAIT_SECONDS = 0.005  # a consumer that returns within this time finds the connection still waiting
 _FIRST_BACK_OFF_SECONDS, _LONGEST_BACK_OFF_SECONDS = 0.001, 0.05
 

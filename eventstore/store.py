@@ -22,7 +22,7 @@ from eventstore.database.connection import (
     connect,
     connect_as,
 )
-from eventstore.database.forking import abandon_in_child
+from eventstore.database.fork_safety import abandon_in_child
 from eventstore.database.pooler_check import check_pooler
 from eventstore.database.pools import Pool, View
 from eventstore.database.server import Server

@@ -37,10 +37,10 @@ from psycopg.pq.abc import PGconn, PGresult
 from psycopg.rows import TupleRow
 from psycopg.waiting import Ready, Wait
 
-from eventstore.database.forking import disconnect_in_child
+from eventstore.database.fork_safety import disconnect_in_child
 from eventstore.database.liveness import SILENCE_SECONDS, Liveness
 from eventstore.database.queries import query
-from eventstore.database.refusal import ACCEPTED, STARTING, refusal
+from eventstore.database.connection_refusal import ACCEPTED, STARTING, refusal_sqlstate
 from eventstore.errors import (
     EventStoreError,
     LoginRefused,
@@ -455,7 +455,7 @@ def unreachable(url: str, error: psycopg.Error) -> EventStoreError:
     reason = lines[-1].strip() if lines else type(error).__name__
     if isinstance(error, psycopg.ProgrammingError):  # libpq cannot parse the URL
         return LoginRefused(f"no connection to {show_url(url)}: {reason}: correct DATABASE_URL")
-    state = "" if isinstance(error, psycopg.errors.ConnectionTimeout) else refusal(url)
+    state = "" if isinstance(error, psycopg.errors.ConnectionTimeout) else refusal_sqlstate(url)
     kind, advice = _REFUSED.get(state) or _REFUSED.get(state[:2]) or (ServerUnreachable, f"SQLSTATE {state}")
     return kind(f"no connection to {show_url(url)}: {reason}: {advice}")
 

@@ -18,7 +18,7 @@ from psycopg.conninfo import make_conninfo
 
 from eventstore.database.embedded.installation import CLEAN_ENVIRONMENT, Account, Binaries, account_name
 from eventstore.database.embedded.locks import open_private, replace_file
-from eventstore.database.refusal import ACCEPTED, STARTING, refusal
+from eventstore.database.connection_refusal import ACCEPTED, STARTING, refusal_sqlstate
 from eventstore.errors import DiskFull, EmbeddedServerError, ServerError
 
 LOGIN = "eventstore"
@@ -247,7 +247,7 @@ def _connected(socket_dir: Path) -> psycopg.Connection[tuple[object, ...]]:
         try:
             return psycopg.connect(conninfo, autocommit=True)
         except psycopg.OperationalError:
-            if refusal(conninfo) not in (STARTING, ACCEPTED):
+            if refusal_sqlstate(conninfo) not in (STARTING, ACCEPTED):
                 raise
         sleep(_POLL_SECONDS)
 
