@@ -6,10 +6,10 @@ from typing import Any
 
 from psycopg import sql
 
-from eventstore.database.catalog import CATALOG, compare_catalog, describe, missing_events, remedy
 from eventstore.database.connection import APP, BOOKKEEPING, Connection, set_role
 from eventstore.database.migrate import check
 from eventstore.database.queries import query
+from eventstore.database.schema_comparison import CATALOG, compare_catalog, describe, missing_events, remedy
 from eventstore.errors import SchemaError, SchemaMissing, translated
 from eventstore.settings import Settings
 

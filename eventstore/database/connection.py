@@ -37,10 +37,10 @@ from psycopg.pq.abc import PGconn, PGresult
 from psycopg.rows import TupleRow
 from psycopg.waiting import Ready, Wait
 
+from eventstore.database.connection_refusal import ACCEPTED, STARTING, refusal_sqlstate
 from eventstore.database.fork_safety import disconnect_in_child
 from eventstore.database.liveness import SILENCE_SECONDS, Liveness
 from eventstore.database.queries import query
-from eventstore.database.connection_refusal import ACCEPTED, STARTING, refusal_sqlstate
 from eventstore.errors import (
     EventStoreError,
     LoginRefused,

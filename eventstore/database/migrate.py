@@ -24,7 +24,6 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from eventstore.database.catalog import inspect
 from eventstore.database.connection import (
     BOOKKEEPING,
     LOGIN_IS_EXEMPT,
@@ -34,8 +33,9 @@ from eventstore.database.connection import (
     unreachable,
 )
 from eventstore.database.dbmate import guard_text, migrations_folder, run_dbmate, settings_text
+from eventstore.database.migrate_roles import LOGIN_ROLES, OWNER_OF_LOG, RolesPlan
 from eventstore.database.queries import query
-from eventstore.database.roles import LOGIN_ROLES, OWNER_OF_LOG, RolesPlan
+from eventstore.database.schema_comparison import inspect
 from eventstore.errors import (
     EventStoreError,
     MigrationFailed,

@@ -12,9 +12,9 @@ from psycopg.conninfo import conninfo_to_dict
 from support.servers import DatabaseServer
 
 from eventstore import EventStore, MessageAdded, Settings
-from eventstore.database.catalog import CATALOG, catalog_file, catalog_text, compare_catalog
 from eventstore.database.embedded.embedded_server import EmbeddedServer
 from eventstore.database.migrate import Migrator
+from eventstore.database.schema_comparison import CATALOG, catalog_file, catalog_text, compare_catalog
 from eventstore.errors import SchemaError
 from projections import catch_up
 

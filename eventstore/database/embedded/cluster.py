@@ -16,9 +16,9 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from eventstore.database.connection_refusal import ACCEPTED, STARTING, refusal_sqlstate
 from eventstore.database.embedded.installation import CLEAN_ENVIRONMENT, Account, Binaries, account_name
 from eventstore.database.embedded.locks import open_private, replace_file
-from eventstore.database.connection_refusal import ACCEPTED, STARTING, refusal_sqlstate
 from eventstore.errors import DiskFull, EmbeddedServerError, ServerError
 
 LOGIN = "eventstore"

@@ -49,7 +49,7 @@ _SHOWN = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class CatalogDifference:
     """A fact that differs from what the migrations create.
 
     Attributes:
@@ -106,11 +106,11 @@ class Comparison:
         missing_roles: roles of the store that the server lacks.
     """
 
-    differences: tuple[Difference, ...]
+    differences: tuple[CatalogDifference, ...]
     has_roles: bool
     missing_roles: tuple[str, ...]
 
-    def structural(self) -> list[Difference]:
+    def structural(self) -> list[CatalogDifference]:
         """Return the differences with which the store must not be used."""
         return [difference for difference in self.differences if difference.is_structural]
 
@@ -155,16 +155,16 @@ def compare_catalog(rows: Iterable[tuple[str, str, str]], *, expect_roles: bool 
         if detail == _ANY_LOGIN:
             continue
         if (value := found.get((kind, name))) != detail:
-            differences.append(Difference(kind, name, detail, value))
+            differences.append(CatalogDifference(kind, name, detail, value))
     for kind, name in found.keys() - expected.keys():
         on_ours = kind == "policy" and ("table", name.rpartition(" on ")[2]) in expected
         if (with_roles and (on_ours or kind == "membership")) or (on_ours and not name.startswith(_OF_OTHER_ROLES)):
-            differences.append(Difference(kind, name, None, found[kind, name]))
+            differences.append(CatalogDifference(kind, name, None, found[kind, name]))
     missing = tuple(role for role in roles if ("role", role) not in found)
     return Comparison(tuple(sorted(differences, key=lambda d: (d.kind, d.name))), has_roles, missing)
 
 
-def describe(differences: Iterable[Difference]) -> str:
+def describe(differences: Iterable[CatalogDifference]) -> str:
     """Return the differences in one line: the first names of each kind, and the number of others."""
     groups: dict[str, list[str]] = {}
     for difference in differences:
@@ -175,7 +175,7 @@ def describe(differences: Iterable[Difference]) -> str:
     )
 
 
-def remedy(differences: Iterable[Difference]) -> str:
+def remedy(differences: Iterable[CatalogDifference]) -> str:
     """Return the commands that correct the differences."""
     remaining = list(differences)
     steps = []

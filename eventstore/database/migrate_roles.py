@@ -24,8 +24,15 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from eventstore.database.catalog import CATALOG, FORMER_OWNER, OWNER, Difference, compare_catalog, expected_facts
 from eventstore.database.queries import query
+from eventstore.database.schema_comparison import (
+    CATALOG,
+    FORMER_OWNER,
+    OWNER,
+    CatalogDifference,
+    compare_catalog,
+    expected_facts,
+)
 
 _SyncConnection = psycopg.Connection[tuple[Any, ...]]
 
@@ -128,7 +135,7 @@ class RolesPlan:
         for (kind, name), detail in expected_facts().items():
             table = name.rpartition(" on ")[2]
             if kind == "policy" and "<owner>" in detail and table in changed:
-                self._make_policy(Difference(kind, name, detail, ""))
+                self._make_policy(CatalogDifference(kind, name, detail, ""))
                 allowed = f"USING ({is_login}) WITH CHECK ({is_login})"
                 self._execute(f"CREATE POLICY {FORMER_OWNER} ON {table} TO {self._login} {allowed}")
         for difference in self._differences("policy"):
@@ -172,7 +179,7 @@ class RolesPlan:
         ours = [name for kind, name in expected_facts() if kind == "table"]
         yield from self._connection.execute(_OTHER_TABLES, {"ours": ours}).fetchall()
 
-    def _differences(self, kind: str) -> list[Difference]:
+    def _differences(self, kind: str) -> list[CatalogDifference]:
         rows: list[Any] = self._connection.execute(CATALOG).fetchall()
         found = compare_catalog(rows, expect_roles=True)
         objects = {f"{r[0]} {r[1]}" for r in rows}
@@ -193,7 +200,7 @@ class RolesPlan:
     def _schema_name(self, stage: str) -> str:
         return self._schema if stage == "live" else f"{self._schema[:54]}_{stage}"
 
-    def _give_rights(self, difference: Difference) -> None:
+    def _give_rights(self, difference: CatalogDifference) -> None:
         kind, _, name = difference.name.partition(" ")
         expected, found = _rights(difference.expected or ""), _rights(difference.found or "")
         for grantee in sorted(expected.keys() | found.keys()):
@@ -212,7 +219,7 @@ class RolesPlan:
                     target = f"{kind} {self._schema_name(name) if kind == 'schema' else name}"
                 self._execute(f"{verb} {what} ON {target} {preposition} {grantee}")
 
-    def _make_policy(self, difference: Difference) -> None:
+    def _make_policy(self, difference: CatalogDifference) -> None:
         policy, _, table = difference.name.partition(" on ")
         if difference.found is not None:
             self._execute(f"DROP POLICY IF EXISTS {policy} ON {table}")
