@@ -49,8 +49,8 @@ from eventstore.errors import (
     StoreClosed,
     printable,
 )
+from eventstore.event_types import TaskStatus, TaskStatusChanged
 from eventstore.ids import derived_uuid
-from eventstore.vocabulary import TaskStatus, TaskStatusChanged
 
 T = TypeVar("T")
 

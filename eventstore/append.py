@@ -27,12 +27,12 @@ from eventstore.errors import (
     WrongExpectedVersion,
     printable,
 )
+from eventstore.event_types import SCHEMA_VERSION, ConversationCreated, EventData, UnknownEvent, is_built_in
 from eventstore.events import ANY, EXISTS, NO_STREAM, PLAIN, Appended, AppendResult, ExpectedVersion, NewEvent
 from eventstore.ids import conversation_uuid, parse_uuid
 from eventstore.json_text import check_text, to_json
 from eventstore.member_order import with_member_order
 from eventstore.scope import checked_tenant
-from eventstore.vocabulary import SCHEMA_VERSION, ConversationCreated, EventData, UnknownEvent, is_built_in
 
 MAX_CONVERSATIONS = 100
 """Conversations in one append. Each takes a lock, and the server's lock table is finite."""

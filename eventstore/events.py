@@ -12,9 +12,9 @@ from uuid import UUID, uuid4
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError, field_validator
 
 from eventstore.errors import InvalidEvent
+from eventstore.event_types import SCHEMA_VERSION, EventData, UnknownEvent, parse, parse_json
 from eventstore.json_text import load
 from eventstore.member_order import MEMBER, restore, restore_members
-from eventstore.vocabulary import SCHEMA_VERSION, EventData, UnknownEvent, parse, parse_json
 
 NO_STREAM: Literal["NO_STREAM"] = "NO_STREAM"
 """Expected version: the conversation has no events yet."""

@@ -27,6 +27,7 @@ from eventstore.database.pooler_check import check_pooler
 from eventstore.database.pools import Pool, View
 from eventstore.database.server import Server
 from eventstore.errors import InputError, ServerError, SettingsError, StoreClosed, translated
+from eventstore.event_types import EventData
 from eventstore.events import ANY, AppendResult, Event, ExpectedVersion, NewEvent
 from eventstore.ids import parse_uuid
 from eventstore.json_text import check_text
@@ -36,7 +37,6 @@ from eventstore.schema_check import check_schema
 from eventstore.scope import ALL_TENANTS, Caller, Scope, checked_tenant
 from eventstore.settings import Settings
 from eventstore.subscribe import follow
-from eventstore.vocabulary import EventData
 
 _HIGHEST_POSITION = 2**63 - 1
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from support.values import json_values
 
 from eventstore import ApplicationEvent, Event, MessageAdded, Metadata, UnknownEvent
+from eventstore.event_types import EventData, parse, parse_json
 from eventstore.json_text import MAX_DEPTH, load
-from eventstore.vocabulary import EventData, parse, parse_json
 
 VALUES: dict[str, Any] = {
     "position": 5, "timestamp": datetime(2026, 1, 1, tzinfo=UTC), "version": 2, "schema_version": 1,

@@ -25,9 +25,7 @@ from agent_manager.manager import Manager
 from agent_manager.memory_storage import MemoryLog
 from agent_manager.storage import ServerLog
 from eventstore import EventStore, NewEvent, conversation_uuid
-from eventstore.json_text import to_json
-from eventstore.message_format import sent_message
-from eventstore.vocabulary import (
+from eventstore.event_types import (
     MessageAdded,
     TaskArtifactAdded,
     TaskArtifactExtended,
@@ -35,6 +33,8 @@ from eventstore.vocabulary import (
     TaskDescribed,
     TaskStatusChanged,
 )
+from eventstore.json_text import to_json
+from eventstore.message_format import sent_message
 from projections import Reader, catch_up
 
 CONVERSATION = UUID(int=7, version=4)
