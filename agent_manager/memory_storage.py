@@ -10,7 +10,7 @@ from uuid import UUID
 from agent_manager.conversation import ConversationFold
 from agent_manager.storage import LISTED, PAGE, Key, LeaseStatus, PendingRow, appended_event
 from eventstore import ANY, Append, Appended, AppendResult, Event, ExpectedVersion, MessageAdded, NewEvent, Settings
-from eventstore.append import EncodedAppend, encode_expected
+from eventstore.append import AppendRequest, encode_expected
 from eventstore.errors import ConversationIsDeleted, EventIdConflict, WrongExpectedVersion
 from eventstore.json_text import equal, load, to_json
 from eventstore.member_order import MEMBER
@@ -39,7 +39,7 @@ class MemoryLog:
     ) -> AppendResult:
         """See :meth:`eventstore.EventStore.append`."""
         # Rejects what a server rejects.
-        EncodedAppend(self.tenant, [Append(conversation_id, events, expected)], self._limit).encode()
+        AppendRequest(self.tenant, [Append(conversation_id, events, expected)], self._limit).encode()
         stored = [self._by_id.get((conversation_id, event.id)) for event in events]
         new = [event for event, before in zip(events, stored, strict=True) if before is None]
         for event, before in zip(events, stored, strict=True):

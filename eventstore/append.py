@@ -72,7 +72,7 @@ Row: TypeAlias = tuple[bytes, bytes, bytes, bytes, bytes, bytes]
 ID, TYPE = 0, 1
 
 
-class EncodedAppend:
+class AppendRequest:
     """One append, checked and in PostgreSQL's binary format. :meth:`encode` must run before it is sent.
 
     Attributes:
@@ -258,7 +258,7 @@ APPEND_GROUP = Statement(
 )
 
 
-def group_statement(group: Sequence[EncodedAppend], lock_wait_ms: int) -> tuple[Statement, list[bytes]]:
+def group_statement(group: Sequence[AppendRequest], lock_wait_ms: int) -> tuple[Statement, list[bytes]]:
     """Return the statement that makes the appends of a group, and its parameters.
 
     Args:

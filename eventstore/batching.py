@@ -8,13 +8,13 @@ group is accepted or refused independently of the others (see the SQL function `
 
 1. ``store.py``: :meth:`EventStore.append` resolves the caller and calls :meth:`Committer.append` here.
 2. :class:`Backpressure` admits the append; ``Committer._on_admitted`` has it checked and encoded by
-   ``append.py``: :meth:`EncodedAppend.encode`.
+   ``append.py``: :meth:`AppendRequest.encode`.
 3. ``Committer._send_groups`` takes what can be sent together (:func:`next_group`), and ``_send`` passes its statement
    and parameters (:func:`~eventstore.append.group_statement`) to an idle connection,
    ``database/pipelined_connection.py``: :meth:`PipelinedConnection.send`.
 4. The statement, in ``queries/append.sql``, calls the SQL function ``append_one`` or ``append_group``, in
    ``db/schema/append/``.
-5. ``Committer._on_result`` gives each append its outcomes, of which :meth:`EncodedAppend.result` makes an
+5. ``Committer._on_result`` gives each append its outcomes, of which :meth:`AppendRequest.result` makes an
    :class:`AppendResult` or an error.
 
 **Order.** Appends to one conversation are stored in the order in which they were made. While an append is in flight or
@@ -70,8 +70,8 @@ from eventstore.append import (
     SLICE_EVENTS,
     TYPE,
     Append,
+    AppendRequest,
     ConversationKey,
-    EncodedAppend,
     Outcome,
     group_statement,
     read_outcomes,
@@ -141,7 +141,7 @@ class PendingAppend:
         lost_answers: number of attempts without an outcome.
     """
 
-    encoded: EncodedAppend
+    encoded: AppendRequest
     deadline: float
     result: asyncio.Future[Sequence[Outcome]]
     is_admitted: bool = False
@@ -239,7 +239,7 @@ class Committer:
         if self._is_closed:
             raise StoreClosed
         append = PendingAppend(
-            EncodedAppend(caller.tenant, appends, max_content_bytes, actor, caller.user or ""),
+            AppendRequest(caller.tenant, appends, max_content_bytes, actor, caller.user or ""),
             self._loop.time() + self._append_seconds - 2 * TICK_SECONDS,
             self._loop.create_future(),
         )

@@ -35,7 +35,7 @@ from eventstore import (
     TaskArtifactAdded,
     TaskCreated,
 )
-from eventstore.append import MAX_EVENTS, EncodedAppend
+from eventstore.append import MAX_EVENTS, AppendRequest
 from eventstore.database.queries import query
 from eventstore.errors import ConflictError, EventIdConflict, InputError, printable
 from eventstore.ids import derived_uuid
@@ -320,7 +320,7 @@ def prepare(file: str, line: Line, tenant: str, max_content_bytes: int, zone: tz
     first = 0
     for part in parts:
         try:
-            EncodedAppend(tenant, [part], max_content_bytes).encode()
+            AppendRequest(tenant, [part], max_content_bytes).encode()
         except InputError as error:
             raise MalformedLine(_in_terms_of_line(str(error), conversation.places[first:])) from None
         first += len(part.events)

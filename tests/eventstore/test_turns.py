@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.raw import note
 
 from eventstore import EventStore
-from eventstore.append import Append, EncodedAppend
+from eventstore.append import Append, AppendRequest
 from eventstore.batching import GROUP_EVENTS, PendingAppend, in_turn, next_group
 
 STEPS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 3)), max_size=30)
@@ -19,7 +19,7 @@ STEPS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 3)), max_size=
 
 def pending(tenant: str, conversation: int, events: int = 1) -> PendingAppend:
     """Return an append that is not encoded."""
-    encoded = EncodedAppend(tenant, [Append(UUID(int=conversation), [note()] * events)], 1024)
+    encoded = AppendRequest(tenant, [Append(UUID(int=conversation), [note()] * events)], 1024)
     return PendingAppend(encoded, 0.0, asyncio.get_running_loop().create_future())
 
 
