@@ -6,15 +6,15 @@ group is accepted or refused independently of the others (see the SQL function `
 
 **The path of an append** leads through six files:
 
-1. ``store.py``: :meth:`EventStore.append` resolves the caller and calls :meth:`Committer.append` here.
-2. :class:`Backpressure` admits the append; ``Committer._on_admitted`` has it checked and encoded by
+1. ``store.py``: :meth:`EventStore.append` resolves the caller and calls :meth:`AppendBatcher.append` here.
+2. :class:`Backpressure` admits the append; ``AppendBatcher._on_admitted`` has it checked and encoded by
    ``append.py``: :meth:`AppendRequest.encode`.
-3. ``Committer._send_groups`` takes what can be sent together (:func:`next_group`), and ``_send`` passes its statement
-   and parameters (:func:`~eventstore.append.group_statement`) to an idle connection,
+3. ``AppendBatcher._send_groups`` takes what can be sent together (:func:`next_group`), and ``_send`` passes its
+   statement and parameters (:func:`~eventstore.append.group_statement`) to an idle connection,
    ``database/pipelined_connection.py``: :meth:`PipelinedConnection.send`.
 4. The statement, in ``queries/append.sql``, calls the SQL function ``append_one`` or ``append_group``, in
    ``db/schema/append/``.
-5. ``Committer._on_result`` gives each append its outcomes, of which :meth:`AppendRequest.result` makes an
+5. ``AppendBatcher._on_result`` gives each append its outcomes, of which :meth:`AppendRequest.result` makes an
    :class:`AppendResult` or an error.
 
 **Order.** Appends to one conversation are stored in the order in which they were made. While an append is in flight or
@@ -176,7 +176,7 @@ class PendingAppend:
 Group = list[PendingAppend]
 
 
-class Committer:
+class AppendBatcher:
     """Sends the appends of one event loop."""
 
     def __init__(
@@ -188,7 +188,7 @@ class Committer:
         connect_seconds: float,
         append_seconds: float,
     ) -> None:
-        """Create a committer. It connects when there is something to append.
+        """Create a batcher. It connects when there is something to append.
 
         Args:
             connect: opens a connection that may append, and returns it with the role that it took for that.

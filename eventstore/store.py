@@ -10,7 +10,7 @@ from typing import Self
 from uuid import UUID
 
 from eventstore.append import Append
-from eventstore.batching import Committer
+from eventstore.batching import AppendBatcher
 from eventstore.database.connection import (
     APP,
     AUDITOR,
@@ -209,7 +209,7 @@ class EventStore:
             if not isinstance(append, Append):
                 raise InputError(f"appends: expected a list of Append, found a {type(append).__name__} in it")
         caller = self.caller(tenant, user)
-        return await self.connections.committer.append(caller, appends, self.settings.max_content_bytes, actor)
+        return await self.connections.append_batcher.append(caller, appends, self.settings.max_content_bytes, actor)
 
     def read(
         self,
@@ -361,7 +361,7 @@ class StoreConnections:
     the rows of all tenants; its connections are opened when :data:`ALL_TENANTS` is first used.
 
     Attributes:
-        committer: sends appends.
+        append_batcher: sends appends.
         notifier: waits for events.
         service: sees neither the log nor the read tables.
         reader: reads the read tables.
@@ -381,7 +381,7 @@ class StoreConnections:
         self.auditor = pool(AUDITOR, min(size, _LOG_CONNECTIONS), 0)
         self.projector = pool(PROJECTOR, min(size, _PROJECTOR_CONNECTIONS), 0)
         self._pools = (self.service, self.reader, self.auditor, self.projector)
-        self.committer = Committer(
+        self.append_batcher = AppendBatcher(
             lambda: connect_as(server.url, settings, WRITER),
             lambda: connect(server.url, settings, None),
             server.why,
@@ -398,7 +398,7 @@ class StoreConnections:
     async def close(self) -> None:
         """Wait for the appends that are in flight, and close all connections."""
         await self.notifier.close()
-        await self.committer.close()
+        await self.append_batcher.close()
         for pool in self._pools:
             await pool.close()
 
