@@ -44,7 +44,7 @@ from eventstore.errors import (
     translated,
 )
 from eventstore.events import CONTENT, Event
-from eventstore.scope import ALL_TENANTS, Scope
+from eventstore.scope import ALL_TENANTS, DataScope
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class Interest(NamedTuple):
 
     seen: int
     limit: int
-    scope: Scope | None
+    scope: DataScope | None
 
 
 class EventBatch(NamedTuple):
@@ -94,7 +94,7 @@ class EventBatch(NamedTuple):
     position: int
     events: list[Event]
     is_complete: bool
-    scope: Scope | None
+    scope: DataScope | None
 
     def without_events(self) -> EventBatch:
         """Return the batch for a consumer that must read the log by itself."""
@@ -119,7 +119,7 @@ class Notifier:
         self._logged = ""
         self._is_closed = False
 
-    async def wait(self, seen: int, limit: int = LOOK_EVENTS, scope: Scope | None = None) -> EventBatch | None:
+    async def wait(self, seen: int, limit: int = LOOK_EVENTS, scope: DataScope | None = None) -> EventBatch | None:
         """Wait until there may be events after the position ``seen``.
 
         Args:
@@ -432,7 +432,7 @@ class Listener:
         self._loader = Transformer(_EventFormat(connection))
         self._has_loaders = False
         self._loop = asyncio.get_running_loop()
-        self.scope: Scope | None = None
+        self.scope: DataScope | None = None
 
     async def prepare(self) -> None:
         """Prepare the statements."""
@@ -456,7 +456,7 @@ class Listener:
 
         return self._execute(_LOOK, [int8(after), int4(limit)], read)
 
-    async def set_scope(self, scope: Scope | None) -> None:
+    async def set_scope(self, scope: DataScope | None) -> None:
         """Set the scope of the events that are returned from now on."""
         if scope == self.scope:
             return

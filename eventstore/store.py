@@ -34,7 +34,7 @@ from eventstore.json_text import check_text
 from eventstore.notifier import LOOK_EVENTS, Listener, Notifier, open_listener
 from eventstore.read import HIGHEST_VERSION, Filter, horizon, read_conversation, read_log
 from eventstore.schema_check import check_schema
-from eventstore.scope import ALL_TENANTS, Caller, Scope, checked_tenant
+from eventstore.scope import ALL_TENANTS, Caller, DataScope, checked_tenant
 from eventstore.settings import Settings
 from eventstore.subscribe import follow
 
@@ -144,11 +144,11 @@ class EventStore:
         """
         return self.connections.service
 
-    def log(self, scope: Scope) -> View:
+    def log(self, scope: DataScope) -> View:
         """Return the log, restricted to a scope by row-level security, for queries of the application."""
         return self.connections.log(scope)
 
-    def tables(self, scope: Scope) -> View:
+    def tables(self, scope: DataScope) -> View:
         """Return the read tables, restricted to a scope by row-level security, for queries of the application."""
         return self.connections.tables(scope)
 
@@ -336,7 +336,7 @@ class EventStore:
         with suppress(ServerError):
             await asyncio.to_thread(self.server.revive)
 
-    def _scope(self, tenant: str | None, user: str | None, all_tenants: bool) -> Scope:
+    def _scope(self, tenant: str | None, user: str | None, all_tenants: bool) -> DataScope:
         if not all_tenants:
             return self.caller(tenant, user)
         if user is not None:
@@ -409,10 +409,10 @@ class StoreConnections:
             lambda: connect(url, settings, AUDITOR), self.auditor, on_notified, settings.connect_timeout
         )
 
-    def tables(self, scope: Scope) -> View:
+    def tables(self, scope: DataScope) -> View:
         """Return the read tables, restricted to a scope."""
         return View(self.projector, None) if scope is ALL_TENANTS else View(self.reader, scope)
 
-    def log(self, scope: Scope) -> View:
+    def log(self, scope: DataScope) -> View:
         """Return the log, restricted to a scope."""
         return View(self.projector, None) if scope is ALL_TENANTS else View(self.auditor, scope)
