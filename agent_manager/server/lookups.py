@@ -29,7 +29,6 @@ from eventstore.concurrency import cancel_and_wait
 from eventstore.database.pools import FairQueue
 from eventstore.database.queries import query
 from eventstore.errors import ConnectionLost, EventStoreError
-from eventstore.read import horizon, last_event
 from projections import Projection, Reader, named
 from projections.apply import Applier
 from projections.projection import PARTITIONS
@@ -102,12 +101,6 @@ async def visible_ids(reader: Reader, conversations: Collection[UUID]) -> set[UU
         return set(conversations)
     parameters = {"tenant": caller.tenant, "user": caller.user, "ids": list(conversations)}
     return {row[0] for row in await reader.store.tables(caller).fetch(_VISIBLE_IDS, parameters)}
-
-
-async def end_of_log(store: EventStore) -> int:
-    """Return the position of the last final event."""
-    log = store.log(store.caller())
-    return await last_event(log, await horizon(log))
 
 
 async def log_change_token(store: EventStore) -> str:

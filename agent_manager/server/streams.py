@@ -33,13 +33,13 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from agent_manager.server.limits import TimeSlice, WorkTurns
-from agent_manager.server.lookups import HIGHEST_POSITION, end_of_log, resolve, visible_ids
+from agent_manager.server.lookups import HIGHEST_POSITION, resolve, visible_ids
 from agent_manager.server.response_cache import until_disconnected
 from agent_manager.server.schemas.events import event_out
 from eventstore import Caller, Event, EventStore
 from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import InputError
-from eventstore.read import in_batches
+from eventstore.read import end_of_log, in_batches
 from projections import Reader
 
 KEEP_ALIVE_SECONDS = 15.0
@@ -153,7 +153,7 @@ class ChangeNotifier:
         """Subscribe at the end of the log, unless the subscription runs already."""
         async with self._opening:
             if self._subscription is None or self._subscription.done():
-                position = await end_of_log(self._store)
+                position = await end_of_log(self._store.log(self._store.caller()))
                 self._subscription = asyncio.create_task(self._notify(position))
 
     @contextmanager
@@ -198,7 +198,7 @@ class SharedStreams:
     async def follow(self, source: EventSource, tenant: str, after: int) -> AsyncGenerator[bytes, None]:
         """Yield the encoded events of a source after a position, past and future, several at a time."""
         if self._running(source) is None:
-            position = await end_of_log(self._store)
+            position = await end_of_log(self._store.log(self._store.caller()))
             if self._running(source) is None:  # still
                 self._shared[source.key] = SharedEvents(source, position, TimeSlice(self._turns, tenant))
         shared = self._shared[source.key]

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from agent_manager.server.authorization import AuthorizedRoute, Data, needs
 from agent_manager.server.context import CurrentContext, RequestContext, write_page
 from agent_manager.server.limits import TimeSlice
-from agent_manager.server.lookups import end_of_log, get_or_404
+from agent_manager.server.lookups import get_or_404
 from agent_manager.server.response_cache import BodyWriter
 from agent_manager.server.routes.openapi import CONFLICT, NOT_FOUND, TOO_LARGE, Responses, errors, read_errors
 from agent_manager.server.schemas.events import (
@@ -35,7 +35,7 @@ from agent_manager.server.streams import EventStream, conversation_source, log_s
 from eventstore import ANY, AppendResult, ApplicationEvent, Event, EventData, Metadata, NewEvent
 from eventstore.errors import InvalidEvent
 from eventstore.event_types import BUILT_IN, RESERVED_PREFIXES
-from eventstore.read import Filter, horizon
+from eventstore.read import Filter, end_of_log, horizon
 from projections.pages import PAGE_BYTES
 
 router = APIRouter(tags=["log"], route_class=AuthorizedRoute)
@@ -141,7 +141,7 @@ def _encode(event: Event) -> bytes:
 
 async def _start(context: RequestContext, request: Request, query: StreamQuery) -> int:
     after = start_position(request, query.after)
-    return await end_of_log(context.store) if after is None else after
+    return await end_of_log(context.store.log(context.store.caller())) if after is None else after
 
 
 async def _new_events(
