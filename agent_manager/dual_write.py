@@ -30,7 +30,7 @@ MAX_KEPT = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class LogDifference:
     """A difference between the two logs.
 
     Attributes:
@@ -60,7 +60,7 @@ class Differences:
         self.compared: Counter[str] = Counter()
         self.differing: Counter[str] = Counter()
         self.not_compared: Counter[str] = Counter()
-        self.latest: deque[Difference] = deque(maxlen=MAX_KEPT)
+        self.latest: deque[LogDifference] = deque(maxlen=MAX_KEPT)
 
     @property
     def count(self) -> int:
@@ -77,7 +77,7 @@ class Differences:
         """Count a difference."""
         self.differing[what] += 1
         shown = None if conversation_id is None else str(conversation_id)
-        difference = Difference(what, shown, printable(str(main)), printable(str(other)))
+        difference = LogDifference(what, shown, printable(str(main)), printable(str(other)))
         self.latest.append(difference)
         log.warning("%s differ in conversation %s: %s, and %s", what, shown, difference.main, difference.other)
 

@@ -2,7 +2,7 @@
 
 from projections.apply import Parked, Retried, parked, retry
 from projections.cache import ConversationCache
-from projections.compare import Difference
+from projections.compare import TableDifference
 from projections.conversation_snapshot import ConversationState
 from projections.custom_projections import PythonProjection, load, projection
 from projections.inline import InlineAppender
@@ -23,7 +23,6 @@ __all__ = [
     "Conversation",
     "ConversationCache",
     "ConversationState",
-    "Difference",
     "Hit",
     "InlineAppender",
     "Message",
@@ -40,6 +39,7 @@ __all__ = [
     "Statistics",
     "Status",
     "SyncReader",
+    "TableDifference",
     "Task",
     "Verified",
     "Worker",

@@ -35,7 +35,7 @@ _TEXT_HASH = sql.SQL("hashtextextended(t::text, 0)")
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class TableDifference:
     """A conversation whose rows in a table differ.
 
     Attributes:
@@ -57,7 +57,7 @@ class Difference:
 
 async def compare_stages(
     store: EventStore, projection: Projection, applier: Applier, locking: Connection
-) -> list[Difference]:
+) -> list[TableDifference]:
     """Return the differences between the live tables and those of the stage ``next``.
 
     Args:
@@ -81,7 +81,7 @@ async def compare_stages(
                     continue
                 row = await (await snapshot.execute(_SCHEMAS)).fetchone()
                 assert row is not None
-                differences: list[Difference] = []
+                differences: list[TableDifference] = []
                 for table in projection.tables:
                     live, other = (sql.Identifier(schema, table) for schema in row)
                     differences += await compare_tables(snapshot, projection.name, table, live, other)
@@ -112,7 +112,7 @@ async def _take_snapshot(
 
 async def compare_tables(
     connection: Connection, projection: str, table: str, live: sql.Composable, other: sql.Composable
-) -> list[Difference]:
+) -> list[TableDifference]:
     """Return the differences between two tables with the same columns, as the connection's snapshot shows them."""
 
     async def compare(row_hash: sql.SQL) -> Sequence[tuple[Any, ...]]:
@@ -128,4 +128,4 @@ async def compare_tables(
             rows = await compare(_ROW_HASH)
     except errors.UndefinedFunction:
         rows = await compare(_TEXT_HASH)
-    return [Difference(table, *row) for row in rows]
+    return [TableDifference(table, *row) for row in rows]

@@ -35,7 +35,7 @@ from eventstore.database.queries import query
 from eventstore.errors import EventStoreError, RebuildError, translated
 from eventstore.read import horizon
 from projections.apply import ALL_PARTITIONS, Applier, Stage
-from projections.compare import Difference, compare_stages
+from projections.compare import TableDifference, compare_stages
 from projections.custom_projections import prepare
 from projections.projection import PROJECTIONS, Projection
 from projections.read_your_writes import applied_position
@@ -74,7 +74,7 @@ class Rebuilt:
     projection: str
     position: int
     is_new: bool
-    differences: list[Difference] = field(default_factory=list)
+    differences: list[TableDifference] = field(default_factory=list)
     seconds: float = 0.0
 
 
@@ -190,7 +190,7 @@ class _Rebuild:
         self._on_progress(RebuildProgress(self._projection.name, doing, self._position, self._goal))
 
 
-def _differences_message(projection: Projection, differences: Sequence[Difference]) -> str:
+def _differences_message(projection: Projection, differences: Sequence[TableDifference]) -> str:
     more = f" and {len(differences) - 1:,} more" if len(differences) > 1 else ""
     return (
         f"the new tables of {projection.name} differ from the live ones though the projection is the same: "

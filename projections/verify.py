@@ -21,7 +21,7 @@ from eventstore.errors import RebuildError, translated
 from eventstore.read import horizon
 from eventstore.schema_check import check_schema
 from projections.apply import ALL_PARTITIONS, Applier
-from projections.compare import Difference, compare_tables
+from projections.compare import TableDifference, compare_tables
 from projections.projection import PROJECTIONS, Projection
 
 MOST_ROWS = 20
@@ -67,7 +67,7 @@ class Verified:
     projection: str
     position: int
     events: int
-    differences: list[Difference] = field(default_factory=list)
+    differences: list[TableDifference] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
 
 
@@ -185,7 +185,7 @@ async def verify_members(store: EventStore) -> Verified:
                 count[side] += 1
                 rows.append(Row(_MEMBERS_TABLE, side == "expected", f"({tenant},{conversation},{user},{access})"))
     differences = [
-        Difference(_MEMBERS_TABLE, tenant, conversation, count["rows"], count["expected"])
+        TableDifference(_MEMBERS_TABLE, tenant, conversation, count["rows"], count["expected"])
         for (tenant, conversation), count in counts.items()
     ]
     return Verified(MEMBERS, position, 0, differences, rows)

@@ -29,7 +29,7 @@ TaskKey: TypeAlias = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class ImportDifference:
     """A place at which source and store differ.
 
     Attributes:
@@ -78,7 +78,7 @@ class Verification:
     conversations: int = 0
     messages: int = 0
     tasks: int = 0
-    differences: list[Difference] = field(default_factory=list)
+    differences: list[ImportDifference] = field(default_factory=list)
     changed: dict[str, LocalChanges] = field(default_factory=dict)
     hidden: set[str] = field(default_factory=set)
 
@@ -93,7 +93,7 @@ class Verification:
     ) -> None:
         """Compare a conversation with the one that was found; None if none was."""
         if found is None:
-            self.differences.append(Difference(source.id, "conversation", "is there", MISSING))
+            self.differences.append(ImportDifference(source.id, "conversation", "is there", MISSING))
         else:
             self.differences += compare_conversations(source, found, changes or LocalChanges())
 
@@ -146,7 +146,7 @@ def list_lines(heading: str, values: Sequence[Any]) -> Iterator[str]:
 
 def compare_conversations(
     source: SourceConversation, found: SourceConversation, changes: LocalChanges
-) -> Iterator[Difference]:
+) -> Iterator[ImportDifference]:
     """Yield what of the source is missing in the found conversation, or is not as it was there.
 
     The found conversation may hold more. Messages must be in the source's order.
@@ -161,7 +161,7 @@ def compare_conversations(
     tasks = dict(keyed_tasks(found.tasks))
     for index, (key, task) in enumerate(keyed_tasks(source.tasks)):
         if key not in tasks:
-            yield Difference(source.id, f"tasks[{index}]", key[0] or "(without an id)", MISSING)
+            yield ImportDifference(source.id, f"tasks[{index}]", key[0] or "(without an id)", MISSING)
         elif key not in changes.tasks and not is_same_task(tasks[key], source, index):
             yield from differences(source.id, f"tasks[{index}]", task, canonical_task(tasks[key]))
     events = {(event.type, event.id): event.content for event in found.events}
@@ -170,7 +170,7 @@ def compare_conversations(
         yield from differences(source.id, f"events[{index}]", event.content, content)
 
 
-def _compare_messages(source: SourceConversation, found: SourceConversation) -> Iterator[Difference]:
+def _compare_messages(source: SourceConversation, found: SourceConversation) -> Iterator[ImportDifference]:
     matches = match_messages(source.messages, [message.wire for message in found.messages])
     matched = set(matches)
     unmatched = [message.wire for index, message in enumerate(found.messages) if index not in matched]
@@ -181,19 +181,19 @@ def _compare_messages(source: SourceConversation, found: SourceConversation) -> 
             given_id = message_id(message.wire)
             same_id = next((wire for wire in unmatched if message_id(wire) == given_id), None)
             if same_id is None:
-                yield Difference(source.id, place, given_id or "(without an id)", MISSING)
+                yield ImportDifference(source.id, place, given_id or "(without an id)", MISSING)
             else:
                 yield from differences(source.id, place, message.wire, canonical_message(same_id))
             continue
         if match < latest:
-            yield Difference(source.id, place, "comes after those before it", "comes before one of them")
+            yield ImportDifference(source.id, place, "comes after those before it", "comes before one of them")
         latest = max(latest, match)
         time = found.messages[match].time
         if message.time is not None and time is not None and message.time != time:
-            yield Difference(source.id, f"{place} (time)", message.time.isoformat(), time.isoformat())
+            yield ImportDifference(source.id, f"{place} (time)", message.time.isoformat(), time.isoformat())
 
 
-def differences(conversation: str, place: str, source: Any, store: Any) -> Iterator[Difference]:
+def differences(conversation: str, place: str, source: Any, store: Any) -> Iterator[ImportDifference]:
     """Yield every innermost place at which two values differ."""
     if equal(source, store):
         return
@@ -205,7 +205,7 @@ def differences(conversation: str, place: str, source: Any, store: Any) -> Itera
         for index, (left, right) in enumerate(zip(source, store, strict=True)):
             yield from differences(conversation, f"{place}[{index}]", left, right)
     else:
-        yield Difference(conversation, place, _shortened(source), _shortened(store))
+        yield ImportDifference(conversation, place, _shortened(source), _shortened(store))
 
 
 def _shortened(value: Any) -> Any:
