@@ -47,7 +47,7 @@ from agent_manager.answering import (
     answered_event,
 )
 from agent_manager.conversation import Accepted, ConversationFold, ConversationView, EventView, Pending
-from agent_manager.conversation_cache import MAX_BYTES, ConversationCache
+from agent_manager.conversation_cache import MAX_BYTES, ConversationFoldCache
 from agent_manager.errors import AnswerFailed, AnswerTaken, ManagerClosed
 from agent_manager.storage import ClosableLog, Key, LeaseStatus, Log, PendingRow
 from agent_manager.writer import Writer, checked_id, checked_message
@@ -96,7 +96,7 @@ class Manager:
         self.agent = answer
         self._closable = ClosableLog(log)
         self._log = log = cast(Log, self._closable)
-        self._cache = ConversationCache(log, fold_bytes)
+        self._cache = ConversationFoldCache(log, fold_bytes)
         self._writer = Writer(log, self._cache)
         self._registry = AgentRegistry(log, self._cache)
         self._leases = Leases(log)

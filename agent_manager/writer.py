@@ -30,7 +30,7 @@ from weakref import WeakValueDictionary
 
 from agent_manager.a2a import RESERVED, Json
 from agent_manager.conversation import Accepted, ConversationFold
-from agent_manager.conversation_cache import ConversationCache
+from agent_manager.conversation_cache import ConversationFoldCache
 from agent_manager.storage import Log
 from eventstore import (
     ANY,
@@ -56,7 +56,7 @@ MakeEvents = Callable[[ConversationFold | None, int], list[NewEvent]]
 class Writer:
     """Appends to the conversations of a tenant."""
 
-    def __init__(self, log: Log, cache: ConversationCache) -> None:
+    def __init__(self, log: Log, cache: ConversationFoldCache) -> None:
         self.tenant = log.tenant
         self._log = log
         self._cache = cache

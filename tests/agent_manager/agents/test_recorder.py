@@ -18,7 +18,7 @@ from agent_manager.agents.agent import ArtifactUpdate, Reply, StatusUpdate, Task
 from agent_manager.agents.local import echo, from_callable
 from agent_manager.agents.recorder import RecordedTask, Recording, task_uuid
 from agent_manager.conversation import ConversationFold
-from agent_manager.conversation_cache import ConversationCache
+from agent_manager.conversation_cache import ConversationFoldCache
 from agent_manager.errors import AnswerFailed, InvalidUpdate
 from agent_manager.factory import AsyncManager
 from agent_manager.manager import Manager
@@ -135,7 +135,7 @@ async def test_after_many_snapshots_a_task_is_read_as_in_the_last(
 ) -> None:
     conversation = uuid4()
     manager = AsyncManager(store, runs_worker=False)
-    folds = ConversationCache(ServerLog(store))
+    folds = ConversationFoldCache(ServerLog(store))
     fold = ConversationFold(conversation)
     recording = Recording("default", conversation)
     for task in shown:
