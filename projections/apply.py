@@ -226,7 +226,7 @@ class Applier:
                 await self.connection.execute(text.encode())
                 self._fold_functions.add(projection.name)
 
-    async def catch_up(
+    async def apply_all(
         self,
         projection: Projection,
         *,
@@ -238,11 +238,11 @@ class Applier:
         while await self.apply(projection, stage=stage, partitions=partitions, until=until) is not None:
             pass
 
-    async def catch_up_to(self, projection: Projection, stage: Stage, positions: Mapping[int, int]) -> None:
+    async def apply_up_to(self, projection: Projection, stage: Stage, positions: Mapping[int, int]) -> None:
         """Apply batches until each partition has reached its position, or nothing is left to apply."""
         for position in set(positions.values()):
             partitions = [partition for partition, wanted in positions.items() if wanted == position]
-            await self.catch_up(projection, stage=stage, partitions=partitions, until=position)
+            await self.apply_all(projection, stage=stage, partitions=partitions, until=position)
 
 
 # Isolating the events that a projection fails on, and parking their conversations

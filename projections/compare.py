@@ -101,10 +101,10 @@ async def _take_snapshot(
         Whether they have the same positions.
     """
     names = {"projection": projection.name}
-    await applier.catch_up(made_by)
+    await applier.apply_all(made_by)
     async with locking.transaction():
         live: dict[int, int] = dict(await (await locking.execute(_LOCK_LIVE, names)).fetchall())
-        await applier.catch_up_to(projection, "next", live)
+        await applier.apply_up_to(projection, "next", live)
         await snapshot.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         rows = await (await snapshot.execute(_STAGE_POSITIONS, names)).fetchall()
         return all(live_position == next_position for live_position, next_position in rows)

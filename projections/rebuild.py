@@ -143,7 +143,7 @@ class _Rebuild:
                 if differences and not is_new and not self._accept_differences:
                     raise RebuildError(_differences_message(projection, differences))
                 self._report("swapping")
-                await staging.swap("next", partial(self._appliers[0].catch_up_to, projection, "next"))
+                await staging.swap("next", partial(self._appliers[0].apply_up_to, projection, "next"))
             finally:
                 await staging.close()
         finally:
@@ -184,7 +184,7 @@ class _Rebuild:
             await cancel_and_wait(tasks)
 
     async def _catch_up(self) -> None:
-        await self._appliers[0].catch_up(self._projection, stage="next")
+        await self._appliers[0].apply_all(self._projection, stage="next")
 
     def _report(self, doing: str) -> None:
         self._on_progress(RebuildProgress(self._projection.name, doing, self._position, self._goal))
@@ -216,10 +216,10 @@ async def undo(store: EventStore, projections: Sequence[Projection] = PROJECTION
                 raise RebuildError(
                     f"the previous tables of {projection.name} were made by Python code that this version does not have"
                 )
-            catch_up = partial(applier.catch_up, made_by, stage="previous")
+            catch_up = partial(applier.apply_all, made_by, stage="previous")
             await catch_up()
             await staging.wait_for_older_snapshots(catch_up, lambda _: None)
-            await staging.swap("previous", partial(applier.catch_up_to, made_by, "previous"))
+            await staging.swap("previous", partial(applier.apply_up_to, made_by, "previous"))
         finally:
             await staging.close()
             await applier.close()
@@ -372,11 +372,11 @@ class StagingTables:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
 
-    async def swap(self, stage: Stage, catch_up_to: Callable[[Mapping[int, int]], Awaitable[None]]) -> None:
+    async def swap(self, stage: Stage, apply_up_to: Callable[[Mapping[int, int]], Awaitable[None]]) -> None:
         """Replace the live tables by those of a stage.
 
         Args:
-            catch_up_to: brings the stage up to the positions of the live tables, by partition; called while no worker
+            apply_up_to: brings the stage up to the positions of the live tables, by partition; called while no worker
                 can move these, so that no reader sees an older state after a newer one.
         """
         names = self._names | {"stage": stage}
@@ -387,7 +387,7 @@ class StagingTables:
                     # Workers wait from here on, readers do not.
                     await self.connection.execute("SET LOCAL lock_timeout = '30s'")
                     live: dict[int, int] = dict(await (await self.connection.execute(_LOCK_LIVE, names)).fetchall())
-                    await catch_up_to(live)
+                    await apply_up_to(live)
                     if await (await self.connection.execute(_BEHIND, names)).fetchall():
                         raise _StageIsBehind
                     if stage == "next":

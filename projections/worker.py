@@ -458,6 +458,6 @@ async def _catch_up(applier: Applier, projection: Projection) -> None:
         if made_by is None:
             return None  # only a rebuild helps
         try:
-            return await applier.catch_up(made_by)
+            return await applier.apply_all(made_by)
         except ProjectionChanged:
             continue

@@ -222,4 +222,4 @@ async def _apply(applier: Applier, projections: Sequence[Projection], partitions
         for projection in projections:
             registered = await applier.register(projection)
             if registered is not None:  # otherwise only a rebuild can apply the events
-                await applier.catch_up(registered, partitions=partitions, until=until)
+                await applier.apply_all(registered, partitions=partitions, until=until)

@@ -31,7 +31,7 @@ async def test_lists_wait_for_the_tenants_own_events_only(store: EventStore, mon
         try:
             for projection in PROJECTIONS:
                 await applier.register(projection)
-                await applier.catch_up(projection, partitions=[partition])
+                await applier.apply_all(projection, partitions=[partition])
         finally:
             await applier.close()
         assert await applied_position(store) == 0, "most partitions are behind"

@@ -101,7 +101,7 @@ async def test_the_tables_are_a_fold_of_the_log(
 
     applier = await Applier.open(store, size)
     for projection in PROJECTIONS:
-        await applier.catch_up(projection)
+        await applier.apply_all(projection)
     await applier.close()
     assert stored(database_url, tenants) == fold(log)
 

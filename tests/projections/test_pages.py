@@ -361,7 +361,7 @@ async def test_a_read_waits_only_for_what_its_tenant_wrote(store: EventStore) ->
     try:
         for projection in PROJECTIONS:
             await applier.register(projection)
-            await applier.catch_up(projection, partitions=[partition])
+            await applier.apply_all(projection, partitions=[partition])
     finally:
         await applier.close()
     assert await applied_position(store) < last.position, "most partitions are behind"

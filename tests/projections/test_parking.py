@@ -298,7 +298,7 @@ async def test_whatever_is_poison_the_table_holds_what_stands_before_it(
         for projection in BOTH:
             await applier.register(projection)
         for projection in BOTH:
-            await applier.catch_up(projection)
+            await applier.apply_all(projection)
     finally:
         await applier.close()
     assert {one.conversation_id for one in await parked(store)} & set(conversations) == sick

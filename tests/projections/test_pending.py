@@ -36,7 +36,7 @@ def test_pending_is_what_awaits_an_answer_and_has_none(settings: Settings, datab
             applier = await Applier.open(store.asynchronous, size)
             try:
                 await applier.register(projection)
-                await applier.catch_up(projection)
+                await applier.apply_all(projection)
             finally:
                 await applier.close()
 
