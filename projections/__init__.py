@@ -7,7 +7,7 @@ from projections.conversation_snapshot import ConversationState
 from projections.custom_projections import PythonProjection, load, projection
 from projections.inline import InlineAppender
 from projections.pages import Page, every
-from projections.projection import PROJECTIONS, Projection, named
+from projections.projection import PROJECTIONS, Projection, select_projections
 from projections.read_your_writes import applied_position, wait_for
 from projections.reading import Reader, SyncReader
 from projections.rebuild import RebuildProgress, Rebuilt, rebuild, undo
@@ -47,12 +47,12 @@ __all__ = [
     "catch_up",
     "every",
     "load",
-    "named",
     "parked",
     "projection",
     "read_status",
     "rebuild",
     "retry",
+    "select_projections",
     "undo",
     "verify",
     "wait_for",

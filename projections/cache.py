@@ -31,7 +31,7 @@ from eventstore.database.queries import query
 from eventstore.errors import InputError, translated
 from projections.conversation_snapshot import ConversationSnapshot, ConversationState, fetch_rows
 from projections.pages import OBJECT_BYTES
-from projections.projection import named
+from projections.projection import select_projections
 from projections.read_your_writes import LAGGING, fetch_at_least, wait_for_written
 from projections.reading import Reader, not_found
 
@@ -181,7 +181,9 @@ async def consistent_snapshot(
                         raise not_found(conversation_id)
                     yield token, snapshot
                     return
-        await wait_for_written(store, named(_PROJECTIONS), {conversation_id: int(position)}, timeout=reader.timeout)
+        await wait_for_written(
+            store, select_projections(_PROJECTIONS), {conversation_id: int(position)}, timeout=reader.timeout
+        )
 
 
 def _change_token(row: TupleRow) -> ChangeToken:

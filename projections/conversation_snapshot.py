@@ -24,7 +24,7 @@ from eventstore.database.queries import query, query_without
 from eventstore.errors import InputError, NotFound, translated
 from eventstore.read import RawRows
 from projections.pages import MESSAGES, TASKS, Listing, Row, read_rows
-from projections.projection import named
+from projections.projection import select_projections
 from projections.rows import Conversation, Message, Task
 
 _CONVERSATION = query("projections", "conversation")
@@ -96,7 +96,7 @@ async def fetch_rows(connection: Connection, text: str, given: Mapping[str, Any]
 
 # A conversation as it was
 
-_PROJECTIONS = named(["conversations", "messages", "tasks"])
+_PROJECTIONS = select_projections(["conversations", "messages", "tasks"])
 _LIMITS = frozenset(("version", "position", "time"))
 _VERSIONS = query("projections", "as_of_versions")
 _CREATE_BATCH = query("projections", "as_of_batch")

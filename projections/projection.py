@@ -107,7 +107,7 @@ PROJECTIONS: tuple[Projection, ...] = (
 """All built-in projections."""
 
 
-def named(names: Sequence[str], known: Sequence[Projection] = PROJECTIONS) -> tuple[Projection, ...]:
+def select_projections(names: Sequence[str], known: Sequence[Projection] = PROJECTIONS) -> tuple[Projection, ...]:
     """Return the projections with these names; all of them if no name is given.
 
     Raises:

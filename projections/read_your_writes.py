@@ -21,7 +21,7 @@ from eventstore import Caller, EventStore
 from eventstore.database.queries import query, query_without
 from eventstore.errors import InputError, NotCaughtUp
 from eventstore.read import RawRows
-from projections.projection import PARTITIONS, PROJECTIONS, Projection, named
+from projections.projection import PARTITIONS, PROJECTIONS, Projection, select_projections
 
 Written = Mapping[UUID | None, int]
 """Positions by the conversation that they were written to; None stands for any conversation."""
@@ -134,7 +134,7 @@ async def fetch_with_position(
     rows = await store.tables(caller).fetch(text, given, cursor=RawRows)
     if (applied := rows[0][0]) < at_least:
         written = await written_between(store, caller.tenant, applied, at_least)
-        await wait_for_written(store, named(projections), written, timeout=timeout)
+        await wait_for_written(store, select_projections(projections), written, timeout=timeout)
         rows = await store.tables(caller).fetch(text, given | {"at_least": Int8(0)}, cursor=RawRows)
     return [row[1:] for row in rows if row[1] is not None], max(at_least, rows[0][0])
 

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from agent_manager.cli.options import DataDir, Json, read_settings, run
 from agent_manager.cli.output import errors, print_json, print_rows, text
 from eventstore import EventStore
-from projections import RebuildProgress, load, named
+from projections import RebuildProgress, load, select_projections
 from projections import parked as read_parked
 from projections import rebuild as rebuild_tables
 from projections import retry as retry_parked
@@ -51,7 +51,7 @@ def rebuild(
     the replaced tables are kept for --undo. After an interruption the same command resumes the rebuild.
     """
     settings = read_settings(data_dir)
-    projections = named(names or [], load(settings.projections))
+    projections = select_projections(names or [], load(settings.projections))
 
     async def work(store: EventStore) -> None:
         if undo:
@@ -99,7 +99,7 @@ def verify(names: Names = None, as_json: Json = False, data_dir: DataDir = None)
     The log is replayed into temporary tables; reading and writing continue. Exit code 1: there are differences.
     """
     settings = read_settings(data_dir)
-    projections = named(names or [], load(settings.projections))
+    projections = select_projections(names or [], load(settings.projections))
 
     async def work(store: EventStore) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
@@ -149,7 +149,7 @@ def parked(as_json: Json = False, data_dir: DataDir = None) -> None:
 def retry(names: Names = None, data_dir: DataDir = None) -> None:
     """Apply the events of parked conversations, after the cause is fixed. Exit code 1: some failed again."""
     settings = read_settings(data_dir)
-    projections = named(names or [], load(settings.projections))
+    projections = select_projections(names or [], load(settings.projections))
     result = run(lambda store: retry_parked(store, projections), settings)
     typer.echo(f"applied {result.applied}, still parked {result.parked}")
     if result.parked:

@@ -29,7 +29,7 @@ from eventstore.concurrency import cancel_and_wait
 from eventstore.database.pools import FairQueue
 from eventstore.database.queries import query
 from eventstore.errors import ConnectionLost, EventStoreError
-from projections import Projection, Reader, named
+from projections import Projection, Reader, select_projections
 from projections.apply import Applier
 from projections.projection import PARTITIONS
 from projections.read_your_writes import POSITION_OF_ALL_PARTITIONS, lagging, wait_for_written, written_between
@@ -165,7 +165,7 @@ class ReadYourWrites:
         Raises:
             NotCaughtUp: The tables do not hold it within ``timeout`` seconds.
         """
-        found = named(list(projections))
+        found = select_projections(list(projections))
         position, change_token = await tables_change_token(self._store, found, caller, is_resolved=is_resolved)
         if position >= max(at_least, *written.values(), 0):
             return change_token

@@ -11,7 +11,7 @@ from support.logins import Logins, Session
 from support.scoped_queries import connected_as
 
 from eventstore import EventStore
-from projections.projection import named
+from projections.projection import select_projections
 from projections.rebuild import rebuild
 
 WALLED_TEXTS = [
@@ -89,7 +89,7 @@ def test_no_plan_tells_which_texts_others_have_written(
 
 
 async def test_nor_once_the_table_was_rebuilt(logins: Logins, store: EventStore, database_url: str) -> None:
-    await rebuild(store, named(["messages"]))
+    await rebuild(store, select_projections(["messages"]))
     fill(database_url, "messages", "content")
     analyze(database_url, "messages")
     stranger = logins.session("reader", tenant="acme")

@@ -25,7 +25,7 @@ from eventstore import (
 )
 from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import InputError, NotCaughtUp, NotFound
-from projections import ConversationCache, Reader, Worker, catch_up, named, rebuild, retry
+from projections import ConversationCache, Reader, Worker, catch_up, rebuild, retry, select_projections
 
 pytestmark = pytest.mark.shared_database
 
@@ -101,7 +101,7 @@ async def test_a_hit_is_one_statement(store: EventStore, trip: UUID) -> None:
 async def test_it_waits_for_a_projection_that_is_behind_the_others(store: EventStore, trip: UUID) -> None:
     cache = ConversationCache(Reader(store))
     await store.append(trip, [said("2")])
-    await catch_up(store, named(["conversations"]))
+    await catch_up(store, select_projections(["conversations"]))
     with pytest.raises(NotCaughtUp):
         await ConversationCache(Reader(store, timeout=0.05)).conversation(trip)
     reading = asyncio.create_task(cache.conversation(trip))
@@ -113,7 +113,7 @@ async def test_it_waits_for_a_projection_that_is_behind_the_others(store: EventS
 async def test_messages_that_are_ahead_of_the_conversation_are_left_out(store: EventStore, trip: UUID) -> None:
     cache = ConversationCache(Reader(store))
     await store.append(trip, [said("2")])
-    await catch_up(store, named(["messages"]))
+    await catch_up(store, select_projections(["messages"]))
     state = await cache.conversation(trip)
     assert (state.version, [message.content for message in state.messages]) == (3, ["1"])
     await catch_up(store)
@@ -136,7 +136,7 @@ async def test_tables_that_were_filled_anew_are_read_anew(store: EventStore, tri
     cache = ConversationCache(Reader(store))
     before = await cache.conversation(trip)
     for names in (["messages"], ["tasks"], ["conversations"]):
-        await rebuild(store, named(names))
+        await rebuild(store, select_projections(names))
         after = await cache.conversation(trip)
         assert after == before
         assert after is not before

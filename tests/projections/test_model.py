@@ -32,7 +32,7 @@ from eventstore import (
     message_from_sent,
 )
 from eventstore.errors import InputError
-from projections import PROJECTIONS, Reader, applied_position, catch_up, named, rebuild
+from projections import PROJECTIONS, Reader, applied_position, catch_up, rebuild, select_projections
 from projections.apply import ALL_PARTITIONS, Applier
 
 pytestmark = pytest.mark.usefixtures("events_after_deletions")
@@ -55,7 +55,7 @@ async def log_of(store: EventStore, tenants: list[str]) -> list[Event]:
 async def apply_one(store: EventStore, name: str, size: int) -> None:
     applier = await Applier.open(store, size)
     try:
-        [projection] = named([name])
+        [projection] = select_projections([name])
         await applier.register(projection)
         await applier.apply(projection)
     finally:
@@ -65,10 +65,10 @@ async def apply_one(store: EventStore, name: str, size: int) -> None:
 async def apply_small_batch(store: EventStore, names: tuple[str, ...], size: int) -> None:
     applier = await Applier.open(store)
     try:
-        for projection in named(names):
+        for projection in select_projections(names):
             await applier.register(projection)
         before = await positions(store)
-        outcomes = await applier.apply_small_batches(named(names), ALL_PARTITIONS, size)
+        outcomes = await applier.apply_small_batches(select_projections(names), ALL_PARTITIONS, size)
         after = await positions(store)
         assert [applied.position for applied in outcomes] == [after[name] for name in names]
         assert [applied.events > 0 for applied in outcomes] == [before[name] < after[name] for name in names]
@@ -166,7 +166,7 @@ async def test_a_rebuild_gives_the_same_rows_column_by_column(store: EventStore,
     }  # fmt: skip
     await rebuild(store)
     assert all_columns(database_url) == before
-    await rebuild(store, named(["messages"]))
+    await rebuild(store, select_projections(["messages"]))
     assert all_columns(database_url) == before
 
 

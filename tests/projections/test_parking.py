@@ -18,12 +18,23 @@ from support.waiting import until_async
 from eventstore import EventStore, MessageAdded
 from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import EventStoreError, NotCaughtUp
-from projections import Projection, Reader, Worker, catch_up, named, parked, rebuild, retry, verify, wait_for
+from projections import (
+    Projection,
+    Reader,
+    Worker,
+    catch_up,
+    parked,
+    rebuild,
+    retry,
+    select_projections,
+    verify,
+    wait_for,
+)
 from projections.apply import Applier
 
 Sync = psycopg.Connection[tuple[object, ...]]
-[MESSAGES] = named(["messages"])
-BOTH = named(["conversations", "messages"])
+[MESSAGES] = select_projections(["messages"])
+BOTH = select_projections(["conversations", "messages"])
 
 
 def message(text: str = "x") -> MessageAdded:
@@ -127,7 +138,7 @@ async def test_an_error_that_is_not_of_the_data_parks_nothing(store: EventStore,
     task = asyncio.create_task(Worker(store).run())
     try:
         # One projection that cannot go on does not stop the others.
-        await wait_for(store, result.position + 1, projections=named(["conversations", "tasks"]))
+        await wait_for(store, result.position + 1, projections=select_projections(["conversations", "tasks"]))
         assert await parked(store) == []
         owner.execute("GRANT INSERT ON messages TO eventstore_projector")
         await wait_for(store, result.position + 1, timeout=30)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support.folding import fold, stored
 
 from eventstore import AgentRegistered, EventStore, MessageAdded, MessageAnswered, NewEvent, Settings, SyncEventStore
-from projections import Projection, Reader, Statistics, catch_up, named
+from projections import Projection, Reader, Statistics, catch_up, select_projections
 from projections.apply import Applier
 
 _TENANTS = count(1)
@@ -29,7 +29,7 @@ def event(word: str, message: UUID) -> NewEvent:
 
 
 def test_pending_is_what_awaits_an_answer_and_has_none(settings: Settings, database_url: str) -> None:
-    [pending] = named(["pending"])
+    [pending] = select_projections(["pending"])
     with SyncEventStore(settings) as store:
 
         async def follow(projection: Projection, size: int) -> None:

@@ -24,8 +24,8 @@ from projections import (
     Worker,
     applied_position,
     catch_up,
-    named,
     rebuild,
+    select_projections,
     undo,
     verify,
     wait_for,
@@ -33,7 +33,7 @@ from projections import (
 from projections.rebuild import RebuildProgress, StagingTables
 
 Sync = psycopg.Connection[tuple[object, ...]]
-[MESSAGES] = named(["messages"])
+[MESSAGES] = select_projections(["messages"])
 
 
 def message(text: str = "x") -> MessageAdded:

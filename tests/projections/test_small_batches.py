@@ -11,10 +11,10 @@ from support.scoped_queries import connected_as
 
 from eventstore import Append, EventStore, MessageAdded
 from eventstore.errors import EventStoreError, ProjectionChanged
-from projections import Reader, catch_up, named, rebuild
+from projections import Reader, catch_up, rebuild, select_projections
 from projections.apply import ALL_PARTITIONS, Applied, Applier
 
-BOTH = named(["conversations", "messages"])
+BOTH = select_projections(["conversations", "messages"])
 
 
 def message(text: str = "x") -> MessageAdded:

@@ -30,10 +30,10 @@ from eventstore import (
     TaskStatus,
     TaskStatusChanged,
 )
-from projections import Statistics, catch_up, named, rebuild
+from projections import Statistics, catch_up, rebuild, select_projections
 from projections.apply import Applier
 
-[STATISTICS] = named(["statistics"])
+[STATISTICS] = select_projections(["statistics"])
 ACTORS = ["", "ana", "agent"]
 BEGIN = datetime(2026, 3, 28, 22, tzinfo=UTC)  # the day before summer begins in Lisbon
 

@@ -14,7 +14,7 @@ from support.waiting import until_async
 from eventstore import EventStore, MessageAdded, Settings
 from eventstore.database.embedded.embedded_server import EmbeddedServer
 from eventstore.database.migrate import Migrator
-from projections import PROJECTIONS, catch_up, named, read_status, rebuild
+from projections import PROJECTIONS, catch_up, read_status, rebuild, select_projections
 
 
 def message(text: str = "x") -> MessageAdded:
@@ -79,7 +79,7 @@ async def test_the_numbers(store: EventStore) -> None:
         await store.append(uuid4(), [message(), message()])
     await catch_up(store)
     await store.append(uuid4(), [message()], tenant="another")
-    await catch_up(store, named(["tasks"]))
+    await catch_up(store, select_projections(["tasks"]))
     status = await read_status(store)
     assert (status.events, status.conversations, status.last_position, status.horizon) == (7, 4, 7, 7)
     assert status.bytes > 0

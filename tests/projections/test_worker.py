@@ -19,7 +19,17 @@ from eventstore import EventStore, MessageAdded, Settings
 from eventstore.concurrency import cancel_and_wait
 from eventstore.database import connection
 from eventstore.errors import NotCaughtUp, NotFound
-from projections import PROJECTIONS, Reader, Worker, applied_position, catch_up, named, read_status, rebuild, wait_for
+from projections import (
+    PROJECTIONS,
+    Reader,
+    Worker,
+    applied_position,
+    catch_up,
+    read_status,
+    rebuild,
+    select_projections,
+    wait_for,
+)
 from projections.apply import Applier
 
 PROJECTOR = "eventstore_projector"
@@ -199,7 +209,7 @@ async def test_a_rebuild_and_a_worker_never_wait_for_each_other(
 
         await until_async(seen, f"{count} wait for a lock")
 
-    [messages] = named(["messages"])
+    [messages] = select_projections(["messages"])
     applier = await Applier.open(store)
     try:
         with connected_as(settings.server_url() or "", PROJECTOR) as holder, holder.transaction():
@@ -222,7 +232,7 @@ async def test_one_projection_can_be_rebuilt_alone(
     await catch_up(store)
     owner.execute("UPDATE messages SET content = 'wrong'")
     owner.execute("UPDATE conversations SET name = 'wrong'")
-    [done] = await rebuild(store, named(["messages"]), accept_differences=True)
+    [done] = await rebuild(store, select_projections(["messages"]), accept_differences=True)
     assert [difference.conversation_id for difference in done.differences] == [conversation]
     [row] = await Reader(store).messages(conversation)
     assert row.content == "right"
@@ -230,10 +240,13 @@ async def test_one_projection_can_be_rebuilt_alone(
 
 
 def test_projections_are_found_by_name_and_each_table_belongs_to_one() -> None:
-    assert named([]) == PROJECTIONS
-    assert [projection.name for projection in named(["tasks", "messages", "tasks"])] == ["tasks", "messages"]
+    assert select_projections([]) == PROJECTIONS
+    assert [projection.name for projection in select_projections(["tasks", "messages", "tasks"])] == [
+        "tasks",
+        "messages",
+    ]
     with pytest.raises(NotFound, match="no projection 'nonsense': choose among conversations, messages, tasks, actors"):
-        named(["nonsense"])
+        select_projections(["nonsense"])
     tables = [table for projection in PROJECTIONS for table in projection.tables]
     assert sorted(tables) == sorted(set(READ_TABLES) - {"checkpoints"})
 

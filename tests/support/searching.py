@@ -7,9 +7,9 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from eventstore import ConversationCreated, EventData, EventStore, MessageAdded
-from projections import Search, catch_up, named
+from projections import Search, catch_up, select_projections
 
-SEARCH = named(["search"])
+SEARCH = select_projections(["search"])
 
 
 async def say(

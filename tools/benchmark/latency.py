@@ -17,7 +17,7 @@ from typing import Any
 from eventstore.concurrency import cancel_and_wait
 from eventstore.database.connection import Connection
 from eventstore.database.queries import query
-from projections import named, wait_for
+from projections import select_projections, wait_for
 from tools.benchmark.measurement import (
     Benchmark,
     Figure,
@@ -234,4 +234,4 @@ async def _dense(bench: Benchmark, appends: Throughput[Any], seed: str) -> tuple
 
 async def _catch_up(bench: Benchmark, names: tuple[str, ...] = ()) -> None:
     [(position,)] = await bench.store.connections.auditor.fetch("SELECT log_horizon()")
-    await wait_for(bench.store, position, projections=named(names), timeout=300)
+    await wait_for(bench.store, position, projections=select_projections(names), timeout=300)

@@ -22,7 +22,7 @@ from eventstore import EventStore, Settings
 from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import ServerError
 from eventstore.read import horizon
-from projections import named, rebuild
+from projections import rebuild, select_projections
 
 CHANNEL = "eventstore_bench"
 READ_TABLES = ("conversations", "messages", "tasks")
@@ -142,7 +142,7 @@ async def _rebuild() -> None:
     async with EventStore() as store:
         print("ready", flush=True)
         while True:
-            await rebuild(store, named(READ_TABLES))
+            await rebuild(store, select_projections(READ_TABLES))
 
 
 _ROLES: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {

@@ -11,7 +11,7 @@ from typing import Any
 
 from eventstore import EventStore, MessageAdded, NewEvent
 from eventstore.database.queries import query
-from projections import Search, catch_up, named, rebuild
+from projections import Search, catch_up, rebuild, select_projections
 from projections.rebuild import JOBS
 from tools.benchmark.measurement import Benchmark, Figure, Side, Target, no_collection
 from tools.benchmark.messages import Message, conversations, fill
@@ -55,13 +55,13 @@ async def projecting(bench: Benchmark) -> list[Figure]:
 async def _catch_up_rate(store: EventStore, events: int) -> float:
     """Return the events per second that ``catch_up`` applies to the read tables."""
     begin = perf_counter()
-    await catch_up(store, named(READ_TABLES))
+    await catch_up(store, select_projections(READ_TABLES))
     return events / (perf_counter() - begin)
 
 
 async def rebuilding(bench: Benchmark) -> list[Figure]:
     """Compare a rebuild, from start to swap, with INSERT … SELECT, and appends during a rebuild with appends alone."""
-    projections = named(READ_TABLES)
+    projections = select_projections(READ_TABLES)
     rows = bench.scale.events
     with bench.workspace.migrated("rebuilding") as settings:
         async with EventStore(settings) as store:
@@ -134,7 +134,7 @@ async def searching(bench: Benchmark) -> list[Figure]:
             await fill(store, "searching", size, report=bench.report, change=_with_searchable_words())
             bench.report(f"indexing {size:,} messages")
             begin = perf_counter()
-            await rebuild(store, named(["search"]))  # following would index a long log row by row
+            await rebuild(store, select_projections(["search"]))  # following would index a long log row by row
             rate = size / (perf_counter() - begin)
             await bench.workspace.vacuum_and_checkpoint(settings.db_schema)
             sides = [_search_page(bench, Search(store), searches) for searches in _SEARCHES.values()]
@@ -192,7 +192,7 @@ async def _beside_search(bench: Benchmark) -> Figure:
 
             async def beside(seed: str) -> float:
                 await fill(store, f"beside/{seed}", rows)
-                search = asyncio.create_task(catch_up(store, named(["search"])))
+                search = asyncio.create_task(catch_up(store, select_projections(["search"])))
                 try:
                     return await _catch_up_rate(store, rows)
                 finally:

@@ -14,7 +14,7 @@ from eventstore.database.pools import View
 from eventstore.database.queries import query
 from eventstore.scope import Caller
 from eventstore.scope import Scope as EventScope
-from projections import Reader, catch_up, named
+from projections import Reader, catch_up, select_projections
 from tools.benchmark.measurement import (
     Benchmark,
     Figure,
@@ -36,7 +36,7 @@ _SLICES_FACTOR = 3
 """How many times more slices than elsewhere: see :func:`_page_of_messages`."""
 _CONVERSATIONS = 100
 """Conversations of each tenant."""
-_READ = named(["conversations", "messages"])
+_READ = select_projections(["conversations", "messages"])
 
 Check = Callable[[], Awaitable[Identity]]
 

@@ -15,7 +15,7 @@ from agent_manager.server.routes.openapi import errors
 from agent_manager.server.schemas.common import Out, Position
 from eventstore.errors import StoreClosed
 from eventstore.read import horizon
-from projections import applied_position, named
+from projections import applied_position, select_projections
 
 router = APIRouter(tags=["health"], route_class=AuthorizedRoute)
 
@@ -53,7 +53,7 @@ async def ready(request: Request) -> ReadyOut:
     store = server_context.store
     with server_context.limits.requests.one():
         final = await horizon(store.log(store.caller()))
-        applied = await applied_position(store, named(list(READ_TABLES)))
+        applied = await applied_position(store, select_projections(list(READ_TABLES)))
     if not server_context.gate.is_own(request.headers):
         return ReadyOut(horizon=None, applied=None)  # positions tell how much all tenants write
     return ReadyOut(horizon=final, applied=applied)

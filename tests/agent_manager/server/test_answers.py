@@ -43,7 +43,7 @@ from eventstore import (
     TaskStatusChanged,
 )
 from eventstore.errors import InputError
-from projections import named
+from projections import select_projections
 from projections.pages import PAGE_BYTES
 from projections.read_your_writes import wait_for
 
@@ -63,7 +63,9 @@ async def fill(store: EventStore, messages: int, size: int, conversation: UUID |
     for start in range(0, messages, 1000):
         texts = [f"{number} {'x' * size}" for number in range(start, min(messages, start + 1000))]
         result = await store.append(conversation, [MessageAdded(role="user", content=text) for text in texts])
-    await wait_for(store, result.position, projections=named(["conversations", "messages", "tasks"]), timeout=60)
+    await wait_for(
+        store, result.position, projections=select_projections(["conversations", "messages", "tasks"]), timeout=60
+    )
     return conversation
 
 

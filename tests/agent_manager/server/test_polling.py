@@ -13,7 +13,7 @@ from support.serving import Served, served
 
 from agent_manager.server.serve import listen
 from eventstore import EventStore, MessageAdded
-from projections import named, rebuild
+from projections import rebuild, select_projections
 
 pytestmark = pytest.mark.shared_database
 
@@ -108,7 +108,7 @@ async def test_a_rebuilt_table_is_read_anew_and_an_equal_body_keeps_its_etag(her
     await here.begin(id="trip")
     first = await here.client.get("/v1/conversations")
     made = here.server_context.response_cache.made
-    await rebuild(store, named(["conversations"]))
+    await rebuild(store, select_projections(["conversations"]))
     again = await here.client.get("/v1/conversations", headers={"If-None-Match": first.headers["etag"]})
     assert (again.status_code, here.server_context.response_cache.made) == (304, made + 1)
 
