@@ -6,7 +6,7 @@ from projections.compare import TableDifference
 from projections.conversation_snapshot import ConversationState
 from projections.custom_projections import PythonProjection, load, projection
 from projections.inline import InlineAppender
-from projections.pages import Page, every
+from projections.pages import Page, all_items
 from projections.projection import PROJECTIONS, Projection, select_projections
 from projections.read_your_writes import applied_position, wait_for
 from projections.reading import Reader, SyncReader
@@ -43,9 +43,9 @@ __all__ = [
     "Task",
     "Verified",
     "Worker",
+    "all_items",
     "applied_position",
     "catch_up",
-    "every",
     "load",
     "parked",
     "projection",

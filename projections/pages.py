@@ -60,12 +60,12 @@ class Page(list[Item]):
         self.next = next
 
 
-async def every(read: Callable[P, Awaitable[Page[Item]]], *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[Item]:
+async def all_items(read: Callable[P, Awaitable[Page[Item]]], *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[Item]:
     """Yield all rows of a list, read a page at a time.
 
     ::
 
-        async for message in every(reader.messages, trip, role="user"):
+        async for message in all_items(reader.messages, trip, role="user"):
             print(message.content)
 
     Args:

@@ -23,7 +23,7 @@ from agent_manager.importers.stored import Stored, read_stored
 from agent_manager.storage import ServerLog
 from eventstore import EventStore, conversation_uuid
 from eventstore.errors import InputError
-from projections import Reader, catch_up, every
+from projections import Reader, all_items, catch_up
 
 
 class StoreSource:
@@ -39,7 +39,9 @@ class StoreSource:
         """Return the ids of all conversations, deleted ones included."""
         await catch_up(self._store)
         reserved = conversation_uuid(self._tenant, AGENTS)
-        rows = every(Reader(self._store, self._tenant).conversations, by="created", newest_first=False, deleted=True)
+        rows = all_items(
+            Reader(self._store, self._tenant).conversations, by="created", newest_first=False, deleted=True
+        )
         return [row.id async for row in rows if row.id != reserved]
 
     async def stored(self, conversation_id: UUID, until_version: int | None = None) -> Stored:

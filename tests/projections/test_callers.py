@@ -20,7 +20,7 @@ from eventstore import (
     TaskCreated,
 )
 from eventstore.errors import Forbidden, InputError, NotFound
-from projections import ConversationCache, InlineAppender, Projection, Reader, Search, Statistics, catch_up, every
+from projections import ConversationCache, InlineAppender, Projection, Reader, Search, Statistics, all_items, catch_up
 from projections.verify import verify_members
 
 pytestmark = pytest.mark.shared_database
@@ -77,19 +77,19 @@ async def test_lists_hold_what_the_caller_may_see(filled: EventStore, caller: Ca
     by_time = {"since": datetime(2000, 1, 1, tzinfo=UTC)}
     expected = seen_by(caller)
     for filters in ({}, {"by": "created"}, {"active": True}, {"deleted": True}, by_time):
-        found = [row async for row in every(reader.conversations, **which, **filters)]
+        found = [row async for row in all_items(reader.conversations, **which, **filters)]
         assert {row.name for row in found} == expected
         assert len(found) == len(expected)
-    of_ana = {row.name async for row in every(reader.conversations, **which, actor="ana")}
+    of_ana = {row.name async for row in all_items(reader.conversations, **which, actor="ana")}
     assert of_ana == {name for name in expected if name.startswith(("shared", "ana's"))}
     for filters in ({}, by_time, {"role": "user"}):
-        messages = [row async for row in every(reader.messages, **which, **filters)]  # type: ignore[arg-type]
+        messages = [row async for row in all_items(reader.messages, **which, **filters)]  # type: ignore[arg-type]
         assert {row.content.removeprefix("olive ").removeprefix("answer ") for row in messages} == expected
     for filters in ({}, by_time, {"status": "pending"}):
-        tasks = [row async for row in every(reader.tasks, **which, **filters)]  # type: ignore[arg-type]
+        tasks = [row async for row in all_items(reader.tasks, **which, **filters)]  # type: ignore[arg-type]
         assert {(row.description or "").removeprefix("olive task ") for row in tasks} == expected
         assert {row.artifacts[0]["parts"][0]["text"] for row in tasks} == expected
-    trail = [event async for event in every(reader.history, **which)]
+    trail = [event async for event in all_items(reader.history, **which)]
     assert {event.tenant_id for event in trail} <= {caller.tenant}
     assert {event.conversation_id for event in trail} == {NAMES[name] for name in SEEN[caller.user]}
 

@@ -30,7 +30,7 @@ from eventstore import (
     TaskStatusChanged,
 )
 from eventstore.errors import InputError, InvalidCursor, NotCaughtUp
-from projections import PROJECTIONS, Page, Reader, applied_position, catch_up, every
+from projections import PROJECTIONS, Page, Reader, all_items, applied_position, catch_up
 from projections.apply import Applier
 from projections.custom_projections import prepare
 
@@ -121,7 +121,7 @@ async def test_pages_are_the_list_in_pieces(
     assert whole == (await read(*what, newest_first=not newest_first, **which))[::-1]
     for limit in (1, 2, 3, len(whole) - 1 or 1, len(whole), len(whole) + 1):
         assert await in_pages(read, *what, newest_first=newest_first, limit=limit, **which) == whole
-    assert [row async for row in every(read, *what, newest_first=newest_first, limit=2, **which)] == whole
+    assert [row async for row in all_items(read, *what, newest_first=newest_first, limit=2, **which)] == whole
 
 
 @pytest.mark.parametrize(("name", "what", "which"), [case for case in LISTS.values() if case[:2] != ("history", ())])
