@@ -10,7 +10,7 @@ from projections.pages import Page, all_items
 from projections.projection import PROJECTIONS, Projection, select_projections
 from projections.read_your_writes import applied_position, wait_for
 from projections.reading import Reader, SyncReader
-from projections.rebuild import RebuildProgress, Rebuilt, rebuild, undo
+from projections.rebuild import RebuildProgress, Rebuilt, rebuild, undo_rebuild
 from projections.rows import Conversation, Message, Task
 from projections.search import Hit, Search, SearchPage
 from projections.statistics import Statistics
@@ -53,7 +53,7 @@ __all__ = [
     "rebuild",
     "retry",
     "select_projections",
-    "undo",
+    "undo_rebuild",
     "verify",
     "wait_for",
 ]

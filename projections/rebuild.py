@@ -199,7 +199,7 @@ def _differences_message(projection: Projection, differences: Sequence[TableDiff
     )
 
 
-async def undo(store: EventStore, projections: Sequence[Projection] = PROJECTIONS) -> None:
+async def undo_rebuild(store: EventStore, projections: Sequence[Projection] = PROJECTIONS) -> None:
     """Restore the tables that the last rebuild has replaced, caught up by the text that they were made by.
 
     Raises:

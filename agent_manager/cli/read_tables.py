@@ -10,11 +10,10 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from agent_manager.cli.options import DataDir, Json, read_settings, run
 from agent_manager.cli.output import errors, print_json, print_rows, text
 from eventstore import EventStore
-from projections import RebuildProgress, load, select_projections
+from projections import RebuildProgress, load, select_projections, undo_rebuild
 from projections import parked as read_parked
 from projections import rebuild as rebuild_tables
 from projections import retry as retry_parked
-from projections import undo as undo_rebuild
 from projections import verify as verify_tables
 from projections.rebuild import JOBS
 from projections.verify import verify_members

@@ -21,7 +21,7 @@ from eventstore.database.connection import BOOKKEEPING
 from eventstore.database.embedded.embedded_server import EmbeddedServer
 from eventstore.database.migrate import Migrator
 from eventstore.errors import ConnectionLost, PermissionDenied, ServerUnreachable
-from projections import PROJECTIONS, InlineAppender, Projection, Worker, rebuild, undo, verify
+from projections import PROJECTIONS, InlineAppender, Projection, Worker, rebuild, undo_rebuild, verify
 
 ROLES = {f"eventstore_{role}" for role in EVERY_ROLE}
 
@@ -274,7 +274,7 @@ async def test_tables_of_other_projections_and_replaced_ones_come_along(
     async with EventStore(settings) as store:
         async with InlineAppender(store, [NOTED], connections=1) as appender:
             await appender.append(uuid4(), [note()])
-        await undo(store, [*PROJECTIONS, NOTED])
+        await undo_rebuild(store, [*PROJECTIONS, NOTED])
         await rebuild(store, [*PROJECTIONS, NOTED], accept_differences=True)
     with psycopg.connect(own_server.superuser_url) as connection:
         owners = "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname LIKE 'public%%' AND tablename <> %s"

@@ -17,7 +17,18 @@ from support.scoped_queries import connected_as
 from eventstore import Event, EventStore, MessageAdded
 from eventstore.database.connection import Connection
 from eventstore.errors import RebuildError, SettingsError
-from projections import PROJECTIONS, catch_up, load, parked, projection, read_status, rebuild, retry, undo, verify
+from projections import (
+    PROJECTIONS,
+    catch_up,
+    load,
+    parked,
+    projection,
+    read_status,
+    rebuild,
+    retry,
+    undo_rebuild,
+    verify,
+)
 from projections.custom_projections import from_file
 
 Sync = psycopg.Connection[tuple[object, ...]]
@@ -107,7 +118,7 @@ async def test_tables_made_by_code_that_is_gone_stay_until_they_are_rebuilt(stor
     await rebuild(store, [lengths])
     assert owner.execute("SELECT count(*) FROM lengths").fetchone() == (2,)
     with pytest.raises(RebuildError, match="does not have"):
-        await undo(store, [lengths])
+        await undo_rebuild(store, [lengths])
 
 
 @pytest.mark.parametrize(

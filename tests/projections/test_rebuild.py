@@ -26,7 +26,7 @@ from projections import (
     catch_up,
     rebuild,
     select_projections,
-    undo,
+    undo_rebuild,
     verify,
     wait_for,
 )
@@ -108,7 +108,7 @@ async def test_what_belongs_to_a_table_is_the_same_afterwards(filled: EventStore
     assert await applied_position(filled) == result.position
     assert owner.execute("SELECT count(*) FROM short WHERE content = 'new'").fetchone() == (1,)
     assert owner.execute("SELECT counted(), (SELECT count(*) FROM shorter)").fetchone() == (101, 101)
-    await undo(filled, [MESSAGES])
+    await undo_rebuild(filled, [MESSAGES])
     assert belongings(owner) == before
     assert owner.execute("SELECT counted(), (SELECT count(*) FROM shorter)").fetchone() == (101, 101)
 
@@ -122,9 +122,9 @@ async def test_a_changed_projection_takes_effect_and_can_be_taken_back(filled: E
     assert done.is_new
     assert contents(owner) == [text.upper() for text in [*old, "late"]]
     await filled.append(uuid4(), [message("later")])
-    await undo(filled, [MESSAGES])
+    await undo_rebuild(filled, [MESSAGES])
     assert contents(owner) == ["tampered" if text == "3/3" else text for text in [*old, "late", "later"]]
-    await undo(filled, [MESSAGES])
+    await undo_rebuild(filled, [MESSAGES])
     assert contents(owner) == [text.upper() for text in [*old, "late", "later"]]
 
 
@@ -136,7 +136,7 @@ async def test_tables_that_were_never_filled_are_filled_once(store: EventStore, 
     assert row is not None
     previous = sql.SQL("SELECT count(*) FROM {}.messages").format(sql.Identifier(row[0]))
     assert owner.execute(previous).fetchone() == (0,)
-    await undo(store, [MESSAGES])
+    await undo_rebuild(store, [MESSAGES])
     assert contents(owner) == ["old"]
 
 
@@ -191,7 +191,7 @@ async def test_readers_never_see_an_empty_or_mixed_table(filled: EventStore, dat
     try:
         for _ in range(3):
             await rebuild(filled, [changed()])
-            await undo(filled, [MESSAGES])
+            await undo_rebuild(filled, [MESSAGES])
     finally:
         stop.set()
         await asyncio.gather(*readers)
@@ -293,7 +293,7 @@ async def test_what_would_follow_the_old_table_is_refused_at_the_start(
 
 async def test_nothing_can_be_taken_back_where_nothing_was_rebuilt(filled: EventStore) -> None:
     with pytest.raises(RebuildError, match="no previous tables"):
-        await undo(filled, [MESSAGES])
+        await undo_rebuild(filled, [MESSAGES])
 
 
 async def test_a_worker_renews_what_has_changed_and_follows_the_old_text_until_then(
@@ -317,7 +317,7 @@ async def test_a_worker_renews_what_has_changed_and_follows_the_old_text_until_t
         await wait_for(filled, result.position, projections=loud)
         assert contents(owner)[-2:] == ["MEANWHILE", "NOW"]
     # Who took it back does not get it again.
-    await undo(filled, [MESSAGES])
+    await undo_rebuild(filled, [MESSAGES])
     async with working(filled, loud):
         result = await filled.append(uuid4(), [message("quiet")])
         await wait_for(filled, result.position, projections=loud)
