@@ -26,7 +26,7 @@ from agent_manager.writer import Writer
 from eventstore import EventStore, Settings, conversation_uuid
 from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import SettingsError
-from projections import Worker, load
+from projections import Worker, load_projections
 
 Storage: TypeAlias = Literal["memory", "postgres", "both"]
 
@@ -291,7 +291,7 @@ async def _running_worker(store: EventStore, *, runs_worker: bool) -> AsyncItera
     if not runs_worker:
         yield
         return
-    worker = asyncio.create_task(Worker(store, load(store.settings.projections)).run())
+    worker = asyncio.create_task(Worker(store, load_projections(store.settings.projections)).run())
     try:
         yield
     finally:

@@ -4,7 +4,7 @@ from projections.apply import Parked, Retried, parked, retry
 from projections.cache import ConversationCache
 from projections.compare import TableDifference
 from projections.conversation_snapshot import ConversationState
-from projections.custom_projections import PythonProjection, load, projection
+from projections.custom_projections import PythonProjection, load_projections, projection
 from projections.inline import InlineAppender
 from projections.pages import Page, all_items
 from projections.projection import PROJECTIONS, Projection, select_projections
@@ -46,7 +46,7 @@ __all__ = [
     "all_items",
     "applied_position",
     "catch_up",
-    "load",
+    "load_projections",
     "parked",
     "projection",
     "read_status",

@@ -127,7 +127,7 @@ def from_file(path: Path) -> Projection:
     return Projection(name, tables, sections["batch"], sections.get("setup", ""))
 
 
-def load(setting: str) -> tuple[Projection, ...]:
+def load_projections(setting: str) -> tuple[Projection, ...]:
     """Return the built-in projections and those of a setting: ``.sql`` files and ``module:name``, comma-separated.
 
     Raises:

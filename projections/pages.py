@@ -35,7 +35,7 @@ from projections.rows import Conversation, LazyRow, Message, Task
 PAGE_BYTES = 8 * 1024 * 1024
 """A page whose rows take more ends before its limit."""
 PAGE_SIZE = 500
-"""Rows that :func:`every` reads at a time by default."""
+"""Rows that :func:`all_items` reads at a time by default."""
 _FIRST_CHUNK, _LARGEST_CHUNK = 51, 1000
 """Rows of a statement, if a page has more: few at first, because their sizes are not known yet."""
 _CHUNK_BYTES = 2 * 1024 * 1024

@@ -29,7 +29,7 @@ from eventstore import (
     TaskStatusChanged,
 )
 from eventstore.read import end_of_log
-from projections import load, read_status
+from projections import load_projections, read_status
 
 EVENT_COLUMNS = (">position", ">version", "time", "actor", "type", "what changed")
 _LONGEST_CHANGE = 200
@@ -75,7 +75,7 @@ def status(as_json: Json = False, data_dir: DataDir = None) -> None:
     """Show the size of the log, and how far each projection is behind it."""
 
     async def work(store: EventStore) -> None:
-        now = await read_status(store, load(store.settings.projections))
+        now = await read_status(store, load_projections(store.settings.projections))
         if as_json:
             print_json(now)
             return

@@ -15,7 +15,7 @@ from agent_manager.cli.output import errors, print_warnings
 from eventstore import EventStore, Settings
 from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import ConnectionLost, LoginRefused, ServerUnreachable
-from projections import Projection, Worker, load
+from projections import Projection, Worker, load_projections
 from projections.status import read_warnings
 
 RETRY_SECONDS = 1.0
@@ -51,7 +51,7 @@ async def run_workers(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
-    projections = load(settings.projections)
+    projections = load_projections(settings.projections)
     store = EventStore(settings)
     with errors.status("starting …"):
         if describe is not None and store.server.embedded is None:

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from agent_manager.cli.options import DataDir, Json, read_settings, run
 from agent_manager.cli.output import errors, print_json, print_rows, text
 from eventstore import EventStore
-from projections import RebuildProgress, load, select_projections, undo_rebuild
+from projections import RebuildProgress, load_projections, select_projections, undo_rebuild
 from projections import parked as read_parked
 from projections import rebuild as rebuild_tables
 from projections import retry as retry_parked
@@ -50,7 +50,7 @@ def rebuild(
     the replaced tables are kept for --undo. After an interruption the same command resumes the rebuild.
     """
     settings = read_settings(data_dir)
-    projections = select_projections(names or [], load(settings.projections))
+    projections = select_projections(names or [], load_projections(settings.projections))
 
     async def work(store: EventStore) -> None:
         if undo:
@@ -98,7 +98,7 @@ def verify(names: Names = None, as_json: Json = False, data_dir: DataDir = None)
     The log is replayed into temporary tables; reading and writing continue. Exit code 1: there are differences.
     """
     settings = read_settings(data_dir)
-    projections = select_projections(names or [], load(settings.projections))
+    projections = select_projections(names or [], load_projections(settings.projections))
 
     async def work(store: EventStore) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
@@ -134,7 +134,7 @@ def parked(as_json: Json = False, data_dir: DataDir = None) -> None:
     """List the conversations that a projection has parked because their events could not be applied, and why."""
     settings = read_settings(data_dir)
     print_rows(
-        run(lambda store: read_parked(store, load(settings.projections)), settings),
+        run(lambda store: read_parked(store, load_projections(settings.projections)), settings),
         ("projection", "conversation", ">version", ">position", "type", "error", "parked", ">tries"),
         lambda row: (
             row.projection, row.conversation_id, row.version, row.position, row.event_type,
@@ -148,7 +148,7 @@ def parked(as_json: Json = False, data_dir: DataDir = None) -> None:
 def retry(names: Names = None, data_dir: DataDir = None) -> None:
     """Apply the events of parked conversations, after the cause is fixed. Exit code 1: some failed again."""
     settings = read_settings(data_dir)
-    projections = select_projections(names or [], load(settings.projections))
+    projections = select_projections(names or [], load_projections(settings.projections))
     result = run(lambda store: retry_parked(store, projections), settings)
     typer.echo(f"applied {result.applied}, still parked {result.parked}")
     if result.parked:

@@ -20,7 +20,7 @@ from eventstore.errors import RebuildError, SettingsError
 from projections import (
     PROJECTIONS,
     catch_up,
-    load,
+    load_projections,
     parked,
     projection,
     read_status,
@@ -68,7 +68,7 @@ async def lengths(connection: Connection, events: Sequence[Event]) -> None:
 async def test_a_file_is_a_projection_like_the_others(store: EventStore, owner: Sync, tmp_path: Path) -> None:
     path = tmp_path / "tool_usage.sql"
     path.write_text(TOOL_USAGE)
-    *built_in, own = load(str(path))
+    *built_in, own = load_projections(str(path))
     assert tuple(built_in) == PROJECTIONS
     conversation = uuid4()
     await store.append(conversation, [calling(2), calling(1)], actor="agent")
@@ -100,7 +100,7 @@ async def test_the_documented_function_works(
 ) -> None:
     (tmp_path / "usage_of_words.py").write_text(LENGTHS)
     monkeypatch.syspath_prepend(tmp_path)
-    *_, own = load("usage_of_words:lengths")
+    *_, own = load_projections("usage_of_words:lengths")
     await store.append(uuid4(), [MessageAdded(role="user", content="four"), calling(1)])
     await catch_up(store, [own])
     assert owner.execute("SELECT length FROM lengths ORDER BY version").fetchall() == [(4,), (0,)]
@@ -134,13 +134,13 @@ def test_a_file_that_is_no_projection_is_refused(tmp_path: Path, text: str, said
     path = tmp_path / "mine.sql"
     path.write_text(text)
     with pytest.raises(SettingsError, match=said):
-        load(str(path))
+        load_projections(str(path))
 
 
 @pytest.mark.parametrize("word", ["missing.sql", "nowhere:thing", "projections:nothing", "projections:named", "plain"])
 def test_what_cannot_be_loaded_is_named(word: str) -> None:
     with pytest.raises(SettingsError, match=word.split(":")[0].replace(".", r"\.")):
-        load(word)
+        load_projections(word)
 
 
 async def test_a_setup_that_makes_no_table_is_refused(store: EventStore, tmp_path: Path) -> None:
