@@ -165,7 +165,7 @@ def _check_names(*names: str) -> None:
             )
 
 
-async def prepare(store: EventStore, projections: Sequence[Projection]) -> None:
+async def create_missing_tables(store: EventStore, projections: Sequence[Projection]) -> None:
     """Create the missing tables of projections that have a setup, under the role of the login.
 
     Raises:

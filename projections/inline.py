@@ -29,7 +29,7 @@ from eventstore.errors import (
     translate,
 )
 from eventstore.ids import parse_uuid
-from projections.custom_projections import prepare
+from projections.custom_projections import create_missing_tables
 from projections.projection import Projection
 
 _BATCH_VIEW = query("projections", "batch_inline")
@@ -53,7 +53,7 @@ class InlineAppender:
         self._pool: Pool | None = None
 
     async def __aenter__(self) -> Self:
-        await prepare(self._store, self._projections)
+        await create_missing_tables(self._store, self._projections)
         self._pool = Pool(self._store.server.url, self._store.settings, WRITER, self._size, lambda error: error)
         await self._pool.open()
         return self

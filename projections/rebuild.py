@@ -36,7 +36,7 @@ from eventstore.errors import EventStoreError, RebuildError, translated
 from eventstore.read import horizon
 from projections.apply import ALL_PARTITIONS, Applier, Stage
 from projections.compare import TableDifference, compare_stages
-from projections.custom_projections import prepare
+from projections.custom_projections import create_missing_tables
 from projections.projection import PROJECTIONS, Projection
 from projections.read_your_writes import applied_position
 from projections.throttle import Throttle
@@ -122,7 +122,7 @@ class _Rebuild:
         """Fill, compare and swap."""
         began = monotonic()
         projection = self._projection
-        await prepare(self._store, [projection])
+        await create_missing_tables(self._store, [projection])
         try:
             for _ in range(self._jobs):
                 self._appliers.append(await Applier.open(self._store, projection.largest_batch))

@@ -42,7 +42,7 @@ from eventstore.errors import (
 from eventstore.notifier import PollThrottle
 from eventstore.read import horizon
 from projections.apply import BATCH_SIZE, PERSISTENT_FAILURES, SMALL_BATCH_SIZE, Applied, Applier
-from projections.custom_projections import prepare
+from projections.custom_projections import create_missing_tables
 from projections.projection import PARTITIONS, PROJECTIONS, Projection
 from projections.read_your_writes import applied_position
 from projections.rebuild import rebuild_outdated
@@ -103,7 +103,7 @@ class Worker:
 
     async def _run_until_error(self) -> None:
         """Run two runners, one for the low-priority projections, each over a connection of its own."""
-        await prepare(self._store, self._projections)
+        await create_missing_tables(self._store, self._projections)
         async with AsyncExitStack() as stack:
             runners = []
             for is_low_priority in (False, True):
@@ -428,7 +428,7 @@ async def catch_up(store: EventStore, projections: Sequence[Projection] = PROJEC
     Raises:
         NotCaughtUp: a projection fails as a whole, not on single conversations. The others are up with the log.
     """
-    await prepare(store, projections)
+    await create_missing_tables(store, projections)
     failure: NotCaughtUp | None = None
     applier = await Applier.open(store)
     try:

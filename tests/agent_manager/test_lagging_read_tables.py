@@ -12,13 +12,13 @@ from agent_manager.factory import AsyncManager
 from eventstore import EventStore, conversation_uuid
 from projections import PROJECTIONS, applied_position
 from projections.apply import Applier
-from projections.custom_projections import prepare
+from projections.custom_projections import create_missing_tables
 
 
 async def test_lists_wait_for_the_tenants_own_events_only(store: EventStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "TAIL", 3)
     monkeypatch.setattr(storage, "WAIT_SECONDS", 0.2)
-    await prepare(store, PROJECTIONS)
+    await create_missing_tables(store, PROJECTIONS)
     async with AsyncManager(store, tenant="acme", runs_worker=False) as manager:
         await manager.create_conversation("trip", "trip")
         for _ in range(20):

@@ -32,7 +32,7 @@ from eventstore import (
 from eventstore.errors import InputError, InvalidCursor, NotCaughtUp
 from projections import PROJECTIONS, Page, Reader, all_items, applied_position, catch_up
 from projections.apply import Applier
-from projections.custom_projections import prepare
+from projections.custom_projections import create_missing_tables
 
 pytestmark = pytest.mark.shared_database
 
@@ -350,7 +350,7 @@ async def test_a_read_that_waits_in_vain_says_so(store: EventStore) -> None:
 
 async def test_a_read_waits_only_for_what_its_tenant_wrote(store: EventStore) -> None:
     own, foreign = uuid4(), uuid4()
-    await prepare(store, PROJECTIONS)
+    await create_missing_tables(store, PROJECTIONS)
     first = await store.append(own, [said("mine", 1)], tenant="acme")
     for _ in range(20):  # conversations of all partitions, until one of them is behind
         await store.append(foreign, [said("theirs", 1)], tenant="globex")
