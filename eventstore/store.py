@@ -36,7 +36,7 @@ from eventstore.read import HIGHEST_VERSION, Filter, horizon, read_conversation,
 from eventstore.schema_check import check_schema
 from eventstore.scope import ALL_TENANTS, Caller, DataScope, checked_tenant
 from eventstore.settings import Settings
-from eventstore.subscribe import follow
+from eventstore.subscribe import follow_log
 
 _HIGHEST_POSITION = 2**63 - 1
 
@@ -314,7 +314,7 @@ class EventStore:
                 faster; limit it if there are many subscribers and some may be slow.
         """
         scope = self._scope(tenant, user, all_tenants)
-        events = follow(
+        events = follow_log(
             self.log(scope),
             lambda seen: self.connections.notifier.wait(seen, LOOK_EVENTS, scope),
             self.revive,

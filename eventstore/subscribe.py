@@ -16,7 +16,7 @@ RETRY_SECONDS = 0.5
 """Between attempts to reach a server that is away."""
 
 
-async def follow(
+async def follow_log(
     log: View,
     wait: Callable[[int], Awaitable[EventBatch | None]],
     revive: Callable[[], Awaitable[None]],
