@@ -12,7 +12,7 @@ from agent_manager.storage import LISTED, PAGE, Key, LeaseStatus, PendingRow, ap
 from eventstore import ANY, Append, Appended, AppendResult, Event, ExpectedVersion, MessageAdded, NewEvent, Settings
 from eventstore.append import AppendRequest, encode_expected
 from eventstore.errors import ConversationIsDeleted, EventIdConflict, WrongExpectedVersion
-from eventstore.json_text import equal, load, to_json
+from eventstore.json_text import json_equal, load, to_json
 from eventstore.member_order import MEMBER
 from eventstore.scope import checked_tenant
 
@@ -156,7 +156,7 @@ def _differences(stored: Event, event: NewEvent) -> str:
     }
     for key in sorted(stored_metadata.keys() | metadata.keys()):
         pairs[f"metadata.{key}"] = (stored_metadata.get(key), metadata.get(key))
-    return ", ".join(name for name, (before, now) in pairs.items() if not equal(before, now))
+    return ", ".join(name for name, (before, now) in pairs.items() if not json_equal(before, now))
 
 
 def _without(name: str, members: Any) -> Any:

@@ -45,7 +45,7 @@ from eventstore import (
 )
 from eventstore.errors import EventIdConflict, InputError, InvalidEvent, InvalidId, WrongExpectedVersion, printable
 from eventstore.ids import assigned_uuid, derived_uuid, is_canonical_uuid
-from eventstore.json_text import equal
+from eventstore.json_text import json_equal
 
 _MAX_CONFLICTS = 3
 
@@ -242,7 +242,9 @@ class Writer:
 def _is_repetition(stored: Json, message: Json) -> bool:
     """Return whether a message equals a stored one, apart from ids that the manager added to that."""
     added = {name for name in ("contextId", "taskId") if not message.get(name)}
-    return equal(*({name: value for name, value in each.items() if name not in added} for each in (stored, message)))
+    return json_equal(
+        *({name: value for name, value in each.items() if name not in added} for each in (stored, message))
+    )
 
 
 def checked_message(message: Any) -> Json:

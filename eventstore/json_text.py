@@ -52,12 +52,12 @@ def load(text: bytes) -> Any:
         return json.loads(text)
 
 
-def equal(a: Any, b: Any) -> bool:
+def json_equal(a: Any, b: Any) -> bool:
     """Return whether two JSON values are equal as ``jsonb`` compares them: 1 and 1.0 are, 1 and true are not."""
     if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(equal(value, b[name]) for name, value in a.items())
+        return a.keys() == b.keys() and all(json_equal(value, b[name]) for name, value in a.items())
     if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(map(equal, a, b))
+        return len(a) == len(b) and all(map(json_equal, a, b))
     return isinstance(a, bool) == isinstance(b, bool) and bool(a == b)
 
 

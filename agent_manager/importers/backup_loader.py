@@ -62,7 +62,7 @@ from eventstore import (
 from eventstore.concurrency import gather_or_raise
 from eventstore.errors import ConflictError, InputError, RetryableError, printable
 from eventstore.ids import derived_uuid
-from eventstore.json_text import equal
+from eventstore.json_text import json_equal
 
 EVENT_ID = "source_id"
 """The member of an application event's metadata that holds its id at the source."""
@@ -311,7 +311,7 @@ def _other_identity(source: SourceConversation, stored: Stored) -> str | None:
     if source.metadata is None:
         return None
     _, metadata = original_name(stored.name, stored.metadata)
-    if not equal(source.metadata, metadata):
+    if not json_equal(source.metadata, metadata):
         return f"its metadata is {source.metadata} at the source, {metadata} in the store"
     if None not in (source.created_at, stored.created_at) and source.created_at != stored.created_at:
         return f"it began at {source.created_at} at the source, at {stored.created_at} in the store"
@@ -385,7 +385,7 @@ def missing_agents(cards: list[Json], stored: StoredAgents) -> dict[str, Json]:
         url: card
         for url, card in cards_by_url(cards).items()
         if url not in stored.changed
-        and not (url in stored.cards and equal(canonical_card(stored.cards[url]), canonical_card(card)))
+        and not (url in stored.cards and json_equal(canonical_card(stored.cards[url]), canonical_card(card)))
     }
 
 

@@ -17,7 +17,7 @@ from agent_manager.importers.source import (
     message_id,
     text_member,
 )
-from eventstore.json_text import equal
+from eventstore.json_text import json_equal
 
 MISSING = "(missing)"
 """The value that a difference shows for a side that has none."""
@@ -195,7 +195,7 @@ def _compare_messages(source: SourceConversation, found: SourceConversation) -> 
 
 def differences(conversation: str, place: str, source: Any, store: Any) -> Iterator[ImportDifference]:
     """Yield every innermost place at which two values differ."""
-    if equal(source, store):
+    if json_equal(source, store):
         return
     if isinstance(source, dict) and isinstance(store, dict):
         for name in source.keys() | store.keys():
@@ -237,13 +237,13 @@ def match_messages(messages: Sequence[SourceMessage], stored: Sequence[Json]) ->
 
 def _is_same_message(stored: Json, message: SourceMessage) -> bool:
     stored = canonical_message(stored)
-    return equal(stored, message.wire) or same_but_for_files(stored, message.wire, message.fetched)
+    return json_equal(stored, message.wire) or same_but_for_files(stored, message.wire, message.fetched)
 
 
 def is_same_task(stored: Json, source: SourceConversation, index: int) -> bool:
     """Return whether a stored task is the source's task at an index."""
     stored, task = canonical_task(stored), source.tasks[index]
-    return equal(stored, task) or (index in source.fetched_tasks and same_but_for_names(stored, task))
+    return json_equal(stored, task) or (index in source.fetched_tasks and same_but_for_names(stored, task))
 
 
 def keyed_tasks(tasks: list[Json]) -> Iterator[tuple[TaskKey, Json]]:
