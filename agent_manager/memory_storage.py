@@ -12,7 +12,7 @@ from agent_manager.storage import LISTED, PAGE, Key, LeaseStatus, PendingRow, ap
 from eventstore import ANY, Append, Appended, AppendResult, Event, ExpectedVersion, MessageAdded, NewEvent, Settings
 from eventstore.append import AppendRequest, encode_expected
 from eventstore.errors import ConversationIsDeleted, EventIdConflict, WrongExpectedVersion
-from eventstore.json_text import json_equal, load, to_json
+from eventstore.json_text import from_json, json_equal, to_json
 from eventstore.member_order import MEMBER
 from eventstore.scope import checked_tenant
 
@@ -144,8 +144,8 @@ class MemoryLog:
 def _differences(stored: Event, event: NewEvent) -> str:
     """Return the members in which two events of one id differ, as the server's function ``event_differences`` does."""
     stored_metadata = _without(MEMBER, stored.raw_metadata)
-    metadata = _without(MEMBER, load(to_json(event.metadata.to_content(), "metadata")))
-    stored_content, content = stored.content, load(to_json(event.data.to_content(), "content"))
+    metadata = _without(MEMBER, from_json(to_json(event.metadata.to_content(), "metadata")))
+    stored_content, content = stored.content, from_json(to_json(event.data.to_content(), "content"))
     if isinstance(event.data, MessageAdded):
         stored_content, content = _without("sent_order", stored_content), _without("sent_order", content)
     pairs = {

@@ -21,7 +21,7 @@ from agent_manager.errors import ManagerClosed
 from eventstore import ANY, Appended, AppendResult, Caller, Event, EventStore, ExpectedVersion, NewEvent
 from eventstore.database.queries import query
 from eventstore.errors import ConnectionLost, RetryableError, ServerError, ServerUnreachable
-from eventstore.json_text import load, to_json
+from eventstore.json_text import from_json, to_json
 from eventstore.read import RawRows, horizon
 from projections.read_your_writes import fetch_with_position
 from projections.reading import caller_of
@@ -136,7 +136,7 @@ def appended_event(tenant: str, event: NewEvent, place: Appended) -> Event:
     """Return an event as a read of the log would, from what was appended and its result."""
     # Copied through JSON, so that later changes to the caller's objects do not reach the event.
     content, metadata = (
-        load(to_json(part, "content")) for part in (event.data.to_content(), event.metadata.to_content())
+        from_json(to_json(part, "content")) for part in (event.data.to_content(), event.metadata.to_content())
     )
     return Event(
         place.position, place.timestamp, place.version, event.schema_version, place.conversation_id, event.id, tenant,

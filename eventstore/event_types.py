@@ -15,7 +15,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from eventstore.errors import InvalidEvent
-from eventstore.json_text import check_text, load
+from eventstore.json_text import check_text, from_json
 from eventstore.member_order import encode, encode_members, restore, restore_members
 
 
@@ -391,7 +391,7 @@ def parse_json(event_type: str, schema_version: int, text: bytes) -> EventData:
         cls = _CLASSES[event_type]
         event: EventData = cls.__pydantic_validator__.validate_json(text, self_instance=cls.__new__(cls))
         return event
-    return parse(event_type, schema_version, load(text))
+    return parse(event_type, schema_version, from_json(text))
 
 
 def is_built_in(event: EventData) -> bool:

@@ -13,7 +13,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError, fiel
 
 from eventstore.errors import InvalidEvent
 from eventstore.event_types import SCHEMA_VERSION, EventData, UnknownEvent, parse, parse_json
-from eventstore.json_text import load
+from eventstore.json_text import from_json
 from eventstore.member_order import MEMBER, restore, restore_members
 
 NO_STREAM: Literal["NO_STREAM"] = "NO_STREAM"
@@ -206,7 +206,7 @@ def _json_column(index: int, name: str) -> property:
             return stored
         value = getattr(event, name, _UNREAD)
         if value is _UNREAD:
-            value = load(stored[1:])
+            value = from_json(stored[1:])
             if index == METADATA:
                 value = _with_order(value)
             elif isinstance(order := _content_order(event), dict):

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, Self, TypeVar
 from uuid import UUID
 
-from eventstore.json_text import load
+from eventstore.json_text import from_json
 from eventstore.member_order import restore, restore_members
 from eventstore.message_format import sent_from_row
 
@@ -58,7 +58,7 @@ class LazyRow:
         index = len(fields(type(self)))  # type: ignore[arg-type]
         orders = self._row[index] if len(self._row) > index else None
         if isinstance(orders, bytes):
-            orders = self._row[index] = load(orders[1:])
+            orders = self._row[index] = from_json(orders[1:])
         return orders.get(name) if isinstance(orders, dict) else None
 
 
@@ -75,7 +75,7 @@ def _read_from_row(*json_columns: str) -> Callable[[_Class], _Class]:
         def read(row: LazyRow) -> Any:
             value = row._row[index]
             if isinstance(value, bytes):  # not parsed yet
-                value = row._row[index] = row._restored(name, load(value[1:]))
+                value = row._row[index] = row._restored(name, from_json(value[1:]))
             return value
 
         return property(read)
