@@ -325,7 +325,7 @@ class AppendBatcher:
     def _send_groups(self) -> None:
         """Send everything that can be sent now."""
         self._is_send_scheduled = False
-        self._queue = in_turn(self._queue)
+        self._queue = interleave_tenants(self._queue)
         while self._queue and self._in_flight[False] < GROUPS_IN_FLIGHT and (pipeline := self._idle_pipeline()):
             # Distribute the queue over the connections, so that client and server work at the same time.
             groups = min(GROUPS_IN_FLIGHT - self._in_flight[False], sum(each.is_idle for each in self._pipelines))
@@ -675,7 +675,7 @@ class Backpressure:
 
     def _admit_waiting(self) -> None:
         """Admit what fits, tenants in turn. No append overtakes another of the same conversation."""
-        waiting, self._waiting = in_turn(self._waiting), deque()
+        waiting, self._waiting = interleave_tenants(self._waiting), deque()
         blocked: set[ConversationKey] = set()
         while waiting and (
             not self._events or (self._events < MAX_PENDING_EVENTS and self._bytes <= MAX_PENDING_BYTES)
@@ -701,7 +701,7 @@ GROUP_CONVERSATIONS = max(128, MAX_CONVERSATIONS)
 _DELETIONS = frozenset(map(with_length, (b"conversation.deleted", b"conversation.reactivated")))
 
 
-def in_turn(queue: deque[PendingAppend]) -> deque[PendingAppend]:
+def interleave_tenants(queue: deque[PendingAppend]) -> deque[PendingAppend]:
     """Return the appends with tenants in turn, beginning with the one that has waited longest.
 
     The appends of one tenant, and thereby those of one conversation, keep their order.
