@@ -12,7 +12,7 @@ from support.raw import note
 
 from eventstore import EventStore
 from eventstore.append import Append, AppendRequest
-from eventstore.batching import GROUP_EVENTS, PendingAppend, in_turn, next_group
+from eventstore.batching import GROUP_EVENTS, PendingAppend, interleave_tenants, next_group
 
 STEPS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 3)), max_size=30)
 
@@ -26,7 +26,7 @@ def pending(tenant: str, conversation: int, events: int = 1) -> PendingAppend:
 @given(STEPS)
 async def test_tenants_take_turns_and_each_keeps_its_order(steps: list[tuple[str, int]]) -> None:
     queue = deque(pending(*step) for step in steps)
-    taken = list(in_turn(queue))
+    taken = list(interleave_tenants(queue))
     tenants = list(dict.fromkeys(append.encoded.tenant for append in queue))
     for tenant in tenants:
         own = [append for append in queue if append.encoded.tenant == tenant]
