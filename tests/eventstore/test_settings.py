@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from eventstore import Settings
-from eventstore.database import settings as settings_module
+from eventstore import settings as settings_module
 from eventstore.database.embedded import embedded_server
 from eventstore.database.server import Server
 from eventstore.errors import ConnectionLost, DiskFull, InputError, SettingsError
