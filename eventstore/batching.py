@@ -181,7 +181,7 @@ class AppendBatcher:
 
     def __init__(
         self,
-        connect: Callable[[], Awaitable[tuple[Connection, str]]],
+        connect: Callable[[], Awaitable[Connection]],
         connect_as_login: Callable[[], Awaitable[Connection]],
         explain: Callable[[EventStoreError], EventStoreError],
         *,
@@ -191,7 +191,7 @@ class AppendBatcher:
         """Create a batcher. It connects when there is something to append.
 
         Args:
-            connect: opens a connection that may append, and returns it with the role that it took for that.
+            connect: opens a connection that may append.
             connect_as_login: opens a connection under the login itself, which sees more of its other sessions than a
                 role of the store; to find the transactions that hold locks.
             explain: returns a more specific error for an error of the server, or the error itself.
@@ -546,20 +546,15 @@ class AppendBatcher:
             self._schedule_send()
 
     async def _new_pipeline(self) -> PipelinedConnection:
-        connection, role = await self._connect()
-        self._role = role.encode()
+        connection = await self._connect()
+        self._role = connection.role.encode()
         try:
             with translated():
                 await connection.execute(_KEEP_PLANS)
-        except BaseException:
-            await connection.close()
-            raise
-        pipeline = PipelinedConnection(connection, self._on_broken)
-        try:
-            with translated():
+                pipeline = PipelinedConnection(connection, self._on_broken)
                 await pipeline.prepare((APPEND_ONE, APPEND_GROUP))
         except BaseException:
-            pipeline.close()
+            await connection.close()
             raise
         return pipeline
 

@@ -22,9 +22,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import psycopg
 from psycopg import sql
-from psycopg.adapt import AdaptersMap, Transformer
+from psycopg.adapt import Transformer
 from psycopg.pq.abc import PGresult
-from psycopg.types.string import ByteaBinaryLoader
 
 from eventstore.concurrency import cancel_and_wait
 from eventstore.database.binary_format import INT4, INT8, TEXT, int4, int8, to_int8
@@ -44,6 +43,7 @@ from eventstore.errors import (
     translated,
 )
 from eventstore.events import CONTENT, Event
+from eventstore.read import RawRows
 from eventstore.scope import ALL_TENANTS, DataScope
 
 log = logging.getLogger(__name__)
@@ -429,15 +429,14 @@ class Listener:
             on_notified: called for each notification, and when the connection has ended.
         """
         self._pipeline = PipelinedConnection(connection, lambda _: on_notified(), on_notified)
-        self._loader = Transformer(_EventFormat(connection))
+        self._loader = Transformer(RawRows(connection))
         self._has_loaders = False
         self._loop = asyncio.get_running_loop()
         self.scope: DataScope | None = None
 
     async def prepare(self) -> None:
-        """Prepare the statements."""
-        with translated():
-            await self._pipeline.prepare((_LOOK, _HORIZON, _BEGIN_WAIT, _END_WAIT, _SET_SCOPE))
+        """Prepare the statements. If that fails, the connection is closed."""
+        await self._pipeline.prepare((_LOOK, _HORIZON, _BEGIN_WAIT, _END_WAIT, _SET_SCOPE))
 
     def look(self, after: int, limit: int, on_found: Callable[[list[Found]], None]) -> asyncio.Future[list[Found]]:
         """Send a query for the first events after a position, final or not.
@@ -521,15 +520,6 @@ def _ignore(result: PGresult) -> None:
     pass
 
 
-class _EventFormat:
-    """An adaptation context that loads values as :meth:`Event.from_row` expects them, JSON as bytes."""
-
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self.adapters = AdaptersMap(connection.adapters)
-        self.adapters.register_loader("jsonb", ByteaBinaryLoader)
-
-
 async def open_listener(
     connect: Callable[[], Awaitable[Connection]], pool: Pool, on_notified: Callable[[], None], seconds: float
 ) -> Listener:
@@ -554,14 +544,10 @@ async def open_listener(
                     row = await (await connection.execute(_LISTEN, {"idle": str(int(IDLE_SECONDS * 1000))})).fetchone()
                     assert row is not None
                     await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(row[0])))
-                listener = Listener(connection, on_notified)
+                    listener = Listener(connection, on_notified)
+                    await listener.prepare()
             except BaseException:
                 await connection.close()
-                raise
-            try:
-                await listener.prepare()
-            except BaseException:
-                listener.close()
                 raise
             return listener
     except TimeoutError:

@@ -20,7 +20,6 @@ from eventstore.database.connection import (
     Connection,
     check_login,
     connect,
-    connect_as,
 )
 from eventstore.database.fork_safety import abandon_in_child
 from eventstore.database.pooler_check import check_pooler
@@ -382,7 +381,7 @@ class StoreConnections:
         self.projector = pool(PROJECTOR, min(size, _PROJECTOR_CONNECTIONS), 0)
         self._pools = (self.service, self.reader, self.auditor, self.projector)
         self.append_batcher = AppendBatcher(
-            lambda: connect_as(server.url, settings, WRITER),
+            lambda: connect(server.url, settings, WRITER),
             lambda: connect(server.url, settings, None),
             server.why,
             connect_seconds=settings.connect_timeout,

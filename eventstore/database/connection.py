@@ -100,12 +100,14 @@ class Connection(psycopg.AsyncConnection[TupleRow]):
 
     Attributes:
         liveness: watches whether the server still answers.
+        role: the role that was set when it was opened; behind a pooler, later statements may run under another one.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._prepared = HashedNames()  # psycopg's own attribute
         self.liveness = Liveness(self.pgconn)
+        self.role = LOGIN
 
     @classmethod
     async def connect(cls, conninfo: str = "", *arguments: Any, **options: Any) -> Self:
@@ -291,18 +293,7 @@ def statement_name(text: bytes, types: Sequence[int], label: bytes = b"eventstor
 async def connect(url: str, settings: Settings, role: str | None) -> Connection:
     """Open a connection in autocommit mode, as ``role`` if the login may become it; None stays the login.
 
-    Raises:
-        ServerUnreachable, UnsuitableServer: see :func:`connect_as`.
-    """
-    connection, _ = await connect_as(url, settings, role)
-    return connection
-
-
-async def connect_as(url: str, settings: Settings, role: str | None) -> tuple[Connection, str]:
-    """Open a connection as :func:`connect` does; return it and the role that was set.
-
-    Behind a pooler, later statements may run under another role. If the server is starting, this waits for it as long
-    as the settings allow.
+    If the server is starting, this waits for it as long as the settings allow.
 
     Raises:
         ServerUnreachable: the server does not answer, or refuses the login.
@@ -314,11 +305,11 @@ async def connect_as(url: str, settings: Settings, role: str | None) -> tuple[Co
             connection = await Connection.connect(url, autocommit=True, **connect_options(settings))
             try:
                 # Transactions of a caller, which run under the writer's role, keep the limits of the login.
-                current_role = await configure(connection, settings, role, None if role == WRITER else 0)
+                await configure(connection, settings, role, None if role == WRITER else 0)
             except BaseException:
                 await connection.close()
                 raise
-            return connection, current_role
+            return connection
         except psycopg.Error as error:
             reason = await asyncio.to_thread(unreachable, url, error)
             if not isinstance(reason, ServerStarting) or monotonic() >= deadline:
@@ -338,15 +329,12 @@ def connect_options(settings: Settings) -> dict[str, Any]:
     }
 
 
-async def configure(connection: Connection, settings: Settings, role: str | None, milliseconds: int | None) -> str:
+async def configure(connection: Connection, settings: Settings, role: str | None, milliseconds: int | None) -> None:
     """Set everything that the session relies on, and refuse servers that cannot carry the store.
 
     Args:
         milliseconds: the statement timeout, unless the login's own is lower; 0 is none. None keeps all limits of the
             login.
-
-    Returns:
-        The role that was set; ``none`` if that is the login.
     """
     disconnect_in_child(connection)
     refuse_unsuitable(connection.info)
@@ -362,7 +350,7 @@ async def configure(connection: Connection, settings: Settings, role: str | None
     connection.liveness.is_backend_known = pid == connection.pgconn.backend_pid
     if milliseconds:
         connection.liveness.answer_seconds = milliseconds / 1000 + SILENCE_SECONDS
-    return current_role or LOGIN
+    connection.role = current_role or LOGIN
 
 
 async def set_role(connection: Connection, settings: Settings, role: str) -> None:

@@ -154,7 +154,7 @@ class Pool:
 
         async def prepare(connection: ScopedConnection) -> None:
             milliseconds = max(1, round(1000 * settings.statement_seconds))
-            connection.role = await configure(connection, settings, role, milliseconds)
+            await configure(connection, settings, role, milliseconds)
 
         self._pool: AsyncConnectionPool[ScopedConnection] = AsyncConnectionPool(
             url,
