@@ -28,7 +28,17 @@ from eventstore.errors import (
     printable,
 )
 from eventstore.event_types import SCHEMA_VERSION, ConversationCreated, EventData, UnknownEvent, is_built_in
-from eventstore.events import ANY, EXISTS, NO_STREAM, PLAIN, Appended, AppendResult, ExpectedVersion, NewEvent
+from eventstore.events import (
+    ANY,
+    EXISTS,
+    HIGHEST_VERSION,
+    NO_STREAM,
+    PLAIN,
+    Appended,
+    AppendResult,
+    ExpectedVersion,
+    NewEvent,
+)
 from eventstore.ids import conversation_uuid, parse_uuid
 from eventstore.json_text import check_text, to_json
 from eventstore.member_order import with_member_order
@@ -44,7 +54,6 @@ SLICE_EVENTS = 50
 ANY_VERSION = -2
 """The expected version ``ANY``, as the server takes it."""
 _EXPECTED_CODES = {NO_STREAM: 0, EXISTS: -1, ANY: ANY_VERSION}
-_HIGHEST_VERSION = 2**31 - 1
 _HIGHEST_SCHEMA_VERSION = 2**15 - 1
 
 
@@ -369,7 +378,7 @@ def encode_expected(expected: ExpectedVersion) -> int:
     """
     if isinstance(expected, str) and expected in _EXPECTED_CODES:
         return _EXPECTED_CODES[expected]
-    if isinstance(expected, int) and not isinstance(expected, bool) and 0 <= expected <= _HIGHEST_VERSION:
+    if isinstance(expected, int) and not isinstance(expected, bool) and 0 <= expected <= HIGHEST_VERSION:
         return expected
     raise InputError(f"expected version {expected!r}: give a number from 0, NO_STREAM, EXISTS or ANY")
 

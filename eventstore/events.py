@@ -25,6 +25,8 @@ ANY: Literal["ANY"] = "ANY"
 
 ExpectedVersion: TypeAlias = int | Literal["NO_STREAM", "EXISTS", "ANY"]
 
+HIGHEST_POSITION, HIGHEST_VERSION = 2**63 - 1, 2**31 - 1
+
 
 class Metadata(BaseModel):
     """Data about an event beside its content, with any further members of the application.

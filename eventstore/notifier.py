@@ -42,7 +42,7 @@ from eventstore.errors import (
     translate,
     translated,
 )
-from eventstore.events import CONTENT, Event
+from eventstore.events import CONTENT, HIGHEST_POSITION, Event
 from eventstore.read import RawRows
 from eventstore.scope import ALL_TENANTS, DataScope
 
@@ -409,7 +409,6 @@ _HORIZON = _statement("horizon")
 _BEGIN_WAIT = _statement("begin_wait", INT8)
 _END_WAIT = _statement("end_wait")
 _SET_SCOPE = _statement("set_scope", TEXT, TEXT, TEXT)
-_HIGHEST_POSITION = 2**63 - 1
 
 Found: TypeAlias = tuple[int, Event | None]
 """The position of an event, and the event if the scope of the connection contains it."""
@@ -482,7 +481,7 @@ class Listener:
 
     async def check(self) -> None:
         """Make a round trip, which fails if the connection is dead."""
-        await self.look(_HIGHEST_POSITION, 1, lambda found: None)
+        await self.look(HIGHEST_POSITION, 1, lambda found: None)
 
     def close(self) -> None:
         """Close the connection."""

@@ -27,17 +27,23 @@ from eventstore.database.pools import Pool, View
 from eventstore.database.server import Server
 from eventstore.errors import InputError, ServerError, SettingsError, StoreClosed, translated
 from eventstore.event_types import EventData
-from eventstore.events import ANY, AppendResult, Event, ExpectedVersion, NewEvent
+from eventstore.events import (
+    ANY,
+    HIGHEST_POSITION,
+    HIGHEST_VERSION,
+    AppendResult,
+    Event,
+    ExpectedVersion,
+    NewEvent,
+)
 from eventstore.ids import parse_uuid
 from eventstore.json_text import check_text
 from eventstore.notifier import LOOK_EVENTS, Listener, Notifier, open_listener
-from eventstore.read import HIGHEST_VERSION, Filter, horizon, read_conversation, read_log
+from eventstore.read import Filter, horizon, read_conversation, read_log
 from eventstore.schema_check import check_schema
 from eventstore.scope import ALL_TENANTS, Caller, DataScope, checked_tenant
 from eventstore.settings import Settings
 from eventstore.subscribe import follow_log
-
-_HIGHEST_POSITION = 2**63 - 1
 
 
 class EventStore:
@@ -145,11 +151,13 @@ class EventStore:
 
     def log(self, scope: DataScope) -> View:
         """Return the log, restricted to a scope by row-level security, for queries of the application."""
-        return self.connections.log(scope)
+        connections = self.connections
+        return View(connections.projector, None) if scope is ALL_TENANTS else View(connections.auditor, scope)
 
     def tables(self, scope: DataScope) -> View:
         """Return the read tables, restricted to a scope by row-level security, for queries of the application."""
-        return self.connections.tables(scope)
+        connections = self.connections
+        return View(connections.projector, None) if scope is ALL_TENANTS else View(connections.reader, scope)
 
     def caller(self, tenant: str | None = None, user: str | None = None) -> Caller:
         """Return a caller, for :meth:`log` and :meth:`tables`.
@@ -238,11 +246,10 @@ class EventStore:
         caller = self.caller(tenant, user)
         return read_conversation(
             self.log(caller),
-            caller.tenant,
             parse_uuid(conversation_id, "conversation_id"),
             _not_negative(after, "after") + 1,
             HIGHEST_VERSION if until_version is None else _not_negative(until_version, "until_version"),
-            Filter(types, actor, since, until),
+            Filter(types, actor, since, until, caller.tenant),
             backwards=backwards,
             limit=None if limit is None else _not_negative(limit, "limit"),
         )
@@ -278,10 +285,9 @@ class EventStore:
         final = await horizon(log)
         events = read_log(
             log,
-            None if scope is ALL_TENANTS else scope.tenant,
             first,
             final if last is None else min(final, last),
-            Filter(types, actor, since, until),
+            Filter(types, actor, since, until, None if scope is ALL_TENANTS else scope.tenant),
             backwards=backwards,
             limit=None if limit is None else _not_negative(limit, "limit"),
         )
@@ -317,9 +323,8 @@ class EventStore:
             self.log(scope),
             lambda seen: self.connections.notifier.wait(seen, LOOK_EVENTS, scope),
             self.revive,
-            None if scope is ALL_TENANTS else scope.tenant,
             _not_negative(after, "after"),
-            Filter(types, actor),
+            Filter(types, actor, tenant=None if scope is ALL_TENANTS else scope.tenant),
             held_bytes,
         )
         async with aclosing(events):
@@ -344,8 +349,8 @@ class EventStore:
 
 
 def _not_negative(value: int, what: str) -> int:
-    if not isinstance(value, int) or not 0 <= value <= _HIGHEST_POSITION:
-        raise InputError(f"{what}: {value!r:.80} is not a whole number from 0 to {_HIGHEST_POSITION}")
+    if not isinstance(value, int) or not 0 <= value <= HIGHEST_POSITION:
+        raise InputError(f"{what}: {value!r:.80} is not a whole number from 0 to {HIGHEST_POSITION}")
     return value
 
 
@@ -407,11 +412,3 @@ class StoreConnections:
         return await open_listener(
             lambda: connect(url, settings, AUDITOR), self.auditor, on_notified, settings.connect_timeout
         )
-
-    def tables(self, scope: DataScope) -> View:
-        """Return the read tables, restricted to a scope."""
-        return View(self.projector, None) if scope is ALL_TENANTS else View(self.reader, scope)
-
-    def log(self, scope: DataScope) -> View:
-        """Return the log, restricted to a scope."""
-        return View(self.projector, None) if scope is ALL_TENANTS else View(self.auditor, scope)

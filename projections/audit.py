@@ -5,10 +5,9 @@ from __future__ import annotations
 from uuid import UUID
 
 from eventstore import Caller, Event, EventStore
-from eventstore.read import HIGHEST_VERSION, Filter, conversation_source, pages
+from eventstore.events import HIGHEST_POSITION, HIGHEST_VERSION
+from eventstore.read import Filter, read_conversation
 from projections.pages import CursorFormat, Page, check_flag, check_limit, order_name, take_page
-
-_HIGHEST_POSITION = 2**63 - 1
 
 
 async def read_audit_trail(
@@ -27,11 +26,11 @@ async def read_audit_trail(
     """
     check_limit(limit)
     check_flag(newest_first, "newest_first")
-    filters = {"tenant": caller.tenant, "conversation_id": conversation_id, **event_filter.parameters()}
+    filters = {"conversation_id": conversation_id, **event_filter.parameters()}
     kind = "the trail of all conversations" if conversation_id is None else "the trail of a conversation"
     cursor_format = CursorFormat(kind, order_name(newest_first), filters, (int,))
     # The first and the last version or position that the page may have.
-    first, last = 1, _HIGHEST_POSITION if conversation_id is None else HIGHEST_VERSION
+    first, last = 1, HIGHEST_POSITION if conversation_id is None else HIGHEST_VERSION
     if after is not None:
         (place,) = cursor_format.decode(after)
         first, last = (first, place - 1) if newest_first else (place + 1, last)
@@ -52,8 +51,10 @@ async def read_audit_trail(
             user=caller.user,
         )
     else:
-        source = conversation_source(caller.tenant, conversation_id, event_filter, backwards=newest_first)
-        events = pages(store.log(caller), source, first, last, wanted)
+        log = store.log(caller)
+        events = read_conversation(
+            log, conversation_id, first, last, event_filter, backwards=newest_first, limit=wanted
+        )
     page, has_more = await take_page(events, limit, lambda event: event.size)
     if not has_more:
         return Page(page)

@@ -219,7 +219,7 @@ class Reader:
             self.store,
             self.caller,
             None if conversation_id is None else parse_uuid(conversation_id, "conversation_id"),
-            Filter(types, actor, since, until),
+            Filter(types, actor, since, until, self.caller.tenant),
             newest_first=newest_first,
             limit=limit,
             after=after,

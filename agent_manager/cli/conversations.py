@@ -37,13 +37,13 @@ from agent_manager.cli.output import (
 from agent_manager.factory import AsyncManager
 from eventstore import EventStore
 from eventstore.errors import SettingsError
+from eventstore.events import HIGHEST_POSITION
 from eventstore.read import end_of_log
 from projections import Reader, applied_position
 from projections.reading import WAIT_SECONDS, not_found
 
 _DEFAULT_LIMIT = 50
 """Of lists over all conversations."""
-_LATEST = 2**63 - 1
 
 ConversationId = Annotated[
     str, typer.Argument(metavar="ID", help="A conversation's id, or the id that its client gave it.")
@@ -312,7 +312,7 @@ def conversation(
     """Show a conversation with its messages and tasks, as it is or as it was, computed from the log itself."""
     at: dict[str, Any] = {"version": version, "position": position, "time": parse_time(time, "--time")}
     if all(value is None for value in at.values()):
-        at["position"] = _LATEST
+        at["position"] = HIGHEST_POSITION
     settings = read_settings(data_dir, tenant)
     state = run(lambda store: Reader(store).conversation_at(conversation, **at), settings)
     if as_json:

@@ -27,7 +27,7 @@ from agent_manager.manager import Manager
 from agent_manager.server.authorization import RequestAuthenticator, limit_keys_of
 from agent_manager.server.idempotency import Idempotency, claimed_uuid
 from agent_manager.server.limits import Counters, Limits
-from agent_manager.server.lookups import HIGHEST_POSITION, READ_TABLES, ReadYourWrites, log_change_token, visible_ids
+from agent_manager.server.lookups import READ_TABLES, ReadYourWrites, log_change_token, visible_ids
 from agent_manager.server.problems import NotAllowed
 from agent_manager.server.response_cache import BodyWriter, Frame, Make, ResponseCache
 from agent_manager.server.schemas.common import Out, PageQuery
@@ -38,6 +38,7 @@ from agent_manager.storage import AppendedPositions
 from eventstore import ANY, AppendResult, EventData, EventStore, ExpectedVersion, NewEvent, conversation_uuid
 from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import InputError, InvalidCursor, NotCaughtUp, printable
+from eventstore.events import HIGHEST_POSITION
 from projections import Reader
 from projections.pages import Page
 

@@ -29,6 +29,7 @@ from eventstore.concurrency import cancel_and_wait
 from eventstore.database.pools import FairQueue
 from eventstore.database.queries import query
 from eventstore.errors import ConnectionLost, EventStoreError
+from eventstore.events import HIGHEST_POSITION
 from projections import Projection, Reader, select_projections
 from projections.apply import Applier
 from projections.projection import PARTITIONS
@@ -37,7 +38,6 @@ from projections.reading import not_found
 
 READ_TABLES = ("conversations", "messages", "tasks", "actors")
 """The projections behind all reads but search and statistics, which are applied a little later."""
-HIGHEST_POSITION = 2**63 - 1
 MAX_APPLIERS = 4
 """Connections over which reads apply events."""
 BATCH_EVENTS = 500
