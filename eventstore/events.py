@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
+from functools import cached_property
 from operator import attrgetter
 from typing import Any, Literal, Self, TypeAlias
 from uuid import UUID, uuid4
@@ -153,28 +154,21 @@ class Event:
         _set(event, "_row", row)
         return event
 
-    @property
+    @cached_property
     def data(self) -> EventData:
         """The content, as a model of the vocabulary."""
-        data: EventData | None = getattr(self, "_data", None)
-        if data is None:
-            stored = _row(self)[CONTENT]
-            if isinstance(stored, bytes):
-                data = parse_json(self.event_type, self.schema_version, stored[1:])
-            else:
-                data = parse(self.event_type, self.schema_version, stored)
-            data.restore_order(_content_order(self))
-            _set(self, "_data", data)
+        stored = _row(self)[CONTENT]
+        if isinstance(stored, bytes):
+            data = parse_json(self.event_type, self.schema_version, stored[1:])
+        else:
+            data = parse(self.event_type, self.schema_version, stored)
+        data.restore_order(_content_order(self))
         return data
 
-    @property
+    @cached_property
     def metadata(self) -> Metadata:
         """The metadata, as a model."""
-        metadata: Metadata | None = getattr(self, "_metadata", None)
-        if metadata is None:
-            metadata = Metadata(**self.raw_metadata) if _row(self)[METADATA] != _EMPTY else PLAIN
-            _set(self, "_metadata", metadata)
-        return metadata
+        return Metadata(**self.raw_metadata) if _row(self)[METADATA] != _EMPTY else PLAIN
 
     @property
     def size(self) -> int:
@@ -199,26 +193,21 @@ def _column(index: int) -> property:
     return property(lambda event: event._row[index])
 
 
-def _json_column(index: int, name: str) -> property:
-    """Return a property that parses the column once. Bytes are unparsed: no parsed JSON value has this type."""
+def _content(event: Event) -> Any:
+    stored = _row(event)[CONTENT]
+    if not isinstance(stored, bytes):  # no parsed JSON value has this type
+        return stored
+    value, order = from_json(stored[1:]), _content_order(event)
+    if isinstance(order, dict):
+        restore_members(value if isinstance(value, dict) else {}, order)
+    else:
+        restore(value, order)
+    return value
 
-    def read(event: Event) -> Any:
-        stored = _row(event)[index]
-        if not isinstance(stored, bytes):
-            return stored
-        value = getattr(event, name, _UNREAD)
-        if value is _UNREAD:
-            value = from_json(stored[1:])
-            if index == METADATA:
-                value = _with_order(value)
-            elif isinstance(order := _content_order(event), dict):
-                restore_members(value if isinstance(value, dict) else {}, order)
-            else:
-                restore(value, order)
-            _set(event, name, value)
-        return value
 
-    return property(read)
+def _raw_metadata(event: Event) -> Any:
+    stored = _row(event)[METADATA]
+    return _with_order(from_json(stored[1:])) if isinstance(stored, bytes) else stored
 
 
 def _content_order(event: Event) -> object:
@@ -240,12 +229,14 @@ def _with_order(metadata: Any) -> Any:
     return {name: value for name, value in metadata.items() if name not in own} | own
 
 
-_UNREAD = object()
 _MEMBER = MEMBER.encode()
 
 for _index, _field in enumerate(fields(Event)):
-    _is_json = _index in (CONTENT, METADATA)
-    setattr(Event, _field.name, _json_column(_index, f"_{_field.name}") if _is_json else _column(_index))
+    setattr(Event, _field.name, _column(_index))
+for _name, _read in (("content", _content), ("raw_metadata", _raw_metadata)):
+    _property = cached_property(_read)
+    _property.__set_name__(Event, _name)
+    setattr(Event, _name, _property)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import struct
 from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from time import monotonic
 from typing import Any, NamedTuple, Self, TypeVar
@@ -38,7 +40,7 @@ from psycopg.rows import TupleRow
 from psycopg.waiting import Ready, Wait
 
 from eventstore.database.connection_refusal import ACCEPTED, STARTING, refusal_sqlstate
-from eventstore.database.fork_safety import disconnect_in_child
+from eventstore.database.fork_safety import abandon_in_child
 from eventstore.database.liveness import SILENCE_SECONDS, Liveness
 from eventstore.database.queries import query
 from eventstore.errors import (
@@ -49,7 +51,6 @@ from eventstore.errors import (
     UnsuitableServer,
     translate,
 )
-from eventstore.scope import Caller
 from eventstore.settings import Settings
 from eventstore.urls import show_url
 
@@ -75,7 +76,6 @@ hours, one with data in flight after five instead of a quarter of an hour. ``liv
 acknowledges and does not answer."""
 
 _CONFIGURE = query("eventstore.database", "configure")
-_SET_CALLER = query("eventstore.database", "set_caller")
 _SET_ROLE = query("eventstore.database", "set_role")
 LOGIN_IS_EXEMPT = query("eventstore.database", "login_is_exempt")
 
@@ -108,6 +108,12 @@ class Connection(psycopg.AsyncConnection[TupleRow]):
         self._prepared = HashedNames()  # psycopg's own attribute
         self.liveness = Liveness(self.pgconn)
         self.role = LOGIN
+        abandon_in_child(self)
+
+    def abandon(self) -> None:
+        """Disconnect in a forked child process, without a message to the server."""
+        with suppress(psycopg.Error, OSError), open(os.devnull, "r+b") as null:  # unless it is closed already
+            os.dup2(null.fileno(), self.pgconn.socket, inheritable=False)
 
     @classmethod
     async def connect(cls, conninfo: str = "", *arguments: Any, **options: Any) -> Self:
@@ -336,7 +342,6 @@ async def configure(connection: Connection, settings: Settings, role: str | None
         milliseconds: the statement timeout, unless the login's own is lower; 0 is none. None keeps all limits of the
             login.
     """
-    disconnect_in_child(connection)
     refuse_unsuitable(connection.info)
     parameters = _role_parameters(connection, settings, role) | {"milliseconds": milliseconds}
     row = await (await connection.execute(_CONFIGURE, parameters)).fetchone()
@@ -356,13 +361,6 @@ async def configure(connection: Connection, settings: Settings, role: str | None
 async def set_role(connection: Connection, settings: Settings, role: str) -> None:
     """Set a role, with its search path, until the transaction ends, if the login may."""
     await connection.execute(_SET_ROLE, _role_parameters(connection, settings, role))
-
-
-async def set_caller(connection: Connection, caller: Caller | None, role: str) -> None:
-    """Set the role and the caller's tenant and user until the transaction ends; None sees no tenant's data."""
-    tenant, user = (caller.tenant, caller.user or "") if caller else ("", "")
-    parameters = {"role": role, "tenant": tenant, "user": user, "conversation_id": ""}
-    await connection.execute(_SET_CALLER, parameters)
 
 
 def _role_parameters(connection: Connection, settings: Settings, role: str | None) -> dict[str, Any]:

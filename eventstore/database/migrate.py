@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -250,11 +249,6 @@ class Migrator:
                 )
             return plan.done
 
-    def dump(self, target: Path, pg_dump_folder: Path) -> None:
-        """Write ``schema.sql``, with the ``pg_dump`` of the given folder."""
-        with self._transaction() as connection:
-            run_dbmate("dump", connection, self._schema, BOOKKEEPING, schema_file=target, path=pg_dump_folder)
-
     def _connect(self, url: str | None = None) -> _SyncConnection:
         url = url or self._url
         try:
@@ -292,7 +286,7 @@ class Migrator:
 
     def _dbmate(self, command: str, connection: _SyncConnection, key: int, *, destroy_events: bool = False) -> None:
         self._refuse_single_session()
-        run_dbmate(command, connection, self._schema, BOOKKEEPING, key=key, destroy_events=destroy_events)
+        run_dbmate(command, connection, self._schema, BOOKKEEPING, key, destroy_events=destroy_events)
 
     def _refuse_single_session(self) -> None:
         """Refuse a pooler whose only session has the run's transaction: dbmate would wait for it for ever."""

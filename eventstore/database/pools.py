@@ -21,7 +21,7 @@ import psycopg
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from eventstore.database.connection import configure, connect_options, set_caller
+from eventstore.database.connection import configure, connect_options
 from eventstore.database.scoped_connection import Cursor, ScopedConnection
 from eventstore.errors import ConnectionLost, EventStoreError, translate
 from eventstore.scope import Caller
@@ -197,7 +197,7 @@ class Pool:
         async with self.connection(caller) as connection, connection.transaction():
             if mode is not None:
                 await connection.execute(mode.encode())
-            await set_caller(connection, caller, connection.role)
+            await connection.set_caller(caller)
             yield connection
 
     async def fetch(

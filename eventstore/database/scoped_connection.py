@@ -71,6 +71,10 @@ class ScopedConnection(Connection):
         transformer.set_pgresult(result)
         return transformer.load_rows(0, result.ntuples, tuple)
 
+    async def set_caller(self, caller: Caller | None) -> None:
+        """Set the role and the caller until the transaction ends; the caller None sees no tenant's data."""
+        await self.run_pipeline(self._set_caller(caller, ""))
+
     def _set_caller(self, caller: Caller | None, conversation_id: str) -> list[Message]:
         """Return the messages that set role and caller, and first prepare the statement for it."""
         messages = []

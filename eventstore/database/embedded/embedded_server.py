@@ -42,7 +42,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
@@ -103,7 +102,8 @@ class Launch:
                     return False
                 continue
             if is_free(self._cluster.data_dir / "keeper.lock"):
-                self._adopt(running.pid)
+                with self._log() as log:
+                    self._run_keeper(log, running.pid, [], {}, ())
             if await_ready(self._cluster.pgdata, running.pid):
                 return True
         raise EmbeddedServerError(
@@ -117,34 +117,47 @@ class Launch:
         cluster.write_access_rules()
         socket_dir = cluster.create_socket_folder(self._pg_port or SOCKET_PORT)
         stale = read_postmaster(cluster.pgdata)
-        order = self._order()
-        order["environment"] = cluster.environment(None if stale is None else stale.pid)
+        environment = cluster.environment(None if stale is None else stale.pid)
         with self._log() as log, cluster.account.path_to(cluster.pgdata) as (path, descriptors):
             offset = os.fstat(log).st_size
-            order["command"] = cluster.command(path, socket_dir, self._pg_port)
-            order["descriptors"] = list(descriptors)
-            if await_ready(cluster.pgdata, self._run_keeper(order, log)):
+            command = cluster.command(path, socket_dir, self._pg_port)
+            pid = self._run_keeper(log, None, command, environment, descriptors)
+            if await_ready(cluster.pgdata, pid):
                 return True
             output = os.pread(log, 1024 * 1024, offset).decode(errors="replace")
         if any(failure in output for failure in _FAILURES):
             raise start_error("the server did not start", output, cluster.data_dir)
         return False
 
-    def _adopt(self, pid: int) -> None:
-        order = self._order()
-        order["adopt"] = pid
-        with self._log() as log:
-            self._run_keeper(order, log)
-
-    def _run_keeper(self, order: keeper.Order, log: int) -> int:
-        """Run a new keeper with an order, and return the server's process id."""
+    def _run_keeper(
+        self,
+        log: int,
+        adopt: int | None,
+        command: list[str],
+        environment: dict[str, str],
+        descriptors: tuple[int, ...],
+    ) -> int:
+        """Run a new keeper with a command, or with the process that it adopts; return the server's process id."""
+        account = self._cluster.account
+        order = keeper.Order(
+            data_dir=str(self._cluster.data_dir),
+            start_lock=self._start_lock,
+            adopt=adopt,
+            command=command,
+            descriptors=list(descriptors),
+            environment=environment,
+            user=account.uid if account.other else None,
+            group=account.gid if account.other else None,
+            groups=list(account.groups) if account.other else None,
+            socket_dir=str(socket_folder(self._cluster.data_dir, account)),
+        )
         done = subprocess.run(
             [sys.executable, "-I", keeper.__file__],
             input=json.dumps(order).encode(),
             stdout=subprocess.PIPE,
             stderr=log,
             cwd="/",
-            pass_fds=(self._start_lock, *order["descriptors"]),
+            pass_fds=(self._start_lock, *descriptors),
             start_new_session=True,
             check=False,
         )
@@ -153,21 +166,6 @@ class Launch:
             reason = answer.get("error", f"see {self._cluster.data_dir / 'server.log'}")
             raise EmbeddedServerError(f"the server's keeper did not start: {reason}")
         return int(answer["pid"])
-
-    def _order(self) -> keeper.Order:
-        account = self._cluster.account
-        return keeper.Order(
-            data_dir=str(self._cluster.data_dir),
-            start_lock=self._start_lock,
-            adopt=None,
-            command=[],
-            descriptors=[],
-            environment={},
-            user=account.uid if account.other else None,
-            group=account.gid if account.other else None,
-            groups=list(account.groups) if account.other else None,
-            socket_dir=str(socket_folder(self._cluster.data_dir, account)),
-        )
 
     @contextlib.contextmanager
     def _log(self) -> Iterator[int]:
@@ -263,9 +261,7 @@ class EmbeddedServer:
         self.acquire()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
     def url(self, user: str = LOGIN, database: str | None = None) -> str:
