@@ -141,11 +141,7 @@ class AppendRequest:
         self.keys: list[ConversationKey] = [conversation_id.bytes + suffix for conversation_id in self.conversations]
 
     def encode(self) -> Self:
-        """Check and encode all events.
-
-        Raises:
-            InvalidEvent, EventTooLarge, InputError: an event cannot be stored.
-        """
+        """Check and encode all events."""
         for _ in self.encode_slices():
             pass
         return self
@@ -371,11 +367,7 @@ def _appended(
 
 
 def encode_expected(expected: ExpectedVersion) -> int:
-    """Return the expected version as the server takes it.
-
-    Raises:
-        InputError: it is neither a version nor ``NO_STREAM``, ``EXISTS`` or ``ANY``.
-    """
+    """Return the expected version as the server takes it."""
     if isinstance(expected, str) and expected in _EXPECTED_CODES:
         return _EXPECTED_CODES[expected]
     if isinstance(expected, int) and not isinstance(expected, bool) and 0 <= expected <= HIGHEST_VERSION:

@@ -725,8 +725,6 @@ def next_group(
     Args:
         allow_large: whether the group may be one append that is larger than a group.
     """
-    if len(queue) == 1 and not reserved and not queue[0].is_over and queue[0].encoded.is_complete:
-        return [queue.popleft()] if allow_large or not queue[0].is_large else []
     group: Group = []
     skipped: list[PendingAppend] = []
     blocked: set[ConversationKey] = set()

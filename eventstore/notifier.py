@@ -279,11 +279,7 @@ class LogWatcher:
             self._end_pause()
 
     async def run(self, listener: Listener) -> None:
-        """Look for new events until the connection fails.
-
-        Raises:
-            EventStoreError: the failure of the connection.
-        """
+        """Look for new events until the connection fails."""
         self._listener = listener
         while True:
             await self._await_consumer()
@@ -528,11 +524,6 @@ async def open_listener(
         connect: opens a connection to the address of listening connections.
         pool: the store's other connections.
         seconds: how long connecting may take.
-
-    Raises:
-        SettingsError: the connection goes to another database.
-        ServerUnreachable: the server does not answer in time.
-        ConnectionLost: notifications do not arrive.
     """
     try:
         async with asyncio.timeout(seconds + ANSWER_SECONDS):

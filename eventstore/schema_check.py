@@ -6,7 +6,7 @@ import psycopg
 from psycopg import sql
 
 from eventstore.database.connection import APP, BOOKKEEPING, Connection, set_role
-from eventstore.database.migrate import check
+from eventstore.database.migrate import check_versions
 from eventstore.database.queries import query
 from eventstore.database.schema_comparison import CATALOG, compare_catalog, describe, missing_events, remedy
 from eventstore.errors import SchemaError, translated
@@ -30,7 +30,7 @@ async def check_schema(connection: Connection, settings: Settings) -> None:
                 rows = await (await connection.execute(sql.SQL("SELECT version FROM {}").format(table))).fetchall()
             except psycopg.errors.UndefinedTable:
                 rows = []
-            check({str(version) for (version,) in rows})
+            check_versions({str(version) for (version,) in rows})
             comparison = compare_catalog(await (await connection.execute(CATALOG)).fetchall())
             if differences := comparison.structural():
                 roles = f"; missing roles: {', '.join(comparison.missing_roles)}" if comparison.missing_roles else ""

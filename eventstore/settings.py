@@ -32,6 +32,11 @@ def default_data_dir() -> Path:
     return (Path(base) if base.startswith("/") else Path.home() / ".local" / "share") / "flowagents-eventstore"
 
 
+def _unprefixed(name: str) -> Any:
+    """Return a setting whose environment variable does not begin with ``EVENTSTORE_``."""
+    return Field(None, validation_alias=AliasChoices(name, name.upper()))
+
+
 class Settings(BaseSettings):
     """Settings of a store. Keyword arguments override environment variables, which override ``.env``.
 
@@ -48,16 +53,12 @@ class Settings(BaseSettings):
         env_file=".env", env_file_encoding="utf-8", env_prefix="EVENTSTORE_", extra="ignore", populate_by_name=True
     )
 
-    database_url: SecretStr | None = Field(None, validation_alias=AliasChoices("database_url", "DATABASE_URL"))
-    postgres_host: str | None = Field(None, validation_alias=AliasChoices("postgres_host", "POSTGRES_HOST"))
-    postgres_port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
-        None, validation_alias=AliasChoices("postgres_port", "POSTGRES_PORT")
-    )
-    postgres_db: str | None = Field(None, validation_alias=AliasChoices("postgres_db", "POSTGRES_DB"))
-    postgres_user: str | None = Field(None, validation_alias=AliasChoices("postgres_user", "POSTGRES_USER"))
-    postgres_password: SecretStr | None = Field(
-        None, validation_alias=AliasChoices("postgres_password", "POSTGRES_PASSWORD")
-    )
+    database_url: SecretStr | None = _unprefixed("database_url")
+    postgres_host: str | None = _unprefixed("postgres_host")
+    postgres_port: Annotated[int, Field(ge=1, le=65535)] | None = _unprefixed("postgres_port")
+    postgres_db: str | None = _unprefixed("postgres_db")
+    postgres_user: str | None = _unprefixed("postgres_user")
+    postgres_password: SecretStr | None = _unprefixed("postgres_password")
     listen_url: SecretStr | None = None
     allow_superuser: bool = False
     db_schema: str = Field("public", validation_alias=AliasChoices("db_schema", "EVENTSTORE_SCHEMA"))

@@ -11,31 +11,14 @@ from uuid import UUID
 
 from eventstore.append import Append
 from eventstore.batching import AppendBatcher
-from eventstore.database.connection import (
-    APP,
-    AUDITOR,
-    PROJECTOR,
-    READER,
-    WRITER,
-    Connection,
-    check_login,
-    connect,
-)
+from eventstore.database.connection import APP, AUDITOR, PROJECTOR, READER, WRITER, Connection, check_login, connect
 from eventstore.database.fork_safety import abandon_in_child
 from eventstore.database.pooler_check import check_pooler
 from eventstore.database.pools import Pool, View
 from eventstore.database.server import Server
 from eventstore.errors import InputError, ServerError, SettingsError, StoreClosed, translated
 from eventstore.event_types import EventData
-from eventstore.events import (
-    ANY,
-    HIGHEST_POSITION,
-    HIGHEST_VERSION,
-    AppendResult,
-    Event,
-    ExpectedVersion,
-    NewEvent,
-)
+from eventstore.events import ANY, HIGHEST_POSITION, HIGHEST_VERSION, AppendResult, Event, ExpectedVersion, NewEvent
 from eventstore.ids import parse_uuid
 from eventstore.json_text import check_text
 from eventstore.notifier import LOOK_EVENTS, Listener, Notifier, open_listener

@@ -123,11 +123,7 @@ class Connection(psycopg.AsyncConnection[TupleRow]):
         return connection
 
     async def run_pipeline(self, messages: Sequence[Message]) -> PGresult:
-        """Send messages before one Sync, so in one round trip and one transaction; return the result of the last.
-
-        Raises:
-            psycopg.Error: one of them failed.
-        """
+        """Send messages before one Sync, so in one round trip and one transaction; return the result of the last."""
         return await self.wait(_pipeline(self.pgconn, messages, self.info.encoding))
 
     async def wait(self, gen: PQGen[_Result], *arguments: Any, **options: Any) -> _Result:
@@ -377,11 +373,7 @@ def _role_parameters(connection: Connection, settings: Settings, role: str | Non
 
 
 def refuse_unsuitable(info: psycopg.ConnectionInfo) -> None:
-    """Refuse a server that cannot carry the store.
-
-    Raises:
-        UnsuitableServer: it is too old, or its database is not in UTF-8.
-    """
+    """Refuse a server that cannot carry the store."""
     if info.server_version < OLDEST_SERVER * 10000:
         raise UnsuitableServer(
             f"PostgreSQL {info.server_version // 10000} is too old: the store needs {OLDEST_SERVER} or later; "
@@ -395,11 +387,7 @@ def refuse_unsuitable(info: psycopg.ConnectionInfo) -> None:
 
 
 async def check_login(connection: Connection, settings: Settings) -> None:
-    """Refuse a login to which row-level security does not apply, or warn if the settings allow it.
-
-    Raises:
-        UnsuitableServer: the login is a superuser or has BYPASSRLS.
-    """
+    """Refuse a login to which row-level security does not apply, or warn if the settings allow it."""
     refuse_exempt(connection.info.user, await (await connection.execute(LOGIN_IS_EXEMPT)).fetchone(), settings)
 
 

@@ -95,9 +95,6 @@ def run_dbmate(
         key: the key of an advisory lock that the connection's transaction holds; migrations run only in the database
             in which it is held.
         destroy_events: whether migrations may be reverted that drop irreplaceable rows.
-
-    Raises:
-        MigrationFailed: dbmate fails, or cannot connect as securely as the connection.
     """
     url = dbmate_url(connection)
     with tempfile.TemporaryDirectory(prefix="eventstore-migrations-") as folder:
@@ -122,11 +119,7 @@ def run_dbmate(
 
 
 def dbmate_url(connection: psycopg.Connection[Any]) -> str:
-    """Return the URL, for dbmate's driver, of the server that a connection has reached.
-
-    Raises:
-        MigrationFailed: the driver cannot connect as securely.
-    """
+    """Return the URL, for dbmate's driver, of the server that a connection has reached."""
     info = connection.info
     given = {o.keyword.decode(): o.val.decode() for o in connection.pgconn.info if o.val}
     for name, values in _UNKNOWN.items():

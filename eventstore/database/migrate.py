@@ -81,12 +81,8 @@ def known_versions() -> dict[str, str]:
     }
 
 
-def check(applied: set[str]) -> None:
-    """Compare the applied migrations with those of the code.
-
-    Raises:
-        SchemaMissing, SchemaTooOld, SchemaTooNew: they differ.
-    """
+def check_versions(applied: set[str]) -> None:
+    """Refuse a schema whose applied migrations are not those of the code."""
     known = known_versions()
     if not applied:
         raise SchemaMissing("the database has no schema of the store yet: eventstore migrate up")
@@ -144,7 +140,7 @@ class Migrator:
         with self._run() as (connection, key):
             before = self._applied(connection)
             if before - known:
-                check(before)
+                check_versions(before)
             if before == known:
                 return []
             self._dbmate("migrate", connection, key)
@@ -169,7 +165,7 @@ class Migrator:
                 return None
             latest = max(applied)
             if latest not in known_versions():
-                check(applied)
+                check_versions(applied)
             if not destroy_events:
                 self._refuse_to_lose(latest, connection)
             self._dbmate("down", connection, key, destroy_events=destroy_events)
@@ -177,11 +173,7 @@ class Migrator:
             return latest
 
     def refuse_to_lose(self) -> None:
-        """Check that all migrations can be reverted.
-
-        Raises:
-            MigrationFailed: irreplaceable rows would be lost.
-        """
+        """Refuse if reverting all migrations would lose irreplaceable rows."""
         with self._transaction(write=True) as connection:
             for version in sorted(self._applied(connection) & set(known_versions()), reverse=True):
                 self._refuse_to_lose(version, connection)
@@ -205,7 +197,7 @@ class Migrator:
             RetryableError: the tables were in use for too long.
         """
         with self._run() as (lock, _):
-            check(self._applied(lock))
+            check_versions(self._applied(lock))
             self._refuse_single_session()
             row = lock.execute(OWNER_OF_LOG).fetchone()
             assert row is not None

@@ -53,11 +53,7 @@ class FairQueue:
 
     @asynccontextmanager
     async def permit(self, tenant: str | None, timeout: float) -> AsyncIterator[None]:
-        """Hold a permit until the end of the block.
-
-        Raises:
-            PoolTimeout: none became free within ``timeout`` seconds.
-        """
+        """Hold a permit until the end of the block."""
         await self._acquire(tenant, timeout)
         try:
             yield
@@ -178,11 +174,7 @@ class Pool:
 
     @asynccontextmanager
     async def connection(self, caller: Caller | None = None) -> AsyncIterator[ScopedConnection]:
-        """Lend a connection, on the tenant's account; the caller is not set on it.
-
-        Raises:
-            PoolTimeout: none became free in time.
-        """
+        """Lend a connection, on the tenant's account; the caller is not set on it."""
         tenant = None if caller is None else caller.tenant
         async with self._queue.permit(tenant, self._timeout), self._pool.connection() as connection:
             yield connection

@@ -43,12 +43,7 @@ class Server:
         self.release()
 
     def acquire(self) -> None:
-        """Start or join the embedded server.
-
-        Raises:
-            EmbeddedServerError, DiskFull: it cannot be started.
-            SchemaError: its schema is newer than the code, or a migration failed.
-        """
+        """Start or join the embedded server."""
         if self.embedded is not None:
             self.embedded.acquire()
             try:
@@ -64,11 +59,7 @@ class Server:
             self.embedded.release()
 
     def revive(self) -> None:
-        """Restart the embedded server if it has died.
-
-        Raises:
-            EmbeddedServerError, DiskFull: it cannot be started.
-        """
+        """Restart the embedded server if it has died."""
         if self.embedded is not None:
             self.embedded.ensure_running()
 

@@ -50,9 +50,6 @@ class Cluster:
 
         Args:
             start_lock: the descriptor of a held lock, which initdb inherits in case this process is killed.
-
-        Raises:
-            EmbeddedServerError: an existing directory cannot be used, or initdb fails.
         """
         if self.pgdata.exists() and os.listdir(self.pgdata):
             self._check()
@@ -155,11 +152,7 @@ class Cluster:
 
 
 def check_socket_folder(folder: Path, account: Account) -> None:
-    """Refuse a folder that another account owns or can write to.
-
-    Raises:
-        EmbeddedServerError: it is not a private folder of the account.
-    """
+    """Refuse a folder that another account owns or can write to."""
     try:
         about = os.lstat(folder)
     except FileNotFoundError:
@@ -211,9 +204,6 @@ def provision(socket_dir: Path, database: str, password: str | None) -> str:
         socket_dir: the folder of the server's socket.
         database: the name of the database.
         password: the login's new password for TCP; None leaves it unchanged.
-
-    Raises:
-        psycopg.Error: the server refuses.
     """
     with _connected(socket_dir) as connection:
         if not _exists(connection, "SELECT FROM pg_roles WHERE rolname = %s", LOGIN):

@@ -89,12 +89,7 @@ class Launch:
         self._start_lock = start_lock
 
     def find_or_start(self) -> bool:
-        """Wait until the server accepts connections; return True if it was running, False if it was started.
-
-        Raises:
-            EmbeddedServerError: it cannot be started.
-            DiskFull: the disk is full.
-        """
+        """Wait until the server accepts connections; return True if it was running, False if it was started."""
         for _ in range(_ATTEMPTS):
             running = find_server(self._cluster.data_dir, self._cluster.account)
             if running is None:
@@ -236,12 +231,7 @@ class EmbeddedServer:
                     raise
 
     def ensure_running(self) -> None:
-        """Restart the server if it has died since this handle was acquired; fast if it has not.
-
-        Raises:
-            EmbeddedServerError: the handle is not acquired, or the server cannot be started.
-            DiskFull: the disk is full.
-        """
+        """Restart the server if it has died since this handle was acquired; fast if it has not."""
         with self._mutex:
             if not self._is_acquired():
                 raise EmbeddedServerError("the embedded server is not acquired: call acquire() first")
@@ -249,11 +239,7 @@ class EmbeddedServer:
                 self._bring_up()
 
     def release(self) -> None:
-        """Release the server. The last handle stops it, and waits until it has ended. No effect if not acquired.
-
-        Raises:
-            EmbeddedServerError: it could not be stopped.
-        """
+        """Release the server. The last handle stops it, and waits until it has ended. No effect if not acquired."""
         with self._mutex, self._translated_errors():
             self._leave()
 
