@@ -61,15 +61,15 @@ def http(here: Served) -> httpx.AsyncClient:
 
 
 @pytest.fixture
-async def walled(store: EventStore, works: bool) -> AsyncIterator[Served]:
+async def secured(store: EventStore, works: bool) -> AsyncIterator[Served]:
     """An HTTP server that requires tokens."""
-    async with served(store, works=works, requires_tokens=True) as walled:
-        yield walled
+    async with served(store, works=works, requires_tokens=True) as secured:
+        yield secured
 
 
 @pytest.fixture
-async def people(walled: Served) -> AsyncIterator[People]:
+async def people(secured: Served) -> AsyncIterator[People]:
     """Users with tokens for the server that requires them."""
-    people = People(walled.store, walled.url)
+    people = People(secured.store, secured.url)
     yield people
     await people.close()

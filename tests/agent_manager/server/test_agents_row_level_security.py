@@ -54,9 +54,9 @@ def agent() -> Remembering:
 
 
 @pytest.fixture
-async def walled(store: EventStore, agent: Remembering) -> AsyncIterator[Served]:
-    async with served(store, answer=from_callable(agent), requires_tokens=True) as walled:
-        yield walled
+async def secured(store: EventStore, agent: Remembering) -> AsyncIterator[Served]:
+    async with served(store, answer=from_callable(agent), requires_tokens=True) as secured:
+        yield secured
 
 
 def message(text: str, **members: Any) -> dict[str, Any]:

@@ -138,7 +138,7 @@ async def caught_up(person: Person, position: int) -> None:
 @given(own=HISTORIES, of_bob=HISTORIES, of_others=HISTORIES, queries=st.lists(st.sampled_from(QUERIES), max_size=2))
 @examples(5)
 async def test_nobody_is_told_more_or_less_because_of_what_others_have(
-    walled: Served,
+    secured: Served,
     people: People,
     own: list[Step],
     of_bob: list[Step],
@@ -147,11 +147,11 @@ async def test_nobody_is_told_more_or_less_because_of_what_others_have(
 ) -> None:
     tenant, other = f"acme-{uuid4()}", f"globex-{uuid4()}"
     ana, service = await people.person(tenant, "ana"), await people.person(tenant, None)
-    await caught_up(ana, await live(walled.store, tenant, "ana", [step for step in own if step.kind != "lend"]))
+    await caught_up(ana, await live(secured.store, tenant, "ana", [step for step in own if step.kind != "lend"]))
     alone, tenant_alone = await told(ana, queries), await told(service, queries)
 
-    await caught_up(ana, await live(walled.store, other, None, of_others))
+    await caught_up(ana, await live(secured.store, other, None, of_others))
     assert await told(service, queries) == tenant_alone, "another tenant"
 
-    await caught_up(ana, await live(walled.store, tenant, "bob", of_bob, "o"))
+    await caught_up(ana, await live(secured.store, tenant, "bob", of_bob, "o"))
     assert await told(ana, queries) == alone, "another tenant, or another user"

@@ -213,7 +213,7 @@ async def test_a_request_that_was_refused_can_be_corrected(answered: Served) -> 
         assert (refused.status_code, "Idempotency-Key" in refused.text) == (422, True)
 
 
-async def test_a_key_is_its_callers_own(walled: Served, people: People) -> None:
+async def test_a_key_is_its_callers_own(secured: Served, people: People) -> None:
     ana, bob = await people.person("acme", "ana"), await people.person("acme", "bob")
     eve, service = await people.person("globex", "eve"), await people.person("acme", None, *Scope)
     headers = key()

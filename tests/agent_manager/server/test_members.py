@@ -47,7 +47,7 @@ async def listed(person: Person) -> list[Any]:
     return [each["id"] for each in items]
 
 
-async def test_who_it_is_shared_with_reads_and_who_may_write_writes(walled: Served, people: People) -> None:
+async def test_who_it_is_shared_with_reads_and_who_may_write_writes(secured: Served, people: People) -> None:
     ana, bob = await people.person("acme", "ana"), await people.person("acme", "bob")
     path = await begun(ana)
     assert await listed(bob) == []
@@ -79,7 +79,7 @@ async def test_who_it_is_shared_with_reads_and_who_may_write_writes(walled: Serv
     assert (await bob.get(f"{path}/members")).status_code == 404
 
 
-async def test_an_administrator_sees_and_changes_all_of_the_tenant(walled: Served, people: People) -> None:
+async def test_an_administrator_sees_and_changes_all_of_the_tenant(secured: Served, people: People) -> None:
     ana, admin = await people.person("acme", "ana"), await people.person("acme", "root", *Scope)
     other = await people.person("globex", "root", *Scope)
     path = await begun(ana)
@@ -90,7 +90,7 @@ async def test_an_administrator_sees_and_changes_all_of_the_tenant(walled: Serve
     assert (await other.get(path)).status_code == 404
 
 
-async def test_an_owner_stays_one_and_is_told_so(walled: Served, people: People) -> None:
+async def test_an_owner_stays_one_and_is_told_so(secured: Served, people: People) -> None:
     ana, bob, admin = [await people.person("acme", name, *scopes) for name, scopes in
                        (("ana", ()), ("bob", ()), ("root", tuple(Scope)))]  # fmt: skip
     path = await begun(ana)
@@ -106,7 +106,7 @@ async def test_an_owner_stays_one_and_is_told_so(walled: Served, people: People)
 
 @pytest.mark.parametrize("name", ["conversations", "messages", "search", "log", "statistics"])
 async def test_what_is_no_longer_shared_is_not_served_from_what_was_kept(
-    walled: Served, people: People, name: str
+    secured: Served, people: People, name: str
 ) -> None:
     """It is taken back past this server, which learns of it by nothing but its looks."""
     ana, bob = await people.person("acme", "ana"), await people.person("acme", "bob")
@@ -117,7 +117,7 @@ async def test_what_is_no_longer_shared_is_not_served_from_what_was_kept(
     await bob.get(path, params=params | ({} if name == "log" else {"at_least": last}))
     shared = await bob.get(path, params=params)
     assert trip.rpartition("/")[2] in shared.text or '"conversations":1' in shared.text, shared.text
-    await walled.store.append(trip.rpartition("/")[2], [ConversationUnshared(user="bob")], tenant=ana.tenant)
+    await secured.store.append(trip.rpartition("/")[2], [ConversationUnshared(user="bob")], tenant=ana.tenant)
     for tag in ("", shared.headers["etag"]):
         again = await bob.get(path, params=params, headers={"If-None-Match": tag} if tag else {})
         assert again.status_code == 200
@@ -125,11 +125,11 @@ async def test_what_is_no_longer_shared_is_not_served_from_what_was_kept(
         assert again.text != shared.text
 
 
-async def test_a_stream_ends_where_its_conversation_is_no_longer_shared(walled: Served, people: People) -> None:
+async def test_a_stream_ends_where_its_conversation_is_no_longer_shared(secured: Served, people: People) -> None:
     ana, bob = await people.person("acme", "ana"), await people.person("acme", "bob")
     path = await begun(ana)
     assert await share(ana, path) == 201
-    async with EventSource(walled.address, f"{path}/stream", token=bob.token) as source:
+    async with EventSource(secured.address, f"{path}/stream", token=bob.token) as source:
         said = (await say(ana, path, "for both")).json()["position"]
         assert (await source.next()).id == said
         assert await unshare(ana, path) == 204
@@ -138,11 +138,11 @@ async def test_a_stream_ends_where_its_conversation_is_no_longer_shared(walled: 
             await source.next()
 
 
-async def test_the_log_of_who_it_is_no_longer_shared_with_goes_on_without_it(walled: Served, people: People) -> None:
+async def test_the_log_of_who_it_is_no_longer_shared_with_goes_on_without_it(secured: Served, people: People) -> None:
     ana, bob = await people.person("acme", "ana"), await people.person("acme", "bob")
     path = await begun(ana)
     assert await share(ana, path) == 201
-    async with EventSource(walled.address, "/v1/log/stream", token=bob.token) as source:
+    async with EventSource(secured.address, "/v1/log/stream", token=bob.token) as source:
         said = (await say(ana, path, "for both")).json()["position"]
         assert (await source.next()).id == said
         await unshare(ana, path)
@@ -151,7 +151,7 @@ async def test_the_log_of_who_it_is_no_longer_shared_with_goes_on_without_it(wal
         assert (await source.next()).data["conversation_id"] == own.json()["id"]
 
 
-async def test_keys_of_repeatable_requests_are_the_users_own(walled: Served, people: People) -> None:
+async def test_keys_of_repeatable_requests_are_the_users_own(secured: Served, people: People) -> None:
     ana, bob = await people.person("acme", "ana"), await people.person("acme", "bob")
     path = await begun(ana)
     await share(ana, path, "write")
@@ -163,7 +163,7 @@ async def test_keys_of_repeatable_requests_are_the_users_own(walled: Served, peo
 
 
 @pytest.mark.parametrize("body", [{}, {"user": ""}, {"user": "x" * 256}, {"user": "bob", "access": "own"}, {"user": 1}])
-async def test_what_is_no_member_is_refused(walled: Served, people: People, body: dict[str, Any]) -> None:
+async def test_what_is_no_member_is_refused(secured: Served, people: People, body: dict[str, Any]) -> None:
     ana = await people.person("acme", "ana")
     path = await begun(ana)
     assert (await ana.post(f"{path}/members", body)).status_code == 422

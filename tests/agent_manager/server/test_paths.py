@@ -117,7 +117,7 @@ async def test_an_imported_id_with_slashes_can_be_used_at_every_endpoint(here: S
     assert all(each["is_deleted"] for each in kept)
 
 
-async def test_an_idempotency_key_is_of_the_path_as_it_was_sent(walled: Served, people: People) -> None:
+async def test_an_idempotency_key_is_of_the_path_as_it_was_sent(secured: Served, people: People) -> None:
     ana: Person = await people.person("acme", "ana", *Scope)
     key = {"Idempotency-Key": "1"}
     for name in ("x", "x/members", "x?", "x#"):

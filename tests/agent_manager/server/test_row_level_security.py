@@ -29,7 +29,7 @@ TASK = "7b6c0e02-1f0e-4d0c-9a43-0f6f1d0b7f2e"
 
 
 @dataclass(frozen=True)
-class Walled:
+class Case:
     """A conversation of ana's, and those who are to see nothing of it.
 
     Attributes:
@@ -55,7 +55,7 @@ class Walled:
 
 
 @pytest.fixture
-async def wall(walled: Served, people: People) -> Walled:
+async def case(secured: Served, people: People) -> Case:
     """With something of every kind in ana's conversation."""
     ana = await people.person("acme", "ana")
     bob = await people.person("acme", "bob")
@@ -81,7 +81,7 @@ async def wall(walled: Served, people: People) -> Walled:
     address = listed[0]["parts"][1]["file"]["uri"]
     for path in ("/v1/search?q=x", "/v1/statistics"):
         await ana.get(path, params={"at_least": last.json()["position"]})
-    return Walled(walled, people, ana, bob, eve, trip, address.rpartition("/")[2])
+    return Case(secured, people, ana, bob, eve, trip, address.rpartition("/")[2])
 
 
 def told(answer: httpx.Response, named: str) -> tuple[Any, ...]:
@@ -95,73 +95,73 @@ def with_conversation() -> list[Endpoint]:
     return [each for each in endpoints() if each.names_conversation]
 
 
-async def test_its_owner_is_told_all_of_it(wall: Walled) -> None:
+async def test_its_owner_is_told_all_of_it(case: Case) -> None:
     """Otherwise the rest would prove nothing."""
     for endpoint in endpoints():
         if endpoint.method == "GET" and not endpoint.is_endless and endpoint.path not in ("/health", "/ready"):
             params = {"q": "Lisbon"} if "search" in endpoint.path else {}
-            path = endpoint.path.replace("{conversation}", wall.trip).replace("{file_id}", wall.file)
-            answer = await wall.ana.get(path, params=params)
+            path = endpoint.path.replace("{conversation}", case.trip).replace("{file_id}", case.file)
+            answer = await case.ana.get(path, params=params)
             assert answer.status_code == 200, (endpoint, answer.text)
             if endpoint.path not in ("/v1/agents", "/v1/statistics", "/v1/conversations/{conversation}/members"):
                 assert SECRET in answer.text, endpoint
     for path in ("/conversation/list", "/task/list", "/events/get", "/message/pending"):
-        assert SECRET in (await wall.ana.post(path)).text, path
+        assert SECRET in (await case.ana.post(path)).text, path
 
 
-async def test_a_conversation_of_somebody_else_is_answered_as_one_that_there_is_not(wall: Walled) -> None:
-    before = (await wall.ana.get("/v1/log", params={"limit": 1000})).json()
+async def test_a_conversation_of_somebody_else_is_answered_as_one_that_there_is_not(case: Case) -> None:
+    before = (await case.ana.get("/v1/log", params={"limit": 1000})).json()
     for endpoint in with_conversation():
         if endpoint.path == "/message/send":
             continue  # where there is none it begins one
-        for person in wall.strangers:
+        for person in case.strangers:
             nowhere = str(uuid4())
             missing = told(await endpoint.request(person.client, nowhere), nowhere)
-            hidden = told(await endpoint.request(person.client, wall.trip), wall.trip)
+            hidden = told(await endpoint.request(person.client, case.trip), case.trip)
             assert hidden == missing, (endpoint, person.name)
             assert hidden[0] in (404, 200), endpoint  # the demo lists no messages where there is no conversation
             nowhere, text = "abcde-trip", f"{SECRET}-trip"  # as its client named it
             missing = told(await endpoint.request(person.client, nowhere), nowhere)
             assert told(await endpoint.request(person.client, text), text) == missing, (endpoint, person.name)
-    assert (await wall.ana.get("/v1/log", params={"limit": 1000})).json() == before, "something was written"
+    assert (await case.ana.get("/v1/log", params={"limit": 1000})).json() == before, "something was written"
 
 
-async def test_a_file_of_somebody_else_is_answered_as_one_that_there_is_not(wall: Walled) -> None:
-    nowhere = f"{uuid4().hex}{wall.file[32:]}"
-    for person in wall.strangers:
+async def test_a_file_of_somebody_else_is_answered_as_one_that_there_is_not(case: Case) -> None:
+    nowhere = f"{uuid4().hex}{case.file[32:]}"
+    for person in case.strangers:
         missing = told(await person.get(f"/message/file/{nowhere}"), nowhere)
-        assert told(await person.get(f"/message/file/{wall.file}"), wall.file) == missing
+        assert told(await person.get(f"/message/file/{case.file}"), case.file) == missing
         assert missing[0] == 404
-    found = await wall.ana.get(f"/message/file/{wall.file}")
+    found = await case.ana.get(f"/message/file/{case.file}")
     assert (found.status_code, found.text, found.headers["vary"]) == (200, SECRET, "Authorization")
 
 
-async def test_no_list_holds_anything_of_somebody_else(wall: Walled) -> None:
-    newcomer = await wall.people.person("initech", "neo")
+async def test_no_list_holds_anything_of_somebody_else(case: Case) -> None:
+    newcomer = await case.people.person("initech", "neo")
     for endpoint in endpoints():
         is_read = endpoint.needs in (Scope.READ, Scope.AUDIT)
         if not is_read or endpoint.names_conversation or endpoint.is_endless or "{" in endpoint.path:
             continue
         params = {"params": {"q": "Lisbon"}} if "search" in endpoint.path else {}
         answers = []
-        for person in (*wall.strangers, newcomer):
+        for person in (*case.strangers, newcomer):
             more = params if endpoint.method == "GET" else {"json": {}}
             answer = await person.client.request(endpoint.method, endpoint.path, **more)
             assert answer.status_code == 200, (endpoint, answer.text)
             assert SECRET not in answer.text, (endpoint, person.name)
-            assert wall.trip not in answer.text, (endpoint, person.name)
+            assert case.trip not in answer.text, (endpoint, person.name)
             answers.append(answer.text)
         assert answers[0] == answers[1] == answers[2], endpoint
 
 
-async def test_nobody_writes_where_they_may_not_by_the_endpoints_of_the_demo(wall: Walled) -> None:
-    message = {"messageId": "m9", "contextId": wall.trip, "role": "user", "parts": [{"kind": "text", "text": "hi"}]}
-    refused = await wall.bob.post("/message/send", {"params": message})
+async def test_nobody_writes_where_they_may_not_by_the_endpoints_of_the_demo(case: Case) -> None:
+    message = {"messageId": "m9", "contextId": case.trip, "role": "user", "parts": [{"kind": "text", "text": "hi"}]}
+    refused = await case.bob.post("/message/send", {"params": message})
     assert (refused.status_code, refused.json()["error"]["data"]["type"]) == (403, "Forbidden")
-    begun = await wall.eve.post("/message/send", {"params": message})  # hers, in her tenant
+    begun = await case.eve.post("/message/send", {"params": message})  # hers, in her tenant
     assert begun.status_code == 200
-    assert [each["text"] for each in (await texts(wall.eve, wall.trip))] == ["hi"]
-    assert "hi" not in str(await texts(wall.ana, wall.trip))
+    assert [each["text"] for each in (await texts(case.eve, case.trip))] == ["hi"]
+    assert "hi" not in str(await texts(case.ana, case.trip))
 
 
 async def texts(person: Person, conversation: str) -> list[Any]:
@@ -170,23 +170,23 @@ async def texts(person: Person, conversation: str) -> list[Any]:
     return [message["parts"][0] for message in listed]
 
 
-async def test_an_id_that_is_taken_is_no_more_than_that(wall: Walled) -> None:
-    for wanted in (f"{SECRET}-trip", wall.trip):
-        taken = await wall.bob.post("/v1/conversations", {"id": wanted})
+async def test_an_id_that_is_taken_is_no_more_than_that(case: Case) -> None:
+    for wanted in (f"{SECRET}-trip", case.trip):
+        taken = await case.bob.post("/v1/conversations", {"id": wanted})
         assert taken.status_code == 409
         assert "version" not in taken.text
-        hers = await wall.eve.post("/v1/conversations", {"id": wanted})
+        hers = await case.eve.post("/v1/conversations", {"id": wanted})
         assert hers.status_code == 201, "another tenant has ids of its own"
 
 
-async def test_where_agents_are_registered_is_nobodys_to_begin(wall: Walled) -> None:
-    for wanted in ("eventstore:agents", str(conversation_uuid(wall.bob.tenant, "eventstore:agents"))):
-        assert (await wall.bob.post("/v1/conversations", {"id": wanted})).status_code == 422
+async def test_where_agents_are_registered_is_nobodys_to_begin(case: Case) -> None:
+    for wanted in ("eventstore:agents", str(conversation_uuid(case.bob.tenant, "eventstore:agents"))):
+        assert (await case.bob.post("/v1/conversations", {"id": wanted})).status_code == 422
         message = {"messageId": "m", "contextId": wanted, "role": "user", "parts": [{"kind": "text", "text": "x"}]}
-        assert (await wall.bob.post("/message/send", {"params": message})).status_code == 422
+        assert (await case.bob.post("/message/send", {"params": message})).status_code == 422
 
 
-async def test_a_tag_of_one_is_worth_nothing_to_another(wall: Walled) -> None:
+async def test_a_tag_of_one_is_worth_nothing_to_another(case: Case) -> None:
     for path, sends in (
         ("/v1/conversations", None), ("/v1/messages", None), ("/v1/statistics", None), ("/v1/log", None),
         ("/v1/pending", None), ("/v1/agents", None), ("/conversation/list", {}), ("/task/list", {}),
@@ -197,69 +197,69 @@ async def test_a_tag_of_one_is_worth_nothing_to_another(wall: Walled) -> None:
             more = {} if sends is None else {"json": sends}
             return await person.client.request(method, path, headers={"If-None-Match": tag} if tag else {}, **more)
 
-        tag = (await ask(wall.ana, "")).headers["etag"]
-        assert (await ask(wall.ana, tag)).status_code == 304, path
-        for person in wall.strangers:
+        tag = (await ask(case.ana, "")).headers["etag"]
+        assert (await ask(case.ana, tag)).status_code == 304, path
+        for person in case.strangers:
             assert (await ask(person, tag)).status_code == 200, path
 
 
-async def test_a_tag_does_not_tell_that_others_write(wall: Walled) -> None:
+async def test_a_tag_does_not_tell_that_others_write(case: Case) -> None:
     paths = ("/v1/conversations", "/v1/messages", "/v1/log", "/v1/pending", "/v1/statistics")
-    for person in wall.strangers:
+    for person in case.strangers:
         tags = {path: (await person.get(path)).headers["etag"] for path in paths}
-        said = await wall.ana.post(f"/v1/conversations/{wall.trip}/messages", {"role": "user", "content": "more"})
+        said = await case.ana.post(f"/v1/conversations/{case.trip}/messages", {"role": "user", "content": "more"})
         assert said.status_code == 201
         for path, tag in tags.items():
             again = await person.get(path, headers={"If-None-Match": tag})
             assert again.status_code == 304, (path, person.name, again.text)
 
 
-async def test_streams_tell_each_their_own(wall: Walled) -> None:
+async def test_streams_tell_each_their_own(case: Case) -> None:
     async with AsyncExitStack() as stack:
         sources, own = {}, {}
-        for person in (wall.ana, *wall.strangers):
-            source = EventSource(wall.here.address, "/v1/log/stream?after=0", token=person.token)
+        for person in (case.ana, *case.strangers):
+            source = EventSource(case.here.address, "/v1/log/stream?after=0", token=person.token)
             sources[person.name] = await stack.enter_async_context(source)
             own[person.name] = (await person.post("/v1/conversations", {"name": f"of {person.name}"})).json()["id"]
-        for person in wall.strangers:
+        for person in case.strangers:
             first = await sources[person.name].next()
             assert (first.name, first.data["conversation_id"]) == ("conversation.created", own[person.name])
-        seen = [wall.trip]
-        while seen[-1] == wall.trip:
+        seen = [case.trip]
+        while seen[-1] == case.trip:
             seen.append((await sources["ana"].next()).data["conversation_id"])
         assert (seen[-1], len(seen) > 5) == (own["ana"], True)
 
 
-async def test_events_are_caused_by_who_asks_and_what_the_request_claims_stands_beside(wall: Walled) -> None:
-    path = f"/v1/conversations/{wall.trip}"
-    await wall.ana.client.patch(path, json={"name": "x", "actor": "boss"})
-    await wall.ana.post(f"{path}/messages", {"role": "user", "content": "x"}, params={"actor": "boss"})
-    await wall.ana.post(f"{path}/events", {"events": [{"event_type": "a", "actor": "boss"}, {"event_type": "b"}]})
-    made = (await wall.ana.post("/v1/conversations", {"actor": "ana"})).json()["id"]
-    key = await wall.people.person("acme", None)
+async def test_events_are_caused_by_who_asks_and_what_the_request_claims_stands_beside(case: Case) -> None:
+    path = f"/v1/conversations/{case.trip}"
+    await case.ana.client.patch(path, json={"name": "x", "actor": "boss"})
+    await case.ana.post(f"{path}/messages", {"role": "user", "content": "x"}, params={"actor": "boss"})
+    await case.ana.post(f"{path}/events", {"events": [{"event_type": "a", "actor": "boss"}, {"event_type": "b"}]})
+    made = (await case.ana.post("/v1/conversations", {"actor": "ana"})).json()["id"]
+    key = await case.people.person("acme", None)
     await key.post(f"{path}/messages", {"role": "user", "content": "by a service"})
-    await wall.ana.client.delete(path, params={"actor": "boss"})
+    await case.ana.client.delete(path, params={"actor": "boss"})
 
-    events = (await wall.ana.get(f"{path}/events", params={"limit": 100})).json()["items"]
+    events = (await case.ana.get(f"{path}/events", params={"limit": 100})).json()["items"]
     told = [(event["actor"], event["metadata"].get("claimed_actor")) for event in events]
     assert told[-6:] == [
         ("ana", "boss"), ("ana", "boss"), ("ana", "boss"), ("ana", None), ("key:tests", None), ("ana", "boss"),
     ]  # fmt: skip
     assert {actor for actor, _ in told} == {"ana", "key:tests", "system"}  # that says that nobody answered
-    [begun] = (await wall.ana.get(f"/v1/conversations/{made}/events")).json()["items"]
+    [begun] = (await case.ana.get(f"/v1/conversations/{made}/events")).json()["items"]
     assert (begun["actor"], begun["metadata"].get("claimed_actor")) == ("ana", None)
 
 
-async def test_a_cursor_of_one_brings_another_nothing(wall: Walled) -> None:
-    await wall.ana.post("/v1/conversations", {"name": SECRET})
-    trip = f"/v1/conversations/{wall.trip}"
+async def test_a_cursor_of_one_brings_another_nothing(case: Case) -> None:
+    await case.ana.post("/v1/conversations", {"name": SECRET})
+    trip = f"/v1/conversations/{case.trip}"
     cursors = 0
     lists = ("/v1/conversations", "/v1/messages", "/v1/search", "/v1/log", f"{trip}/events", f"{trip}/messages")
     for path in lists:
         params = {"limit": 1} | ({"q": "Lisbon"} if "search" in path else {})
-        after = (await wall.ana.get(path, params=params)).json()["next"]
+        after = (await case.ana.get(path, params=params)).json()["next"]
         cursors += isinstance(after, str)
-        for person in wall.strangers:
+        for person in case.strangers:
             answer = await person.get(path, params=params | {"after": after})
             assert answer.status_code in (200, 400, 404, 422), answer.text
             assert SECRET not in answer.text
@@ -268,11 +268,11 @@ async def test_a_cursor_of_one_brings_another_nothing(wall: Walled) -> None:
 
 @given(data=st.data())
 @examples(40)
-async def test_whatever_is_asked_with_it_is_told_to_nobody_else(wall: Walled, data: st.DataObject) -> None:
+async def test_whatever_is_asked_with_it_is_told_to_nobody_else(case: Case, data: st.DataObject) -> None:
     """Filters, orders, positions and headers of every kind, on every read."""
     reads = [each for each in endpoints() if each.method == "GET" and each.needs and not each.is_endless]
     endpoint = data.draw(st.sampled_from(reads))
-    wanted = [SECRET, wall.trip, f"{SECRET}-trip", "ana", wall.ana.tenant, "Lisbon", TASK, "*", "%", "' OR 1=1 --", "0"]
+    wanted = [SECRET, case.trip, f"{SECRET}-trip", "ana", case.ana.tenant, "Lisbon", TASK, "*", "%", "' OR 1=1 --", "0"]
     texts = st.sampled_from(wanted)
     words = "q actor role type conversation since until after by version position kind deleted tenant user zone limit"
     names = words.split()
@@ -280,10 +280,10 @@ async def test_whatever_is_asked_with_it_is_told_to_nobody_else(wall: Walled, da
     params = data.draw(st.dictionaries(st.sampled_from(names), values, max_size=4))
     spoofs = st.sampled_from(["X-Tenant", "X-User", "X-Forwarded-User", "Last-Event-ID", "Cookie", "Forwarded"])
     headers = data.draw(
-        st.dictionaries(spoofs, st.sampled_from([wall.ana.tenant, "ana", f"tenant={wall.ana.tenant}"]), max_size=2)
+        st.dictionaries(spoofs, st.sampled_from([case.ana.tenant, "ana", f"tenant={case.ana.tenant}"]), max_size=2)
     )
-    path = endpoint.path.replace("{conversation}", data.draw(texts)).replace("{file_id}", wall.file)
-    for person in wall.strangers:
+    path = endpoint.path.replace("{conversation}", data.draw(texts)).replace("{file_id}", case.file)
+    for person in case.strangers:
         answer = await person.get(path, params=params, headers=headers)
         assert answer.status_code < 500, answer.text
         if answer.status_code == 200:

@@ -60,10 +60,10 @@ def told(answer: Any) -> str:
 
 
 @pytest.mark.slow
-async def test_the_description_holds(walled: Served, people: People) -> None:
-    walled.server_context.reader.timeout = 0.05
+async def test_the_description_holds(secured: Served, people: People) -> None:
+    secured.server_context.reader.timeout = 0.05
     person: Person = await people.person("acme", "ana", *Scope)
     await person.post("/v1/conversations", {"id": "trip"})
-    description = (await walled.client.get("/openapi.json")).json()
-    asked = await asyncio.to_thread(ask_everything, description, walled.url, person.token)
+    description = (await secured.client.get("/openapi.json")).json()
+    asked = await asyncio.to_thread(ask_everything, description, secured.url, person.token)
     assert asked > 30 * EXAMPLES / 2

@@ -47,7 +47,7 @@ class Callers:
 
 
 @pytest.fixture
-async def callers(superuser_url: str, walled: Served, people: People) -> Callers:
+async def callers(superuser_url: str, secured: Served, people: People) -> Callers:
     with psycopg.connect(superuser_url, autocommit=True) as connection:
         connection.execute("SELECT setval('events_position', greatest(last_value, %s)) FROM events_position", [FIRST])
     everything = await people.person("acme", "ana", Scope.READ, Scope.WRITE, Scope.AUDIT)
@@ -71,7 +71,7 @@ async def callers(superuser_url: str, walled: Served, people: People) -> Callers
     file_id = listed[0]["parts"][1]["file"]["uri"].rpartition("/")[2]
     reader = await people.person("acme", "ana", Scope.READ)
     writer = await people.person("acme", "ana", Scope.WRITE)
-    return Callers(walled, people, everything, reader, writer, trip, file_id)
+    return Callers(secured, people, everything, reader, writer, trip, file_id)
 
 
 def tells_positions(text: str) -> bool:

@@ -39,17 +39,17 @@ async def test_who_is_in_use_stays(store: EventStore) -> None:
     await tenant_contexts.close()
 
 
-async def test_a_stream_goes_on_while_many_other_tenants_come_and_go(walled: Served, people: People) -> None:
-    walled.server_context.tenant_contexts = TenantContexts(
-        walled.store, walled.server_context.tenant_contexts.own.manager, max_tenants=2
+async def test_a_stream_goes_on_while_many_other_tenants_come_and_go(secured: Served, people: People) -> None:
+    secured.server_context.tenant_contexts = TenantContexts(
+        secured.store, secured.server_context.tenant_contexts.own.manager, max_tenants=2
     )
     ana = await people.person("acme", "ana")
     path = f"/v1/conversations/{(await ana.post('/v1/conversations')).json()['id']}"
-    async with EventSource(walled.address, f"{path}/stream", token=ana.token) as source:
+    async with EventSource(secured.address, f"{path}/stream", token=ana.token) as source:
         for number in range(5):
             other = await people.person(f"tenant-{number}", "somebody")
             assert (await other.post("/conversation/create")).status_code == 200
             assert len((await other.get("/v1/conversations")).json()["items"]) == 1
         said = await ana.post(f"{path}/messages", {"role": "user", "content": "still there"})
         assert (await source.next()).id == said.json()["position"]
-    assert len(walled.server_context.tenant_contexts) <= 3
+    assert len(secured.server_context.tenant_contexts) <= 3

@@ -44,7 +44,7 @@ async def test_every_endpoint_is_known_here(here: Served) -> None:
     assert {place for place in known if place[0] in ("POST", "PATCH")} == BODIES.keys()
 
 
-async def test_without_a_token_or_with_a_bad_one_nobody_gets_in(walled: Served, people: People) -> None:
+async def test_without_a_token_or_with_a_bad_one_nobody_gets_in(secured: Served, people: People) -> None:
     ana = await people.person("acme", "ana", *Scope)
     trip = (await ana.post("/v1/conversations", {"id": "trip"})).json()["id"]
     bad: dict[str, Any] = {
@@ -59,7 +59,7 @@ async def test_without_a_token_or_with_a_bad_one_nobody_gets_in(walled: Served, 
     told = set()
     for endpoint in endpoints():
         for kind, headers in bad.items():
-            answer = await endpoint.request(walled.client, trip, headers=headers)
+            answer = await endpoint.request(secured.client, trip, headers=headers)
             if endpoint.needs is None:
                 assert answer.status_code == 200, endpoint
                 continue
@@ -71,23 +71,23 @@ async def test_without_a_token_or_with_a_bad_one_nobody_gets_in(walled: Served, 
     assert len(told) == 1, "the answer tells bad tokens apart"
     assert (await ana.get("/v1/log")).json()["items"][0]["event_type"] == "conversation.created"
     assert len((await ana.get("/v1/log")).json()["items"]) == 1, "something was written"
-    assert walled.server_context.counters.number("http_refused", reason="no token") > 0
-    assert walled.server_context.counters.number("http_refused", reason="bad token") > 0
+    assert secured.server_context.counters.number("http_refused", reason="no token") > 0
+    assert secured.server_context.counters.number("http_refused", reason="bad token") > 0
 
 
-async def test_two_tokens_at_once_are_none(walled: Served, people: People) -> None:
+async def test_two_tokens_at_once_are_none(secured: Served, people: People) -> None:
     ana = await people.person("acme", "ana")
     headers = [("Authorization", f"Bearer {ana.token}"), ("Authorization", f"Bearer {ana.token}")]
-    assert (await walled.client.get("/v1/conversations", headers=headers)).status_code == 401
+    assert (await secured.client.get("/v1/conversations", headers=headers)).status_code == 401
 
 
-async def test_a_token_in_the_address_is_none(walled: Served, people: People) -> None:
+async def test_a_token_in_the_address_is_none(secured: Served, people: People) -> None:
     ana = await people.person("acme", "ana")
     for name in ("token", "access_token", "authorization", "api_key"):
-        assert (await walled.client.get("/v1/agents", params={name: ana.token})).status_code == 401
+        assert (await secured.client.get("/v1/agents", params={name: ana.token})).status_code == 401
 
 
-async def test_what_a_token_does_not_allow_is_refused_whatever_is_asked(walled: Served, people: People) -> None:
+async def test_what_a_token_does_not_allow_is_refused_whatever_is_asked(secured: Served, people: People) -> None:
     ana = await people.person("acme", "ana", *Scope)
     trip = (await ana.post("/v1/conversations", {"id": "trip"})).json()["id"]
     lacking = {scope: await people.person("acme", "ana", *(set(Scope) - {scope})) for scope in Scope}
@@ -101,10 +101,10 @@ async def test_what_a_token_does_not_allow_is_refused_whatever_is_asked(walled: 
     assert len((await ana.get("/v1/log")).json()["items"]) == 1, "something was written"
 
 
-async def test_who_may_not_is_refused_before_the_body_is_read(walled: Served, people: People) -> None:
+async def test_who_may_not_is_refused_before_the_body_is_read(secured: Served, people: People) -> None:
     reader = await people.person("acme", "ana", Scope.READ)
     for headers, status in (({}, 401), ({"Authorization": f"Bearer {reader.token}"}, 403)):
-        answer = await walled.client.post("/v1/conversations", content=b"no JSON {", headers=headers)
+        answer = await secured.client.post("/v1/conversations", content=b"no JSON {", headers=headers)
         assert answer.status_code == status
 
 
@@ -120,7 +120,7 @@ async def test_on_this_machine_nobody_needs_a_token_but_one_that_is_sent_counts(
 
 
 async def test_a_revoked_key_lets_nobody_in_within_a_second_and_ends_what_listens(
-    walled: Served, people: People
+    secured: Served, people: People
 ) -> None:
     ana, admin = await people.person("acme", "ana"), await people.person("acme", None)
     trip = (await ana.post("/v1/conversations", {"id": "trip"})).json()["id"]
@@ -128,7 +128,7 @@ async def test_a_revoked_key_lets_nobody_in_within_a_second_and_ends_what_listen
         endings = []
         for person in (ana, admin):
             for path in ("/v1/log/stream", f"/v1/conversations/{trip}/stream"):
-                source = EventSource(walled.address, path, token=person.token)
+                source = EventSource(secured.address, path, token=person.token)
                 endings.append(asyncio.create_task((await stack.enter_async_context(source)).next()))
         loop = asyncio.get_running_loop()
         await people.directory.revoke_key(ana.tenant, ana.key)
@@ -145,17 +145,17 @@ async def test_a_revoked_key_lets_nobody_in_within_a_second_and_ends_what_listen
             assert (await ending).id == said.json()["position"]
 
 
-async def test_every_answer_keeps_browsers_from_mischief(walled: Served, people: People) -> None:
+async def test_every_answer_keeps_browsers_from_mischief(secured: Served, people: People) -> None:
     ana = await people.person("acme", "ana")
     answers: list[httpx.Response] = [
-        await walled.client.get("/health"),
-        await walled.client.get("/nowhere"),
-        await walled.client.get("/v1/conversations"),
-        await walled.client.put("/v1/conversations"),
+        await secured.client.get("/health"),
+        await secured.client.get("/nowhere"),
+        await secured.client.get("/v1/conversations"),
+        await secured.client.put("/v1/conversations"),
         await ana.get("/v1/conversations"),
         await ana.post("/v1/conversations", {"nome": "x"}),
         await ana.post("/v1/conversations", {}, headers={"Origin": "https://evil.example"}),
-        await walled.client.get("/openapi.json"),
+        await secured.client.get("/openapi.json"),
     ]
     assert [each.status_code for each in answers] == [200, 404, 401, 405, 200, 422, 403, 200]
     for answer in answers:
@@ -166,16 +166,16 @@ async def test_every_answer_keeps_browsers_from_mischief(walled: Served, people:
         assert answer.headers["cache-control"] in ("no-store", "private, no-cache")
         assert "strict-transport-security" not in answer.headers
         assert "server" not in answer.headers
-    assert walled.server_context.counters.number("http_answers", status="401") == 1
+    assert secured.server_context.counters.number("http_answers", status="401") == 1
 
 
-async def test_how_much_there_is_is_told_to_nobody_without_a_token(walled: Served, here: Served) -> None:
-    assert (await walled.client.get("/ready")).json() == {"status": "ready", "horizon": None, "applied": None}
+async def test_how_much_there_is_is_told_to_nobody_without_a_token(secured: Served, here: Served) -> None:
+    assert (await secured.client.get("/ready")).json() == {"status": "ready", "horizon": None, "applied": None}
     assert (await here.client.get("/ready")).json()["horizon"] is not None
 
 
-async def test_behind_a_proxy_it_answers_to_any_name(walled: Served) -> None:
-    assert (await walled.client.get("/health", headers={"Host": "store.example"})).status_code == 200
+async def test_behind_a_proxy_it_answers_to_any_name(secured: Served) -> None:
+    assert (await secured.client.get("/health", headers={"Host": "store.example"})).status_code == 200
 
 
 PROXY_HEADERS = [
