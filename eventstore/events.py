@@ -158,12 +158,9 @@ class Event:
     def data(self) -> EventData:
         """The content, as a model of the vocabulary."""
         stored = _row(self)[CONTENT]
-        if isinstance(stored, bytes):
-            data = parse_json(self.event_type, self.schema_version, stored[1:])
-        else:
-            data = parse(self.event_type, self.schema_version, stored)
-        data.restore_order(_content_order(self))
-        return data
+        if isinstance(stored, bytes) and _content_order(self) is None:
+            return parse_json(self.event_type, self.schema_version, stored[1:])
+        return parse(self.event_type, self.schema_version, self.content)
 
     @cached_property
     def metadata(self) -> Metadata:

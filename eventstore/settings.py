@@ -207,26 +207,27 @@ def _check_env_file() -> None:
             raise SettingsError(f".env: line {binding.original.line} cannot be parsed: close its quotes")
 
 
+_EXPECTED_URL = "expected postgresql://user:password@host:port/database"
+
+
 def _checked_url(url: str, name: str = "DATABASE_URL") -> str:
     scheme, separator, rest = url.partition("://")
     # SQLAlchemy's URLs name a driver after a plus sign; the server is the same.
     if not separator or scheme.partition("+")[0] not in ("postgres", "postgresql"):
-        raise SettingsError(f"{name}: expected postgresql://user:password@host:port/database")
+        raise SettingsError(f"{name}: {_EXPECTED_URL}")
     try:
         url = check_url(f"postgresql://{rest}", name)
-    except SettingsError as error:
-        raise SettingsError(f"{error}; expected postgresql://user:password@host:port/database") from None
-    try:
         conninfo_to_dict(url)
         parts = urlsplit(url)
-        path = parts.path
         for host in parts.netloc.rpartition("@")[2].split(","):  # libpq accepts several
             _ = urlsplit(f"//{host}").port
+    except SettingsError as error:
+        raise SettingsError(f"{error}; {_EXPECTED_URL}") from None
     except ValueError as error:
-        raise SettingsError(f"{name}: {error}: expected postgresql://user:password@host:port/database") from None
+        raise SettingsError(f"{name}: {error}: {_EXPECTED_URL}") from None
     except psycopg.ProgrammingError as error:
         why = "" if has_password_parameter(url) else f": {printable(str(error).strip())}"
         raise SettingsError(f"{name}: libpq does not accept its parameters{why}: correct them") from None
-    if not path.strip("/"):
+    if not parts.path.strip("/"):
         raise SettingsError(f"{name}: names no database: write postgresql://user:password@host:port/database")
     return url

@@ -15,6 +15,7 @@ import asyncio
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import psycopg
@@ -226,6 +227,7 @@ class Pool:
         raise AssertionError("the last round returns or raises")
 
 
+@dataclass(frozen=True, slots=True)
 class View:
     """The data that one caller sees through a pool.
 
@@ -233,20 +235,12 @@ class View:
         caller: None sees no tenant's data; under the projector's role, everyone's.
     """
 
-    def __init__(self, pool: Pool, caller: Caller | None) -> None:
-        self.pool = pool
-        self.caller = caller
+    pool: Pool
+    caller: Caller | None
 
-    async def fetch(
-        self,
-        query: Any,
-        parameters: Any = None,
-        *,
-        explain: Callable[[psycopg.Error], EventStoreError | None] = lambda _: None,
-        cursor: Cursor = psycopg.AsyncCursor,
-    ) -> list[TupleRow]:
-        """Run a query for the caller; see :meth:`Pool.fetch`."""
-        return await self.pool.fetch(query, parameters, caller=self.caller, explain=explain, cursor=cursor)
+    async def fetch(self, query: Any, parameters: Any = None, **options: Any) -> list[TupleRow]:
+        """Run a query for the caller; see :meth:`Pool.fetch` for the options."""
+        return await self.pool.fetch(query, parameters, caller=self.caller, **options)
 
 
 Fetching: TypeAlias = Pool | View
