@@ -39,7 +39,7 @@ from psycopg.pq.abc import PGconn, PGresult
 from psycopg.rows import TupleRow
 from psycopg.waiting import Ready, Wait
 
-from eventstore.database.connection_refusal import ACCEPTED, STARTING, refusal_sqlstate
+from eventstore.database.connection_refusal import ACCEPTED, refusal_sqlstate
 from eventstore.database.fork_safety import abandon_in_child
 from eventstore.database.liveness import SILENCE_SECONDS, Liveness
 from eventstore.database.queries import query
@@ -49,6 +49,7 @@ from eventstore.errors import (
     ServerStarting,
     ServerUnreachable,
     UnsuitableServer,
+    by_sqlstate,
     translate,
 )
 from eventstore.settings import Settings
@@ -404,20 +405,13 @@ def refuse_exempt(login: str, row: Any, settings: Settings) -> None:
     _log.warning("warning: %s; connect as another login (docs/concepts/roles.md)", problem)
 
 
-_REFUSED: dict[str, tuple[type[ServerUnreachable], str]] = {
+_REFUSED: dict[str, tuple[type[EventStoreError], str]] = {
     "": (ServerUnreachable, "start the server, or correct DATABASE_URL or POSTGRES_HOST, POSTGRES_PORT"),
-    "28": (LoginRefused, "correct the user or password in DATABASE_URL or POSTGRES_USER, POSTGRES_PASSWORD"),
-    "3D000": (LoginRefused, "create the database, or correct its name in DATABASE_URL or POSTGRES_DB"),
     "42501": (LoginRefused, "grant the login CONNECT on the database"),
-    "53300": (
-        ServerUnreachable,
-        "raise max_connections or the login's CONNECTION LIMIT, or lower EVENTSTORE_POOL_SIZE",
-    ),
     "08P01": (ServerUnreachable, "a pooler refuses the connection: see its log"),
-    STARTING: (ServerStarting, "the server is starting or stopping; repeat the call in a moment"),
     ACCEPTED: (ServerStarting, "it accepts connections now; repeat the call"),
 }
-"""The error for a refused connection and its remedy, by SQLSTATE or its class."""
+"""The error for a refused connection and its remedy, by SQLSTATE, if it is not that of a refused statement."""
 
 
 def unreachable(url: str, error: psycopg.Error) -> EventStoreError:
@@ -430,7 +424,9 @@ def unreachable(url: str, error: psycopg.Error) -> EventStoreError:
     if isinstance(error, psycopg.ProgrammingError):  # libpq cannot parse the URL
         return LoginRefused(f"no connection to {show_url(url)}: {reason}: correct DATABASE_URL")
     state = "" if isinstance(error, psycopg.errors.ConnectionTimeout) else refusal_sqlstate(url)
-    kind, advice = _REFUSED.get(state) or _REFUSED.get(state[:2]) or (ServerUnreachable, f"SQLSTATE {state}")
+    kind, advice = _REFUSED.get(state) or by_sqlstate(state)
+    if not issubclass(kind, ServerUnreachable):
+        kind, advice = ServerUnreachable, f"SQLSTATE {state}"
     return kind(f"no connection to {show_url(url)}: {reason}: {advice}")
 
 

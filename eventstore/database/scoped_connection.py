@@ -1,4 +1,4 @@
-"""A connection whose queries carry their scope: role, caller and query travel in one round trip and transaction.
+"""A connection whose queries carry their scope: role, caller and query are sent in one round trip and transaction.
 
 The settings of role and caller stand before the query and one Sync of the protocol. So they are one transaction without
 BEGIN and COMMIT, and end with it: the next query has no caller until it sets one, and a pooler may give each

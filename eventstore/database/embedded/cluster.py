@@ -82,9 +82,7 @@ class Cluster:
                     self._run_keeper(log, running.pid, [], {}, ())
             if await_ready(self.pgdata, running.pid):
                 return True
-        raise EmbeddedServerError(
-            f"the server is stopped or killed again and again: see {self.data_dir / 'server.log'}"
-        )
+        raise EmbeddedServerError(f"the server is stopped or killed again and again: see {self.log_file}")
 
     def _start(self) -> bool:
         """Start the server. Return False if it was killed during its start."""
