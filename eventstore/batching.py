@@ -52,7 +52,6 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Container, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
 from uuid import UUID
@@ -125,13 +124,12 @@ _NOT_SENT = "the append was not sent within {:g} s: the server is away or overlo
 _NO_ANSWER = "the server takes connections and does not answer on them: repeat the call, or restart the server"
 
 
-@dataclass(slots=True, eq=False)
-class PendingAppend:
+class PendingAppend(AppendRequest):
     """An append without a result.
 
     Attributes:
         deadline: when it ends at the latest, by the clock of the event loop.
-        result: the outcomes of its events; cancelled if the caller gave up.
+        outcomes: the outcomes of its events; cancelled if the caller gave up.
         is_admitted: it holds capacity (see :class:`Backpressure`).
         counted_bytes: the bytes of that capacity; 0 until it is encoded.
         is_in_flight: it was sent, and its answer has not arrived.
@@ -141,36 +139,29 @@ class PendingAppend:
         lost_answers: number of attempts without an outcome.
     """
 
-    encoded: AppendRequest
-    deadline: float
-    result: asyncio.Future[Sequence[Outcome]]
-    is_admitted: bool = False
-    counted_bytes: int = 0
-    is_in_flight: bool = False
-    is_sent_alone: bool = False
-    is_expired: bool = False
-    may_be_stored: bool = False
-    lost_answers: int = 0
+    __slots__ = (
+        "counted_bytes", "deadline", "is_admitted", "is_expired", "is_in_flight", "is_sent_alone", "lost_answers",
+        "may_be_stored", "outcomes",
+    )  # fmt: skip
 
-    @property
-    def conversations(self) -> Sequence[ConversationKey]:
-        """The conversations that it writes to."""
-        return self.encoded.keys
-
-    @property
-    def events(self) -> int:
-        """Number of events."""
-        return self.encoded.event_count
+    def __init__(
+        self, caller: Caller, appends: Sequence[Append], max_content_bytes: int, actor: str, deadline: float
+    ) -> None:
+        super().__init__(caller.tenant, appends, max_content_bytes, actor, caller.user or "")
+        self.deadline = deadline
+        self.outcomes: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
+        self.is_admitted = self.is_in_flight = self.is_sent_alone = self.is_expired = self.may_be_stored = False
+        self.counted_bytes = self.lost_answers = 0
 
     @property
     def is_large(self) -> bool:
         """Whether it has more events than a group of several appends may have."""
-        return self.events > GROUP_EVENTS
+        return self.event_count > GROUP_EVENTS
 
     @property
     def is_over(self) -> bool:
         """Whether it must not be sent any more."""
-        return self.is_expired or self.result.done()
+        return self.is_expired or self.outcomes.done()
 
 
 Group = list[PendingAppend]
@@ -238,20 +229,17 @@ class AppendBatcher:
         """
         if self._is_closed:
             raise StoreClosed
-        append = PendingAppend(
-            AppendRequest(caller.tenant, appends, max_content_bytes, actor, caller.user or ""),
-            self._loop.time() + self._append_seconds - 2 * TICK_SECONDS,
-            self._loop.create_future(),
-        )
+        deadline = self._loop.time() + self._append_seconds - 2 * TICK_SECONDS
+        append = PendingAppend(caller, appends, max_content_bytes, actor, deadline)
         self._pending[append] = None
         self._is_idle.clear()
         if self._timer is None:
             self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
         try:
             self._backpressure.request(append)
-            outcomes = await append.result
+            outcomes = await append.outcomes
             try:
-                return append.encoded.result(outcomes)
+                return append.result(outcomes)
             except Forbidden as error:  # by this attempt; an earlier one may have succeeded before access was revoked
                 if append.may_be_stored:
                     raise _may_be_stored(append, error) from error
@@ -284,16 +272,16 @@ class AppendBatcher:
     # Encode
 
     def _on_admitted(self, append: PendingAppend) -> None:
-        if append.events > SLICE_EVENTS:
+        if append.event_count > SLICE_EVENTS:
             self._queue.append(append)  # now, to keep its place in the order of its conversations
             task = asyncio.create_task(self._encode_slices(append), name="eventstore-encode")
             self._encoding.add(task)
             task.add_done_callback(self._encoding.discard)
             return
         try:
-            append.encoded.encode()
+            append.encode()
         except Exception as error:
-            append.result.set_exception(error)
+            append.outcomes.set_exception(error)
             return
         self._backpressure.count_bytes(append)
         self._queue.append(append)
@@ -304,15 +292,15 @@ class AppendBatcher:
 
     async def _encode_slices(self, append: PendingAppend) -> None:
         try:
-            for _ in append.encoded.encode_slices():
+            for _ in append.encode_slices():
                 await asyncio.sleep(0)
                 if append.is_over:
                     break
             else:
                 self._backpressure.count_bytes(append)
         except Exception as error:
-            if not append.result.done():
-                append.result.set_exception(error)
+            if not append.outcomes.done():
+                append.outcomes.set_exception(error)
         self._schedule_send()
 
     # Send
@@ -347,7 +335,7 @@ class AppendBatcher:
 
     def _send(self, pipeline: PipelinedConnection, group: Group, *, wait_for_locks: bool = False) -> None:
         for append in group:
-            self._reserved.update(append.conversations)
+            self._reserved.update(append.keys)
             append.is_in_flight = True
         self._in_flight[wait_for_locks] += 1
         self._large_in_flight += group[0].is_large
@@ -358,7 +346,7 @@ class AppendBatcher:
         on_result = partial(
             self._on_result, group, pipeline, wait_for_locks=wait_for_locks, has_set_role=self._must_set_role
         )
-        pipeline.send(*group_statement([append.encoded for append in group], lock_wait_ms), on_result, prelude)
+        pipeline.send(*group_statement(group, lock_wait_ms), on_result, prelude)
 
     # Receive
 
@@ -374,7 +362,7 @@ class AppendBatcher:
         self._in_flight[wait_for_locks] -= 1
         self._large_in_flight -= group[0].is_large
         for append in group:
-            self._reserved.difference_update(append.conversations)
+            self._reserved.difference_update(append.keys)
             append.is_in_flight = False
         if not isinstance(answer, psycopg.Error):
             unsettled = self._settle(group, read_outcomes(answer))
@@ -398,28 +386,28 @@ class AppendBatcher:
         unsettled = []
         first = 0
         for append in group:
-            last = first + append.events
+            last = first + append.event_count
             own, first = outcomes[first:last], last
             if any(outcome.code == BUSY for outcome in own):
                 if not self._try_set_aside(append):
                     unsettled.append(append)
                 continue
-            self._locked.difference_update(append.conversations)
-            if not append.result.done():
-                append.result.set_result(own)
+            self._locked.difference_update(append.keys)
+            if not append.outcomes.done():
+                append.outcomes.set_result(own)
         return unsettled
 
     def _try_set_aside(self, append: PendingAppend) -> bool:
         """Set aside an append that found a conversation locked, or end it. Return False if it must be queued again."""
-        self._locked.update(append.conversations)
+        self._locked.update(append.keys)
         if append.is_over:
             return True
-        if self._is_closed or not self._reserved.isdisjoint(append.conversations):  # an earlier append is set aside
+        if self._is_closed or not self._reserved.isdisjoint(append.keys):  # an earlier append is set aside
             return False
         if append.deadline <= self._loop.time():
             self._expire(append)
         else:
-            self._reserved.update(append.conversations)
+            self._reserved.update(append.keys)
             self._set_aside.append(append)
         return True
 
@@ -443,12 +431,12 @@ class AppendBatcher:
 
     def _refuse(self, append: PendingAppend, error: EventStoreError, cause: Exception | None = None) -> None:
         """End an append with an error; with :class:`ConnectionLost` if it may be stored."""
-        if append.result.done():
+        if append.outcomes.done():
             return
         if append.is_in_flight or append.may_be_stored:
             error, cause = _may_be_stored(append, error), error
         error.__cause__ = cause
-        append.result.set_exception(error)
+        append.outcomes.set_exception(error)
 
     def _refuse_waiting(self, error: EventStoreError, seconds: float = 0.0) -> None:
         """Refuse the appends that are not in flight and have waited for at least so many seconds."""
@@ -466,7 +454,7 @@ class AppendBatcher:
         """Free the conversations of an append, if it is set aside."""
         if append in self._set_aside:
             self._set_aside.remove(append)
-            self._reserved.difference_update(append.conversations)
+            self._reserved.difference_update(append.keys)
             self._schedule_send()
 
     def _tick(self) -> None:
@@ -493,7 +481,7 @@ class AppendBatcher:
             return
         if append.is_in_flight or append.may_be_stored:
             self._refuse(append, ServerUnreachable(f"the server did not answer within {self._append_seconds:g} s"))
-        elif self._locked.isdisjoint(append.conversations):
+        elif self._locked.isdisjoint(append.keys):
             self._refuse(append, ServerUnreachable(_NOT_SENT.format(self._append_seconds)))
         else:
             append.is_expired = True
@@ -506,14 +494,14 @@ class AppendBatcher:
         """End the appends that waited for locks until their deadlines, with errors that name the holders."""
         while expired := self._expired_locked:
             self._expired_locked = []
-            keys = list(dict.fromkeys(key for append in expired for key in append.conversations))
+            keys = list(dict.fromkeys(key for append in expired for key in append.keys))
             try:
                 async with asyncio.timeout(FIND_HOLDERS_SECONDS), await self._connect_as_login() as connection:
                     holders = await _lock_holders(connection, keys)
             except Exception:
                 holders = {}  # the append must end all the same
             for append in expired:
-                key = next((key for key in append.conversations if key in holders), append.conversations[0])
+                key = next((key for key in append.keys if key in holders), append.keys[0])
                 conversation_id = UUID(bytes=key[:16])
                 self._refuse(append, ConversationLocked(conversation_id, self._append_seconds, holders.get(key, ())))
         self._finding_holders = None
@@ -567,7 +555,7 @@ class AppendBatcher:
 
 
 def _may_be_stored(append: PendingAppend, reason: EventStoreError) -> ConnectionLost:
-    ids = append.encoded.event_ids
+    ids = append.event_ids
     shown = ", ".join(map(str, ids[:3])) + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")
     return ConnectionLost(
         f"the append was sent, and its outcome is not known: {reason}; the events {shown} may be stored: "
@@ -626,29 +614,29 @@ class Backpressure:
     def count_bytes(self, append: PendingAppend) -> None:
         """Account for the size of an append, which is known once it is encoded."""
         if append.is_admitted:
-            append.counted_bytes = append.encoded.size
+            append.counted_bytes = append.size
             self._bytes += append.counted_bytes
 
     def is_alone(self, append: PendingAppend) -> bool:
         """Return whether no other append is admitted."""
-        return self._events == append.events
+        return self._events == append.event_count
 
     def release(self, append: PendingAppend) -> None:
         """Return the capacity of an append, if it was admitted, and admit appends that now fit."""
         if append.is_admitted:
             append.is_admitted = False
             self._bytes -= append.counted_bytes
-            self._count_events(append, -append.events)
+            self._count_events(append, -append.event_count)
         if self._waiting:
             self._admit_waiting()
 
     def _fits(self, append: PendingAppend) -> bool:
         if not self._events:
             return True
-        if self._events + append.events > MAX_PENDING_EVENTS or self._bytes > MAX_PENDING_BYTES:
+        if self._events + append.event_count > MAX_PENDING_EVENTS or self._bytes > MAX_PENDING_BYTES:
             return False
-        return self._fits_fraction(append.encoded.tenant, append.events, MAX_TENANT_FRACTION) and all(
-            self._fits_fraction(key, append.events, MAX_CONVERSATION_FRACTION) for key in append.conversations
+        return self._fits_fraction(append.tenant, append.event_count, MAX_TENANT_FRACTION) and all(
+            self._fits_fraction(key, append.event_count, MAX_CONVERSATION_FRACTION) for key in append.keys
         )
 
     def _fits_fraction(self, key: ConversationKey | str, events: int, fraction: float) -> bool:
@@ -657,12 +645,12 @@ class Backpressure:
 
     def _admit(self, append: PendingAppend) -> None:
         append.is_admitted = True
-        self._count_events(append, append.events)
+        self._count_events(append, append.event_count)
         self._on_admitted(append)
 
     def _count_events(self, append: PendingAppend, events: int) -> None:
         self._events += events
-        keys: list[ConversationKey | str] = [append.encoded.tenant, *append.conversations]
+        keys: list[ConversationKey | str] = [append.tenant, *append.keys]
         for key in keys:
             self._events_of[key] += events
             if not self._events_of[key]:
@@ -678,10 +666,10 @@ class Backpressure:
             append = waiting.popleft()
             if append.is_over:
                 continue
-            if blocked.isdisjoint(append.conversations) and self._fits(append):
+            if blocked.isdisjoint(append.keys) and self._fits(append):
                 self._admit(append)
             else:
-                blocked.update(append.conversations)
+                blocked.update(append.keys)
                 self._waiting.append(append)
         self._waiting.extend(waiting)
 
@@ -703,7 +691,7 @@ def interleave_tenants(queue: deque[PendingAppend]) -> deque[PendingAppend]:
     """
     by_tenant: dict[str, deque[PendingAppend]] = {}
     for append in queue:
-        by_tenant.setdefault(append.encoded.tenant, deque()).append(append)
+        by_tenant.setdefault(append.tenant, deque()).append(append)
     if len(by_tenant) < 2:
         return queue
     rounds = zip_longest(*by_tenant.values())
@@ -735,32 +723,32 @@ def next_group(
         if append.is_over:
             queue.popleft()
             continue
-        is_sendable = append.encoded.is_complete and (allow_large or not append.is_large)
+        is_sendable = append.is_complete and (allow_large or not append.is_large)
         if (
             group
             and is_sendable
             and (
                 append.is_sent_alone
                 or len(group) == max_appends
-                or events + append.events > GROUP_EVENTS
-                or size + append.encoded.size > GROUP_BYTES
-                or len(group_of) + len(append.conversations) > GROUP_CONVERSATIONS
+                or events + append.event_count > GROUP_EVENTS
+                or size + append.size > GROUP_BYTES
+                or len(group_of) + len(append.keys) > GROUP_CONVERSATIONS
             )
         ):
             break
         queue.popleft()
         if not is_sendable or any(
             key in reserved or key in blocked or (key in group_of and not _may_follow(key, group_of[key], append))
-            for key in append.conversations
+            for key in append.keys
         ):
-            blocked.update(append.conversations)
+            blocked.update(append.keys)
             skipped.append(append)
             continue
-        for key in append.conversations:
+        for key in append.keys:
             group_of.setdefault(key, []).append(append)
         group.append(append)
-        events += append.events
-        size += append.encoded.size
+        events += append.event_count
+        size += append.size
         if append.is_sent_alone:
             break
     queue.extendleft(reversed(skipped))
@@ -774,13 +762,13 @@ def _may_follow(key: ConversationKey, earlier: Group, later: PendingAppend) -> b
     earlier one finds a conversation locked, so it writes to all conversations that the earlier one writes to. An append
     that deletes or reactivates the conversation does not share it: that decides whether the others are refused.
     """
-    if any(row[TYPE] in _DELETIONS for append in (*earlier, later) for row in append.encoded.rows):
+    if any(row[TYPE] in _DELETIONS for append in (*earlier, later) for row in append.rows):
         return False
-    if any(append.encoded.user != later.encoded.user for append in earlier):
+    if any(append.user != later.user for append in earlier):
         return False
-    if any(not set(append.conversations).issubset(later.conversations) for append in earlier):
+    if any(not set(append.keys).issubset(later.keys) for append in earlier):
         return False
-    if any(append.encoded.expected[append.conversations.index(key)] != ANY_VERSION for append in (*earlier, later)):
+    if any(append.expected[append.keys.index(key)] != ANY_VERSION for append in (*earlier, later)):
         return False
-    ids = {row[ID] for row in later.encoded.rows}
-    return all(row[ID] not in ids for append in earlier for row in append.encoded.rows)
+    ids = {row[ID] for row in later.rows}
+    return all(row[ID] not in ids for append in earlier for row in append.rows)

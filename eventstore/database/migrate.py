@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -34,7 +33,7 @@ from eventstore.database.connection import (
 from eventstore.database.dbmate import guard_text, migrations_folder, run_dbmate, settings_text
 from eventstore.database.migrate_roles import LOGIN_ROLES, OWNER_OF_LOG, RolesPlan
 from eventstore.database.queries import query
-from eventstore.database.schema_comparison import inspect
+from eventstore.database.schema_comparison import SyncConnection, inspect
 from eventstore.errors import (
     EventStoreError,
     MigrationFailed,
@@ -47,8 +46,6 @@ from eventstore.errors import (
     translated,
 )
 from eventstore.settings import Settings
-
-_SyncConnection = psycopg.Connection[tuple[Any, ...]]
 
 _WOULD_LOSE = "ES020"
 """The SQLSTATE of the query ``refuse_to_lose``."""
@@ -241,7 +238,7 @@ class Migrator:
                 )
             return plan.done
 
-    def _connect(self, url: str | None = None) -> _SyncConnection:
+    def _connect(self, url: str | None = None) -> SyncConnection:
         url = url or self._url
         try:
             connection = psycopg.connect(
@@ -257,7 +254,7 @@ class Migrator:
         return connection
 
     @contextmanager
-    def _transaction(self, *, write: bool = False) -> Iterator[_SyncConnection]:
+    def _transaction(self, *, write: bool = False) -> Iterator[SyncConnection]:
         """Begin a transaction on a new connection, with the settings on which migrations rely."""
         with self._connect() as connection, translated():
             connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
@@ -267,7 +264,7 @@ class Migrator:
                 yield connection
 
     @contextmanager
-    def _run(self) -> Iterator[tuple[_SyncConnection, int]]:
+    def _run(self) -> Iterator[tuple[SyncConnection, int]]:
         """Begin a transaction that excludes other runs in the schema, and holds a lock of a random key."""
         digest = sha256(f"eventstore migrations {self._schema}".encode()).digest()
         key = secrets.randbits(63)
@@ -276,7 +273,7 @@ class Migrator:
             connection.execute("SELECT pg_advisory_xact_lock(%s)", (key,))
             yield connection, key
 
-    def _dbmate(self, command: str, connection: _SyncConnection, key: int, *, destroy_events: bool = False) -> None:
+    def _dbmate(self, command: str, connection: SyncConnection, key: int, *, destroy_events: bool = False) -> None:
         self._refuse_single_session()
         run_dbmate(command, connection, self._schema, BOOKKEEPING, key, destroy_events=destroy_events)
 
@@ -290,7 +287,7 @@ class Migrator:
                     "give the pooler a larger pool, or connect to the server itself"
                 )
 
-    def _expect(self, versions: set[str], connection: _SyncConnection) -> None:
+    def _expect(self, versions: set[str], connection: SyncConnection) -> None:
         if (found := self._applied(connection)) != versions:
             differing = ", ".join(sorted(found ^ versions))
             raise MigrationFailed(
@@ -355,18 +352,18 @@ class Migrator:
                     f"as a superuser, {remedy}"
                 ) from error
 
-    def _has_bookkeeping(self, connection: _SyncConnection) -> bool:
+    def _has_bookkeeping(self, connection: SyncConnection) -> bool:
         name = f"{self._schema}.{BOOKKEEPING}"
         return connection.execute("SELECT to_regclass(%s) IS NOT NULL", (name,)).fetchone() == (True,)
 
-    def _applied(self, connection: _SyncConnection) -> set[str]:
+    def _applied(self, connection: SyncConnection) -> set[str]:
         if not self._has_bookkeeping(connection):
             return set()
         table = sql.Identifier(self._schema, BOOKKEEPING)
         rows = connection.execute(sql.SQL("SELECT version FROM {}").format(table)).fetchall()
         return {str(version) for (version,) in rows}
 
-    def _refuse_to_lose(self, version: str, connection: _SyncConnection) -> None:
+    def _refuse_to_lose(self, version: str, connection: SyncConnection) -> None:
         """Refuse as the migration itself would in dbmate's transaction, but before anything is reverted."""
         try:
             with connection.transaction(force_rollback=True):  # which also releases the locks
@@ -377,7 +374,7 @@ class Migrator:
             raise
 
 
-def _refuse_not_inheriting(connection: _SyncConnection) -> None:
+def _refuse_not_inheriting(connection: SyncConnection) -> None:
     """Refuse a login that would lose its rights to an object when a migration gives it to the owner's role."""
     is_per_grant = connection.info.server_version >= 160000  # before 16, all memberships of a role inherit or none
     row = connection.execute(_DOES_NOT_INHERIT, {"right_to_set": "SET" if is_per_grant else "MEMBER"}).fetchone()
@@ -393,7 +390,7 @@ def _refuse_not_inheriting(connection: _SyncConnection) -> None:
     )
 
 
-def _backend(connection: _SyncConnection) -> int:
+def _backend(connection: SyncConnection) -> int:
     """Return the process id of the session that the connection's transaction uses."""
     row = connection.execute("SELECT pg_backend_pid()").fetchone()
     assert row is not None

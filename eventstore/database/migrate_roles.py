@@ -30,11 +30,10 @@ from eventstore.database.schema_comparison import (
     FORMER_OWNER,
     OWNER,
     CatalogDifference,
+    SyncConnection,
     compare_catalog,
     expected_facts,
 )
-
-_SyncConnection = psycopg.Connection[tuple[Any, ...]]
 
 OWNER_OF_LOG = query("eventstore.database", "owner_of_log")
 SEARCH = "eventstore_search"
@@ -56,7 +55,7 @@ class RolesPlan:
         refused: statements that the login may not execute.
     """
 
-    def __init__(self, connection: _SyncConnection, schema: str, login: str) -> None:
+    def __init__(self, connection: SyncConnection, schema: str, login: str) -> None:
         """Execute nothing yet.
 
         Args:

@@ -29,6 +29,7 @@ ROLES_COMMAND = "eventstore migrate roles"
 FORMER_OWNER = "open_to_former_owner"
 """The name of policies that ``eventstore migrate roles`` creates and drops."""
 
+SyncConnection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 Facts: TypeAlias = dict[tuple[str, str], str]
 """Details by kind and name."""
 
@@ -203,8 +204,6 @@ def missing_events(last_event: int, last_checkpoint: int) -> list[str]:
     ]
 
 
-_SyncConnection = psycopg.Connection[tuple[Any, ...]]
-
 _EXPOSED = query("eventstore.database", "exposed")
 _ISOLATED_ROLES = ("eventstore_reader", "eventstore_auditor")
 """The roles that row-level security restricts to a tenant."""
@@ -212,7 +211,7 @@ _LOOK_MILLISECONDS = "50"
 """The time for each table: a visible row is found at once, but without one the whole table would be read."""
 
 
-def inspect(connection: _SyncConnection, schema: str) -> list[str]:
+def inspect(connection: SyncConnection, schema: str) -> list[str]:
     """Return a sentence for each problem of a database whose migrations are all applied, with its remedy.
 
     Args:
@@ -239,7 +238,7 @@ def inspect(connection: _SyncConnection, schema: str) -> list[str]:
     return found
 
 
-def _exposed(connection: _SyncConnection, schema: str, role: str | None, advice: str) -> list[str]:
+def _exposed(connection: SyncConnection, schema: str, role: str | None, advice: str) -> list[str]:
     """Return a sentence if the login, or a role that it may set, sees rows without a current tenant."""
     who = f"the role {role}" if role else f"the login {connection.info.user}"
     tables = [
@@ -271,7 +270,7 @@ def _exposed(connection: _SyncConnection, schema: str, role: str | None, advice:
     return [f"{who} sees rows without naming a tenant: {', '.join(visible)}: {advice}"]
 
 
-def _is_visible(connection: _SyncConnection, schema: str, table: str) -> bool:
+def _is_visible(connection: SyncConnection, schema: str, table: str) -> bool:
     text = sql.SQL("SELECT NOT row_security_active({}) OR EXISTS (SELECT FROM {})").format(
         sql.Literal(f"{schema}.{table}"), sql.Identifier(schema, table)
     )

@@ -97,9 +97,8 @@ class Cluster:
             environment["PG_GRANDPARENT_PID"] = str(stale.pid)
         with self._log() as log, self.account.path_to(self.pgdata) as (path, descriptors):
             offset = os.fstat(log).st_size
-            if await_ready(
-                self.pgdata, self._run_keeper(log, None, self._command(path, socket_dir), environment, descriptors)
-            ):
+            pid = self._run_keeper(log, None, self._command(path, socket_dir), environment, descriptors)
+            if await_ready(self.pgdata, pid):
                 return True
             output = os.pread(log, 1024 * 1024, offset).decode(errors="replace")
         if any(failure in output for failure in _FAILURES):
