@@ -100,11 +100,6 @@ class AppendRequest:
         InvalidEvent, InvalidId, InputError: the append has a wrong tenant, conversation, expected version or size.
     """
 
-    __slots__ = (
-        "_actor", "_appends", "_events", "_max_content_bytes", "conversations", "event_count", "expected",
-        "is_complete", "keys", "rows", "size", "targets", "tenant", "user",
-    )  # fmt: skip
-
     def __init__(
         self, tenant: str, appends: Sequence[Append], max_content_bytes: int, actor: str = "", user: str = ""
     ) -> None:

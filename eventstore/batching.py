@@ -139,11 +139,6 @@ class PendingAppend(AppendRequest):
         lost_answers: number of attempts without an outcome.
     """
 
-    __slots__ = (
-        "counted_bytes", "deadline", "is_admitted", "is_expired", "is_in_flight", "is_sent_alone", "lost_answers",
-        "may_be_stored", "outcomes",
-    )  # fmt: skip
-
     def __init__(
         self, caller: Caller, appends: Sequence[Append], max_content_bytes: int, actor: str, deadline: float
     ) -> None:
@@ -586,14 +581,9 @@ MAX_TENANT_FRACTION, MAX_CONVERSATION_FRACTION = 1 / 2, 1 / 8
 
 
 class Backpressure:
-    """Capacity for the appends of one event loop."""
+    """Capacity for the appends of one event loop. ``on_admitted`` is called once for each, when there is capacity."""
 
     def __init__(self, on_admitted: Callable[[PendingAppend], None]) -> None:
-        """Create the capacity.
-
-        Args:
-            on_admitted: called once for each append, when there is capacity for it.
-        """
         self._on_admitted = on_admitted
         self._events = 0
         self._bytes = 0

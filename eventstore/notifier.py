@@ -102,14 +102,12 @@ class EventBatch(NamedTuple):
 
 
 class Notifier:
-    """Lets the consumers of one event loop wait for new events, over one listening connection."""
+    """Lets the consumers of one event loop wait for new events, over one listening connection.
+
+    It connects when a consumer waits; ``open_listener`` is passed the callback for notifications and for the end.
+    """
 
     def __init__(self, open_listener: Callable[[Callable[[], None]], Coroutine[Any, Any, Listener]]) -> None:
-        """Create a notifier. It connects when a consumer waits.
-
-        Args:
-            open_listener: opens a connection, which calls back for each notification and when it has ended.
-        """
         self._open_listener = open_listener
         self._waiting: dict[asyncio.Future[EventBatch | None], Interest] = {}
         self._loop = asyncio.get_running_loop()
@@ -411,18 +409,13 @@ Found: TypeAlias = tuple[int, Event | None]
 
 
 class Listener:
-    """A connection that listens, and runs one statement at a time.
+    """A connection that listens, and runs one statement at a time. ``LISTEN`` was committed on it.
 
     Attributes:
         scope: the scope of the events that it returns; None returns none.
     """
 
     def __init__(self, connection: Connection, on_notified: Callable[[], None]) -> None:
-        """Take over a connection on which ``LISTEN`` was committed.
-
-        Args:
-            on_notified: called for each notification, and when the connection has ended.
-        """
         self._pipeline = PipelinedConnection(connection, lambda _: on_notified(), on_notified)
         self._loader = Transformer(RawRows(connection))
         self._has_loaders = False

@@ -50,17 +50,14 @@ _HAS_ROLE = "SELECT pg_has_role(%s, r.oid, %s) FROM pg_roles r WHERE r.rolname =
 class RolesPlan:
     """The statements that a database needs, executed as they are derived.
 
+    ``login`` owns everything and runs the service; it keeps its rights through the roles.
+
     Attributes:
         done: statements that were executed.
         refused: statements that the login may not execute.
     """
 
     def __init__(self, connection: SyncConnection, schema: str, login: str) -> None:
-        """Execute nothing yet.
-
-        Args:
-            login: the login that owns everything and runs the service; it keeps its rights through the roles.
-        """
         self._connection = connection
         self._schema = schema
         self._login_name = login

@@ -36,9 +36,6 @@ class FairQueue:
     """A semaphore that tenants acquire in turn, and the callers of each tenant in FIFO order.
 
     The tenant None stands for work of no tenant. It has its turn like a tenant, without a limit.
-
-    Args:
-        size: the number of permits.
     """
 
     def __init__(self, size: int) -> None:

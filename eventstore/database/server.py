@@ -16,14 +16,12 @@ _FULL_DISK_BYTES = 32 * 1024 * 1024  # two segments of the write-ahead log: the 
 
 
 class Server:
-    """The server of a store. Release it when done: the last user of the embedded server stops it."""
+    """The server of a store. Release it when done: the last user of the embedded server stops it.
+
+    :meth:`acquire` starts the embedded server and, if ``migrate`` is true, applies its missing migrations.
+    """
 
     def __init__(self, settings: Settings, *, migrate: bool = True) -> None:
-        """Describe the server; nothing is started before :meth:`acquire`.
-
-        Args:
-            migrate: whether :meth:`acquire` applies missing migrations to the embedded server.
-        """
         self.settings = settings
         self._migrate = migrate
         self.applied: list[str] = []
