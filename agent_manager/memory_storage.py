@@ -17,7 +17,7 @@ from eventstore.member_order import MEMBER
 from eventstore.scope import checked_tenant
 
 _EXISTS = encode_expected("EXISTS")
-_ACCEPTED_WHEN_DELETED = ("conversation.reactivated", "conversation.unshared", "message.answered")
+_DELETED_CONVERSATION_ACCEPTS = ("conversation.reactivated", "conversation.unshared", "message.answered")
 """The same types as in the SQL function deleted_conversation_accepts."""
 
 
@@ -120,7 +120,7 @@ class MemoryLog:
         fold = self._folds.get(conversation_id)
         version, is_deleted = (0, False) if fold is None else (fold.version, fold.is_deleted)
         for event_type in (event.data.event_type for event in new):
-            if is_deleted and event_type not in _ACCEPTED_WHEN_DELETED:
+            if is_deleted and event_type not in _DELETED_CONVERSATION_ACCEPTS:
                 raise ConversationIsDeleted(conversation_id)
             is_deleted = event_type == "conversation.deleted" or (
                 is_deleted and event_type != "conversation.reactivated"
