@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple, TypeAlias
 from uuid import UUID
 
-from eventstore.vocabulary import TaskArtifactAdded, TaskArtifactExtended, TaskStatus
+from eventstore.event_types import TaskArtifactAdded, TaskArtifactExtended, TaskStatus
 from projections import Task
 
 Json: TypeAlias = dict[str, Any]

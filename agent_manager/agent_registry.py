@@ -8,7 +8,7 @@ from uuid import UUID
 
 from agent_manager.a2a import RESERVED, Json
 from agent_manager.agents.cards import fetch_card
-from agent_manager.conversation_cache import ConversationCache
+from agent_manager.conversation_cache import ConversationFoldCache
 from agent_manager.storage import Log
 from agent_manager.writer import checked_id
 from eventstore import AgentRegistered, AgentUnregistered, NewEvent, conversation_uuid
@@ -22,7 +22,7 @@ RECENT_SECONDS = 1.0
 class AgentRegistry:
     """The registered agents of one tenant."""
 
-    def __init__(self, log: Log, cache: ConversationCache) -> None:
+    def __init__(self, log: Log, cache: ConversationFoldCache) -> None:
         self._log = log
         self._cache = cache
         self._id = conversation_uuid(log.tenant, AGENTS)

@@ -45,7 +45,7 @@ from agent_manager.agents.agent import (
 from agent_manager.agents.recorder import Recording, split_event, storable, task_uuid
 from agent_manager.agents.updates import checked_update
 from agent_manager.conversation import Accepted, ConversationFold, Key
-from agent_manager.conversation_cache import ConversationCache
+from agent_manager.conversation_cache import ConversationFoldCache
 from agent_manager.errors import AgentError, AnswerTaken, InvalidUpdate, ManagerClosed, TaskUnknown
 from agent_manager.storage import LeaseStatus, Log
 from agent_manager.writer import Writer
@@ -62,8 +62,8 @@ from eventstore.errors import (
     StoreClosed,
     printable,
 )
+from eventstore.event_types import TaskStatus, TaskStatusChanged
 from eventstore.ids import derived_uuid
-from eventstore.vocabulary import TaskStatus, TaskStatusChanged
 
 T = TypeVar("T")
 
@@ -111,7 +111,7 @@ class Answered:
 class Answers:
     """The answers to the messages of one manager: each message has one session at a time, in all processes."""
 
-    def __init__(self, log: Log, cache: ConversationCache, writer: Writer, registry: AgentRegistry) -> None:
+    def __init__(self, log: Log, cache: ConversationFoldCache, writer: Writer, registry: AgentRegistry) -> None:
         self._cache = cache
         self._writer = writer
         self._registry = registry

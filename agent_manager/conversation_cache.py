@@ -15,7 +15,7 @@ from eventstore.errors import StoreClosed
 MAX_BYTES = 256 * 1024 * 1024
 """Approximate size of the contents that are kept."""
 _READERS = 3
-"""Concurrent statements for callers of :meth:`ConversationCache.get`."""
+"""Concurrent statements for callers of :meth:`ConversationFoldCache.get`."""
 _GROUP = 100
 """Conversations read in one statement."""
 _FIRST_PAGE, _LARGEST_PAGE = 100, 300
@@ -26,7 +26,7 @@ _YIELD_EVENTS = 20
 """Events after which other coroutines run."""
 
 
-class ConversationCache:
+class ConversationFoldCache:
     """Folds of a log's conversations. The least recently used ones are dropped first."""
 
     def __init__(self, log: Log, max_bytes: int = MAX_BYTES) -> None:
@@ -157,7 +157,7 @@ VisibleIds = Callable[[Collection[UUID]], Awaitable[set[UUID]]]
 """A function that returns those of some conversations that a user may see."""
 
 
-class VisibleConversations(ConversationCache):
+class VisibleConversations(ConversationFoldCache):
     """The conversations of a shared cache that one user may see.
 
     Args:
@@ -165,7 +165,7 @@ class VisibleConversations(ConversationCache):
         visible_ids: called for each read, so that a revoked permission takes effect at once.
     """
 
-    def __init__(self, cache: ConversationCache, visible_ids: VisibleIds) -> None:
+    def __init__(self, cache: ConversationFoldCache, visible_ids: VisibleIds) -> None:
         super().__init__(cache.log, 0)
         self._cache = cache
         self._visible_ids = visible_ids

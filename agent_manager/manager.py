@@ -14,7 +14,7 @@ from agent_manager.agent_registry import AgentRegistry
 from agent_manager.agents.agent import Answer
 from agent_manager.answering import Answers
 from agent_manager.conversation import Accepted, ConversationFold, ConversationView, EventView, Key, Pending, event_view
-from agent_manager.conversation_cache import MAX_BYTES, ConversationCache
+from agent_manager.conversation_cache import MAX_BYTES, ConversationFoldCache
 from agent_manager.errors import AnswerFailed, AnswerTaken
 from agent_manager.storage import ClosableLog, Log
 from agent_manager.writer import Writer, checked_id, checked_message
@@ -54,7 +54,7 @@ class Manager:
         self.agent = answer
         self._closable = ClosableLog(log)
         self._log = log = cast(Log, self._closable)
-        self._cache = ConversationCache(log, fold_bytes)
+        self._cache = ConversationFoldCache(log, fold_bytes)
         self._writer = Writer(log, self._cache)
         self._registry = AgentRegistry(log, self._cache)
         self.answers = Answers(log, self._cache, self._writer, self._registry)

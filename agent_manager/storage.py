@@ -41,7 +41,7 @@ from eventstore import (
     NewEvent,
     Settings,
 )
-from eventstore.append import EncodedAppend, encode_expected
+from eventstore.append import AppendRequest, encode_expected
 from eventstore.database.queries import query
 from eventstore.errors import (
     ConnectionLost,
@@ -54,7 +54,7 @@ from eventstore.errors import (
     WrongExpectedVersion,
     printable,
 )
-from eventstore.json_text import equal, load, to_json
+from eventstore.json_text import from_json, json_equal, to_json
 from eventstore.member_order import MEMBER
 from eventstore.read import RawRows, horizon
 from eventstore.scope import checked_tenant
@@ -158,7 +158,7 @@ def appended_event(tenant: str, event: NewEvent, place: Appended) -> Event:
     """Return an event as a read of the log would, from what was appended and its result."""
     # Copied through JSON, so that later changes to the caller's objects do not reach the event.
     content, metadata = (
-        load(to_json(part, "content")) for part in (event.data.to_content(), event.metadata.to_content())
+        from_json(to_json(part, "content")) for part in (event.data.to_content(), event.metadata.to_content())
     )
     return Event(
         place.position, place.timestamp, place.version, event.schema_version, place.conversation_id, event.id, tenant,
@@ -332,7 +332,7 @@ class ServerLog(Log):
 
 _EXISTS = encode_expected("EXISTS")
 _ACCEPTED_WHEN_DELETED = ("conversation.reactivated", "conversation.unshared", "message.answered")
-"""The same types as in the SQL function accepted_when_deleted."""
+"""The same types as in the SQL function deleted_conversation_accepts."""
 
 
 class MemoryLog(Log):
@@ -351,7 +351,7 @@ class MemoryLog(Log):
         self, conversation_id: UUID, events: Sequence[NewEvent], expected: ExpectedVersion = ANY
     ) -> AppendResult:
         # Rejects what a server rejects.
-        EncodedAppend(self.tenant, [Append(conversation_id, events, expected)], self._limit).encode()
+        AppendRequest(self.tenant, [Append(conversation_id, events, expected)], self._limit).encode()
         stored = [self._by_id.get((conversation_id, event.id)) for event in events]
         new = [event for event, before in zip(events, stored, strict=True) if before is None]
         for event, before in zip(events, stored, strict=True):
@@ -441,8 +441,8 @@ class MemoryLog(Log):
 def _differences(stored: Event, event: NewEvent) -> str:
     """Return the members in which two events of one id differ, as the server's function ``event_differences`` does."""
     stored_metadata = _without(MEMBER, stored.raw_metadata)
-    metadata = _without(MEMBER, load(to_json(event.metadata.to_content(), "metadata")))
-    stored_content, content = stored.content, load(to_json(event.data.to_content(), "content"))
+    metadata = _without(MEMBER, from_json(to_json(event.metadata.to_content(), "metadata")))
+    stored_content, content = stored.content, from_json(to_json(event.data.to_content(), "content"))
     if isinstance(event.data, MessageAdded):
         stored_content, content = _without("sent_order", stored_content), _without("sent_order", content)
     pairs = {
@@ -453,7 +453,7 @@ def _differences(stored: Event, event: NewEvent) -> str:
     }
     for key in sorted(stored_metadata.keys() | metadata.keys()):
         pairs[f"metadata.{key}"] = (stored_metadata.get(key), metadata.get(key))
-    return ", ".join(name for name, (before, now) in pairs.items() if not equal(before, now))
+    return ", ".join(name for name, (before, now) in pairs.items() if not json_equal(before, now))
 
 
 def _without(name: str, members: Any) -> Any:

@@ -30,7 +30,7 @@ from weakref import WeakValueDictionary
 
 from agent_manager.a2a import RESERVED, Json
 from agent_manager.conversation import Accepted, ConversationFold
-from agent_manager.conversation_cache import ConversationCache
+from agent_manager.conversation_cache import ConversationFoldCache
 from agent_manager.storage import Log
 from eventstore import (
     ANY,
@@ -45,7 +45,7 @@ from eventstore import (
 )
 from eventstore.errors import EventIdConflict, InputError, InvalidEvent, InvalidId, WrongExpectedVersion, printable
 from eventstore.ids import assigned_uuid, derived_uuid, is_canonical_uuid
-from eventstore.json_text import equal
+from eventstore.json_text import json_equal
 
 _MAX_CONFLICTS = 3
 
@@ -56,7 +56,7 @@ MakeEvents = Callable[[ConversationFold | None, int], list[NewEvent]]
 class Writer:
     """Appends to the conversations of a tenant."""
 
-    def __init__(self, log: Log, cache: ConversationCache) -> None:
+    def __init__(self, log: Log, cache: ConversationFoldCache) -> None:
         self.tenant = log.tenant
         self._log = log
         self._cache = cache
@@ -242,7 +242,9 @@ class Writer:
 def _is_repetition(stored: Json, message: Json) -> bool:
     """Return whether a message equals a stored one, apart from ids that the manager added to that."""
     added = {name for name in ("contextId", "taskId") if not message.get(name)}
-    return equal(*({name: value for name, value in each.items() if name not in added} for each in (stored, message)))
+    return json_equal(
+        *({name: value for name, value in each.items() if name not in added} for each in (stored, message))
+    )
 
 
 def checked_message(message: Any) -> Json:

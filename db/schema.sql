@@ -45,15 +45,6 @@ CREATE TYPE public.search_match AS (
 
 
 --
--- Name: accepted_when_deleted(text); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.accepted_when_deleted(event_type text) RETURNS boolean
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN (event_type = ANY (ARRAY['conversation.reactivated'::text, 'conversation.unshared'::text, 'message.answered'::text]));
-
-
---
 -- Name: add_owner(text, uuid, text); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -221,16 +212,16 @@ BEGIN
         PERFORM limit_lock_wait(lock_wait_ms);
         -- In the order of the keys, not of the ids: keys can collide, and two appends must not deadlock.
         PERFORM pg_advisory_xact_lock(k.key)
-           FROM (SELECT DISTINCT conversation_key(c.tenant_id, c.conversation_id) AS key
+           FROM (SELECT DISTINCT conversation_lock_key(c.tenant_id, c.conversation_id) AS key
                    FROM unnest(tenant_ids, conversation_ids) AS c (tenant_id, conversation_id)
                   ORDER BY key) AS k;
     ELSE
         SELECT array_agg(c.no)
           INTO busy
           FROM unnest(tenant_ids, conversation_ids) WITH ORDINALITY AS c (tenant_id, conversation_id, no)
-         WHERE NOT pg_try_advisory_xact_lock(conversation_key(c.tenant_id, c.conversation_id));
+         WHERE NOT pg_try_advisory_xact_lock(conversation_lock_key(c.tenant_id, c.conversation_id));
     END IF;
-    must_notify := register_append() AND has_waiters();
+    must_notify := register_append();
 
     -- This statement sees everything that was committed to these conversations.
     FOR number, changes_members, outcome, "position", version, "timestamp", problem IN
@@ -261,7 +252,7 @@ BEGIN
                        THEN 'f'
                    WHEN compared.differences IS NOT NULL THEN 'i'
                    WHEN known.position IS NOT NULL THEN 'k'
-                   WHEN NOT accepted_when_deleted(n.event_type)
+                   WHEN NOT deleted_conversation_accepts(n.event_type)
                         AND CASE
                                 -- The last one that this append adds before it, otherwise the last one of the log.
                                 WHEN has_deletions THEN coalesce((
@@ -430,12 +421,12 @@ BEGIN
 
     IF lock_wait_ms <> 0 THEN
         PERFORM limit_lock_wait(lock_wait_ms);
-        PERFORM pg_advisory_xact_lock(conversation_key(tenant_id, conversation_id));
-    ELSIF NOT pg_try_advisory_xact_lock(conversation_key(tenant_id, conversation_id)) THEN
+        PERFORM pg_advisory_xact_lock(conversation_lock_key(tenant_id, conversation_id));
+    ELSIF NOT pg_try_advisory_xact_lock(conversation_lock_key(tenant_id, conversation_id)) THEN
         outcome := 'b';
         RETURN;
     END IF;
-    must_notify := register_append() AND has_waiters();
+    must_notify := register_append();
 
     -- From here on each statement sees everything that was committed to this conversation.
     SELECT h.version, h.timestamp
@@ -486,7 +477,7 @@ BEGIN
             END IF;
             RETURN;
         END IF;
-        IF NOT accepted_when_deleted(event_type) AND conversation_is_deleted(tenant_id, conversation_id) THEN
+        IF NOT deleted_conversation_accepts(event_type) AND conversation_is_deleted(tenant_id, conversation_id) THEN
             outcome := 'd';
             version := NULL;
             RETURN;
@@ -716,10 +707,10 @@ CREATE FUNCTION public.partition_of(conversation_id uuid) RETURNS smallint
 
 
 --
--- Name: conversation_key(text, uuid); Type: FUNCTION; Schema: public; Owner: -
+-- Name: conversation_lock_key(text, uuid); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.conversation_key(tenant_id text, conversation_id uuid) RETURNS bigint
+CREATE FUNCTION public.conversation_lock_key(tenant_id text, conversation_id uuid) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN ((uuid_hash_extended(conversation_id, hashtextextended(tenant_id, (0)::bigint)) & (~ (15)::bigint)) | (public.partition_of(conversation_id))::bigint);
 
@@ -842,6 +833,15 @@ $$;
 CREATE FUNCTION public.current_tenant_user() RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN NULLIF(current_setting('eventstore.user'::text, true), ''::text);
+
+
+--
+-- Name: deleted_conversation_accepts(text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.deleted_conversation_accepts(event_type text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (event_type = ANY (ARRAY['conversation.reactivated'::text, 'conversation.unshared'::text, 'message.answered'::text]));
 
 
 SET default_tablespace = '';
@@ -1014,7 +1014,7 @@ CREATE FUNCTION public.digest_text(value text) RETURNS bytea
 -- Name: disable_rls(regclass); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.disable_rls(walled regclass) RETURNS void
+CREATE FUNCTION public.disable_rls(target regclass) RETURNS void
     LANGUAGE plpgsql
     AS $$
 DECLARE
@@ -1023,10 +1023,10 @@ BEGIN
     FOR policy IN
         SELECT p.polname
           FROM pg_policy p
-         WHERE p.polrelid = walled
-           AND p.polname IN ('open_to_owner', 'open_to_projector', 'open_to_search', 'wall')
+         WHERE p.polrelid = target
+           AND p.polname IN ('open_to_owner', 'open_to_projector', 'open_to_search', 'open_to_caller')
     LOOP
-        EXECUTE format('DROP POLICY %I ON %s', policy, walled);
+        EXECUTE format('DROP POLICY %I ON %s', policy, target);
     END LOOP;
 END
 $$;
@@ -1065,32 +1065,32 @@ $$;
 -- Name: enable_rls(regclass, name); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.enable_rls(walled regclass, conversation_column name DEFAULT 'conversation_id'::name) RETURNS void
+CREATE FUNCTION public.enable_rls(target regclass, conversation_column name DEFAULT 'conversation_id'::name) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'public', 'pg_temp'
     AS $$
 DECLARE
     owner_name  name;
-    has_tenant  boolean := EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = walled AND a.attname = 'tenant_id');
+    has_tenant  boolean := EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = target AND a.attname = 'tenant_id');
 BEGIN
-    SELECT r.rolname INTO owner_name FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = walled;
-    EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', walled);
-    PERFORM disable_rls(walled);
+    SELECT r.rolname INTO owner_name FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = target;
+    EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', target);
+    PERFORM disable_rls(target);
     EXECUTE format('CREATE POLICY open_to_owner ON %s TO %I USING (is_current_role(%L)) WITH CHECK (is_current_role(%L))',
-                   walled, owner_name, owner_name, owner_name);
+                   target, owner_name, owner_name, owner_name);
     IF to_regrole('eventstore_projector') IS NOT NULL THEN
         EXECUTE format('CREATE POLICY open_to_projector ON %s TO eventstore_projector
-                            USING (is_current_role(''eventstore_projector'')) WITH CHECK (is_current_role(''eventstore_projector''))', walled);
+                            USING (is_current_role(''eventstore_projector'')) WITH CHECK (is_current_role(''eventstore_projector''))', target);
     END IF;
     IF to_regrole('eventstore_search') IS NOT NULL
-       AND walled IN (to_regclass('events'), to_regclass('search_documents'), to_regclass('search_conversations')) THEN
+       AND target IN (to_regclass('events'), to_regclass('search_documents'), to_regclass('search_conversations')) THEN
         EXECUTE format('CREATE POLICY open_to_search ON %s FOR SELECT TO eventstore_search
-                            USING (is_current_role(''eventstore_search''))', walled);
+                            USING (is_current_role(''eventstore_search''))', target);
     END IF;
     IF NOT has_tenant THEN
         RETURN;
     END IF;
-    EXECUTE format('CREATE POLICY wall ON %s FOR SELECT USING (%s)', walled, rls_of(walled, conversation_column));
+    EXECUTE format('CREATE POLICY open_to_caller ON %s FOR SELECT USING (%s)', target, rls_condition(target, conversation_column));
 END
 $$;
 
@@ -1184,34 +1184,6 @@ $$;
 CREATE FUNCTION public.event_digest(salt bytea, "position" bigint, "timestamp" timestamp with time zone, version integer, schema_version smallint, conversation_id uuid, id uuid, tenant_id text, event_type text, actor text, content jsonb, metadata jsonb) RETURNS bytea
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN sha256((((((((((((salt || int8send("position")) || timestamptz_send("timestamp")) || int4send(version)) || int2send(schema_version)) || uuid_send(conversation_id)) || uuid_send(id)) || public.digest_text(tenant_id)) || public.digest_text(event_type)) || public.digest_text(actor)) || public.digest_text((content)::text)) || public.digest_text((metadata)::text)));
-
-
---
--- Name: event_not_above(bigint); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.event_not_above(highest bigint) RETURNS bigint
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO 'public', 'pg_temp'
-    AS $$
-BEGIN
-    RETURN coalesce((SELECT max(e.position) FROM events e WHERE e.position <= highest), 0);
-END
-$$;
-
-
---
--- Name: event_not_below(bigint); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.event_not_below(lowest bigint) RETURNS bigint
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO 'public', 'pg_temp'
-    AS $$
-BEGIN
-    RETURN coalesce((SELECT min(e.position) FROM events e WHERE e.position >= lowest), 9223372036854775807);
-END
-$$;
 
 
 --
@@ -1319,6 +1291,20 @@ $$;
 
 
 --
+-- Name: first_event_at_or_after(bigint); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.first_event_at_or_after(lowest bigint) RETURNS bigint
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+BEGIN
+    RETURN coalesce((SELECT min(e.position) FROM events e WHERE e.position >= lowest), 9223372036854775807);
+END
+$$;
+
+
+--
 -- Name: grantee_name(oid); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -1328,36 +1314,44 @@ CREATE FUNCTION public.grantee_name(role oid) RETURNS text
 
 
 --
--- Name: has_waiters(); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.has_waiters() RETURNS boolean
-    LANGUAGE plpgsql
-    AS $$
-BEGIN
-    IF (SELECT s.last_value FROM waiter_flag s) = 0 THEN
-        RETURN false;
-    END IF;
-    IF pg_try_advisory_xact_lock('waiter_flag'::regclass::oid::bigint::bit(32)::integer, 0) THEN
-        -- The last wait has ended. No other begins before this append has ended.
-        PERFORM setval('waiter_flag', 0);
-        RETURN false;
-    END IF;
-    -- A session that listens without reading blocks the queue of notifications, which all databases share. If the queue
-    -- is full, each commit that notifies fails. So appends stop notifying when it is half full, where the server begins
-    -- to warn: waiting sessions poll every few seconds as well.
-    RETURN pg_notification_queue_usage() < 0.5;
-END
-$$;
-
-
---
 -- Name: is_current_role(name); Type: FUNCTION; Schema: public; Owner: -
 --
 
 CREATE FUNCTION public.is_current_role(role name) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (CURRENT_USER = role);
+
+
+--
+-- Name: json_member_is_text(jsonb, text, integer); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.json_member_is_text(object jsonb, member text, longest integer) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN COALESCE(((jsonb_typeof((object -> member)) = 'string'::text) AND (char_length((object ->> member)) <= longest)), false);
+
+
+--
+-- Name: json_member_is_uuid(jsonb, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.json_member_is_uuid(object jsonb, member text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN COALESCE(((object ->> member) ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'::text), false);
+
+
+--
+-- Name: last_event_at_or_before(bigint); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.last_event_at_or_before(highest bigint) RETURNS bigint
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+BEGIN
+    RETURN coalesce((SELECT max(e.position) FROM events e WHERE e.position <= highest), 0);
+END
+$$;
 
 
 --
@@ -1478,6 +1472,42 @@ $$;
 
 
 --
+-- Name: checkpoints; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.checkpoints (
+    projection text NOT NULL COLLATE pg_catalog."C",
+    partition smallint NOT NULL,
+    "position" bigint DEFAULT 0 NOT NULL,
+    updated_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
+    stage text DEFAULT 'live'::text NOT NULL COLLATE pg_catalog."C",
+    CONSTRAINT checkpoints_partition_check CHECK (((partition >= 0) AND (partition <= 15))),
+    CONSTRAINT checkpoints_stage_check CHECK ((stage = ANY (ARRAY['live'::text, 'next'::text, 'previous'::text])))
+);
+
+
+--
+-- Name: log_integrity(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.log_integrity(OUT sequence_is_unaltered boolean, OUT sequence_is_ahead boolean, OUT last_event bigint, OUT last_checkpoint bigint) RETURNS record
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    BEGIN ATOMIC
+ SELECT ((s.seqcache = 1) AND (s.seqincrement = 1) AND (NOT s.seqcycle)),
+     (public.last_position() >= e."position"),
+     e."position",
+     c."position"
+    FROM ((pg_sequence s
+      CROSS JOIN ( SELECT COALESCE(max(events."position"), (0)::bigint) AS "position"
+            FROM public.events) e)
+      CROSS JOIN ( SELECT COALESCE(max(checkpoints."position"), (0)::bigint) AS "position"
+            FROM public.checkpoints) c)
+   WHERE (s.seqrelid = ('public.events_position'::regclass)::oid);
+END;
+
+
+--
 -- Name: bound_logins; Type: TABLE; Schema: public; Owner: -
 --
 
@@ -1558,33 +1588,6 @@ END;
 CREATE FUNCTION public.may_set_tenant() RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN (COALESCE(pg_has_role(SESSION_USER, (to_regrole('eventstore_app'::text))::oid, 'MEMBER'::text), true) OR COALESCE(pg_has_role(SESSION_USER, (to_regrole('eventstore_owner'::text))::oid, 'MEMBER'::text), false));
-
-
---
--- Name: member_is(jsonb, text, text); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.member_is(object jsonb, member text, type text) RETURNS boolean
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN COALESCE((jsonb_typeof((object -> member)) = type), true);
-
-
---
--- Name: member_is_text(jsonb, text, integer); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.member_is_text(object jsonb, member text, longest integer) RETURNS boolean
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN COALESCE(((jsonb_typeof((object -> member)) = 'string'::text) AND (char_length((object ->> member)) <= longest)), false);
-
-
---
--- Name: member_is_uuid(jsonb, text); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.member_is_uuid(object jsonb, member text) RETURNS boolean
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN COALESCE(((object ->> member) ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'::text), false);
 
 
 --
@@ -1740,21 +1743,6 @@ END;
 
 
 --
--- Name: checkpoints; Type: TABLE; Schema: public; Owner: -
---
-
-CREATE TABLE public.checkpoints (
-    projection text NOT NULL COLLATE pg_catalog."C",
-    partition smallint NOT NULL,
-    "position" bigint DEFAULT 0 NOT NULL,
-    updated_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
-    stage text DEFAULT 'live'::text NOT NULL COLLATE pg_catalog."C",
-    CONSTRAINT checkpoints_partition_check CHECK (((partition >= 0) AND (partition <= 15))),
-    CONSTRAINT checkpoints_stage_check CHECK ((stage = ANY (ARRAY['live'::text, 'next'::text, 'previous'::text])))
-);
-
-
---
 -- Name: parked; Type: TABLE; Schema: public; Owner: -
 --
 
@@ -1882,6 +1870,15 @@ CREATE FUNCTION public.occurred_at(metadata jsonb, "timestamp" timestamp with ti
 
 
 --
+-- Name: optional_json_member_is(jsonb, text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.optional_json_member_is(object jsonb, member text, type text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN COALESCE((jsonb_typeof((object -> member)) = type), true);
+
+
+--
 -- Name: positions_after(bigint, integer); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -1894,27 +1891,6 @@ BEGIN
         SELECT e.position FROM events e WHERE e.position > seen ORDER BY e.position LIMIT most;
 END
 $$;
-
-
---
--- Name: positions_are_sound(); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.positions_are_sound(OUT is_sound boolean, OUT is_ahead boolean, OUT last_event bigint, OUT last_checkpoint bigint) RETURNS record
-    LANGUAGE sql STABLE SECURITY DEFINER
-    SET search_path TO 'public', 'pg_temp'
-    BEGIN ATOMIC
- SELECT ((s.seqcache = 1) AND (s.seqincrement = 1) AND (NOT s.seqcycle)),
-     (public.last_position() >= e."position"),
-     e."position",
-     c."position"
-    FROM ((pg_sequence s
-      CROSS JOIN ( SELECT COALESCE(max(events."position"), (0)::bigint) AS "position"
-            FROM public.events) e)
-      CROSS JOIN ( SELECT COALESCE(max(checkpoints."position"), (0)::bigint) AS "position"
-            FROM public.checkpoints) c)
-   WHERE (s.seqrelid = ('public.events_position'::regclass)::oid);
-END;
 
 
 --
@@ -2018,11 +1994,9 @@ $$;
 -- Name: register_append(); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.register_append() RETURNS boolean
+CREATE FUNCTION public.register_append(OUT must_notify boolean) RETURNS boolean
     LANGUAGE plpgsql
     AS $$
-DECLARE
-    may_have_waiters boolean;
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         PERFORM refuse_old_snapshots();
@@ -2034,9 +2008,21 @@ BEGIN
                     ) IS NOT NULL
                    THEN (SELECT c.last_value > 0 FROM waiter_flag c)
            END
-      INTO may_have_waiters
+      INTO must_notify
       FROM events_position s;
-    RETURN may_have_waiters;
+    IF NOT must_notify THEN
+        RETURN;
+    END IF;
+    IF pg_try_advisory_xact_lock('waiter_flag'::regclass::oid::bigint::bit(32)::integer, 0) THEN
+        -- The last wait has ended. No other begins before this append has ended.
+        PERFORM setval('waiter_flag', 0);
+        must_notify := false;
+        RETURN;
+    END IF;
+    -- A session that listens without reading blocks the queue of notifications, which all databases share. If the queue
+    -- is full, each commit that notifies fails. So appends stop notifying when it is half full, where the server begins
+    -- to warn: waiting sessions poll every few seconds as well.
+    must_notify := pg_notification_queue_usage() < 0.5;
 END
 $$;
 
@@ -2120,20 +2106,20 @@ $$;
 
 
 --
--- Name: rls_of(regclass, name); Type: FUNCTION; Schema: public; Owner: -
+-- Name: rls_condition(regclass, name); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.rls_of(walled regclass, conversation_column name) RETURNS text
+CREATE FUNCTION public.rls_condition(target regclass, conversation_column name) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path TO 'public', 'pg_temp'
     AS $_$
 DECLARE
     of_user text := '';
-    named   text := format('%I.%I', (SELECT c.relname FROM pg_class c WHERE c.oid = walled), conversation_column);
+    named   text := format('%I.%I', (SELECT c.relname FROM pg_class c WHERE c.oid = target), conversation_column);
 BEGIN
     IF EXISTS (SELECT
                  FROM pg_attribute a
-                WHERE a.attrelid = walled AND a.attname = conversation_column AND a.atttypid = 'uuid'::regtype) THEN
+                WHERE a.attrelid = target AND a.attname = conversation_column AND a.atttypid = 'uuid'::regtype) THEN
         -- One lookup for each row, however many conversations a user has; one for all rows of the conversation that the
         -- query names.
         of_user := format('OR %1$s = (SELECT m.conversation_id
@@ -3959,7 +3945,7 @@ $$;
 
 CREATE FUNCTION public.validate_conversation(event_type text, content jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is not an object'::text WHEN ((event_type = 'conversation.created'::text) AND (NOT public.member_is(content, 'given_id'::text, 'string'::text))) THEN 'given_id is not a string'::text WHEN ((event_type <> 'conversation.renamed'::text) AND (NOT public.member_is(content, 'metadata'::text, 'object'::text))) THEN 'metadata is not an object'::text WHEN (((content ? 'name'::text) OR (event_type = 'conversation.renamed'::text)) AND (NOT public.member_is_text(content, 'name'::text, 255))) THEN 'name is not a string of at most 255 characters'::text WHEN ((event_type = 'conversation.forked'::text) AND (NOT (public.member_is_uuid(content, 'source_conversation_id'::text) AND COALESCE((jsonb_typeof((content -> 'source_version'::text)) = 'number'::text), false)))) THEN 'source_conversation_id is not a UUID, or source_version is not a number'::text ELSE NULL::text END;
+    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is not an object'::text WHEN ((event_type = 'conversation.created'::text) AND (NOT public.optional_json_member_is(content, 'given_id'::text, 'string'::text))) THEN 'given_id is not a string'::text WHEN ((event_type <> 'conversation.renamed'::text) AND (NOT public.optional_json_member_is(content, 'metadata'::text, 'object'::text))) THEN 'metadata is not an object'::text WHEN (((content ? 'name'::text) OR (event_type = 'conversation.renamed'::text)) AND (NOT public.json_member_is_text(content, 'name'::text, 255))) THEN 'name is not a string of at most 255 characters'::text WHEN ((event_type = 'conversation.forked'::text) AND (NOT (public.json_member_is_uuid(content, 'source_conversation_id'::text) AND COALESCE((jsonb_typeof((content -> 'source_version'::text)) = 'number'::text), false)))) THEN 'source_conversation_id is not a UUID, or source_version is not a number'::text ELSE NULL::text END;
 
 
 --
@@ -4008,7 +3994,7 @@ CREATE FUNCTION public.validate_given_id(tenant_id text, conversation_id uuid, e
 
 CREATE FUNCTION public.validate_message(content jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is not an object'::text WHEN (NOT public.member_is(content, 'given_id'::text, 'string'::text)) THEN 'given_id is not a string'::text WHEN (NOT public.member_is(content, 'metadata'::text, 'object'::text)) THEN 'metadata is not an object'::text WHEN (NOT public.member_is(content, 'extra'::text, 'object'::text)) THEN 'extra is not an object'::text WHEN (NOT (public.member_is_text(content, 'role'::text, 50) AND ((content ->> 'role'::text) <> ''::text) AND public.member_is(content, 'content'::text, 'string'::text) AND public.member_is(content, 'parts'::text, 'array'::text))) THEN 'role is not a string of 1 to 50 characters, content is not a string, or parts is not an array'::text ELSE NULL::text END;
+    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is not an object'::text WHEN (NOT public.optional_json_member_is(content, 'given_id'::text, 'string'::text)) THEN 'given_id is not a string'::text WHEN (NOT public.optional_json_member_is(content, 'metadata'::text, 'object'::text)) THEN 'metadata is not an object'::text WHEN (NOT public.optional_json_member_is(content, 'extra'::text, 'object'::text)) THEN 'extra is not an object'::text WHEN (NOT (public.json_member_is_text(content, 'role'::text, 50) AND ((content ->> 'role'::text) <> ''::text) AND public.optional_json_member_is(content, 'content'::text, 'string'::text) AND public.optional_json_member_is(content, 'parts'::text, 'array'::text))) THEN 'role is not a string of 1 to 50 characters, content is not a string, or parts is not an array'::text ELSE NULL::text END;
 
 
 --
@@ -4017,7 +4003,7 @@ CREATE FUNCTION public.validate_message(content jsonb) RETURNS text
 
 CREATE FUNCTION public.validate_metadata(metadata jsonb) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
-    RETURN CASE WHEN (NOT COALESCE(((jsonb_typeof(metadata) = 'object'::text) AND public.member_is(metadata, 'correlation_id'::text, 'string'::text) AND public.member_is(metadata, 'causation_id'::text, 'string'::text) AND public.member_is(metadata, 'traceparent'::text, 'string'::text)), false)) THEN 'its metadata is not an object, or an id in it is not a string'::text WHEN ((metadata ? 'eventstore.owner'::text) AND (NOT (public.member_is_text(metadata, 'eventstore.owner'::text, 255) AND ((metadata ->> 'eventstore.owner'::text) <> ''::text)))) THEN 'its metadata."eventstore.owner" is not a string of 1 to 255 characters'::text WHEN (metadata ? 'occurred_at'::text) THEN CASE WHEN (NOT COALESCE(((metadata ->> 'occurred_at'::text) ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(Z|[+-][0-9]{2}:[0-9]{2})$'::text), false)) THEN 'its metadata.occurred_at is not an ISO 8601 time with a zone'::text WHEN ((((metadata ->> 'occurred_at'::text))::timestamp with time zone < '0001-01-01 00:00:00+00'::timestamp with time zone) OR (((metadata ->> 'occurred_at'::text))::timestamp with time zone > '9999-12-31 23:59:59.999999+00'::timestamp with time zone)) THEN 'its metadata.occurred_at lies outside the years 1 to 9999'::text ELSE NULL::text END ELSE NULL::text END;
+    RETURN CASE WHEN (NOT COALESCE(((jsonb_typeof(metadata) = 'object'::text) AND public.optional_json_member_is(metadata, 'correlation_id'::text, 'string'::text) AND public.optional_json_member_is(metadata, 'causation_id'::text, 'string'::text) AND public.optional_json_member_is(metadata, 'traceparent'::text, 'string'::text)), false)) THEN 'its metadata is not an object, or an id in it is not a string'::text WHEN ((metadata ? 'eventstore.owner'::text) AND (NOT (public.json_member_is_text(metadata, 'eventstore.owner'::text, 255) AND ((metadata ->> 'eventstore.owner'::text) <> ''::text)))) THEN 'its metadata."eventstore.owner" is not a string of 1 to 255 characters'::text WHEN (metadata ? 'occurred_at'::text) THEN CASE WHEN (NOT COALESCE(((metadata ->> 'occurred_at'::text) ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(Z|[+-][0-9]{2}:[0-9]{2})$'::text), false)) THEN 'its metadata.occurred_at is not an ISO 8601 time with a zone'::text WHEN ((((metadata ->> 'occurred_at'::text))::timestamp with time zone < '0001-01-01 00:00:00+00'::timestamp with time zone) OR (((metadata ->> 'occurred_at'::text))::timestamp with time zone > '9999-12-31 23:59:59.999999+00'::timestamp with time zone)) THEN 'its metadata.occurred_at lies outside the years 1 to 9999'::text ELSE NULL::text END ELSE NULL::text END;
 
 
 --
@@ -4026,7 +4012,7 @@ CREATE FUNCTION public.validate_metadata(metadata jsonb) RETURNS text
 
 CREATE FUNCTION public.validate_sharing(event_type text, content jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is not an object'::text WHEN (NOT (public.member_is_text(content, 'user'::text, 255) AND ((content ->> 'user'::text) <> ''::text))) THEN 'user is not a string of 1 to 255 characters'::text WHEN ((event_type = 'conversation.shared'::text) AND (NOT COALESCE(((content -> 'access'::text) = ANY (ARRAY['"read"'::jsonb, '"write"'::jsonb])), false))) THEN 'access is neither read nor write'::text ELSE NULL::text END;
+    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is not an object'::text WHEN (NOT (public.json_member_is_text(content, 'user'::text, 255) AND ((content ->> 'user'::text) <> ''::text))) THEN 'user is not a string of 1 to 255 characters'::text WHEN ((event_type = 'conversation.shared'::text) AND (NOT COALESCE(((content -> 'access'::text) = ANY (ARRAY['"read"'::jsonb, '"write"'::jsonb])), false))) THEN 'access is neither read nor write'::text ELSE NULL::text END;
 
 
 --
@@ -4035,7 +4021,7 @@ CREATE FUNCTION public.validate_sharing(event_type text, content jsonb) RETURNS 
 
 CREATE FUNCTION public.validate_task(event_type text, content jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is not an object'::text WHEN ((event_type = 'task.created'::text) AND (NOT public.member_is(content, 'given_id'::text, 'string'::text))) THEN 'given_id is not a string'::text WHEN ((event_type <> ALL (ARRAY['task.status_changed'::text, 'task.described'::text])) AND (NOT public.member_is(content, 'metadata'::text, 'object'::text))) THEN 'metadata is not an object'::text WHEN ((event_type <> 'task.status_changed'::text) AND (NOT public.member_is(content, 'extra'::text, 'object'::text))) THEN 'extra is not an object'::text WHEN ((event_type = 'task.described'::text) AND (NOT public.member_is(content, 'history'::text, 'array'::text))) THEN 'history is not an array'::text WHEN (NOT public.member_is_uuid(content, 'task_id'::text)) THEN 'task_id is not a UUID in lower case'::text WHEN ((event_type = ANY (ARRAY['task.created'::text, 'task.status_changed'::text])) AND (NOT (public.member_is_text(content, 'status'::text, 50) AND ((content ->> 'status'::text) <> ''::text) AND ((event_type <> 'task.status_changed'::text) OR public.member_is(content, 'message'::text, 'object'::text))))) THEN 'status is not a string of 1 to 50 characters, or message is not an object'::text WHEN ((event_type = ANY (ARRAY['task.created'::text, 'task.described'::text])) AND (NOT COALESCE((jsonb_typeof((content -> 'description'::text)) = 'string'::text), (event_type = 'task.described'::text)))) THEN 'description is not a string'::text WHEN ((event_type = ANY (ARRAY['task.artifact_added'::text, 'task.artifact_extended'::text])) AND (NOT COALESCE(((jsonb_typeof((content -> 'artifact_id'::text)) = 'string'::text) AND (jsonb_typeof((content -> 'parts'::text)) = 'array'::text) AND (jsonb_typeof((content -> 'last_chunk'::text)) = 'boolean'::text) AND public.member_is(content, 'name'::text, 'string'::text) AND public.member_is(content, 'description'::text, 'string'::text)), false))) THEN 'artifact_id, name or description is not a string, parts is not an array, or last_chunk is not a boolean'::text ELSE NULL::text END;
+    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is not an object'::text WHEN ((event_type = 'task.created'::text) AND (NOT public.optional_json_member_is(content, 'given_id'::text, 'string'::text))) THEN 'given_id is not a string'::text WHEN ((event_type <> ALL (ARRAY['task.status_changed'::text, 'task.described'::text])) AND (NOT public.optional_json_member_is(content, 'metadata'::text, 'object'::text))) THEN 'metadata is not an object'::text WHEN ((event_type <> 'task.status_changed'::text) AND (NOT public.optional_json_member_is(content, 'extra'::text, 'object'::text))) THEN 'extra is not an object'::text WHEN ((event_type = 'task.described'::text) AND (NOT public.optional_json_member_is(content, 'history'::text, 'array'::text))) THEN 'history is not an array'::text WHEN (NOT public.json_member_is_uuid(content, 'task_id'::text)) THEN 'task_id is not a UUID in lower case'::text WHEN ((event_type = ANY (ARRAY['task.created'::text, 'task.status_changed'::text])) AND (NOT (public.json_member_is_text(content, 'status'::text, 50) AND ((content ->> 'status'::text) <> ''::text) AND ((event_type <> 'task.status_changed'::text) OR public.optional_json_member_is(content, 'message'::text, 'object'::text))))) THEN 'status is not a string of 1 to 50 characters, or message is not an object'::text WHEN ((event_type = ANY (ARRAY['task.created'::text, 'task.described'::text])) AND (NOT COALESCE((jsonb_typeof((content -> 'description'::text)) = 'string'::text), (event_type = 'task.described'::text)))) THEN 'description is not a string'::text WHEN ((event_type = ANY (ARRAY['task.artifact_added'::text, 'task.artifact_extended'::text])) AND (NOT COALESCE(((jsonb_typeof((content -> 'artifact_id'::text)) = 'string'::text) AND (jsonb_typeof((content -> 'parts'::text)) = 'array'::text) AND (jsonb_typeof((content -> 'last_chunk'::text)) = 'boolean'::text) AND public.optional_json_member_is(content, 'name'::text, 'string'::text) AND public.optional_json_member_is(content, 'description'::text, 'string'::text)), false))) THEN 'artifact_id, name or description is not a string, parts is not an array, or last_chunk is not a boolean'::text ELSE NULL::text END;
 
 
 --
@@ -5248,6 +5234,355 @@ CREATE POLICY of_itself ON public.bound_logins FOR SELECT USING ((login = SESSIO
 
 
 --
+-- Name: answer_leases open_to_caller; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_caller ON public.answer_leases FOR SELECT USING ((
+CASE
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = answer_leases.conversation_id)))) THEN true
+    ELSE NULL::boolean
+END IS NOT NULL));
+
+
+--
+-- Name: conversation_actors open_to_caller; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_caller ON public.conversation_actors FOR SELECT USING ((
+CASE
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = conversation_actors.conversation_id)))) THEN true
+    ELSE NULL::boolean
+END IS NOT NULL));
+
+
+--
+-- Name: conversation_members open_to_caller; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_caller ON public.conversation_members FOR SELECT USING ((((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+           FROM public.bound_logins b
+          WHERE (b.login = SESSION_USER)), (
+        CASE
+            WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+            ELSE NULL::text
+        END)::character varying) AS "coalesce"))::text) AND ((user_id)::text = ( SELECT public.current_tenant_user() AS current_tenant_user))));
+
+
+--
+-- Name: conversations open_to_caller; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_caller ON public.conversations FOR SELECT USING ((
+CASE
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = conversations.id)))) THEN true
+    ELSE NULL::boolean
+END IS NOT NULL));
+
+
+--
+-- Name: events open_to_caller; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_caller ON public.events FOR SELECT USING ((
+CASE
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = events.conversation_id)))) THEN true
+    ELSE NULL::boolean
+END IS NOT NULL));
+
+
+--
+-- Name: messages open_to_caller; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_caller ON public.messages FOR SELECT USING ((
+CASE
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = messages.conversation_id)))) THEN true
+    ELSE NULL::boolean
+END IS NOT NULL));
+
+
+--
+-- Name: parked open_to_caller; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_caller ON public.parked FOR SELECT USING ((
+CASE
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = parked.conversation_id)))) THEN true
+    ELSE NULL::boolean
+END IS NOT NULL));
+
+
+--
+-- Name: pending_messages open_to_caller; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_caller ON public.pending_messages FOR SELECT USING ((
+CASE
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = pending_messages.conversation_id)))) THEN true
+    ELSE NULL::boolean
+END IS NOT NULL));
+
+
+--
+-- Name: search_conversations open_to_caller; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_caller ON public.search_conversations FOR SELECT USING ((
+CASE
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = search_conversations.conversation_id)))) THEN true
+    ELSE NULL::boolean
+END IS NOT NULL));
+
+
+--
+-- Name: search_documents open_to_caller; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_caller ON public.search_documents FOR SELECT USING ((
+CASE
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = search_documents.conversation_id)))) THEN true
+    ELSE NULL::boolean
+END IS NOT NULL));
+
+
+--
+-- Name: statistics_activity open_to_caller; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_caller ON public.statistics_activity FOR SELECT USING ((
+CASE
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = statistics_activity.conversation_id)))) THEN true
+    ELSE NULL::boolean
+END IS NOT NULL));
+
+
+--
+-- Name: statistics_answers open_to_caller; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_caller ON public.statistics_answers FOR SELECT USING ((
+CASE
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = statistics_answers.conversation_id)))) THEN true
+    ELSE NULL::boolean
+END IS NOT NULL));
+
+
+--
+-- Name: statistics_conversations open_to_caller; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_caller ON public.statistics_conversations FOR SELECT USING ((
+CASE
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = statistics_conversations.conversation_id)))) THEN true
+    ELSE NULL::boolean
+END IS NOT NULL));
+
+
+--
+-- Name: statistics_status_periods open_to_caller; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_caller ON public.statistics_status_periods FOR SELECT USING ((
+CASE
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = statistics_status_periods.conversation_id)))) THEN true
+    ELSE NULL::boolean
+END IS NOT NULL));
+
+
+--
+-- Name: statistics_tasks open_to_caller; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_caller ON public.statistics_tasks FOR SELECT USING ((
+CASE
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = statistics_tasks.conversation_id)))) THEN true
+    ELSE NULL::boolean
+END IS NOT NULL));
+
+
+--
+-- Name: task_artifacts open_to_caller; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_caller ON public.task_artifacts FOR SELECT USING ((
+CASE
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = task_artifacts.conversation_id)))) THEN true
+    ELSE NULL::boolean
+END IS NOT NULL));
+
+
+--
+-- Name: tasks open_to_caller; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_caller ON public.tasks FOR SELECT USING ((
+CASE
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = tasks.conversation_id)))) THEN true
+    ELSE NULL::boolean
+END IS NOT NULL));
+
+
+--
 -- Name: answer_leases open_to_owner; Type: POLICY; Schema: public; Owner: -
 --
 
@@ -5611,355 +5946,6 @@ CREATE POLICY unbound ON public.identity_users USING (( SELECT (NOT public.login
 --
 
 CREATE POLICY unbound ON public.server_secrets USING (( SELECT (NOT public.login_is_bound())));
-
-
---
--- Name: answer_leases wall; Type: POLICY; Schema: public; Owner: -
---
-
-CREATE POLICY wall ON public.answer_leases FOR SELECT USING ((
-CASE
-    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
-               FROM public.bound_logins b
-              WHERE (b.login = SESSION_USER)), (
-            CASE
-                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
-                ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = answer_leases.conversation_id)))) THEN true
-    ELSE NULL::boolean
-END IS NOT NULL));
-
-
---
--- Name: conversation_actors wall; Type: POLICY; Schema: public; Owner: -
---
-
-CREATE POLICY wall ON public.conversation_actors FOR SELECT USING ((
-CASE
-    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
-               FROM public.bound_logins b
-              WHERE (b.login = SESSION_USER)), (
-            CASE
-                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
-                ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = conversation_actors.conversation_id)))) THEN true
-    ELSE NULL::boolean
-END IS NOT NULL));
-
-
---
--- Name: conversation_members wall; Type: POLICY; Schema: public; Owner: -
---
-
-CREATE POLICY wall ON public.conversation_members FOR SELECT USING ((((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
-           FROM public.bound_logins b
-          WHERE (b.login = SESSION_USER)), (
-        CASE
-            WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
-            ELSE NULL::text
-        END)::character varying) AS "coalesce"))::text) AND ((user_id)::text = ( SELECT public.current_tenant_user() AS current_tenant_user))));
-
-
---
--- Name: conversations wall; Type: POLICY; Schema: public; Owner: -
---
-
-CREATE POLICY wall ON public.conversations FOR SELECT USING ((
-CASE
-    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
-               FROM public.bound_logins b
-              WHERE (b.login = SESSION_USER)), (
-            CASE
-                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
-                ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (id = ( SELECT m.conversation_id
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = conversations.id)))) THEN true
-    ELSE NULL::boolean
-END IS NOT NULL));
-
-
---
--- Name: events wall; Type: POLICY; Schema: public; Owner: -
---
-
-CREATE POLICY wall ON public.events FOR SELECT USING ((
-CASE
-    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
-               FROM public.bound_logins b
-              WHERE (b.login = SESSION_USER)), (
-            CASE
-                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
-                ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = events.conversation_id)))) THEN true
-    ELSE NULL::boolean
-END IS NOT NULL));
-
-
---
--- Name: messages wall; Type: POLICY; Schema: public; Owner: -
---
-
-CREATE POLICY wall ON public.messages FOR SELECT USING ((
-CASE
-    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
-               FROM public.bound_logins b
-              WHERE (b.login = SESSION_USER)), (
-            CASE
-                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
-                ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = messages.conversation_id)))) THEN true
-    ELSE NULL::boolean
-END IS NOT NULL));
-
-
---
--- Name: parked wall; Type: POLICY; Schema: public; Owner: -
---
-
-CREATE POLICY wall ON public.parked FOR SELECT USING ((
-CASE
-    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
-               FROM public.bound_logins b
-              WHERE (b.login = SESSION_USER)), (
-            CASE
-                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
-                ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = parked.conversation_id)))) THEN true
-    ELSE NULL::boolean
-END IS NOT NULL));
-
-
---
--- Name: pending_messages wall; Type: POLICY; Schema: public; Owner: -
---
-
-CREATE POLICY wall ON public.pending_messages FOR SELECT USING ((
-CASE
-    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
-               FROM public.bound_logins b
-              WHERE (b.login = SESSION_USER)), (
-            CASE
-                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
-                ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = pending_messages.conversation_id)))) THEN true
-    ELSE NULL::boolean
-END IS NOT NULL));
-
-
---
--- Name: search_conversations wall; Type: POLICY; Schema: public; Owner: -
---
-
-CREATE POLICY wall ON public.search_conversations FOR SELECT USING ((
-CASE
-    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
-               FROM public.bound_logins b
-              WHERE (b.login = SESSION_USER)), (
-            CASE
-                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
-                ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = search_conversations.conversation_id)))) THEN true
-    ELSE NULL::boolean
-END IS NOT NULL));
-
-
---
--- Name: search_documents wall; Type: POLICY; Schema: public; Owner: -
---
-
-CREATE POLICY wall ON public.search_documents FOR SELECT USING ((
-CASE
-    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
-               FROM public.bound_logins b
-              WHERE (b.login = SESSION_USER)), (
-            CASE
-                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
-                ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = search_documents.conversation_id)))) THEN true
-    ELSE NULL::boolean
-END IS NOT NULL));
-
-
---
--- Name: statistics_activity wall; Type: POLICY; Schema: public; Owner: -
---
-
-CREATE POLICY wall ON public.statistics_activity FOR SELECT USING ((
-CASE
-    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
-               FROM public.bound_logins b
-              WHERE (b.login = SESSION_USER)), (
-            CASE
-                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
-                ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = statistics_activity.conversation_id)))) THEN true
-    ELSE NULL::boolean
-END IS NOT NULL));
-
-
---
--- Name: statistics_answers wall; Type: POLICY; Schema: public; Owner: -
---
-
-CREATE POLICY wall ON public.statistics_answers FOR SELECT USING ((
-CASE
-    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
-               FROM public.bound_logins b
-              WHERE (b.login = SESSION_USER)), (
-            CASE
-                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
-                ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = statistics_answers.conversation_id)))) THEN true
-    ELSE NULL::boolean
-END IS NOT NULL));
-
-
---
--- Name: statistics_conversations wall; Type: POLICY; Schema: public; Owner: -
---
-
-CREATE POLICY wall ON public.statistics_conversations FOR SELECT USING ((
-CASE
-    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
-               FROM public.bound_logins b
-              WHERE (b.login = SESSION_USER)), (
-            CASE
-                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
-                ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = statistics_conversations.conversation_id)))) THEN true
-    ELSE NULL::boolean
-END IS NOT NULL));
-
-
---
--- Name: statistics_status_periods wall; Type: POLICY; Schema: public; Owner: -
---
-
-CREATE POLICY wall ON public.statistics_status_periods FOR SELECT USING ((
-CASE
-    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
-               FROM public.bound_logins b
-              WHERE (b.login = SESSION_USER)), (
-            CASE
-                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
-                ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = statistics_status_periods.conversation_id)))) THEN true
-    ELSE NULL::boolean
-END IS NOT NULL));
-
-
---
--- Name: statistics_tasks wall; Type: POLICY; Schema: public; Owner: -
---
-
-CREATE POLICY wall ON public.statistics_tasks FOR SELECT USING ((
-CASE
-    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
-               FROM public.bound_logins b
-              WHERE (b.login = SESSION_USER)), (
-            CASE
-                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
-                ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = statistics_tasks.conversation_id)))) THEN true
-    ELSE NULL::boolean
-END IS NOT NULL));
-
-
---
--- Name: task_artifacts wall; Type: POLICY; Schema: public; Owner: -
---
-
-CREATE POLICY wall ON public.task_artifacts FOR SELECT USING ((
-CASE
-    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
-               FROM public.bound_logins b
-              WHERE (b.login = SESSION_USER)), (
-            CASE
-                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
-                ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = task_artifacts.conversation_id)))) THEN true
-    ELSE NULL::boolean
-END IS NOT NULL));
-
-
---
--- Name: tasks wall; Type: POLICY; Schema: public; Owner: -
---
-
-CREATE POLICY wall ON public.tasks FOR SELECT USING ((
-CASE
-    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
-               FROM public.bound_logins b
-              WHERE (b.login = SESSION_USER)), (
-            CASE
-                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
-                ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
-       FROM public.conversation_members m
-      WHERE (m.conversation_id = tasks.conversation_id)))) THEN true
-    ELSE NULL::boolean
-END IS NOT NULL));
 
 
 --

@@ -1,14 +1,7 @@
 """The log: an append-only, event-sourced store of conversations in PostgreSQL."""
 
 from eventstore.append import Append
-from eventstore.database.settings import Settings
-from eventstore.events import ANY, EXISTS, NO_STREAM, Appended, AppendResult, Event, ExpectedVersion, Metadata, NewEvent
-from eventstore.ids import IdAssigner, conversation_uuid
-from eventstore.message_format import message_from_sent, sent_message
-from eventstore.scope import Caller
-from eventstore.store import EventStore
-from eventstore.sync import SyncEventStore
-from eventstore.vocabulary import (
+from eventstore.event_types import (
     AgentRegistered,
     AgentUnregistered,
     ApplicationEvent,
@@ -32,6 +25,13 @@ from eventstore.vocabulary import (
     TaskStatusChanged,
     UnknownEvent,
 )
+from eventstore.events import ANY, EXISTS, NO_STREAM, Appended, AppendResult, Event, ExpectedVersion, Metadata, NewEvent
+from eventstore.ids import IdAssigner, conversation_uuid
+from eventstore.message_format import message_from_sent, sent_message
+from eventstore.scope import Caller
+from eventstore.settings import Settings
+from eventstore.store import EventStore
+from eventstore.sync import SyncEventStore
 
 __all__ = [
     "ANY",

@@ -27,12 +27,22 @@ from eventstore.errors import (
     WrongExpectedVersion,
     printable,
 )
-from eventstore.events import ANY, EXISTS, NO_STREAM, PLAIN, Appended, AppendResult, ExpectedVersion, NewEvent
+from eventstore.event_types import SCHEMA_VERSION, ConversationCreated, EventData, UnknownEvent, is_built_in
+from eventstore.events import (
+    ANY,
+    EXISTS,
+    HIGHEST_VERSION,
+    NO_STREAM,
+    PLAIN,
+    Appended,
+    AppendResult,
+    ExpectedVersion,
+    NewEvent,
+)
 from eventstore.ids import conversation_uuid, parse_uuid
 from eventstore.json_text import check_text, to_json
 from eventstore.member_order import with_member_order
 from eventstore.scope import checked_tenant
-from eventstore.vocabulary import SCHEMA_VERSION, ConversationCreated, EventData, UnknownEvent, is_built_in
 
 MAX_CONVERSATIONS = 100
 """Conversations in one append. Each takes a lock, and the server's lock table is finite."""
@@ -44,7 +54,6 @@ SLICE_EVENTS = 50
 ANY_VERSION = -2
 """The expected version ``ANY``, as the server takes it."""
 _EXPECTED_CODES = {NO_STREAM: 0, EXISTS: -1, ANY: ANY_VERSION}
-_HIGHEST_VERSION = 2**31 - 1
 _HIGHEST_SCHEMA_VERSION = 2**15 - 1
 
 
@@ -72,7 +81,7 @@ Row: TypeAlias = tuple[bytes, bytes, bytes, bytes, bytes, bytes]
 ID, TYPE = 0, 1
 
 
-class EncodedAppend:
+class AppendRequest:
     """One append, checked and in PostgreSQL's binary format. :meth:`encode` must run before it is sent.
 
     Attributes:
@@ -90,11 +99,6 @@ class EncodedAppend:
     Raises:
         InvalidEvent, InvalidId, InputError: the append has a wrong tenant, conversation, expected version or size.
     """
-
-    __slots__ = (
-        "_actor", "_appends", "_events", "_max_content_bytes", "conversations", "event_count", "expected",
-        "is_complete", "keys", "rows", "size", "targets", "tenant", "user",
-    )  # fmt: skip
 
     def __init__(
         self, tenant: str, appends: Sequence[Append], max_content_bytes: int, actor: str = "", user: str = ""
@@ -132,11 +136,7 @@ class EncodedAppend:
         self.keys: list[ConversationKey] = [conversation_id.bytes + suffix for conversation_id in self.conversations]
 
     def encode(self) -> Self:
-        """Check and encode all events.
-
-        Raises:
-            InvalidEvent, EventTooLarge, InputError: an event cannot be stored.
-        """
+        """Check and encode all events."""
         for _ in self.encode_slices():
             pass
         return self
@@ -258,7 +258,7 @@ APPEND_GROUP = Statement(
 )
 
 
-def group_statement(group: Sequence[EncodedAppend], lock_wait_ms: int) -> tuple[Statement, list[bytes]]:
+def group_statement(group: Sequence[AppendRequest], lock_wait_ms: int) -> tuple[Statement, list[bytes]]:
     """Return the statement that makes the appends of a group, and its parameters.
 
     Args:
@@ -362,14 +362,10 @@ def _appended(
 
 
 def encode_expected(expected: ExpectedVersion) -> int:
-    """Return the expected version as the server takes it.
-
-    Raises:
-        InputError: it is neither a version nor ``NO_STREAM``, ``EXISTS`` or ``ANY``.
-    """
+    """Return the expected version as the server takes it."""
     if isinstance(expected, str) and expected in _EXPECTED_CODES:
         return _EXPECTED_CODES[expected]
-    if isinstance(expected, int) and not isinstance(expected, bool) and 0 <= expected <= _HIGHEST_VERSION:
+    if isinstance(expected, int) and not isinstance(expected, bool) and 0 <= expected <= HIGHEST_VERSION:
         return expected
     raise InputError(f"expected version {expected!r}: give a number from 0, NO_STREAM, EXISTS or ANY")
 

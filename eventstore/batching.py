@@ -6,15 +6,15 @@ group is accepted or refused independently of the others (see the SQL function `
 
 **The path of an append** leads through six files:
 
-1. ``store.py``: :meth:`EventStore.append` resolves the caller and calls :meth:`Committer.append` here.
-2. :class:`Backpressure` admits the append; ``Committer._on_admitted`` has it checked and encoded by
-   ``append.py``: :meth:`EncodedAppend.encode`.
-3. ``Committer._send_groups`` takes what can be sent together (:func:`next_group`), and ``_send`` passes its statement
-   and parameters (:func:`~eventstore.append.group_statement`) to an idle connection,
+1. ``store.py``: :meth:`EventStore.append` resolves the caller and calls :meth:`AppendBatcher.append` here.
+2. :class:`Backpressure` admits the append; ``AppendBatcher._on_admitted`` has it checked and encoded by
+   ``append.py``: :meth:`AppendRequest.encode`.
+3. ``AppendBatcher._send_groups`` takes what can be sent together (:func:`next_group`), and ``_send`` passes its
+   statement and parameters (:func:`~eventstore.append.group_statement`) to an idle connection,
    ``database/pipelined_connection.py``: :meth:`PipelinedConnection.send`.
 4. The statement, in ``queries/append.sql``, calls the SQL function ``append_one`` or ``append_group``, in
    ``db/schema/append/``.
-5. ``Committer._on_result`` gives each append its outcomes, of which :meth:`EncodedAppend.result` makes an
+5. ``AppendBatcher._on_result`` gives each append its outcomes, of which :meth:`AppendRequest.result` makes an
    :class:`AppendResult` or an error.
 
 **Order.** Appends to one conversation are stored in the order in which they were made. While an append is in flight or
@@ -52,7 +52,6 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Container, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
 from uuid import UUID
@@ -70,8 +69,8 @@ from eventstore.append import (
     SLICE_EVENTS,
     TYPE,
     Append,
+    AppendRequest,
     ConversationKey,
-    EncodedAppend,
     Outcome,
     group_statement,
     read_outcomes,
@@ -125,13 +124,12 @@ _NOT_SENT = "the append was not sent within {:g} s: the server is away or overlo
 _NO_ANSWER = "the server takes connections and does not answer on them: repeat the call, or restart the server"
 
 
-@dataclass(slots=True, eq=False)
-class PendingAppend:
+class PendingAppend(AppendRequest):
     """An append without a result.
 
     Attributes:
         deadline: when it ends at the latest, by the clock of the event loop.
-        result: the outcomes of its events; cancelled if the caller gave up.
+        outcomes: the outcomes of its events; cancelled if the caller gave up.
         is_admitted: it holds capacity (see :class:`Backpressure`).
         counted_bytes: the bytes of that capacity; 0 until it is encoded.
         is_in_flight: it was sent, and its answer has not arrived.
@@ -141,57 +139,45 @@ class PendingAppend:
         lost_answers: number of attempts without an outcome.
     """
 
-    encoded: EncodedAppend
-    deadline: float
-    result: asyncio.Future[Sequence[Outcome]]
-    is_admitted: bool = False
-    counted_bytes: int = 0
-    is_in_flight: bool = False
-    is_sent_alone: bool = False
-    is_expired: bool = False
-    may_be_stored: bool = False
-    lost_answers: int = 0
-
-    @property
-    def conversations(self) -> Sequence[ConversationKey]:
-        """The conversations that it writes to."""
-        return self.encoded.keys
-
-    @property
-    def events(self) -> int:
-        """Number of events."""
-        return self.encoded.event_count
+    def __init__(
+        self, caller: Caller, appends: Sequence[Append], max_content_bytes: int, actor: str, deadline: float
+    ) -> None:
+        super().__init__(caller.tenant, appends, max_content_bytes, actor, caller.user or "")
+        self.deadline = deadline
+        self.outcomes: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
+        self.is_admitted = self.is_in_flight = self.is_sent_alone = self.is_expired = self.may_be_stored = False
+        self.counted_bytes = self.lost_answers = 0
 
     @property
     def is_large(self) -> bool:
         """Whether it has more events than a group of several appends may have."""
-        return self.events > GROUP_EVENTS
+        return self.event_count > GROUP_EVENTS
 
     @property
     def is_over(self) -> bool:
         """Whether it must not be sent any more."""
-        return self.is_expired or self.result.done()
+        return self.is_expired or self.outcomes.done()
 
 
 Group = list[PendingAppend]
 
 
-class Committer:
+class AppendBatcher:
     """Sends the appends of one event loop."""
 
     def __init__(
         self,
-        connect: Callable[[], Awaitable[tuple[Connection, str]]],
+        connect: Callable[[], Awaitable[Connection]],
         connect_as_login: Callable[[], Awaitable[Connection]],
         explain: Callable[[EventStoreError], EventStoreError],
         *,
         connect_seconds: float,
         append_seconds: float,
     ) -> None:
-        """Create a committer. It connects when there is something to append.
+        """Create a batcher. It connects when there is something to append.
 
         Args:
-            connect: opens a connection that may append, and returns it with the role that it took for that.
+            connect: opens a connection that may append.
             connect_as_login: opens a connection under the login itself, which sees more of its other sessions than a
                 role of the store; to find the transactions that hold locks.
             explain: returns a more specific error for an error of the server, or the error itself.
@@ -238,20 +224,17 @@ class Committer:
         """
         if self._is_closed:
             raise StoreClosed
-        append = PendingAppend(
-            EncodedAppend(caller.tenant, appends, max_content_bytes, actor, caller.user or ""),
-            self._loop.time() + self._append_seconds - 2 * TICK_SECONDS,
-            self._loop.create_future(),
-        )
+        deadline = self._loop.time() + self._append_seconds - 2 * TICK_SECONDS
+        append = PendingAppend(caller, appends, max_content_bytes, actor, deadline)
         self._pending[append] = None
         self._is_idle.clear()
         if self._timer is None:
             self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
         try:
             self._backpressure.request(append)
-            outcomes = await append.result
+            outcomes = await append.outcomes
             try:
-                return append.encoded.result(outcomes)
+                return append.result(outcomes)
             except Forbidden as error:  # by this attempt; an earlier one may have succeeded before access was revoked
                 if append.may_be_stored:
                     raise _may_be_stored(append, error) from error
@@ -285,16 +268,16 @@ class Committer:
     # Encode
 
     def _on_admitted(self, append: PendingAppend) -> None:
-        if append.events > SLICE_EVENTS:
+        if append.event_count > SLICE_EVENTS:
             self._queue.append(append)  # now, to keep its place in the order of its conversations
             task = asyncio.create_task(self._encode_slices(append), name="eventstore-encode")
             self._encoding.add(task)
             task.add_done_callback(self._encoding.discard)
             return
         try:
-            append.encoded.encode()
+            append.encode()
         except Exception as error:
-            append.result.set_exception(error)
+            append.outcomes.set_exception(error)
             return
         self._backpressure.count_bytes(append)
         self._queue.append(append)
@@ -305,15 +288,15 @@ class Committer:
 
     async def _encode_slices(self, append: PendingAppend) -> None:
         try:
-            for _ in append.encoded.encode_slices():
+            for _ in append.encode_slices():
                 await asyncio.sleep(0)
                 if append.is_over:
                     break
             else:
                 self._backpressure.count_bytes(append)
         except Exception as error:
-            if not append.result.done():
-                append.result.set_exception(error)
+            if not append.outcomes.done():
+                append.outcomes.set_exception(error)
         self._schedule_send()
 
     # Send
@@ -326,7 +309,7 @@ class Committer:
     def _send_groups(self) -> None:
         """Send everything that can be sent now."""
         self._is_send_scheduled = False
-        self._queue = in_turn(self._queue)
+        self._queue = interleave_tenants(self._queue)
         while self._queue and self._in_flight[False] < GROUPS_IN_FLIGHT and (pipeline := self._idle_pipeline()):
             # Distribute the queue over the connections, so that client and server work at the same time.
             groups = min(GROUPS_IN_FLIGHT - self._in_flight[False], sum(each.is_idle for each in self._pipelines))
@@ -348,7 +331,7 @@ class Committer:
 
     def _send(self, pipeline: PipelinedConnection, group: Group, *, wait_for_locks: bool = False) -> None:
         for append in group:
-            self._reserved.update(append.conversations)
+            self._reserved.update(append.keys)
             append.is_in_flight = True
         self._in_flight[wait_for_locks] += 1
         self._large_in_flight += group[0].is_large
@@ -359,7 +342,7 @@ class Committer:
         on_result = partial(
             self._on_result, group, pipeline, wait_for_locks=wait_for_locks, has_set_role=self._must_set_role
         )
-        pipeline.send(*group_statement([append.encoded for append in group], lock_wait_ms), on_result, prelude)
+        pipeline.send(*group_statement(group, lock_wait_ms), on_result, prelude)
 
     # Receive
 
@@ -375,7 +358,7 @@ class Committer:
         self._in_flight[wait_for_locks] -= 1
         self._large_in_flight -= group[0].is_large
         for append in group:
-            self._reserved.difference_update(append.conversations)
+            self._reserved.difference_update(append.keys)
             append.is_in_flight = False
         if not isinstance(answer, psycopg.Error):
             unsettled = self._settle(group, read_outcomes(answer))
@@ -399,28 +382,28 @@ class Committer:
         unsettled = []
         first = 0
         for append in group:
-            last = first + append.events
+            last = first + append.event_count
             own, first = outcomes[first:last], last
             if any(outcome.code == BUSY for outcome in own):
                 if not self._try_set_aside(append):
                     unsettled.append(append)
                 continue
-            self._locked.difference_update(append.conversations)
-            if not append.result.done():
-                append.result.set_result(own)
+            self._locked.difference_update(append.keys)
+            if not append.outcomes.done():
+                append.outcomes.set_result(own)
         return unsettled
 
     def _try_set_aside(self, append: PendingAppend) -> bool:
         """Set aside an append that found a conversation locked, or end it. Return False if it must be queued again."""
-        self._locked.update(append.conversations)
+        self._locked.update(append.keys)
         if append.is_over:
             return True
-        if self._is_closed or not self._reserved.isdisjoint(append.conversations):  # an earlier append is set aside
+        if self._is_closed or not self._reserved.isdisjoint(append.keys):  # an earlier append is set aside
             return False
         if append.deadline <= self._loop.time():
             self._expire(append)
         else:
-            self._reserved.update(append.conversations)
+            self._reserved.update(append.keys)
             self._set_aside.append(append)
         return True
 
@@ -444,12 +427,12 @@ class Committer:
 
     def _refuse(self, append: PendingAppend, error: EventStoreError, cause: Exception | None = None) -> None:
         """End an append with an error; with :class:`ConnectionLost` if it may be stored."""
-        if append.result.done():
+        if append.outcomes.done():
             return
         if append.is_in_flight or append.may_be_stored:
             error, cause = _may_be_stored(append, error), error
         error.__cause__ = cause
-        append.result.set_exception(error)
+        append.outcomes.set_exception(error)
 
     def _refuse_waiting(self, error: EventStoreError, seconds: float = 0.0) -> None:
         """Refuse the appends that are not in flight and have waited for at least so many seconds."""
@@ -467,7 +450,7 @@ class Committer:
         """Free the conversations of an append, if it is set aside."""
         if append in self._set_aside:
             self._set_aside.remove(append)
-            self._reserved.difference_update(append.conversations)
+            self._reserved.difference_update(append.keys)
             self._schedule_send()
 
     def _tick(self) -> None:
@@ -494,7 +477,7 @@ class Committer:
             return
         if append.is_in_flight or append.may_be_stored:
             self._refuse(append, ServerUnreachable(f"the server did not answer within {self._append_seconds:g} s"))
-        elif self._locked.isdisjoint(append.conversations):
+        elif self._locked.isdisjoint(append.keys):
             self._refuse(append, ServerUnreachable(_NOT_SENT.format(self._append_seconds)))
         else:
             append.is_expired = True
@@ -507,14 +490,14 @@ class Committer:
         """End the appends that waited for locks until their deadlines, with errors that name the holders."""
         while expired := self._expired_locked:
             self._expired_locked = []
-            keys = list(dict.fromkeys(key for append in expired for key in append.conversations))
+            keys = list(dict.fromkeys(key for append in expired for key in append.keys))
             try:
                 async with asyncio.timeout(FIND_HOLDERS_SECONDS), await self._connect_as_login() as connection:
                     holders = await _lock_holders(connection, keys)
             except Exception:
                 holders = {}  # the append must end all the same
             for append in expired:
-                key = next((key for key in append.conversations if key in holders), append.conversations[0])
+                key = next((key for key in append.keys if key in holders), append.keys[0])
                 conversation_id = UUID(bytes=key[:16])
                 self._refuse(append, ConversationLocked(conversation_id, self._append_seconds, holders.get(key, ())))
         self._finding_holders = None
@@ -547,20 +530,15 @@ class Committer:
             self._schedule_send()
 
     async def _new_pipeline(self) -> PipelinedConnection:
-        connection, role = await self._connect()
-        self._role = role.encode()
+        connection = await self._connect()
+        self._role = connection.role.encode()
         try:
             with translated():
                 await connection.execute(_KEEP_PLANS)
-        except BaseException:
-            await connection.close()
-            raise
-        pipeline = PipelinedConnection(connection, self._on_broken)
-        try:
-            with translated():
+                pipeline = PipelinedConnection(connection, self._on_broken)
                 await pipeline.prepare((APPEND_ONE, APPEND_GROUP))
         except BaseException:
-            pipeline.close()
+            await connection.close()
             raise
         return pipeline
 
@@ -573,7 +551,7 @@ class Committer:
 
 
 def _may_be_stored(append: PendingAppend, reason: EventStoreError) -> ConnectionLost:
-    ids = append.encoded.event_ids
+    ids = append.event_ids
     shown = ", ".join(map(str, ids[:3])) + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")
     return ConnectionLost(
         f"the append was sent, and its outcome is not known: {reason}; the events {shown} may be stored: "
@@ -604,14 +582,9 @@ MAX_TENANT_FRACTION, MAX_CONVERSATION_FRACTION = 1 / 2, 1 / 8
 
 
 class Backpressure:
-    """Capacity for the appends of one event loop."""
+    """Capacity for the appends of one event loop. ``on_admitted`` is called once for each, when there is capacity."""
 
     def __init__(self, on_admitted: Callable[[PendingAppend], None]) -> None:
-        """Create the capacity.
-
-        Args:
-            on_admitted: called once for each append, when there is capacity for it.
-        """
         self._on_admitted = on_admitted
         self._events = 0
         self._bytes = 0
@@ -632,29 +605,29 @@ class Backpressure:
     def count_bytes(self, append: PendingAppend) -> None:
         """Account for the size of an append, which is known once it is encoded."""
         if append.is_admitted:
-            append.counted_bytes = append.encoded.size
+            append.counted_bytes = append.size
             self._bytes += append.counted_bytes
 
     def is_alone(self, append: PendingAppend) -> bool:
         """Return whether no other append is admitted."""
-        return self._events == append.events
+        return self._events == append.event_count
 
     def release(self, append: PendingAppend) -> None:
         """Return the capacity of an append, if it was admitted, and admit appends that now fit."""
         if append.is_admitted:
             append.is_admitted = False
             self._bytes -= append.counted_bytes
-            self._count_events(append, -append.events)
+            self._count_events(append, -append.event_count)
         if self._waiting:
             self._admit_waiting()
 
     def _fits(self, append: PendingAppend) -> bool:
         if not self._events:
             return True
-        if self._events + append.events > MAX_PENDING_EVENTS or self._bytes > MAX_PENDING_BYTES:
+        if self._events + append.event_count > MAX_PENDING_EVENTS or self._bytes > MAX_PENDING_BYTES:
             return False
-        return self._fits_fraction(append.encoded.tenant, append.events, MAX_TENANT_FRACTION) and all(
-            self._fits_fraction(key, append.events, MAX_CONVERSATION_FRACTION) for key in append.conversations
+        return self._fits_fraction(append.tenant, append.event_count, MAX_TENANT_FRACTION) and all(
+            self._fits_fraction(key, append.event_count, MAX_CONVERSATION_FRACTION) for key in append.keys
         )
 
     def _fits_fraction(self, key: ConversationKey | str, events: int, fraction: float) -> bool:
@@ -663,12 +636,12 @@ class Backpressure:
 
     def _admit(self, append: PendingAppend) -> None:
         append.is_admitted = True
-        self._count_events(append, append.events)
+        self._count_events(append, append.event_count)
         self._on_admitted(append)
 
     def _count_events(self, append: PendingAppend, events: int) -> None:
         self._events += events
-        keys: list[ConversationKey | str] = [append.encoded.tenant, *append.conversations]
+        keys: list[ConversationKey | str] = [append.tenant, *append.keys]
         for key in keys:
             self._events_of[key] += events
             if not self._events_of[key]:
@@ -676,7 +649,7 @@ class Backpressure:
 
     def _admit_waiting(self) -> None:
         """Admit what fits, tenants in turn. No append overtakes another of the same conversation."""
-        waiting, self._waiting = in_turn(self._waiting), deque()
+        waiting, self._waiting = interleave_tenants(self._waiting), deque()
         blocked: set[ConversationKey] = set()
         while waiting and (
             not self._events or (self._events < MAX_PENDING_EVENTS and self._bytes <= MAX_PENDING_BYTES)
@@ -684,10 +657,10 @@ class Backpressure:
             append = waiting.popleft()
             if append.is_over:
                 continue
-            if blocked.isdisjoint(append.conversations) and self._fits(append):
+            if blocked.isdisjoint(append.keys) and self._fits(append):
                 self._admit(append)
             else:
-                blocked.update(append.conversations)
+                blocked.update(append.keys)
                 self._waiting.append(append)
         self._waiting.extend(waiting)
 
@@ -702,14 +675,14 @@ GROUP_CONVERSATIONS = max(128, MAX_CONVERSATIONS)
 _DELETIONS = frozenset(map(with_length, (b"conversation.deleted", b"conversation.reactivated")))
 
 
-def in_turn(queue: deque[PendingAppend]) -> deque[PendingAppend]:
+def interleave_tenants(queue: deque[PendingAppend]) -> deque[PendingAppend]:
     """Return the appends with tenants in turn, beginning with the one that has waited longest.
 
     The appends of one tenant, and thereby those of one conversation, keep their order.
     """
     by_tenant: dict[str, deque[PendingAppend]] = {}
     for append in queue:
-        by_tenant.setdefault(append.encoded.tenant, deque()).append(append)
+        by_tenant.setdefault(append.tenant, deque()).append(append)
     if len(by_tenant) < 2:
         return queue
     rounds = zip_longest(*by_tenant.values())
@@ -731,8 +704,6 @@ def next_group(
     Args:
         allow_large: whether the group may be one append that is larger than a group.
     """
-    if len(queue) == 1 and not reserved and not queue[0].is_over and queue[0].encoded.is_complete:
-        return [queue.popleft()] if allow_large or not queue[0].is_large else []
     group: Group = []
     skipped: list[PendingAppend] = []
     blocked: set[ConversationKey] = set()
@@ -743,32 +714,32 @@ def next_group(
         if append.is_over:
             queue.popleft()
             continue
-        is_sendable = append.encoded.is_complete and (allow_large or not append.is_large)
+        is_sendable = append.is_complete and (allow_large or not append.is_large)
         if (
             group
             and is_sendable
             and (
                 append.is_sent_alone
                 or len(group) == max_appends
-                or events + append.events > GROUP_EVENTS
-                or size + append.encoded.size > GROUP_BYTES
-                or len(group_of) + len(append.conversations) > GROUP_CONVERSATIONS
+                or events + append.event_count > GROUP_EVENTS
+                or size + append.size > GROUP_BYTES
+                or len(group_of) + len(append.keys) > GROUP_CONVERSATIONS
             )
         ):
             break
         queue.popleft()
         if not is_sendable or any(
             key in reserved or key in blocked or (key in group_of and not _may_follow(key, group_of[key], append))
-            for key in append.conversations
+            for key in append.keys
         ):
-            blocked.update(append.conversations)
+            blocked.update(append.keys)
             skipped.append(append)
             continue
-        for key in append.conversations:
+        for key in append.keys:
             group_of.setdefault(key, []).append(append)
         group.append(append)
-        events += append.events
-        size += append.encoded.size
+        events += append.event_count
+        size += append.size
         if append.is_sent_alone:
             break
     queue.extendleft(reversed(skipped))
@@ -782,13 +753,13 @@ def _may_follow(key: ConversationKey, earlier: Group, later: PendingAppend) -> b
     earlier one finds a conversation locked, so it writes to all conversations that the earlier one writes to. An append
     that deletes or reactivates the conversation does not share it: that decides whether the others are refused.
     """
-    if any(row[TYPE] in _DELETIONS for append in (*earlier, later) for row in append.encoded.rows):
+    if any(row[TYPE] in _DELETIONS for append in (*earlier, later) for row in append.rows):
         return False
-    if any(append.encoded.user != later.encoded.user for append in earlier):
+    if any(append.user != later.user for append in earlier):
         return False
-    if any(not set(append.conversations).issubset(later.conversations) for append in earlier):
+    if any(not set(append.keys).issubset(later.keys) for append in earlier):
         return False
-    if any(append.encoded.expected[append.conversations.index(key)] != ANY_VERSION for append in (*earlier, later)):
+    if any(append.expected[append.keys.index(key)] != ANY_VERSION for append in (*earlier, later)):
         return False
-    ids = {row[ID] for row in later.encoded.rows}
-    return all(row[ID] not in ids for append in earlier for row in append.encoded.rows)
+    ids = {row[ID] for row in later.rows}
+    return all(row[ID] not in ids for append in earlier for row in append.rows)

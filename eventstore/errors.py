@@ -340,7 +340,10 @@ def printable(text: str, longest: int = 300) -> str:
 _BY_SQLSTATE: dict[str, tuple[type[EventStoreError], str]] = {
     "53100": (DiskFull, "make room on the server's disk, then repeat the call; nothing of this call was written"),
     "53200": (RetryableError, "touch fewer conversations in one transaction, or raise max_locks_per_transaction"),
-    "53300": (ServerUnreachable, "raise max_connections or lower EVENTSTORE_POOL_SIZE"),
+    "53300": (
+        ServerUnreachable,
+        "raise max_connections or the login's CONNECTION LIMIT, or lower EVENTSTORE_POOL_SIZE",
+    ),
     "40P01": (DeadlockDetected, "nothing was written; repeat the transaction"),
     "40001": (RetryableError, "nothing was written; repeat the transaction"),
     "55P03": (RetryableError, "nothing was written; repeat the transaction"),
@@ -367,7 +370,7 @@ _BY_SQLSTATE: dict[str, tuple[type[EventStoreError], str]] = {
     "ES006": (ProjectionChanged, "repeat the call"),
     "ES003": (IsolationError, "use a READ COMMITTED transaction, PostgreSQL's default"),
     "57P03": (ServerStarting, "the server is starting or stopping; repeat the call in a moment"),
-    "3D000": (LoginRefused, "create the database, or correct its name in DATABASE_URL"),
+    "3D000": (LoginRefused, "create the database, or correct its name in DATABASE_URL or POSTGRES_DB"),
 }
 _BY_CLASS: dict[str, tuple[type[EventStoreError], str]] = {
     "08": (ConnectionLost, "repeat the call with the same ids: what was stored stays, what was not is stored then"),
@@ -379,6 +382,11 @@ _BY_CLASS: dict[str, tuple[type[EventStoreError], str]] = {
 
 FORBIDDEN = "ES007"
 """SQLSTATE of a forbidden append; the error's detail names the conversation."""
+
+
+def by_sqlstate(state: str) -> tuple[type[EventStoreError], str]:
+    """Return the error for an SQLSTATE, and what to do about it."""
+    return _BY_SQLSTATE.get(state) or _BY_CLASS.get(state[:2]) or (ServerError, f"SQLSTATE {state}")
 
 
 def translate(error: psycopg.Error) -> EventStoreError:
@@ -401,7 +409,7 @@ def translate(error: psycopg.Error) -> EventStoreError:
             f"{message}: nothing was written; repeat the call, and end the session that listens without reading: "
             "SELECT pid, usename FROM pg_stat_activity WHERE state = 'idle in transaction'"
         )
-    kind, advice = _BY_SQLSTATE.get(state) or _BY_CLASS.get(state[:2]) or (ServerError, f"SQLSTATE {state}")
+    kind, advice = by_sqlstate(state)
     return kind(f"{message}: {advice}")
 
 

@@ -12,9 +12,9 @@ from uuid import UUID, uuid4
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError, field_validator
 
 from eventstore.errors import InvalidEvent
+from eventstore.event_types import SCHEMA_VERSION, EventData, UnknownEvent, parse, parse_json
 from eventstore.lazy_row import LazyRow, lazy_row
 from eventstore.member_order import MEMBER, restore, restore_members
-from eventstore.vocabulary import SCHEMA_VERSION, EventData, UnknownEvent, parse, parse_json
 
 NO_STREAM: Literal["NO_STREAM"] = "NO_STREAM"
 """Expected version: the conversation has no events yet."""
@@ -24,6 +24,8 @@ ANY: Literal["ANY"] = "ANY"
 """Expected version: whatever it is."""
 
 ExpectedVersion: TypeAlias = int | Literal["NO_STREAM", "EXISTS", "ANY"]
+
+HIGHEST_POSITION, HIGHEST_VERSION = 2**63 - 1, 2**31 - 1
 
 
 class Metadata(BaseModel):
@@ -147,12 +149,9 @@ class Event(LazyRow):
     def data(self) -> EventData:
         """The content, as a model of the vocabulary."""
         stored = self._row[CONTENT]
-        if isinstance(stored, bytes):
-            data = parse_json(self.event_type, self.schema_version, stored[1:])
-        else:
-            data = parse(self.event_type, self.schema_version, stored)
-        data.restore_order(_content_order(self))
-        return data
+        if isinstance(stored, bytes) and _content_order(self) is None:
+            return parse_json(self.event_type, self.schema_version, stored[1:])
+        return parse(self.event_type, self.schema_version, self.content)
 
     @cached_property
     def metadata(self) -> Metadata:

@@ -13,8 +13,8 @@ import math
 from decimal import Decimal
 from typing import Any
 
-from pydantic_core import from_json
-from pydantic_core import to_json as _write_plain
+from pydantic_core import from_json as _parse_fast
+from pydantic_core import to_json as _write_fast
 
 from eventstore.errors import InvalidEvent
 
@@ -35,7 +35,7 @@ def to_json(value: Any, path: str) -> bytes:
         InvalidEvent: something in the value cannot be stored; the error names its place.
     """
     try:
-        encoded = _write_plain(value) if _check(value, path, 1) else _write(value).encode()
+        encoded = _write_fast(value) if _check(value, path, 1) else _write(value).encode()
     except ValueError:  # a lone surrogate
         encoded = b""
     if not encoded or b"\\u0000" in encoded:
@@ -44,20 +44,20 @@ def to_json(value: Any, path: str) -> bytes:
     return encoded
 
 
-def load(text: bytes) -> Any:
+def from_json(text: bytes) -> Any:
     """Return the value of a JSON text that PostgreSQL has written."""
     try:
-        return from_json(text, allow_inf_nan=False)
+        return _parse_fast(text, allow_inf_nan=False)
     except ValueError:  # it is nested too deep for the fast parser, or has a number that this cannot represent
         return json.loads(text)
 
 
-def equal(a: Any, b: Any) -> bool:
+def json_equal(a: Any, b: Any) -> bool:
     """Return whether two JSON values are equal as ``jsonb`` compares them: 1 and 1.0 are, 1 and true are not."""
     if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(equal(value, b[name]) for name, value in a.items())
+        return a.keys() == b.keys() and all(json_equal(value, b[name]) for name, value in a.items())
     if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(map(equal, a, b))
+        return len(a) == len(b) and all(map(json_equal, a, b))
     return isinstance(a, bool) == isinstance(b, bool) and bool(a == b)
 
 

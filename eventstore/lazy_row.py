@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any, Self, TypeVar
 
-from eventstore.json_text import load
+from eventstore.json_text import from_json
 
 _new, _set = object.__new__, object.__setattr__
 
@@ -65,6 +65,6 @@ class _JsonField:
             return self
         value = instance._row[self._index]
         if isinstance(value, bytes):
-            value = instance._restored(self._name, load(value[1:]))
+            value = instance._restored(self._name, from_json(value[1:]))
         instance.__dict__[self._name] = value  # found before this descriptor from now on
         return value

@@ -1,7 +1,7 @@
 """Conversion of A2A messages to events and back, without loss.
 
 Clients send messages in several formats (OpenAI chat, A2A 0.3 and 1.x). The members that all formats share have fields
-in :class:`~eventstore.vocabulary.MessageAdded`; all others stay unchanged in ``extra``. The order of the message's
+in :class:`~eventstore.event_types.MessageAdded`; all others stay unchanged in ``extra``. The order of the message's
 members is kept as ``sent_order``, the order within their values by :mod:`eventstore.member_order`.
 """
 
@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from eventstore.errors import InputError, InvalidEvent
+from eventstore.event_types import MessageAdded, Role
 from eventstore.member_order import arranged
-from eventstore.vocabulary import MessageAdded, Role
 
 ROLES = {
     "user": Role.USER,

@@ -22,9 +22,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import psycopg
 from psycopg import sql
-from psycopg.adapt import AdaptersMap, Transformer
+from psycopg.adapt import Transformer
 from psycopg.pq.abc import PGresult
-from psycopg.types.string import ByteaBinaryLoader
 
 from eventstore.concurrency import cancel_and_wait
 from eventstore.database.binary_format import INT4, INT8, TEXT, int4, int8, to_int8
@@ -43,8 +42,9 @@ from eventstore.errors import (
     translate,
     translated,
 )
-from eventstore.events import CONTENT, Event
-from eventstore.scope import ALL_TENANTS, Scope
+from eventstore.events import CONTENT, HIGHEST_POSITION, Event
+from eventstore.read import RawRows
+from eventstore.scope import ALL_TENANTS, DataScope
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +59,8 @@ REPLY_SECONDS = 2.5
 IDLE_SECONDS = 6 * POLL_SECONDS
 """A listening session that is idle for longer has lost its client, and is ended by the server."""
 HIGHEST_QUEUE_USAGE = 0.5
-"""Of the server's queue of notifications. Above it, appends do not notify (``has_waiters``), and consumers poll instead
-of listening: a new listener would first read the whole queue."""
+"""Of the server's queue of notifications. Above it, appends do not notify (``register_append``), and consumers poll
+instead of listening: a new listener would first read the whole queue."""
 _END_WAIT_SECONDS = 0.005  # a consumer that returns within this time finds the connection still waiting
 _FIRST_BACK_OFF_SECONDS, _LONGEST_BACK_OFF_SECONDS = 0.001, 0.05
 
@@ -76,7 +76,7 @@ class Interest(NamedTuple):
 
     seen: int
     limit: int
-    scope: Scope | None
+    scope: DataScope | None
 
 
 class EventBatch(NamedTuple):
@@ -94,7 +94,7 @@ class EventBatch(NamedTuple):
     position: int
     events: list[Event]
     is_complete: bool
-    scope: Scope | None
+    scope: DataScope | None
 
     def without_events(self) -> EventBatch:
         """Return the batch for a consumer that must read the log by itself."""
@@ -102,14 +102,12 @@ class EventBatch(NamedTuple):
 
 
 class Notifier:
-    """Lets the consumers of one event loop wait for new events, over one listening connection."""
+    """Lets the consumers of one event loop wait for new events, over one listening connection.
+
+    It connects when a consumer waits; ``open_listener`` is passed the callback for notifications and for the end.
+    """
 
     def __init__(self, open_listener: Callable[[Callable[[], None]], Coroutine[Any, Any, Listener]]) -> None:
-        """Create a notifier. It connects when a consumer waits.
-
-        Args:
-            open_listener: opens a connection, which calls back for each notification and when it has ended.
-        """
         self._open_listener = open_listener
         self._waiting: dict[asyncio.Future[EventBatch | None], Interest] = {}
         self._loop = asyncio.get_running_loop()
@@ -119,7 +117,7 @@ class Notifier:
         self._logged = ""
         self._is_closed = False
 
-    async def wait(self, seen: int, limit: int = LOOK_EVENTS, scope: Scope | None = None) -> EventBatch | None:
+    async def wait(self, seen: int, limit: int = LOOK_EVENTS, scope: DataScope | None = None) -> EventBatch | None:
         """Wait until there may be events after the position ``seen``.
 
         Args:
@@ -279,11 +277,7 @@ class LogWatcher:
             self._end_pause()
 
     async def run(self, listener: Listener) -> None:
-        """Look for new events until the connection fails.
-
-        Raises:
-            EventStoreError: the failure of the connection.
-        """
+        """Look for new events until the connection fails."""
         self._listener = listener
         while True:
             await self._await_consumer()
@@ -409,35 +403,28 @@ _HORIZON = _statement("horizon")
 _BEGIN_WAIT = _statement("begin_wait", INT8)
 _END_WAIT = _statement("end_wait")
 _SET_SCOPE = _statement("set_scope", TEXT, TEXT, TEXT)
-_HIGHEST_POSITION = 2**63 - 1
 
 Found: TypeAlias = tuple[int, Event | None]
 """The position of an event, and the event if the scope of the connection contains it."""
 
 
 class Listener:
-    """A connection that listens, and runs one statement at a time.
+    """A connection that listens, and runs one statement at a time. ``LISTEN`` was committed on it.
 
     Attributes:
         scope: the scope of the events that it returns; None returns none.
     """
 
     def __init__(self, connection: Connection, on_notified: Callable[[], None]) -> None:
-        """Take over a connection on which ``LISTEN`` was committed.
-
-        Args:
-            on_notified: called for each notification, and when the connection has ended.
-        """
         self._pipeline = PipelinedConnection(connection, lambda _: on_notified(), on_notified)
-        self._loader = Transformer(_EventFormat(connection))
+        self._loader = Transformer(RawRows(connection))
         self._has_loaders = False
         self._loop = asyncio.get_running_loop()
-        self.scope: Scope | None = None
+        self.scope: DataScope | None = None
 
     async def prepare(self) -> None:
-        """Prepare the statements."""
-        with translated():
-            await self._pipeline.prepare((_LOOK, _HORIZON, _BEGIN_WAIT, _END_WAIT, _SET_SCOPE))
+        """Prepare the statements. If that fails, the connection is closed."""
+        await self._pipeline.prepare((_LOOK, _HORIZON, _BEGIN_WAIT, _END_WAIT, _SET_SCOPE))
 
     def look(self, after: int, limit: int, on_found: Callable[[list[Found]], None]) -> asyncio.Future[list[Found]]:
         """Send a query for the first events after a position, final or not.
@@ -456,7 +443,7 @@ class Listener:
 
         return self._execute(_LOOK, [int8(after), int4(limit)], read)
 
-    async def set_scope(self, scope: Scope | None) -> None:
+    async def set_scope(self, scope: DataScope | None) -> None:
         """Set the scope of the events that are returned from now on."""
         if scope == self.scope:
             return
@@ -483,7 +470,7 @@ class Listener:
 
     async def check(self) -> None:
         """Make a round trip, which fails if the connection is dead."""
-        await self.look(_HIGHEST_POSITION, 1, lambda found: None)
+        await self.look(HIGHEST_POSITION, 1, lambda found: None)
 
     def close(self) -> None:
         """Close the connection."""
@@ -521,15 +508,6 @@ def _ignore(result: PGresult) -> None:
     pass
 
 
-class _EventFormat:
-    """An adaptation context that loads values as :meth:`Event.from_row` expects them, JSON as bytes."""
-
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self.adapters = AdaptersMap(connection.adapters)
-        self.adapters.register_loader("jsonb", ByteaBinaryLoader)
-
-
 async def open_listener(
     connect: Callable[[], Awaitable[Connection]], pool: Pool, on_notified: Callable[[], None], seconds: float
 ) -> Listener:
@@ -539,11 +517,6 @@ async def open_listener(
         connect: opens a connection to the address of listening connections.
         pool: the store's other connections.
         seconds: how long connecting may take.
-
-    Raises:
-        SettingsError: the connection goes to another database.
-        ServerUnreachable: the server does not answer in time.
-        ConnectionLost: notifications do not arrive.
     """
     try:
         async with asyncio.timeout(seconds + REPLY_SECONDS):
@@ -554,14 +527,10 @@ async def open_listener(
                     row = await (await connection.execute(_LISTEN, {"idle": str(int(IDLE_SECONDS * 1000))})).fetchone()
                     assert row is not None
                     await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(row[0])))
-                listener = Listener(connection, on_notified)
+                    listener = Listener(connection, on_notified)
+                    await listener.prepare()
             except BaseException:
                 await connection.close()
-                raise
-            try:
-                await listener.prepare()
-            except BaseException:
-                listener.close()
                 raise
             return listener
     except TimeoutError:

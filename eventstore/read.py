@@ -27,11 +27,9 @@ from eventstore.database.connection import Connection
 from eventstore.database.pools import Fetching
 from eventstore.database.queries import query, query_without
 from eventstore.errors import InputError
-from eventstore.events import CONTENT, Event
+from eventstore.events import CONTENT, HIGHEST_POSITION, HIGHEST_VERSION, Event
 from eventstore.json_text import check_text
 
-HIGHEST_VERSION = 2**31 - 1
-_HIGHEST_POSITION = 2**63 - 1
 SPAN = 20_000
 """Positions that one statement looks at if a filter may match few events: some milliseconds."""
 
@@ -57,12 +55,14 @@ class Filter:
         types: event types.
         actor: the actor.
         since, until: a half-open range of ``timestamp``, with time zones.
+        tenant: the tenant.
     """
 
     types: Sequence[str] | None = None
     actor: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+    tenant: str | None = None
 
     def __post_init__(self) -> None:
         for name, moment in (("since", self.since), ("until", self.until)):
@@ -80,12 +80,20 @@ class Filter:
     @property
     def is_empty(self) -> bool:
         """Whether it matches every event."""
-        return self.types is None and self.actor is None and self.since is None and self.until is None
+        return all(value is None for value in self.parameters().values())
 
     def parameters(self) -> dict[str, Any]:
         """Return the parameters of the read queries."""
         types = None if self.types is None else list(self.types)
-        return {"types": types, "actor": self.actor, "since": self.since, "until": self.until}
+        return {"types": types, "actor": self.actor, "since": self.since, "until": self.until, "tenant": self.tenant}
+
+    def matches(self, event: Event) -> bool:
+        """Return whether an event has the tenant, the actor and one of the types."""
+        return (
+            self.tenant in (None, event.tenant_id)
+            and (self.types is None or event.event_type in self.types)
+            and self.actor in (None, event.actor)
+        )
 
 
 async def horizon(pool: Fetching) -> int:
@@ -105,40 +113,32 @@ async def end_of_log(pool: Fetching) -> int:
 
 def read_conversation(
     pool: Fetching,
-    tenant: str,
     conversation_id: UUID,
     first: int,
     last: int,
-    which: Filter,
+    event_filter: Filter,
     *,
     backwards: bool = False,
     limit: int | None,
 ) -> AsyncIterator[Event]:
     """Iterate over the events of one conversation with ``first <= version <= last``, in order of version."""
-    return pages(pool, conversation_source(tenant, conversation_id, which, backwards=backwards), first, last, limit)
+    return pages(pool, conversation_source(conversation_id, event_filter, backwards=backwards), first, last, limit)
 
 
 def read_log(
-    pool: Fetching,
-    tenant: str | None,
-    first: int,
-    last: int,
-    which: Filter,
-    *,
-    backwards: bool = False,
-    limit: int | None,
+    pool: Fetching, first: int, last: int, event_filter: Filter, *, backwards: bool = False, limit: int | None
 ) -> AsyncIterator[Event]:
     """Iterate over the events of the log with ``first <= position <= last``, in order of position."""
-    source = log_source(tenant, which, backwards=backwards)
-    if which.since is None and which.until is None:
+    source = log_source(event_filter, backwards=backwards)
+    if event_filter.since is None and event_filter.until is None:
         return pages(pool, source, first, last, limit)
-    return _read_log_in_time(pool, source, which, first, last, limit)
+    return _read_log_in_time(pool, source, event_filter, first, last, limit)
 
 
 async def _read_log_in_time(
-    pool: Fetching, source: Source, which: Filter, first: int, last: int, limit: int | None
+    pool: Fetching, source: Source, event_filter: Filter, first: int, last: int, limit: int | None
 ) -> AsyncIterator[Event]:
-    times = {"since": which.since or "-infinity", "until": which.until or "infinity"}
+    times = {"since": event_filter.since or "-infinity", "until": event_filter.until or "infinity"}
     [(low, high)] = await pool.fetch(_TIME_EDGES, times)
     if low is None or high is None:
         return
@@ -216,18 +216,18 @@ class Source:
         return query_without("eventstore", self.name, frozenset(self.parameters.keys() - self.given.keys()))
 
 
-def conversation_source(tenant: str, conversation_id: UUID, which: Filter, *, backwards: bool) -> Source:
-    """Return the source of the events of one conversation."""
+def conversation_source(conversation_id: UUID, event_filter: Filter, *, backwards: bool) -> Source:
+    """Return the source of the events of one conversation of the filter's tenant."""
     return Source(
         "read_conversation_backwards" if backwards else "read_conversation_forwards",
-        {"tenant": tenant, "conversation_id": conversation_id, **which.parameters()},
+        {"conversation_id": conversation_id, **event_filter.parameters()},
         column=2,
         highest=HIGHEST_VERSION,
         backwards=backwards,
     )
 
 
-def log_source(tenant: str | None, which: Filter, *, backwards: bool) -> Source:
+def log_source(event_filter: Filter, *, backwards: bool) -> Source:
     """Return the source of the events of the log.
 
     A filter, including the tenant, skips the other events, at some tenths of a microsecond each: an index that begins
@@ -235,11 +235,11 @@ def log_source(tenant: str | None, which: Filter, *, backwards: bool) -> Source:
     """
     return Source(
         "read_log_backwards" if backwards else "read_log_forwards",
-        {"tenant": tenant, **which.parameters()},
+        event_filter.parameters(),
         column=0,
-        highest=_HIGHEST_POSITION,
+        highest=HIGHEST_POSITION,
         backwards=backwards,
-        span=None if tenant is None and which.is_empty else SPAN,
+        span=None if event_filter.is_empty else SPAN,
     )
 
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+import psycopg
 from psycopg import sql
 
-from eventstore.database.catalog import CATALOG, compare_catalog, describe, missing_events, remedy
 from eventstore.database.connection import APP, BOOKKEEPING, Connection, set_role
-from eventstore.database.migrate import check
+from eventstore.database.migrate import check_versions
 from eventstore.database.queries import query
-from eventstore.database.settings import Settings
-from eventstore.errors import SchemaError, SchemaMissing, translated
+from eventstore.database.schema_comparison import CATALOG, compare_catalog, describe, missing_events, remedy
+from eventstore.errors import SchemaError, translated
+from eventstore.settings import Settings
 
-_POSITION_SEQUENCE = query("eventstore", "position_sequence")
+_LOG_INTEGRITY = query("eventstore", "log_integrity")
 
 
 async def check_schema(connection: Connection, settings: Settings) -> None:
@@ -23,35 +22,27 @@ async def check_schema(connection: Connection, settings: Settings) -> None:
         SchemaError: migrations are missing or newer than this code; the schema lacks an object that they make; the
             sequence of positions was altered, or is below the last event; or events are missing.
     """
+    table = sql.Identifier(settings.db_schema, BOOKKEEPING)
     with translated():
         async with connection.transaction():
             await set_role(connection, settings, APP)
-            await _check(connection, settings.db_schema)
-
-
-async def _check(connection: Connection, schema: str) -> None:
-    table = sql.Identifier(schema, BOOKKEEPING)
-    try:
-        with translated():
-            cursor = await connection.execute(sql.SQL("SELECT version FROM {}").format(table))
-            rows: list[Any] = await cursor.fetchall()
-    except SchemaMissing:
-        rows = []
-    check({str(version) for (version,) in rows})
-    cursor = await connection.execute(CATALOG)
-    comparison = compare_catalog(await cursor.fetchall())
-    if differences := comparison.structural():
-        roles = f"; missing roles: {', '.join(comparison.missing_roles)}" if comparison.missing_roles else ""
-        raise SchemaError(
-            f"the schema is not as the migrations make it: {describe(differences)}{roles}: {remedy(differences)}"
-        )
-    with translated():
-        cursor = await connection.execute(_POSITION_SEQUENCE)
-        row = await cursor.fetchone()
-    is_sound, is_ahead, last_event, last_checkpoint = row or (False, False, 0, 0)
+            try:
+                rows = await (await connection.execute(sql.SQL("SELECT version FROM {}").format(table))).fetchall()
+            except psycopg.errors.UndefinedTable:
+                rows = []
+            check_versions({str(version) for (version,) in rows})
+            comparison = compare_catalog(await (await connection.execute(CATALOG)).fetchall())
+            if differences := comparison.structural():
+                roles = f"; missing roles: {', '.join(comparison.missing_roles)}" if comparison.missing_roles else ""
+                raise SchemaError(
+                    f"the schema is not as the migrations make it: {describe(differences)}{roles}: "
+                    f"{remedy(differences)}"
+                )
+            row = await (await connection.execute(_LOG_INTEGRITY)).fetchone()
+    is_unaltered, is_ahead, last_event, last_checkpoint = row or (False, False, 0, 0)
     if missing := missing_events(last_event, last_checkpoint):
         raise SchemaError(missing[0])
-    if not is_sound:
+    if not is_unaltered:
         raise SchemaError(
             "the sequence events_position was altered, and readers could miss events: "
             "ALTER SEQUENCE events_position CACHE 1 INCREMENT 1 NO CYCLE"

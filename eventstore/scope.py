@@ -41,7 +41,7 @@ class _AllTenants(Enum):
 
 ALL_TENANTS: Final = _AllTenants.ALL_TENANTS
 """The scope of the operations that read the data of all tenants: projections, and administration of the server."""
-Scope: TypeAlias = Caller | Literal[_AllTenants.ALL_TENANTS]
+DataScope: TypeAlias = Caller | Literal[_AllTenants.ALL_TENANTS]
 
 
 def checked_tenant(tenant: str) -> str:

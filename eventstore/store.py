@@ -10,35 +10,23 @@ from typing import Self
 from uuid import UUID
 
 from eventstore.append import Append
-from eventstore.batching import Committer
-from eventstore.database.connection import (
-    APP,
-    AUDITOR,
-    PROJECTOR,
-    READER,
-    WRITER,
-    Connection,
-    check_login,
-    connect,
-    connect_as,
-)
-from eventstore.database.forking import abandon_in_child
+from eventstore.batching import AppendBatcher
+from eventstore.database.connection import APP, AUDITOR, PROJECTOR, READER, WRITER, Connection, check_login, connect
+from eventstore.database.fork_safety import abandon_in_child
 from eventstore.database.pooler_check import check_pooler
 from eventstore.database.pools import Pool, View
 from eventstore.database.server import Server
-from eventstore.database.settings import Settings
 from eventstore.errors import InputError, ServerError, SettingsError, StoreClosed, translated
-from eventstore.events import ANY, AppendResult, Event, ExpectedVersion, NewEvent
+from eventstore.event_types import EventData
+from eventstore.events import ANY, HIGHEST_POSITION, HIGHEST_VERSION, AppendResult, Event, ExpectedVersion, NewEvent
 from eventstore.ids import parse_uuid
 from eventstore.json_text import check_text
 from eventstore.notifier import LOOK_EVENTS, Listener, Notifier, open_listener
-from eventstore.read import HIGHEST_VERSION, Filter, horizon, read_conversation, read_log
+from eventstore.read import Filter, horizon, read_conversation, read_log
 from eventstore.schema_check import check_schema
-from eventstore.scope import ALL_TENANTS, Caller, Scope, checked_tenant
-from eventstore.subscribe import follow
-from eventstore.vocabulary import EventData
-
-_HIGHEST_POSITION = 2**63 - 1
+from eventstore.scope import ALL_TENANTS, Caller, DataScope, checked_tenant
+from eventstore.settings import Settings
+from eventstore.subscribe import follow_log
 
 
 class EventStore:
@@ -144,13 +132,15 @@ class EventStore:
         """
         return self.connections.service
 
-    def log(self, scope: Scope) -> View:
+    def log(self, scope: DataScope) -> View:
         """Return the log, restricted to a scope by row-level security, for queries of the application."""
-        return self.connections.log(scope)
+        connections = self.connections
+        return View(connections.projector, None) if scope is ALL_TENANTS else View(connections.auditor, scope)
 
-    def tables(self, scope: Scope) -> View:
+    def tables(self, scope: DataScope) -> View:
         """Return the read tables, restricted to a scope by row-level security, for queries of the application."""
-        return self.connections.tables(scope)
+        connections = self.connections
+        return View(connections.projector, None) if scope is ALL_TENANTS else View(connections.reader, scope)
 
     def caller(self, tenant: str | None = None, user: str | None = None) -> Caller:
         """Return a caller, for :meth:`log` and :meth:`tables`.
@@ -209,7 +199,7 @@ class EventStore:
             if not isinstance(append, Append):
                 raise InputError(f"appends: expected a list of Append, found a {type(append).__name__} in it")
         caller = self.caller(tenant, user)
-        return await self.connections.committer.append(caller, appends, self.settings.max_content_bytes, actor)
+        return await self.connections.append_batcher.append(caller, appends, self.settings.max_content_bytes, actor)
 
     def read(
         self,
@@ -239,11 +229,10 @@ class EventStore:
         caller = self.caller(tenant, user)
         return read_conversation(
             self.log(caller),
-            caller.tenant,
             parse_uuid(conversation_id, "conversation_id"),
             _not_negative(after, "after") + 1,
             HIGHEST_VERSION if until_version is None else _not_negative(until_version, "until_version"),
-            Filter(types, actor, since, until),
+            Filter(types, actor, since, until, caller.tenant),
             backwards=backwards,
             limit=None if limit is None else _not_negative(limit, "limit"),
         )
@@ -279,10 +268,9 @@ class EventStore:
         final = await horizon(log)
         events = read_log(
             log,
-            None if scope is ALL_TENANTS else scope.tenant,
             first,
             final if last is None else min(final, last),
-            Filter(types, actor, since, until),
+            Filter(types, actor, since, until, None if scope is ALL_TENANTS else scope.tenant),
             backwards=backwards,
             limit=None if limit is None else _not_negative(limit, "limit"),
         )
@@ -314,13 +302,12 @@ class EventStore:
                 faster; limit it if there are many subscribers and some may be slow.
         """
         scope = self._scope(tenant, user, all_tenants)
-        events = follow(
+        events = follow_log(
             self.log(scope),
             lambda seen: self.connections.notifier.wait(seen, LOOK_EVENTS, scope),
             self.revive,
-            None if scope is ALL_TENANTS else scope.tenant,
             _not_negative(after, "after"),
-            Filter(types, actor),
+            Filter(types, actor, tenant=None if scope is ALL_TENANTS else scope.tenant),
             held_bytes,
         )
         async with aclosing(events):
@@ -336,7 +323,7 @@ class EventStore:
         with suppress(ServerError):
             await asyncio.to_thread(self.server.revive)
 
-    def _scope(self, tenant: str | None, user: str | None, all_tenants: bool) -> Scope:
+    def _scope(self, tenant: str | None, user: str | None, all_tenants: bool) -> DataScope:
         if not all_tenants:
             return self.caller(tenant, user)
         if user is not None:
@@ -345,8 +332,8 @@ class EventStore:
 
 
 def _not_negative(value: int, what: str) -> int:
-    if not isinstance(value, int) or not 0 <= value <= _HIGHEST_POSITION:
-        raise InputError(f"{what}: {value!r:.80} is not a whole number from 0 to {_HIGHEST_POSITION}")
+    if not isinstance(value, int) or not 0 <= value <= HIGHEST_POSITION:
+        raise InputError(f"{what}: {value!r:.80} is not a whole number from 0 to {HIGHEST_POSITION}")
     return value
 
 
@@ -361,7 +348,7 @@ class StoreConnections:
     the rows of all tenants; its connections are opened when :data:`ALL_TENANTS` is first used.
 
     Attributes:
-        committer: sends appends.
+        append_batcher: sends appends.
         notifier: waits for events.
         service: sees neither the log nor the read tables.
         reader: reads the read tables.
@@ -381,8 +368,8 @@ class StoreConnections:
         self.auditor = pool(AUDITOR, min(size, _LOG_CONNECTIONS), 0)
         self.projector = pool(PROJECTOR, min(size, _PROJECTOR_CONNECTIONS), 0)
         self._pools = (self.service, self.reader, self.auditor, self.projector)
-        self.committer = Committer(
-            lambda: connect_as(server.url, settings, WRITER),
+        self.append_batcher = AppendBatcher(
+            lambda: connect(server.url, settings, WRITER),
             lambda: connect(server.url, settings, None),
             server.why,
             connect_seconds=settings.connect_timeout,
@@ -398,7 +385,7 @@ class StoreConnections:
     async def close(self) -> None:
         """Wait for the appends that are in flight, and close all connections."""
         await self.notifier.close()
-        await self.committer.close()
+        await self.append_batcher.close()
         for pool in self._pools:
             await pool.close()
 
@@ -408,11 +395,3 @@ class StoreConnections:
         return await open_listener(
             lambda: connect(url, settings, AUDITOR), self.auditor, on_notified, settings.connect_timeout
         )
-
-    def tables(self, scope: Scope) -> View:
-        """Return the read tables, restricted to a scope."""
-        return View(self.projector, None) if scope is ALL_TENANTS else View(self.reader, scope)
-
-    def log(self, scope: Scope) -> View:
-        """Return the log, restricted to a scope."""
-        return View(self.projector, None) if scope is ALL_TENANTS else View(self.auditor, scope)

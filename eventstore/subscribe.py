@@ -16,13 +16,12 @@ RETRY_SECONDS = 0.5
 """Between attempts to reach a server that is away."""
 
 
-async def follow(
+async def follow_log(
     log: View,
     wait: Callable[[int], Awaitable[EventBatch | None]],
     revive: Callable[[], Awaitable[None]],
-    tenant: str | None,
     position: int,
-    which: Filter,
+    event_filter: Filter,
     held_bytes: int | None = None,
 ) -> AsyncGenerator[Event, None]:
     """Iterate over the events after a position, without end.
@@ -31,21 +30,19 @@ async def follow(
         log: the log in the scope of the subscriber.
         wait: waits until there may be events after a position, and returns them if it can.
         revive: restarts the server, if it is the embedded one and has died.
-        tenant: the tenant of the events; None for all.
         held_bytes: approximate size of the events that are read ahead; None reads pages ahead.
     """
 
     def read(first: int, final: int) -> AsyncIterator[Event]:
         if held_bytes is None:
-            return read_log(log, tenant, first, final, which, limit=None)
+            return read_log(log, first, final, event_filter, limit=None)
         return in_batches(
-            lambda after, limit: read_log(log, tenant, after + 1, final, which, limit=limit),
+            lambda after, limit: read_log(log, after + 1, final, event_filter, limit=limit),
             first - 1,
             attrgetter("position"),
             held_bytes,
         )
 
-    is_filtered = not which.is_empty or tenant is not None
     batch: EventBatch | None = None
     while True:
         try:
@@ -54,7 +51,7 @@ async def follow(
                 async for event in read(position + 1, final):
                     yield event
                     position = event.position
-                if is_filtered and final > position:
+                if not event_filter.is_empty and final > position:
                     # Only up to an event that exists: after a crash the sequence may fall back behind the horizon.
                     position = max(position, await last_event(log, final))
         except (ConnectionLost, ServerUnreachable):
@@ -66,11 +63,7 @@ async def follow(
             continue
         for event in batch.events:
             if event.position > position:
-                if (
-                    tenant in (None, event.tenant_id)
-                    and (which.types is None or event.event_type in which.types)
-                    and which.actor in (None, event.actor)
-                ):
+                if event_filter.matches(event):
                     yield event
                 position = event.position
         if batch.scope is not None:

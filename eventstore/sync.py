@@ -16,9 +16,9 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
 
 from eventstore.concurrency import cancel_and_wait
-from eventstore.database.forking import abandon_in_child
-from eventstore.database.settings import Settings
+from eventstore.database.fork_safety import abandon_in_child
 from eventstore.errors import InputError, StoreClosed
+from eventstore.settings import Settings
 from eventstore.store import EventStore
 
 P = ParamSpec("P")

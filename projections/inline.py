@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 import psycopg
 
 from eventstore import ANY, Appended, AppendResult, EventData, EventStore, ExpectedVersion, NewEvent
-from eventstore.append import Append, EncodedAppend, encode_expected
+from eventstore.append import Append, AppendRequest, encode_expected
 from eventstore.database.binary_format import without_length
 from eventstore.database.connection import PROJECTOR, WRITER, Connection, set_role
 from eventstore.database.pools import Pool
@@ -82,7 +82,7 @@ class InlineAppender:
         new = [event if isinstance(event, NewEvent) else NewEvent(event, uuid4(), actor) for event in events]
         target = parse_uuid(conversation_id, "conversation_id")
         caller = self._store.caller(tenant, user)
-        batch = EncodedAppend(
+        batch = AppendRequest(
             caller.tenant, [Append(target, new, expected)], self._store.settings.max_content_bytes
         ).encode()
         parameters = {

@@ -348,11 +348,11 @@ class StagingTables:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
 
-    async def swap(self, stage: Stage, catch_up_to: Callable[[Mapping[int, int]], Awaitable[None]]) -> None:
+    async def swap(self, stage: Stage, apply_up_to: Callable[[Mapping[int, int]], Awaitable[None]]) -> None:
         """Replace the live tables by those of a stage.
 
         Args:
-            catch_up_to: brings the stage up to the positions of the live tables, by partition; called while no worker
+            apply_up_to: brings the stage up to the positions of the live tables, by partition; called while no worker
                 can move these, so that no reader sees an older state after a newer one.
         """
         names = self._names | {"stage": stage}
@@ -363,7 +363,7 @@ class StagingTables:
                     # Workers wait from here on, readers do not.
                     await self.connection.execute("SET LOCAL lock_timeout = '30s'")
                     live: dict[int, int] = dict(await (await self.connection.execute(_LOCK_LIVE, names)).fetchall())
-                    await catch_up_to(live)
+                    await apply_up_to(live)
                     if await (await self.connection.execute(_BEHIND, names)).fetchall():
                         raise _StageIsBehind
                     if stage == "next":

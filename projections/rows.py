@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 from uuid import UUID
 
-from eventstore.json_text import load
+from eventstore.json_text import from_json
 from eventstore.lazy_row import LazyRow, lazy_row
 from eventstore.member_order import restore, restore_members
 from eventstore.message_format import sent_from_row
@@ -39,7 +39,7 @@ class ReadTableRow(LazyRow):
     def _orders(self) -> Any:
         index = len(fields(type(self)))  # type: ignore[arg-type]
         orders = self._row[index] if len(self._row) > index else None
-        return load(orders[1:]) if isinstance(orders, bytes) else orders
+        return from_json(orders[1:]) if isinstance(orders, bytes) else orders
 
 
 @lazy_row("metadata", "forked_from")

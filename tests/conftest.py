@@ -176,7 +176,7 @@ def events_after_deletions(superuser_url: str, is_shared: bool) -> None:
     assert not is_shared, "another test's log would accept them too: mark the test with own_database"
     with psycopg.connect(superuser_url, autocommit=True) as superuser:
         superuser.execute(
-            "CREATE OR REPLACE FUNCTION accepted_when_deleted(event_type text) RETURNS boolean "
+            "CREATE OR REPLACE FUNCTION deleted_conversation_accepts(event_type text) RETURNS boolean "
             "LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN true"
         )
 

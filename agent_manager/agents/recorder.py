@@ -42,10 +42,10 @@ from eventstore import (
     TaskDescribed,
     message_from_sent,
 )
+from eventstore.event_types import TaskStatus, TaskStatusChanged
 from eventstore.ids import derived_uuid, is_canonical_uuid
 from eventstore.json_text import MAX_DEPTH, to_json
 from eventstore.message_format import ROLES
-from eventstore.vocabulary import TaskStatus, TaskStatusChanged
 
 DEFAULT_ACTOR = "agent"
 _TASK_MEMBERS = ("id", "status", "artifacts", "metadata")

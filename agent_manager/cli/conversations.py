@@ -21,6 +21,7 @@ from agent_manager.cli.options import (
 from agent_manager.cli.output import print_json, print_lag, print_table, row_value
 from agent_manager.cli.rows import ALL_EVENTS, ALL_MESSAGES, ALL_TASKS, CONVERSATIONS, EVENTS, MESSAGES, TASKS
 from eventstore import EventStore
+from eventstore.events import HIGHEST_POSITION
 from projections import Reader
 from projections.reading import WAIT_SECONDS, not_found
 
@@ -170,7 +171,7 @@ def conversation(
     """Show a conversation with its messages and tasks, as it is or as it was, computed from the log itself."""
     at: dict[str, Any] = {"version": version, "position": position, "time": parse_time(time, "--time")}
     if all(value is None for value in at.values()):
-        at["position"] = _LATEST
+        at["position"] = HIGHEST_POSITION
     settings = read_settings(data_dir, tenant)
     state = run(lambda store: Reader(store).conversation_at(conversation, **at), settings)
     if as_json:

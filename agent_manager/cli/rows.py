@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from agent_manager.cli.output import RowFormat, row_value
-from eventstore import Event, vocabulary
+from eventstore import Event, event_types
 from projections import Conversation, Message, Task
 
 _LONGEST_CHANGE = 200
@@ -38,39 +38,39 @@ def what_changed(event: Event) -> str:
 
 def _describe(event: Event) -> str:
     match event.data:
-        case vocabulary.ConversationCreated(name=name):
+        case event_types.ConversationCreated(name=name):
             return f"created as {name!r}" if name else "created"
-        case vocabulary.ConversationRenamed(name=name):
+        case event_types.ConversationRenamed(name=name):
             return f"renamed to {name!r}"
-        case vocabulary.ConversationArchived():
+        case event_types.ConversationArchived():
             return "archived"
-        case vocabulary.ConversationReactivated():
+        case event_types.ConversationReactivated():
             return "reactivated"
-        case vocabulary.ConversationDeleted():
+        case event_types.ConversationDeleted():
             return "hidden"
-        case vocabulary.ConversationForked(source_conversation_id=source, source_version=version):
+        case event_types.ConversationForked(source_conversation_id=source, source_version=version):
             return f"continues {source} from version {version}"
-        case vocabulary.ConversationShared(user=user, access=access):
+        case event_types.ConversationShared(user=user, access=access):
             return f"shared with {user!r} to {access}"
-        case vocabulary.ConversationUnshared(user=user):
+        case event_types.ConversationUnshared(user=user):
             return f"no longer shared with {user!r}"
-        case vocabulary.MessageAdded() as message:
+        case event_types.MessageAdded() as message:
             return f"{message.role}: {_text(message)}"
-        case vocabulary.TaskCreated(description=description, status=status, task_id=task):
+        case event_types.TaskCreated(description=description, status=status, task_id=task):
             return f"task {task} {status}: {description}"
-        case vocabulary.TaskStatusChanged(status=status, task_id=task):
+        case event_types.TaskStatusChanged(status=status, task_id=task):
             return f"task {task} is {status}"
-        case vocabulary.TaskDescribed(description=description, task_id=task):
+        case event_types.TaskDescribed(description=description, task_id=task):
             return f"task {task}: {description}" if description is not None else f"task {task} has further members"
-        case vocabulary.TaskArtifactAdded(artifact_id=artifact, task_id=task):
+        case event_types.TaskArtifactAdded(artifact_id=artifact, task_id=task):
             return f"task {task} has artifact {artifact!r}"
-        case vocabulary.TaskArtifactExtended(artifact_id=artifact, task_id=task):
+        case event_types.TaskArtifactExtended(artifact_id=artifact, task_id=task):
             return f"task {task} extends artifact {artifact!r}"
         case _:
             return json.dumps(event.content, ensure_ascii=False)
 
 
-def _text(message: vocabulary.MessageAdded) -> str:
+def _text(message: event_types.MessageAdded) -> str:
     if message.content is not None:
         return message.content
     rest = {"parts": message.parts} if message.parts is not None else message.extra or {}

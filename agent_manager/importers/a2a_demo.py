@@ -41,7 +41,7 @@ from agent_manager.importers.source import (
     text_member,
 )
 from eventstore.errors import printable
-from eventstore.json_text import equal
+from eventstore.json_text import json_equal
 from eventstore.urls import check_url, show_name, show_url
 
 FILE_PREFIX = "/message/file/"
@@ -276,7 +276,7 @@ def _add_further_messages(found: dict[str, SourceConversation], messages: Iterab
         for message in conversation.messages:
             known.setdefault(message_id(message.wire), []).append(message.wire)
     for wire in map(canonical_message, messages):
-        if not any(equal(wire, other) for other in known.get(message_id(wire), ())):
+        if not any(json_equal(wire, other) for other in known.get(message_id(wire), ())):
             owner = context_id(wire) or WITHOUT_CONTEXT
             of_owner = found.setdefault(owner, SourceConversation(owner)).messages
             of_owner.append(SourceMessage(wire, times.take(wire, of_owner)))
@@ -349,16 +349,16 @@ def same_but_for_files(stored: Json, message: SourceMessage) -> bool:
     back, nothing.
     """
     source = message.wire
-    if equal(stored, source):
+    if json_equal(stored, source):
         return True
     stored_parts, source_parts = stored.get("parts"), source.get("parts")
     if not isinstance(stored_parts, list) or not isinstance(source_parts, list):
         return False
-    if len(stored_parts) != len(source_parts) or not equal(stored | {"parts": []}, source | {"parts": []}):
+    if len(stored_parts) != len(source_parts) or not json_equal(stored | {"parts": []}, source | {"parts": []}):
         return False
     for index, (left, right) in enumerate(zip(stored_parts, source_parts, strict=True)):
         is_file = index in message.fetched or any(separate_file_id(part) is not None for part in (left, right))
-        if not (same_but_for_names(left, right) if is_file else equal(left, right)):
+        if not (same_but_for_names(left, right) if is_file else json_equal(left, right)):
             return False
     return True
 
@@ -373,7 +373,7 @@ def same_but_for_names(stored: Any, source: Any) -> bool:
         return stored.keys() == source.keys() and all(same_but_for_names(stored[key], source[key]) for key in stored)
     if isinstance(stored, list) and isinstance(source, list):
         return len(stored) == len(source) and all(map(same_but_for_names, stored, source))
-    return equal(stored, source)
+    return json_equal(stored, source)
 
 
 def _is_file(part: Json) -> bool:

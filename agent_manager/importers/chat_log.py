@@ -48,7 +48,7 @@ from eventstore import (
     conversation_uuid,
     message_from_sent,
 )
-from eventstore.append import MAX_EVENTS, EncodedAppend
+from eventstore.append import MAX_EVENTS, AppendRequest
 from eventstore.database.queries import query
 from eventstore.errors import ConflictError, EventIdConflict, InputError, printable
 from eventstore.events import PLAIN
@@ -236,7 +236,7 @@ class _Importer:
         first = 0
         for part in conversation.parts:
             try:
-                EncodedAppend(self.tenant, [Append(conversation.id, part)], limit).encode()
+                AppendRequest(self.tenant, [Append(conversation.id, part)], limit).encode()
             except InputError as error:
                 raise MalformedLine(_in_terms_of_line(str(error), conversation.places[first:])) from None
             first += len(part)

@@ -76,7 +76,7 @@ from eventstore import (
 )
 from eventstore.errors import ConflictError, InputError, RetryableError, printable
 from eventstore.ids import derived_uuid
-from eventstore.json_text import equal
+from eventstore.json_text import json_equal
 from eventstore.scope import checked_tenant
 from eventstore.sync import Portal
 
@@ -420,7 +420,7 @@ def _other_identity(source: SourceConversation, stored: SourceConversation) -> s
         return f"there its id is {stored.id!r}"
     if source.metadata is None:
         return None
-    if not equal(source.metadata, stored.metadata):
+    if not json_equal(source.metadata, stored.metadata):
         return f"its metadata is {source.metadata} at the source, {stored.metadata} in the store"
     if None not in (source.created_at, stored.created_at) and source.created_at != stored.created_at:
         return f"it began at {source.created_at} at the source, at {stored.created_at} in the store"

@@ -25,7 +25,7 @@ from agent_manager.importers.verify import is_same_task, match_messages
 from agent_manager.wire_classes import choose_classes
 from eventstore.errors import InputError
 from eventstore.ids import derived_uuid
-from eventstore.json_text import equal
+from eventstore.json_text import json_equal
 
 RESTORE = "EVENTSTORE_RESTORE"
 """The environment variable that names the file; ``eventstore rollback`` sets it for the application that it starts."""
@@ -90,7 +90,7 @@ class _Restorer:
                 self._restore_tasks(conversation)
         cards = [canonical_card(to_plain(card)) for card in agents]
         for card in backup.agents:
-            if not any(equal(card, known) for known in cards):
+            if not any(json_equal(card, known) for known in cards):
                 agents.append(self._classes.to_card(card))
                 self._restored.agents += 1
         return self._restored

@@ -46,7 +46,7 @@ from eventstore import (
     sent_message,
 )
 from eventstore.ids import own_given_id
-from eventstore.json_text import equal
+from eventstore.json_text import json_equal
 
 MIGRATED = "migrated"
 """The member of the metadata of events that a migration appended."""
@@ -210,7 +210,7 @@ def missing_agents(cards: list[Json], stored: StoredConversation) -> dict[str, J
         url: card
         for url, card in cards_by_url(cards).items()
         if url not in stored.changes.agents
-        and not (url in stored.agents and equal(canonical_card(stored.agents[url]), canonical_card(card)))
+        and not (url in stored.agents and json_equal(canonical_card(stored.agents[url]), canonical_card(card)))
     }
 
 
@@ -246,11 +246,11 @@ def further_task_events(
     extra, extra_before = (
         {name: value for name, value in version.items() if name not in _MEMBERS_OF_EVENTS} for version in (task, before)
     )
-    if not equal([extra, task.get("metadata")], [extra_before, before.get("metadata")]):
+    if not json_equal([extra, task.get("metadata")], [extra_before, before.get("metadata")]):
         metadata = task.get("metadata") if isinstance(task.get("metadata"), dict) else None
         events.append(TaskDescribed(task_id=task_id, extra=extra, metadata=metadata))
     status = task.get("status")
-    if isinstance(status, dict) and not equal(status, before.get("status")):
+    if isinstance(status, dict) and not json_equal(status, before.get("status")):
         given_id = text_member(task, "id")
         recording = Recording(tenant, conversation_id, known_task={given_id: RecordedTask()}.get)
         events += _with_task_id(recording.events_of(StatusUpdate(given_id, None, status)), task_id)
@@ -258,7 +258,7 @@ def further_task_events(
     events += [
         artifact_event(task_id, artifact, append=False, last_chunk=True)
         for artifact in (artifacts if isinstance(artifacts, list) else [])
-        if isinstance(artifact, dict) and not any(equal(artifact, known) for known in artifacts_before)
+        if isinstance(artifact, dict) and not any(json_equal(artifact, known) for known in artifacts_before)
     ]
     if lost := _lost_members(task_id, [*stored, *events], task):
         events.append(TaskDescribed(task_id=task_id, extra=extra | lost))
@@ -275,7 +275,7 @@ def _lost_members(task_id: UUID, events: Sequence[TaskEvent], task: Json) -> Jso
     """Return the members that the events do not restore; None for a member that they would add."""
     restored = _task_of(task_id, events)
     names = (task.keys() | restored.keys()) - {"id"}
-    return {name: task.get(name) for name in names if not equal(task.get(name), restored.get(name))}
+    return {name: task.get(name) for name in names if not json_equal(task.get(name), restored.get(name))}
 
 
 def _task_of(task_id: UUID, events: Sequence[TaskEvent]) -> Json:

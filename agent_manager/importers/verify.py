@@ -34,7 +34,7 @@ from agent_manager.importers.stored import (
 from agent_manager.storage import ServerLog
 from eventstore import EventStore, conversation_uuid
 from eventstore.errors import InputError, NotFound
-from eventstore.json_text import equal
+from eventstore.json_text import json_equal
 from projections import Reader, catch_up
 
 IN_STORE = "are in the store as they were"
@@ -211,7 +211,7 @@ def _task_differences(
 
 def differences(conversation: str, place: str, source: Any, store: Any) -> Iterator[Difference]:
     """Yield every innermost place at which two values differ."""
-    if equal(source, store):
+    if json_equal(source, store):
         return
     if isinstance(source, dict) and isinstance(store, dict):
         for name in source.keys() | store.keys():
@@ -255,7 +255,7 @@ def match_messages(messages: Sequence[SourceMessage], stored: Sequence[SourceMes
 def is_same_task(stored: Json, source: SourceConversation, index: int) -> bool:
     """Return whether a stored task is the source's task at an index."""
     task = source.tasks[index]
-    return equal(stored, task) or (index in source.fetched_tasks and same_but_for_names(stored, task))
+    return json_equal(stored, task) or (index in source.fetched_tasks and same_but_for_names(stored, task))
 
 
 async def verify_backup(store: EventStore, tenant: str, backup: Backup) -> Verification:

@@ -25,7 +25,7 @@ from agent_manager.conversation import Accepted
 from agent_manager.factory import AsyncManager
 from agent_manager.manager import Manager
 from agent_manager.server.authorization import RequestAuthenticator
-from agent_manager.server.conversation_lookup import HIGHEST_POSITION, visible_ids
+from agent_manager.server.conversation_lookup import visible_ids
 from agent_manager.server.counters import Counters
 from agent_manager.server.idempotency import Idempotency, claimed_uuid
 from agent_manager.server.limits import Limits, TimeSlice
@@ -40,6 +40,7 @@ from agent_manager.settings import server_settings
 from eventstore import ANY, AppendResult, EventData, EventStore, ExpectedVersion, NewEvent, conversation_uuid
 from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import InputError, InvalidCursor, NotCaughtUp, printable
+from eventstore.events import HIGHEST_POSITION
 from projections import Reader
 from projections.pages import Page
 

@@ -9,10 +9,10 @@ from uuid import UUID
 from psycopg.types.numeric import Int8
 
 from eventstore.database.queries import query
+from eventstore.events import HIGHEST_POSITION
 from projections import Reader
 from projections.reading import not_found
 
-HIGHEST_POSITION = 2**63 - 1
 _RESOLVE = query("agent_manager.server", "resolve")
 _VISIBLE_IDS = query("agent_manager.server", "visible_ids")
 

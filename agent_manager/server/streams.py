@@ -32,13 +32,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from agent_manager.server.conversation_lookup import HIGHEST_POSITION, resolve, visible_ids
+from agent_manager.server.conversation_lookup import resolve, visible_ids
 from agent_manager.server.limits import TimeSlice, WorkTurns
 from agent_manager.server.response_cache import until_disconnected
 from agent_manager.server.schemas.events import event_out
 from eventstore import Caller, Event, EventStore
 from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import InputError
+from eventstore.events import HIGHEST_POSITION
 from eventstore.read import end_of_log, in_batches
 from projections import Reader
 

@@ -201,7 +201,7 @@ SELECT eventstore_own('FUNCTION is_current_role');
 
 -- file: row_security/disable_rls.sql
 -- Drop the policies of enable_rls; other policies stay, and row-level security stays enabled.
-CREATE FUNCTION disable_rls(walled regclass) RETURNS void
+CREATE FUNCTION disable_rls(target regclass) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     policy name;
@@ -209,10 +209,10 @@ BEGIN
     FOR policy IN
         SELECT p.polname
           FROM pg_policy p
-         WHERE p.polrelid = walled
-           AND p.polname IN ('open_to_owner', 'open_to_projector', 'open_to_search', 'wall')
+         WHERE p.polrelid = target
+           AND p.polname IN ('open_to_owner', 'open_to_projector', 'open_to_search', 'open_to_caller')
     LOOP
-        EXECUTE format('DROP POLICY %I ON %s', policy, walled);
+        EXECUTE format('DROP POLICY %I ON %s', policy, target);
     END LOOP;
 END
 $$;
@@ -220,18 +220,18 @@ $$;
 SELECT eventstore_own('FUNCTION disable_rls');
 REVOKE ALL ON FUNCTION disable_rls FROM PUBLIC;
 
--- file: row_security/rls_of.sql
+-- file: row_security/rls_condition.sql
 -- The condition of the policy of a table with a column tenant_id. It does not compare the members with the user and the
 -- tenant: the policy of conversation_members does.
-CREATE FUNCTION rls_of(walled regclass, conversation_column name) RETURNS text
+CREATE FUNCTION rls_condition(target regclass, conversation_column name) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
 DECLARE
     of_user text := '';
-    named   text := format('%I.%I', (SELECT c.relname FROM pg_class c WHERE c.oid = walled), conversation_column);
+    named   text := format('%I.%I', (SELECT c.relname FROM pg_class c WHERE c.oid = target), conversation_column);
 BEGIN
     IF EXISTS (SELECT
                  FROM pg_attribute a
-                WHERE a.attrelid = walled AND a.attname = conversation_column AND a.atttypid = 'uuid'::regtype) THEN
+                WHERE a.attrelid = target AND a.attname = conversation_column AND a.atttypid = 'uuid'::regtype) THEN
         -- One lookup for each row, however many conversations a user has; one for all rows of the conversation that the
         -- query names.
         of_user := format('OR %1$s = (SELECT m.conversation_id
@@ -246,42 +246,42 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION rls_of');
-REVOKE ALL ON FUNCTION rls_of FROM PUBLIC;
+SELECT eventstore_own('FUNCTION rls_condition');
+REVOKE ALL ON FUNCTION rls_condition FROM PUBLIC;
 
 -- file: row_security/enable_rls.sql
--- Enable row-level security on a table. It holds for everybody but superusers, even for the owner of the table.
+-- Enable row-level security on a table. It holds for all but superusers, even for the owner of the table.
 --
 -- Three roles see all rows, each only while it is the current user itself: the owner (whose functions append), the
 -- projector and, in the tables that it searches, the search. A login that merely inherits one of them does not.
 --
--- Everybody else sees the rows of their tenant, by the column tenant_id; a user among them those of conversations of
+-- All others see the rows of their tenant, by the column tenant_id; a user among them those of conversations of
 -- which they are a member, by the column that holds the conversation's id. In a table without such a column a user sees
 -- nothing, and in one without tenant_id nobody does but the three roles.
-CREATE FUNCTION enable_rls(walled regclass, conversation_column name DEFAULT 'conversation_id') RETURNS void
+CREATE FUNCTION enable_rls(target regclass, conversation_column name DEFAULT 'conversation_id') RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 DECLARE
     owner_name  name;
-    has_tenant  boolean := EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = walled AND a.attname = 'tenant_id');
+    has_tenant  boolean := EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = target AND a.attname = 'tenant_id');
 BEGIN
-    SELECT r.rolname INTO owner_name FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = walled;
-    EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', walled);
-    PERFORM disable_rls(walled);
+    SELECT r.rolname INTO owner_name FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = target;
+    EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', target);
+    PERFORM disable_rls(target);
     EXECUTE format('CREATE POLICY open_to_owner ON %s TO %I USING (is_current_role(%L)) WITH CHECK (is_current_role(%L))',
-                   walled, owner_name, owner_name, owner_name);
+                   target, owner_name, owner_name, owner_name);
     IF to_regrole('eventstore_projector') IS NOT NULL THEN
         EXECUTE format('CREATE POLICY open_to_projector ON %s TO eventstore_projector
-                            USING (is_current_role(''eventstore_projector'')) WITH CHECK (is_current_role(''eventstore_projector''))', walled);
+                            USING (is_current_role(''eventstore_projector'')) WITH CHECK (is_current_role(''eventstore_projector''))', target);
     END IF;
     IF to_regrole('eventstore_search') IS NOT NULL
-       AND walled IN (to_regclass('events'), to_regclass('search_documents'), to_regclass('search_conversations')) THEN
+       AND target IN (to_regclass('events'), to_regclass('search_documents'), to_regclass('search_conversations')) THEN
         EXECUTE format('CREATE POLICY open_to_search ON %s FOR SELECT TO eventstore_search
-                            USING (is_current_role(''eventstore_search''))', walled);
+                            USING (is_current_role(''eventstore_search''))', target);
     END IF;
     IF NOT has_tenant THEN
         RETURN;
     END IF;
-    EXECUTE format('CREATE POLICY wall ON %s FOR SELECT USING (%s)', walled, rls_of(walled, conversation_column));
+    EXECUTE format('CREATE POLICY open_to_caller ON %s FOR SELECT USING (%s)', target, rls_condition(target, conversation_column));
 END
 $$;
 
@@ -316,7 +316,7 @@ SELECT eventstore_grant('SELECT ON TABLE conversation_members', 'eventstore_sear
 SELECT enable_rls('conversation_members', '');
 DO $$
 BEGIN
-    EXECUTE format('ALTER POLICY wall ON conversation_members USING (tenant_id = %s AND user_id = (SELECT current_tenant_user()))',
+    EXECUTE format('ALTER POLICY open_to_caller ON conversation_members USING (tenant_id = %s AND user_id = (SELECT current_tenant_user()))',
                    rls_tenant());
 END
 $$;
@@ -327,7 +327,7 @@ SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
 DROP TABLE conversation_members;
 DROP FUNCTION enable_rls;
-DROP FUNCTION rls_of;
+DROP FUNCTION rls_condition;
 DROP FUNCTION disable_rls;
 DROP FUNCTION is_current_role;
 DROP FUNCTION current_conversation;

@@ -125,11 +125,10 @@ SELECT eventstore_own('FUNCTION refuse_old_snapshots');
 
 -- file: log/register_append.sql
 -- Register an append before it takes a position, until its commit is visible: a shared advisory lock (the gate, see
--- docs/concepts/order.md). Returns whether a session may be waiting; CASE reads that flag only after the lock is held.
-CREATE FUNCTION register_append() RETURNS boolean
+-- docs/concepts/order.md). Returns whether the append must notify, because a session waits for events; CASE reads the
+-- flag of waiting sessions only after the lock is held. If no session waits any more, the flag is reset.
+CREATE FUNCTION register_append(OUT must_notify boolean)
 LANGUAGE plpgsql VOLATILE AS $$
-DECLARE
-    may_have_waiters boolean;
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         PERFORM refuse_old_snapshots();
@@ -141,9 +140,21 @@ BEGIN
                     ) IS NOT NULL
                    THEN (SELECT c.last_value > 0 FROM waiter_flag c)
            END
-      INTO may_have_waiters
+      INTO must_notify
       FROM events_position s;
-    RETURN may_have_waiters;
+    IF NOT must_notify THEN
+        RETURN;
+    END IF;
+    IF pg_try_advisory_xact_lock('waiter_flag'::regclass::oid::bigint::bit(32)::integer, 0) THEN
+        -- The last wait has ended. No other begins before this append has ended.
+        PERFORM setval('waiter_flag', 0);
+        must_notify := false;
+        RETURN;
+    END IF;
+    -- A session that listens without reading blocks the queue of notifications, which all databases share. If the queue
+    -- is full, each commit that notifies fails. So appends stop notifying when it is half full, where the server begins
+    -- to warn: waiting sessions poll every few seconds as well.
+    must_notify := pg_notification_queue_usage() < 0.5;
 END
 $$;
 
@@ -163,7 +174,7 @@ SELECT eventstore_own('FUNCTION partition_of');
 -- The lowest position after which an append in progress may still take one; null if none is in progress.
 --
 -- partitions: only appends to conversations of these partitions count; null stands for all. An append has locked its
--- conversations before it registers (register_append), and conversation_key contains the partition. A session that
+-- conversations before it registers (register_append), and conversation_lock_key contains the partition. A session that
 -- shows no such lock is ending its transaction; it counts for all partitions. pg_locks shows one state of all advisory
 -- locks.
 CREATE FUNCTION lowest_append_in_flight(reference bigint, partitions smallint[] DEFAULT NULL) RETURNS bigint
@@ -235,32 +246,32 @@ REVOKE ALL ON FUNCTION positions_after FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION positions_after',
                         'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');
 
--- file: log/event_not_above.sql
+-- file: log/last_event_at_or_before.sql
 -- The position of the last event at or below a position; 0 if there is none.
-CREATE FUNCTION event_not_above(highest bigint) RETURNS bigint
+CREATE FUNCTION last_event_at_or_before(highest bigint) RETURNS bigint
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     RETURN coalesce((SELECT max(e.position) FROM events e WHERE e.position <= highest), 0);
 END
 $$;
 
-SELECT eventstore_own('FUNCTION event_not_above');
-REVOKE ALL ON FUNCTION event_not_above FROM PUBLIC;
-SELECT eventstore_grant('EXECUTE ON FUNCTION event_not_above',
+SELECT eventstore_own('FUNCTION last_event_at_or_before');
+REVOKE ALL ON FUNCTION last_event_at_or_before FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION last_event_at_or_before',
                         'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');
 
--- file: log/event_not_below.sql
+-- file: log/first_event_at_or_after.sql
 -- The position of the first event at or above a position; the highest possible one if there is none.
-CREATE FUNCTION event_not_below(lowest bigint) RETURNS bigint
+CREATE FUNCTION first_event_at_or_after(lowest bigint) RETURNS bigint
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     RETURN coalesce((SELECT min(e.position) FROM events e WHERE e.position >= lowest), 9223372036854775807);
 END
 $$;
 
-SELECT eventstore_own('FUNCTION event_not_below');
-REVOKE ALL ON FUNCTION event_not_below FROM PUBLIC;
-SELECT eventstore_grant('EXECUTE ON FUNCTION event_not_below',
+SELECT eventstore_own('FUNCTION first_event_at_or_after');
+REVOKE ALL ON FUNCTION first_event_at_or_after FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION first_event_at_or_after',
                         'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');
 
 -- file: log/positions_in_time.sql
@@ -299,8 +310,8 @@ $$;
 SELECT eventstore_own('FUNCTION conversation_is_deleted');
 REVOKE ALL ON FUNCTION conversation_is_deleted FROM PUBLIC;
 
--- file: log/accepted_when_deleted.sql
--- Whether a deleted conversation accepts events of a type. It accepts nothing but
+-- file: log/deleted_conversation_accepts.sql
+-- Whether a deleted conversation accepts events of a type. It accepts only
 --
 -- - conversation.reactivated, which ends the deletion;
 -- - message.answered, which ends the wait for an answer that was in progress, and adds nothing to read;
@@ -308,12 +319,12 @@ REVOKE ALL ON FUNCTION conversation_is_deleted FROM PUBLIC;
 --   conversation.shared is refused: nobody is given access to what is hidden.
 --
 -- An event that is stored already is reported as such, so that repeating an append stays harmless after a deletion.
-CREATE FUNCTION accepted_when_deleted(event_type text) RETURNS boolean
+CREATE FUNCTION deleted_conversation_accepts(event_type text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN event_type IN ('conversation.reactivated', 'conversation.unshared', 'message.answered');
 
-SELECT eventstore_own('FUNCTION accepted_when_deleted');
-REVOKE ALL ON FUNCTION accepted_when_deleted FROM PUBLIC;
+SELECT eventstore_own('FUNCTION deleted_conversation_accepts');
+REVOKE ALL ON FUNCTION deleted_conversation_accepts FROM PUBLIC;
 
 -- file: waiting/waiter_flag.sql
 -- The flag of waiting sessions: 1 from when one begins to wait until an append finds that none waits any more. A
@@ -381,43 +392,19 @@ SELECT eventstore_own('FUNCTION end_wait');
 REVOKE ALL ON FUNCTION end_wait FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION end_wait', 'eventstore_app', 'eventstore_auditor', 'eventstore_projector');
 
--- file: waiting/has_waiters.sql
--- Whether a session waits for events. An append asks after it has registered.
-CREATE FUNCTION has_waiters() RETURNS boolean
-LANGUAGE plpgsql VOLATILE AS $$
-BEGIN
-    IF (SELECT s.last_value FROM waiter_flag s) = 0 THEN
-        RETURN false;
-    END IF;
-    IF pg_try_advisory_xact_lock('waiter_flag'::regclass::oid::bigint::bit(32)::integer, 0) THEN
-        -- The last wait has ended. No other begins before this append has ended.
-        PERFORM setval('waiter_flag', 0);
-        RETURN false;
-    END IF;
-    -- A session that listens without reading blocks the queue of notifications, which all databases share. If the queue
-    -- is full, each commit that notifies fails. So appends stop notifying when it is half full, where the server begins
-    -- to warn: waiting sessions poll every few seconds as well.
-    RETURN pg_notification_queue_usage() < 0.5;
-END
-$$;
-
-SELECT eventstore_own('FUNCTION has_waiters');
-REVOKE ALL ON FUNCTION has_waiters FROM PUBLIC;
-
 -- migrate:down
 
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
-DROP FUNCTION has_waiters;
 DROP FUNCTION end_wait;
 DROP FUNCTION begin_wait;
 DROP FUNCTION notify_channel;
 DROP SEQUENCE waiter_flag;
-DROP FUNCTION accepted_when_deleted;
+DROP FUNCTION deleted_conversation_accepts;
 DROP FUNCTION conversation_is_deleted;
 DROP FUNCTION positions_in_time;
-DROP FUNCTION event_not_below;
-DROP FUNCTION event_not_above;
+DROP FUNCTION first_event_at_or_after;
+DROP FUNCTION last_event_at_or_before;
 DROP FUNCTION positions_after;
 DROP FUNCTION log_horizon;
 DROP FUNCTION lowest_append_in_flight;

@@ -137,29 +137,29 @@ END;
 
 SELECT eventstore_own('FUNCTION validate_given_id');
 
--- file: validation/member_is.sql
+-- file: validation/optional_json_member_is.sql
 -- Whether a member of a JSON object is absent or of a type.
-CREATE FUNCTION member_is(object jsonb, member text, type text) RETURNS boolean
+CREATE FUNCTION optional_json_member_is(object jsonb, member text, type text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN coalesce(jsonb_typeof(object -> member) = type, true);
 
-SELECT eventstore_own('FUNCTION member_is');
+SELECT eventstore_own('FUNCTION optional_json_member_is');
 
--- file: validation/member_is_text.sql
+-- file: validation/json_member_is_text.sql
 -- Whether a member of a JSON object is a string of at most so many characters.
-CREATE FUNCTION member_is_text(object jsonb, member text, longest integer) RETURNS boolean
+CREATE FUNCTION json_member_is_text(object jsonb, member text, longest integer) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN coalesce(jsonb_typeof(object -> member) = 'string' AND char_length(object ->> member) <= longest, false);
 
-SELECT eventstore_own('FUNCTION member_is_text');
+SELECT eventstore_own('FUNCTION json_member_is_text');
 
--- file: validation/member_is_uuid.sql
+-- file: validation/json_member_is_uuid.sql
 -- Whether a member of a JSON object is a UUID as PostgreSQL prints one.
-CREATE FUNCTION member_is_uuid(object jsonb, member text) RETURNS boolean
+CREATE FUNCTION json_member_is_uuid(object jsonb, member text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN coalesce(object ->> member ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$', false);
 
-SELECT eventstore_own('FUNCTION member_is_uuid');
+SELECT eventstore_own('FUNCTION json_member_is_uuid');
 
 -- file: validation/validate_message.sql
 -- What is invalid in the content of a message; null if it is valid.
@@ -168,14 +168,15 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
     WHEN jsonb_typeof(content) IS DISTINCT FROM 'object'
         THEN 'its content is not an object'
-    WHEN NOT member_is(content, 'given_id', 'string')
+    WHEN NOT optional_json_member_is(content, 'given_id', 'string')
         THEN 'given_id is not a string'
-    WHEN NOT member_is(content, 'metadata', 'object')
+    WHEN NOT optional_json_member_is(content, 'metadata', 'object')
         THEN 'metadata is not an object'
-    WHEN NOT member_is(content, 'extra', 'object')
+    WHEN NOT optional_json_member_is(content, 'extra', 'object')
         THEN 'extra is not an object'
-    WHEN NOT (member_is_text(content, 'role', 50) AND content ->> 'role' <> ''
-              AND member_is(content, 'content', 'string') AND member_is(content, 'parts', 'array'))
+    WHEN NOT (json_member_is_text(content, 'role', 50) AND content ->> 'role' <> ''
+              AND optional_json_member_is(content, 'content', 'string')
+              AND optional_json_member_is(content, 'parts', 'array'))
         THEN 'role is not a string of 1 to 50 characters, content is not a string, or parts is not an array'
 END;
 
@@ -188,14 +189,14 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
     WHEN jsonb_typeof(content) IS DISTINCT FROM 'object'
         THEN 'its content is not an object'
-    WHEN event_type = 'conversation.created' AND NOT member_is(content, 'given_id', 'string')
+    WHEN event_type = 'conversation.created' AND NOT optional_json_member_is(content, 'given_id', 'string')
         THEN 'given_id is not a string'
-    WHEN event_type <> 'conversation.renamed' AND NOT member_is(content, 'metadata', 'object')
+    WHEN event_type <> 'conversation.renamed' AND NOT optional_json_member_is(content, 'metadata', 'object')
         THEN 'metadata is not an object'
-    WHEN (content ? 'name' OR event_type = 'conversation.renamed') AND NOT member_is_text(content, 'name', 255)
+    WHEN (content ? 'name' OR event_type = 'conversation.renamed') AND NOT json_member_is_text(content, 'name', 255)
         THEN 'name is not a string of at most 255 characters'
     WHEN event_type = 'conversation.forked' AND NOT (
-             member_is_uuid(content, 'source_conversation_id')
+             json_member_is_uuid(content, 'source_conversation_id')
              AND coalesce(jsonb_typeof(content -> 'source_version') = 'number', false))
         THEN 'source_conversation_id is not a UUID, or source_version is not a number'
 END;
@@ -209,19 +210,20 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
     WHEN jsonb_typeof(content) IS DISTINCT FROM 'object'
         THEN 'its content is not an object'
-    WHEN event_type = 'task.created' AND NOT member_is(content, 'given_id', 'string')
+    WHEN event_type = 'task.created' AND NOT optional_json_member_is(content, 'given_id', 'string')
         THEN 'given_id is not a string'
-    WHEN event_type NOT IN ('task.status_changed', 'task.described') AND NOT member_is(content, 'metadata', 'object')
+    WHEN event_type NOT IN ('task.status_changed', 'task.described')
+         AND NOT optional_json_member_is(content, 'metadata', 'object')
         THEN 'metadata is not an object'
-    WHEN event_type <> 'task.status_changed' AND NOT member_is(content, 'extra', 'object')
+    WHEN event_type <> 'task.status_changed' AND NOT optional_json_member_is(content, 'extra', 'object')
         THEN 'extra is not an object'
-    WHEN event_type = 'task.described' AND NOT member_is(content, 'history', 'array')
+    WHEN event_type = 'task.described' AND NOT optional_json_member_is(content, 'history', 'array')
         THEN 'history is not an array'
-    WHEN NOT member_is_uuid(content, 'task_id')
+    WHEN NOT json_member_is_uuid(content, 'task_id')
         THEN 'task_id is not a UUID in lower case'
     WHEN event_type IN ('task.created', 'task.status_changed') AND NOT (
-             member_is_text(content, 'status', 50) AND content ->> 'status' <> ''
-             AND (event_type <> 'task.status_changed' OR member_is(content, 'message', 'object')))
+             json_member_is_text(content, 'status', 50) AND content ->> 'status' <> ''
+             AND (event_type <> 'task.status_changed' OR optional_json_member_is(content, 'message', 'object')))
         THEN 'status is not a string of 1 to 50 characters, or message is not an object'
     WHEN event_type IN ('task.created', 'task.described') AND NOT coalesce(
              jsonb_typeof(content -> 'description') = 'string', event_type = 'task.described')
@@ -229,7 +231,8 @@ RETURN CASE
     WHEN event_type IN ('task.artifact_added', 'task.artifact_extended') AND NOT coalesce(
              jsonb_typeof(content -> 'artifact_id') = 'string' AND jsonb_typeof(content -> 'parts') = 'array'
              AND jsonb_typeof(content -> 'last_chunk') = 'boolean'
-             AND member_is(content, 'name', 'string') AND member_is(content, 'description', 'string'), false)
+             AND optional_json_member_is(content, 'name', 'string')
+             AND optional_json_member_is(content, 'description', 'string'), false)
         THEN 'artifact_id, name or description is not a string, parts is not an array, or last_chunk is not a boolean'
 END;
 
@@ -242,7 +245,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
     WHEN jsonb_typeof(content) IS DISTINCT FROM 'object'
         THEN 'its content is not an object'
-    WHEN NOT (member_is_text(content, 'user', 255) AND content ->> 'user' <> '')
+    WHEN NOT (json_member_is_text(content, 'user', 255) AND content ->> 'user' <> '')
         THEN 'user is not a string of 1 to 255 characters'
     WHEN event_type = 'conversation.shared' AND NOT coalesce(content -> 'access' IN ('"read"', '"write"'), false)
         THEN 'access is neither read nor write'
@@ -257,12 +260,12 @@ CREATE FUNCTION validate_metadata(metadata jsonb) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN CASE
     WHEN NOT coalesce(jsonb_typeof(metadata) = 'object'
-                      AND member_is(metadata, 'correlation_id', 'string')
-                      AND member_is(metadata, 'causation_id', 'string')
-                      AND member_is(metadata, 'traceparent', 'string'), false)
+                      AND optional_json_member_is(metadata, 'correlation_id', 'string')
+                      AND optional_json_member_is(metadata, 'causation_id', 'string')
+                      AND optional_json_member_is(metadata, 'traceparent', 'string'), false)
         THEN 'its metadata is not an object, or an id in it is not a string'
     WHEN metadata ? 'eventstore.owner'
-         AND NOT (member_is_text(metadata, 'eventstore.owner', 255) AND metadata ->> 'eventstore.owner' <> '')
+         AND NOT (json_member_is_text(metadata, 'eventstore.owner', 255) AND metadata ->> 'eventstore.owner' <> '')
         THEN 'its metadata."eventstore.owner" is not a string of 1 to 255 characters'
     WHEN metadata ? 'occurred_at' THEN
         CASE
@@ -490,16 +493,16 @@ RETURN sha256(
 
 SELECT eventstore_own('FUNCTION event_digest');
 
--- file: append/conversation_key.sql
+-- file: append/conversation_lock_key.sql
 -- The key of the advisory lock of a conversation. Its low four bits are the conversation's partition, by which
 -- lowest_append_in_flight tells the partitions that an append writes to. Keys can collide: then two conversations of one
 -- partition share a lock.
-CREATE FUNCTION conversation_key(tenant_id text, conversation_id uuid) RETURNS bigint
+CREATE FUNCTION conversation_lock_key(tenant_id text, conversation_id uuid) RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN uuid_hash_extended(conversation_id, hashtextextended(tenant_id, 0)) & ~15::bigint
        | partition_of(conversation_id);
 
-SELECT eventstore_own('FUNCTION conversation_key');
+SELECT eventstore_own('FUNCTION conversation_lock_key');
 
 -- file: append/limit_lock_wait.sql
 -- Limit each wait for a lock in the rest of the transaction (then SQLSTATE 55P03); a negative number keeps the limit of
@@ -644,12 +647,12 @@ BEGIN
 
     IF lock_wait_ms <> 0 THEN
         PERFORM limit_lock_wait(lock_wait_ms);
-        PERFORM pg_advisory_xact_lock(conversation_key(tenant_id, conversation_id));
-    ELSIF NOT pg_try_advisory_xact_lock(conversation_key(tenant_id, conversation_id)) THEN
+        PERFORM pg_advisory_xact_lock(conversation_lock_key(tenant_id, conversation_id));
+    ELSIF NOT pg_try_advisory_xact_lock(conversation_lock_key(tenant_id, conversation_id)) THEN
         outcome := 'b';
         RETURN;
     END IF;
-    must_notify := register_append() AND has_waiters();
+    must_notify := register_append();
 
     -- From here on each statement sees everything that was committed to this conversation.
     SELECT h.version, h.timestamp
@@ -700,7 +703,7 @@ BEGIN
             END IF;
             RETURN;
         END IF;
-        IF NOT accepted_when_deleted(event_type) AND conversation_is_deleted(tenant_id, conversation_id) THEN
+        IF NOT deleted_conversation_accepts(event_type) AND conversation_is_deleted(tenant_id, conversation_id) THEN
             outcome := 'd';
             version := NULL;
             RETURN;
@@ -935,16 +938,16 @@ BEGIN
         PERFORM limit_lock_wait(lock_wait_ms);
         -- In the order of the keys, not of the ids: keys can collide, and two appends must not deadlock.
         PERFORM pg_advisory_xact_lock(k.key)
-           FROM (SELECT DISTINCT conversation_key(c.tenant_id, c.conversation_id) AS key
+           FROM (SELECT DISTINCT conversation_lock_key(c.tenant_id, c.conversation_id) AS key
                    FROM unnest(tenant_ids, conversation_ids) AS c (tenant_id, conversation_id)
                   ORDER BY key) AS k;
     ELSE
         SELECT array_agg(c.no)
           INTO busy
           FROM unnest(tenant_ids, conversation_ids) WITH ORDINALITY AS c (tenant_id, conversation_id, no)
-         WHERE NOT pg_try_advisory_xact_lock(conversation_key(c.tenant_id, c.conversation_id));
+         WHERE NOT pg_try_advisory_xact_lock(conversation_lock_key(c.tenant_id, c.conversation_id));
     END IF;
-    must_notify := register_append() AND has_waiters();
+    must_notify := register_append();
 
     -- This statement sees everything that was committed to these conversations.
     FOR number, changes_members, outcome, "position", version, "timestamp", problem IN
@@ -975,7 +978,7 @@ BEGIN
                        THEN 'f'
                    WHEN compared.differences IS NOT NULL THEN 'i'
                    WHEN known.position IS NOT NULL THEN 'k'
-                   WHEN NOT accepted_when_deleted(n.event_type)
+                   WHEN NOT deleted_conversation_accepts(n.event_type)
                         AND CASE
                                 -- The last one that this append adds before it, otherwise the last one of the log.
                                 WHEN has_deletions THEN coalesce((
@@ -1121,7 +1124,7 @@ DROP FUNCTION event_timestamp;
 DROP FUNCTION await_durability;
 DROP FUNCTION event_differences;
 DROP FUNCTION limit_lock_wait;
-DROP FUNCTION conversation_key;
+DROP FUNCTION conversation_lock_key;
 DROP FUNCTION event_digest;
 DROP FUNCTION digest_text;
 DROP FUNCTION differing_members;
@@ -1136,9 +1139,9 @@ DROP FUNCTION validate_sharing;
 DROP FUNCTION validate_task;
 DROP FUNCTION validate_conversation;
 DROP FUNCTION validate_message;
-DROP FUNCTION member_is_uuid;
-DROP FUNCTION member_is_text;
-DROP FUNCTION member_is;
+DROP FUNCTION json_member_is_uuid;
+DROP FUNCTION json_member_is_text;
+DROP FUNCTION optional_json_member_is;
 DROP FUNCTION validate_given_id;
 DROP FUNCTION conversation_uuid;
 DROP FUNCTION sha1;

@@ -583,15 +583,15 @@ END;
 SELECT eventstore_own('FUNCTION projected_tables');
 REVOKE ALL ON FUNCTION projected_tables FROM PUBLIC;
 
--- file: log/positions_are_sound.sql
--- The checks that a store makes when it opens: the sequence of positions has its original options (is_sound) and is at
--- or above the last event (is_ahead). Projections only reach positions of events, so a checkpoint above the last event
--- means that events are missing, as after restoring a dump that row-level security has filtered.
-CREATE FUNCTION positions_are_sound(
-    OUT is_sound        boolean,
-    OUT is_ahead        boolean,
-    OUT last_event      bigint,
-    OUT last_checkpoint bigint
+-- file: log/log_integrity.sql
+-- The checks that a store makes when it opens: the sequence of positions has its original options and is at or above
+-- the last event. Projections only reach positions of events, so a checkpoint above the last event means that events
+-- are missing, as after restoring a dump that row-level security has filtered.
+CREATE FUNCTION log_integrity(
+    OUT sequence_is_unaltered boolean,
+    OUT sequence_is_ahead     boolean,
+    OUT last_event            bigint,
+    OUT last_checkpoint       bigint
 )
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT
 BEGIN ATOMIC
@@ -603,15 +603,15 @@ BEGIN ATOMIC
      WHERE s.seqrelid = 'events_position'::regclass;
 END;
 
-SELECT eventstore_own('FUNCTION positions_are_sound');
-REVOKE ALL ON FUNCTION positions_are_sound FROM PUBLIC;
-SELECT eventstore_grant('EXECUTE ON FUNCTION positions_are_sound', 'eventstore_app');
+SELECT eventstore_own('FUNCTION log_integrity');
+REVOKE ALL ON FUNCTION log_integrity FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION log_integrity', 'eventstore_app');
 
 -- migrate:down
 
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
-DROP FUNCTION positions_are_sound;
+DROP FUNCTION log_integrity;
 DROP FUNCTION projected_tables;
 DROP FUNCTION missing_in_staging;
 DROP FUNCTION drop_stage;

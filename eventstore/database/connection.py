@@ -20,8 +20,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import struct
 from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from time import monotonic
 from typing import Any, NamedTuple, Self, TypeVar
@@ -37,20 +39,20 @@ from psycopg.pq.abc import PGconn, PGresult
 from psycopg.rows import TupleRow
 from psycopg.waiting import Ready, Wait
 
-from eventstore.database.forking import disconnect_in_child
+from eventstore.database.connection_refusal import ACCEPTED, refusal_sqlstate
+from eventstore.database.fork_safety import abandon_in_child
 from eventstore.database.liveness import SILENCE_SECONDS, Liveness
 from eventstore.database.queries import query
-from eventstore.database.refusal import ACCEPTED, STARTING, refusal
-from eventstore.database.settings import Settings
 from eventstore.errors import (
     EventStoreError,
     LoginRefused,
     ServerStarting,
     ServerUnreachable,
     UnsuitableServer,
+    by_sqlstate,
     translate,
 )
-from eventstore.scope import Caller
+from eventstore.settings import Settings
 from eventstore.urls import show_url
 
 APP = "eventstore_app"
@@ -75,7 +77,6 @@ hours, one with data in flight after five instead of a quarter of an hour. ``liv
 acknowledges and does not answer."""
 
 _CONFIGURE = query("eventstore.database", "configure")
-_SET_CALLER = query("eventstore.database", "set_caller")
 _SET_ROLE = query("eventstore.database", "set_role")
 LOGIN_IS_EXEMPT = query("eventstore.database", "login_is_exempt")
 
@@ -100,12 +101,20 @@ class Connection(psycopg.AsyncConnection[TupleRow]):
 
     Attributes:
         liveness: watches whether the server still answers.
+        role: the role that was set when it was opened; behind a pooler, later statements may run under another one.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._prepared = HashedNames()  # psycopg's own attribute
         self.liveness = Liveness(self.pgconn)
+        self.role = LOGIN
+        abandon_in_child(self)
+
+    def abandon(self) -> None:
+        """Disconnect in a forked child process, without a message to the server."""
+        with suppress(psycopg.Error, OSError), open(os.devnull, "r+b") as null:  # unless it is closed already
+            os.dup2(null.fileno(), self.pgconn.socket, inheritable=False)
 
     @classmethod
     async def connect(cls, conninfo: str = "", *arguments: Any, **options: Any) -> Self:
@@ -115,11 +124,7 @@ class Connection(psycopg.AsyncConnection[TupleRow]):
         return connection
 
     async def run_pipeline(self, messages: Sequence[Message]) -> PGresult:
-        """Send messages before one Sync, so in one round trip and one transaction; return the result of the last.
-
-        Raises:
-            psycopg.Error: one of them failed.
-        """
+        """Send messages before one Sync, so in one round trip and one transaction; return the result of the last."""
         return await self.wait(_pipeline(self.pgconn, messages, self.info.encoding))
 
     async def wait(self, gen: PQGen[_Result], *arguments: Any, **options: Any) -> _Result:
@@ -291,18 +296,7 @@ def statement_name(text: bytes, types: Sequence[int], label: bytes = b"eventstor
 async def connect(url: str, settings: Settings, role: str | None) -> Connection:
     """Open a connection in autocommit mode, as ``role`` if the login may become it; None stays the login.
 
-    Raises:
-        ServerUnreachable, UnsuitableServer: see :func:`connect_as`.
-    """
-    connection, _ = await connect_as(url, settings, role)
-    return connection
-
-
-async def connect_as(url: str, settings: Settings, role: str | None) -> tuple[Connection, str]:
-    """Open a connection as :func:`connect` does; return it and the role that was set.
-
-    Behind a pooler, later statements may run under another role. If the server is starting, this waits for it as long
-    as the settings allow.
+    If the server is starting, this waits for it as long as the settings allow.
 
     Raises:
         ServerUnreachable: the server does not answer, or refuses the login.
@@ -314,11 +308,11 @@ async def connect_as(url: str, settings: Settings, role: str | None) -> tuple[Co
             connection = await Connection.connect(url, autocommit=True, **connect_options(settings))
             try:
                 # Transactions of a caller, which run under the writer's role, keep the limits of the login.
-                current_role = await configure(connection, settings, role, None if role == WRITER else 0)
+                await configure(connection, settings, role, None if role == WRITER else 0)
             except BaseException:
                 await connection.close()
                 raise
-            return connection, current_role
+            return connection
         except psycopg.Error as error:
             reason = await asyncio.to_thread(unreachable, url, error)
             if not isinstance(reason, ServerStarting) or monotonic() >= deadline:
@@ -338,17 +332,13 @@ def connect_options(settings: Settings) -> dict[str, Any]:
     }
 
 
-async def configure(connection: Connection, settings: Settings, role: str | None, milliseconds: int | None) -> str:
+async def configure(connection: Connection, settings: Settings, role: str | None, milliseconds: int | None) -> None:
     """Set everything that the session relies on, and refuse servers that cannot carry the store.
 
     Args:
         milliseconds: the statement timeout, unless the login's own is lower; 0 is none. None keeps all limits of the
             login.
-
-    Returns:
-        The role that was set; ``none`` if that is the login.
     """
-    disconnect_in_child(connection)
     refuse_unsuitable(connection.info)
     parameters = _role_parameters(connection, settings, role) | {"milliseconds": milliseconds}
     row = await (await connection.execute(_CONFIGURE, parameters)).fetchone()
@@ -362,19 +352,12 @@ async def configure(connection: Connection, settings: Settings, role: str | None
     connection.liveness.is_backend_known = pid == connection.pgconn.backend_pid
     if milliseconds:
         connection.liveness.reply_seconds = milliseconds / 1000 + SILENCE_SECONDS
-    return current_role or LOGIN
+    connection.role = current_role or LOGIN
 
 
 async def set_role(connection: Connection, settings: Settings, role: str) -> None:
     """Set a role, with its search path, until the transaction ends, if the login may."""
     await connection.execute(_SET_ROLE, _role_parameters(connection, settings, role))
-
-
-async def set_caller(connection: Connection, caller: Caller | None, role: str) -> None:
-    """Set the role and the caller's tenant and user until the transaction ends; None sees no tenant's data."""
-    tenant, user = (caller.tenant, caller.user or "") if caller else ("", "")
-    parameters = {"role": role, "tenant": tenant, "user": user, "conversation_id": ""}
-    await connection.execute(_SET_CALLER, parameters)
 
 
 def _role_parameters(connection: Connection, settings: Settings, role: str | None) -> dict[str, Any]:
@@ -391,11 +374,7 @@ def _role_parameters(connection: Connection, settings: Settings, role: str | Non
 
 
 def refuse_unsuitable(info: psycopg.ConnectionInfo) -> None:
-    """Refuse a server that cannot carry the store.
-
-    Raises:
-        UnsuitableServer: it is too old, or its database is not in UTF-8.
-    """
+    """Refuse a server that cannot carry the store."""
     if info.server_version < OLDEST_SERVER * 10000:
         raise UnsuitableServer(
             f"PostgreSQL {info.server_version // 10000} is too old: the store needs {OLDEST_SERVER} or later; "
@@ -409,11 +388,7 @@ def refuse_unsuitable(info: psycopg.ConnectionInfo) -> None:
 
 
 async def check_login(connection: Connection, settings: Settings) -> None:
-    """Refuse a login to which row-level security does not apply, or warn if the settings allow it.
-
-    Raises:
-        UnsuitableServer: the login is a superuser or has BYPASSRLS.
-    """
+    """Refuse a login to which row-level security does not apply, or warn if the settings allow it."""
     refuse_exempt(connection.info.user, await (await connection.execute(LOGIN_IS_EXEMPT)).fetchone(), settings)
 
 
@@ -430,20 +405,13 @@ def refuse_exempt(login: str, row: Any, settings: Settings) -> None:
     _log.warning("warning: %s; connect as another login (docs/concepts/roles.md)", problem)
 
 
-_REFUSED: dict[str, tuple[type[ServerUnreachable], str]] = {
+_REFUSED: dict[str, tuple[type[EventStoreError], str]] = {
     "": (ServerUnreachable, "start the server, or correct DATABASE_URL or POSTGRES_HOST, POSTGRES_PORT"),
-    "28": (LoginRefused, "correct the user or password in DATABASE_URL or POSTGRES_USER, POSTGRES_PASSWORD"),
-    "3D000": (LoginRefused, "create the database, or correct its name in DATABASE_URL or POSTGRES_DB"),
     "42501": (LoginRefused, "grant the login CONNECT on the database"),
-    "53300": (
-        ServerUnreachable,
-        "raise max_connections or the login's CONNECTION LIMIT, or lower EVENTSTORE_POOL_SIZE",
-    ),
     "08P01": (ServerUnreachable, "a pooler refuses the connection: see its log"),
-    STARTING: (ServerStarting, "the server is starting or stopping; repeat the call in a moment"),
     ACCEPTED: (ServerStarting, "it accepts connections now; repeat the call"),
 }
-"""The error for a refused connection and its remedy, by SQLSTATE or its class."""
+"""The error for a refused connection and its remedy, by SQLSTATE, if it is not that of a refused statement."""
 
 
 def unreachable(url: str, error: psycopg.Error) -> EventStoreError:
@@ -455,8 +423,10 @@ def unreachable(url: str, error: psycopg.Error) -> EventStoreError:
     reason = lines[-1].strip() if lines else type(error).__name__
     if isinstance(error, psycopg.ProgrammingError):  # libpq cannot parse the URL
         return LoginRefused(f"no connection to {show_url(url)}: {reason}: correct DATABASE_URL")
-    state = "" if isinstance(error, psycopg.errors.ConnectionTimeout) else refusal(url)
-    kind, advice = _REFUSED.get(state) or _REFUSED.get(state[:2]) or (ServerUnreachable, f"SQLSTATE {state}")
+    state = "" if isinstance(error, psycopg.errors.ConnectionTimeout) else refusal_sqlstate(url)
+    kind, advice = _REFUSED.get(state) or by_sqlstate(state)
+    if not issubclass(kind, ServerUnreachable):
+        kind, advice = ServerUnreachable, f"SQLSTATE {state}"
     return kind(f"no connection to {show_url(url)}: {reason}: {advice}")
 
 

@@ -83,13 +83,11 @@ def run_dbmate(
     connection: psycopg.Connection[Any],
     schema: str,
     table: str,
+    key: int,
     *,
-    key: int = 0,
-    destroy_events: bool = False,
-    schema_file: Path | None = None,
-    path: Path | None = None,
+    destroy_events: bool,
 ) -> None:
-    """Run a command of dbmate on the server and database of a connection.
+    """Run ``migrate`` or ``down`` of dbmate on the server and database of a connection.
 
     Args:
         schema: the schema of the store, which exists.
@@ -97,11 +95,6 @@ def run_dbmate(
         key: the key of an advisory lock that the connection's transaction holds; migrations run only in the database
             in which it is held.
         destroy_events: whether migrations may be reverted that drop irreplaceable rows.
-        schema_file: the file that ``dump`` writes.
-        path: a folder that is searched for programs before ``PATH``.
-
-    Raises:
-        MigrationFailed: dbmate fails, or cannot connect as securely as the connection.
     """
     url = dbmate_url(connection)
     with tempfile.TemporaryDirectory(prefix="eventstore-migrations-") as folder:
@@ -112,15 +105,12 @@ def run_dbmate(
             (Path(folder) / file.name).write_text(text, encoding="utf-8")
         arguments = [
             _dbmate_binary(), "--env-file", os.devnull, "--migrations-dir", folder,
-            "--migrations-table", f"{schema}.{table}",
-            *(["--schema-file", str(schema_file)] if schema_file else ["--no-dump-schema"]),
-            command,
+            "--migrations-table", f"{schema}.{table}", "--no-dump-schema", command,
         ]  # fmt: skip
         # The URL is passed in the environment: every user of the machine can read arguments.
         environment = {
-            # pg_dump takes its schema from the search path; migrations get theirs from the preamble.
-            "DATABASE_URL": f"{url}&search_path={schema}" if schema_file else url,
-            "PATH": f"{path or ''}:{os.environ.get('PATH', '')}",
+            "DATABASE_URL": url,
+            "PATH": os.environ.get("PATH", ""),
             **{name: os.environ[name] for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if name in os.environ},
         }
         done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
@@ -129,11 +119,7 @@ def run_dbmate(
 
 
 def dbmate_url(connection: psycopg.Connection[Any]) -> str:
-    """Return the URL, for dbmate's driver, of the server that a connection has reached.
-
-    Raises:
-        MigrationFailed: the driver cannot connect as securely.
-    """
+    """Return the URL, for dbmate's driver, of the server that a connection has reached."""
     info = connection.info
     given = {o.keyword.decode(): o.val.decode() for o in connection.pgconn.info if o.val}
     for name, values in _UNKNOWN.items():

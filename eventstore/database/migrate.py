@@ -17,14 +17,11 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
-from typing import Any
 
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from eventstore.database.catalog import inspect
 from eventstore.database.connection import (
     BOOKKEEPING,
     LOGIN_IS_EXEMPT,
@@ -34,9 +31,9 @@ from eventstore.database.connection import (
     unreachable,
 )
 from eventstore.database.dbmate import guard_text, migrations_folder, run_dbmate, settings_text
+from eventstore.database.migrate_roles import LOGIN_ROLES, OWNER_OF_LOG, RolesPlan
 from eventstore.database.queries import query
-from eventstore.database.roles import LOGIN_ROLES, OWNER_OF_LOG, RolesPlan
-from eventstore.database.settings import Settings
+from eventstore.database.schema_comparison import SyncConnection, inspect
 from eventstore.errors import (
     EventStoreError,
     MigrationFailed,
@@ -48,8 +45,7 @@ from eventstore.errors import (
     UnsuitableServer,
     translated,
 )
-
-_SyncConnection = psycopg.Connection[tuple[Any, ...]]
+from eventstore.settings import Settings
 
 _WOULD_LOSE = "ES020"
 """The SQLSTATE of the query ``refuse_to_lose``."""
@@ -82,12 +78,8 @@ def known_versions() -> dict[str, str]:
     }
 
 
-def check(applied: set[str]) -> None:
-    """Compare the applied migrations with those of the code.
-
-    Raises:
-        SchemaMissing, SchemaTooOld, SchemaTooNew: they differ.
-    """
+def check_versions(applied: set[str]) -> None:
+    """Refuse a schema whose applied migrations are not those of the code."""
     known = known_versions()
     if not applied:
         raise SchemaMissing("the database has no schema of the store yet: eventstore migrate up")
@@ -145,7 +137,7 @@ class Migrator:
         with self._run() as (connection, key):
             before = self._applied(connection)
             if before - known:
-                check(before)
+                check_versions(before)
             if before == known:
                 return []
             self._dbmate("migrate", connection, key)
@@ -170,7 +162,7 @@ class Migrator:
                 return None
             latest = max(applied)
             if latest not in known_versions():
-                check(applied)
+                check_versions(applied)
             if not destroy_events:
                 self._refuse_to_lose(latest, connection)
             self._dbmate("down", connection, key, destroy_events=destroy_events)
@@ -178,11 +170,7 @@ class Migrator:
             return latest
 
     def refuse_to_lose(self) -> None:
-        """Check that all migrations can be reverted.
-
-        Raises:
-            MigrationFailed: irreplaceable rows would be lost.
-        """
+        """Refuse if reverting all migrations would lose irreplaceable rows."""
         with self._transaction(write=True) as connection:
             for version in sorted(self._applied(connection) & set(known_versions()), reverse=True):
                 self._refuse_to_lose(version, connection)
@@ -206,7 +194,7 @@ class Migrator:
             RetryableError: the tables were in use for too long.
         """
         with self._run() as (lock, _):
-            check(self._applied(lock))
+            check_versions(self._applied(lock))
             self._refuse_single_session()
             row = lock.execute(OWNER_OF_LOG).fetchone()
             assert row is not None
@@ -250,12 +238,7 @@ class Migrator:
                 )
             return plan.done
 
-    def dump(self, target: Path, pg_dump_folder: Path) -> None:
-        """Write ``schema.sql``, with the ``pg_dump`` of the given folder."""
-        with self._transaction() as connection:
-            run_dbmate("dump", connection, self._schema, BOOKKEEPING, schema_file=target, path=pg_dump_folder)
-
-    def _connect(self, url: str | None = None) -> _SyncConnection:
+    def _connect(self, url: str | None = None) -> SyncConnection:
         url = url or self._url
         try:
             connection = psycopg.connect(
@@ -271,7 +254,7 @@ class Migrator:
         return connection
 
     @contextmanager
-    def _transaction(self, *, write: bool = False) -> Iterator[_SyncConnection]:
+    def _transaction(self, *, write: bool = False) -> Iterator[SyncConnection]:
         """Begin a transaction on a new connection, with the settings on which migrations rely."""
         with self._connect() as connection, translated():
             connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
@@ -281,7 +264,7 @@ class Migrator:
                 yield connection
 
     @contextmanager
-    def _run(self) -> Iterator[tuple[_SyncConnection, int]]:
+    def _run(self) -> Iterator[tuple[SyncConnection, int]]:
         """Begin a transaction that excludes other runs in the schema, and holds a lock of a random key."""
         digest = sha256(f"eventstore migrations {self._schema}".encode()).digest()
         key = secrets.randbits(63)
@@ -290,9 +273,9 @@ class Migrator:
             connection.execute("SELECT pg_advisory_xact_lock(%s)", (key,))
             yield connection, key
 
-    def _dbmate(self, command: str, connection: _SyncConnection, key: int, *, destroy_events: bool = False) -> None:
+    def _dbmate(self, command: str, connection: SyncConnection, key: int, *, destroy_events: bool = False) -> None:
         self._refuse_single_session()
-        run_dbmate(command, connection, self._schema, BOOKKEEPING, key=key, destroy_events=destroy_events)
+        run_dbmate(command, connection, self._schema, BOOKKEEPING, key, destroy_events=destroy_events)
 
     def _refuse_single_session(self) -> None:
         """Refuse a pooler whose only session has the run's transaction: dbmate would wait for it for ever."""
@@ -304,7 +287,7 @@ class Migrator:
                     "give the pooler a larger pool, or connect to the server itself"
                 )
 
-    def _expect(self, versions: set[str], connection: _SyncConnection) -> None:
+    def _expect(self, versions: set[str], connection: SyncConnection) -> None:
         if (found := self._applied(connection)) != versions:
             differing = ", ".join(sorted(found ^ versions))
             raise MigrationFailed(
@@ -369,18 +352,18 @@ class Migrator:
                     f"as a superuser, {remedy}"
                 ) from error
 
-    def _has_bookkeeping(self, connection: _SyncConnection) -> bool:
+    def _has_bookkeeping(self, connection: SyncConnection) -> bool:
         name = f"{self._schema}.{BOOKKEEPING}"
         return connection.execute("SELECT to_regclass(%s) IS NOT NULL", (name,)).fetchone() == (True,)
 
-    def _applied(self, connection: _SyncConnection) -> set[str]:
+    def _applied(self, connection: SyncConnection) -> set[str]:
         if not self._has_bookkeeping(connection):
             return set()
         table = sql.Identifier(self._schema, BOOKKEEPING)
         rows = connection.execute(sql.SQL("SELECT version FROM {}").format(table)).fetchall()
         return {str(version) for (version,) in rows}
 
-    def _refuse_to_lose(self, version: str, connection: _SyncConnection) -> None:
+    def _refuse_to_lose(self, version: str, connection: SyncConnection) -> None:
         """Refuse as the migration itself would in dbmate's transaction, but before anything is reverted."""
         try:
             with connection.transaction(force_rollback=True):  # which also releases the locks
@@ -391,7 +374,7 @@ class Migrator:
             raise
 
 
-def _refuse_not_inheriting(connection: _SyncConnection) -> None:
+def _refuse_not_inheriting(connection: SyncConnection) -> None:
     """Refuse a login that would lose its rights to an object when a migration gives it to the owner's role."""
     is_per_grant = connection.info.server_version >= 160000  # before 16, all memberships of a role inherit or none
     row = connection.execute(_DOES_NOT_INHERIT, {"right_to_set": "SET" if is_per_grant else "MEMBER"}).fetchone()
@@ -407,7 +390,7 @@ def _refuse_not_inheriting(connection: _SyncConnection) -> None:
     )
 
 
-def _backend(connection: _SyncConnection) -> int:
+def _backend(connection: SyncConnection) -> int:
     """Return the process id of the session that the connection's transaction uses."""
     row = connection.execute("SELECT pg_backend_pid()").fetchone()
     assert row is not None

@@ -99,22 +99,26 @@ class PipelinedConnection:
         return self._callback is None and not self.is_broken and self._cancellation is None
 
     async def prepare(self, statements: Sequence[Statement]) -> None:
-        """Prepare statements, for the life of the connection."""
-        for statement in statements:
-            prepared: asyncio.Future[None] = self._loop.create_future()
+        """Prepare statements, for the life of the connection. If that fails, the connection is closed."""
+        try:
+            for statement in statements:
+                prepared: asyncio.Future[None] = self._loop.create_future()
 
-            def on_result(result: PGresult | psycopg.Error, prepared: asyncio.Future[None] = prepared) -> None:
-                if prepared.done():
-                    return
-                if isinstance(result, psycopg.Error):
-                    prepared.set_exception(result)
-                else:
-                    prepared.set_result(None)
+                def on_result(result: PGresult | psycopg.Error, prepared: asyncio.Future[None] = prepared) -> None:
+                    if prepared.done():
+                        return
+                    if isinstance(result, psycopg.Error):
+                        prepared.set_exception(result)
+                    else:
+                        prepared.set_result(None)
 
-            self._begin(on_result)
-            self._pgconn.send_prepare(statement.name, statement.text, list(statement.types))
-            self._flush()
-            await prepared
+                self._begin(on_result)
+                self._pgconn.send_prepare(statement.name, statement.text, list(statement.types))
+                self._flush()
+                await prepared
+        except BaseException:
+            self.close()
+            raise
 
     def send(
         self,

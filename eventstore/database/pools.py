@@ -15,17 +15,18 @@ import asyncio
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import psycopg
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from eventstore.database.connection import configure, connect_options, set_caller
+from eventstore.database.connection import configure, connect_options
 from eventstore.database.scoped_connection import Cursor, ScopedConnection
-from eventstore.database.settings import Settings
 from eventstore.errors import ConnectionLost, EventStoreError, translate
 from eventstore.scope import Caller
+from eventstore.settings import Settings
 
 ALONE_SECONDS = 10.0
 """A tenant counts as alone if no other tenant has wanted a connection for so long."""
@@ -35,9 +36,6 @@ class FairQueue:
     """A semaphore that tenants acquire in turn, and the callers of each tenant in FIFO order.
 
     The tenant None stands for work of no tenant. It has its turn like a tenant, without a limit.
-
-    Args:
-        size: the number of permits.
     """
 
     def __init__(self, size: int) -> None:
@@ -53,11 +51,7 @@ class FairQueue:
 
     @asynccontextmanager
     async def permit(self, tenant: str | None, timeout: float) -> AsyncIterator[None]:
-        """Hold a permit until the end of the block.
-
-        Raises:
-            PoolTimeout: none became free within ``timeout`` seconds.
-        """
+        """Hold a permit until the end of the block."""
         await self._acquire(tenant, timeout)
         try:
             yield
@@ -154,7 +148,7 @@ class Pool:
 
         async def prepare(connection: ScopedConnection) -> None:
             milliseconds = max(1, round(1000 * settings.statement_seconds))
-            connection.role = await configure(connection, settings, role, milliseconds)
+            await configure(connection, settings, role, milliseconds)
 
         self._pool: AsyncConnectionPool[ScopedConnection] = AsyncConnectionPool(
             url,
@@ -178,11 +172,7 @@ class Pool:
 
     @asynccontextmanager
     async def connection(self, caller: Caller | None = None) -> AsyncIterator[ScopedConnection]:
-        """Lend a connection, on the tenant's account; the caller is not set on it.
-
-        Raises:
-            PoolTimeout: none became free in time.
-        """
+        """Lend a connection, on the tenant's account; the caller is not set on it."""
         tenant = None if caller is None else caller.tenant
         async with self._queue.permit(tenant, self._timeout), self._pool.connection() as connection:
             yield connection
@@ -197,7 +187,7 @@ class Pool:
         async with self.connection(caller) as connection, connection.transaction():
             if mode is not None:
                 await connection.execute(mode.encode())
-            await set_caller(connection, caller, connection.role)
+            await connection.set_caller(caller)
             yield connection
 
     async def fetch(
@@ -234,6 +224,7 @@ class Pool:
         raise AssertionError("the last round returns or raises")
 
 
+@dataclass(frozen=True, slots=True)
 class View:
     """The data that one caller sees through a pool.
 
@@ -241,20 +232,12 @@ class View:
         caller: None sees no tenant's data; under the projector's role, everyone's.
     """
 
-    def __init__(self, pool: Pool, caller: Caller | None) -> None:
-        self.pool = pool
-        self.caller = caller
+    pool: Pool
+    caller: Caller | None
 
-    async def fetch(
-        self,
-        query: Any,
-        parameters: Any = None,
-        *,
-        explain: Callable[[psycopg.Error], EventStoreError | None] = lambda _: None,
-        cursor: Cursor = psycopg.AsyncCursor,
-    ) -> list[TupleRow]:
-        """Run a query for the caller; see :meth:`Pool.fetch`."""
-        return await self.pool.fetch(query, parameters, caller=self.caller, explain=explain, cursor=cursor)
+    async def fetch(self, query: Any, parameters: Any = None, **options: Any) -> list[TupleRow]:
+        """Run a query for the caller; see :meth:`Pool.fetch` for the options."""
+        return await self.pool.fetch(query, parameters, caller=self.caller, **options)
 
 
 Fetching: TypeAlias = Pool | View

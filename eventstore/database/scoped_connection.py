@@ -1,4 +1,4 @@
-"""A connection whose queries carry their scope: role, caller and query travel in one round trip and transaction.
+"""A connection whose queries carry their scope: role, caller and query are sent in one round trip and transaction.
 
 The settings of role and caller stand before the query and one Sync of the protocol. So they are one transaction without
 BEGIN and COMMIT, and end with it: the next query has no caller until it sets one, and a pooler may give each
@@ -21,7 +21,7 @@ from psycopg.adapt import PyFormat, Transformer
 from psycopg.pq import ExecStatus, Format
 from psycopg.rows import TupleRow
 
-from eventstore.database.connection import LOGIN, Connection, Message, statement_name
+from eventstore.database.connection import Connection, Message, statement_name
 from eventstore.database.queries import query as load_query
 from eventstore.scope import Caller
 
@@ -35,11 +35,7 @@ _Key: TypeAlias = tuple[bytes, tuple[int, ...]]
 
 
 class ScopedConnection(Connection):
-    """A connection that also runs queries with a scope. Only one coroutine may use it at a time.
-
-    Attributes:
-        role: the role under which :meth:`fetch` runs queries.
-    """
+    """A connection that also runs queries with a scope. Only one coroutine may use it at a time."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -47,7 +43,6 @@ class ScopedConnection(Connection):
         self._uses: OrderedDict[_Key, int] = OrderedDict()
         self._names: dict[_Key, bytes] = {}
         self._has_set_caller = False
-        self.role = LOGIN
 
     async def fetch(self, query: Any, parameters: Any, caller: Caller | None, cursor: Cursor) -> list[TupleRow]:
         """Run a query for a caller, and return its rows; the caller None sees no tenant's data.
@@ -75,6 +70,10 @@ class ScopedConnection(Connection):
             return []
         transformer.set_pgresult(result)
         return transformer.load_rows(0, result.ntuples, tuple)
+
+    async def set_caller(self, caller: Caller | None) -> None:
+        """Set the role and the caller until the transaction ends; the caller None sees no tenant's data."""
+        await self.run_pipeline(self._set_caller(caller, ""))
 
     def _set_caller(self, caller: Caller | None, conversation_id: str) -> list[Message]:
         """Return the messages that set role and caller, and first prepare the statement for it."""

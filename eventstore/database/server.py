@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 from eventstore.database.migrate import Migrator
-from eventstore.database.settings import DEFAULT_DATABASE, Settings
 from eventstore.errors import ConnectionLost, DiskFull, EventStoreError, ServerUnreachable
+from eventstore.settings import DEFAULT_DATABASE, Settings
 from eventstore.urls import show_url
 
 if TYPE_CHECKING:
@@ -16,14 +16,12 @@ _FULL_DISK_BYTES = 32 * 1024 * 1024  # two segments of the write-ahead log: the 
 
 
 class Server:
-    """The server of a store. Release it when done: the last user of the embedded server stops it."""
+    """The server of a store. Release it when done: the last user of the embedded server stops it.
+
+    :meth:`acquire` starts the embedded server and, if ``migrate`` is true, applies its missing migrations.
+    """
 
     def __init__(self, settings: Settings, *, migrate: bool = True) -> None:
-        """Describe the server; nothing is started before :meth:`acquire`.
-
-        Args:
-            migrate: whether :meth:`acquire` applies missing migrations to the embedded server.
-        """
         self.settings = settings
         self._migrate = migrate
         self.applied: list[str] = []
@@ -43,12 +41,7 @@ class Server:
         self.release()
 
     def acquire(self) -> None:
-        """Start or join the embedded server.
-
-        Raises:
-            EmbeddedServerError, DiskFull: it cannot be started.
-            SchemaError: its schema is newer than the code, or a migration failed.
-        """
+        """Start or join the embedded server."""
         if self.embedded is not None:
             self.embedded.acquire()
             try:
@@ -64,11 +57,7 @@ class Server:
             self.embedded.release()
 
     def revive(self) -> None:
-        """Restart the embedded server if it has died.
-
-        Raises:
-            EmbeddedServerError, DiskFull: it cannot be started.
-        """
+        """Restart the embedded server if it has died."""
         if self.embedded is not None:
             self.embedded.ensure_running()
 

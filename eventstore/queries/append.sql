@@ -27,7 +27,7 @@ SELECT c.ordinality::integer - 1,
    AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
    AND l.objsubid = 1
    AND l.granted
-   AND (l.classid::bigint << 32 | l.objid::bigint) = conversation_key(c.tenant_id, c.conversation_id)
+   AND (l.classid::bigint << 32 | l.objid::bigint) = conversation_lock_key(c.tenant_id, c.conversation_id)
   LEFT JOIN pg_stat_activity a
     ON a.pid = l.pid
   LEFT JOIN pg_prepared_xacts p

@@ -72,11 +72,11 @@ SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, 
 
 -- name: first_event
 -- The position of the first event of any tenant at or above a position; the highest possible one if there is none.
-SELECT event_not_below(%(first)s)
+SELECT first_event_at_or_after(%(first)s)
 
 -- name: last_event
 -- The position of the last event of any tenant at or below a position; 0 if there is none.
-SELECT event_not_above(%(horizon)s)
+SELECT last_event_at_or_before(%(horizon)s)
 
 -- name: time_edges
 -- The positions of the first event at or after a time, and of the last one before another time; null if there is none.

@@ -1,2 +1,2 @@
--- name: position_sequence
-SELECT is_sound, is_ahead, last_event, last_checkpoint FROM positions_are_sound()
+-- name: log_integrity
+SELECT sequence_is_unaltered, sequence_is_ahead, last_event, last_checkpoint FROM log_integrity()

@@ -25,7 +25,7 @@ from agent_manager.a2a import (
     text_part,
     version_of,
 )
-from eventstore.vocabulary import TaskStatus
+from eventstore.event_types import TaskStatus
 
 pytestmark = pytest.mark.any_server
 

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from agent_manager.conversation import ConversationFold
-from agent_manager.conversation_cache import ConversationCache
+from agent_manager.conversation_cache import ConversationFoldCache
 from agent_manager.storage import MemoryLog
 from eventstore import MessageAdded, NewEvent
 
@@ -21,7 +21,7 @@ async def test_a_read_that_starts_when_the_readers_end_is_served(steps: int) -> 
     conversations = [uuid4() for _ in range(4)]
     for each in conversations:
         await log.append(each, [NewEvent(MessageAdded(role="user", content="hello"), actor="user")])
-    cache = ConversationCache(log)
+    cache = ConversationFoldCache(log)
 
     async def read(conversation: UUID, delay: int) -> ConversationFold | None:
         for _ in range(delay):

@@ -16,7 +16,7 @@ def logins(server: DatabaseServer, database_url: str) -> Iterator[Logins]:
     """Logins for the fresh database."""
     with psycopg.connect(database_url) as connection:
         if not roles_of_the_store(connection):
-            pytest.skip("the login may not create roles, so there is no wall")
+            pytest.skip("the login may not create roles, so there is no row-level security")
     with logins_of(server, database_url) as made:
         yield made
 

@@ -12,9 +12,9 @@ from psycopg.conninfo import conninfo_to_dict
 from support.servers import DatabaseServer
 
 from eventstore import EventStore, MessageAdded, Settings
-from eventstore.database.catalog import CATALOG, catalog_file, catalog_text, compare_catalog
 from eventstore.database.embedded.embedded_server import EmbeddedServer
 from eventstore.database.migrate import Migrator
+from eventstore.database.schema_comparison import CATALOG, catalog_file, catalog_text, compare_catalog
 from eventstore.errors import SchemaError
 from projections import catch_up
 
@@ -65,8 +65,9 @@ def _settings_of_nobody(clean_environment: None) -> None:
          "complete dump"),
         ("DROP TRIGGER event_is_append_only ON events", "missing trigger: event_is_append_only on events",
          "complete dump"),
-        ("DROP POLICY wall ON messages", "missing policy: wall on messages", "migrate roles"),
-        ("ALTER POLICY wall ON messages USING (true)", "altered policy: wall on messages", "migrate roles"),
+        ("DROP POLICY open_to_caller ON messages", "missing policy: open_to_caller on messages", "migrate roles"),
+        ("ALTER POLICY open_to_caller ON messages USING (true)", "altered policy: open_to_caller on messages",
+         "migrate roles"),
         ("ALTER TABLE tasks NO FORCE ROW LEVEL SECURITY", "altered row-level security on: tasks", "migrate roles"),
         ("ALTER TABLE tasks DISABLE ROW LEVEL SECURITY", "missing row-level security on: tasks", "migrate roles"),
         ("DROP FUNCTION search_for", "missing function: search_for(", "complete dump"),
@@ -92,7 +93,7 @@ async def test_what_was_altered_is_named_when_a_store_opens_and_by_migrate(
 async def test_what_migrate_roles_can_restore_it_restores(superuser_url: str, database_url: str) -> None:
     before = facts(database_url)
     with psycopg.connect(superuser_url, autocommit=True) as connection:
-        connection.execute("DROP POLICY wall ON messages")
+        connection.execute("DROP POLICY open_to_caller ON messages")
         connection.execute("ALTER POLICY open_to_owner ON events USING (false)")
         connection.execute("ALTER TABLE tasks NO FORCE ROW LEVEL SECURITY, DISABLE ROW LEVEL SECURITY")
         connection.execute("ALTER TABLE messages OWNER TO CURRENT_USER")
@@ -108,7 +109,7 @@ async def test_objects_of_users_beside_the_store_do_not_matter(superuser_url: st
     with psycopg.connect(superuser_url, autocommit=True) as connection:
         connection.execute(
             "CREATE TABLE theirs (id int PRIMARY KEY); CREATE FUNCTION append_one() RETURNS int LANGUAGE sql RETURN 1;"
-            "ALTER TABLE theirs ENABLE ROW LEVEL SECURITY; CREATE POLICY wall ON theirs USING (true);"
+            "ALTER TABLE theirs ENABLE ROW LEVEL SECURITY; CREATE POLICY open_to_caller ON theirs USING (true);"
             "CREATE INDEX ON messages (role); CREATE VIEW seen AS SELECT id FROM messages"
         )
     assert await opened(database_url) == ""

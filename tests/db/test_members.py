@@ -223,7 +223,7 @@ def test_a_busy_conversation_that_begins_meanwhile_does_not_hinder_the_others(
     owner = "eventstore_owner"
     with connected_as(database_url, owner) as holder, connected_as(database_url, owner) as blocker:
         with blocker.transaction(force_rollback=True), holder.transaction():
-            holder.execute("SELECT pg_advisory_xact_lock(conversation_key('acme', %s))", (busy,))
+            holder.execute("SELECT pg_advisory_xact_lock(conversation_lock_key('acme', %s))", (busy,))
             blocker.execute(_UNSAID, (other,))
             group = Thread(
                 target=lambda: outcomes.extend(service.execute(_AT_ONCE, ([busy, other],)).fetchall()),
@@ -253,7 +253,7 @@ def test_a_busy_conversation_keeps_its_members(service: Session, onlooker: Sessi
     owner = "eventstore_owner"
     with connected_as(database_url, owner) as holder, connected_as(database_url, owner) as blocker:
         with blocker.transaction(force_rollback=True), holder.transaction():
-            holder.execute("SELECT pg_advisory_xact_lock(conversation_key('acme', %s))", (busy,))
+            holder.execute("SELECT pg_advisory_xact_lock(conversation_lock_key('acme', %s))", (busy,))
             blocker.execute(_UNSAID, (other,))
             group = Thread(
                 target=lambda: outcomes.extend(service.execute(_SHARED_AT_ONCE, ([busy, other], event_id)).fetchall()),

@@ -20,10 +20,10 @@ from support.servers import DatabaseServer, open_folder
 
 from eventstore import Settings
 from eventstore.database import dbmate
-from eventstore.database.catalog import CATALOG
 from eventstore.database.connection import BOOKKEEPING
 from eventstore.database.dbmate import dbmate_url
 from eventstore.database.migrate import Migrator, known_versions
+from eventstore.database.schema_comparison import CATALOG
 from eventstore.errors import MigrationFailed, PermissionDenied, UnsuitableServer
 
 IGNORED = "search_path,options,extra_float_digits,default_transaction_read_only"

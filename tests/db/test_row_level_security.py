@@ -1,4 +1,4 @@
-"""The wall, tried by hand: two tenants, two users, every role, and the tricks of somebody who types SQL."""
+"""Row-level security in plain SQL: two tenants, two users, every role, and attacks."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_the_projector_sees_all_and_cannot_touch_the_log(logins: Logins) -> None
         "TRUNCATE events",
         "ALTER TABLE events DISABLE ROW LEVEL SECURITY",
         "CREATE POLICY all_of_it ON events USING (true)",
-        "DROP POLICY wall ON messages",
+        "DROP POLICY open_to_caller ON messages",
         "SELECT nextval('events_position')",
         "INSERT INTO conversation_members VALUES ('acme', gen_random_uuid(), 'eve', 'own')",
         "SELECT * FROM conversation_members",
@@ -196,7 +196,7 @@ def test_the_projector_sees_all_and_cannot_touch_the_log(logins: Logins) -> None
         ("search", "SELECT FROM search_documents WHERE words @@ 'word'"),
     ],
 )
-def test_the_wall_is_not_in_the_plans_of_those_who_see_everything(
+def test_policies_are_not_in_the_plans_of_roles_that_see_all_rows(
     database_url: str, superuser_url: str, role: str, statement: str
 ) -> None:
     plans = []
@@ -214,7 +214,7 @@ def test_a_login_that_merely_inherits_the_projector_s_role_is_none(logins: Login
     assert seen(login, "messages") == {G}
 
 
-def test_not_even_the_owner_goes_around_the_wall_by_inheritance(database_url: str) -> None:
+def test_not_even_the_owner_bypasses_row_level_security_by_inheritance(database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as migrator:
         assert seen(migrator, "events") == seen(migrator, "messages") == set()
         assert seen(ask(migrator, "globex"), "events") == {G}
@@ -351,7 +351,7 @@ class TestTricks:
         trickster.execute("SELECT FROM events e WHERE pg_temp.leak(e.tenant_id, e.content::text)")
         assert {one.split(" ")[0] for one in told} == {"globex"}
 
-    def test_errors_tell_nothing_of_rows_behind_the_wall(self, trickster: Session) -> None:
+    def test_errors_reveal_nothing_of_hidden_rows(self, trickster: Session) -> None:
         trickster.execute("SELECT FROM events e WHERE 1 / (CASE WHEN e.tenant_id = 'acme' THEN 0 ELSE 1 END) = 1")
 
     def test_temporary_tables_and_a_search_path_put_nothing_in_front(self, trickster: Session) -> None:

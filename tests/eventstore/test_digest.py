@@ -18,8 +18,8 @@ from support.scoped_queries import asking
 from support.values import json_values, texts
 
 from eventstore import EventStore, Metadata, NewEvent
+from eventstore.event_types import ApplicationEvent
 from eventstore.member_order import MEMBER
-from eventstore.vocabulary import ApplicationEvent
 
 DOCUMENT = (TREE / "docs/concepts/digest.md").read_text(encoding="utf-8")
 VECTORS: list[dict[str, Any]] = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", DOCUMENT, re.S)]

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from support.values import json_values
 
 from eventstore import ApplicationEvent, Event, MessageAdded, Metadata, UnknownEvent
-from eventstore.json_text import MAX_DEPTH, load
-from eventstore.vocabulary import EventData, parse, parse_json
+from eventstore.event_types import EventData, parse, parse_json
+from eventstore.json_text import MAX_DEPTH, from_json
 
 VALUES: dict[str, Any] = {
     "position": 5, "timestamp": datetime(2026, 1, 1, tzinfo=UTC), "version": 2, "schema_version": 1,
@@ -105,19 +105,19 @@ numbers = st.from_regex(r"-?(0|[1-9][0-9]{0,40})(\.[0-9]{1,40})?", fullmatch=Tru
 @example("9007199254740993.00000000000000000000000000000000000001")
 @example("1" * 4300)
 def test_numbers_are_read_as_python_reads_them(text: str) -> None:
-    expected, found = json.loads(text), load(text.encode())
+    expected, found = json.loads(text), from_json(text.encode())
     assert (type(found), found) == (type(expected), expected)
 
 
 @given(json_values)
 def test_values_are_read_as_python_reads_them(value: Any) -> None:
     text = json.dumps(value)
-    assert repr(load(text.encode())) == repr(json.loads(text))
+    assert repr(from_json(text.encode())) == repr(json.loads(text))
 
 
 def test_what_is_nested_as_deep_as_may_be_is_read() -> None:
     text = "[" * MAX_DEPTH + "]" * MAX_DEPTH
-    assert load(text.encode()) == json.loads(text)
+    assert from_json(text.encode()) == json.loads(text)
     assert from_row(content={"role": "user", "parts": json.loads(text)}).data.to_content()["parts"] == json.loads(text)
 
 

@@ -23,7 +23,7 @@ from eventstore import (
     message_from_sent,
     sent_message,
 )
-from eventstore.json_text import load, to_json
+from eventstore.json_text import from_json, to_json
 from eventstore.member_order import MEMBER, encode, restore
 
 pytestmark = pytest.mark.shared_database
@@ -55,7 +55,7 @@ def test_an_order_restores_what_it_was_made_of(value: Any) -> None:
     stored = as_stored(value)
     order = encode(value)
     assert (order is None) == same(stored, value)
-    restore(stored, load(to_json(order, "order")))
+    restore(stored, from_json(to_json(order, "order")))
     assert same(stored, value)
 
 

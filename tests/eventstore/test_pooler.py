@@ -44,11 +44,11 @@ async def store(pooler: Pooler, database_url: str, clean_environment: None) -> A
 
 
 @pytest.fixture
-def has_wall(database_url: str) -> None:
+def has_rls(database_url: str) -> None:
     """Skips the test where the login may not make roles."""
     with psycopg.connect(database_url) as connection:
         if not connection.execute("SELECT FROM pg_roles WHERE rolname = 'eventstore_writer'").fetchall():
-            pytest.skip("the login may not create roles, so there is no wall")
+            pytest.skip("the login may not create roles, so there is no row-level security")
 
 
 async def set_role(pooler: Pooler, role: str) -> None:
@@ -64,7 +64,7 @@ async def rounds_of_an_append(store: EventStore, pooler: Pooler) -> int:
 
 
 async def test_appends_set_their_role_once_one_was_refused_under_another(
-    store: EventStore, pooler: Pooler, has_wall: None
+    store: EventStore, pooler: Pooler, has_rls: None
 ) -> None:
     await store.append(uuid4(), [note()])
     assert await rounds_of_an_append(store, pooler) == 1
@@ -77,7 +77,7 @@ async def test_appends_set_their_role_once_one_was_refused_under_another(
 
 
 async def test_appends_in_flight_when_the_role_was_wrong_are_stored_once(
-    store: EventStore, pooler: Pooler, has_wall: None
+    store: EventStore, pooler: Pooler, has_rls: None
 ) -> None:
     await store.append(uuid4(), [note()])
     await set_role(pooler, "eventstore_projector")
@@ -88,7 +88,7 @@ async def test_appends_in_flight_when_the_role_was_wrong_are_stored_once(
 
 
 async def test_a_login_that_may_not_append_gets_an_error(
-    store: EventStore, pooler: Pooler, superuser_url: str, has_wall: None
+    store: EventStore, pooler: Pooler, superuser_url: str, has_rls: None
 ) -> None:
     await store.append(uuid4(), [note()])
     functions = "ALL FUNCTIONS IN SCHEMA public"
@@ -165,7 +165,7 @@ async def work(stores: list[EventStore], caller: Caller, number: int) -> list[UU
 
 @pytest.mark.slow
 async def test_many_stores_of_many_callers_share_a_few_sessions(
-    database_url: str, clean_environment: None, has_wall: None
+    database_url: str, clean_environment: None, has_rls: None
 ) -> None:
     callers = [Caller(tenant, user) for tenant in TENANTS for user in ("ana", "bob")]
     async with pooler_to(database_url, SESSIONS) as pooler, AsyncExitStack() as stack:

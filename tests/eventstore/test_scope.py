@@ -107,7 +107,7 @@ async def test_who_is_lent_a_session_in_which_somebody_took_another_role_sees_wh
     async with await shared.connect(None) as connection:
         cursor = await connection.execute("SELECT FROM pg_roles WHERE rolname = 'eventstore_projector'")
         if not await cursor.fetchall():
-            pytest.skip("the login may not create roles, so there is no wall")
+            pytest.skip("the login may not create roles, so there is no row-level security")
     settings = shared.settings.model_copy(update={"pool_size": 1})
     async with EventStore(settings) as store:
         for role, scope in (("eventstore_projector", Caller("acme", "bob")), ("eventstore_reader", ALL_TENANTS)):
@@ -122,7 +122,7 @@ async def test_who_is_lent_a_session_in_which_somebody_took_another_role_sees_wh
         assert {event.tenant_id async for event in store.read_log(all_tenants=True)} >= set(TENANTS)
 
 
-async def test_an_append_is_walled_from_the_instant_it_returns(shared: EventStore) -> None:
+async def test_row_level_security_holds_for_an_append_once_it_returns(shared: EventStore) -> None:
     async def sees(conversation: UUID, user: str) -> bool:
         return bool(await conversations(shared.read(conversation, tenant="acme", user=user), "acme"))
 

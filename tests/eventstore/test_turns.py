@@ -10,39 +10,38 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.raw import note
 
-from eventstore import EventStore
-from eventstore.append import Append, EncodedAppend
-from eventstore.batching import GROUP_EVENTS, PendingAppend, in_turn, next_group
+from eventstore import Caller, EventStore
+from eventstore.append import Append
+from eventstore.batching import GROUP_EVENTS, PendingAppend, interleave_tenants, next_group
 
 STEPS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 3)), max_size=30)
 
 
 def pending(tenant: str, conversation: int, events: int = 1) -> PendingAppend:
     """Return an append that is not encoded."""
-    encoded = EncodedAppend(tenant, [Append(UUID(int=conversation), [note()] * events)], 1024)
-    return PendingAppend(encoded, 0.0, asyncio.get_running_loop().create_future())
+    return PendingAppend(Caller(tenant), [Append(UUID(int=conversation), [note()] * events)], 1024, "", deadline=0.0)
 
 
 @given(STEPS)
 async def test_tenants_take_turns_and_each_keeps_its_order(steps: list[tuple[str, int]]) -> None:
     queue = deque(pending(*step) for step in steps)
-    taken = list(in_turn(queue))
-    tenants = list(dict.fromkeys(append.encoded.tenant for append in queue))
+    taken = list(interleave_tenants(queue))
+    tenants = list(dict.fromkeys(append.tenant for append in queue))
     for tenant in tenants:
-        own = [append for append in queue if append.encoded.tenant == tenant]
-        assert [append for append in taken if append.encoded.tenant == tenant] == own
+        own = [append for append in queue if append.tenant == tenant]
+        assert [append for append in taken if append.tenant == tenant] == own
         for number, append in enumerate(own):  # at most number + 1 appends of each other tenant precede it
-            others = [each.encoded.tenant for each in taken[: taken.index(append)] if each.encoded.tenant != tenant]
+            others = [each.tenant for each in taken[: taken.index(append)] if each.tenant != tenant]
             assert all(others.count(other) <= number + 1 for other in tenants)
 
 
 async def test_a_large_append_is_sent_alone_and_leaves_a_connection_for_small_ones() -> None:
     large, small, later = pending("a", 1, GROUP_EVENTS + 1), pending("b", 2), pending("a", 1)
     for append in (small, later):
-        append.encoded.encode()
+        append.encode()
     queue = deque([large, small, later])
     assert next_group(queue, (), 10) == [small], "an append that follows one that is not encoded stays behind it"
-    large.encoded.encode()
+    large.encode()
     assert list(queue) == [large, later]
     assert next_group(queue, (), 10, allow_large=False) == []
     assert next_group(queue, (), 10) == [large]

@@ -148,7 +148,7 @@ async def test_no_wait_begins_while_an_append_is_in_flight_or_there_is_an_event(
         await until_waiting(admin, 0)
         assert await value(two, f"SELECT begin_wait({position})") is True
         await until_waiting(admin, 1)
-        assert await value(admin, "SELECT has_waiters()") is True
+        assert await value(admin, "SELECT register_append()") is True
         assert await value(two, "SELECT end_wait()") is True
         await until_waiting(admin, 0)
 

@@ -49,7 +49,7 @@ class Plan:
 
     @cached_property
     def nodes(self) -> list[dict[str, Any]]:
-        """All nodes that were executed, the topmost first, but for the wall's look at the login."""
+        """All nodes that were executed, the topmost first, without the check of the login by row-level security."""
         return [node for node in _walk(self.root) if node.get("Relation Name") != "bound_logins"]
 
     @property
@@ -153,7 +153,7 @@ def explain_inside(superuser: psycopg.Connection[Any], text: str, parameters: Ma
 
 
 def _walk(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    if node.get("Actual Loops") == 0:  # such as what the wall asks of a user, where there is none
+    if node.get("Actual Loops") == 0:  # such as the condition of a policy on the user, without one
         return
     yield node
     for child in node.get("Plans", ()):

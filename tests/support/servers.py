@@ -23,7 +23,7 @@ from psycopg.conninfo import conninfo_to_dict
 from eventstore.database.embedded.cluster import LOGIN
 from eventstore.database.embedded.embedded_server import EmbeddedServer
 from eventstore.database.migrate import Migrator
-from eventstore.database.settings import Settings
+from eventstore.settings import Settings
 from support.environment import clear_settings
 from support.waiting import until
 

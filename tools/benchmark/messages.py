@@ -17,7 +17,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from eventstore import Append, EventStore, MessageAdded, NewEvent
-from eventstore.vocabulary import RoleWord
+from eventstore.event_types import RoleWord
 
 SHORTEST, LONGEST = 20, 20_000
 """Characters of a message; the median is about 200."""

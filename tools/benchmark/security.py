@@ -12,7 +12,7 @@ from eventstore import Append, EventStore, MessageAdded, NewEvent, Settings
 from eventstore.concurrency import gather_or_raise
 from eventstore.database.pools import View
 from eventstore.database.queries import query
-from eventstore.scope import Caller, Scope
+from eventstore.scope import Caller, DataScope
 from projections import Reader, catch_up, select_projections
 from tools.benchmark.measurement import (
     Benchmark,
@@ -43,7 +43,7 @@ Check = Callable[[], Awaitable[Identity]]
 class _StoreWithoutScope(EventStore):
     """A store that sets no caller for its queries, which is possible only without row-level security."""
 
-    def tables(self, scope: Scope) -> View:
+    def tables(self, scope: DataScope) -> View:
         return View(self.connections.reader, None)
 
 

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from tools.migrations import CompositionError, Schema
+from tools.migrations.composition import CompositionError, Schema
 
 
 def main(arguments: list[str]) -> str | None:

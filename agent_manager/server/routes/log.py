@@ -31,8 +31,8 @@ from agent_manager.server.schemas.events import (
 from agent_manager.server.streams import EventStream, conversation_source, log_source, start_position
 from eventstore import ApplicationEvent, Event, EventData, Metadata, NewEvent
 from eventstore.errors import InvalidEvent
+from eventstore.event_types import BUILT_IN, RESERVED_PREFIXES
 from eventstore.read import Filter, end_of_log, horizon
-from eventstore.vocabulary import BUILT_IN, RESERVED_PREFIXES
 from projections.pages import PAGE_BYTES
 
 router = APIRouter(tags=["log"], route_class=AuthorizedRoute)

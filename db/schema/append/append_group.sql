@@ -96,16 +96,16 @@ BEGIN
         PERFORM limit_lock_wait(lock_wait_ms);
         -- In the order of the keys, not of the ids: keys can collide, and two appends must not deadlock.
         PERFORM pg_advisory_xact_lock(k.key)
-           FROM (SELECT DISTINCT conversation_key(c.tenant_id, c.conversation_id) AS key
+           FROM (SELECT DISTINCT conversation_lock_key(c.tenant_id, c.conversation_id) AS key
                    FROM unnest(tenant_ids, conversation_ids) AS c (tenant_id, conversation_id)
                   ORDER BY key) AS k;
     ELSE
         SELECT array_agg(c.no)
           INTO busy
           FROM unnest(tenant_ids, conversation_ids) WITH ORDINALITY AS c (tenant_id, conversation_id, no)
-         WHERE NOT pg_try_advisory_xact_lock(conversation_key(c.tenant_id, c.conversation_id));
+         WHERE NOT pg_try_advisory_xact_lock(conversation_lock_key(c.tenant_id, c.conversation_id));
     END IF;
-    must_notify := register_append() AND has_waiters();
+    must_notify := register_append();
 
     -- This statement sees everything that was committed to these conversations.
     FOR number, changes_members, outcome, "position", version, "timestamp", problem IN
@@ -136,7 +136,7 @@ BEGIN
                        THEN 'f'
                    WHEN compared.differences IS NOT NULL THEN 'i'
                    WHEN known.position IS NOT NULL THEN 'k'
-                   WHEN NOT accepted_when_deleted(n.event_type)
+                   WHEN NOT deleted_conversation_accepts(n.event_type)
                         AND CASE
                                 -- The last one that this append adds before it, otherwise the last one of the log.
                                 WHEN has_deletions THEN coalesce((

@@ -48,12 +48,12 @@ BEGIN
 
     IF lock_wait_ms <> 0 THEN
         PERFORM limit_lock_wait(lock_wait_ms);
-        PERFORM pg_advisory_xact_lock(conversation_key(tenant_id, conversation_id));
-    ELSIF NOT pg_try_advisory_xact_lock(conversation_key(tenant_id, conversation_id)) THEN
+        PERFORM pg_advisory_xact_lock(conversation_lock_key(tenant_id, conversation_id));
+    ELSIF NOT pg_try_advisory_xact_lock(conversation_lock_key(tenant_id, conversation_id)) THEN
         outcome := 'b';
         RETURN;
     END IF;
-    must_notify := register_append() AND has_waiters();
+    must_notify := register_append();
 
     -- From here on each statement sees everything that was committed to this conversation.
     SELECT h.version, h.timestamp
@@ -104,7 +104,7 @@ BEGIN
             END IF;
             RETURN;
         END IF;
-        IF NOT accepted_when_deleted(event_type) AND conversation_is_deleted(tenant_id, conversation_id) THEN
+        IF NOT deleted_conversation_accepts(event_type) AND conversation_is_deleted(tenant_id, conversation_id) THEN
             outcome := 'd';
             version := NULL;
             RETURN;

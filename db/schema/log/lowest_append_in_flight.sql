@@ -1,7 +1,7 @@
 -- The lowest position after which an append in progress may still take one; null if none is in progress.
 --
 -- partitions: only appends to conversations of these partitions count; null stands for all. An append has locked its
--- conversations before it registers (register_append), and conversation_key contains the partition. A session that
+-- conversations before it registers (register_append), and conversation_lock_key contains the partition. A session that
 -- shows no such lock is ending its transaction; it counts for all partitions. pg_locks shows one state of all advisory
 -- locks.
 CREATE FUNCTION lowest_append_in_flight(reference bigint, partitions smallint[] DEFAULT NULL) RETURNS bigint

@@ -1,9 +1,8 @@
 -- Register an append before it takes a position, until its commit is visible: a shared advisory lock (the gate, see
--- docs/concepts/order.md). Returns whether a session may be waiting; CASE reads that flag only after the lock is held.
-CREATE FUNCTION register_append() RETURNS boolean
+-- docs/concepts/order.md). Returns whether the append must notify, because a session waits for events; CASE reads the
+-- flag of waiting sessions only after the lock is held. If no session waits any more, the flag is reset.
+CREATE FUNCTION register_append(OUT must_notify boolean)
 LANGUAGE plpgsql VOLATILE AS $$
-DECLARE
-    may_have_waiters boolean;
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         PERFORM refuse_old_snapshots();
@@ -15,9 +14,21 @@ BEGIN
                     ) IS NOT NULL
                    THEN (SELECT c.last_value > 0 FROM waiter_flag c)
            END
-      INTO may_have_waiters
+      INTO must_notify
       FROM events_position s;
-    RETURN may_have_waiters;
+    IF NOT must_notify THEN
+        RETURN;
+    END IF;
+    IF pg_try_advisory_xact_lock('waiter_flag'::regclass::oid::bigint::bit(32)::integer, 0) THEN
+        -- The last wait has ended. No other begins before this append has ended.
+        PERFORM setval('waiter_flag', 0);
+        must_notify := false;
+        RETURN;
+    END IF;
+    -- A session that listens without reading blocks the queue of notifications, which all databases share. If the queue
+    -- is full, each commit that notifies fails. So appends stop notifying when it is half full, where the server begins
+    -- to warn: waiting sessions poll every few seconds as well.
+    must_notify := pg_notification_queue_usage() < 0.5;
 END
 $$;
 

@@ -25,7 +25,7 @@ SELECT eventstore_grant('SELECT ON TABLE conversation_members', 'eventstore_sear
 SELECT enable_rls('conversation_members', '');
 DO $$
 BEGIN
-    EXECUTE format('ALTER POLICY wall ON conversation_members USING (tenant_id = %s AND user_id = (SELECT current_tenant_user()))',
+    EXECUTE format('ALTER POLICY open_to_caller ON conversation_members USING (tenant_id = %s AND user_id = (SELECT current_tenant_user()))',
                    rls_tenant());
 END
 $$;

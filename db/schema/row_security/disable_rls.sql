@@ -1,5 +1,5 @@
 -- Drop the policies of enable_rls; other policies stay, and row-level security stays enabled.
-CREATE FUNCTION disable_rls(walled regclass) RETURNS void
+CREATE FUNCTION disable_rls(target regclass) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     policy name;
@@ -7,10 +7,10 @@ BEGIN
     FOR policy IN
         SELECT p.polname
           FROM pg_policy p
-         WHERE p.polrelid = walled
-           AND p.polname IN ('open_to_owner', 'open_to_projector', 'open_to_search', 'wall')
+         WHERE p.polrelid = target
+           AND p.polname IN ('open_to_owner', 'open_to_projector', 'open_to_search', 'open_to_caller')
     LOOP
-        EXECUTE format('DROP POLICY %I ON %s', policy, walled);
+        EXECUTE format('DROP POLICY %I ON %s', policy, target);
     END LOOP;
 END
 $$;

@@ -1,35 +1,35 @@
--- Enable row-level security on a table. It holds for everybody but superusers, even for the owner of the table.
+-- Enable row-level security on a table. It holds for all but superusers, even for the owner of the table.
 --
 -- Three roles see all rows, each only while it is the current user itself: the owner (whose functions append), the
 -- projector and, in the tables that it searches, the search. A login that merely inherits one of them does not.
 --
--- Everybody else sees the rows of their tenant, by the column tenant_id; a user among them those of conversations of
+-- All others see the rows of their tenant, by the column tenant_id; a user among them those of conversations of
 -- which they are a member, by the column that holds the conversation's id. In a table without such a column a user sees
 -- nothing, and in one without tenant_id nobody does but the three roles.
-CREATE FUNCTION enable_rls(walled regclass, conversation_column name DEFAULT 'conversation_id') RETURNS void
+CREATE FUNCTION enable_rls(target regclass, conversation_column name DEFAULT 'conversation_id') RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 DECLARE
     owner_name  name;
-    has_tenant  boolean := EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = walled AND a.attname = 'tenant_id');
+    has_tenant  boolean := EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = target AND a.attname = 'tenant_id');
 BEGIN
-    SELECT r.rolname INTO owner_name FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = walled;
-    EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', walled);
-    PERFORM disable_rls(walled);
+    SELECT r.rolname INTO owner_name FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = target;
+    EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', target);
+    PERFORM disable_rls(target);
     EXECUTE format('CREATE POLICY open_to_owner ON %s TO %I USING (is_current_role(%L)) WITH CHECK (is_current_role(%L))',
-                   walled, owner_name, owner_name, owner_name);
+                   target, owner_name, owner_name, owner_name);
     IF to_regrole('eventstore_projector') IS NOT NULL THEN
         EXECUTE format('CREATE POLICY open_to_projector ON %s TO eventstore_projector
-                            USING (is_current_role(''eventstore_projector'')) WITH CHECK (is_current_role(''eventstore_projector''))', walled);
+                            USING (is_current_role(''eventstore_projector'')) WITH CHECK (is_current_role(''eventstore_projector''))', target);
     END IF;
     IF to_regrole('eventstore_search') IS NOT NULL
-       AND walled IN (to_regclass('events'), to_regclass('search_documents'), to_regclass('search_conversations')) THEN
+       AND target IN (to_regclass('events'), to_regclass('search_documents'), to_regclass('search_conversations')) THEN
         EXECUTE format('CREATE POLICY open_to_search ON %s FOR SELECT TO eventstore_search
-                            USING (is_current_role(''eventstore_search''))', walled);
+                            USING (is_current_role(''eventstore_search''))', target);
     END IF;
     IF NOT has_tenant THEN
         RETURN;
     END IF;
-    EXECUTE format('CREATE POLICY wall ON %s FOR SELECT USING (%s)', walled, rls_of(walled, conversation_column));
+    EXECUTE format('CREATE POLICY open_to_caller ON %s FOR SELECT USING (%s)', target, rls_condition(target, conversation_column));
 END
 $$;
 

@@ -4,14 +4,14 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
     WHEN jsonb_typeof(content) IS DISTINCT FROM 'object'
         THEN 'its content is not an object'
-    WHEN event_type = 'conversation.created' AND NOT member_is(content, 'given_id', 'string')
+    WHEN event_type = 'conversation.created' AND NOT optional_json_member_is(content, 'given_id', 'string')
         THEN 'given_id is not a string'
-    WHEN event_type <> 'conversation.renamed' AND NOT member_is(content, 'metadata', 'object')
+    WHEN event_type <> 'conversation.renamed' AND NOT optional_json_member_is(content, 'metadata', 'object')
         THEN 'metadata is not an object'
-    WHEN (content ? 'name' OR event_type = 'conversation.renamed') AND NOT member_is_text(content, 'name', 255)
+    WHEN (content ? 'name' OR event_type = 'conversation.renamed') AND NOT json_member_is_text(content, 'name', 255)
         THEN 'name is not a string of at most 255 characters'
     WHEN event_type = 'conversation.forked' AND NOT (
-             member_is_uuid(content, 'source_conversation_id')
+             json_member_is_uuid(content, 'source_conversation_id')
              AND coalesce(jsonb_typeof(content -> 'source_version') = 'number', false))
         THEN 'source_conversation_id is not a UUID, or source_version is not a number'
 END;

@@ -3,12 +3,12 @@ CREATE FUNCTION validate_metadata(metadata jsonb) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN CASE
     WHEN NOT coalesce(jsonb_typeof(metadata) = 'object'
-                      AND member_is(metadata, 'correlation_id', 'string')
-                      AND member_is(metadata, 'causation_id', 'string')
-                      AND member_is(metadata, 'traceparent', 'string'), false)
+                      AND optional_json_member_is(metadata, 'correlation_id', 'string')
+                      AND optional_json_member_is(metadata, 'causation_id', 'string')
+                      AND optional_json_member_is(metadata, 'traceparent', 'string'), false)
         THEN 'its metadata is not an object, or an id in it is not a string'
     WHEN metadata ? 'eventstore.owner'
-         AND NOT (member_is_text(metadata, 'eventstore.owner', 255) AND metadata ->> 'eventstore.owner' <> '')
+         AND NOT (json_member_is_text(metadata, 'eventstore.owner', 255) AND metadata ->> 'eventstore.owner' <> '')
         THEN 'its metadata."eventstore.owner" is not a string of 1 to 255 characters'
     WHEN metadata ? 'occurred_at' THEN
         CASE

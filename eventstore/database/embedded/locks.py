@@ -11,7 +11,6 @@ import os
 import tempfile
 import weakref
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 _open_locks: weakref.WeakSet[FileLock] = weakref.WeakSet()
@@ -74,9 +73,7 @@ class FileLock:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _try(self, operation: int) -> bool:

@@ -59,9 +59,6 @@ def find_server(data_dir: Path, account: Account) -> Postmaster | None:
 
     Waits for a server that is starting, and for the remaining processes of one that was killed. Those that remain for
     long get SIGQUIT, as from the postmaster: what they have committed is safe.
-
-    Raises:
-        EmbeddedServerError: remaining processes do not end, or a server was started by other means.
     """
     pgdata = data_dir / "pgdata"
     begin, has_signalled = time.monotonic(), False

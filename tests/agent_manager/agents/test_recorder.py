@@ -18,15 +18,13 @@ from agent_manager.agents.agent import ArtifactUpdate, Reply, StatusUpdate, Task
 from agent_manager.agents.local import echo, from_callable
 from agent_manager.agents.recorder import RecordedTask, Recording, task_uuid
 from agent_manager.conversation import ConversationFold
-from agent_manager.conversation_cache import ConversationCache
+from agent_manager.conversation_cache import ConversationFoldCache
 from agent_manager.errors import AnswerFailed, InvalidUpdate
 from agent_manager.factory import AsyncManager
 from agent_manager.manager import Manager
 from agent_manager.storage import MemoryLog, ServerLog
 from eventstore import EventStore, NewEvent, conversation_uuid
-from eventstore.json_text import to_json
-from eventstore.message_format import sent_message
-from eventstore.vocabulary import (
+from eventstore.event_types import (
     MessageAdded,
     TaskArtifactAdded,
     TaskArtifactExtended,
@@ -34,6 +32,8 @@ from eventstore.vocabulary import (
     TaskDescribed,
     TaskStatusChanged,
 )
+from eventstore.json_text import to_json
+from eventstore.message_format import sent_message
 from projections import Reader, catch_up
 
 CONVERSATION = UUID(int=7, version=4)
@@ -134,7 +134,7 @@ async def test_after_many_snapshots_a_task_is_read_as_in_the_last(
 ) -> None:
     conversation = uuid4()
     manager = AsyncManager(store, runs_worker=False)
-    folds = ConversationCache(ServerLog(store))
+    folds = ConversationFoldCache(ServerLog(store))
     fold = ConversationFold(conversation)
     recording = Recording("default", conversation)
     for task in shown:

@@ -158,5 +158,4 @@ SELECT c.relname
 
 -- name: without_gate
 -- For a schema in which the same appends are measured without the gate: they keep no order, and notify no subscriber.
-CREATE OR REPLACE FUNCTION register_append() RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$ BEGIN RETURN false; END $$;
-CREATE OR REPLACE FUNCTION has_waiters() RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$ BEGIN RETURN false; END $$;
+CREATE OR REPLACE FUNCTION register_append(OUT must_notify boolean) LANGUAGE plpgsql VOLATILE AS $$ BEGIN must_notify := false; END $$;

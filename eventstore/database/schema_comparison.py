@@ -29,6 +29,7 @@ ROLES_COMMAND = "eventstore migrate roles"
 FORMER_OWNER = "open_to_former_owner"
 """The name of policies that ``eventstore migrate roles`` creates and drops."""
 
+SyncConnection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 Facts: TypeAlias = dict[tuple[str, str], str]
 """Details by kind and name."""
 
@@ -49,7 +50,7 @@ _SHOWN = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class CatalogDifference:
     """A fact that differs from what the migrations create.
 
     Attributes:
@@ -106,11 +107,11 @@ class Comparison:
         missing_roles: roles of the store that the server lacks.
     """
 
-    differences: tuple[Difference, ...]
+    differences: tuple[CatalogDifference, ...]
     has_roles: bool
     missing_roles: tuple[str, ...]
 
-    def structural(self) -> list[Difference]:
+    def structural(self) -> list[CatalogDifference]:
         """Return the differences with which the store must not be used."""
         return [difference for difference in self.differences if difference.is_structural]
 
@@ -155,16 +156,16 @@ def compare_catalog(rows: Iterable[tuple[str, str, str]], *, expect_roles: bool 
         if detail == _ANY_LOGIN:
             continue
         if (value := found.get((kind, name))) != detail:
-            differences.append(Difference(kind, name, detail, value))
+            differences.append(CatalogDifference(kind, name, detail, value))
     for kind, name in found.keys() - expected.keys():
         on_ours = kind == "policy" and ("table", name.rpartition(" on ")[2]) in expected
         if (with_roles and (on_ours or kind == "membership")) or (on_ours and not name.startswith(_OF_OTHER_ROLES)):
-            differences.append(Difference(kind, name, None, found[kind, name]))
+            differences.append(CatalogDifference(kind, name, None, found[kind, name]))
     missing = tuple(role for role in roles if ("role", role) not in found)
     return Comparison(tuple(sorted(differences, key=lambda d: (d.kind, d.name))), has_roles, missing)
 
 
-def describe(differences: Iterable[Difference]) -> str:
+def describe(differences: Iterable[CatalogDifference]) -> str:
     """Return the differences in one line: the first names of each kind, and the number of others."""
     groups: dict[str, list[str]] = {}
     for difference in differences:
@@ -175,7 +176,7 @@ def describe(differences: Iterable[Difference]) -> str:
     )
 
 
-def remedy(differences: Iterable[Difference]) -> str:
+def remedy(differences: Iterable[CatalogDifference]) -> str:
     """Return the commands that correct the differences."""
     remaining = list(differences)
     steps = []
@@ -203,8 +204,6 @@ def missing_events(last_event: int, last_checkpoint: int) -> list[str]:
     ]
 
 
-_SyncConnection = psycopg.Connection[tuple[Any, ...]]
-
 _EXPOSED = query("eventstore.database", "exposed")
 _ISOLATED_ROLES = ("eventstore_reader", "eventstore_auditor")
 """The roles that row-level security restricts to a tenant."""
@@ -212,7 +211,7 @@ _LOOK_MILLISECONDS = "50"
 """The time for each table: a visible row is found at once, but without one the whole table would be read."""
 
 
-def inspect(connection: _SyncConnection, schema: str) -> list[str]:
+def inspect(connection: SyncConnection, schema: str) -> list[str]:
     """Return a sentence for each problem of a database whose migrations are all applied, with its remedy.
 
     Args:
@@ -234,12 +233,12 @@ def inspect(connection: _SyncConnection, schema: str) -> list[str]:
             found += _exposed(connection, schema, role, "undo what is named above" if differences else ROLES_COMMAND)
     if not comparison.structural():  # or the function could be missing, or see less than there is
         with suppress(psycopg.errors.InsufficientPrivilege), connection.transaction():
-            row = connection.execute("SELECT last_event, last_checkpoint FROM positions_are_sound()").fetchone()
+            row = connection.execute("SELECT last_event, last_checkpoint FROM log_integrity()").fetchone()
             found += missing_events(*row) if row is not None else []
     return found
 
 
-def _exposed(connection: _SyncConnection, schema: str, role: str | None, advice: str) -> list[str]:
+def _exposed(connection: SyncConnection, schema: str, role: str | None, advice: str) -> list[str]:
     """Return a sentence if the login, or a role that it may set, sees rows without a current tenant."""
     who = f"the role {role}" if role else f"the login {connection.info.user}"
     tables = [
@@ -271,7 +270,7 @@ def _exposed(connection: _SyncConnection, schema: str, role: str | None, advice:
     return [f"{who} sees rows without naming a tenant: {', '.join(visible)}: {advice}"]
 
 
-def _is_visible(connection: _SyncConnection, schema: str, table: str) -> bool:
+def _is_visible(connection: SyncConnection, schema: str, table: str) -> bool:
     text = sql.SQL("SELECT NOT row_security_active({}) OR EXISTS (SELECT FROM {})").format(
         sql.Literal(f"{schema}.{table}"), sql.Identifier(schema, table)
     )

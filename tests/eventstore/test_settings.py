@@ -8,11 +8,11 @@ import pytest
 from pydantic import SecretStr
 
 from eventstore import Settings
-from eventstore.database import settings as settings_module
+from eventstore import settings as settings_module
 from eventstore.database.embedded import embedded_server
 from eventstore.database.server import Server
-from eventstore.database.settings import default_data_dir
 from eventstore.errors import ConnectionLost, DiskFull, InputError, SettingsError
+from eventstore.settings import default_data_dir
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 

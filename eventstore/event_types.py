@@ -15,8 +15,8 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from eventstore.errors import InvalidEvent
-from eventstore.json_text import check_text, load
-from eventstore.member_order import encode, encode_members, restore, restore_members
+from eventstore.json_text import check_text, from_json
+from eventstore.member_order import encode, encode_members
 
 
 class Role(StrEnum):
@@ -81,11 +81,6 @@ class EventData(BaseModel):
     def member_order(self) -> Any:
         """Return the order of the members in the content (:mod:`eventstore.member_order`); None for the stored one."""
         return encode_members(self.__dict__ | self.model_extra if self.model_extra else self.__dict__)
-
-    def restore_order(self, order: object) -> None:
-        """Arrange the members in the content, as it was read, in an order, in place."""
-        if isinstance(order, dict):
-            restore_members(self.__dict__ | self.model_extra if self.model_extra else self.__dict__, order)
 
     @classmethod
     def from_content(cls, event_type: str, content: Any) -> Self:
@@ -303,13 +298,6 @@ class _WholeContent(EventData):
         """Return the order of the members in the content; None for the stored one."""
         return encode(self.content)
 
-    def restore_order(self, order: object) -> None:
-        """Arrange the members in the content, as it was read, in an order, in place."""
-        if isinstance(order, dict) and isinstance(self.content, dict):
-            restore_members(self.content, order)
-        else:
-            restore(self.content, order)
-
 
 class ApplicationEvent(_WholeContent):
     """An event that the application defines, with any JSON value as its content."""
@@ -391,7 +379,7 @@ def parse_json(event_type: str, schema_version: int, text: bytes) -> EventData:
         cls = _CLASSES[event_type]
         event: EventData = cls.__pydantic_validator__.validate_json(text, self_instance=cls.__new__(cls))
         return event
-    return parse(event_type, schema_version, load(text))
+    return parse(event_type, schema_version, from_json(text))
 
 
 def is_built_in(event: EventData) -> bool:

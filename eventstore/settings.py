@@ -32,6 +32,11 @@ def default_data_dir() -> Path:
     return (Path(base) if base.startswith("/") else Path.home() / ".local" / "share") / "flowagents-eventstore"
 
 
+def _unprefixed(name: str) -> Any:
+    """Return a setting whose environment variable does not begin with ``EVENTSTORE_``."""
+    return Field(None, validation_alias=AliasChoices(name, name.upper()))
+
+
 class Settings(BaseSettings):
     """Settings of a store. Keyword arguments override environment variables, which override ``.env``.
 
@@ -48,16 +53,12 @@ class Settings(BaseSettings):
         env_file=".env", env_file_encoding="utf-8", env_prefix="EVENTSTORE_", extra="ignore", populate_by_name=True
     )
 
-    database_url: SecretStr | None = Field(None, validation_alias=AliasChoices("database_url", "DATABASE_URL"))
-    postgres_host: str | None = Field(None, validation_alias=AliasChoices("postgres_host", "POSTGRES_HOST"))
-    postgres_port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
-        None, validation_alias=AliasChoices("postgres_port", "POSTGRES_PORT")
-    )
-    postgres_db: str | None = Field(None, validation_alias=AliasChoices("postgres_db", "POSTGRES_DB"))
-    postgres_user: str | None = Field(None, validation_alias=AliasChoices("postgres_user", "POSTGRES_USER"))
-    postgres_password: SecretStr | None = Field(
-        None, validation_alias=AliasChoices("postgres_password", "POSTGRES_PASSWORD")
-    )
+    database_url: SecretStr | None = _unprefixed("database_url")
+    postgres_host: str | None = _unprefixed("postgres_host")
+    postgres_port: Annotated[int, Field(ge=1, le=65535)] | None = _unprefixed("postgres_port")
+    postgres_db: str | None = _unprefixed("postgres_db")
+    postgres_user: str | None = _unprefixed("postgres_user")
+    postgres_password: SecretStr | None = _unprefixed("postgres_password")
     listen_url: SecretStr | None = None
     allow_superuser: bool = False
     db_schema: str = Field("public", validation_alias=AliasChoices("db_schema", "EVENTSTORE_SCHEMA"))
@@ -206,26 +207,27 @@ def _check_env_file() -> None:
             raise SettingsError(f".env: line {binding.original.line} cannot be parsed: close its quotes")
 
 
+_EXPECTED_URL = "expected postgresql://user:password@host:port/database"
+
+
 def _checked_url(url: str, name: str = "DATABASE_URL") -> str:
     scheme, separator, rest = url.partition("://")
     # SQLAlchemy's URLs name a driver after a plus sign; the server is the same.
     if not separator or scheme.partition("+")[0] not in ("postgres", "postgresql"):
-        raise SettingsError(f"{name}: expected postgresql://user:password@host:port/database")
+        raise SettingsError(f"{name}: {_EXPECTED_URL}")
     try:
         url = check_url(f"postgresql://{rest}", name)
-    except SettingsError as error:
-        raise SettingsError(f"{error}; expected postgresql://user:password@host:port/database") from None
-    try:
         conninfo_to_dict(url)
         parts = urlsplit(url)
-        path = parts.path
         for host in parts.netloc.rpartition("@")[2].split(","):  # libpq accepts several
             _ = urlsplit(f"//{host}").port
+    except SettingsError as error:
+        raise SettingsError(f"{error}; {_EXPECTED_URL}") from None
     except ValueError as error:
-        raise SettingsError(f"{name}: {error}: expected postgresql://user:password@host:port/database") from None
+        raise SettingsError(f"{name}: {error}: {_EXPECTED_URL}") from None
     except psycopg.ProgrammingError as error:
         why = "" if has_password_parameter(url) else f": {printable(str(error).strip())}"
         raise SettingsError(f"{name}: libpq does not accept its parameters{why}: correct them") from None
-    if not path.strip("/"):
+    if not parts.path.strip("/"):
         raise SettingsError(f"{name}: names no database: write postgresql://user:password@host:port/database")
     return url

@@ -25,7 +25,7 @@ _SECONDS = 2.0
 _ERROR = re.compile(rb'\tErrorResponse\t.*? C "([0-9A-Z]{5})"')
 
 
-def refusal(url: str) -> str:
+def refusal_sqlstate(url: str) -> str:
     """Connect once more, to the last host of a URL, and return the SQLSTATE with which the server refuses.
 
     Blocks for up to two seconds. If the server asks for a password and the URL has none, that is 28P01.

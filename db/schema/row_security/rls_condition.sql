@@ -1,14 +1,14 @@
 -- The condition of the policy of a table with a column tenant_id. It does not compare the members with the user and the
 -- tenant: the policy of conversation_members does.
-CREATE FUNCTION rls_of(walled regclass, conversation_column name) RETURNS text
+CREATE FUNCTION rls_condition(target regclass, conversation_column name) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
 DECLARE
     of_user text := '';
-    named   text := format('%I.%I', (SELECT c.relname FROM pg_class c WHERE c.oid = walled), conversation_column);
+    named   text := format('%I.%I', (SELECT c.relname FROM pg_class c WHERE c.oid = target), conversation_column);
 BEGIN
     IF EXISTS (SELECT
                  FROM pg_attribute a
-                WHERE a.attrelid = walled AND a.attname = conversation_column AND a.atttypid = 'uuid'::regtype) THEN
+                WHERE a.attrelid = target AND a.attname = conversation_column AND a.atttypid = 'uuid'::regtype) THEN
         -- One lookup for each row, however many conversations a user has; one for all rows of the conversation that the
         -- query names.
         of_user := format('OR %1$s = (SELECT m.conversation_id
@@ -23,5 +23,5 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION rls_of');
-REVOKE ALL ON FUNCTION rls_of FROM PUBLIC;
+SELECT eventstore_own('FUNCTION rls_condition');
+REVOKE ALL ON FUNCTION rls_condition FROM PUBLIC;

@@ -24,10 +24,16 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from eventstore.database.catalog import CATALOG, FORMER_OWNER, OWNER, Difference, compare_catalog, expected_facts
 from eventstore.database.queries import query
-
-_SyncConnection = psycopg.Connection[tuple[Any, ...]]
+from eventstore.database.schema_comparison import (
+    CATALOG,
+    FORMER_OWNER,
+    OWNER,
+    CatalogDifference,
+    SyncConnection,
+    compare_catalog,
+    expected_facts,
+)
 
 OWNER_OF_LOG = query("eventstore.database", "owner_of_log")
 SEARCH = "eventstore_search"
@@ -44,17 +50,14 @@ _HAS_ROLE = "SELECT pg_has_role(%s, r.oid, %s) FROM pg_roles r WHERE r.rolname =
 class RolesPlan:
     """The statements that a database needs, executed as they are derived.
 
+    ``login`` owns everything and runs the service; it keeps its rights through the roles.
+
     Attributes:
         done: statements that were executed.
         refused: statements that the login may not execute.
     """
 
-    def __init__(self, connection: _SyncConnection, schema: str, login: str) -> None:
-        """Execute nothing yet.
-
-        Args:
-            login: the login that owns everything and runs the service; it keeps its rights through the roles.
-        """
+    def __init__(self, connection: SyncConnection, schema: str, login: str) -> None:
         self._connection = connection
         self._schema = schema
         self._login_name = login
@@ -128,7 +131,7 @@ class RolesPlan:
         for (kind, name), detail in expected_facts().items():
             table = name.rpartition(" on ")[2]
             if kind == "policy" and "<owner>" in detail and table in changed:
-                self._make_policy(Difference(kind, name, detail, ""))
+                self._make_policy(CatalogDifference(kind, name, detail, ""))
                 allowed = f"USING ({is_login}) WITH CHECK ({is_login})"
                 self._execute(f"CREATE POLICY {FORMER_OWNER} ON {table} TO {self._login} {allowed}")
         for difference in self._differences("policy"):
@@ -172,7 +175,7 @@ class RolesPlan:
         ours = [name for kind, name in expected_facts() if kind == "table"]
         yield from self._connection.execute(_OTHER_TABLES, {"ours": ours}).fetchall()
 
-    def _differences(self, kind: str) -> list[Difference]:
+    def _differences(self, kind: str) -> list[CatalogDifference]:
         rows: list[Any] = self._connection.execute(CATALOG).fetchall()
         found = compare_catalog(rows, expect_roles=True)
         objects = {f"{r[0]} {r[1]}" for r in rows}
@@ -193,7 +196,7 @@ class RolesPlan:
     def _schema_name(self, stage: str) -> str:
         return self._schema if stage == "live" else f"{self._schema[:54]}_{stage}"
 
-    def _give_rights(self, difference: Difference) -> None:
+    def _give_rights(self, difference: CatalogDifference) -> None:
         kind, _, name = difference.name.partition(" ")
         expected, found = _rights(difference.expected or ""), _rights(difference.found or "")
         for grantee in sorted(expected.keys() | found.keys()):
@@ -212,7 +215,7 @@ class RolesPlan:
                     target = f"{kind} {self._schema_name(name) if kind == 'schema' else name}"
                 self._execute(f"{verb} {what} ON {target} {preposition} {grantee}")
 
-    def _make_policy(self, difference: Difference) -> None:
+    def _make_policy(self, difference: CatalogDifference) -> None:
         policy, _, table = difference.name.partition(" on ")
         if difference.found is not None:
             self._execute(f"DROP POLICY IF EXISTS {policy} ON {table}")

@@ -1,4 +1,4 @@
--- Whether a deleted conversation accepts events of a type. It accepts nothing but
+-- Whether a deleted conversation accepts events of a type. It accepts only
 --
 -- - conversation.reactivated, which ends the deletion;
 -- - message.answered, which ends the wait for an answer that was in progress, and adds nothing to read;
@@ -6,9 +6,9 @@
 --   conversation.shared is refused: nobody is given access to what is hidden.
 --
 -- An event that is stored already is reported as such, so that repeating an append stays harmless after a deletion.
-CREATE FUNCTION accepted_when_deleted(event_type text) RETURNS boolean
+CREATE FUNCTION deleted_conversation_accepts(event_type text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN event_type IN ('conversation.reactivated', 'conversation.unshared', 'message.answered');
 
-SELECT eventstore_own('FUNCTION accepted_when_deleted');
-REVOKE ALL ON FUNCTION accepted_when_deleted FROM PUBLIC;
+SELECT eventstore_own('FUNCTION deleted_conversation_accepts');
+REVOKE ALL ON FUNCTION deleted_conversation_accepts FROM PUBLIC;

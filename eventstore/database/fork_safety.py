@@ -8,11 +8,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from contextlib import suppress
 from typing import Protocol
-
-import psycopg
-from psycopg.rows import TupleRow
 
 
 class Inherited(Protocol):
@@ -23,7 +19,6 @@ class Inherited(Protocol):
 
 
 _objects: weakref.WeakSet[Inherited] = weakref.WeakSet()
-_connections: weakref.WeakSet[psycopg.AsyncConnection[TupleRow]] = weakref.WeakSet()
 
 
 def abandon_in_child(inherited: Inherited) -> None:
@@ -31,17 +26,7 @@ def abandon_in_child(inherited: Inherited) -> None:
     _objects.add(inherited)
 
 
-def disconnect_in_child(connection: psycopg.AsyncConnection[TupleRow]) -> None:
-    """Register a connection that is disconnected in every child that this process forks from now on."""
-    _connections.add(connection)
-
-
 def _after_fork() -> None:
-    null = os.open(os.devnull, os.O_RDWR)
-    for connection in list(_connections):
-        with suppress(psycopg.Error, OSError):  # already closed
-            os.dup2(null, connection.pgconn.socket, inheritable=False)
-    os.close(null)
     for inherited in list(_objects):
         inherited.abandon()
 

@@ -41,7 +41,7 @@ from eventstore import (
     conversation_uuid,
 )
 from eventstore.errors import InvalidEvent
-from eventstore.vocabulary import BUILT_IN, RESERVED_PREFIXES, SCHEMA_VERSION, parse
+from eventstore.event_types import BUILT_IN, RESERVED_PREFIXES, SCHEMA_VERSION, parse
 
 pytestmark = pytest.mark.shared_database
 

@@ -1,12 +1,12 @@
 -- The position of the first event at or above a position; the highest possible one if there is none.
-CREATE FUNCTION event_not_below(lowest bigint) RETURNS bigint
+CREATE FUNCTION first_event_at_or_after(lowest bigint) RETURNS bigint
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     RETURN coalesce((SELECT min(e.position) FROM events e WHERE e.position >= lowest), 9223372036854775807);
 END
 $$;
 
-SELECT eventstore_own('FUNCTION event_not_below');
-REVOKE ALL ON FUNCTION event_not_below FROM PUBLIC;
-SELECT eventstore_grant('EXECUTE ON FUNCTION event_not_below',
+SELECT eventstore_own('FUNCTION first_event_at_or_after');
+REVOKE ALL ON FUNCTION first_event_at_or_after FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION first_event_at_or_after',
                         'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');
