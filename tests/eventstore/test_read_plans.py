@@ -157,7 +157,7 @@ async def test_a_range_of_time_is_read_from_end_to_end(
 
 @every_plan
 @both_logs
-def test_the_horizon_costs_the_same(logs: Logs, analyzed: bool, kind: Kind) -> None:
+def test_the_horizon_costs_the_same_in_a_long_log(logs: Logs, analyzed: bool, kind: Kind) -> None:
     short, long = (logs.plan(size, analyzed, query("eventstore", "horizon"), {}, kind) for size in (SHORT, LONG))
     assert_no_dearer(short, long)
 
@@ -165,7 +165,9 @@ def test_the_horizon_costs_the_same(logs: Logs, analyzed: bool, kind: Kind) -> N
 @every_plan
 @both_logs
 @pytest.mark.parametrize(("name", "parameter"), [("last_event", "horizon"), ("first_event", "first")])
-def test_the_nearest_event_is_found_at_once(logs: Logs, name: str, parameter: str, analyzed: bool, kind: Kind) -> None:
+def test_the_nearest_event_is_found_by_the_index(
+    logs: Logs, name: str, parameter: str, analyzed: bool, kind: Kind
+) -> None:
     short, long = (logs.plan_inside(size, analyzed, name, {parameter: size // 2}, kind) for size in (SHORT, LONG))
     assert long.indexes == {"idx_events_position"}, long.text
     assert long.kinds <= ALONG_AN_INDEX, long.text
@@ -174,7 +176,7 @@ def test_the_nearest_event_is_found_at_once(logs: Logs, name: str, parameter: st
 
 @every_plan
 @both_logs
-def test_the_edges_of_a_range_of_time_are_found_at_once(logs: Logs, analyzed: bool, kind: Kind) -> None:
+def test_the_bounds_of_a_time_range_are_found_by_the_index(logs: Logs, analyzed: bool, kind: Kind) -> None:
     short, long = (
         logs.plan_inside(size, analyzed, "time_edges", {"since": time_of(size // 2), "until": time_of(size)}, kind)
         for size in (SHORT, LONG)
@@ -186,7 +188,7 @@ def test_the_edges_of_a_range_of_time_are_found_at_once(logs: Logs, analyzed: bo
 
 @every_plan
 @both_logs
-def test_a_range_of_time_is_looked_through_along_the_index_of_times(logs: Logs, analyzed: bool, kind: Kind) -> None:
+def test_a_time_range_is_scanned_along_the_index_of_times(logs: Logs, analyzed: bool, kind: Kind) -> None:
     short, long = (
         logs.plan(
             size, analyzed, query("eventstore", "time_range"),

@@ -57,7 +57,7 @@ async def test_stored_and_new_events_are_one_stream(store: EventStore) -> None:
         assert await follower.contents(2) == [4, 5]
 
 
-async def test_it_begins_after_a_position(store: EventStore) -> None:
+async def test_a_subscription_begins_after_a_position(store: EventStore) -> None:
     result = await store.append(uuid4(), [note(n) for n in range(5)])
     async with Follower(store.subscribe(after=result.events[2].position)) as follower:
         assert await follower.contents(2) == [3, 4]
@@ -214,7 +214,7 @@ async def test_only_events_that_match_the_filter_are_delivered(
 
 
 @pytest.mark.usefixtures("quick_retries")
-async def test_it_survives_the_loss_of_all_its_connections(store: EventStore, admin: Admin) -> None:
+async def test_a_subscription_survives_the_loss_of_all_its_connections(store: EventStore, admin: Admin) -> None:
     async with Follower(store.subscribe()) as follower:
         for n in range(6):
             await store.append(uuid4(), [note(n)])

@@ -40,7 +40,7 @@ async def proxy(own_server: EmbeddedServer) -> AsyncIterator[Proxy]:
 
 @pytest.mark.parametrize("fate", ["killed", "vanished"])
 @pytest.mark.usefixtures("clean_environment")
-async def test_store_subscriber_and_worker_go_on_at_the_standby(
+async def test_store_subscriber_and_worker_continue_at_the_promoted_standby(
     own_server: EmbeddedServer, proxy: Proxy, started: Commands, fate: str
 ) -> None:
     async with EventStore(Settings(data_dir=own_server.data_dir)) as store:

@@ -228,7 +228,7 @@ async def test_half_open_connections_of_one_address_leave_others_served(
     assert grown < 100
 
 
-def what_is_unfair(at_rest: Times, under_attack: Times, percent: int) -> list[str]:
+def unfair_latencies(at_rest: Times, under_attack: Times, percent: int) -> list[str]:
     """Return what was not fair.
 
     Args:
@@ -260,7 +260,7 @@ async def test_an_attack_costs_another_tenant_little(site: Site) -> None:
     await site.measure(2, at_rest)
     answers = await site.attacked(KINDS, 5, under_attack, begin)
     report = f"at rest {at_rest}; under attack {under_attack}; the attacker was answered {answers}"
-    assert not what_is_unfair(at_rest, under_attack, 50), report
+    assert not unfair_latencies(at_rest, under_attack, 50), report
     assert not begin.refused
     for times in (begin, under_attack):
         assert max(times.percentile(what, 100) for what in times.seconds) < LONGEST_SECONDS, report
@@ -294,7 +294,7 @@ async def test_memory_of_the_server_is_bounded(site: Site) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3600 + 4 * ATTACK_SECONDS)
 @pytest.mark.usefixtures("idle_machine")
-async def test_each_attack_and_all_together_for_long(site: Site) -> None:
+async def test_long_attacks_one_by_one_and_all_together_cost_another_tenant_little(site: Site) -> None:
     phases = [(kind,) for kind in KINDS] + [KINDS]
     measured = {phase: Times() for phase in phases}
     at_rest = Times()
@@ -307,5 +307,5 @@ async def test_each_attack_and_all_together_for_long(site: Site) -> None:
             memory = psutil.Process(site.process.pid).memory_info().rss / 2**20
             print(f"{'+'.join(phase)}: {measured[phase]}; answers {answers}; memory {memory:.0f} MB")
     print(f"at rest: {at_rest}")
-    wrong = {"+".join(phase): what_is_unfair(at_rest, times, 95) for phase, times in measured.items()}
+    wrong = {"+".join(phase): unfair_latencies(at_rest, times, 95) for phase, times in measured.items()}
     assert not any(wrong.values()), wrong

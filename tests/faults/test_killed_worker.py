@@ -58,7 +58,7 @@ async def writing(store: EventStore, conversations: list[UUID], chance: random.R
     assert writer.cancelled()
 
 
-async def test_workers_killed_again_and_again(
+async def test_workers_killed_repeatedly_apply_every_event_once(
     started: Commands, store: EventStore, database_url: str, kills: int
 ) -> None:
     chance = random.Random(kills)

@@ -293,7 +293,7 @@ def test_every_kind_of_violation_that_journals_show_is_tried() -> None:
 
 
 @given(chances)
-def test_nothing_is_found_where_nothing_is_wrong(chance: random.Random) -> None:
+def test_correct_journals_have_no_violation(chance: random.Random) -> None:
     history = correct(chance)
     findings = findings_of(history)
     assert findings.shortest() == []
@@ -316,7 +316,7 @@ def test_nothing_is_found_where_nothing_is_wrong(chance: random.Random) -> None:
 @pytest.mark.parametrize("broken", BREAKS, ids=lambda broken: broken.__name__)
 @settings(max_examples=12)
 @given(chance=chances)
-def test_what_is_broken_is_found_and_shown_shortly(broken: Break, chance: random.Random) -> None:
+def test_a_violation_is_found_and_described_briefly(broken: Break, chance: random.Random) -> None:
     history = correct(chance)
     shows = broken(history, chance)
     findings = findings_of(history)
@@ -331,7 +331,7 @@ def test_what_is_broken_is_found_and_shown_shortly(broken: Break, chance: random
 
 
 @given(chances)
-def test_what_readers_see_wrongly_does_not_make_the_log_wrong(chance: random.Random) -> None:
+def test_a_wrong_delivery_is_not_a_violation_of_the_log(chance: random.Random) -> None:
     history = correct(chance)
     for broken in (repeat, misread, invent):
         broken(history, chance)
