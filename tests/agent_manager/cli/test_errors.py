@@ -155,7 +155,7 @@ def test_a_schema_that_is_too_new(empty: Eventstore, database_url: str, argument
 
 
 @pytest.mark.parametrize("arguments", [("status",), ("import", "chats.jsonl")], ids=" ".join)
-def test_a_missing_database_raises_a_typed_error(
+def test_a_database_that_does_not_exist(
     empty: Eventstore,
     monkeypatch: pytest.MonkeyPatch,
     database: str,
