@@ -162,6 +162,7 @@ async def test_two_schemas_work_side_by_side(empty_database_url: str) -> None:
         assert [e.content async for e in other.read_log()] == [3]
 
 
+@pytest.mark.slow
 def test_processes_that_migrate_at_once_apply_everything_once(server: DatabaseServer) -> None:
     name = server.create_database(migrated=False)
     try:

@@ -197,6 +197,7 @@ async def test_a_database_migrated_without_roles_can_get_them_later(
         assert connection.execute("SELECT count(*) FROM events").fetchone() == (0,)
 
 
+@pytest.mark.slow
 async def test_running_programs_continue_while_the_roles_are_created(
     own_server: EmbeddedServer, superuser: psycopg.Connection[tuple[object, ...]]
 ) -> None:

@@ -227,6 +227,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 async def test_what_does_not_fit_is_cut_and_the_projection_goes_on(store: EventStore) -> None:
     task = uuid4()
     for name, text in HOSTILE.items():

@@ -165,6 +165,7 @@ async def test_two_workers_that_find_a_changed_text_refill_it_rightly(
     assert stored(database_url) == fold([event async for event in store.read_log()])
 
 
+@pytest.mark.slow
 async def test_rebuilding_beside_working_workers(store: EventStore, database_url: str) -> None:
     conversations = [uuid4() for _ in range(3)]
     async with working(store, workers=2, batch_size=20):

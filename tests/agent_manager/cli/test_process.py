@@ -56,7 +56,8 @@ async def test_tail_without_earlier_events_follows_from_now_on(
 
 
 READERS = [
-    ("head -1", "conversations"), ("head -1", f"messages {EVERYTHING}"), ("true", "tail --json"), ("true", "--help")
+    ("head -1", f"messages {EVERYTHING}"), ("true", "tail --json"),
+    *(pytest.param(*case, marks=pytest.mark.slow) for case in (("head -1", "conversations"), ("true", "--help"))),
 ]  # fmt: skip
 
 
@@ -80,6 +81,7 @@ def test_a_reader_that_exits_early_is_not_an_error(
     assert read_by(reader, command, library_url) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["tail -n 500 --json", "tail -n 500 --follow --json", "tail -n 500"])
 async def test_a_reader_that_exits_during_a_long_output_is_not_an_error(
     store: EventStore, database_url: str, command: str
@@ -91,9 +93,9 @@ async def test_a_reader_that_exits_during_a_long_output_is_not_an_error(
 @pytest.mark.parametrize(
     "environment",
     [
-        {"LANG": "C", "LC_ALL": "C"},
-        {"PYTHONIOENCODING": "ascii"},
         {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        pytest.param({"LANG": "C", "LC_ALL": "C"}, marks=pytest.mark.slow),
+        pytest.param({"PYTHONIOENCODING": "ascii"}, marks=pytest.mark.slow),
     ],
     ids=lambda environment: ",".join(environment),
 )
@@ -107,6 +109,7 @@ def test_a_terminal_without_unicode_is_not_an_error(
     assert "Ol" in done.stdout
 
 
+@pytest.mark.slow
 def test_help_can_be_read_in_ascii(clean_environment: None) -> None:
     for command in ([], ["import"], ["project"]):
         done = run(*command, "--help", PYTHONIOENCODING="ascii")
