@@ -29,6 +29,8 @@ from eventstore.errors import ConnectionLost, ConversationLocked, Forbidden, Ser
 
 SECONDS = 6.0
 """The deadline of an append in these tests."""
+MARGIN = 10.0
+"""Allowed beyond the deadline on a busy machine; without one, a silent server is noticed after 25 seconds."""
 
 
 @asynccontextmanager
@@ -55,7 +57,7 @@ async def test_every_append_ends_in_time_if_the_server_is_silent(database_url: s
         hole.silence()
         conversation, events, unsent = uuid4(), [NewEvent(note(n)) for n in range(5)], NewEvent(note("unsent"))
         before = hole.swallowed
-        async with ends_within(SECONDS + 1):
+        async with ends_within(SECONDS + MARGIN):
             many = asyncio.create_task(store.append(conversation, events))
             await sent(lambda: hole.swallowed > before, "the append was sent")
             behind = asyncio.create_task(store.append(conversation, [unsent]))
@@ -69,11 +71,11 @@ async def test_every_append_ends_in_time_if_the_server_is_silent(database_url: s
 
         # When the server is back, the store continues by itself.
         hole.is_silent = False
-        async with ends_within(SECONDS):
+        async with ends_within(SECONDS + MARGIN):
             await store.append(conversation, events)
         hole.silence()
         before = hole.swallowed
-        async with ends_within(SECONDS + 1):
+        async with ends_within(SECONDS + MARGIN):
             cancelled = asyncio.create_task(store.append(conversation, [unsent]))
             await sent(lambda: hole.swallowed > before, "the append was sent")
             cancelled.cancel()
@@ -81,14 +83,14 @@ async def test_every_append_ends_in_time_if_the_server_is_silent(database_url: s
                 await store.append(conversation, [unsent])
 
         hole.is_silent = False
-        async with ends_within(SECONDS):
+        async with ends_within(SECONDS + MARGIN):
             await store.append(conversation, [unsent])
         assert [event.id async for event in store.read(conversation)] == [one.id for one in (*events, unsent)]
         hole.silence()
         before = hole.swallowed
         hanging = asyncio.create_task(store.append(conversation, [events[1]]))
         await sent(lambda: hole.swallowed > before, "the append was sent")
-        async with ends_within(10):
+        async with ends_within(MARGIN):
             await store.close()
         with pytest.raises(ConnectionLost) as closed:
             await hanging
@@ -105,7 +107,7 @@ async def test_an_append_is_sent_again_if_its_server_is_silent_and_another_answe
             hole.silence()
             hole.is_silent = False
             conversation, event = uuid4(), NewEvent(note())
-            async with ends_within(SECONDS):
+            async with ends_within(SECONDS + MARGIN):
                 result = await store.append(conversation, [event])
             assert result.version == 1
             assert [found.id async for found in store.read(conversation)] == [event.id]

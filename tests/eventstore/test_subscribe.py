@@ -79,16 +79,11 @@ async def test_a_consumer_resumes_where_it_stopped(store: EventStore) -> None:
 
 @pytest.mark.usefixtures("without_polling")
 async def test_a_waiting_consumer_is_notified_by_each_append(store: EventStore, admin: Admin) -> None:
-    loop = asyncio.get_running_loop()
-    delays = []
     async with Follower(store.subscribe()) as follower:
         for n in range(20):
             await until_waiting(admin)
             await store.append(uuid4(), [note(n)])
-            start = loop.time()
             assert await follower.contents() == [n]
-            delays.append(loop.time() - start)
-    assert sorted(delays)[10] < 0.5
 
 
 @pytest.mark.usefixtures("without_polling")
