@@ -1,4 +1,4 @@
-"""What the planner believes of a table is of all its rows: it is not to tell what stands in those of others."""
+"""Estimates of the planner concern all rows of a table, and must not disclose values of hidden rows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HIDDEN_CONVERSATION = UUID(int=7)
 
 
 def fill(database_url: str, table: str, column: str) -> None:
-    """Many rows of another tenant, half of which say the same."""
+    """Insert many rows of another tenant, half of which have the same value."""
     with connected_as(database_url) as projector:
         for number in range(200):
             given = {"tenant_id": "globex", "conversation_id": HIDDEN_CONVERSATION, "id": UUID(int=number)}
@@ -66,7 +66,7 @@ def analyze(database_url: str, table: str) -> None:
 
 
 def estimated_rows(session: Session, table: str, column: str, comparison: str, text: str) -> int:
-    """How many rows the planner expects."""
+    """Return the number of rows that the planner expects."""
     explained = session.execute(
         sql.SQL("EXPLAIN (FORMAT JSON) SELECT FROM {} WHERE {} {} {}").format(
             sql.Identifier(table), sql.Identifier(column), sql.SQL(comparison), sql.Literal(text)

@@ -1,4 +1,4 @@
-"""Migrations in sessions that are not what the program asked for: behind poolers, and with other settings."""
+"""Migrations behind poolers, and in sessions with other settings than the program requested."""
 
 from __future__ import annotations
 

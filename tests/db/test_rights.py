@@ -18,10 +18,10 @@ def _roles(database_url: str) -> None:
 
 
 def test_every_role_has_on_every_object_the_rights_of_the_table(database_url: str) -> None:
-    expected, everybody = documented()
+    expected, for_all = documented()
     with psycopg.connect(database_url) as connection:
         found, owners = granted(connection)
-    for name in everybody:
+    for name in for_all:
         for role in OTHERS:
             assert ("Functions", name, role) not in expected, f"{name} stands twice"
             expected["Functions", name, role] = {"EXECUTE"}
@@ -88,7 +88,7 @@ def test_every_table_with_a_tenant_has_row_level_security(database_url: str) -> 
             "   AND NOT coalesce('security_invoker=true' = ANY (c.reloptions), false)"
         ).fetchall()
     assert len(tables) >= 15
-    assert [name for name, *wall in tables if wall != [True, ["open_to_owner", "open_to_projector", "wall"]]] == [
+    assert [name for name, *found in tables if found != [True, ["open_to_owner", "open_to_projector", "wall"]]] == [
         "identity_users", "identity_keys", "idempotency_keys"  # which the service alone has rights to, for all tenants
     ]  # fmt: skip
     assert views == []

@@ -28,7 +28,7 @@ ROLES = {f"eventstore_{role}" for role in EVERY_ROLE}
 
 @pytest.fixture
 def superuser(clean_environment: None, own_server: EmbeddedServer) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
-    """The superuser of a server on which nobody has migrated anything yet."""
+    """The superuser of a server on which nothing has been migrated yet."""
     with psycopg.connect(own_server.superuser_url, autocommit=True) as connection:
         yield connection
 
@@ -362,6 +362,6 @@ def test_wider_rights_than_the_migrations_grant_are_named(
     superuser.execute(change.encode())
     assert any(named in finding for finding in migrator.findings())
     migrate(own_server.superuser_url).make_roles()
-    if change.startswith("CREATE POLICY"):  # somebody may need it
+    if change.startswith("CREATE POLICY"):  # an operator may need it
         superuser.execute("DROP POLICY open ON events")
     assert migrator.findings() == []

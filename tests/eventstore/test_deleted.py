@@ -1,4 +1,4 @@
-"""A deleted conversation takes no events until it is reactivated, whoever appends and however many at once."""
+"""A deleted conversation accepts no events until it is reactivated, by any way of appending, concurrent or not."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ SELECT count(*)
 """
 APPEND = """
 SELECT count(*)
-  FROM set_config('eventstore.tenant', %s, true) AS asked (tenant),
-       append_events(ARRAY[asked.tenant], ARRAY[%s::uuid], ARRAY[-2], ARRAY[1], ARRAY[gen_random_uuid()], ARRAY[%s],
+  FROM set_config('eventstore.tenant', %s, true) AS scope (tenant),
+       append_events(ARRAY[scope.tenant], ARRAY[%s::uuid], ARRAY[-2], ARRAY[1], ARRAY[gen_random_uuid()], ARRAY[%s],
                      ARRAY[1::smallint], ARRAY[''], ARRAY['{}'::jsonb], ARRAY['{}'::jsonb])
 """
 

@@ -1,4 +1,4 @@
-"""An event of the log: a value, however it was made, that reads its JSON when it is asked for."""
+"""Events of the log are values that parse their JSON when it is first used."""
 
 from __future__ import annotations
 

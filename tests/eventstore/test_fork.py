@@ -1,4 +1,4 @@
-"""After a fork: a child process is told at once that the store is its parent's, and the parent goes on."""
+"""After a fork, using the store in the child raises an error at once, and the parent continues."""
 
 from __future__ import annotations
 

@@ -352,7 +352,7 @@ async def _run_writers(database_url: str) -> list[UUID]:
 async def _cut_off_writers(admin: Connection, chance: random.Random) -> int:
     """Terminates backends in the middle of appends until it is cancelled; returns how many.
 
-    The log has to grow in between: on a slow machine nobody would come to an end otherwise.
+    The log has to grow in between: on a slow machine the readers would not reach the end otherwise.
     """
     ends = events = 0
     try:
@@ -385,6 +385,6 @@ async def _resuming(store: EventStore, written: asyncio.Event) -> list[UUID]:
         if done and len(seen) == before:
             return seen
         if len(seen) == before:
-            with suppress(TimeoutError):  # of the end of the writing it is not told
+            with suppress(TimeoutError):  # it does not learn of the end of the writing
                 async with asyncio.timeout(1):
                     await store.wait(position)

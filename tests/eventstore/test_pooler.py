@@ -1,4 +1,4 @@
-"""Behind a pooler in transaction mode, all are lent sessions in which others took their roles, and nobody notices."""
+"""Behind a pooler in transaction mode, sessions that other clients left in another role do not matter."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def has_wall(database_url: str) -> None:
     """Skips the test where the login may not make roles."""
     with psycopg.connect(database_url) as connection:
         if not connection.execute("SELECT FROM pg_roles WHERE rolname = 'eventstore_writer'").fetchall():
-            pytest.skip("the login may not create roles, so there is no wall")
+            pytest.skip("the login may not create roles, so there is no row-level security")
 
 
 async def set_role(pooler: Pooler, role: str) -> None:
-    """As a client of the pooler that leaves its role to whoever is lent the session next."""
+    """Leave a role set in a session of the pooler, as another client can."""
     async with await psycopg.AsyncConnection.connect(pooler.url, autocommit=True) as connection:
         await connection.execute(f"SET ROLE {role}")
 

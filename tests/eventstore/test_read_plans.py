@@ -39,7 +39,7 @@ class Logs:
     superuser_urls: Mapping[tuple[int, bool], str]
 
     def plan(self, size: int, analyzed: bool, text: str, parameters: Mapping[str, Any], kind: Kind) -> Plan:
-        """How a query is run there: behind the wall where it names a tenant, otherwise for everybody."""
+        """Return the scope of a query: that of the tenant that it names, otherwise all tenants."""
         tenant = parameters.get("tenant", "")
         with connected_as(self.urls[size, analyzed], "eventstore_auditor" if tenant else "eventstore_projector") as one:
             return explain(ask(one, tenant), text, parameters, kind=kind)

@@ -1,4 +1,4 @@
-"""Synchronous code uses the store from any thread, with or without an event loop of its own."""
+"""Synchronous code uses the store from any thread, with or without an event loop."""
 
 from __future__ import annotations
 

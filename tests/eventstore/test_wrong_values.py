@@ -1,4 +1,4 @@
-"""Wrong types and values: every public call of the store answers them with an error of its own."""
+"""Every public call of the store raises a typed error for wrong types and values."""
 
 from __future__ import annotations
 

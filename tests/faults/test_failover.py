@@ -1,4 +1,4 @@
-"""A failover: the primary is gone for good, a standby takes its place, and everybody goes on there without help.
+"""A failover: the primary is gone for good, a standby takes its place, and all clients continue there without help.
 
 It is killed, or it vanishes behind a proxy that goes on to take what it is sent and never answers.
 """

@@ -106,9 +106,9 @@ class Site:
         while perf_counter() < end:
             number += 1
             path = f"/v1/conversations/{self.conversation}/messages"
-            said = {"role": "user", "content": f"{TEXTS[number % len(TEXTS)]} {number}"}
+            message = {"role": "user", "content": f"{TEXTS[number % len(TEXTS)]} {number}"}
             for what, request in (
-                ("append", ("POST", path, said)),
+                ("append", ("POST", path, message)),
                 ("page", ("GET", f"{path}?limit=50&newest_first=true", None)),
                 ("search", ("GET", f"/v1/search?q={('Lisbon', 'Porto', 'comboio')[number % 3]}+{number}", None)),
                 ("loop", ("GET", "/nothing", None)),
@@ -244,7 +244,7 @@ def unfair_latencies(at_rest: Times, under_attack: Times, percent: int) -> list[
 
 @pytest.fixture
 def idle_machine() -> None:
-    """Skip the test if other programs occupy the processors: what waits then is not told from what has no processor."""
+    """Skip the test if other programs occupy the processors: a wait for a processor looks like a wait for a lock."""
     load, processors = os.getloadavg()[0], os.cpu_count() or 1
     if load > BUSY * processors:
         pytest.skip(f"the machine is busy: load {load:.1f} on {processors} processors")
@@ -254,7 +254,7 @@ def idle_machine() -> None:
 async def test_an_attack_costs_another_tenant_little(site: Site) -> None:
     """A short attack, on a machine that may be busy: so it looks at medians.
 
-    It begins with a thousand connections and their requests at once, during which nobody is refused or waits for long.
+    It begins with a thousand concurrent connections and requests, during which none is rejected or waits for long.
     """
     at_rest, begin, under_attack = Times(), Times(), Times()
     await site.measure(2, at_rest)

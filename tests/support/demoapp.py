@@ -84,7 +84,7 @@ class Event(BaseModel):
 
 
 class Manager:
-    """Keeps everything in lists, and answers every message with what it said."""
+    """Keeps everything in lists, and replies to every message with its text."""
 
     def __init__(self) -> None:
         self._conversations: list[Conversation] = []
@@ -248,7 +248,7 @@ def _plain(value: Any) -> Any:
 
 
 def stop(url: str) -> None:
-    """Ends the application at a URL; returns once nobody answers there."""
+    """Stop the application at a URL; return once its port is closed."""
     httpx.post(f"{url}/stop", json={}).raise_for_status()
     with contextlib.suppress(httpx.HTTPError):
         while True:

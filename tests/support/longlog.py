@@ -1,4 +1,4 @@
-"""A long log, made in a moment: for tests of plans and of reading, where nobody looks at digests."""
+"""A long log, generated without digests, for tests of plans and of reading."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Long read tables, made in a moment: for tests of plans, where nobody looks at what stands in them."""
+"""Long read tables with arbitrary contents, for tests of plans."""
 
 from __future__ import annotations
 
