@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from psycopg import sql
 from support.logins import Logins, Session
-from support.scoped_queries import connected_as
+from support.scoped_queries import open_as
 
 from eventstore import EventStore
 from projections.projection import named
@@ -26,7 +26,7 @@ HIDDEN_CONVERSATION = UUID(int=7)
 
 def fill(database_url: str, table: str, column: str) -> None:
     """Insert many rows of another tenant, half of which have the same value."""
-    with connected_as(database_url) as projector:
+    with open_as(database_url) as projector:
         for number in range(200):
             given = {"tenant_id": "globex", "conversation_id": HIDDEN_CONVERSATION, "id": UUID(int=number)}
             given |= {
@@ -61,7 +61,7 @@ def fill(database_url: str, table: str, column: str) -> None:
 
 
 def analyze(database_url: str, table: str) -> None:
-    with connected_as(database_url, "eventstore_owner") as owner:
+    with open_as(database_url, "eventstore_owner") as owner:
         owner.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(table)))
 
 

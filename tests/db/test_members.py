@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 from support.logins import Logins, Session
-from support.scoped_queries import ask, connected_as
+from support.scoped_queries import open_as, set_scope
 from support.sql_appends import append_events, append_group, append_one, members, share
 from support.waiting import until
 
@@ -26,7 +26,7 @@ def owned(service: Session) -> UUID:
 @pytest.fixture
 def reader(logins: Logins) -> Session:
     """A session of the service that reads the whole tenant."""
-    session = ask(logins.session("app"), "acme")
+    session = set_scope(logins.session("app"), "acme")
     session.execute("SET ROLE eventstore_reader")
     return session
 
@@ -167,11 +167,11 @@ def test_a_group_with_two_users_of_one_conversation_is_rejected(service: Session
 
 
 def test_append_events_checks_the_rights_of_the_current_user(service: Session, owned: UUID) -> None:
-    ask(service, "acme", "eve")
+    set_scope(service, "acme", "eve")
     with pytest.raises(psycopg.Error, match="may not append this") as refused:
         append_events(service, "acme", owned)
     assert refused.value.sqlstate == "ES007"
-    ask(service, "acme", "ana")
+    set_scope(service, "acme", "ana")
     append_events(service, "acme", owned)
 
 
@@ -194,7 +194,7 @@ def test_a_group_skips_a_locked_conversation_and_appends_to_the_others(
     busy, other = uuid4(), uuid4()
     outcomes: list[tuple[str]] = []
     owner = "eventstore_owner"
-    with connected_as(database_url, owner) as holder, connected_as(database_url, owner) as blocker:
+    with open_as(database_url, owner) as holder, open_as(database_url, owner) as blocker:
         with blocker.transaction(force_rollback=True), holder.transaction():
             holder.execute("SELECT pg_advisory_xact_lock(conversation_key('acme', %s))", (busy,))
             blocker.execute(_INSERT_EVENT, (other,))
@@ -208,7 +208,7 @@ def test_a_group_skips_a_locked_conversation_and_appends_to_the_others(
                 lambda: blocker.execute(waiting, (pid,)).fetchone() == (1,),
                 "the group waits for the other conversation",
             )
-            assert append_one(ask(holder, "acme"), "acme", busy, "ana") == "n"
+            assert append_one(set_scope(holder, "acme"), "acme", busy, "ana") == "n"
         group.join()
     assert outcomes == [("b",), ("n",)]
     assert members(reader, busy) == members(reader, other) == {"ana": "own"}
@@ -229,7 +229,7 @@ def test_a_share_in_a_group_that_skips_its_conversation_changes_no_member(
     busy, other, event_id = uuid4(), uuid4(), uuid4()
     outcomes: list[tuple[str]] = []
     owner = "eventstore_owner"
-    with connected_as(database_url, owner) as holder, connected_as(database_url, owner) as blocker:
+    with open_as(database_url, owner) as holder, open_as(database_url, owner) as blocker:
         with blocker.transaction(force_rollback=True), holder.transaction():
             holder.execute("SELECT pg_advisory_xact_lock(conversation_key('acme', %s))", (busy,))
             blocker.execute(_INSERT_EVENT, (other,))
@@ -245,7 +245,7 @@ def test_a_share_in_a_group_that_skips_its_conversation_changes_no_member(
                 lambda: blocker.execute(waiting, (pid,)).fetchone() == (1,),
                 "the group waits for the other conversation",
             )
-            ask(holder, "acme")
+            set_scope(holder, "acme")
             shared = {"user": "bob", "access": "read"}
             assert append_one(holder, "acme", busy, "", "conversation.shared", shared, event_id=event_id) == "n"
             assert share(holder, "acme", busy, "", "bob", None) == "n"

@@ -11,7 +11,7 @@ from psycopg import sql
 from psycopg.errors import InsufficientPrivilege
 from support.catalog import roles_of_the_store
 from support.logins import Logins, Session
-from support.scoped_queries import act_as, ask, connected_as
+from support.scoped_queries import open_as, set_role, set_scope
 from support.servers import DatabaseServer
 from support.sql_appends import append_events, append_one, share
 
@@ -33,15 +33,15 @@ OF_CONVERSATIONS = (
 def _conversations(server: DatabaseServer, module_database: str) -> None:
     """In each tenant a conversation of Ana with the same id, which Bob may read; in acme also one of Bob."""
     url = server.url(module_database)
-    with connected_as(url, "eventstore_owner") as owner, connected_as(url) as projector:
+    with open_as(url, "eventstore_owner") as owner, open_as(url) as projector:
         if not roles_of_the_store(owner):
             pytest.skip("the login may not create roles, so there is no row-level security")
         for tenant in ("acme", "globex"):
             message = {"role": "user", "content": f"in {tenant}"}
-            assert append_one(ask(owner, tenant), tenant, SHARED, "ana", "message.added", message) == "n"
+            assert append_one(set_scope(owner, tenant), tenant, SHARED, "ana", "message.added", message) == "n"
             assert share(owner, tenant, SHARED, "ana", "bob") == "n"
         message = {"role": "user", "content": "for bob"}
-        assert append_one(ask(owner, "acme"), "acme", PRIVATE, "bob", "message.added", message) == "n"
+        assert append_one(set_scope(owner, "acme"), "acme", PRIVATE, "bob", "message.added", message) == "n"
         for tenant, conversation in (("acme", SHARED), ("globex", SHARED), ("acme", PRIVATE)):
             _fill(projector, tenant, conversation)
 
@@ -71,7 +71,7 @@ def session_as(logins: Logins) -> Callable[..., Session]:
     """Sessions of the service under a role, for a tenant and a user."""
 
     def session(role: str, tenant: str = "", user: str = "") -> Session:
-        return act_as(ask(logins.session("app"), tenant, user), f"eventstore_{role}")
+        return set_role(set_scope(logins.session("app"), tenant, user), f"eventstore_{role}")
 
     return session
 
@@ -134,17 +134,17 @@ def test_a_prepared_statement_shows_the_rows_of_the_current_scope(session_as: Ca
         reader.execute(f"SET plan_cache_mode = {plans}")
         in_turn = (("acme", "", {A, B}), ("globex", "", {G}), ("", "", set()), ("acme", "ana", {A}))
         for tenant, user, expected in in_turn * 3:
-            ask(reader, tenant, user)
+            set_scope(reader, tenant, user)
             rows = reader.execute("SELECT tenant_id, conversation_id FROM messages", prepare=True).fetchall()
             assert set(rows) == expected
 
 
 def test_a_prepared_statement_is_planned_again_for_another_role(logins: Logins) -> None:
-    session = ask(logins.session("app", "projector"), "globex")
+    session = set_scope(logins.session("app", "projector"), "globex")
     session.execute("SET plan_cache_mode = force_generic_plan")
     session.execute("PREPARE look AS SELECT tenant_id, conversation_id FROM messages")
     for role, expected in (("projector", {A, B, G}), ("reader", {G}), ("projector", {A, B, G}), ("reader", {G})):
-        act_as(session, f"eventstore_{role}")
+        set_role(session, f"eventstore_{role}")
         assert set(session.execute("EXECUTE look").fetchall()) == expected
 
 
@@ -156,7 +156,7 @@ def test_a_search_of_another_tenant_is_refused(session_as: Callable[..., Session
 
 
 def test_the_projector_reads_every_tenant_and_cannot_change_the_log(logins: Logins) -> None:
-    projector = act_as(logins.session("projector"), "eventstore_projector")
+    projector = set_role(logins.session("projector"), "eventstore_projector")
     assert seen(projector, "messages") == {A, B, G}
     assert seen(projector, "events") >= {A, B, G}
     for change in (
@@ -191,7 +191,7 @@ def test_roles_that_see_everything_have_no_policy_in_their_plans(
     database_url: str, superuser_url: str, role: str, statement: str
 ) -> None:
     plans = []
-    with connected_as(database_url, f"eventstore_{role}") as through, psycopg.connect(superuser_url) as without:
+    with open_as(database_url, f"eventstore_{role}") as through, psycopg.connect(superuser_url) as without:
         for session in (through, without):
             session.execute("SET enable_seqscan = off")
             plans.append(session.execute(f"EXPLAIN {statement}").fetchall())
@@ -201,15 +201,15 @@ def test_roles_that_see_everything_have_no_policy_in_their_plans(
 def test_a_login_that_inherits_the_projectors_role_without_setting_it_is_isolated(logins: Logins) -> None:
     login = logins.session("projector", "reader", "app")
     assert seen(login, "messages") == set()
-    ask(login, "globex")
+    set_scope(login, "globex")
     assert seen(login, "messages") == {G}
 
 
 def test_a_login_that_inherits_the_owners_role_without_setting_it_is_isolated(database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as migrator:
         assert seen(migrator, "events") == seen(migrator, "messages") == set()
-        assert seen(ask(migrator, "globex"), "events") == {G}
-    with connected_as(database_url, "eventstore_owner") as owner:
+        assert seen(set_scope(migrator, "globex"), "events") == {G}
+    with open_as(database_url, "eventstore_owner") as owner:
         assert seen(owner, "events") >= {A, B, G}
 
 
@@ -229,7 +229,7 @@ class TestTenantsOfAppends:
         assert [append_one(service, tenant, uuid4()) for tenant in (INITECH, UMBRELLA, "new")] == ["n"] * 3
 
     def test_the_service_appends_only_for_the_tenant_that_it_has_set(self, service: Session) -> None:
-        ask(service, INITECH)
+        set_scope(service, INITECH)
         assert append_one(service, INITECH, uuid4()) == "n"
         with pytest.raises(InsufficientPrivilege, match='may not append for the tenant "umbrella"'):
             append_one(service, UMBRELLA, uuid4())
@@ -238,15 +238,15 @@ class TestTenantsOfAppends:
         for roles in (("writer",), ("writer", "app")):
             bound = logins.session(*roles, tenant=INITECH)
             for tenant in ("", UMBRELLA, INITECH):
-                ask(bound, tenant)
-                act_as(bound, "eventstore_writer")
+                set_scope(bound, tenant)
+                set_role(bound, "eventstore_writer")
                 assert append_one(bound, INITECH, uuid4()) == "n"
                 with pytest.raises(InsufficientPrivilege):
                     append_one(bound, UMBRELLA, uuid4())
                 bound.execute("RESET ROLE")
 
     def test_a_login_that_is_neither_bound_nor_the_service_appends_for_no_tenant(self, logins: Logins) -> None:
-        stranger = ask(logins.session("writer"), INITECH)
+        stranger = set_scope(logins.session("writer"), INITECH)
         with pytest.raises(InsufficientPrivilege, match="may not append for any tenant"):
             append_one(stranger, INITECH, uuid4())
 
@@ -267,7 +267,7 @@ class TestBoundLogins:
 
     def test_it_sees_its_tenant_whatever_it_sets(self, bound: Session) -> None:
         for tenant in ("", "acme", "globex"):
-            ask(bound, tenant)
+            set_scope(bound, tenant)
             assert seen(bound, "messages") == seen(bound, "events") == {G}
 
     def test_it_cannot_change_its_binding(self, bound: Session) -> None:
@@ -298,7 +298,7 @@ class TestBoundLogins:
             with pytest.raises((InsufficientPrivilege, psycopg.errors.InvalidParameterValue)):
                 bound.execute(attempt.encode())
         bound.execute("SET ROLE eventstore_auditor")
-        ask(bound, "acme")
+        set_scope(bound, "acme")
         assert seen(bound, "events") == {G}
 
     def test_an_unbound_login_sees_nothing(self, bound: Session, database_url: str) -> None:
@@ -306,7 +306,7 @@ class TestBoundLogins:
         with psycopg.connect(database_url, autocommit=True) as migrator:
             assert migrator.execute("SELECT unbind_login(%s)", row).fetchone() == (True,)
             assert migrator.execute("SELECT unbind_login(%s)", row).fetchone() == (False,)
-        assert seen(ask(bound, "globex"), "messages") == set()
+        assert seen(set_scope(bound, "globex"), "messages") == set()
 
     @pytest.mark.parametrize("roles", [("projector",), ("owner",), ("migrator",)])
     def test_a_role_that_sees_every_tenant_cannot_be_bound(self, logins: Logins, roles: tuple[str, ...]) -> None:
@@ -326,7 +326,7 @@ class TestAttacksBySql:
 
     @pytest.fixture
     def attacker(self, logins: Logins) -> Session:
-        return ask(logins.session("reader", "auditor", "writer", tenant="globex"), "acme")
+        return set_scope(logins.session("reader", "auditor", "writer", tenant="globex"), "acme")
 
     def test_functions_of_the_attacker_see_only_its_tenant(self, attacker: Session) -> None:
         attacker.execute("""
@@ -368,7 +368,7 @@ class TestAttacksBySql:
         assert set(attacker.execute("SELECT * FROM mine").fetchall()) == {G}
 
     def test_a_view_of_the_owner_is_isolated_too(self, attacker: Session, database_url: str) -> None:
-        with connected_as(database_url, "eventstore_owner") as owner:
+        with open_as(database_url, "eventstore_owner") as owner:
             owner.execute("CREATE VIEW careless AS SELECT tenant_id, conversation_id FROM messages")
             owner.execute("GRANT SELECT ON careless TO eventstore_reader")
             assert set(attacker.execute("SELECT * FROM careless").fetchall()) == {G}

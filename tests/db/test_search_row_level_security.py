@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 from support.logins import Logins, Session
 from support.plans import explain_inside
-from support.scoped_queries import act_as, ask, asking
+from support.scoped_queries import open_scoped, set_role, set_scope
 from support.searching import SEARCH
 from support.sql_appends import append_one
 
@@ -23,10 +23,10 @@ Found = Callable[..., list[tuple[UUID, str]]]
 @pytest.fixture
 def found(logins: Logins) -> Found:
     """Search for a tenant and a user: return conversations, and the corrected query."""
-    session = act_as(logins.session("app"), "eventstore_reader")
+    session = set_role(logins.session("app"), "eventstore_reader")
 
     def search(query: str, tenant: str, user: str = "", by: str = "relevance") -> list[tuple[UUID, str]]:
-        ask(session, tenant, user)
+        set_scope(session, tenant, user)
         text = "SELECT conversation_id, searched FROM search_for(%s, %s, by => %s)"
         return session.execute(text, (query, tenant, by)).fetchall()
 
@@ -83,7 +83,7 @@ async def test_corrections_read_no_document_of_conversations_that_a_user_may_not
     for words in ("the itinerary", "the acquisition of Initech"):
         await add_messages(store, service, own_tenant, "bob", *[words] * 20)
     await add_messages(store, service, own_tenant, "ana", "a journey", "a train")
-    with asking(superuser_url, own_tenant, "ana") as connection:
+    with open_scoped(superuser_url, own_tenant, "ana") as connection:
         text = (
             "SELECT * FROM search_corrections("
             "%(q)s, %(tenant)s, NULL, NULL, NULL, NULL, '-infinity', 'infinity', 1000000)"

@@ -18,7 +18,7 @@ import pytest
 from support.blackhole import black_hole
 from support.follow import PATIENCE
 from support.raw import append_raw, append_raw_async, note
-from support.scoped_queries import asking
+from support.scoped_queries import open_scoped
 from support.waiting import until, until_async
 
 import eventstore.batching
@@ -196,7 +196,7 @@ async def test_appends_keep_their_order_whatever_other_transactions_lock(
     def disturb() -> None:
         """Holds conversations for a moment, one after another, as another process would."""
         mine = random.Random(seed)
-        with asking(database_url) as connection:
+        with open_scoped(database_url) as connection:
             while not stop.is_set():
                 with connection.transaction(force_rollback=True):
                     append_raw(connection, "theirs", conversation=mine.choice(conversations))

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.digest import canonical, event_bytes, event_digest, read_json
 from support.environment import TREE
-from support.scoped_queries import asking
+from support.scoped_queries import open_scoped
 from support.values import json_values, texts
 
 from eventstore import EventStore, Metadata, NewEvent
@@ -91,7 +91,7 @@ async def test_python_and_the_database_agree_on_any_event(
 async def test_the_digest_of_a_stored_row_matches(store: EventStore, database_url: str) -> None:
     contents = [1e23, 5e-324, 0.1, -0.0, 2**70, {"b": 1, "aa": 2, "ä": 3}, "\x7f\x1f\u2028", [], {}, None]
     await store.append(uuid4(), [ApplicationEvent("anything", content) for content in contents])
-    with asking(database_url) as connection:
+    with open_scoped(database_url) as connection:
         cursor = connection.execute(AS_TEXT.encode())
         rows = [dict(zip((*COLUMNS, "digest"), row, strict=True)) for row in cursor]
     assert len(rows) == len(contents)

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.scoped_queries import asking
+from support.scoped_queries import open_scoped
 from support.values import json_values, texts
 
 from eventstore import (
@@ -130,7 +130,7 @@ async def test_nothing_is_stored_if_members_are_in_the_order_of_jsonb(store: Eve
 
 async def test_events_appended_by_plain_sql_are_read(store: EventStore, database_url: str) -> None:
     conversation = uuid4()
-    with asking(database_url, store.tenant) as connection:
+    with open_scoped(database_url, store.tenant) as connection:
         for metadata in ("{}", f'{{"{MEMBER}": [1]}}', f'{{"{MEMBER}": {{"content": [[7, "x"], {{"each": 5}}]}}}}'):
             connection.execute(
                 """

@@ -15,7 +15,7 @@ import pytest
 from support.environment import TREE, child_environment
 from support.follow import Follower
 from support.raw import append_raw_async, note
-from support.scoped_queries import asking_async, login_of
+from support.scoped_queries import open_as_login, open_scoped_async
 from support.servers import DatabaseServer
 
 from eventstore import EventStore, Settings
@@ -32,21 +32,21 @@ GROWTH = 20
 @pytest.fixture
 async def one(store: EventStore) -> AsyncIterator[Connection]:
     """A connection with the store's schema, and one that may be left inside a transaction."""
-    async with await login_of(store) as connection:
+    async with await open_as_login(store) as connection:
         yield connection
 
 
 @pytest.fixture
 async def other(store: EventStore) -> AsyncIterator[Connection]:
     """Another one."""
-    async with await login_of(store) as connection:
+    async with await open_as_login(store) as connection:
         yield connection
 
 
 @pytest.fixture
 async def owner(database_url: str) -> AsyncIterator[Connection]:
     """Whom the sequence belongs to."""
-    async with await asking_async(database_url) as connection:
+    async with await open_scoped_async(database_url) as connection:
         yield connection
 
 
@@ -113,7 +113,7 @@ async def test_the_horizon_stays_below_every_append_in_flight(
     await store.append(uuid4(), [note()])
     await other.execute("BEGIN")
     await append_raw_async(other, "b")
-    async with await login_of(store) as reader:
+    async with await open_as_login(store) as reader:
         assert await horizon(reader) == 2
         await one.execute("COMMIT")
         assert await horizon(reader) == 4
@@ -300,7 +300,7 @@ async def test_readers_miss_no_event_of_sixty_four_writers_that_are_terminated_a
             EventStore(settings) as first,
             EventStore(settings) as second,
             await psycopg.AsyncConnection.connect(server.url(foreign)) as stranger,
-            await asking_async(database_url) as admin,
+            await open_scoped_async(database_url) as admin,
         ):
             await stranger.execute("CREATE TABLE left_open (id integer)")
             written = asyncio.Event()

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from support.longlog import RARE, conversation, fill, time_of
 from support.plans import Kind, Plan, explain, explain_inside
-from support.scoped_queries import ask, connected_as
+from support.scoped_queries import open_as, set_scope
 from support.servers import DatabaseServer
 
 from eventstore import EventStore, Settings
@@ -39,10 +39,10 @@ class Logs:
     superuser_urls: Mapping[tuple[int, bool], str]
 
     def plan(self, size: int, analyzed: bool, text: str, parameters: Mapping[str, Any], kind: Kind) -> Plan:
-        """Return the scope of a query: that of the tenant that it names, otherwise all tenants."""
+        """Return the plan of a query, under row-level security if it names a tenant."""
         tenant = parameters.get("tenant", "")
-        with connected_as(self.urls[size, analyzed], "eventstore_auditor" if tenant else "eventstore_projector") as one:
-            return explain(ask(one, tenant), text, parameters, kind=kind)
+        with open_as(self.urls[size, analyzed], "eventstore_auditor" if tenant else "eventstore_projector") as one:
+            return explain(set_scope(one, tenant), text, parameters, kind=kind)
 
     def plan_inside(self, size: int, analyzed: bool, name: str, parameters: Mapping[str, Any], kind: Kind) -> Plan:
         """How the statements are run inside the function that a query of the store calls: the last of them."""

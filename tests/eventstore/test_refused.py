@@ -9,7 +9,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
-from support.scoped_queries import asking
+from support.scoped_queries import open_scoped
 
 from eventstore import ConversationCreated, EventStore, MessageAdded, NewEvent, UnknownEvent, conversation_uuid
 from eventstore.errors import InputError, InvalidEvent
@@ -85,7 +85,7 @@ TYPES = dict(
 @pytest.fixture
 def app(database_url: str) -> Iterator[psycopg.Connection[Any]]:
     """A connection of an application that calls the function itself, in a transaction that is rolled back."""
-    with asking(database_url, "acme") as connection, connection.transaction(force_rollback=True):
+    with open_scoped(database_url, "acme") as connection, connection.transaction(force_rollback=True):
         yield connection
 
 

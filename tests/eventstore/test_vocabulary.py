@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
-from support.scoped_queries import asking
+from support.scoped_queries import open_scoped
 from support.values import json_values, texts
 
 from eventstore import (
@@ -165,7 +165,7 @@ async def test_members_and_types_of_a_newer_version_are_kept(store: EventStore, 
         ("message.added", {"role": "oracle", "content": "hi"}),
         ("conversation.split", "no object at all"),
     ]
-    with asking(database_url, store.tenant) as connection:
+    with open_scoped(database_url, store.tenant) as connection:
         for event_type, content in newer:
             connection.execute(
                 "SELECT append_events(ARRAY[current_tenant()], ARRAY[%s::uuid], ARRAY[-2], ARRAY[1], ARRAY[%s::uuid],"

@@ -152,7 +152,7 @@ async def site(settings: Settings, started: Commands) -> AsyncIterator[Site]:
     process = started.start(
         "up", "--port", "0", "--require-tokens", DATABASE_URL=settings.database_url.get_secret_value()
     )
-    process.until_said("Ctrl-C")
+    process.until_printed("Ctrl-C")
     port = int(re.findall(r"http://127\.0\.0\.1:(\d+)", process.out)[0])
     address = ("127.0.0.1", port)
     scopes = (Scope.READ, Scope.WRITE, Scope.AUDIT)

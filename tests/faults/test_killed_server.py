@@ -40,7 +40,7 @@ def up(data_dir: Path, started: Commands) -> Running:
 
 def another_up(data_dir: Path, started: Commands) -> Running:
     running = started.start("up", "--data-dir", str(data_dir))
-    running.until_said("Ctrl-C")
+    running.until_printed("Ctrl-C")
     return running
 
 

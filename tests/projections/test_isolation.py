@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from support.examples import examples
 from support.follow import Follower
-from support.scoped_queries import connected_as
+from support.scoped_queries import open_as
 
 from eventstore import (
     Caller,
@@ -363,7 +363,7 @@ async def test_members_that_do_not_follow_from_the_log_are_named(store: EventSto
     await append_usual(store)
     found = await verify_members(store)
     assert (found.differences, found.rows) == ([], [])
-    with connected_as(database_url, "eventstore_owner") as owner:
+    with open_as(database_url, "eventstore_owner") as owner:
         owner.execute("INSERT INTO conversation_members VALUES ('acme', %s, 'eve', 'read')", (ANAS,))
         owner.execute("DELETE FROM conversation_members WHERE tenant_id = 'globex' AND user_id = 'bob'")
         owner.execute(

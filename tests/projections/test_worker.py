@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from psycopg import sql
 from support.folding import fold, stored
-from support.scoped_queries import connected_as
+from support.scoped_queries import open_as
 from support.waiting import until_async
 
 from eventstore import EventStore, MessageAdded, Settings
@@ -44,7 +44,7 @@ async def working(store: EventStore, *, workers: int = 1, batch_size: int = 10_0
 @pytest.fixture
 def owner(database_url: str) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
     """The login that owns the database."""
-    with connected_as(database_url, "eventstore_owner") as connection:
+    with open_as(database_url, "eventstore_owner") as connection:
         yield connection
 
 
@@ -203,7 +203,7 @@ async def test_a_rebuild_and_a_worker_never_wait_for_each_other(
     [messages] = named(["messages"])
     applier = await Applier.open(store)
     try:
-        with connected_as(settings.server_url() or "", PROJECTOR) as holder, holder.transaction():
+        with open_as(settings.server_url() or "", PROJECTOR) as holder, holder.transaction():
             holder.execute("SELECT FROM checkpoints WHERE partition = 8 FOR UPDATE")
             rebuilding = asyncio.create_task(rebuild(store, [messages]))
             await waiting(1)

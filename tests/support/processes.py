@@ -68,7 +68,7 @@ class Running:
         """Return the standard error so far."""
         return self._err.read_text(encoding="utf-8")
 
-    def until_said(self, text: str) -> None:
+    def until_printed(self, text: str) -> None:
         """Waits until it has printed a text."""
         until(lambda: text in self.out or self.ended, f"{text!r} is printed")
         assert text in self.out, f"it ended with {self._process.returncode} before it printed {text!r}: {self.err}"

@@ -27,10 +27,10 @@ async def test_tail_follows_until_interrupted(
 ) -> None:
     await store.append(uuid4(), [MessageAdded(role="user", content="before")])
     tail = started.start("tail", "--follow", *form, DATABASE_URL=database_url)
-    tail.until_said("before")
+    tail.until_printed("before")
     for number in range(3):
         await store.append(uuid4(), [MessageAdded(role="user", content=f"after {number}")])
-        tail.until_said(f"after {number}")
+        tail.until_printed(f"after {number}")
     assert tail.interrupt() == INTERRUPTED
     assert tail.err.strip() in ("", "Aborted!")
     lines = tail.out.splitlines()
@@ -134,14 +134,14 @@ def test_a_chat_log_may_come_from_standard_input(clean_environment: None, databa
 
 def test_workers_end_when_interrupted(started: Commands, database_url: str) -> None:
     workers = started.start("project", DATABASE_URL=database_url)
-    workers.until_said(" follow the log")
+    workers.until_printed(" follow the log")
     assert workers.interrupt() == 0
     assert "Traceback" not in workers.err
 
 
 def test_up_on_a_named_server_applies_the_migrations(started: Commands, empty_database_url: str) -> None:
     up = started.start("up", DATABASE_URL=empty_database_url)
-    up.until_said("Ctrl-C")
+    up.until_printed("Ctrl-C")
     assert f"{len(list((TREE / 'db' / 'migrations').glob('*.sql')))} migration(s) applied just now" in up.out
     assert " follow the log" in up.out
     assert run("seed", DATABASE_URL=empty_database_url).returncode == 0

@@ -86,7 +86,7 @@ async def test_responses_that_clients_do_not_read_take_no_memory(
     """Many large responses, some of different versions, of a server process."""
     messages, clients, max_growth = 6_000, 60, 64 * 1024 * 1024
     up = started.start("up", "--port", "0", DATABASE_URL=settings.server_url() or "")
-    up.until_said("Ctrl-C")
+    up.until_printed("Ctrl-C")
     url = next(word for word in up.out.split() if word.startswith("http://")).rstrip(";")
     port = httpx.URL(url).port or 0
     process = psutil.Process(up.pid)
