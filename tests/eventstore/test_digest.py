@@ -21,6 +21,8 @@ from eventstore import EventStore, Metadata, NewEvent
 from eventstore.member_order import MEMBER
 from eventstore.vocabulary import ApplicationEvent
 
+pytestmark = pytest.mark.shared_database
+
 DOCUMENT = (TREE / "docs/concepts/digest.md").read_text(encoding="utf-8")
 VECTORS: list[dict[str, Any]] = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", DOCUMENT, re.S)]
 
@@ -91,7 +93,7 @@ async def test_python_and_the_database_agree_on_any_event(
 async def test_the_digest_of_a_stored_row_matches(store: EventStore, database_url: str) -> None:
     contents = [1e23, 5e-324, 0.1, -0.0, 2**70, {"b": 1, "aa": 2, "ä": 3}, "\x7f\x1f\u2028", [], {}, None]
     await store.append(uuid4(), [ApplicationEvent("anything", content) for content in contents])
-    with open_scoped(database_url) as connection:
+    with open_scoped(database_url, store.tenant) as connection:
         cursor = connection.execute(AS_TEXT.encode())
         rows = [dict(zip((*COLUMNS, "digest"), row, strict=True)) for row in cursor]
     assert len(rows) == len(contents)
