@@ -27,7 +27,7 @@ from eventstore.concurrency import cancel_and_wait
 from eventstore.database.embedded.embedded_server import EmbeddedServer
 from projections import Worker
 
-# A database takes the time it takes; each example uses a tenant or a conversation of its own.
+# Without a deadline, because a database may be slow; each example uses its own tenant or conversation.
 hypothesis_settings.register_profile(
     "whole",
     deadline=None,
@@ -60,7 +60,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Give the run a temporary folder of its own, before it starts the processes that share the tests."""
+    """Create the temporary folder of the run before the worker processes start."""
     if not hasattr(session.config, "workerinput"):
         session.config.stash[_FOLDER] = TemporaryFolder()
 
@@ -86,7 +86,7 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say what was left."""
+    """List what the tests have left."""
     if left := config.stash.get(_LEFT, []):
         terminalreporter.section("left behind by the tests", red=True)
         for one in left:
@@ -105,7 +105,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    """Says which server the tests will use."""
+    """Name the server that the tests will use."""
     config.stash[_CHOICE] = choose()
     return f"PostgreSQL for the tests: {config.stash[_CHOICE].text}"
 
@@ -119,7 +119,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[DatabaseServer]:
 
 @pytest.fixture
 def own_server() -> Iterator[EmbeddedServer]:
-    """An embedded server of the test's own, which it may kill; it has the database ``flowagents``, empty."""
+    """An embedded server for one test, which it may kill, with the empty database ``flowagents``."""
     with open_folder(memory_folder()) as folder, embedded_server(folder / "server") as own:
         yield own
 
@@ -160,7 +160,7 @@ def database_url(server: DatabaseServer, database: str) -> str:
 
 @pytest.fixture
 def own_tenant(is_shared: bool) -> str:
-    """The test's tenant: one that no other test has, or the default one of a database of its own."""
+    """The test's tenant: a unique one in a shared database, the default one in its own database."""
     return f"tenant-{next(_NUMBERS)}" if is_shared else "default"
 
 
@@ -172,7 +172,7 @@ def superuser_url(server: DatabaseServer, database: str) -> str:
 
 @pytest.fixture
 def events_after_deletions(superuser_url: str, is_shared: bool) -> None:
-    """Lets the log accept events of deleted conversations: a fold must be right however a log was written."""
+    """Let the log accept events of deleted conversations: projections must handle any order of events."""
     assert not is_shared, "another test's log would accept them too: mark the test with own_database"
     with psycopg.connect(superuser_url, autocommit=True) as superuser:
         superuser.execute(
@@ -246,7 +246,7 @@ async def module_worker(module_store: EventStore) -> AsyncIterator[None]:
 
 @pytest.fixture
 def works(request: pytest.FixtureRequest, is_shared: bool) -> bool:
-    """Whether what the test opens runs a worker of its own; the database of a module has one already."""
+    """Whether managers and servers of the test run a worker; the database of a module has one already."""
     if is_shared:
         request.getfixturevalue("module_worker")
     return not is_shared

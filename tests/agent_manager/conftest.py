@@ -9,7 +9,7 @@ import pytest
 from support.agents import agent
 from support.callers import People
 from support.commandline import Eventstore, program_in_process
-from support.scoped_queries import connected_as
+from support.scoped_queries import open_as
 from support.serving import Served, served
 
 from agent_manager.cli import main
@@ -36,7 +36,7 @@ def empty(eventstore: Eventstore, monkeypatch: pytest.MonkeyPatch, database_url:
 @pytest.fixture
 def no_tenants(database_url: str) -> None:
     """Remove the tenants, users and keys that other tests have added to the same database."""
-    with connected_as(database_url, "eventstore_owner") as owner:
+    with open_as(database_url, "eventstore_owner") as owner:
         owner.execute("TRUNCATE identity_tenants CASCADE")
 
 

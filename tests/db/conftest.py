@@ -1,4 +1,4 @@
-"""Logins of the tests' own."""
+"""Fixtures of logins for one test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support.servers import DatabaseServer
 
 @pytest.fixture
 def logins(server: DatabaseServer, database_url: str) -> Iterator[Logins]:
-    """Logins for the fresh database."""
+    """Logins for the test's database."""
     with psycopg.connect(database_url) as connection:
         if not roles_of_the_store(connection):
             pytest.skip("the login may not create roles, so there is no row-level security")

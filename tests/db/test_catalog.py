@@ -51,7 +51,7 @@ def migrator(url: str) -> Migrator:
 
 
 @pytest.fixture(autouse=True)
-def _settings_of_nobody(clean_environment: None) -> None:
+def _no_settings_of_the_environment(clean_environment: None) -> None:
     """All settings are given in the tests."""
 
 
@@ -78,7 +78,7 @@ def _settings_of_nobody(clean_environment: None) -> None:
         ("DROP TABLE pending_messages", "missing table: pending_messages", "complete dump"),
     ],
 )  # fmt: skip
-async def test_what_was_altered_is_named_when_a_store_opens_and_by_migrate(
+async def test_an_altered_object_is_named_when_a_store_opens_and_by_migrate(
     superuser_url: str, database_url: str, change: str, named: str, step: str
 ) -> None:
     with psycopg.connect(superuser_url, autocommit=True) as connection:
@@ -90,7 +90,7 @@ async def test_what_was_altered_is_named_when_a_store_opens_and_by_migrate(
     assert any(named in finding for finding in migrator(database_url).findings())
 
 
-async def test_what_migrate_roles_can_restore_it_restores(superuser_url: str, database_url: str) -> None:
+async def test_migrate_roles_restores_owners_policies_and_grants(superuser_url: str, database_url: str) -> None:
     before = facts(database_url)
     with psycopg.connect(superuser_url, autocommit=True) as connection:
         connection.execute("DROP POLICY open_to_caller ON messages")
@@ -105,7 +105,7 @@ async def test_what_migrate_roles_can_restore_it_restores(superuser_url: str, da
     assert await opened(database_url) == ""
 
 
-async def test_objects_of_users_beside_the_store_do_not_matter(superuser_url: str, database_url: str) -> None:
+async def test_objects_of_users_beside_the_store_are_ignored(superuser_url: str, database_url: str) -> None:
     with psycopg.connect(superuser_url, autocommit=True) as connection:
         connection.execute(
             "CREATE TABLE theirs (id int PRIMARY KEY); CREATE FUNCTION append_one() RETURNS int LANGUAGE sql RETURN 1;"
@@ -140,7 +140,7 @@ async def test_a_dump_that_row_level_security_has_filtered_is_noticed_once_resto
     assert any("events are missing" in finding for finding in migrator(empty_database_url).findings())
 
 
-async def test_a_database_restored_where_there_are_no_roles_is_refused_until_it_has_them(
+async def test_a_database_restored_without_roles_is_refused_until_it_has_them(
     server: DatabaseServer, store: EventStore, superuser_url: str, own_server: EmbeddedServer
 ) -> None:
     await store.append(conversation := uuid4(), [MessageAdded(role="user", content="hello")])

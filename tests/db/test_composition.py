@@ -87,7 +87,7 @@ def test_every_object_has_one_file_and_every_file_one_object(database_url: str) 
     assert len(objects) == len(set(objects)), "overloaded functions"
 
 
-def test_a_file_that_is_missing_in_the_order_is_named(copy: Path) -> None:
+def test_a_file_that_is_missing_from_the_order_is_named(copy: Path) -> None:
     (copy / "db/schema/log/stray.sql").write_text("CREATE TABLE stray (id integer);\n")
     assert "log/stray.sql" in run(copy).stderr
 
@@ -129,7 +129,7 @@ def test_after_the_release_a_new_object_is_created_and_dropped(copy: Path, datab
     ],
     ids=["table", "result", "right taken away"],
 )
-def test_what_cannot_be_derived_is_refused_until_a_migration_by_hand_names_it(
+def test_a_change_that_cannot_be_derived_is_refused_until_a_manual_migration_names_it(
     copy: Path, file: str, old: str, new: str
 ) -> None:
     change(copy, file, old, new)

@@ -1,4 +1,4 @@
-"""What the planner believes of a table is of all its rows: it is not to tell what stands in those of others."""
+"""Estimates of the planner concern all rows of a table, and must not disclose values of hidden rows."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from uuid import UUID
 import pytest
 from psycopg import sql
 from support.logins import Logins, Session
-from support.scoped_queries import connected_as
+from support.scoped_queries import open_as
 
 from eventstore import EventStore
 from projections.projection import select_projections
 from projections.rebuild import rebuild
 
-WALLED_TEXTS = [
+PROTECTED_COLUMNS = [
     ("conversations", "name"),
     ("messages", "content"),
     ("messages", "given_id"),
     ("tasks", "description"),
     ("task_artifacts", "name"),
 ]
-OF_OTHERS = UUID(int=7)
+HIDDEN_CONVERSATION = UUID(int=7)
 
 
 def fill(database_url: str, table: str, column: str) -> None:
-    """Many rows of another tenant, half of which say the same."""
-    with connected_as(database_url) as projector:
+    """Insert many rows of another tenant, half of which have the same value."""
+    with open_as(database_url) as projector:
         for number in range(200):
-            given = {"tenant_id": "globex", "conversation_id": OF_OTHERS, "id": UUID(int=number)}
+            given = {"tenant_id": "globex", "conversation_id": HIDDEN_CONVERSATION, "id": UUID(int=number)}
             given |= {
-                "task_id": OF_OTHERS,
+                "task_id": HIDDEN_CONVERSATION,
                 "version": number,
                 "role": "user",
                 "status": "pending",
@@ -61,12 +61,12 @@ def fill(database_url: str, table: str, column: str) -> None:
 
 
 def analyze(database_url: str, table: str) -> None:
-    with connected_as(database_url, "eventstore_owner") as owner:
+    with open_as(database_url, "eventstore_owner") as owner:
         owner.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(table)))
 
 
-def believed(session: Session, table: str, column: str, comparison: str, text: str) -> int:
-    """How many rows the planner expects."""
+def estimated_rows(session: Session, table: str, column: str, comparison: str, text: str) -> int:
+    """Return the number of rows that the planner expects."""
     explained = session.execute(
         sql.SQL("EXPLAIN (FORMAT JSON) SELECT FROM {} WHERE {} {} {}").format(
             sql.Identifier(table), sql.Identifier(column), sql.SQL(comparison), sql.Literal(text)
@@ -77,22 +77,28 @@ def believed(session: Session, table: str, column: str, comparison: str, text: s
     return int(plan[0]["Plan"]["Plan Rows"])
 
 
-@pytest.mark.parametrize(("table", "column"), WALLED_TEXTS)
-def test_no_plan_tells_which_texts_others_have_written(
+@pytest.mark.parametrize(("table", "column"), PROTECTED_COLUMNS)
+def test_no_estimate_depends_on_texts_of_another_tenant(
     logins: Logins, database_url: str, table: str, column: str
 ) -> None:
     fill(database_url, table, column)
     analyze(database_url, table)
     stranger = logins.session("reader", tenant="acme")
-    assert believed(stranger, table, column, "=", "xyzzy") == believed(stranger, table, column, "=", "nothing")
-    assert believed(stranger, table, column, "<", "plugh 1") == believed(stranger, table, column, "<", "zzz")
+    assert estimated_rows(stranger, table, column, "=", "xyzzy") == estimated_rows(
+        stranger, table, column, "=", "nothing"
+    )
+    assert estimated_rows(stranger, table, column, "<", "plugh 1") == estimated_rows(
+        stranger, table, column, "<", "zzz"
+    )
 
 
-async def test_nor_once_the_table_was_rebuilt(logins: Logins, store: EventStore, database_url: str) -> None:
+async def test_no_estimate_depends_on_texts_of_another_tenant_after_a_rebuild(
+    logins: Logins, store: EventStore, database_url: str
+) -> None:
     await rebuild(store, select_projections(["messages"]))
     fill(database_url, "messages", "content")
     analyze(database_url, "messages")
     stranger = logins.session("reader", tenant="acme")
-    assert believed(stranger, "messages", "content", "=", "xyzzy") == believed(
+    assert estimated_rows(stranger, "messages", "content", "=", "xyzzy") == estimated_rows(
         stranger, "messages", "content", "=", "nothing"
     )

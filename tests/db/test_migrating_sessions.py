@@ -1,4 +1,4 @@
-"""Migrations in sessions that are not what the program asked for: behind poolers, and with other settings."""
+"""Migrations behind poolers, and in sessions with other settings than the program requested."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ OTHER_SETTINGS = {
 
 
 @pytest.fixture(autouse=True)
-def _settings_of_nobody(clean_environment: None) -> None:
+def _no_settings_of_the_environment(clean_environment: None) -> None:
     """All settings are given in the tests."""
 
 
@@ -54,7 +54,7 @@ def facts(url: str, schema: str) -> set[tuple[str, str, str]]:
         return {tuple(row) for row in connection.execute(CATALOG).fetchall()}  # type: ignore[misc]
 
 
-def go_up_and_down_beside_public(url: str, direct: str) -> None:
+def migrate_up_and_down_beside_public(url: str, direct: str) -> None:
     """Migrate ``conv`` over ``url`` and back, in a database whose schema public holds a log."""
     with psycopg.connect(direct) as connection:
         append_raw(connection, 1)
@@ -82,11 +82,9 @@ def go_up_and_down_beside_public(url: str, direct: str) -> None:
         assert connection.execute(left).fetchall() == [(BOOKKEEPING,)]
 
 
-def test_behind_pgbouncer_nothing_is_changed_but_in_the_schema_of_the_settings(
-    server: DatabaseServer, database_url: str
-) -> None:
+def test_behind_pgbouncer_only_the_schema_of_the_settings_changes(server: DatabaseServer, database_url: str) -> None:
     with bouncer_to(server, database_url, ignore_startup_parameters=IGNORED) as url:
-        go_up_and_down_beside_public(url, database_url)
+        migrate_up_and_down_beside_public(url, database_url)
 
 
 @pytest.fixture
@@ -110,7 +108,7 @@ def pooler_url(database_url: str) -> Iterator[str]:
     loop.close()
 
 
-def test_in_sessions_that_others_have_set_up_nothing_is_changed_but_in_the_schema_of_the_settings(
+def test_in_sessions_with_foreign_settings_only_the_schema_of_the_settings_changes(
     pooler_url: str, database_url: str
 ) -> None:
     with psycopg.connect(pooler_url, autocommit=True) as connection:
@@ -118,10 +116,10 @@ def test_in_sessions_that_others_have_set_up_nothing_is_changed_but_in_the_schem
             connection.execute(
                 "SELECT set_config('search_path', 'public', false), set_config('row_security', 'off', false)"
             )
-    go_up_and_down_beside_public(pooler_url, database_url)
+    migrate_up_and_down_beside_public(pooler_url, database_url)
 
 
-def test_in_sessions_whose_role_may_not_migrate_nothing_is_changed_and_the_pooler_is_named(
+def test_in_sessions_whose_role_may_not_migrate_nothing_changes_and_the_error_names_the_pooler(
     pooler_url: str, database_url: str
 ) -> None:
     before = facts(database_url, "public")
@@ -133,7 +131,7 @@ def test_in_sessions_whose_role_may_not_migrate_nothing_is_changed_and_the_poole
     assert facts(database_url, "public") == before
 
 
-def test_a_pooler_with_one_session_is_refused_instead_of_waiting_for_ever(
+def test_a_pooler_with_one_session_is_refused_instead_of_waiting_without_end(
     server: DatabaseServer, database_url: str
 ) -> None:
     options = {"ignore_startup_parameters": IGNORED, "default_pool_size": "1"}
@@ -219,7 +217,7 @@ def test_dbmate_verifies_the_server_as_libpq_does(
         assert all(m.applied for m in migrator(url).status())
 
 
-def test_a_missing_database_is_created_whatever_the_server_s_language(server: DatabaseServer) -> None:
+def test_a_missing_database_is_created_in_any_language_of_the_server(server: DatabaseServer) -> None:
     name = server.create_database(migrated=False)
     server.drop_database(name)
     with pytest.raises(PermissionDenied, match=f'{name} does not exist.*CREATE DATABASE "{name}" OWNER'):
@@ -232,7 +230,7 @@ def test_a_missing_database_is_created_whatever_the_server_s_language(server: Da
 
 
 @pytest.mark.parametrize(("option", "value"), [("sslcrl", "/nowhere/none.crl"), ("require_auth", "none")])
-def test_a_connection_that_dbmate_cannot_make_as_safe_is_refused(
+def test_a_connection_that_dbmate_cannot_secure_equally_is_refused(
     empty_database_url: str, option: str, value: str
 ) -> None:
     with pytest.raises(MigrationFailed, match=f"dbmate cannot connect with {option}"):

@@ -43,7 +43,7 @@ def down_all(migrator: Migrator) -> None:
         pass
 
 
-def down_to_the_end(migrator: Migrator) -> None:
+def down_completely(migrator: Migrator) -> None:
     while migrator.down():
         pass
 
@@ -64,7 +64,7 @@ def dumped(url: str, server: DatabaseServer, tmp_path: Path) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _settings_of_nobody(clean_environment: None) -> None:
+def _no_settings_of_the_environment(clean_environment: None) -> None:
     """All settings are given in the tests."""
 
 
@@ -98,7 +98,7 @@ def test_each_migration_goes_down_and_up_again_alone(empty_database_url: str) ->
     assert everything(empty_database_url) == after[max(known_versions())]
 
 
-def test_down_leaves_nothing_but_the_bookkeeping_table(empty_database_url: str) -> None:
+def test_down_leaves_only_the_bookkeeping_table(empty_database_url: str) -> None:
     migrations = migrator(empty_database_url)
     before = everything(empty_database_url)
     migrations.up()
@@ -108,7 +108,7 @@ def test_down_leaves_nothing_but_the_bookkeeping_table(empty_database_url: str) 
     assert left == set()
 
 
-def test_status_tells_what_is_applied(empty_database_url: str) -> None:
+def test_status_lists_applied_and_pending_migrations(empty_database_url: str) -> None:
     migrations = migrator(empty_database_url)
     assert [m.applied for m in migrations.status()] == [False] * len(known_versions())
     assert migrations.up() == list(known_versions())
@@ -126,7 +126,7 @@ def test_status_tells_what_is_applied(empty_database_url: str) -> None:
         "CREATE TABLE theirs (id integer); CREATE INDEX conversations ON theirs (id)",
     ],
 )
-def test_a_taken_name_is_refused_and_nothing_is_made(empty_database_url: str, taken: str) -> None:
+def test_a_name_in_use_is_refused_and_nothing_is_created(empty_database_url: str, taken: str) -> None:
     with psycopg.connect(empty_database_url) as connection:
         connection.execute(taken)
     before = everything(empty_database_url)
@@ -136,7 +136,7 @@ def test_a_taken_name_is_refused_and_nothing_is_made(empty_database_url: str, ta
     assert left == set()
 
 
-def test_objects_of_others_are_left_alone(empty_database_url: str) -> None:
+def test_foreign_objects_are_not_changed(empty_database_url: str) -> None:
     with psycopg.connect(empty_database_url) as connection:
         connection.execute(FOREIGN)
         connection.execute("INSERT INTO diagrams VALUES (1), (2)")
@@ -150,7 +150,7 @@ def test_objects_of_others_are_left_alone(empty_database_url: str) -> None:
         assert connection.execute("SELECT count(*) FROM drawn").fetchone() == (2,)
 
 
-async def test_two_schemas_live_side_by_side(empty_database_url: str) -> None:
+async def test_two_schemas_work_side_by_side(empty_database_url: str) -> None:
     for schema in ("first", "second"):
         migrator(empty_database_url, db_schema=schema).up()
     first = Settings(database_url=empty_database_url, db_schema="first")
@@ -168,6 +168,7 @@ async def test_two_schemas_live_side_by_side(empty_database_url: str) -> None:
         assert [e.content async for e in other.read_log()] == [3]
 
 
+@pytest.mark.slow
 def test_processes_that_migrate_at_once_apply_everything_once(server: DatabaseServer) -> None:
     name = server.create_database(migrated=False)
     try:
@@ -193,7 +194,7 @@ def test_processes_that_migrate_at_once_apply_everything_once(server: DatabaseSe
         server.drop_database(name)
 
 
-def test_up_creates_a_missing_database_where_the_login_may(server: DatabaseServer) -> None:
+def test_up_creates_a_missing_database_if_the_login_may(server: DatabaseServer) -> None:
     name = server.create_database(migrated=False)
     server.drop_database(name)
     url = server.url(name) if server.superuser_url is None else server.superuser_url_of(name)
@@ -208,7 +209,7 @@ def test_down_refuses_to_destroy_a_log_with_events(database_url: str) -> None:
     with psycopg.connect(database_url) as connection:
         append_raw(connection, 1)
     with pytest.raises(MigrationFailed, match=r"would destroy the log.*--destroy-events"):
-        down_to_the_end(migrations)
+        down_completely(migrations)
     with psycopg.connect(database_url) as connection:
         connection.execute("SELECT set_config('eventstore.tenant', 'default', false)")
         assert connection.execute("SELECT count(*) FROM events").fetchone() == (1,)

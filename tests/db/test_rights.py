@@ -1,4 +1,4 @@
-"""Every role may what the documentation says it may, on every object of the schema, and nothing else."""
+"""The rights of each role on each object, as the documentation says and as the catalogs have them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import psycopg
 import pytest
 from support.catalog import roles_of_the_store
 from support.rights import OTHERS, ROLES, documented, granted
+
+pytestmark = pytest.mark.shared_database
 
 
 @pytest.fixture(autouse=True)
@@ -15,20 +17,22 @@ def _roles(database_url: str) -> None:
             pytest.skip("the login may not create roles, so there are none")
 
 
-def test_every_role_may_on_every_object_what_the_table_says(database_url: str) -> None:
-    expected, everybody = documented()
+def test_every_role_has_on_every_object_the_rights_of_the_table(database_url: str) -> None:
+    expected, for_all = documented()
     with psycopg.connect(database_url) as connection:
         found, owners = granted(connection)
-    for name in everybody:
+    for name in for_all:
         for role in OTHERS:
             assert ("Functions", name, role) not in expected, f"{name} stands twice"
             expected["Functions", name, role] = {"EXECUTE"}
     for (kind, name), owner in owners.items():
         if owner == "eventstore_owner":  # of which a migrator is a member
             assert expected.pop((kind, name, "migrator")) <= found.pop((kind, name, "migrator"))
-    assert {key[:2] for key in expected} == {key[:2] for key in found}, "objects without a line, or lines without one"
+    assert {key[:2] for key in expected} == {key[:2] for key in found}, (
+        "objects without a line, or lines without an object"
+    )
     wrong = {key: (rights, found[key]) for key, rights in expected.items() if rights != found[key]}
-    assert wrong == {}, "what the table says, and what is so"
+    assert wrong == {}, "expected rights, and those found"
 
 
 def test_the_owner_owns_everything_but_the_search_and_the_bookkeeping(database_url: str) -> None:
@@ -43,7 +47,7 @@ def test_the_owner_owns_everything_but_the_search_and_the_bookkeeping(database_u
     }
 
 
-def test_nobody_passes_rights_on_and_everybody_has_none_on_tables(database_url: str) -> None:
+def test_no_right_is_grantable_and_public_has_none_on_tables(database_url: str) -> None:
     with psycopg.connect(database_url) as connection:
         passed = connection.execute(
             "SELECT c.relname, g.grantee, g.privilege_type FROM pg_class c, aclexplode(c.relacl) AS g"
@@ -53,7 +57,7 @@ def test_nobody_passes_rights_on_and_everybody_has_none_on_tables(database_url: 
     assert passed == []
 
 
-def test_members_of_the_service_become_writer_reader_or_auditor_and_inherit_nothing(database_url: str) -> None:
+def test_the_service_may_become_writer_reader_or_auditor_and_inherits_nothing(database_url: str) -> None:
     with psycopg.connect(database_url) as connection:
         members = connection.execute(
             "SELECT a.roleid::regrole::text, a.member::regrole::text FROM pg_auth_members a"
@@ -84,15 +88,28 @@ def test_every_table_with_a_tenant_has_row_level_security(database_url: str) -> 
             "   AND NOT coalesce('security_invoker=true' = ANY (c.reloptions), false)"
         ).fetchall()
     assert len(tables) >= 15
-    policies = ["open_to_caller", "open_to_owner", "open_to_projector"]
-    assert [name for name, *found in tables if found != [True, policies]] == [
+    assert [name for name, *found in tables if found != [True, ["open_to_owner", "open_to_projector", "wall"]]] == [
         "identity_users", "identity_keys", "idempotency_keys"  # which the service alone has rights to, for all tenants
     ]  # fmt: skip
     assert views == []
 
 
-def test_no_role_is_more_than_a_role(database_url: str) -> None:
+def test_no_role_may_log_in_or_has_an_attribute(database_url: str) -> None:
     with psycopg.connect(database_url) as connection:
         roles = roles_of_the_store(connection)
     assert set(roles) == {f"eventstore_{role}" for role in ROLES}
     assert set(roles.values()) == {(False,) * 5}
+
+
+def test_functions_with_the_rights_of_their_owner_pin_their_search_path(database_url: str) -> None:
+    with psycopg.connect(database_url) as connection:
+        rows = connection.execute(
+            "SELECT p.oid::regprocedure::text, p.proconfig FROM pg_proc p "
+            "WHERE p.prosecdef AND p.pronamespace = 'public'::regnamespace"
+        ).fetchall()
+    assert len(rows) > 5
+    for function, settings in rows:
+        paths = [setting for setting in settings or () if setting.startswith("search_path=")]
+        assert paths, function
+        # Temporary objects come last, so that none replaces an object of the schema.
+        assert paths[0].replace('"', "").split("=")[1].split(", ") == ["public", "pg_temp"], (function, paths)

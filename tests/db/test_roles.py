@@ -28,7 +28,7 @@ ROLES = {f"eventstore_{role}" for role in EVERY_ROLE}
 
 @pytest.fixture
 def superuser(clean_environment: None, own_server: EmbeddedServer) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
-    """The superuser of a server on which nobody has migrated anything yet."""
+    """The superuser of a server on which nothing has been migrated yet."""
     with psycopg.connect(own_server.superuser_url, autocommit=True) as connection:
         yield connection
 
@@ -50,7 +50,7 @@ async def use(url: str) -> None:
         assert [event.content async for event in store.read_log()] == [1]
 
 
-async def test_a_login_that_may_not_make_roles_works_without_them(
+async def test_a_login_that_may_not_create_roles_works_without_them(
     own_server: EmbeddedServer, superuser: psycopg.Connection[tuple[object, ...]]
 ) -> None:
     superuser.execute("ALTER ROLE eventstore NOCREATEROLE")
@@ -59,7 +59,7 @@ async def test_a_login_that_may_not_make_roles_works_without_them(
     await use(own_server.url())
 
 
-async def test_a_login_that_may_not_make_roles_works_beside_roles_that_somebody_else_made(
+async def test_a_login_that_may_not_create_roles_works_beside_existing_roles(
     own_server: EmbeddedServer, superuser: psycopg.Connection[tuple[object, ...]]
 ) -> None:
     superuser.execute("ALTER ROLE eventstore NOCREATEROLE")
@@ -69,7 +69,7 @@ async def test_a_login_that_may_not_make_roles_works_beside_roles_that_somebody_
     await use(own_server.url())
 
 
-def test_roles_that_the_login_may_not_hand_anything_to_are_reported(
+def test_roles_to_which_the_login_may_not_grant_are_reported(
     own_server: EmbeddedServer, superuser: psycopg.Connection[tuple[object, ...]]
 ) -> None:
     superuser.execute("ALTER ROLE eventstore NOCREATEROLE")
@@ -106,7 +106,7 @@ async def test_a_superuser_may_migrate_and_the_login_use_it(
     await use(own_server.url())
 
 
-def test_the_roles_go_with_the_last_database_that_uses_them(
+def test_the_roles_are_dropped_with_the_last_database_that_uses_them(
     own_server: EmbeddedServer, superuser: psycopg.Connection[tuple[object, ...]]
 ) -> None:
     superuser.execute("CREATE DATABASE second OWNER eventstore TEMPLATE template0")
@@ -171,7 +171,7 @@ def members(superuser: psycopg.Connection[tuple[object, ...]]) -> set[tuple[obje
     )
 
 
-async def test_a_database_migrated_without_roles_gets_them_later_as_if_from_the_beginning(
+async def test_a_database_migrated_without_roles_can_get_them_later(
     own_server: EmbeddedServer, superuser: psycopg.Connection[tuple[object, ...]]
 ) -> None:
     superuser.execute("ALTER ROLE eventstore NOCREATEROLE")
@@ -197,7 +197,8 @@ async def test_a_database_migrated_without_roles_gets_them_later_as_if_from_the_
         assert connection.execute("SELECT count(*) FROM events").fetchone() == (0,)
 
 
-async def test_programs_that_are_running_go_on_while_the_roles_are_made(
+@pytest.mark.slow
+async def test_running_programs_continue_while_the_roles_are_created(
     own_server: EmbeddedServer, superuser: psycopg.Connection[tuple[object, ...]]
 ) -> None:
     superuser.execute("ALTER ROLE eventstore NOCREATEROLE")
@@ -258,7 +259,7 @@ NOTED = Projection(
 )
 
 
-async def test_tables_of_other_projections_and_replaced_ones_come_along(
+async def test_tables_of_other_projections_and_replaced_tables_get_roles_too(
     own_server: EmbeddedServer, superuser: psycopg.Connection[tuple[object, ...]]
 ) -> None:
     superuser.execute("ALTER ROLE eventstore NOCREATEROLE")
@@ -305,7 +306,7 @@ async def test_what_a_dba_has_granted_as_documented_is_enough_for_row_level_secu
         assert connection.execute("SELECT count(*) FROM events").fetchone() == (0,)
 
 
-def test_a_login_that_may_not_create_in_the_schema_is_told_what_to_have_granted(
+def test_a_login_that_may_not_create_in_the_schema_gets_an_error_that_names_the_missing_grant(
     own_server: EmbeddedServer, superuser: psycopg.Connection[tuple[object, ...]]
 ) -> None:
     superuser.execute("CREATE ROLE late LOGIN PASSWORD 'secret'")
@@ -318,7 +319,7 @@ def test_a_login_that_may_not_create_in_the_schema_is_told_what_to_have_granted(
 
 
 @pytest.mark.parametrize("login", ["LOGIN NOINHERIT CREATEROLE", "LOGIN NOINHERIT"])
-def test_a_login_that_does_not_inherit_is_refused_before_anything_is_made(
+def test_a_login_that_does_not_inherit_is_refused_before_anything_is_created(
     own_server: EmbeddedServer, superuser: psycopg.Connection[tuple[object, ...]], login: str
 ) -> None:
     superuser.execute(f"CREATE ROLE late {login} PASSWORD 'secret'".encode())
@@ -353,7 +354,7 @@ def test_a_login_that_does_not_inherit_is_refused_before_anything_is_made(
         ),
     ],
 )
-def test_what_opens_more_than_the_migrations_do_is_named(
+def test_wider_rights_than_the_migrations_grant_are_named(
     own_server: EmbeddedServer, superuser: psycopg.Connection[tuple[object, ...]], change: str, named: str
 ) -> None:
     migrator = migrate(own_server.url())
@@ -361,6 +362,6 @@ def test_what_opens_more_than_the_migrations_do_is_named(
     superuser.execute(change.encode())
     assert any(named in finding for finding in migrator.findings())
     migrate(own_server.superuser_url).make_roles()
-    if change.startswith("CREATE POLICY"):  # somebody may need it
+    if change.startswith("CREATE POLICY"):  # an operator may need it
         superuser.execute("DROP POLICY open ON events")
     assert migrator.findings() == []

@@ -1,21 +1,27 @@
-"""Row-level security in plain SQL: two tenants, two users, every role, and attacks."""
+"""Attacks on row-level security by plain SQL: other tenants, forged values, role changes, functions and views."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 from psycopg import sql
 from psycopg.errors import InsufficientPrivilege
+from support.catalog import roles_of_the_store
 from support.logins import Logins, Session
-from support.scoped_queries import act_as, ask, connected_as
-from support.sql_appends import say, share, type_in
+from support.scoped_queries import open_as, set_role, set_scope
+from support.servers import DatabaseServer
+from support.sql_appends import append_events, append_one, share
+
+pytestmark = pytest.mark.shared_database
 
 SHARED = UUID("00000000-0000-4000-8000-000000000001")
 """An id that both tenants use."""
 PRIVATE = UUID("00000000-0000-4000-8000-000000000002")
+INITECH, UMBRELLA = "initech", "umbrella"
+"""Tenants to which tests append."""
 
 OF_CONVERSATIONS = (
     "messages", "tasks", "task_artifacts", "conversation_actors", "pending_messages", "statistics_activity",
@@ -23,20 +29,25 @@ OF_CONVERSATIONS = (
 )  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _world(service: Session, database_url: str) -> None:
-    """In each tenant one conversation of Ana's, which Bob may read, under the same id; one more of Bob's in acme."""
-    for tenant in ("acme", "globex"):
-        assert say(service, tenant, SHARED, "ana", "message.added", {"role": "user", "content": f"in {tenant}"}) == "n"
-        assert share(service, tenant, SHARED, "ana", "bob") == "n"
-    assert say(service, "acme", PRIVATE, "bob", "message.added", {"role": "user", "content": "for bob"}) == "n"
-    with connected_as(database_url) as projector:
+@pytest.fixture(autouse=True, scope="module")
+def _conversations(server: DatabaseServer, module_database: str) -> None:
+    """In each tenant a conversation of Ana with the same id, which Bob may read; in acme also one of Bob."""
+    url = server.url(module_database)
+    with open_as(url, "eventstore_owner") as owner, open_as(url) as projector:
+        if not roles_of_the_store(owner):
+            pytest.skip("the login may not create roles, so there is no row-level security")
+        for tenant in ("acme", "globex"):
+            message = {"role": "user", "content": f"in {tenant}"}
+            assert append_one(set_scope(owner, tenant), tenant, SHARED, "ana", "message.added", message) == "n"
+            assert share(owner, tenant, SHARED, "ana", "bob") == "n"
+        message = {"role": "user", "content": "for bob"}
+        assert append_one(set_scope(owner, "acme"), "acme", PRIVATE, "bob", "message.added", message) == "n"
         for tenant, conversation in (("acme", SHARED), ("globex", SHARED), ("acme", PRIVATE)):
             _fill(projector, tenant, conversation)
 
 
 def _fill(projector: Session, tenant: str, conversation: UUID) -> None:
-    """A row of the conversation in every read table, with whatever its columns must have."""
+    """Insert a row of the conversation into every read table, with a value for each column that must have one."""
     for table in ("conversations", "search_documents", "search_conversations", *OF_CONVERSATIONS):
         columns = projector.execute(
             "SELECT a.attname, format_type(a.atttypid, NULL) FROM pg_attribute a"
@@ -56,11 +67,11 @@ def _fill(projector: Session, tenant: str, conversation: UUID) -> None:
 
 
 @pytest.fixture
-def of(logins: Logins) -> Callable[..., Session]:
-    """Sessions of the service, under a role, for a tenant and a user."""
+def session_as(logins: Logins) -> Callable[..., Session]:
+    """Sessions of the service under a role, for a tenant and a user."""
 
     def session(role: str, tenant: str = "", user: str = "") -> Session:
-        return act_as(ask(logins.session("app"), tenant, user), f"eventstore_{role}")
+        return set_role(set_scope(logins.session("app"), tenant, user), f"eventstore_{role}")
 
     return session
 
@@ -74,6 +85,7 @@ def seen(session: Session, table: str) -> set[tuple[str, UUID]]:
 A, G, B = ("acme", SHARED), ("globex", SHARED), ("acme", PRIVATE)
 
 
+@pytest.mark.parametrize("conversation", [None, SHARED, PRIVATE, UUID(int=7)])
 @pytest.mark.parametrize(
     ("tenant", "user", "expected"),
     [
@@ -90,36 +102,23 @@ A, G, B = ("acme", SHARED), ("globex", SHARED), ("acme", PRIVATE)
         ("acme' OR true --", "", set()),
     ],
 )
-def test_every_table_shows_what_belongs_to_who_asks(
-    of: Callable[..., Session], tenant: str, user: str, expected: set[tuple[str, UUID]]
-) -> None:
-    assert seen(of("auditor", tenant, user), "events") == expected
-    reader = of("reader", tenant, user)
-    for table in ("conversations", *OF_CONVERSATIONS):
-        assert seen(reader, table) == expected, table
-
-
-def test_what_is_no_longer_shared_is_no_longer_seen(of: Callable[..., Session], service: Session) -> None:
-    reader = of("reader", "acme", "bob")
-    assert seen(reader, "messages") == {A, B}
-    share(service, "acme", SHARED, "ana", "bob", None)
-    assert seen(reader, "messages") == {B}
-
-
-@pytest.mark.parametrize("about", [SHARED, PRIVATE, UUID(int=7)])
-@pytest.mark.parametrize(("user", "expected"), [("ana", {A}), ("bob", {A, B}), ("eve", set())])
-def test_a_query_that_names_its_conversation_sees_no_more_and_no_less(
-    of: Callable[..., Session], about: UUID, user: str, expected: set[tuple[str, UUID]]
+def test_every_table_shows_the_rows_of_the_current_scope_whichever_conversation_is_named(
+    session_as: Callable[..., Session],
+    tenant: str,
+    user: str,
+    expected: set[tuple[str, UUID]],
+    conversation: UUID | None,
 ) -> None:
     for role, tables in (("auditor", ("events",)), ("reader", ("conversations", *OF_CONVERSATIONS))):
-        session = of(role, "acme", user)
-        session.execute("SELECT set_config('eventstore.conversation_id', %s, false)", (str(about),))
+        session = session_as(role, tenant, user)
+        if conversation is not None:
+            session.execute("SELECT set_config('eventstore.conversation_id', %s, false)", (str(conversation),))
         for table in tables:
             assert seen(session, table) == expected, table
 
 
-def test_who_asks_is_forgotten_with_the_transaction(of: Callable[..., Session]) -> None:
-    reader = of("reader")
+def test_a_scope_ends_with_its_transaction(session_as: Callable[..., Session]) -> None:
+    reader = session_as("reader")
     with reader.transaction():
         reader.execute("SELECT set_config('eventstore.tenant', 'acme', true)")
         assert seen(reader, "messages") == {A, B}
@@ -129,45 +128,37 @@ def test_who_asks_is_forgotten_with_the_transaction(of: Callable[..., Session]) 
     assert seen(reader, "messages") == set()
 
 
-def test_one_prepared_statement_serves_everybody_in_turn(of: Callable[..., Session]) -> None:
-    reader = of("reader")
+def test_a_prepared_statement_shows_the_rows_of_the_current_scope(session_as: Callable[..., Session]) -> None:
+    reader = session_as("reader")
     for plans in ("force_generic_plan", "force_custom_plan"):
         reader.execute(f"SET plan_cache_mode = {plans}")
         in_turn = (("acme", "", {A, B}), ("globex", "", {G}), ("", "", set()), ("acme", "ana", {A}))
         for tenant, user, expected in in_turn * 3:
-            ask(reader, tenant, user)
+            set_scope(reader, tenant, user)
             rows = reader.execute("SELECT tenant_id, conversation_id FROM messages", prepare=True).fetchall()
             assert set(rows) == expected
 
 
-def test_a_prepared_statement_is_planned_anew_for_another_role(logins: Logins) -> None:
-    session = ask(logins.session("app", "projector"), "globex")
+def test_a_prepared_statement_is_planned_again_for_another_role(logins: Logins) -> None:
+    session = set_scope(logins.session("app", "projector"), "globex")
     session.execute("SET plan_cache_mode = force_generic_plan")
     session.execute("PREPARE look AS SELECT tenant_id, conversation_id FROM messages")
     for role, expected in (("projector", {A, B, G}), ("reader", {G}), ("projector", {A, B, G}), ("reader", {G})):
-        act_as(session, f"eventstore_{role}")
+        set_role(session, f"eventstore_{role}")
         assert set(session.execute("EXECUTE look").fetchall()) == expected
 
 
-def test_the_search_shows_nothing_of_others(of: Callable[..., Session]) -> None:
+def test_a_search_of_another_tenant_is_refused(session_as: Callable[..., Session]) -> None:
     for tenant in ("", "globex"):
         with pytest.raises(InsufficientPrivilege, match="may not search the tenant"):
-            of("reader", tenant).execute("SELECT * FROM search_for('anything', 'acme')")
-    assert of("reader", "acme").execute("SELECT * FROM search_for('anything', 'acme')").fetchall() == []
+            session_as("reader", tenant).execute("SELECT * FROM search_for('anything', 'acme')")
+    assert session_as("reader", "acme").execute("SELECT * FROM search_for('anything', 'acme')").fetchall() == []
 
 
-def test_members_are_shown_to_whoever_sees_the_conversation(of: Callable[..., Session]) -> None:
-    def told(tenant: str, user: str = "") -> set[str]:
-        rows = of("reader", tenant, user).execute("SELECT user_id FROM members_of(%s)", (PRIVATE,)).fetchall()
-        return {name for (name,) in rows}
-
-    assert told("acme") == told("acme", "bob") == {"bob"}
-    assert told("acme", "ana") == told("globex") == told("globex", "bob") == told("") == set()
-
-
-def test_the_projector_sees_all_and_cannot_touch_the_log(logins: Logins) -> None:
-    projector = act_as(logins.session("projector"), "eventstore_projector")
-    assert seen(projector, "events") == seen(projector, "messages") == {A, B, G}
+def test_the_projector_reads_every_tenant_and_cannot_change_the_log(logins: Logins) -> None:
+    projector = set_role(logins.session("projector"), "eventstore_projector")
+    assert seen(projector, "messages") == {A, B, G}
+    assert seen(projector, "events") >= {A, B, G}
     for change in (
         "INSERT INTO events SELECT * FROM events",
         "UPDATE events SET actor = ''",
@@ -196,35 +187,35 @@ def test_the_projector_sees_all_and_cannot_touch_the_log(logins: Logins) -> None
         ("search", "SELECT FROM search_documents WHERE words @@ 'word'"),
     ],
 )
-def test_policies_are_not_in_the_plans_of_roles_that_see_all_rows(
+def test_roles_that_see_everything_have_no_policy_in_their_plans(
     database_url: str, superuser_url: str, role: str, statement: str
 ) -> None:
     plans = []
-    with connected_as(database_url, f"eventstore_{role}") as through, psycopg.connect(superuser_url) as without:
+    with open_as(database_url, f"eventstore_{role}") as through, psycopg.connect(superuser_url) as without:
         for session in (through, without):
             session.execute("SET enable_seqscan = off")
             plans.append(session.execute(f"EXPLAIN {statement}").fetchall())
     assert plans[0] == plans[1]
 
 
-def test_a_login_that_merely_inherits_the_projector_s_role_is_none(logins: Logins) -> None:
+def test_a_login_that_inherits_the_projectors_role_without_setting_it_is_isolated(logins: Logins) -> None:
     login = logins.session("projector", "reader", "app")
     assert seen(login, "messages") == set()
-    ask(login, "globex")
+    set_scope(login, "globex")
     assert seen(login, "messages") == {G}
 
 
-def test_not_even_the_owner_bypasses_row_level_security_by_inheritance(database_url: str) -> None:
+def test_a_login_that_inherits_the_owners_role_without_setting_it_is_isolated(database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as migrator:
         assert seen(migrator, "events") == seen(migrator, "messages") == set()
-        assert seen(ask(migrator, "globex"), "events") == {G}
-    with connected_as(database_url, "eventstore_owner") as owner:
-        assert seen(owner, "events") == {A, B, G}
+        assert seen(set_scope(migrator, "globex"), "events") == {G}
+    with open_as(database_url, "eventstore_owner") as owner:
+        assert seen(owner, "events") >= {A, B, G}
 
 
 @pytest.mark.parametrize("column", ["position", "version", "timestamp", "tenant_id", "digest"])
-def test_what_the_log_gives_an_event_cannot_be_forged(of: Callable[..., Session], column: str) -> None:
-    writer = of("writer", "acme")
+def test_a_writer_cannot_set_the_columns_that_the_log_assigns(session_as: Callable[..., Session], column: str) -> None:
+    writer = session_as("writer", "acme")
     with pytest.raises(InsufficientPrivilege):
         writer.execute(sql.SQL("INSERT INTO events ({}) VALUES (NULL)").format(sql.Identifier(column)))
     with pytest.raises(InsufficientPrivilege):
@@ -234,52 +225,52 @@ def test_what_the_log_gives_an_event_cannot_be_forged(of: Callable[..., Session]
 class TestTenantsOfAppends:
     """Each item of an append must be of a tenant for which the session may append."""
 
-    def test_the_service_appends_for_everybody_where_it_asks_for_nobody(self, service: Session) -> None:
-        assert [say(service, tenant, PRIVATE) for tenant in ("acme", "globex", "new")] == ["n"] * 3
+    def test_the_service_appends_for_any_tenant_if_it_has_set_none(self, service: Session) -> None:
+        assert [append_one(service, tenant, uuid4()) for tenant in (INITECH, UMBRELLA, "new")] == ["n"] * 3
 
-    def test_once_it_asks_for_one_it_appends_for_that_one(self, service: Session) -> None:
-        ask(service, "acme")
-        assert say(service, "acme", PRIVATE) == "n"
-        with pytest.raises(InsufficientPrivilege, match='may not append for the tenant "globex"'):
-            say(service, "globex", PRIVATE)
+    def test_the_service_appends_only_for_the_tenant_that_it_has_set(self, service: Session) -> None:
+        set_scope(service, INITECH)
+        assert append_one(service, INITECH, uuid4()) == "n"
+        with pytest.raises(InsufficientPrivilege, match='may not append for the tenant "umbrella"'):
+            append_one(service, UMBRELLA, uuid4())
 
     def test_a_bound_login_appends_for_its_tenant_whatever_it_sets(self, logins: Logins) -> None:
         for roles in (("writer",), ("writer", "app")):
-            bound = logins.session(*roles, tenant="acme")
-            for said in ("", "globex", "acme"):
-                ask(bound, said)
-                act_as(bound, "eventstore_writer")
-                assert say(bound, "acme", PRIVATE) == "n"
+            bound = logins.session(*roles, tenant=INITECH)
+            for tenant in ("", UMBRELLA, INITECH):
+                set_scope(bound, tenant)
+                set_role(bound, "eventstore_writer")
+                assert append_one(bound, INITECH, uuid4()) == "n"
                 with pytest.raises(InsufficientPrivilege):
-                    say(bound, "globex", PRIVATE)
+                    append_one(bound, UMBRELLA, uuid4())
                 bound.execute("RESET ROLE")
 
-    def test_a_login_that_is_neither_appends_for_nobody(self, logins: Logins) -> None:
-        stranger = ask(logins.session("writer"), "acme")
+    def test_a_login_that_is_neither_bound_nor_the_service_appends_for_no_tenant(self, logins: Logins) -> None:
+        stranger = set_scope(logins.session("writer"), INITECH)
         with pytest.raises(InsufficientPrivilege, match="may not append for any tenant"):
-            say(stranger, "acme", PRIVATE)
+            append_one(stranger, INITECH, uuid4())
 
-    def test_by_hand_one_must_have_said_for_whom(self, of: Callable[..., Session]) -> None:
+    def test_append_events_needs_a_tenant_that_was_set(self, session_as: Callable[..., Session]) -> None:
         with pytest.raises(InsufficientPrivilege, match="has not set a tenant"):
-            type_in(of("writer"), "acme", PRIVATE)
+            append_events(session_as("writer"), INITECH, uuid4())
         with pytest.raises(InsufficientPrivilege, match="may not append for the tenant"):
-            type_in(of("writer", "globex"), "acme", PRIVATE)
-        type_in(of("writer", "acme"), "acme", PRIVATE)
+            append_events(session_as("writer", UMBRELLA), INITECH, uuid4())
+        append_events(session_as("writer", INITECH), INITECH, uuid4())
 
 
 class TestBoundLogins:
-    """A login that is bound to a tenant stands for it, whatever it sets."""
+    """A login that is bound to a tenant has that tenant, whatever it sets."""
 
     @pytest.fixture
     def bound(self, logins: Logins) -> Session:
         return logins.session("reader", "auditor", tenant="globex")
 
-    def test_it_sees_its_tenant(self, bound: Session) -> None:
-        for said in ("", "acme", "globex"):
-            ask(bound, said)
+    def test_it_sees_its_tenant_whatever_it_sets(self, bound: Session) -> None:
+        for tenant in ("", "acme", "globex"):
+            set_scope(bound, tenant)
             assert seen(bound, "messages") == seen(bound, "events") == {G}
 
-    def test_it_can_neither_bind_nor_unbind_itself(self, bound: Session) -> None:
+    def test_it_cannot_change_its_binding(self, bound: Session) -> None:
         for attempt in (
             "SELECT bind_login(current_user, 'acme')",
             "SELECT unbind_login(current_user)",
@@ -288,14 +279,14 @@ class TestBoundLogins:
             with pytest.raises(InsufficientPrivilege):
                 bound.execute(attempt.encode())
 
-    def test_it_sees_of_the_bindings_its_own(self, bound: Session, logins: Logins) -> None:
+    def test_it_sees_only_its_own_binding(self, bound: Session, logins: Logins) -> None:
         other = logins.session("reader", tenant="acme")
         for session, tenant in ((bound, "globex"), (other, "acme")):
             assert session.execute("SELECT login, tenant_id FROM bound_logins").fetchall() == [
                 (session.info.user, tenant)
             ]
 
-    def test_it_can_become_nobody_else(self, bound: Session) -> None:
+    def test_it_cannot_take_a_role_that_it_is_not_a_member_of(self, bound: Session) -> None:
         for attempt in (
             "SET ROLE eventstore_projector",
             "SET ROLE eventstore_owner",
@@ -307,22 +298,22 @@ class TestBoundLogins:
             with pytest.raises((InsufficientPrivilege, psycopg.errors.InvalidParameterValue)):
                 bound.execute(attempt.encode())
         bound.execute("SET ROLE eventstore_auditor")
-        ask(bound, "acme")
+        set_scope(bound, "acme")
         assert seen(bound, "events") == {G}
 
-    def test_unbound_it_asks_for_nobody(self, bound: Session, database_url: str) -> None:
+    def test_an_unbound_login_sees_nothing(self, bound: Session, database_url: str) -> None:
         row = bound.execute("SELECT session_user::text").fetchone()
         with psycopg.connect(database_url, autocommit=True) as migrator:
             assert migrator.execute("SELECT unbind_login(%s)", row).fetchone() == (True,)
             assert migrator.execute("SELECT unbind_login(%s)", row).fetchone() == (False,)
-        assert seen(ask(bound, "globex"), "messages") == set()
+        assert seen(set_scope(bound, "globex"), "messages") == set()
 
     @pytest.mark.parametrize("roles", [("projector",), ("owner",), ("migrator",)])
-    def test_who_sees_everything_cannot_be_bound(self, logins: Logins, roles: tuple[str, ...]) -> None:
+    def test_a_role_that_sees_every_tenant_cannot_be_bound(self, logins: Logins, roles: tuple[str, ...]) -> None:
         with pytest.raises(psycopg.errors.InvalidGrantOperation, match="sees every tenant"):
             logins.make(*roles, tenant="acme")
 
-    def test_only_a_login_that_exists_can_be_bound(self, database_url: str) -> None:
+    def test_a_login_that_does_not_exist_cannot_be_bound(self, database_url: str) -> None:
         with (
             psycopg.connect(database_url) as migrator,
             pytest.raises(psycopg.errors.UndefinedObject, match="login 'nobody' does not exist"),
@@ -330,69 +321,68 @@ class TestBoundLogins:
             migrator.execute("SELECT bind_login('nobody', 'acme')")
 
 
-class TestTricks:
-    """What somebody tries who may run any SQL under the rights of his login."""
+class TestAttacksBySql:
+    """Attacks by a login that may run any SQL under its own rights."""
 
     @pytest.fixture
-    def trickster(self, logins: Logins) -> Session:
-        return ask(logins.session("reader", "auditor", "writer", tenant="globex"), "acme")
+    def attacker(self, logins: Logins) -> Session:
+        return set_scope(logins.session("reader", "auditor", "writer", tenant="globex"), "acme")
 
-    def test_functions_of_his_own_see_what_he_sees(self, trickster: Session) -> None:
-        trickster.execute("""
+    def test_functions_of_the_attacker_see_only_its_tenant(self, attacker: Session) -> None:
+        attacker.execute("""
             CREATE FUNCTION pg_temp.leak(tenant text, content text) RETURNS boolean LANGUAGE plpgsql COST 0.0001 AS $$
             BEGIN
                 RAISE NOTICE '% says %', tenant, content;
                 RETURN true;
             END $$
         """)
-        told: list[str] = []
-        trickster.add_notice_handler(lambda said: told.append(said.message_primary or ""))
-        trickster.execute("SELECT FROM messages m WHERE pg_temp.leak(m.tenant_id, m.content)")
-        trickster.execute("SELECT FROM events e WHERE pg_temp.leak(e.tenant_id, e.content::text)")
-        assert {one.split(" ")[0] for one in told} == {"globex"}
+        notices: list[str] = []
+        attacker.add_notice_handler(lambda notice: notices.append(notice.message_primary or ""))
+        attacker.execute("SELECT FROM messages m WHERE pg_temp.leak(m.tenant_id, m.content)")
+        attacker.execute("SELECT FROM events e WHERE pg_temp.leak(e.tenant_id, e.content::text)")
+        assert {notice.split(" ")[0] for notice in notices} == {"globex"}
 
-    def test_errors_reveal_nothing_of_hidden_rows(self, trickster: Session) -> None:
-        trickster.execute("SELECT FROM events e WHERE 1 / (CASE WHEN e.tenant_id = 'acme' THEN 0 ELSE 1 END) = 1")
+    def test_errors_disclose_no_hidden_row(self, attacker: Session) -> None:
+        attacker.execute("SELECT FROM events e WHERE 1 / (CASE WHEN e.tenant_id = 'acme' THEN 0 ELSE 1 END) = 1")
 
-    def test_temporary_tables_and_a_search_path_put_nothing_in_front(self, trickster: Session) -> None:
-        trickster.execute("CREATE TEMPORARY TABLE bound_logins (login name, tenant_id text)")
-        trickster.execute("INSERT INTO bound_logins VALUES (session_user, 'acme')")
-        trickster.execute("CREATE TEMPORARY TABLE conversation_members AS SELECT 'acme' AS tenant_id, 'x' AS user_id")
-        trickster.execute("CREATE FUNCTION pg_temp.current_tenant() RETURNS text LANGUAGE sql RETURN 'acme'")
-        trickster.execute("CREATE FUNCTION pg_temp.is_current_role(name) RETURNS boolean LANGUAGE sql RETURN true")
-        trickster.execute("SET search_path = pg_temp, public")
-        assert seen(trickster, "messages") == {G}
-        assert trickster.execute("SELECT public.current_tenant()").fetchone() == ("globex",)
-        trickster.execute("SET search_path = pg_temp, pg_catalog, public")
+    def test_temporary_objects_and_a_search_path_replace_no_object_of_the_schema(self, attacker: Session) -> None:
+        attacker.execute("CREATE TEMPORARY TABLE bound_logins (login name, tenant_id text)")
+        attacker.execute("INSERT INTO bound_logins VALUES (session_user, 'acme')")
+        attacker.execute("CREATE TEMPORARY TABLE conversation_members AS SELECT 'acme' AS tenant_id, 'x' AS user_id")
+        attacker.execute("CREATE FUNCTION pg_temp.current_tenant() RETURNS text LANGUAGE sql RETURN 'acme'")
+        attacker.execute("CREATE FUNCTION pg_temp.is_current_role(name) RETURNS boolean LANGUAGE sql RETURN true")
+        attacker.execute("SET search_path = pg_temp, public")
+        assert seen(attacker, "messages") == {G}
+        assert attacker.execute("SELECT public.current_tenant()").fetchone() == ("globex",)
+        attacker.execute("SET search_path = pg_temp, pg_catalog, public")
         with pytest.raises(InsufficientPrivilege):
-            say(trickster, "acme", PRIVATE)
+            append_one(attacker, "acme", PRIVATE)
 
-    def test_without_row_security_nothing_is_shown(self, trickster: Session) -> None:
-        trickster.execute("SET row_security = off")
+    def test_with_row_security_off_a_query_fails(self, attacker: Session) -> None:
+        attacker.execute("SET row_security = off")
         with pytest.raises(InsufficientPrivilege, match="row-level security"):
-            trickster.execute("SELECT FROM messages")
+            attacker.execute("SELECT FROM messages")
 
-    def test_views_of_his_own_have_his_rights(self, trickster: Session, logins: Logins) -> None:
-        trickster.execute("CREATE TEMPORARY VIEW mine AS SELECT tenant_id, conversation_id FROM messages")
-        assert set(trickster.execute("SELECT * FROM mine").fetchall()) == {G}
+    def test_views_of_the_attacker_have_its_rights(self, attacker: Session) -> None:
+        attacker.execute("CREATE TEMPORARY VIEW mine AS SELECT tenant_id, conversation_id FROM messages")
+        assert set(attacker.execute("SELECT * FROM mine").fetchall()) == {G}
 
-    def test_a_view_of_the_owner_is_no_door(self, trickster: Session, database_url: str) -> None:
-        with connected_as(database_url, "eventstore_owner") as owner:
+    def test_a_view_of_the_owner_is_isolated_too(self, attacker: Session, database_url: str) -> None:
+        with open_as(database_url, "eventstore_owner") as owner:
             owner.execute("CREATE VIEW careless AS SELECT tenant_id, conversation_id FROM messages")
             owner.execute("GRANT SELECT ON careless TO eventstore_reader")
-        assert set(trickster.execute("SELECT * FROM careless").fetchall()) == {G}
+            assert set(attacker.execute("SELECT * FROM careless").fetchall()) == {G}
+            owner.execute("DROP VIEW careless")
 
-    def test_statistics_of_the_planner_show_nothing(self, trickster: Session, superuser_url: str) -> None:
+    def test_statistics_of_the_planner_are_hidden(self, attacker: Session, superuser_url: str) -> None:
         with psycopg.connect(superuser_url, autocommit=True) as superuser:
             superuser.execute("ANALYZE events, messages")
-        assert trickster.execute("SELECT * FROM pg_stats WHERE tablename IN ('events', 'messages')").fetchall() == []
+        assert attacker.execute("SELECT * FROM pg_stats WHERE tablename IN ('events', 'messages')").fetchall() == []
 
-    def test_locks_copies_and_plans_are_of_no_use(self, trickster: Session) -> None:
-        with trickster.cursor().copy("COPY (SELECT tenant_id FROM messages) TO STDOUT") as copied:
+    def test_copies_plans_and_row_locks_disclose_no_hidden_row(self, attacker: Session) -> None:
+        with attacker.cursor().copy("COPY (SELECT tenant_id FROM messages) TO STDOUT") as copied:
             assert b"".join(bytes(part) for part in copied) == b"globex\n"
-        plan = trickster.execute(
-            "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) SELECT FROM messages"
-        ).fetchall()
+        plan = attacker.execute("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) SELECT FROM messages").fetchall()
         assert plan
         with pytest.raises(InsufficientPrivilege):
-            trickster.execute("SELECT FROM messages FOR UPDATE")
+            attacker.execute("SELECT FROM messages FOR UPDATE")

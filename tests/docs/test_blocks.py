@@ -67,7 +67,7 @@ class Page:
         self._address = ""
         if any("curl " in block.text or block.language == "python" for block in blocks(page)):
             up = started.start("up", "--port", "0", DATABASE_URL=url)
-            up.until_said("Ctrl-C")
+            up.until_printed("Ctrl-C")
             [self._address] = re.findall(r"^HTTP +(http://[^;]+);", up.out, re.MULTILINE)
 
     def run(self, block: Block) -> None:

@@ -21,18 +21,18 @@ pytestmark = pytest.mark.any_server
         ('<p style="background: url(https://img.example/x.png)">', "https://img.example/x.png"),
     ],
 )
-def test_what_a_page_loads_from_elsewhere_is_found(tmp_path: Path, html: str, address: str) -> None:
+def test_external_resources_of_a_page_are_found(tmp_path: Path, html: str, address: str) -> None:
     (tmp_path / "index.html").write_text(f"<html>{html}</html>")
     assert external_resources(tmp_path) == [("index.html", address)]
 
 
-def test_links_and_own_files_are_not_found(tmp_path: Path) -> None:
+def test_links_and_local_files_are_not_external_resources(tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text('<a href="https://example.org">x</a><script src="x.js"></script>')
     (tmp_path / "x.css").write_text("p { background: url(x.png) }")
     assert external_resources(tmp_path) == []
 
 
-def test_the_site_is_built_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+def test_the_site_is_built_without_external_resources(tmp_path: Path) -> None:
     pytest.importorskip("material", reason="needs the extra docs")
     from tools.docs.__main__ import main
 

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.any_server
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_what_holds_a_claim_is_there(name: str) -> None:
+def test_a_named_test_or_object_exists(name: str) -> None:
     path, _, test = name.partition("::")
     text = (TREE / path).read_text(encoding="utf-8")
     if test:
@@ -23,7 +23,7 @@ def test_what_holds_a_claim_is_there(name: str) -> None:
         assert test in names
 
 
-def test_every_claim_names_what_holds_it() -> None:
+def test_every_claim_names_a_test_or_object() -> None:
     rows = [line for line in TEXT.splitlines() if re.match(r"\| (?!wants|could|---)", line)]
     assert len(rows) > 20
     for row in rows:

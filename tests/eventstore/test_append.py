@@ -48,7 +48,7 @@ async def contents(store: EventStore, conversation: UUID, tenant: str | None = N
     return [event.content async for event in store.read(conversation, tenant=tenant)]
 
 
-async def test_an_append_returns_the_place_of_each_event(store: EventStore) -> None:
+async def test_an_append_returns_the_position_and_version_of_each_event(store: EventStore) -> None:
     conversation, before = uuid4(), datetime.now(UTC)
     events = [NewEvent(note(content)) for content in "abc"]
     result = await store.append(conversation, events)
@@ -372,7 +372,7 @@ async def test_the_limit_can_be_set(clean_environment: None, database_url: str) 
 
 
 @pytest.mark.parametrize("level", ["on", "off", "local", "remote_write"])
-def test_an_acknowledged_event_is_durable_whatever_the_session_prefers(database_url: str, level: str) -> None:
+def test_an_acknowledged_event_is_durable_whatever_the_session_sets(database_url: str, level: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute(f"SET synchronous_commit = {level}")
         with connection.transaction():

@@ -18,9 +18,10 @@ import pytest
 from support.blackhole import black_hole
 from support.follow import PATIENCE
 from support.raw import append_raw, append_raw_async, note
-from support.scoped_queries import asking
+from support.scoped_queries import open_scoped
 from support.waiting import until, until_async
 
+import eventstore.batching
 from eventstore import Append, EventStore, NewEvent, Settings, SyncEventStore
 from eventstore.database.embedded.embedded_server import EmbeddedServer
 from eventstore.database.migrate import Migrator
@@ -28,6 +29,8 @@ from eventstore.errors import ConnectionLost, ConversationLocked, Forbidden, Ser
 
 SECONDS = 6.0
 """The deadline of an append in these tests."""
+MARGIN = 10.0
+"""Allowed beyond the deadline on a busy machine; without one, a silent server is noticed after 25 seconds."""
 
 
 @asynccontextmanager
@@ -54,7 +57,7 @@ async def test_every_append_ends_in_time_if_the_server_is_silent(database_url: s
         hole.silence()
         conversation, events, unsent = uuid4(), [NewEvent(note(n)) for n in range(5)], NewEvent(note("unsent"))
         before = hole.swallowed
-        async with ends_within(SECONDS + 1):
+        async with ends_within(SECONDS + MARGIN):
             many = asyncio.create_task(store.append(conversation, events))
             await sent(lambda: hole.swallowed > before, "the append was sent")
             behind = asyncio.create_task(store.append(conversation, [unsent]))
@@ -68,11 +71,11 @@ async def test_every_append_ends_in_time_if_the_server_is_silent(database_url: s
 
         # When the server is back, the store continues by itself.
         hole.is_silent = False
-        async with ends_within(SECONDS):
+        async with ends_within(SECONDS + MARGIN):
             await store.append(conversation, events)
         hole.silence()
         before = hole.swallowed
-        async with ends_within(SECONDS + 1):
+        async with ends_within(SECONDS + MARGIN):
             cancelled = asyncio.create_task(store.append(conversation, [unsent]))
             await sent(lambda: hole.swallowed > before, "the append was sent")
             cancelled.cancel()
@@ -80,14 +83,14 @@ async def test_every_append_ends_in_time_if_the_server_is_silent(database_url: s
                 await store.append(conversation, [unsent])
 
         hole.is_silent = False
-        async with ends_within(SECONDS):
+        async with ends_within(SECONDS + MARGIN):
             await store.append(conversation, [unsent])
         assert [event.id async for event in store.read(conversation)] == [one.id for one in (*events, unsent)]
         hole.silence()
         before = hole.swallowed
         hanging = asyncio.create_task(store.append(conversation, [events[1]]))
         await sent(lambda: hole.swallowed > before, "the append was sent")
-        async with ends_within(10):
+        async with ends_within(MARGIN):
             await store.close()
         with pytest.raises(ConnectionLost) as closed:
             await hanging
@@ -104,7 +107,7 @@ async def test_an_append_is_sent_again_if_its_server_is_silent_and_another_answe
             hole.silence()
             hole.is_silent = False
             conversation, event = uuid4(), NewEvent(note())
-            async with ends_within(SECONDS):
+            async with ends_within(SECONDS + MARGIN):
                 result = await store.append(conversation, [event])
             assert result.version == 1
             assert [found.id async for found in store.read(conversation)] == [event.id]
@@ -182,7 +185,7 @@ async def test_an_append_that_was_set_aside_stays_ahead_of_later_ones(store: Eve
     assert found == ["theirs", *range(len(numbers))]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 async def test_appends_keep_their_order_whatever_other_transactions_lock(
     store: EventStore, database_url: str, seed: int
 ) -> None:
@@ -193,7 +196,7 @@ async def test_appends_keep_their_order_whatever_other_transactions_lock(
     def disturb() -> None:
         """Holds conversations for a moment, one after another, as another process would."""
         mine = random.Random(seed)
-        with asking(database_url) as connection:
+        with open_scoped(database_url) as connection:
             while not stop.is_set():
                 with connection.transaction(force_rollback=True):
                     append_raw(connection, "theirs", conversation=mine.choice(conversations))
@@ -301,7 +304,10 @@ def alive(server: EmbeddedServer) -> bool:
     return True
 
 
-def test_closing_a_synchronous_store_reports_appends_that_may_be_stored(settings: Settings, superuser_url: str) -> None:
+def test_closing_a_synchronous_store_reports_appends_that_may_be_stored(
+    settings: Settings, superuser_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eventstore.batching, "CLOSE_SECONDS", 0.5)
     event, outcome = NewEvent(note()), []
 
     def append() -> None:

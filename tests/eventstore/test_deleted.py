@@ -1,4 +1,4 @@
-"""A deleted conversation takes no events until it is reactivated, whoever appends and however many at once."""
+"""A deleted conversation accepts no events until it is reactivated, by any way of appending, concurrent or not."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ SELECT count(*)
 """
 APPEND = """
 SELECT count(*)
-  FROM set_config('eventstore.tenant', %s, true) AS asked (tenant),
-       append_events(ARRAY[asked.tenant], ARRAY[%s::uuid], ARRAY[-2], ARRAY[1], ARRAY[gen_random_uuid()], ARRAY[%s],
+  FROM set_config('eventstore.tenant', %s, true) AS scope (tenant),
+       append_events(ARRAY[scope.tenant], ARRAY[%s::uuid], ARRAY[-2], ARRAY[1], ARRAY[gen_random_uuid()], ARRAY[%s],
                      ARRAY[1::smallint], ARRAY[''], ARRAY['{}'::jsonb], ARRAY['{}'::jsonb])
 """
 
@@ -84,7 +84,9 @@ async def version_of(store: EventStore, conversation: UUID) -> int:
 
 
 @pytest.mark.parametrize("others", [False, True], ids=["alone", "with others"])
-async def test_only_what_ends_something_is_accepted(store: EventStore, deleted: UUID, others: bool) -> None:
+async def test_a_deleted_conversation_accepts_only_events_that_end_something(
+    store: EventStore, deleted: UUID, others: bool
+) -> None:
     async def append(event: EventData) -> None:
         appends = [Append(deleted, [event]), *([Append(uuid4(), [note()])] if others else [])]
         await store.append_all(appends)
@@ -99,13 +101,13 @@ async def test_only_what_ends_something_is_accepted(store: EventStore, deleted: 
     assert await version_of(store, deleted) == 2 + len(ACCEPTED) + 1
 
 
-async def test_the_deletion_is_said_before_any_version(store: EventStore, deleted: UUID) -> None:
+async def test_the_deletion_is_reported_before_a_version_conflict(store: EventStore, deleted: UUID) -> None:
     for expected in (NO_STREAM, EXISTS, 2, 7):
         with pytest.raises(ConversationIsDeleted):
             await store.append(deleted, [MESSAGE], expected=expected)
 
 
-async def test_what_is_stored_already_is_known_and_another_event_under_its_id_a_conflict(store: EventStore) -> None:
+async def test_a_repeated_append_is_known_and_another_event_under_its_id_a_conflict(store: EventStore) -> None:
     conversation, first = uuid4(), NewEvent(MESSAGE)
     await store.append(conversation, [first])
     await store.append(conversation, [ConversationDeleted()])
@@ -117,7 +119,7 @@ async def test_what_is_stored_already_is_known_and_another_event_under_its_id_a_
         await store.append(conversation, [NewEvent(note(), first.id)])
 
 
-async def test_within_an_append_each_event_meets_the_conversation_as_those_before_it_left_it(store: EventStore) -> None:
+async def test_each_event_of_an_append_sees_the_effect_of_those_before_it(store: EventStore) -> None:
     conversation, deletion, back = uuid4(), NewEvent(ConversationDeleted()), NewEvent(ConversationReactivated())
     with pytest.raises(ConversationIsDeleted):
         await store.append(conversation, [deletion, MESSAGE])
@@ -132,7 +134,7 @@ async def test_within_an_append_each_event_meets_the_conversation_as_those_befor
     assert await version_of(store, conversation) == 8
 
 
-async def test_a_deletion_and_messages_at_the_same_time_leave_no_message_behind_it(store: EventStore) -> None:
+async def test_concurrent_messages_never_follow_a_deletion(store: EventStore) -> None:
     for _ in range(20):
         conversation = uuid4()
         await store.append(conversation, [note()])
@@ -167,7 +169,7 @@ async def test_a_deletion_that_is_not_committed_yet_is_waited_for(store: EventSt
             await writing
 
 
-async def test_one_who_types_sql_is_refused_too(deleted: UUID, own_tenant: str, database_url: str) -> None:
+async def test_an_append_by_plain_sql_is_refused_too(deleted: UUID, own_tenant: str, database_url: str) -> None:
     async with await psycopg.AsyncConnection.connect(database_url) as other:
         with pytest.raises(psycopg.Error) as refused:
             await other.execute(APPEND, (own_tenant, deleted, "noted"))

@@ -14,12 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.digest import canonical, event_bytes, event_digest, read_json
 from support.environment import TREE
-from support.scoped_queries import asking
+from support.scoped_queries import open_scoped
 from support.values import json_values, texts
 
 from eventstore import EventStore, Metadata, NewEvent
 from eventstore.event_types import ApplicationEvent
 from eventstore.member_order import MEMBER
+
+pytestmark = pytest.mark.shared_database
 
 DOCUMENT = (TREE / "docs/concepts/digest.md").read_text(encoding="utf-8")
 VECTORS: list[dict[str, Any]] = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", DOCUMENT, re.S)]
@@ -49,7 +51,7 @@ def row_of(vector: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def test_the_document_has_its_vectors() -> None:
+def test_the_document_lists_the_test_vectors() -> None:
     assert len(VECTORS) == 3
 
 
@@ -88,10 +90,10 @@ async def test_python_and_the_database_agree_on_any_event(
     assert event_digest(row | {"content": content, "metadata": {"extra": extra} | order}) == event.digest
 
 
-async def test_a_stored_row_proves_itself(store: EventStore, database_url: str) -> None:
+async def test_the_digest_of_a_stored_row_matches(store: EventStore, database_url: str) -> None:
     contents = [1e23, 5e-324, 0.1, -0.0, 2**70, {"b": 1, "aa": 2, "ä": 3}, "\x7f\x1f\u2028", [], {}, None]
     await store.append(uuid4(), [ApplicationEvent("anything", content) for content in contents])
-    with asking(database_url) as connection:
+    with open_scoped(database_url, store.tenant) as connection:
         cursor = connection.execute(AS_TEXT.encode())
         rows = [dict(zip((*COLUMNS, "digest"), row, strict=True)) for row in cursor]
     assert len(rows) == len(contents)
@@ -101,7 +103,7 @@ async def test_a_stored_row_proves_itself(store: EventStore, database_url: str) 
         assert event_digest(row | values) == row["digest"]
 
 
-async def test_every_event_has_a_salt_of_its_own(store: EventStore) -> None:
+async def test_every_event_has_its_own_salt(store: EventStore) -> None:
     await store.append(uuid4(), [ApplicationEvent("anything") for _ in range(50)])
     salts = {event.salt async for event in store.read_log()}
     assert len(salts) == 50

@@ -51,12 +51,12 @@ def free_port() -> int:
 
 
 @pytest.fixture(autouse=True)
-def _settings_of_nobody(clean_environment: None) -> None:
+def _no_settings_of_the_environment(clean_environment: None) -> None:
     """All settings are given in the tests."""
 
 
 @pytest.mark.parametrize("where", NOWHERE)
-async def test_a_server_that_does_not_answer(where: str) -> None:
+async def test_a_server_that_does_not_answer_raises_a_typed_error(where: str) -> None:
     url, reason = NOWHERE[where]
     url = url.format(port=free_port())
     with pytest.raises(ServerUnreachable, match=f"no connection to .*ana@.*{reason}.*DATABASE_URL") as refused:
@@ -64,12 +64,12 @@ async def test_a_server_that_does_not_answer(where: str) -> None:
     assert "s3cret" not in str(refused.value)
 
 
-async def test_a_database_that_does_not_exist(server: DatabaseServer) -> None:
+async def test_a_missing_database_raises_a_typed_error(server: DatabaseServer) -> None:
     with pytest.raises(ServerUnreachable, match=r'database "missing" does not exist'):
         await EventStore(Settings(database_url=server.url("missing"))).open()
 
 
-async def test_a_wrong_password() -> None:
+async def test_a_wrong_password_raises_a_typed_error() -> None:
     with open_folder() as folder, embedded_server(folder / "server", pg_port=free_port()) as own:
         assert own.tcp_url is not None
         Migrator(own.tcp_url, Settings(database_url=own.tcp_url)).up()
@@ -84,7 +84,7 @@ async def test_a_wrong_password() -> None:
             Migrator(wrong, Settings(database_url=wrong)).up()
 
 
-async def test_a_database_in_another_encoding(server: DatabaseServer) -> None:
+async def test_a_database_in_another_encoding_is_refused(server: DatabaseServer) -> None:
     name = server.create_database(migrated=False)
     server.drop_database(name)
     with psycopg.connect(server.superuser_url_of("postgres"), autocommit=True) as superuser:
@@ -99,7 +99,7 @@ async def test_a_database_in_another_encoding(server: DatabaseServer) -> None:
         server.drop_database(name)
 
 
-async def test_a_login_without_rights(database_url: str, superuser_url: str) -> None:
+async def test_a_login_without_rights_raises_a_typed_error(database_url: str, superuser_url: str) -> None:
     settings = Settings(database_url=database_url)
     async with EventStore(settings) as store:
         with psycopg.connect(superuser_url) as superuser:
@@ -112,7 +112,7 @@ async def test_a_login_without_rights(database_url: str, superuser_url: str) -> 
         await EventStore(settings).open()
 
 
-async def test_a_session_that_only_reads(database: str, database_url: str) -> None:
+async def test_a_read_only_session_raises_a_typed_error(database: str, database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
     async with EventStore(Settings(database_url=database_url)) as store:
@@ -124,7 +124,7 @@ async def test_a_session_that_only_reads(database: str, database_url: str) -> No
 
 
 @pytest.mark.slow
-async def test_a_server_killed_in_the_middle_loses_and_doubles_nothing(own_server: EmbeddedServer) -> None:
+async def test_a_server_killed_during_appends_neither_loses_nor_repeats_an_event(own_server: EmbeddedServer) -> None:
     settings = Settings(database_url=own_server.url(), connect_timeout=5)
     Migrator(own_server.url(), settings).up()
     conversation = uuid4()
@@ -171,7 +171,7 @@ def write_until_killed(command: list[str], lines: int) -> set[UUID]:
 
 
 @pytest.mark.slow
-async def test_a_killed_writer_leaves_what_was_acknowledged_and_nothing_twice(
+async def test_a_killed_writer_leaves_every_acknowledged_event_exactly_once(
     store: EventStore, database_url: str
 ) -> None:
     command = [sys.executable, "-m", "support.writer", database_url, "1", "8", "25"]
@@ -256,7 +256,7 @@ async def assert_only(store: EventStore, events: list[NewEvent]) -> None:
 
 
 @pytest.mark.slow
-async def test_a_full_disk_beneath_the_table(own_server: EmbeddedServer, small_disk: Path) -> None:
+async def test_a_full_disk_below_the_table_raises_disk_full(own_server: EmbeddedServer, small_disk: Path) -> None:
     settings = Settings(database_url=own_server.url())
     Migrator(own_server.url(), settings).up()
     about = (own_server.data_dir / "pgdata").stat()
@@ -279,7 +279,7 @@ async def test_a_full_disk_beneath_the_table(own_server: EmbeddedServer, small_d
         connection.execute("DROP TABLE events CASCADE")
 
 
-async def test_a_full_disk_beneath_the_embedded_server(small_disk: Path) -> None:
+async def test_a_full_disk_below_the_embedded_server_raises_disk_full(small_disk: Path) -> None:
     settings = Settings(data_dir=small_disk / "server", connect_timeout=3)
     async with EventStore(settings) as store:
         await store.append(UUID(int=1), [first := NewEvent(note("first"))])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
-from support.scoped_queries import asking
+from support.scoped_queries import open_scoped
 from support.values import json_values, texts
 
 from eventstore import (
@@ -142,7 +142,7 @@ def test_application_events_need_a_name(name: Any) -> None:
 
 
 @given(name=texts(min_size=1, max_size=100).filter(lambda name: not name.startswith(RESERVED_PREFIXES)))
-async def test_any_other_name_will_do(store: EventStore, name: str) -> None:
+async def test_application_events_may_have_any_other_name(store: EventStore, name: str) -> None:
     conversation = uuid4()
     await store.append(conversation, [ApplicationEvent(name, {"event_type": "of the content"})])
     [event] = [event async for event in store.read(conversation)]
@@ -157,7 +157,7 @@ def test_reading_never_fails_and_never_loses(content: Any, event_type: str) -> N
         assert event.to_content() == content
 
 
-async def test_a_newer_version_s_members_and_types_are_kept(store: EventStore, database_url: str) -> None:
+async def test_members_and_types_of_a_newer_version_are_kept(store: EventStore, database_url: str) -> None:
     conversation = uuid4()
     newer = [
         ("message.added", {"role": "user", "content": "hi", "mood": {"happy": 0.5}}),
@@ -165,7 +165,7 @@ async def test_a_newer_version_s_members_and_types_are_kept(store: EventStore, d
         ("message.added", {"role": "oracle", "content": "hi"}),
         ("conversation.split", "no object at all"),
     ]
-    with asking(database_url, store.tenant) as connection:
+    with open_scoped(database_url, store.tenant) as connection:
         for event_type, content in newer:
             connection.execute(
                 "SELECT append_events(ARRAY[current_tenant()], ARRAY[%s::uuid], ARRAY[-2], ARRAY[1], ARRAY[%s::uuid],"
@@ -219,7 +219,7 @@ def test_metadata_that_does_not_fit_is_refused_by_name(values: dict[str, Any]) -
 
 
 @given(st.dictionaries(texts(max_size=8), json_values, max_size=4), st.datetimes(timezones=st.timezones()))
-async def test_metadata_come_back_with_the_application_s_own_members(
+async def test_metadata_keep_members_of_the_application(
     store: EventStore, own: dict[str, Any], occurred_at: Any
 ) -> None:
     try:
@@ -234,12 +234,12 @@ async def test_metadata_come_back_with_the_application_s_own_members(
 
 
 @pytest.mark.parametrize("name", ["self", "values", "cls", "model_config", "model_extra", "event_type"])
-def test_the_application_s_members_may_have_any_name(name: str) -> None:
+def test_members_of_the_application_may_have_any_name(name: str) -> None:
     assert Metadata(**{name: 1}).to_content() == {name: 1}
 
 
 @pytest.mark.parametrize("name", ["self", "values", "cls", "model_config", "model_extra", "schema_version"])
-def test_a_newer_version_s_members_may_have_any_name(name: str) -> None:
+def test_members_of_a_newer_version_may_have_any_name(name: str) -> None:
     event = parse("message.added", 2, {"role": "user", name: 1})
     assert isinstance(event, MessageAdded)
     assert event.to_content() == {"role": "user", name: 1}

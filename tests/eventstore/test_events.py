@@ -1,4 +1,4 @@
-"""An event of the log: a value, however it was made, that reads its JSON when it is asked for."""
+"""Events of the log are values that parse their JSON when it is first used."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def event(request: pytest.FixtureRequest) -> Event:
     return made
 
 
-def test_it_has_all_fields(event: Event) -> None:
+def test_an_event_has_all_fields(event: Event) -> None:
     assert {name: getattr(event, name) for name in VALUES} == VALUES
     assert [field.name for field in fields(Event)] == list(VALUES)
     assert asdict(event) == VALUES
@@ -53,14 +53,14 @@ def test_it_has_all_fields(event: Event) -> None:
     assert repr(event).startswith("Event(position=5, timestamp=datetime.datetime(2026,")
 
 
-def test_it_is_equal_to_its_like_and_to_no_other(event: Event) -> None:
+def test_events_are_equal_if_all_fields_are(event: Event) -> None:
     assert event == Event(**VALUES) == from_row()
     assert event != replace(event, version=3)
     assert event != tuple(VALUES.values())
     assert replace(event, content={"role": "tool"}).content == {"role": "tool"}
 
 
-def test_it_cannot_be_changed(event: Event) -> None:
+def test_an_event_cannot_be_changed(event: Event) -> None:
     with pytest.raises(FrozenInstanceError):
         event.version = 3  # type: ignore[misc]
     with pytest.raises(FrozenInstanceError):
@@ -70,14 +70,14 @@ def test_it_cannot_be_changed(event: Event) -> None:
 
 
 @pytest.mark.parametrize("looked_at", [False, True])
-def test_it_can_be_sent_to_another_process(event: Event, looked_at: bool) -> None:
+def test_an_event_can_be_pickled(event: Event, looked_at: bool) -> None:
     if looked_at:
         assert (event.data, event.metadata, event.content) is not None
     for again in (pickle.loads(pickle.dumps(event)), copy.copy(event), copy.deepcopy(event)):
         assert (again, again.data, again.metadata) == (event, event.data, event.metadata)
 
 
-def test_what_was_read_once_is_kept(event: Event) -> None:
+def test_typed_data_is_decoded_once(event: Event) -> None:
     assert event.content is event.content
     assert event.data is event.data
     assert event.metadata is event.metadata
@@ -115,7 +115,7 @@ def test_values_are_read_as_python_reads_them(value: Any) -> None:
     assert repr(from_json(text.encode())) == repr(json.loads(text))
 
 
-def test_what_is_nested_as_deep_as_may_be_is_read() -> None:
+def test_the_deepest_permitted_nesting_is_read() -> None:
     text = "[" * MAX_DEPTH + "]" * MAX_DEPTH
     assert from_json(text.encode()) == json.loads(text)
     assert from_row(content={"role": "user", "parts": json.loads(text)}).data.to_content()["parts"] == json.loads(text)
@@ -142,7 +142,7 @@ TYPES = ["message.added", "task.created", "task.status_changed", "conversation.f
 
 
 @given(content=contents, event_type=st.sampled_from([*TYPES, "task.x"]))
-def test_the_short_way_to_the_typed_event_leads_where_the_long_one_does(content: Any, event_type: str) -> None:
+def test_the_fast_decoder_gives_the_same_typed_event_as_validation(content: Any, event_type: str) -> None:
     text = json.dumps(content).encode()
     expected, found = parse(event_type, 2, json.loads(text)), parse_json(event_type, 2, text)
     assert (type(found), found, repr(found)) == (type(expected), expected, repr(expected))

@@ -1,4 +1,4 @@
-"""After a fork: a child process is told at once that the store is its parent's, and the parent goes on."""
+"""After a fork, using the store in the child raises an error at once, and the parent continues."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def test_a_child_is_refused_and_the_parent_goes_on(store: EventStore) -> N
             break
 
 
-async def test_a_child_that_ends_in_order_leaves_the_connections_of_its_parent(store: EventStore) -> None:
+async def test_a_child_that_exits_leaves_the_connections_of_its_parent_open(store: EventStore) -> None:
     conversation = uuid4()
     await store.append(conversation, [note(1)])
     assert await numbers(store, conversation) == [1]
@@ -113,7 +113,7 @@ async def test_a_child_may_open_the_store_again(store: EventStore) -> None:
     assert await numbers(store, conversation) == ["parent", "child", "parent again"]
 
 
-def test_a_synchronous_store(settings: Settings) -> None:
+def test_a_synchronous_store_refuses_use_in_a_child(settings: Settings) -> None:
     conversation = uuid4()
     with SyncEventStore(settings) as store:
         store.append(conversation, [note(1)])

@@ -19,7 +19,7 @@ CONVERSATION = UUID("490bc4cc-6069-5ccd-978e-b016e0f7d827")
 CANONICAL = "6f9619ff-8b86-4011-b42d-00c04fc964ff"
 
 
-def test_derived_ids_are_for_good() -> None:
+def test_derived_ids_never_change() -> None:
     assert conversation_uuid("default", "chat-1") == CONVERSATION
     assigner = IdAssigner("default", CONVERSATION, "message")
     assert [assigner.assign("m"), assigner.assign("m")] == [
@@ -86,7 +86,7 @@ def test_a_repeated_id_is_used_once_and_derived_after_that() -> None:
     assert [again.assign(text) for text in (CANONICAL, "a", CANONICAL, "a", "b")] == ids
 
 
-def test_tenant_conversation_and_kind_set_ids_apart() -> None:
+def test_ids_differ_by_tenant_conversation_and_kind() -> None:
     ids = {
         IdAssigner(tenant, conversation, kind).assign("a")
         for tenant in ("default", "other")
@@ -108,13 +108,13 @@ def test_an_id_that_is_not_unicode_text_is_refused() -> None:
 
 
 @pytest.mark.parametrize("value", ["", "no uuid", CANONICAL[:-1], 5, None, b"bytes"])
-def test_what_is_no_uuid_is_refused_by_name(value: object) -> None:
+def test_a_text_that_is_not_a_uuid_is_refused_by_name(value: object) -> None:
     with pytest.raises(InvalidId, match=r"^conversation_id: .* is not a UUID") as refused:
         parse_uuid(value, "conversation_id")  # type: ignore[arg-type]
     assert isinstance(refused.value, InputError)
 
 
-def test_uuids_are_read_as_they_are() -> None:
+def test_uuids_are_read_unchanged() -> None:
     value = uuid4()
     assert parse_uuid(value, "id") is value
     assert parse_uuid(str(value), "id") == value

@@ -107,7 +107,7 @@ def test_the_database_gives_the_number_that_was_sent_not_a_rounder_one(database_
         ({"object": object()}, "content.object"),
     ],
 )
-def test_what_cannot_be_stored_is_refused_by_its_path(value: Any, path: str) -> None:
+def test_a_value_that_cannot_be_stored_is_refused_by_its_path(value: Any, path: str) -> None:
     with pytest.raises(InvalidEvent) as refused:
         to_json(value, "content")
     assert refused.value.path == path
@@ -122,7 +122,7 @@ async def test_the_path_begins_with_the_event(store: EventStore) -> None:
     assert [event async for event in store.read_log()] == []
 
 
-async def test_nesting_goes_as_deep_as_promised(store: EventStore) -> None:
+async def test_documented_nesting_depth_is_accepted(store: EventStore) -> None:
     value = nested(MAX_DEPTH)
     assert await round_trip(store, value) == value
 
@@ -140,7 +140,7 @@ def test_a_value_that_contains_itself_is_refused() -> None:
         to_json(loop, "content")
 
 
-def test_enumerations_are_the_values_that_they_stand_for() -> None:
+def test_enumerations_are_stored_as_their_values() -> None:
     class Colour(enum.StrEnum):
         RED = "red"
 

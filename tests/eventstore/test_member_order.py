@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.scoped_queries import asking
+from support.scoped_queries import open_scoped
 from support.values import json_values, texts
 
 from eventstore import (
@@ -71,7 +71,7 @@ def test_an_order_restores_what_it_was_made_of(value: Any) -> None:
     ],
     ids=str,
 )
-def test_an_order_is_short(value: Any, order: Any) -> None:
+def test_the_encoded_order_is_short(value: Any, order: Any) -> None:
     assert encode(value) == order
 
 
@@ -83,7 +83,7 @@ def test_an_order_that_does_not_fit_is_ignored(value: Any, order: Any) -> None:
 
 
 @given(OBJECTS, st.dictionaries(KEYS.filter(bool), OBJECTS, max_size=4))
-async def test_through_the_log(store: EventStore, value: Any, own: dict[str, Any]) -> None:
+async def test_the_order_of_members_survives_the_log(store: EventStore, value: Any, own: dict[str, Any]) -> None:
     sent = [
         ApplicationEvent("form.filled", value),
         MessageAdded(
@@ -120,7 +120,7 @@ async def test_a_message_comes_back_in_its_own_order(store: EventStore, members:
     assert same(sent_message(event.data), sent)
 
 
-async def test_what_is_in_the_order_of_jsonb_carries_nothing(store: EventStore, database_url: str) -> None:
+async def test_nothing_is_stored_if_members_are_in_the_order_of_jsonb(store: EventStore, database_url: str) -> None:
     plain = {"kind": "text", "text": "hello"}
     await store.append(
         uuid4(), [MessageAdded(role="user", content="x"), MessageAdded(role="user", parts=[plain], extra={"id": "m"})]
@@ -128,9 +128,9 @@ async def test_what_is_in_the_order_of_jsonb_carries_nothing(store: EventStore, 
     assert [event.raw_metadata async for event in store.read_log()] == [{}, {}]
 
 
-async def test_events_of_plain_sql_and_of_others_are_read(store: EventStore, database_url: str) -> None:
+async def test_events_appended_by_plain_sql_are_read(store: EventStore, database_url: str) -> None:
     conversation = uuid4()
-    with asking(database_url, store.tenant) as connection:
+    with open_scoped(database_url, store.tenant) as connection:
         for metadata in ("{}", f'{{"{MEMBER}": [1]}}', f'{{"{MEMBER}": {{"content": [[7, "x"], {{"each": 5}}]}}}}'):
             connection.execute(
                 """

@@ -44,7 +44,7 @@ def test_any_message_comes_back_as_sent(sent: dict[str, Any]) -> None:
 
 
 @given(messages)
-async def test_it_does_so_through_the_log(store: EventStore, sent: dict[str, Any]) -> None:
+async def test_any_message_comes_back_as_sent_through_the_log(store: EventStore, sent: dict[str, Any]) -> None:
     conversation = uuid4()
     await store.append(conversation, [message_from_sent(sent, given_id="free text")])
     [event] = [event async for event in store.read(conversation)]
@@ -60,7 +60,7 @@ def test_shapes_of_real_clients(sent: dict[str, Any]) -> None:
     assert event.role in Role
 
 
-def test_text_and_parts_have_places_of_their_own() -> None:
+def test_text_and_parts_are_stored_separately() -> None:
     event = message_from_sent({"role": "agent", "content": "hi", "parts": [{"text": "hi"}], "metadata": {"a": 1}})
     assert (event.role, event.content, event.parts, event.metadata) == (
         Role.ASSISTANT, "hi", [{"text": "hi"}], {"a": 1},

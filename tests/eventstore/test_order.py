@@ -15,7 +15,7 @@ import pytest
 from support.environment import TREE, child_environment
 from support.follow import Follower
 from support.raw import append_raw_async, note
-from support.scoped_queries import asking_async, login_of
+from support.scoped_queries import open_as_login, open_scoped_async
 from support.servers import DatabaseServer
 
 from eventstore import EventStore, Settings
@@ -32,21 +32,21 @@ GROWTH = 20
 @pytest.fixture
 async def one(store: EventStore) -> AsyncIterator[Connection]:
     """A connection with the store's schema, and one that may be left inside a transaction."""
-    async with await login_of(store) as connection:
+    async with await open_as_login(store) as connection:
         yield connection
 
 
 @pytest.fixture
 async def other(store: EventStore) -> AsyncIterator[Connection]:
     """Another one."""
-    async with await login_of(store) as connection:
+    async with await open_as_login(store) as connection:
         yield connection
 
 
 @pytest.fixture
 async def owner(database_url: str) -> AsyncIterator[Connection]:
     """Whom the sequence belongs to."""
-    async with await asking_async(database_url) as connection:
+    async with await open_scoped_async(database_url) as connection:
         yield connection
 
 
@@ -113,7 +113,7 @@ async def test_the_horizon_stays_below_every_append_in_flight(
     await store.append(uuid4(), [note()])
     await other.execute("BEGIN")
     await append_raw_async(other, "b")
-    async with await login_of(store) as reader:
+    async with await open_as_login(store) as reader:
         assert await horizon(reader) == 2
         await one.execute("COMMIT")
         assert await horizon(reader) == 4
@@ -322,7 +322,7 @@ async def test_a_prepared_append_holds_the_horizon_until_it_is_decided(
     settings = Settings(database_url=own_server.url())
     Migrator(own_server.url(), settings).up()
     async with EventStore(settings) as store:
-        async with await login_of(store) as reader:
+        async with await open_as_login(store) as reader:
             conversation = await conversation_of(reader, 6)
         async with await store.connect() as connection:
             await connection.execute("BEGIN")
@@ -330,7 +330,7 @@ async def test_a_prepared_append_holds_the_horizon_until_it_is_decided(
             await connection.execute("PREPARE TRANSACTION 'later'")
         await store.append(uuid4(), [note("other")])
         assert [event.content async for event in store.read_log()] == []
-        async with await login_of(store) as reader:
+        async with await open_as_login(store) as reader:
             assert await value(reader, "SELECT log_horizon('{6}')") == 0
             assert await value(reader, "SELECT log_horizon('{5,7}')") == 2
         async with await store.connect() as connection:
@@ -348,7 +348,7 @@ async def test_readers_miss_no_event_of_sixty_four_writers_that_are_terminated_a
             EventStore(settings) as first,
             EventStore(settings) as second,
             await psycopg.AsyncConnection.connect(server.url(foreign)) as stranger,
-            await asking_async(database_url) as admin,
+            await open_scoped_async(database_url) as admin,
         ):
             await stranger.execute("CREATE TABLE left_open (id integer)")
             written = asyncio.Event()
@@ -403,7 +403,7 @@ async def _run_writers(database_url: str) -> list[UUID]:
 async def _cut_off_writers(admin: Connection, chance: random.Random) -> int:
     """Terminates backends in the middle of appends until it is cancelled; returns how many.
 
-    The log has to grow in between: on a slow machine nobody would come to an end otherwise.
+    The log has to grow in between: on a slow machine the readers would not reach the end otherwise.
     """
     ends = events = 0
     try:
@@ -427,7 +427,7 @@ async def _read_by_partition(database_url: str, written: asyncio.Event) -> list[
     """Read the events of each partition up to its horizon, from where its last read ended, until all are read."""
     seen: list[UUID] = []
     positions = [0] * 16
-    async with await asking_async(database_url) as connection:
+    async with await open_scoped_async(database_url) as connection:
         while True:
             is_last = written.is_set()
             before = len(seen)
@@ -458,6 +458,6 @@ async def _resuming(store: EventStore, written: asyncio.Event) -> list[UUID]:
         if done and len(seen) == before:
             return seen
         if len(seen) == before:
-            with suppress(TimeoutError):  # of the end of the writing it is not told
+            with suppress(TimeoutError):  # it does not learn of the end of the writing
                 async with asyncio.timeout(1):
                     await store.wait(position)

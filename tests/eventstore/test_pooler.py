@@ -1,4 +1,4 @@
-"""Behind a pooler in transaction mode, all are lent sessions in which others took their roles, and nobody notices."""
+"""Behind a pooler in transaction mode, sessions that other clients left in another role do not matter."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def has_rls(database_url: str) -> None:
 
 
 async def set_role(pooler: Pooler, role: str) -> None:
-    """As a client of the pooler that leaves its role to whoever is lent the session next."""
+    """Leave a role set in a session of the pooler, as another client can."""
     async with await psycopg.AsyncConnection.connect(pooler.url, autocommit=True) as connection:
         await connection.execute(f"SET ROLE {role}")
 
@@ -100,7 +100,7 @@ async def test_a_login_that_may_not_append_gets_an_error(
     assert await rounds_of_an_append(store, pooler) == 1
 
 
-async def test_a_refusal_by_the_store_does_not_count_as_a_missing_role(store: EventStore, pooler: Pooler) -> None:
+async def test_a_rejection_by_the_store_does_not_count_as_a_missing_role(store: EventStore, pooler: Pooler) -> None:
     theirs = uuid4()
     await store.append(theirs, [note()], user="ana")
     before = pooler.rounds
@@ -129,7 +129,7 @@ async def test_an_inline_append_sets_its_roles_in_its_transaction(store: EventSt
     assert await everything.fetch("SELECT count(*) FROM noted WHERE tenant_id = 'acme'") == [(36,)]
 
 
-async def test_a_past_state_of_a_conversation_is_folded_in_any_session(store: EventStore, pooler: Pooler) -> None:
+async def test_a_past_state_of_a_conversation_can_be_read_in_any_session(store: EventStore, pooler: Pooler) -> None:
     conversation = uuid4()
     said = [MessageAdded(role="user", content=text) for text in ("one", "two", "three")]
     async with InlineAppender(store, [NOTED], connections=1) as appender:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.raw import append_raw, append_raw_async, note
-from support.scoped_queries import connected_as
+from support.scoped_queries import open_as
 
 from eventstore import EventStore, NewEvent, Settings
 from eventstore.errors import InputError, InvalidId
@@ -95,7 +95,7 @@ SELECT p, t, p, 1, %s, gen_random_uuid(), 'default', 'noted', to_jsonb(p), sha25
 def jumping_clock(database_url: str) -> list[datetime]:
     """The timestamps of a log that was written while the server's clock was set back and forth."""
     times = random.Random(5).sample(TIMES, len(TIMES))
-    with connected_as(database_url, "eventstore_owner") as connection:
+    with open_as(database_url, "eventstore_owner") as connection:
         connection.execute(_AT, (CONVERSATION, times))
         connection.execute("SELECT setval('events_position', %s)", (len(times),))
     return times
@@ -134,7 +134,7 @@ async def test_a_clock_that_was_ahead_by_more_than_a_minute_does_not_date_what_f
     store: EventStore, database_url: str, ahead: timedelta, is_kept: bool, events: int
 ) -> None:
     conversation = uuid4()
-    with connected_as(database_url, "eventstore_owner") as connection:
+    with open_as(database_url, "eventstore_owner") as connection:
         row = connection.execute(_AHEAD, (ahead, conversation, store.tenant)).fetchone()
         assert row is not None
     await store.append(conversation, [note(number) for number in range(events)])

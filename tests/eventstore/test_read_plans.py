@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from support.longlog import RARE, conversation, fill, time_of
 from support.plans import Kind, Plan, explain, explain_inside
-from support.scoped_queries import ask, connected_as
+from support.scoped_queries import open_as, set_scope
 from support.servers import DatabaseServer
 
 from eventstore import EventStore, Settings
@@ -39,10 +39,10 @@ class Logs:
     superuser_urls: Mapping[tuple[int, bool], str]
 
     def plan(self, size: int, analyzed: bool, text: str, parameters: Mapping[str, Any], kind: Kind) -> Plan:
-        """How a query is run there: under row-level security if it names a tenant, otherwise for all tenants."""
+        """Return the plan of a query, under row-level security if it names a tenant."""
         tenant = parameters.get("tenant", "")
-        with connected_as(self.urls[size, analyzed], "eventstore_auditor" if tenant else "eventstore_projector") as one:
-            return explain(ask(one, tenant), text, parameters, kind=kind)
+        with open_as(self.urls[size, analyzed], "eventstore_auditor" if tenant else "eventstore_projector") as one:
+            return explain(set_scope(one, tenant), text, parameters, kind=kind)
 
     def plan_inside(self, size: int, analyzed: bool, name: str, parameters: Mapping[str, Any], kind: Kind) -> Plan:
         """How the statements are run inside the function that a query of the store calls: the last of them."""
@@ -160,7 +160,7 @@ async def test_a_range_of_time_is_read_from_end_to_end(
 
 @every_plan
 @both_logs
-def test_the_horizon_costs_the_same(logs: Logs, analyzed: bool, kind: Kind) -> None:
+def test_the_horizon_costs_the_same_in_a_long_log(logs: Logs, analyzed: bool, kind: Kind) -> None:
     short, long = (logs.plan(size, analyzed, query("eventstore", "horizon"), {}, kind) for size in (SHORT, LONG))
     assert_no_dearer(short, long)
 
@@ -168,7 +168,9 @@ def test_the_horizon_costs_the_same(logs: Logs, analyzed: bool, kind: Kind) -> N
 @every_plan
 @both_logs
 @pytest.mark.parametrize(("name", "parameter"), [("last_event", "horizon"), ("first_event", "first")])
-def test_the_nearest_event_is_found_at_once(logs: Logs, name: str, parameter: str, analyzed: bool, kind: Kind) -> None:
+def test_the_nearest_event_is_found_by_the_index(
+    logs: Logs, name: str, parameter: str, analyzed: bool, kind: Kind
+) -> None:
     short, long = (logs.plan_inside(size, analyzed, name, {parameter: size // 2}, kind) for size in (SHORT, LONG))
     assert long.indexes == {"idx_events_position"}, long.text
     assert long.kinds <= ALONG_AN_INDEX, long.text
@@ -177,7 +179,7 @@ def test_the_nearest_event_is_found_at_once(logs: Logs, name: str, parameter: st
 
 @every_plan
 @both_logs
-def test_the_edges_of_a_range_of_time_are_found_at_once(logs: Logs, analyzed: bool, kind: Kind) -> None:
+def test_the_bounds_of_a_time_range_are_found_by_the_index(logs: Logs, analyzed: bool, kind: Kind) -> None:
     short, long = (
         logs.plan_inside(size, analyzed, "time_edges", {"since": time_of(size // 2), "until": time_of(size)}, kind)
         for size in (SHORT, LONG)
@@ -189,7 +191,7 @@ def test_the_edges_of_a_range_of_time_are_found_at_once(logs: Logs, analyzed: bo
 
 @every_plan
 @both_logs
-def test_a_range_of_time_is_looked_through_along_the_index_of_times(logs: Logs, analyzed: bool, kind: Kind) -> None:
+def test_a_time_range_is_scanned_along_the_index_of_times(logs: Logs, analyzed: bool, kind: Kind) -> None:
     short, long = (
         logs.plan(
             size, analyzed, query("eventstore", "time_range"),

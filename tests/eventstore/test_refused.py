@@ -9,7 +9,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
-from support.scoped_queries import asking
+from support.scoped_queries import open_scoped
 
 from eventstore import ConversationCreated, EventStore, MessageAdded, NewEvent, UnknownEvent, conversation_uuid
 from eventstore.errors import InputError, InvalidEvent
@@ -85,7 +85,7 @@ TYPES = dict(
 @pytest.fixture
 def app(database_url: str) -> Iterator[psycopg.Connection[Any]]:
     """A connection of an application that calls the function itself, in a transaction that is rolled back."""
-    with asking(database_url, "acme") as connection, connection.transaction(force_rollback=True):
+    with open_scoped(database_url, "acme") as connection, connection.transaction(force_rollback=True):
         yield connection
 
 
@@ -102,14 +102,18 @@ def events(connection: psycopg.Connection[Any]) -> int:
 
 
 @pytest.mark.parametrize(("event_type", "content", "reason"), CONTENTS, ids=str)
-def test_contents(app: psycopg.Connection[Any], event_type: str, content: Any, reason: str) -> None:
+def test_invalid_contents_are_rejected_by_the_append_function(
+    app: psycopg.Connection[Any], event_type: str, content: Any, reason: str
+) -> None:
     with pytest.raises(psycopg.Error, match=reason):
         append(app, event_types=[event_type], contents=[Jsonb(content)])
     assert events(app) == 0
 
 
 @pytest.mark.parametrize(("metadata", "reason"), METADATA, ids=str)
-def test_metadata(app: psycopg.Connection[Any], metadata: Any, reason: str) -> None:
+def test_invalid_metadata_are_rejected_by_the_append_function(
+    app: psycopg.Connection[Any], metadata: Any, reason: str
+) -> None:
     with pytest.raises(psycopg.Error, match=reason):
         append(app, metadatas=[Jsonb(metadata)])
     assert events(app) == 0
@@ -137,13 +141,13 @@ def test_metadata(app: psycopg.Connection[Any], metadata: Any, reason: str) -> N
     ],
     ids=str,
 )
-def test_arrays_that_do_not_fit(app: psycopg.Connection[Any], arrays: dict[str, Any]) -> None:
+def test_arrays_of_different_lengths_are_rejected(app: psycopg.Connection[Any], arrays: dict[str, Any]) -> None:
     with pytest.raises(psycopg.Error):
         append(app, **arrays)
     assert events(app) == 0
 
 
-def test_what_fits_goes_in(app: psycopg.Connection[Any]) -> None:
+def test_valid_events_are_appended(app: psycopg.Connection[Any]) -> None:
     append(app)
     assert events(app) == 1
 
@@ -159,7 +163,7 @@ def test_what_fits_goes_in(app: psycopg.Connection[Any]) -> None:
     ],
     ids=["copied", "constructed", "newer", "an id that is no text", "newer, an id of another conversation"],
 )
-async def test_models_that_went_round_their_validation(store: EventStore, data: Any) -> None:
+async def test_models_built_without_validation_are_rejected(store: EventStore, data: Any) -> None:
     with pytest.raises(InputError, match="cannot be stored"):
         await store.append(uuid4(), [NewEvent(data)])
 
@@ -177,6 +181,6 @@ async def test_a_conversation_cannot_take_the_id_of_another(store: EventStore, g
     assert len([event async for event in store.read_log()]) == 3
 
 
-async def test_an_unknown_event_that_is_known(store: EventStore) -> None:
+async def test_an_unknown_event_with_a_known_name_is_rejected(store: EventStore) -> None:
     with pytest.raises(InvalidEvent, match="use the class of that event"):
         await store.append(uuid4(), [UnknownEvent(event_type="message.added", content={"role": "user"})])

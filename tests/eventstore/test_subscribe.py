@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from typing import Any
 from uuid import uuid4
 
@@ -57,7 +58,7 @@ async def test_stored_and_new_events_are_one_stream(store: EventStore) -> None:
         assert await follower.contents(2) == [4, 5]
 
 
-async def test_it_begins_after_a_position(store: EventStore) -> None:
+async def test_a_subscription_begins_after_a_position(store: EventStore) -> None:
     result = await store.append(uuid4(), [note(n) for n in range(5)])
     async with Follower(store.subscribe(after=result.events[2].position)) as follower:
         assert await follower.contents(2) == [3, 4]
@@ -78,16 +79,11 @@ async def test_a_consumer_resumes_where_it_stopped(store: EventStore) -> None:
 
 @pytest.mark.usefixtures("without_polling")
 async def test_a_waiting_consumer_is_notified_by_each_append(store: EventStore, admin: Admin) -> None:
-    loop = asyncio.get_running_loop()
-    delays = []
     async with Follower(store.subscribe()) as follower:
         for n in range(20):
             await until_waiting(admin)
             await store.append(uuid4(), [note(n)])
-            start = loop.time()
             assert await follower.contents() == [n]
-            delays.append(loop.time() - start)
-    assert sorted(delays)[10] < 0.5
 
 
 @pytest.mark.usefixtures("without_polling")
@@ -143,7 +139,10 @@ async def test_all_consumers_of_all_processes_are_notified(store: EventStore, se
             await follower.__aexit__()
 
 
-async def test_appends_do_not_notify_while_no_consumer_waits(store: EventStore, admin: Admin) -> None:
+async def test_appends_do_not_notify_while_no_consumer_waits(
+    store: EventStore, admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eventstore.notifier, "POLL_SECONDS", 0.5)  # after which a wait without a consumer ends
     await admin.execute("LISTEN eventstore_public")
     await store.append(uuid4(), [note(1)])
     async with Follower(store.subscribe()) as follower:
@@ -155,8 +154,8 @@ async def test_appends_do_not_notify_while_no_consumer_waits(store: EventStore, 
         await until_waiting(admin)
         await store.append(uuid4(), [note(2)])
         assert await follower.contents() == [2]
-        heard = [n async for n in admin.notifies(timeout=5, stop_after=1)]
-    assert [n.channel for n in heard] == ["eventstore_public"]
+        async with aclosing(admin.notifies(timeout=PATIENCE)) as notifications:
+            assert (await anext(notifications)).channel == "eventstore_public"
 
 
 async def test_a_late_commit_at_a_low_position_is_not_skipped(
@@ -214,7 +213,7 @@ async def test_only_events_that_match_the_filter_are_delivered(
 
 
 @pytest.mark.usefixtures("quick_retries")
-async def test_it_survives_the_loss_of_all_its_connections(store: EventStore, admin: Admin) -> None:
+async def test_a_subscription_survives_the_loss_of_all_its_connections(store: EventStore, admin: Admin) -> None:
     async with Follower(store.subscribe()) as follower:
         for n in range(6):
             await store.append(uuid4(), [note(n)])

@@ -1,4 +1,4 @@
-"""Synchronous code uses the store from any thread, with or without an event loop of its own."""
+"""Synchronous code uses the store from any thread, with or without an event loop."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def assert_ended(threads: set[threading.Thread]) -> None:
         assert not thread.is_alive()
 
 
-def test_it_appends_and_reads(sync_store: SyncEventStore) -> None:
+def test_a_synchronous_store_appends_and_reads(sync_store: SyncEventStore) -> None:
     conversation = uuid4()
     assert sync_store.append(conversation, [note(1), note(2)], expected=NO_STREAM).version == 2
     sync_store.append_all([Append(conversation, [note(3)]), Append(uuid4(), [note(4)])], actor="ana")
@@ -103,18 +103,18 @@ def test_threads_with_event_loops_of_their_own_use_one_store(sync_store: SyncEve
     assert sorted(numbers(sync_store.read_log())) == list(range(24))
 
 
-async def test_it_works_in_the_thread_of_a_running_loop(sync_store: SyncEventStore) -> None:
+async def test_a_synchronous_store_works_in_the_thread_of_a_running_loop(sync_store: SyncEventStore) -> None:
     conversation = uuid4()
     sync_store.append(conversation, [note(1)])
     assert numbers(sync_store.read(conversation)) == [1]
 
 
-def test_long_reads_come_whole_and_in_order(sync_store: SyncEventStore) -> None:
+def test_long_reads_are_complete_and_in_order(sync_store: SyncEventStore) -> None:
     sync_store.append(uuid4(), [note(n) for n in range(2500)])
     assert numbers(sync_store.read_log()) == list(range(2500))
 
 
-def test_loops_may_be_left_early(sync_store: SyncEventStore) -> None:
+def test_an_iteration_may_end_early(sync_store: SyncEventStore) -> None:
     sync_store.append(uuid4(), [note(n) for n in range(1000)])
     for make in (sync_store.read_log, sync_store.subscribe):
         for _ in range(10):
@@ -137,7 +137,7 @@ def test_the_store_may_be_closed_with_an_iterator_half_read(settings: Settings) 
     events.close()  # type: ignore[attr-defined]
 
 
-def test_a_subscription_waits_and_is_woken(sync_store: SyncEventStore) -> None:
+def test_a_synchronous_subscription_waits_and_is_notified(sync_store: SyncEventStore) -> None:
     found: list[Any] = []
 
     def follow() -> None:
@@ -178,7 +178,7 @@ def test_closing_ends_the_loops_of_other_threads(settings: Settings) -> None:
     assert isinstance(outcome[0], EventStoreError)
 
 
-def test_a_closed_store_says_so(settings: Settings) -> None:
+def test_a_closed_synchronous_store_raises_an_error(settings: Settings) -> None:
     with SyncEventStore(settings) as store:
         store.append(uuid4(), [note()])
     with pytest.raises(EventStoreError, match=r"not open|is closed"):

@@ -140,7 +140,7 @@ def test_any_text_can_be_shown(text: str) -> None:
         ("host=h password=secret", "\u2026"),
     ],
 )
-def test_what_is_no_secret_is_shown(url: str, shown: str) -> None:
+def test_parts_of_a_url_that_are_not_secret_are_shown(url: str, shown: str) -> None:
     assert show_url(url) == shown
 
 

@@ -14,7 +14,7 @@ import pytest
 from support.environment import TREE, child_environment
 from support.follow import PATIENCE, Admin, end_all_others, eventually, until_waiting
 from support.raw import append_raw_async, note
-from support.scoped_queries import login_of
+from support.scoped_queries import open_as_login
 
 from eventstore import EventStore
 from eventstore.notifier import LONGEST_PAUSE_SECONDS, POLL_SHARE, ROUND_SECONDS, SAVED_SECONDS, Notifier, PollThrottle
@@ -139,7 +139,7 @@ async def test_no_wait_begins_while_an_append_is_in_flight_or_there_is_an_event(
 ) -> None:
     await until_flag(store, admin, 0)
     seen = int(await value(admin, "SELECT last_position()"))
-    async with await login_of(store) as one, await login_of(store) as two:
+    async with await open_as_login(store) as one, await open_as_login(store) as two:
         await one.execute("BEGIN")
         [position] = await append_raw_async(one, "it found no waiting session")
         assert await value(two, f"SELECT begin_wait({seen})") is False

@@ -1,4 +1,4 @@
-"""Wrong types and values: every public call of the store answers them with an error of its own."""
+"""Every public call of the store raises a typed error for wrong types and values."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ async def test_public_calls_raise_only_errors_of_the_store(store: EventStore, va
         ([None], "is a NoneType: give an event"),
     ],
 )
-async def test_what_is_not_a_list_of_events(store: EventStore, events: Any, reason: str) -> None:
+async def test_an_append_of_something_other_than_events_is_refused(store: EventStore, events: Any, reason: str) -> None:
     with pytest.raises(InputError, match=reason):
         await store.append(uuid4(), events)
 

@@ -1,4 +1,4 @@
-"""A failover: the primary is gone for good, a standby takes its place, and everybody goes on there without help.
+"""A failover: the primary is gone for good, a standby takes its place, and all clients continue there without help.
 
 It is killed, or it vanishes behind a proxy that goes on to take what it is sent and never answers.
 """
@@ -40,7 +40,7 @@ async def proxy(own_server: EmbeddedServer) -> AsyncIterator[Proxy]:
 
 @pytest.mark.parametrize("fate", ["killed", "vanished"])
 @pytest.mark.usefixtures("clean_environment")
-async def test_store_subscriber_and_worker_go_on_at_the_standby(
+async def test_store_subscriber_and_worker_continue_at_the_promoted_standby(
     own_server: EmbeddedServer, proxy: Proxy, started: Commands, fate: str
 ) -> None:
     async with EventStore(Settings(data_dir=own_server.data_dir)) as store:

@@ -106,9 +106,9 @@ class Site:
         while perf_counter() < end:
             number += 1
             path = f"/v1/conversations/{self.conversation}/messages"
-            said = {"role": "user", "content": f"{TEXTS[number % len(TEXTS)]} {number}"}
+            message = {"role": "user", "content": f"{TEXTS[number % len(TEXTS)]} {number}"}
             for what, request in (
-                ("append", ("POST", path, said)),
+                ("append", ("POST", path, message)),
                 ("page", ("GET", f"{path}?limit=50&newest_first=true", None)),
                 ("search", ("GET", f"/v1/search?q={('Lisbon', 'Porto', 'comboio')[number % 3]}+{number}", None)),
                 ("loop", ("GET", "/nothing", None)),
@@ -152,7 +152,7 @@ async def site(settings: Settings, started: Commands) -> AsyncIterator[Site]:
     process = started.start(
         "up", "--port", "0", "--require-tokens", DATABASE_URL=settings.database_url.get_secret_value()
     )
-    process.until_said("Ctrl-C")
+    process.until_printed("Ctrl-C")
     port = int(re.findall(r"http://127\.0\.0\.1:(\d+)", process.out)[0])
     address = ("127.0.0.1", port)
     scopes = (TokenScope.READ, TokenScope.WRITE, TokenScope.AUDIT)
@@ -228,7 +228,7 @@ async def test_half_open_connections_of_one_address_leave_others_served(
     assert grown < 100
 
 
-def what_is_unfair(at_rest: Times, under_attack: Times, percent: int) -> list[str]:
+def unfair_latencies(at_rest: Times, under_attack: Times, percent: int) -> list[str]:
     """Return what was not fair.
 
     Args:
@@ -244,7 +244,7 @@ def what_is_unfair(at_rest: Times, under_attack: Times, percent: int) -> list[st
 
 @pytest.fixture
 def idle_machine() -> None:
-    """Skip the test if other programs occupy the processors: what waits then is not told from what has no processor."""
+    """Skip the test if other programs occupy the processors: a wait for a processor looks like a wait for a lock."""
     load, processors = os.getloadavg()[0], os.cpu_count() or 1
     if load > BUSY * processors:
         pytest.skip(f"the machine is busy: load {load:.1f} on {processors} processors")
@@ -254,13 +254,13 @@ def idle_machine() -> None:
 async def test_an_attack_costs_another_tenant_little(site: Site) -> None:
     """A short attack, on a machine that may be busy: so it looks at medians.
 
-    It begins with a thousand connections and their requests at once, during which nobody is refused or waits for long.
+    It begins with a thousand concurrent connections and requests, during which none is rejected or waits for long.
     """
     at_rest, begin, under_attack = Times(), Times(), Times()
     await site.measure(2, at_rest)
     answers = await site.attacked(KINDS, 5, under_attack, begin)
     report = f"at rest {at_rest}; under attack {under_attack}; the attacker was answered {answers}"
-    assert not what_is_unfair(at_rest, under_attack, 50), report
+    assert not unfair_latencies(at_rest, under_attack, 50), report
     assert not begin.refused
     for times in (begin, under_attack):
         assert max(times.percentile(what, 100) for what in times.seconds) < LONGEST_SECONDS, report
@@ -294,7 +294,7 @@ async def test_memory_of_the_server_is_bounded(site: Site) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3600 + 4 * ATTACK_SECONDS)
 @pytest.mark.usefixtures("idle_machine")
-async def test_each_attack_and_all_together_for_long(site: Site) -> None:
+async def test_long_attacks_one_by_one_and_all_together_cost_another_tenant_little(site: Site) -> None:
     phases = [(kind,) for kind in KINDS] + [KINDS]
     measured = {phase: Times() for phase in phases}
     at_rest = Times()
@@ -307,5 +307,5 @@ async def test_each_attack_and_all_together_for_long(site: Site) -> None:
             memory = psutil.Process(site.process.pid).memory_info().rss / 2**20
             print(f"{'+'.join(phase)}: {measured[phase]}; answers {answers}; memory {memory:.0f} MB")
     print(f"at rest: {at_rest}")
-    wrong = {"+".join(phase): what_is_unfair(at_rest, times, 95) for phase, times in measured.items()}
+    wrong = {"+".join(phase): unfair_latencies(at_rest, times, 95) for phase, times in measured.items()}
     assert not any(wrong.values()), wrong

@@ -37,7 +37,7 @@ def is_swapped(connection: Sync) -> bool:
 
 
 @pytest.mark.parametrize("stage", [is_made, is_filling, is_indexing, is_swapped], ids=lambda stage: stage.__name__)
-async def test_killed_at_a_stage(
+async def test_a_rebuild_killed_at_a_stage_is_finished_by_the_next(
     started: Commands, store: EventStore, database_url: str, stage: Callable[[Sync], bool]
 ) -> None:
     for _ in range(10):
@@ -65,7 +65,7 @@ async def _ended(running: Running) -> bool:
     return running.ended
 
 
-async def test_killed_at_random_beside_writers_and_workers(
+async def test_rebuilds_killed_at_random_beside_writers_and_workers_leave_correct_tables(
     started: Commands, store: EventStore, database_url: str, kills: int
 ) -> None:
     chance = random.Random(kills)

@@ -40,7 +40,7 @@ def up(data_dir: Path, started: Commands) -> Running:
 
 def another_up(data_dir: Path, started: Commands) -> Running:
     running = started.start("up", "--data-dir", str(data_dir))
-    running.until_said("Ctrl-C")
+    running.until_printed("Ctrl-C")
     return running
 
 
@@ -84,7 +84,7 @@ class Writer:
                 return
 
 
-async def test_acknowledged_events_survive_a_server_killed_again_and_again(data_dir: Path, up: Running) -> None:
+async def test_acknowledged_events_survive_a_server_killed_repeatedly(data_dir: Path, up: Running) -> None:
     chance = random.Random(KILLS)
     # The client names the server as a stranger would, so that only "up" can bring it back.
     async with EventStore(Settings(database_url=url_of(data_dir), connect_timeout=2)) as store:
@@ -143,7 +143,7 @@ def test_an_interrupted_up_stops_everything(data_dir: Path, up: Running, number:
     assert up.err.split() == ["stopping", "…"]
 
 
-def test_a_second_up_joins_and_goes_on_without_the_first(data_dir: Path, up: Running, started: Commands) -> None:
+def test_a_second_up_joins_and_continues_without_the_first(data_dir: Path, up: Running, started: Commands) -> None:
     server = postmaster(data_dir)
     second = another_up(data_dir, started)
     assert "joined, it was running already" in second.out
@@ -156,7 +156,7 @@ def test_a_second_up_joins_and_goes_on_without_the_first(data_dir: Path, up: Run
     assert not server_processes(data_dir)
 
 
-def test_what_was_stored_is_there_at_the_next_start(data_dir: Path, up: Running, started: Commands) -> None:
+def test_stored_events_are_readable_after_the_next_start(data_dir: Path, up: Running, started: Commands) -> None:
     assert started.start("seed", "--data-dir", str(data_dir)).wait() == 0
     up.kill()
     again = another_up(data_dir, started)

@@ -58,7 +58,7 @@ async def writing(store: EventStore, conversations: list[UUID], chance: random.R
     assert writer.cancelled()
 
 
-async def test_workers_killed_again_and_again(
+async def test_workers_killed_repeatedly_apply_every_event_once(
     started: Commands, store: EventStore, database_url: str, kills: int
 ) -> None:
     chance = random.Random(kills)
@@ -67,7 +67,7 @@ async def test_workers_killed_again_and_again(
         for kill in range(kills):
             victim = workers[kill % 2]
             # Until it works, so that the instants at random are not all instants of its start.
-            await asyncio.to_thread(victim.until_said, "follow the log")
+            await asyncio.to_thread(victim.until_printed, "follow the log")
             moved = await applied_position(store) + 1
             await wait_for(store, moved, timeout=30)
             await asyncio.sleep(chance.uniform(0, 0.1))

@@ -31,7 +31,7 @@ def conversation(number: int) -> str:
     return json.dumps({"id": f"chat-{number}", "title": f"Chat {number}", "messages": messages})
 
 
-async def test_an_import_killed_again_and_again_is_exact(
+async def test_an_import_killed_repeatedly_is_complete_and_exact(
     started: Commands, store: EventStore, database_url: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "chats.jsonl"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from support.examples import examples
 from support.folding import Row, fold
 from support.histories import new_events
-from support.scoped_queries import connected_as
+from support.scoped_queries import open_as
 
 from eventstore import ConversationCreated, ConversationRenamed, Event, EventStore, MessageAdded, conversation_uuid
 from eventstore.errors import InputError, NotFound
@@ -143,7 +143,7 @@ async def test_exactly_one_of_version_position_and_time_is_accepted(store: Event
 async def test_the_state_at_a_time_has_no_gap_after_the_clock_was_ahead(store: EventStore, database_url: str) -> None:
     conversation = uuid4()
     await store.append(conversation, [MessageAdded(role="user", content="before")])
-    with connected_as(database_url, "eventstore_owner") as connection:
+    with open_as(database_url, "eventstore_owner") as connection:
         connection.execute(_AHEAD, {"tenant": store.tenant, "conversation": conversation})
     await store.append(conversation, [MessageAdded(role="user", content="after")])
     events = [event async for event in store.read(conversation)]

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from support.scoped_queries import connected_as
+from support.scoped_queries import open_as
 from support.wire import wire_to
 
 from eventstore import (
@@ -146,7 +146,7 @@ async def test_refilled_tables_invalidate_cached_states(store: EventStore, trip:
 
 async def test_a_parked_conversation_is_read_again_once_it_is_applied(store: EventStore, database_url: str) -> None:
     conversation = uuid4()
-    with connected_as(database_url, "eventstore_owner") as owner:
+    with open_as(database_url, "eventstore_owner") as owner:
         owner.execute("ALTER TABLE messages ADD CONSTRAINT no_poison CHECK (content <> 'poison')")
         await store.append(conversation, [message("poison")])
         await catch_up(store)

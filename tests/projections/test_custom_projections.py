@@ -12,7 +12,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 from support.environment import TREE
-from support.scoped_queries import connected_as
+from support.scoped_queries import open_as
 
 from eventstore import Event, EventStore, MessageAdded
 from eventstore.database.connection import Connection
@@ -40,7 +40,7 @@ DOCUMENTED = (TREE / "docs/guides/projections.md").read_text(encoding="utf-8")
 
 @pytest.fixture
 def owner(database_url: str) -> Iterator[Sync]:
-    with connected_as(database_url, "eventstore_owner") as connection:
+    with open_as(database_url, "eventstore_owner") as connection:
         yield connection
 
 

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from support.scoped_queries import connected_as
+from support.scoped_queries import open_as
 
 from eventstore import NO_STREAM, ConversationCreated, ConversationRenamed, EventStore, MessageAdded, NewEvent
 from eventstore.errors import (
@@ -40,7 +40,7 @@ def message(text: str) -> MessageAdded:
 
 @pytest.fixture
 def owner(database_url: str) -> Iterator[Sync]:
-    with connected_as(database_url, "eventstore_owner") as connection:
+    with open_as(database_url, "eventstore_owner") as connection:
         yield connection
 
 

@@ -183,7 +183,8 @@ async def test_no_built_in_event_fails_in_a_projection(
         await Search(store, tenant).page(query, by="time")
 
 
-async def test_a_rebuild_applies_them_too(store: EventStore) -> None:
+@pytest.mark.slow
+async def test_a_rebuild_takes_them_too(store: EventStore) -> None:
     for value in (deep(90), wide(20_000), "\U00020000 " * 50_000, -(10**4000)):
         task, extra = uuid4(), {"value": value, "language": value}
         parts = [{"text": value, "data": value}]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.examples import examples
 from support.folding import FILLED_BY, KEYS, Tables, fold, stored
 from support.histories import CONVERSATIONS, new_events, sent_messages
-from support.scoped_queries import connected_as
+from support.scoped_queries import open_as
 
 from eventstore import (
     Append,
@@ -140,7 +140,7 @@ async def test_every_message_reads_back_as_it_was_sent(store: EventStore, sent: 
 
 
 def all_columns(url: str) -> dict[str, list[tuple[Any, ...]]]:
-    with connected_as(url) as connection:
+    with open_as(url) as connection:
         return {
             table: connection.execute(f"SELECT * FROM {table} ORDER BY {', '.join(key)}").fetchall()  # type: ignore[arg-type]
             for table, key in KEYS.items()

@@ -15,7 +15,7 @@ from uuid import UUID
 import pytest
 from support.longtables import conversation, fill, time_of
 from support.plans import Kind, Plan, explain
-from support.scoped_queries import ask, connected_as
+from support.scoped_queries import open_as, set_scope
 from support.servers import DatabaseServer
 
 from projections.pages import (
@@ -116,8 +116,8 @@ def urls(server: DatabaseServer) -> Iterator[dict[tuple[int, bool], str]]:
 
 
 def plan(url: str, text: str, parameters: Mapping[str, Any], kind: Kind) -> Plan:
-    with connected_as(url, "eventstore_reader") as connection:
-        return explain(ask(connection, "default"), text, parameters, kind=kind)
+    with open_as(url, "eventstore_reader") as connection:
+        return explain(set_scope(connection, "default"), text, parameters, kind=kind)
 
 
 @every_plan

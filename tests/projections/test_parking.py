@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.examples import examples
-from support.scoped_queries import connected_as
+from support.scoped_queries import open_as
 from support.waiting import until_async
 
 from eventstore import EventStore, MessageAdded
@@ -43,7 +43,7 @@ def message(text: str = "x") -> MessageAdded:
 
 @pytest.fixture
 def owner(database_url: str) -> Iterator[Sync]:
-    with connected_as(database_url, "eventstore_owner") as connection:
+    with open_as(database_url, "eventstore_owner") as connection:
         yield connection
 
 

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from psycopg import sql
 from support.catalog import belongings
-from support.scoped_queries import asking_async, connected_as
+from support.scoped_queries import open_as, open_scoped_async
 from support.waiting import until_async
 
 from eventstore import EventStore, MessageAdded
@@ -42,7 +42,7 @@ def message(text: str = "x") -> MessageAdded:
 
 @pytest.fixture
 def owner(database_url: str) -> Iterator[Sync]:
-    with connected_as(database_url, "eventstore_owner") as connection:
+    with open_as(database_url, "eventstore_owner") as connection:
         yield connection
 
 
@@ -169,7 +169,7 @@ async def test_readers_never_see_an_empty_or_mixed_table(filled: EventStore, dat
     seen: list[tuple[int, int]] = []
 
     async def read(isolation: str) -> None:
-        async with await asking_async(database_url, autocommit=False) as connection:
+        async with await open_scoped_async(database_url, autocommit=False) as connection:
             while not stop.is_set():
                 await connection.execute(f"SET TRANSACTION ISOLATION LEVEL {isolation}".encode())
                 counts = []
@@ -203,7 +203,7 @@ async def test_a_swap_waits_for_a_transaction_that_would_find_the_new_tables_emp
     filled: EventStore, database_url: str
 ) -> None:
     steps: list[str] = []
-    async with await asking_async(database_url, autocommit=False) as old:
+    async with await open_scoped_async(database_url, autocommit=False) as old:
         await old.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         await old.execute("SELECT FROM conversations LIMIT 1")
         task = asyncio.create_task(rebuild(filled, [MESSAGES], on_progress=lambda now: steps.append(now.doing)))
@@ -220,7 +220,7 @@ async def test_a_swap_waits_for_a_transaction_that_would_find_the_new_tables_emp
 
 async def test_a_swap_yields_to_a_long_reader(filled: EventStore, database_url: str, owner: Sync) -> None:
     steps: list[str] = []
-    async with await asking_async(database_url, autocommit=False) as reader:
+    async with await open_scoped_async(database_url, autocommit=False) as reader:
         swap_tables = StagingTables.swap
 
         async def swap(self: StagingTables, *arguments: object) -> None:

@@ -227,7 +227,8 @@ HOSTILE = {
 }
 
 
-async def test_too_long_texts_are_cut_and_the_projection_continues(store: EventStore) -> None:
+@pytest.mark.slow
+async def test_what_does_not_fit_is_cut_and_the_projection_goes_on(store: EventStore) -> None:
     task = uuid4()
     for name, text in HOSTILE.items():
         marked = f"beginning {text}"

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 from support.plans import Plan, explain_inside
-from support.scoped_queries import asking
+from support.scoped_queries import open_scoped
 from support.servers import DatabaseServer
 
 DOCUMENTS = 60_000
@@ -68,7 +68,7 @@ def url(server: DatabaseServer, request: pytest.FixtureRequest) -> Iterator[str]
 def looks(url: str, query: str, filters: str = "", tenant: str = "default", user: str = "") -> list[Plan]:
     """The plans of the statements that look into the documents for one page; no other reads a table as a whole."""
     values: Mapping[str, Any] = {"query": query, "tenant": tenant}
-    with asking(url, tenant, user) as connection:
+    with open_scoped(url, tenant) as connection:
         text = f"SELECT count(*) FROM search_for(%(query)s, %(tenant)s{filters and ', '}{filters})"
         plans = explain_inside(connection, text, values)
     for plan in plans:
@@ -127,8 +127,8 @@ def test_a_range_of_time_is_read_by_its_index(url: str, query: str, by: str) -> 
 
 @pytest.mark.parametrize("query", ["absent", " ".join(["antidisestablishmentary"] * 40), "rar comon usul absent"])
 @pytest.mark.parametrize("tenant", ["default", "small"])
-def test_corrections_read_only_the_latest_documents(url: str, query: str, tenant: str) -> None:
-    with asking(url, tenant) as connection:
+def test_corrections_look_at_the_latest_documents_alone(url: str, query: str, tenant: str) -> None:
+    with open_scoped(url, tenant) as connection:
         text = (
             "SELECT * FROM search_corrections(%(query)s, %(tenant)s, NULL, NULL, NULL, NULL, '-infinity', 'infinity', "
             f"{DOCUMENTS})"

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from support.scoped_queries import connected_as
+from support.scoped_queries import open_as
 
 from eventstore import Append, EventStore, MessageAdded
 from eventstore.errors import EventStoreError, ProjectionChanged
@@ -32,7 +32,7 @@ async def applier(store: EventStore) -> AsyncIterator[Applier]:
 
 @pytest.fixture
 def owner(database_url: str) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
-    with connected_as(database_url, "eventstore_owner") as connection:
+    with open_as(database_url, "eventstore_owner") as connection:
         yield connection
 
 

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from support.catalog import roles_of_the_store
 from support.plans import Plan, explain_inside
-from support.scoped_queries import asking
+from support.scoped_queries import open_scoped
 
 from eventstore import (
     ApplicationEvent,
@@ -320,7 +320,7 @@ async def test_invalid_filters_are_refused(statistics: Statistics) -> None:
 async def test_the_application_reads_statistics_and_cannot_write_them(store: EventStore, database_url: str) -> None:
     await store.append(uuid4(), [MessageAdded(role="user", content="x", parts=[1])])
     await catch_up(store)
-    with asking(database_url, store.tenant) as connection:
+    with open_scoped(database_url, store.tenant) as connection:
         if not roles_of_the_store(connection):
             pytest.skip("the login may not create roles, so there are none")
         connection.execute("SET ROLE eventstore_reader")

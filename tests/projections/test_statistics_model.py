@@ -15,7 +15,7 @@ from psycopg import sql
 from support.counting import Counting, rounded
 from support.examples import examples
 from support.histories import CONVERSATIONS, TASKS, events_data
-from support.scoped_queries import connected_as
+from support.scoped_queries import open_as
 
 from eventstore import (
     Append,
@@ -91,7 +91,7 @@ async def assert_counted(store: EventStore, tenant: str, which: dict[str, Any], 
 
 def tables_of(url: str, tenant: str) -> dict[str, list[tuple[Any, ...]]]:
     """Every column of every row."""
-    with connected_as(url) as connection:
+    with open_as(url) as connection:
         query = sql.SQL("SELECT t::text FROM {} AS t WHERE tenant_id = %s ORDER BY t::text")
         return {
             table: connection.execute(query.format(sql.Identifier(table)), (tenant,)).fetchall()

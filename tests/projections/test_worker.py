@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from psycopg import sql
 from support.folding import fold, stored
-from support.scoped_queries import connected_as
+from support.scoped_queries import open_as
 from support.waiting import until_async
 
 from eventstore import EventStore, MessageAdded, Settings
@@ -54,7 +54,7 @@ async def working(store: EventStore, *, workers: int = 1, batch_size: int = 10_0
 @pytest.fixture
 def owner(database_url: str) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
     """The login that owns the database."""
-    with connected_as(database_url, "eventstore_owner") as connection:
+    with open_as(database_url, "eventstore_owner") as connection:
         yield connection
 
 
@@ -175,7 +175,8 @@ async def test_two_workers_that_find_a_changed_projection_rebuild_it_correctly(
     assert stored(database_url) == fold([event async for event in store.read_log()])
 
 
-async def test_a_rebuild_beside_running_workers(store: EventStore, database_url: str) -> None:
+@pytest.mark.slow
+async def test_rebuilding_beside_working_workers(store: EventStore, database_url: str) -> None:
     conversations = [uuid4() for _ in range(3)]
     async with working(store, workers=2, batch_size=20):
         for number in range(20):
@@ -212,7 +213,7 @@ async def test_a_rebuild_and_a_worker_never_wait_for_each_other(
     [messages] = select_projections(["messages"])
     applier = await Applier.open(store)
     try:
-        with connected_as(settings.server_url() or "", PROJECTOR) as holder, holder.transaction():
+        with open_as(settings.server_url() or "", PROJECTOR) as holder, holder.transaction():
             holder.execute("SELECT FROM checkpoints WHERE partition = 8 FOR UPDATE")
             rebuilding = asyncio.create_task(rebuild(store, [messages]))
             await waiting(1)

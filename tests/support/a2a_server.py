@@ -1,6 +1,6 @@
-"""Little A2A agents over HTTP, in plain JSON-RPC and server-sent events: in a thread, or as a process that can die.
+"""Small A2A agents over HTTP, in plain JSON-RPC and server-sent events: in a thread or in a process that can die.
 
-What such an agent does is said by the text of the message that it is sent: the names of :data:`PLAYS`.
+The text of a message selects what the agent does: one of the names in :data:`PLAYS`.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class Agent:
         shape: of A2A that it speaks, 0.3 or 1.0.
         streams: whether its card says that it streams.
         card_path: where its card is.
-        asked: the messages that it was sent.
-        looks: how often it was asked for a task.
-        listens: how often somebody wanted to listen to a task again.
-        knows: whether it knows its tasks when it is asked for them.
+        asked: the messages that it received.
+        looks: the number of requests for a task.
+        listens: the number of requests to resubscribe to a task.
+        knows: whether it finds its tasks when they are requested.
     """
 
     shape: str
@@ -148,7 +148,7 @@ async def _chatter(agent: Agent) -> AsyncIterator[Any]:
 async def _die(agent: Agent) -> AsyncIterator[Any]:
     yield agent.a_task("working")
     yield agent.a_chunk("half", append=False, last=False)
-    os._exit(1)  # asked for more only when what was said is on its way
+    os._exit(1)  # the next update is requested only once the last was sent
 
 
 async def _lie(agent: Agent) -> AsyncIterator[Any]:

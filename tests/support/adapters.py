@@ -93,7 +93,7 @@ class Lazy(HorizonReader):
 
 
 class Careless(HorizonReader):
-    """A reader with an error in a callback, where nobody handles it."""
+    """A reader with an unhandled error in a callback."""
 
     async def open(self) -> None:
         """Connects."""

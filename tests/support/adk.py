@@ -51,7 +51,7 @@ CONTENTS: list[tuple[str, Json | None]] = [
     ("agent", None),
     ("agent", {"role": "model", "parts": [_FILE, {"text": "bye", "extra": 1}]}),
 ]
-"""What was said, by whom; None is an event that says nothing."""
+"""Texts and their authors; None is an event without a text."""
 
 
 def statements(layout: str, database: str) -> list[str]:

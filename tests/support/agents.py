@@ -1,4 +1,4 @@
-"""An agent that does what it is told, and messages that tell it; the same each time, ids included."""
+"""A deterministic agent whose behaviour is selected by the text of the message, and messages for it."""
 
 from __future__ import annotations
 

@@ -25,13 +25,13 @@ LARGEST_BODY = 2 * 1024 * 1024 + 65536
 """What the server takes by default."""
 UNREAD_SECONDS = 20
 PAUSE_SECONDS = 0.02
-"""After a refusal: whoever attacks does not wait as long as they are told, but costs their own processor little."""
+"""After a rejection: shorter than `Retry-After`, but long enough to spare the attacker's own processor."""
 PER_KEY = {"search": 8, "body": 70, "stream": 130, "bulk": 2, "page": 4, "held": 30, "unread": 20}
 """Requests at a time, for each key."""
 
 
 def words() -> str:
-    """Return a query that nobody has asked before."""
+    """Return a query that was never used before."""
     return "+".join("".join(random.choices(ascii_lowercase, k=WORD_LETTERS)) for _ in range(SEARCH_WORDS))
 
 
@@ -115,9 +115,9 @@ class Attacker:
 
     async def _bulk(self, client: PlainClient) -> int:
         """Append as many messages at once as a request may hold."""
-        said = {"event_type": "message.added", "content": {"role": "user", "content": words().replace("+", " ")[:100]}}
+        event = {"event_type": "message.added", "content": {"role": "user", "content": words().replace("+", " ")[:100]}}
         path = f"/v1/conversations/{self._conversation}/events"
-        body = json.dumps({"events": [said] * BULK}).encode()
+        body = json.dumps({"events": [event] * BULK}).encode()
         return (await client.request("POST", path, body)).status
 
     async def _page(self, client: PlainClient) -> int:

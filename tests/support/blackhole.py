@@ -86,7 +86,7 @@ class _Link:
 
 @asynccontextmanager
 async def black_hole(url: str) -> AsyncIterator[BlackHole]:
-    """A proxy before the server of a database; it passes everything on until it is told to fall silent."""
+    """A proxy before the server of a database; it forwards all data until it is silenced."""
     with TemporaryDirectory(prefix="blackhole-", dir="/tmp") as name:
         hole = BlackHole(url, Path(name))
         server = await asyncio.start_unix_server(hole.accept, f"{name}/.s.PGSQL.5432")

@@ -1,4 +1,4 @@
-"""A certificate for this machine that nobody but the tests trusts."""
+"""A self-signed certificate for this machine that only the tests trust."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ class Event(BaseModel):
 
 
 class Manager:
-    """A manager that keeps everything in lists."""
+    """Keeps everything in lists, and replies to every message with its text."""
 
     def __init__(self) -> None:
         self._conversations: list[Conversation] = []
@@ -248,7 +248,7 @@ def _plain(value: Any) -> Any:
 
 
 def stop(url: str) -> None:
-    """Stop the application at a URL and wait until it no longer answers."""
+    """Stop the application at a URL; return once its port is closed."""
     httpx.post(f"{url}/stop", json={}).raise_for_status()
     with contextlib.suppress(httpx.HTTPError):
         while True:

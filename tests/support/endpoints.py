@@ -80,7 +80,7 @@ def endpoints() -> list[Endpoint]:
     """All of them.
 
     Raises:
-        AssertionError: one is made of another kind of route, which asks nobody who they are.
+        AssertionError: an endpoint has a class of routes that does not authenticate.
     """
     found = []
     for prefix, routers in ROUTERS.items():

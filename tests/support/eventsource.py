@@ -21,7 +21,7 @@ class Said:
 
 @dataclass
 class EventSource:
-    """Reads a stream over a connection of its own, byte by byte as it comes.
+    """A client of one stream with its own connection, which reads byte by byte.
 
     Attributes:
         last_id: the last id that came, also without an event; None before any.

@@ -14,7 +14,7 @@ from psycopg.rows import dict_row
 
 from eventstore import Event, conversation_uuid
 from eventstore.member_order import MEMBER
-from support.scoped_queries import connected_as
+from support.scoped_queries import open_as
 
 Row: TypeAlias = dict[str, Any]
 Tables: TypeAlias = dict[str, dict[tuple[Any, ...], Row]]
@@ -38,7 +38,7 @@ FILLED_BY = {
 
 def stored(url: str, tenants: Iterable[str] | None = None) -> Tables:
     """The read tables as they are, every column of every row, by plain SQL."""
-    with connected_as(url) as connection:
+    with open_as(url) as connection:
         connection.execute("SET timezone = 'UTC'")
         return {table: _rows(connection, table, tenants) for table in KEYS}
 

@@ -16,7 +16,7 @@ from eventstore.errors import EventStoreError
 
 Admin = psycopg.AsyncConnection[Any]
 
-PATIENCE = 8.0
+PATIENCE = 30.0
 """Seconds after which a condition counts as failed; no passing test waits so long."""
 
 _WAITING = """

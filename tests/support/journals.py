@@ -80,7 +80,7 @@ class History:
             records.close()
 
 
-def told(event: ReadEvent) -> str:
+def journal_line(event: ReadEvent) -> str:
     """A delivery in a reader's journal."""
     return f"+ {event.position} {event.tenant} {event.conversation.hex} {event.version} {event.id.hex} {event.intact:d}"
 
@@ -164,7 +164,7 @@ def _reading(chance: random.Random, name: str, kind: str, tenant: str | None, lo
         wanted = [event for event in events if event.position > checkpoint]
         for event in wanted[: chance.randint(0, len(wanted))] if lives_left else wanted:
             time += 0.01
-            lines += [f"@ {time:.6f}", told(event)]
+            lines += [f"@ {time:.6f}", journal_line(event)]
             if kind in ("file", "table", "tenant") and chance.random() < 0.3:
                 checkpoint = event.position
                 lines.append(f"check {checkpoint}")

@@ -1,4 +1,4 @@
-"""Logins of a test's own, with the rights that it gives them: for what somebody types by hand."""
+"""Logins for one test, members of given roles and optionally bound to a tenant, for plain SQL."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PASSWORD = "of a test"
 
 
 class Logins:
-    """Makes logins that may connect to one database."""
+    """Logins that may connect to one database; :meth:`drop` removes them."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -29,7 +29,7 @@ class Logins:
         self._sessions: list[Session] = []
 
     def make(self, *roles: str, tenant: str | None = None) -> str:
-        """A new login that is a member of those roles, bound to a tenant or not."""
+        """Create a login that is a member of the roles, and bind it to a tenant if one is given."""
         name = f"login_{uuid4().hex[:12]}"
         with psycopg.connect(self._url, autocommit=True) as connection:
             connection.execute(
@@ -45,7 +45,7 @@ class Logins:
         return name
 
     def connect(self, login: str) -> Session:
-        """A session of that login, in autocommit mode; skips the test where it is not let in."""
+        """Open a session of a login in autocommit mode; skip the test if the server refuses it."""
         try:
             session = psycopg.connect(make_conninfo(self._url, user=login, password=_PASSWORD), autocommit=True)
         except psycopg.OperationalError as error:
@@ -54,11 +54,11 @@ class Logins:
         return session
 
     def session(self, *roles: str, tenant: str | None = None) -> Session:
-        """A session of a new login."""
+        """Open a session of a new login."""
         return self.connect(self.make(*roles, tenant=tenant))
 
     def drop(self) -> None:
-        """Ends the sessions and drops the logins."""
+        """End the sessions and drop the logins."""
         for session in self._sessions:
             session.close()
         with psycopg.connect(self._url, autocommit=True) as connection:
@@ -72,7 +72,7 @@ class Logins:
 
 @contextmanager
 def logins_of(server: DatabaseServer, url: str) -> Iterator[Logins]:
-    """Logins that are gone afterwards; skips the test where the server's login may not make roles."""
+    """Logins that are dropped afterwards; skip the test if the server's login may not create roles."""
     with psycopg.connect(url) as connection:
         row = connection.execute(
             "SELECT rolcreaterole OR rolsuper FROM pg_roles WHERE rolname = session_user"

@@ -1,11 +1,11 @@
-"""A long log, made in a moment: for tests of plans and of reading, where nobody looks at digests."""
+"""A long log, generated without digests, for tests of plans and of reading."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from support.scoped_queries import connected_as
+from support.scoped_queries import open_as
 
 CONVERSATION_LENGTH = 50
 RARE = 500
@@ -42,7 +42,7 @@ def fill(url: str, size: int, *, analyzed: bool) -> None:
     Args:
         analyzed: whether the planner has statistics; otherwise it gets none later either.
     """
-    with connected_as(url, "eventstore_owner") as connection:
+    with open_as(url, "eventstore_owner") as connection:
         connection.execute("ALTER TABLE events SET (autovacuum_enabled = false)")
         values = {
             "begin": _BEGIN,

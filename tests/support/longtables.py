@@ -1,11 +1,11 @@
-"""Long read tables, made in a moment: for tests of plans, where nobody looks at what stands in them."""
+"""Long read tables with arbitrary contents, for tests of plans."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from support.scoped_queries import connected_as
+from support.scoped_queries import open_as
 
 OF_CONVERSATION = 50
 """Messages of a conversation, and tasks of one; conversation 0 has a fifth of all."""
@@ -64,7 +64,7 @@ def fill(url: str, size: int, *, analyzed: bool) -> None:
         "step": "interval '1 second'",
         "conversation": _CONVERSATION.format(each=OF_CONVERSATION).strip(),
     }
-    with connected_as(url, "eventstore_owner") as connection:
+    with open_as(url, "eventstore_owner") as connection:
         for table in TABLES:
             connection.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = false)".encode())
         connection.execute(_FILL.format(**values).encode())

@@ -49,7 +49,7 @@ class Plan:
 
     @cached_property
     def nodes(self) -> list[dict[str, Any]]:
-        """All nodes that were executed, the topmost first, without the check of the login by row-level security."""
+        """All nodes that were executed, the topmost first, except the subquery of row-level security on the login."""
         return [node for node in _walk(self.root) if node.get("Relation Name") != "bound_logins"]
 
     @property
@@ -136,10 +136,10 @@ def explain_inside(superuser: psycopg.Connection[Any], text: str, parameters: Ma
     plans: list[Plan] = []
 
     def hear(notice: psycopg.errors.Diagnostic) -> None:
-        said = notice.message_primary or ""
-        if said.startswith("duration: ") and "plan:\n" in said:
-            told = json.loads(said.partition("plan:\n")[2])
-            plans.append(Plan(told["Plan"], told["Query Text"]))
+        message = notice.message_primary or ""
+        if message.startswith("duration: ") and "plan:\n" in message:
+            found = json.loads(message.partition("plan:\n")[2])
+            plans.append(Plan(found["Plan"], found["Query Text"]))
 
     superuser.execute("LOAD 'auto_explain'")
     superuser.execute(" ".join(f"SET {name} = {value};" for name, value in _INSIDE.items()))
@@ -153,7 +153,7 @@ def explain_inside(superuser: psycopg.Connection[Any], text: str, parameters: Ma
 
 
 def _walk(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    if node.get("Actual Loops") == 0:  # such as the condition of a policy on the user, without one
+    if node.get("Actual Loops") == 0:  # such as the check of a user, if none is set
         return
     yield node
     for child in node.get("Plans", ()):

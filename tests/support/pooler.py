@@ -1,7 +1,7 @@
 """A pooler in transaction mode: lends a session of the server to one client after another, for a transaction each.
 
 What a session keeps, the next one finds in it: nothing is reset. Prepared statements follow their clients: a session
-that does not know one is told of it first. Notifications come to nobody.
+that lacks one is sent its Parse message first. Notifications are dropped.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Session:
         self.known: set[bytes] = set()
         self.client: Client | None = None
         self.asked = 0
-        self._told: deque[tuple[bytes, bool]] = deque()  # statements on their way, and whether the client said so
+        self._told: deque[tuple[bytes, bool]] = deque()  # statements in flight, and whether the client sent them
 
     async def open(self) -> None:
         """Takes over the socket of a connection that has nothing under way."""

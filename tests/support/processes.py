@@ -1,4 +1,4 @@
-"""The command line in processes of its own, which a test may interrupt or kill at any instant."""
+"""The command line in separate processes, which a test may interrupt or kill at any instant."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ class Running:
 
     @property
     def err(self) -> str:
-        """What it has said on standard error so far."""
+        """Return the standard error so far."""
         return self._err.read_text(encoding="utf-8")
 
-    def until_said(self, text: str) -> None:
+    def until_printed(self, text: str) -> None:
         """Waits until it has printed a text."""
         until(lambda: text in self.out or self.ended, f"{text!r} is printed")
-        assert text in self.out, f"it ended with {self._process.returncode} before it said {text!r}: {self.err}"
+        assert text in self.out, f"it ended with {self._process.returncode} before it printed {text!r}: {self.err}"
 
     @property
     def ended(self) -> bool:

@@ -10,11 +10,11 @@ from psycopg.types.json import Jsonb
 
 from eventstore import ApplicationEvent
 
-# The tenant that is asked for is that of the events, in the transaction of the append.
+# The current tenant is that of the events, in the transaction of the append.
 _APPEND = """
 SELECT a.position
-  FROM set_config('eventstore.tenant', %(tenant)s, true) AS asked (tenant),
-       append_events(ARRAY[asked.tenant], ARRAY[%(conversation)s::uuid], ARRAY[-2],
+  FROM set_config('eventstore.tenant', %(tenant)s, true) AS scope (tenant),
+       append_events(ARRAY[scope.tenant], ARRAY[%(conversation)s::uuid], ARRAY[-2],
                      array_fill(1, ARRAY[%(count)s::integer]), %(ids)s::uuid[],
                      array_fill('noted'::text, ARRAY[%(count)s]), array_fill(1::smallint, ARRAY[%(count)s]),
                      array_fill(''::text, ARRAY[%(count)s]), %(contents)s::jsonb[],

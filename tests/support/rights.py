@@ -1,4 +1,4 @@
-"""What each role may, twice: as the documentation says, and as the catalogs of a database have it."""
+"""The rights of each role: as the documentation says, and as the catalogs of a database have them."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ SELECT a.attname, p.name
 
 
 def documented() -> tuple[Rights, set[str]]:
-    """What the documentation says of all roles but the owner, and the functions that everybody may run."""
+    """Return the documented rights of all roles but the owner, and the functions that every role may run."""
     rights: Rights = {}
     text = _DOCUMENT.read_text()
     for kind, body in _SECTION.findall(text):
@@ -75,12 +75,12 @@ def documented() -> tuple[Rights, set[str]]:
                 for role, cell in zip(roles, cells, strict=True):
                     assert (kind, name, role) not in rights, f"{name} stands twice"
                     rights[kind, name, role] = _named(cell)
-    everybody = set(re.findall(r"`(\w+)`", text.rpartition("Every role may run these functions")[2]))
-    return rights, everybody
+    for_all = set(re.findall(r"`(\w+)`", text.rpartition("Every role may run these functions")[2]))
+    return rights, for_all
 
 
 def granted(connection: psycopg.Connection[tuple[Any, ...]]) -> tuple[Rights, dict[tuple[str, str], str]]:
-    """What all roles but the owner may, by the catalogs, however they came to it; and who owns what."""
+    """Return the rights of all roles but the owner by the catalogs, inherited or not, and the owner of each object."""
     rights: Rights = {}
     owners = {}
     for kind, name, oid, owner in connection.execute(_OBJECTS).fetchall():

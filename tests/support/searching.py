@@ -18,8 +18,8 @@ async def say(
     """Appends messages of a user, or events, to a conversation of their own, and returns its id."""
     conversation = uuid4()
     created = ConversationCreated(metadata=None if language is None else {"language": language})
-    said = [MessageAdded(role="user", content=event) if isinstance(event, str) else event for event in events]
-    await store.append(conversation, [created, *said], tenant=tenant, actor=actor)
+    contents = [MessageAdded(role="user", content=event) if isinstance(event, str) else event for event in events]
+    await store.append(conversation, [created, *contents], tenant=tenant, actor=actor)
     await catch_up(store, SEARCH)
     return conversation
 

@@ -79,7 +79,7 @@ class DatabaseServer:
         return self._create(template if migrated else "template0")
 
     def drop_database(self, name: str) -> None:
-        """Drops a database, and ends whoever is connected to it, or waits for those whom it may not end."""
+        """Drop a database; terminate its sessions, or wait for those that may not be terminated."""
 
         def dropped(connection: psycopg.Connection[tuple[Any, ...]]) -> bool:
             with suppress(psycopg.errors.InsufficientPrivilege):
@@ -88,7 +88,7 @@ class DatabaseServer:
             return False
 
         with self._maintenance() as connection:
-            until(lambda: dropped(connection), f"the database {name} is left by everybody")
+            until(lambda: dropped(connection), f"the database {name} has no sessions")
 
     def close(self) -> None:
         """Drops what lasted for the session."""
@@ -223,8 +223,8 @@ def _pg_dump(major: int) -> Path | None:
     for folder in (wheel_bin_dir(), *map(Path, os.environ.get("PATH", "").split(os.pathsep))):
         program = folder / "pg_dump"
         if program.is_file():
-            said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
-            if f" {major}." in said:
+            version = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
+            if f" {major}." in version:
                 return folder
     return None
 

@@ -56,7 +56,7 @@ async def served(
 
     Args:
         works: whether a worker keeps the read tables up.
-        requires_tokens: whether nobody is let in without one.
+        requires_tokens: whether requests without a token are refused.
     """
     worker = asyncio.create_task(Worker(store).run()) if works else None
     listening = listen("127.0.0.1", 0)

@@ -1,4 +1,4 @@
-"""Appending by hand, as somebody who types SQL does, with what he may get wrong left to the caller."""
+"""Calls of the SQL append functions with unchecked arguments."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ SELECT a.outcome::text
                     array_fill(1::smallint, ARRAY[%(events)s]), array_fill(''::text, ARRAY[%(events)s]),
                     %(contents)s::jsonb[], array_fill('{}'::jsonb, ARRAY[%(events)s]), %(users)s::text[], -1) AS a
 """
-_TYPED = """
+_EVENTS = """
 SELECT a.position
   FROM append_events(ARRAY[%(tenant)s], ARRAY[%(conversation)s::uuid], ARRAY[-2], ARRAY[1], ARRAY[gen_random_uuid()],
                      ARRAY[%(type)s], ARRAY[1::smallint], ARRAY[''], ARRAY[%(content)s::jsonb], ARRAY['{}'::jsonb]) AS a
 """
 
 
-def say(
+def append_one(
     session: Session,
     tenant: str,
     conversation: UUID,
@@ -40,7 +40,7 @@ def say(
     expected: int = -2,
     metadata: Any = None,
 ) -> str:
-    """Appends one event by ``append_one``; returns the outcome."""
+    """Append one event with ``append_one``; return the outcome."""
     given = {
         "tenant": tenant,
         "conversation": conversation,
@@ -57,36 +57,38 @@ def say(
 
 
 def share(session: Session, tenant: str, conversation: UUID, user: str, whom: str, access: str | None = "read") -> str:
-    """Shares a conversation, or takes that back where ``access`` is None; returns the outcome."""
+    """Share a conversation, or unshare it if ``access`` is None; return the outcome."""
     if access is None:
-        return say(session, tenant, conversation, user, "conversation.unshared", {"user": whom})
-    return say(session, tenant, conversation, user, "conversation.shared", {"user": whom, "access": access})
+        return append_one(session, tenant, conversation, user, "conversation.unshared", {"user": whom})
+    return append_one(session, tenant, conversation, user, "conversation.shared", {"user": whom, "access": access})
 
 
-def say_together(session: Session, *said: tuple[str, UUID, str, str, Any]) -> list[str]:
-    """Appends by ``append_group`` events of their own appends: tenant, conversation, user, type, content."""
-    targets = list(dict.fromkeys((tenant, conversation) for tenant, conversation, *_ in said))
+def append_group(session: Session, *events: tuple[str, UUID, str, str, Any]) -> list[str]:
+    """Append events (tenant, conversation, user, type, content) with ``append_group``; return the outcomes."""
+    targets = list(dict.fromkeys((tenant, conversation) for tenant, conversation, *_ in events))
     given = {
         "tenants": [tenant for tenant, _ in targets],
         "conversations": [conversation for _, conversation in targets],
         "targets": len(targets),
-        "nos": list(range(len(said))),
-        "places": [targets.index((tenant, conversation)) + 1 for tenant, conversation, *_ in said],
-        "ids": [uuid4() for _ in said],
-        "types": [event_type for *_, event_type, _ in said],
-        "contents": [Jsonb(content) for *_, content in said],
-        "users": [user for _, _, user, _, _ in said],
-        "events": len(said),
+        "nos": list(range(len(events))),
+        "places": [targets.index((tenant, conversation)) + 1 for tenant, conversation, *_ in events],
+        "ids": [uuid4() for _ in events],
+        "types": [event_type for *_, event_type, _ in events],
+        "contents": [Jsonb(content) for *_, content in events],
+        "users": [user for _, _, user, _, _ in events],
+        "events": len(events),
     }
     return [outcome for (outcome,) in session.execute(_GROUP, given).fetchall()]
 
 
-def type_in(session: Session, tenant: str, conversation: UUID, event_type: str = "noted", content: Any = None) -> None:
-    """Appends one event by ``append_events``, which goes by who asks."""
+def append_events(
+    session: Session, tenant: str, conversation: UUID, event_type: str = "noted", content: Any = None
+) -> None:
+    """Append one event with ``append_events``, for the current tenant and user."""
     given = {"tenant": tenant, "conversation": conversation, "type": event_type, "content": Jsonb(content)}
-    session.execute(_TYPED, given)
+    session.execute(_EVENTS, given)
 
 
 def members(session: Session, conversation: UUID) -> dict[str, str]:
-    """What ``members_of`` shows of a conversation."""
+    """Return the members of a conversation by ``members_of``, with their access."""
     return dict(session.execute("SELECT user_id, access FROM members_of(%s)", (conversation,)).fetchall())

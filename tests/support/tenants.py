@@ -1,4 +1,4 @@
-"""Many tenants of one open store, so that each test has a log of its own without a database of its own."""
+"""Many tenants of one open store, so that each test has its own log in a shared database."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from eventstore.store import StoreConnections
 
 
 class TenantStore(EventStore):
-    """An open store for another tenant, over the connections of a store that somebody else opened and will close."""
+    """An open store for another tenant, over the connections of an open store, which stays open."""
 
     def __init__(self, opened: EventStore, tenant: str) -> None:
         super().__init__(opened.settings.model_copy(update={"tenant": tenant}))

@@ -76,7 +76,7 @@ def tokens_of(value: Any) -> set[str]:
 
 
 def folded(seen: list[Update]) -> dict[str, Json]:
-    """The tasks that the updates amount to, as JSON on the wire: what each said last, artifacts appended."""
+    """Return the tasks after all updates, as JSON on the wire, with all chunks of their artifacts."""
     tasks: dict[str, Json] = {}
     for update in deepcopy(seen):
         match update:

@@ -1,4 +1,4 @@
-"""Waiting for something to become true: looked at again and again until a deadline, never slept for."""
+"""Waiting for a condition by evaluating it repeatedly until a deadline."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _LOOK_SECONDS = 0.02
 
 
 def until(look: Callable[[], T], what: str, seconds: float = SECONDS) -> T:
-    """What ``look`` returns, once that is true.
+    """Return the result of ``look`` once it is true.
 
     Raises:
-        AssertionError: it has not become so within the time.
+        AssertionError: it has not become true in time.
     """
     deadline = time.monotonic() + seconds
     while not (seen := look()):
@@ -28,9 +28,28 @@ def until(look: Callable[[], T], what: str, seconds: float = SECONDS) -> T:
 
 
 async def until_async(look: Callable[[], Awaitable[T]], what: str, seconds: float = SECONDS) -> T:
-    """The same for a coroutine."""
+    """Return the result of the coroutine function ``look`` once it is true."""
     deadline = time.monotonic() + seconds
     while not (seen := await look()):
         assert time.monotonic() < deadline, f"after {seconds} seconds still not: {what}"
         await asyncio.sleep(_LOOK_SECONDS)
     return seen
+
+
+async def seconds_of_delay(look: Callable[[], Awaitable[bool]], what: str) -> float:
+    """Wait until a condition is true, and return how many seconds from now the last check that found it false began.
+
+    The duration of the checks themselves does not count, so a busy machine does not make the result larger.
+    """
+    began = last = time.monotonic()
+
+    async def timed() -> bool:
+        nonlocal last
+        started = time.monotonic()
+        if await look():
+            return True
+        last = started
+        return False
+
+    await until_async(timed, what)
+    return last - began

@@ -1,4 +1,4 @@
-"""A wire between a store and its server that can go dead: nothing arrives any more, and nobody is told."""
+"""A proxy between a store and its server that can drop all data without closing a connection."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Link:
 
 
 class Wire:
-    """Listens on a socket file of its own and passes everything on.
+    """A proxy that listens on its own socket file and forwards all data.
 
     Attributes:
         url: of the same database, through the wire.

@@ -23,14 +23,14 @@ LINES = [
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_a_command_line_can_be_typed(line: str) -> None:
+def test_documented_command_lines_are_accepted(line: str) -> None:
     _, _, program, *arguments = shlex.split(line, comments=True)
     command: Any = typer.main.get_command(import_module(f"{program}.__main__").app)
     command.make_context(program, arguments)
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_every_program_has_help_and_stands_in_the_readme(program: str) -> None:
+def test_every_program_has_help_and_a_readme_entry(program: str) -> None:
     command: Any = typer.main.get_command(import_module(f"{program}.__main__").app)
     assert "Options:" in command.get_help(command.make_context(program, [], resilient_parsing=True))
     assert any(f"python -m {program}" in line for line in LINES)

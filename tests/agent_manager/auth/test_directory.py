@@ -7,9 +7,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from psycopg import sql
 from psycopg.conninfo import make_conninfo
-from support.catalog import roles_of_the_store
 
 from agent_manager.auth import BoundLogin, Directory
 from eventstore.errors import ConflictError, InvalidEvent, NotFound
@@ -135,53 +133,3 @@ async def test_a_login_that_cannot_be_bound_is_rejected(directory: Directory, lo
         await directory.bind_login("acme", "nobody")
     with pytest.raises(ConflictError, match="sees every tenant"):
         await directory.bind_login("acme", "eventstore_projector")
-
-
-@pytest.mark.usefixtures("no_tenants")
-def test_the_service_can_revoke_and_restore_access_but_not_change_identities(database_url: str) -> None:
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        if not roles_of_the_store(connection):
-            pytest.skip("the login may not create roles, so there are none")
-        connection.execute("SET ROLE eventstore_app")
-        for allowed in (
-            "INSERT INTO identity_tenants (id) VALUES ('acme')",
-            "UPDATE identity_tenants SET suspended_at = now()",
-            "UPDATE identity_users SET disabled_at = now()",
-            "UPDATE identity_keys SET revoked_at = now()",
-            "UPDATE identity_keys SET last_used_at = now()",
-        ):
-            connection.execute(allowed)
-        for refused in (
-            "UPDATE identity_keys SET hash = ''",
-            "UPDATE identity_keys SET scopes = '{admin}'",
-            "UPDATE identity_keys SET user_id = NULL",
-            "UPDATE identity_keys SET expires_at = NULL",
-            "UPDATE identity_users SET tenant_id = 'other'",
-            *(f"DELETE FROM {table}" for table in TABLES),
-            *(f"TRUNCATE {table}" for table in TABLES),
-        ):
-            with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                connection.execute(refused.encode())
-
-
-def test_no_other_role_reads_the_directory(database_url: str) -> None:
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        roles = [
-            role
-            for (role,) in connection.execute(
-                "SELECT rolname FROM pg_roles WHERE rolname LIKE 'eventstore\\_%' AND NOT rolcanlogin "
-                "AND NOT pg_has_role(rolname, 'eventstore_app', 'USAGE') "
-                "AND NOT pg_has_role(rolname, 'eventstore_owner', 'USAGE')"
-            )
-        ]
-        if not roles_of_the_store(connection):
-            pytest.skip("the login may not create roles, so there are none")
-        assert "eventstore_projector" in roles
-        for role in roles:
-            for table in TABLES:
-                rights = connection.execute(
-                    sql.SQL("SELECT has_table_privilege({role}, {table}, {rights})").format(
-                        role=role, table=table, rights="SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER"
-                    )
-                ).fetchone()
-                assert rights == (False,), (role, table)

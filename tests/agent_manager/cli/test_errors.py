@@ -91,7 +91,7 @@ def test_workers_wait_for_an_unreachable_server_and_report_it_once(
             until(lambda worker=worker: "waiting for the server" in worker.err, "it says that it waits")
         assert other.interrupt() == 0
         (folder / socket_file).symlink_to(Path(str(to["host"])) / socket_file)
-        one.until_said("follow the log")
+        one.until_printed("follow the log")
         assert one.err.count("waiting for the server") == 1
         assert one.interrupt() == 0
 

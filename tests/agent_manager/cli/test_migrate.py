@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 from support.commandline import Eventstore, rows_of
-from support.scoped_queries import connected_as
+from support.scoped_queries import open_as
 
 from eventstore.database.embedded.embedded_server import EmbeddedServer
 from eventstore.database.migrate import known_versions
@@ -83,7 +83,7 @@ def test_a_log_with_events_is_destroyed_on_request_only(empty: Eventstore, datab
     assert "would destroy the log, and it holds events" in refused.err
     assert "--destroy-events" in refused.err
     assert len(applied(empty)) == len(VERSIONS)  # none was reverted before it was refused
-    with connected_as(database_url, "eventstore_owner") as connection:
+    with open_as(database_url, "eventstore_owner") as connection:
         assert connection.execute("SELECT count(*) > 0 FROM events").fetchone() == (True,)
     assert empty("migrate", "down", "--all", "--destroy-events").code == 0
     assert applied(empty) == []

@@ -36,7 +36,11 @@ def test_a_terminal_gets_a_table_that_fits(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize(
     ("command", "redirection"),
-    [("conversations", ">&-"), ("--help", ">&-"), ("conversations --json", ">/dev/full"), ("--help", ">/dev/full")],
+    [
+        ("conversations", ">&-"),
+        ("conversations --json", ">/dev/full"),
+        *(pytest.param("--help", redirection, marks=pytest.mark.slow) for redirection in (">&-", ">/dev/full")),
+    ],
 )
 def test_a_closed_or_full_output_is_reported_without_a_traceback(
     clean_environment: None, library_url: str, tmp_path: Path, command: str, redirection: str

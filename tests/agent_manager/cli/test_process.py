@@ -27,10 +27,10 @@ async def test_tail_follows_until_interrupted(
 ) -> None:
     await store.append(uuid4(), [MessageAdded(role="user", content="before")])
     tail = started.start("tail", "--follow", *form, DATABASE_URL=database_url)
-    tail.until_said("before")
+    tail.until_printed("before")
     for number in range(3):
         await store.append(uuid4(), [MessageAdded(role="user", content=f"after {number}")])
-        tail.until_said(f"after {number}")
+        tail.until_printed(f"after {number}")
     assert tail.interrupt() == INTERRUPTED
     assert tail.err.strip() in ("", "Aborted!")
     lines = tail.out.splitlines()
@@ -56,7 +56,8 @@ async def test_tail_without_earlier_events_follows_from_now_on(
 
 
 READERS = [
-    ("head -1", "conversations"), ("head -1", f"messages {EVERYTHING}"), ("true", "tail --json"), ("true", "--help")
+    ("head -1", f"messages {EVERYTHING}"), ("true", "tail --json"),
+    *(pytest.param(*case, marks=pytest.mark.slow) for case in (("head -1", "conversations"), ("true", "--help"))),
 ]  # fmt: skip
 
 
@@ -80,6 +81,7 @@ def test_a_reader_that_exits_early_is_not_an_error(
     assert read_by(reader, command, library_url) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["tail -n 500 --json", "tail -n 500 --follow --json", "tail -n 500"])
 async def test_a_reader_that_exits_during_a_long_output_is_not_an_error(
     store: EventStore, database_url: str, command: str
@@ -91,9 +93,9 @@ async def test_a_reader_that_exits_during_a_long_output_is_not_an_error(
 @pytest.mark.parametrize(
     "environment",
     [
-        {"LANG": "C", "LC_ALL": "C"},
-        {"PYTHONIOENCODING": "ascii"},
         {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        pytest.param({"LANG": "C", "LC_ALL": "C"}, marks=pytest.mark.slow),
+        pytest.param({"PYTHONIOENCODING": "ascii"}, marks=pytest.mark.slow),
     ],
     ids=lambda environment: ",".join(environment),
 )
@@ -107,6 +109,7 @@ def test_a_terminal_without_unicode_is_not_an_error(
     assert "Ol" in done.stdout
 
 
+@pytest.mark.slow
 def test_help_can_be_read_in_ascii(clean_environment: None) -> None:
     for command in ([], ["import"], ["project"]):
         done = run(*command, "--help", PYTHONIOENCODING="ascii")
@@ -131,14 +134,14 @@ def test_a_chat_log_may_come_from_standard_input(clean_environment: None, databa
 
 def test_workers_end_when_interrupted(started: Commands, database_url: str) -> None:
     workers = started.start("project", DATABASE_URL=database_url)
-    workers.until_said(" follow the log")
+    workers.until_printed(" follow the log")
     assert workers.interrupt() == 0
     assert "Traceback" not in workers.err
 
 
 def test_up_on_a_named_server_applies_the_migrations(started: Commands, empty_database_url: str) -> None:
     up = started.start("up", DATABASE_URL=empty_database_url)
-    up.until_said("Ctrl-C")
+    up.until_printed("Ctrl-C")
     assert f"{len(list((TREE / 'db' / 'migrations').glob('*.sql')))} migration(s) applied just now" in up.out
     assert " follow the log" in up.out
     assert run("seed", DATABASE_URL=empty_database_url).returncode == 0

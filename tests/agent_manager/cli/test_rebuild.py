@@ -7,7 +7,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from support.commandline import Eventstore, rows_of
-from support.scoped_queries import connected_as
+from support.scoped_queries import open_as
 
 from projections import PROJECTIONS
 
@@ -32,7 +32,7 @@ def test_the_sample_is_imported_into_the_given_tenant(empty: Eventstore) -> None
 
 def test_a_rebuild_refills_the_given_projections(empty: Eventstore, database_url: str) -> None:
     empty("seed")
-    with connected_as(database_url, "eventstore_owner") as connection:
+    with open_as(database_url, "eventstore_owner") as connection:
         connection.execute("UPDATE messages SET content = 'wrong'")
         connection.execute("UPDATE conversations SET name = 'wrong'")
     refused = empty("rebuild", "messages")

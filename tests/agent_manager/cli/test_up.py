@@ -30,7 +30,7 @@ def free_port() -> int:
 
 def address(up: Running) -> str:
     """The address that it says."""
-    up.until_said("Ctrl-C")
+    up.until_printed("Ctrl-C")
     found = re.search(r"^HTTP +(http://[^;]+);", up.out, re.MULTILINE)
     assert found is not None, up.out
     return found[1]
@@ -68,7 +68,7 @@ def test_open_streams_do_not_delay_the_shutdown(started: Commands, database_url:
 
 def test_no_http_is_served_with_no_http(started: Commands, database_url: str) -> None:
     up = started.start("up", "--no-http", DATABASE_URL=database_url)
-    up.until_said("Ctrl-C")
+    up.until_printed("Ctrl-C")
     assert "HTTP" not in up.out
     assert up.interrupt() == 0
 
@@ -78,7 +78,7 @@ def test_the_password_of_the_embedded_server_is_not_printed(started: Commands, f
     with open_folder() as folder:
         data_dir = folder / "its data"
         up = started.start("up", "--no-http", "--data-dir", str(data_dir), "--pg-port", str(free_port))
-        up.until_said("Ctrl-C")
+        up.until_printed("Ctrl-C")
         password = (data_dir / "password").read_text().strip()
         assert password not in up.out + up.err
         suggested = re.search(r"^ *(PGPASSWORD=.*)$", up.out, re.MULTILINE)
@@ -97,7 +97,7 @@ def test_a_superuser_is_rejected_unless_allowed(started: Commands, superuser_url
     assert "row-level security does not hold for it: connect as a login" in refused.err
     options = ("--port", "0") if command == "up" else ()
     allowed = started.start(command, "--allow-superuser", *options, DATABASE_URL=superuser_url)
-    allowed.until_said("Ctrl-C")
+    allowed.until_printed("Ctrl-C")
     assert "warning: the login postgres is a superuser" in allowed.err
     assert allowed.interrupt() == 0
 
@@ -112,7 +112,7 @@ def test_a_port_in_use_is_an_error_unless_it_is_the_default(started: Commands, d
     ups = [started.start("up", DATABASE_URL=database_url) for _ in range(2)]
     assert len({address(up) for up in ups}) == 2
     for up in ups:
-        up.until_said("Ctrl-C")
+        up.until_printed("Ctrl-C")
         assert ("not on port 8080, which is in use" in up.out) != address(up).endswith(":8080")
     for up in ups:
         assert up.interrupt() == 0
@@ -199,7 +199,7 @@ def test_an_address_that_cannot_be_bound_is_reported_with_its_options(started: C
 def test_the_accepted_jwt_are_described(started: Commands, database_url: str) -> None:
     secret = "0123456789abcdef" * 2
     up = started.start("up", "--port", "0", DATABASE_URL=database_url, EVENTSTORE_JWT_KEY=secret)
-    up.until_said("Ctrl-C")
+    up.until_printed("Ctrl-C")
     assert re.search(r"^JWT +accepted as tokens: of any issuer, for no audience$", up.out, re.MULTILINE)
     assert secret not in up.out + up.err
     assert up.interrupt() == 0
@@ -210,7 +210,7 @@ def test_https_is_served_with_a_certificate(started: Commands, database_url: str
     up = started.start(
         "up", "--port", "0", "--tls-cert", str(certificate), "--tls-key", str(key), DATABASE_URL=database_url
     )
-    up.until_said("Ctrl-C")
+    up.until_printed("Ctrl-C")
     url = re.findall(r"^HTTP +(https://[^;]+);", up.out, re.MULTILINE)[0]
     answer = httpx.get(f"{url}/health", verify=ssl.create_default_context(cafile=str(certificate)))
     assert answer.json() == {"status": "ok"}

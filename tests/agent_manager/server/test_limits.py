@@ -56,7 +56,7 @@ HALF = (
 """A request whose body does not come."""
 
 
-def is_refused(answer: httpx.Response, status: int, title: str) -> None:
+def is_rejected(answer: httpx.Response, status: int, title: str) -> None:
     """Fails unless an answer is the refusal, said as a problem."""
     assert (answer.status_code, answer.json()["title"]) == (status, title), answer.text
     assert answer.headers["content-type"] == "application/problem+json"
@@ -68,7 +68,7 @@ async def test_a_key_above_its_rate_gets_a_retry_after(settings: Settings) -> No
         ana, bob = await people.person("acme", "ana"), await people.person("acme", "bob")
         assert (await ana.get("/v1/conversations")).status_code == 200
         refused = await ana.get("/v1/conversations")
-        is_refused(refused, 429, "Too Many Requests")
+        is_rejected(refused, 429, "Too Many Requests")
         assert 90 <= int(refused.headers["retry-after"]) <= 100
         told = await ana.post("/conversation/list")
         assert (told.status_code, told.json()["error"]["data"]["type"]) == (429, "Too Many Requests")
@@ -85,7 +85,7 @@ async def test_requests_above_the_concurrency_limit_are_rejected(settings: Setti
 
         await until_async(is_taken, "the request is under way")
         busy = await here.client.get("/v1/conversations")
-        is_refused(busy, 503, "Service Unavailable")
+        is_rejected(busy, 503, "Service Unavailable")
         assert busy.headers["retry-after"] == "1"
         assert (await here.client.get("/health")).status_code == 200
         assert here.server_context.counters.number("http_rejected", reason="concurrent requests") == 1
@@ -106,10 +106,10 @@ async def test_neither_a_key_nor_a_tenant_uses_up_the_concurrency_limit(settings
             await until_async(is_taken, "the request is under way")
 
         await hold(ana.token, 1)
-        is_refused(await ana.get("/v1/conversations"), 429, "Too Many Requests")
+        is_rejected(await ana.get("/v1/conversations"), 429, "Too Many Requests")
         assert (await bob.get("/v1/conversations")).status_code == 200
         await hold(bob.token, 2)
-        is_refused(await cid.get("/v1/conversations"), 429, "Too Many Requests")
+        is_rejected(await cid.get("/v1/conversations"), 429, "Too Many Requests")
         assert (await eve.get("/v1/conversations")).status_code == 200
         await people.close()
 
@@ -127,12 +127,12 @@ async def test_events_and_bytes_are_counted_by_tenant(settings: Settings) -> Non
 
         assert (await append(ana, 1000)).status_code == 201  # what is left may be overdrawn, once
         refused = await append(ana, 1)
-        is_refused(refused, 429, "Too Many Requests")
+        is_rejected(refused, 429, "Too Many Requests")
         assert int(refused.headers["retry-after"]) > 100
-        is_refused(await bob.post("/v1/conversations", {}), 429, "Too Many Requests")
+        is_rejected(await bob.post("/v1/conversations", {}), 429, "Too Many Requests")
         assert (await append(cid, 1, 900_000)).status_code == 201
         for person in (cid, dan):
-            is_refused(await person.get("/v1/conversations"), 429, "Too Many Requests")
+            is_rejected(await person.get("/v1/conversations"), 429, "Too Many Requests")
         assert (await append(eve, 1)).status_code == 201
         await people.close()
 
@@ -256,10 +256,10 @@ async def test_open_streams_are_limited_by_key_tenant_and_server(settings: Setti
             assert sources[-1].status == 200
             if len(sources) == 1:
                 refused = await person.get("/v1/log/stream")
-                is_refused(refused, 429, "Too Many Requests")
+                is_rejected(refused, 429, "Too Many Requests")
                 assert refused.headers["retry-after"] == "1"
-        is_refused(await persons[4].get("/v1/log/stream"), 503, "Service Unavailable")
-        is_refused(await persons[5].get("/v1/log/stream"), 429, "Too Many Requests")
+        is_rejected(await persons[4].get("/v1/log/stream"), 503, "Service Unavailable")
+        is_rejected(await persons[5].get("/v1/log/stream"), 429, "Too Many Requests")
         assert here.server_context.limits.requests.taken == 0, "a stream is no request under way"
         for source in sources:
             source.cut()
@@ -295,7 +295,7 @@ async def test_a_statement_that_takes_too_long_is_cancelled(settings: Settings, 
         with psycopg.connect(superuser_url) as blocking:
             blocking.execute("LOCK TABLE conversations")
             late = await here.client.get("/v1/conversations")
-            is_refused(late, 503, "StatementTimeout")
+            is_rejected(late, 503, "StatementTimeout")
             assert late.headers["retry-after"] == "5"
             assert "EVENTSTORE_STATEMENT_SECONDS" in late.json()["detail"]
         assert (await here.client.get("/v1/conversations")).json()["items"][0]["id"] == trip
@@ -344,22 +344,28 @@ async def test_expensive_searches_of_one_tenant_do_not_delay_another(settings: S
             return taken
 
         await work()
-        at_rest = median(await work())
-        stop = asyncio.Event()
-        async with asyncio.TaskGroup() as searches:
-            for _ in range(8):
-                searches.create_task(search_on(stop))
-            beside = median(await work())
-            stop.set()
-        # The client, the server and PostgreSQL share the cores of the machine that runs the tests.
-        assert beside < 3 * at_rest + 0.2
+        pairs = []
+        for _ in range(3):
+            at_rest = median(await work())
+            stop = asyncio.Event()
+            async with asyncio.TaskGroup() as searches:
+                for _ in range(8):
+                    searches.create_task(search_on(stop))
+                beside = median(await work())
+                stop.set()
+            pairs.append((at_rest, beside))
+            # The client, the server and PostgreSQL share the cores of the machine that runs the tests.
+            if beside < 3 * at_rest + 0.2:
+                break
+        else:
+            pytest.fail(f"seconds at rest and beside searches, three times: {pairs}")
         await people.close()
 
 
 async def test_request_bodies_beyond_a_tenants_part_of_the_budget_are_rejected(here: Served) -> None:
     here.server_context.limits.bodies = SharedLimit("bytes of request bodies", 4000, [2000], "send less")
     answer = await here.client.post("/v1/conversations", json={"name": "x" * 2000})
-    is_refused(answer, 429, "Too Many Requests")
+    is_rejected(answer, 429, "Too Many Requests")
     assert "bodies" in answer.json()["detail"]
     answer = await here.client.post("/message/list", json={"id": 7, "params": "x" * 2000})
     assert (answer.status_code, answer.json()["error"]["data"]["type"]) == (429, "Too Many Requests"), "of JSON-RPC"

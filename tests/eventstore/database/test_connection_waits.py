@@ -11,6 +11,8 @@ from support.waiting import until_async
 
 from eventstore.database.connection import Connection
 
+pytestmark = pytest.mark.shared_database
+
 
 @pytest.fixture
 async def connection(database_url: str) -> AsyncIterator[Connection]:

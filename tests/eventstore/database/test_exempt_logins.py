@@ -39,7 +39,7 @@ def exempt_url(request: pytest.FixtureRequest, server: DatabaseServer, database:
             superuser.execute(f"DROP ROLE {name}".encode())
 
 
-async def test_such_a_login_is_refused_before_anything_is_done(
+async def test_an_exempt_login_is_refused_before_the_store_opens(
     exempt_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(UnsuitableServer, match=r"superuser or has BYPASSRLS.*--allow-superuser"):

@@ -155,7 +155,7 @@ async def test_no_permit_is_lost_or_granted_twice(size: int, steps: list[tuple[s
         held = [name for name in callers.served if name not in stopped]
         waits = [name for name in asked if name not in callers.served and name not in stopped]
         assert len(held) <= size
-        if len(held) < size:  # whoever still waits has a share already
+        if len(held) < size:  # a tenant that still waits has its permits already
             share = max(1, size // 4)
             assert all(name[0] != "-" and sum(other[0] == name[0] for other in held) >= share for name in waits), (
                 held,

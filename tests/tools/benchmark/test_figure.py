@@ -27,7 +27,7 @@ def test_a_target_is_a_floor_or_a_ceiling(target: Target, ratio: float, reached:
     assert Figure("any", "a / b", "s", [ratio], [1], target).reached is reached
 
 
-def test_the_json_says_all_that_was_measured() -> None:
+def test_the_json_holds_every_measurement() -> None:
     said = Figure("any", "a / b", "s", [1, 4], [2, 2], Target(1), "noted").as_json()
     assert (said["ratio"], said["lowest"], said["highest"]) == (1.25, 0.5, 2)
     assert (said["target"], said["reached"], said["remark"]) == ("≥ 1", True, "noted")

@@ -56,13 +56,13 @@ async def test_a_peer_appends_messages_of_several_callers(
             assert await peer.drive([[peer.prepare(message) for message in some] for some in plan], 60) > 0
 
 
-def test_a_missing_peer_says_what_to_install() -> None:
+def test_a_missing_peer_names_the_packages_to_install() -> None:
     absent = PeerSpec("nothing-such", "call", ("nothing-such",))
     with pytest.raises(PeerMissing, match=r"pip install '\.\[bench\]'"):
         absent.make()
 
 
-async def test_message_db_says_where_it_expects_its_files(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_message_db_names_the_folder_of_its_files(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(FOLDER, raising=False)
     spec = next(spec for spec in PEERS if spec.name == "message-db")
     with prepared_workspace(settings) as workspace, pytest.raises(PeerMissing, match=FOLDER):

@@ -21,13 +21,13 @@ async def test_workers_follow_the_log_until_the_end_of_the_block(settings: Setti
     assert [message.content for message in await Reader(store).messages(CONVERSATION)] == ["hello"]
 
 
-async def test_a_listener_says_when_it_has_heard_of_an_event(settings: Settings, store: EventStore) -> None:
+async def test_a_listener_reports_a_notification(settings: Settings, store: EventStore) -> None:
     async with process(settings, "subscribe") as child:
         await store.append(CONVERSATION, [MessageAdded(role="user", content="hello")])
         assert int(await child.line()) > 0
 
 
-async def test_a_process_that_cannot_start_is_an_error_with_its_last_words(
+async def test_a_process_that_cannot_start_is_an_error_with_its_output(
     clean_environment: None, empty_database_url: str
 ) -> None:
     with pytest.raises(ServerError, match="eventstore migrate up"):

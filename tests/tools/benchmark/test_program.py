@@ -96,13 +96,13 @@ def test_peers_that_are_missing_are_named_with_what_to_install(trial: Trial) -> 
     assert "skipped eventsourcing" in trial.warned
 
 
-def test_it_says_with_what_it_measured(trial: Trial) -> None:
+def test_the_report_names_server_and_versions(trial: Trial) -> None:
     assert trial.said["quick"] is True
     assert set(trial.said["server"]) >= {"server_version", "fsync", "synchronous_commit", "wal_sync_method"}
     assert set(trial.said["versions"]) >= {"python", "psycopg", "libpq", "eventsourcing", "google-adk"}
 
 
-def test_it_leaves_nothing_behind(trial: Trial) -> None:
+def test_a_trial_leaves_no_database_or_schema(trial: Trial) -> None:
     assert trial.after == trial.before
 
 
@@ -144,14 +144,16 @@ def test_a_comparison_that_fails_takes_no_other_with_it(program: Program, monkey
         (("--plot", "picture.gif"), ".svg or .png"),
     ],
 )
-def test_what_cannot_be_measured_is_refused_at_once(program: Program, arguments: tuple[str, ...], said: str) -> None:
+def test_invalid_arguments_of_the_benchmark_are_refused_at_once(
+    program: Program, arguments: tuple[str, ...], said: str
+) -> None:
     result = program("--quick", *arguments)
     assert result.code == 1
     assert result.err.startswith("python -m tools.benchmark: error: ")
     assert said in result.err
 
 
-def test_the_plot_is_drawn_or_it_is_said_what_is_missing(program: Program, tmp_path: Path) -> None:
+def test_the_plot_is_drawn_or_the_missing_package_is_named(program: Program, tmp_path: Path) -> None:
     target = tmp_path / "curves.svg"
     result = program("--quick", "--only", "reading", "--plot", str(target))
     if find_spec("matplotlib") is None:
@@ -164,7 +166,7 @@ def test_the_plot_is_drawn_or_it_is_said_what_is_missing(program: Program, tmp_p
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_leaves_nothing_behind_when_it_is_stopped(programs: Commands, database_url: str, number: int) -> None:
+def test_a_stopped_trial_leaves_no_database_or_schema(programs: Commands, database_url: str, number: int) -> None:
     before = there(database_url)
     running = programs.start("--quick", DATABASE_URL=database_url)
     until(lambda: "Workspace" in running.err or running.ended, "it has created its workspace")

@@ -26,7 +26,7 @@ async def test_every_caller_does_its_own_items_in_order() -> None:
     assert {item for caller, item in done if caller == 1} <= {4, 5, 6}
 
 
-async def test_all_stop_when_one_has_nothing_left() -> None:
+async def test_all_callers_stop_when_one_has_no_item_left() -> None:
     """With fewer callers than asked for, something else would be measured."""
     done: list[int] = []
 
@@ -48,7 +48,7 @@ async def test_the_error_of_a_caller_is_raised_as_it_is() -> None:
         await drive([[1, 2, 3], list(range(10, 10_000))], act, LONG)
 
 
-async def test_threads_run_at_the_same_time_and_stop_likewise() -> None:
+async def test_threads_run_and_stop_at_the_same_time() -> None:
     together = threading.Barrier(2, timeout=30)
     done: list[int] = []
 

@@ -28,7 +28,7 @@ def everything(url: str) -> set[Any]:
         return set(connection.execute(_LEFT).fetchall())
 
 
-def test_a_login_that_may_make_no_database_gets_a_schema(settings: Settings, database_url: str) -> None:
+def test_a_login_that_may_not_create_databases_gets_a_schema(settings: Settings, database_url: str) -> None:
     before = everything(database_url)
     with prepared_workspace(settings) as workspace:
         assert not workspace.own_database
@@ -40,7 +40,7 @@ def test_a_login_that_may_make_no_database_gets_a_schema(settings: Settings, dat
     assert everything(database_url) == before
 
 
-def test_a_login_that_may_gets_a_database(clean_environment: None, superuser_url: str) -> None:
+def test_a_login_that_may_create_databases_gets_one(clean_environment: None, superuser_url: str) -> None:
     before = everything(superuser_url)
     with prepared_workspace(Settings(database_url=superuser_url)) as workspace:
         assert workspace.own_database
@@ -51,21 +51,21 @@ def test_a_login_that_may_gets_a_database(clean_environment: None, superuser_url
     assert everything(superuser_url) == before
 
 
-def test_nothing_is_left_when_it_fails(settings: Settings, database_url: str) -> None:
+def test_a_failed_workspace_leaves_nothing(settings: Settings, database_url: str) -> None:
     before = everything(database_url)
     with pytest.raises(ZeroDivisionError), prepared_workspace(settings):
         raise ZeroDivisionError
     assert everything(database_url) == before
 
 
-def test_roles_that_nobody_had_before_go_too(clean_environment: None, own_server: EmbeddedServer) -> None:
+def test_roles_that_the_benchmark_created_are_dropped(clean_environment: None, own_server: EmbeddedServer) -> None:
     before = everything(own_server.url())
     with prepared_workspace(Settings(database_url=own_server.url())):
         assert ("role", "eventstore_owner") in everything(own_server.url())
     assert everything(own_server.url()) == before
 
 
-async def test_the_events_of_others_are_not_touched(settings: Settings, store: EventStore) -> None:
+async def test_existing_events_are_not_changed(settings: Settings, store: EventStore) -> None:
     await store.append("6f0b5ff0-5b6e-4c1e-9df7-2c4c8f3a5b10", [MessageAdded(role="user", content="mine")])
     with prepared_workspace(settings) as workspace:
         async with EventStore(workspace.settings) as beside:
@@ -73,7 +73,7 @@ async def test_the_events_of_others_are_not_touched(settings: Settings, store: E
     assert [event.data.content async for event in store.read_log()] == ["mine"]  # type: ignore[attr-defined]
 
 
-def test_a_server_that_is_away_is_an_error_of_ours(clean_environment: None) -> None:
+def test_an_unreachable_server_raises_a_typed_error(clean_environment: None) -> None:
     settings = Settings(database_url="postgresql://nobody@127.0.0.1:1/nothing")
     with pytest.raises(ServerUnreachable), prepared_workspace(settings):
         pass

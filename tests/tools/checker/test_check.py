@@ -58,7 +58,7 @@ async def test_the_store_keeps_its_promises_under_all_faults(clean_environment: 
     assert [path.name for path in folder.iterdir() if not path.name.endswith((".journal", ".checkpoint"))] == []
 
 
-async def test_a_reader_without_the_gate_is_found_out(settings: Settings, database_url: str) -> None:
+async def test_a_reader_without_the_gate_is_detected(settings: Settings, database_url: str) -> None:
     found: set[Kind] = set()
     begun = monotonic()
     while found != {Kind.MISSED, Kind.PASSED}:
@@ -81,7 +81,7 @@ async def test_a_reader_without_the_gate_is_found_out(settings: Settings, databa
 
 
 @pytest.mark.any_server
-async def test_a_store_that_forgets_is_found_out_and_its_journals_are_kept(
+async def test_a_store_that_loses_events_is_detected_and_its_journals_are_kept(
     settings: Settings, database_url: str, tmp_path: Path
 ) -> None:
     report = await checked(settings, tmp_path / "journals", store="support.adapters:Forgetful", keep=True)
@@ -102,7 +102,7 @@ async def test_a_store_that_forgets_is_found_out_and_its_journals_are_kept(
 
 
 @pytest.mark.any_server
-async def test_errors_that_say_nothing_are_violations(settings: Settings) -> None:
+async def test_errors_without_a_message_are_violations(settings: Settings) -> None:
     report = await checked(settings, store="support.adapters:Raising", reader="support.adapters:Bare", readers=3)
     assert set(report.findings.counts) == {Kind.ERROR}
     shown = {line.what for violation in report.findings.shortest() for line in violation.history}
@@ -112,7 +112,7 @@ async def test_errors_that_say_nothing_are_violations(settings: Settings) -> Non
 
 
 @pytest.mark.any_server
-async def test_a_reader_that_never_comes_to_the_end_is_stuck(settings: Settings) -> None:
+async def test_a_reader_that_never_reaches_the_end_is_reported(settings: Settings) -> None:
     report = await checked(settings, reader="support.adapters:Lazy", patience=3.0)
     assert report.findings.counts[Kind.STUCK] == 1
     assert "reader-1-file stopped after position 0" in [violation.what for violation in report.findings.shortest()]
@@ -127,7 +127,7 @@ async def test_an_append_that_does_not_return_is_a_violation(settings: Settings)
 
 
 @pytest.mark.any_server
-async def test_an_error_that_nobody_handles_is_a_violation(settings: Settings) -> None:
+async def test_an_unhandled_error_is_a_violation(settings: Settings) -> None:
     report = await checked(settings, reader="support.adapters:Careless")
     assert report.findings.counts == {Kind.UNHANDLED: 1}
     (violation,) = report.findings.shortest()
@@ -176,7 +176,7 @@ async def test_a_command_that_fails_ends_the_check(settings: Settings, database_
 
 
 @pytest.mark.any_server
-async def test_a_command_that_does_not_bring_the_server_back_is_told_at_once(
+async def test_a_command_that_does_not_restart_the_server_is_reported_at_once(
     clean_environment: None, own_server: EmbeddedServer
 ) -> None:
     begun = monotonic()
@@ -197,7 +197,7 @@ async def test_a_fault_that_is_not_possible_is_refused(settings: Settings) -> No
 
 @pytest.mark.any_server
 @pytest.mark.parametrize("name", ["nowhere:Class", "support.adapters:Nothing", "support.adapters", ":", ""])
-async def test_an_adapter_that_is_not_there_is_refused(settings: Settings, name: str) -> None:
+async def test_a_missing_adapter_is_refused(settings: Settings, name: str) -> None:
     with pytest.raises(InputError, match="expected module:Class"):
         await checked(settings, reader=name)
     with pytest.raises(InputError, match="expected module:Class"):
@@ -205,12 +205,12 @@ async def test_an_adapter_that_is_not_there_is_refused(settings: Settings, name:
 
 
 @pytest.mark.any_server
-async def test_a_server_that_is_away_is_said(clean_environment: None) -> None:
+async def test_an_unreachable_server_is_reported(clean_environment: None) -> None:
     with pytest.raises(ServerUnreachable):
         await checked(Settings(database_url="postgresql://nobody@127.0.0.1:1/nothing"))
 
 
-async def test_a_login_that_may_not_create_a_schema_is_told_so(
+async def test_a_login_that_may_not_create_a_schema_gets_an_error(
     settings: Settings, superuser_url: str, database: str
 ) -> None:
     with psycopg.connect(superuser_url, autocommit=True) as superuser:
@@ -220,7 +220,7 @@ async def test_a_login_that_may_not_create_a_schema_is_told_so(
 
 
 @pytest.mark.any_server
-async def test_a_folder_that_holds_something_is_refused(settings: Settings, tmp_path: Path) -> None:
+async def test_a_folder_that_is_not_empty_is_refused(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "something").touch()
     with pytest.raises(InputError, match="is not empty"):
         await checked(settings, tmp_path)

@@ -34,17 +34,17 @@ from tools.checker.settings import READER, CheckSettings, Fault, ProcessTask, pa
 
 
 @pytest.mark.parametrize("what", ["seconds", "writers", "readers", "patience"])
-def test_too_little_is_refused(what: str) -> None:
+def test_values_below_the_minimum_are_refused(what: str) -> None:
     with pytest.raises(InputError, match=f"{what}: 0 is too little"):
         CheckSettings(**{what: 0})  # type: ignore[arg-type]
 
 
-def test_seconds_that_are_no_number_are_refused() -> None:
+def test_seconds_that_are_not_a_number_are_refused() -> None:
     with pytest.raises(InputError, match="seconds: nan is too little"):
         CheckSettings(seconds=float("nan"))
 
 
-def test_faults_by_their_names() -> None:
+def test_faults_are_chosen_by_name() -> None:
     assert parse_faults(["cut", "kill-server"]) == {Fault.CUT, Fault.KILL_SERVER}
     assert parse_faults([]) == set()
     with pytest.raises(InputError, match="'earthquake' is not a valid Fault: choose among kill-writer, kill-reader"):
@@ -104,7 +104,7 @@ def test_contents_follow_from_ids_and_differ_in_size() -> None:
     assert max(sizes) > 15_000
 
 
-def test_a_journal_holds_what_was_handed_over(tmp_path: Path) -> None:
+def test_a_journal_holds_every_record(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal")
     journal.write(k="try", op=1)
     journal.buffer("start 0")

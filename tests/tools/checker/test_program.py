@@ -14,7 +14,7 @@ PROGRAM = "tools.checker"
 LITTLE = ("--seconds", "1", "--writers", "1", "--readers", "1")
 
 
-def test_a_report_for_people(program: Program) -> None:
+def test_the_report_is_readable_text(program: Program) -> None:
     result = program(*LITTLE, "--faults", "none", "--seed", "7")
     assert (result.code, result.err) == (0, "")
     assert [line.split()[0] for line in result.lines] == [
@@ -24,7 +24,7 @@ def test_a_report_for_people(program: Program) -> None:
     assert result.lines[-1] == "violations    none"
 
 
-def test_a_report_of_violations_for_programs(program: Program, tmp_path: Path) -> None:
+def test_violations_are_reported_as_json(program: Program, tmp_path: Path) -> None:
     folder = tmp_path / "journals"
     naive = ("--reader", "tools.checker.eventstore_adapter:NaiveReader", "--folder", str(folder))
     result = program("--seconds", "2", *LITTLE[2:], "--faults", "terminate,foreign", "--json", *naive)
@@ -48,7 +48,7 @@ def test_a_report_of_violations_for_programs(program: Program, tmp_path: Path) -
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
-def test_what_is_refused(program: Program, arguments: tuple[str, ...], said: str) -> None:
+def test_invalid_arguments_are_refused(program: Program, arguments: tuple[str, ...], said: str) -> None:
     result = program(*arguments)
     assert (result.code, result.out) == (1, "")
     assert len(result.err.splitlines()) == 1

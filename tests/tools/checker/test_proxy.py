@@ -63,7 +63,7 @@ async def said(streams: Streams, text: bytes) -> bytes:
     return await asyncio.wait_for(streams[0].read(1000), 10)
 
 
-async def test_it_passes_everything_on(way: tuple[Proxy, Connect]) -> None:
+async def test_the_proxy_forwards_all_data(way: tuple[Proxy, Connect]) -> None:
     _, connect = way
     one, other = await connect(), await connect()
     assert await said(one, b"one") == b"ONE"
@@ -107,7 +107,7 @@ async def test_a_connection_whose_replies_are_dropped_stays_open(way: tuple[Prox
     writer.close()
 
 
-async def test_where_the_server_is_away_the_connection_ends(tmp_path: Path) -> None:
+async def test_a_connection_to_an_unreachable_server_ends(tmp_path: Path) -> None:
     proxy = Proxy(str(tmp_path), 5432)
     await proxy.open()
     try:

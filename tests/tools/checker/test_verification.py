@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.journals import Attempt, History, Reading, correct, told
+from support.journals import Attempt, History, Reading, correct, journal_line
 
 from tools.checker.adapter import ReadEvent
 from tools.checker.report import Findings, Kind, Violation
@@ -54,7 +54,7 @@ def add(history: History, event: ReadEvent, index: int) -> None:
             for at, line in enumerate(lines):
                 if line.startswith("+") and int(line.split()[1]) > event.position:
                     if reader.tenant in (None, event.tenant):
-                        lines.insert(at, told(event))
+                        lines.insert(at, journal_line(event))
                     break
     history.log.insert(index, event)
 
@@ -170,7 +170,12 @@ def pass_by(history: History, chance: random.Random) -> str:
 def miss_and_pass_by(history: History, chance: random.Random) -> str:
     reader = a_reader(history, chance, "file", "table")
     del reader.incarnations[:-1]
-    lines = reader.incarnations[0] = [f"kind {reader.name.split('-')[-1]}", "start 0", *map(told, history.log), "end"]
+    lines = reader.incarnations[0] = [
+        f"kind {reader.name.split('-')[-1]}",
+        "start 0",
+        *map(journal_line, history.log),
+        "end",
+    ]
     index = chance.randrange(2, len(lines) - 2)
     event_id = lines[index].split()[5]
     del lines[index]
@@ -183,7 +188,7 @@ def begin_behind_the_checkpoint(history: History, chance: random.Random) -> str:
     first = history.log[0]
     reader.incarnations = [
         [reader.incarnations[0][0], "start 0"],
-        [reader.incarnations[0][0], f"start {first.position}", *map(told, history.log[1:]), "end"],
+        [reader.incarnations[0][0], f"start {first.position}", *map(journal_line, history.log[1:]), "end"],
     ]
     return first.id.hex
 
@@ -293,7 +298,7 @@ def test_every_kind_of_violation_that_journals_show_is_tried() -> None:
 
 
 @given(chances)
-def test_nothing_is_found_where_nothing_is_wrong(chance: random.Random) -> None:
+def test_correct_journals_have_no_violation(chance: random.Random) -> None:
     history = correct(chance)
     findings = findings_of(history)
     assert findings.shortest() == []
@@ -316,7 +321,7 @@ def test_nothing_is_found_where_nothing_is_wrong(chance: random.Random) -> None:
 @pytest.mark.parametrize("broken", BREAKS, ids=lambda broken: broken.__name__)
 @settings(max_examples=12)
 @given(chance=chances)
-def test_what_is_broken_is_found_and_shown_shortly(broken: Break, chance: random.Random) -> None:
+def test_a_violation_is_found_and_described_briefly(broken: Break, chance: random.Random) -> None:
     history = correct(chance)
     shows = broken(history, chance)
     findings = findings_of(history)
@@ -331,7 +336,7 @@ def test_what_is_broken_is_found_and_shown_shortly(broken: Break, chance: random
 
 
 @given(chances)
-def test_what_readers_see_wrongly_does_not_make_the_log_wrong(chance: random.Random) -> None:
+def test_a_wrong_delivery_is_not_a_violation_of_the_log(chance: random.Random) -> None:
     history = correct(chance)
     for broken in (repeat, misread, invent):
         broken(history, chance)
@@ -356,7 +361,7 @@ def test_the_history_of_a_missed_event_is_its_append_and_what_the_reader_saw_aro
         )
         for n, event in enumerate(events, 1)
     ]  # fmt: skip
-    lines = ["kind start", "start 0", "@ 20.0", told(events[0]), "@ 21.0", told(events[2]), "end"]
+    lines = ["kind start", "start 0", "@ 20.0", journal_line(events[0]), "@ 21.0", journal_line(events[2]), "end"]
     findings = History(attempts, events, [Reading("reader-1-start", None, [lines])]).compared(tmp_path)
     assert findings.counts == {Kind.MISSED: 1}
     (violation,) = findings.shortest()

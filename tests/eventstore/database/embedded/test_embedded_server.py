@@ -1,4 +1,4 @@
-"""The embedded server lives exactly as long as somebody uses it, whoever is killed, and keeps its data."""
+"""The embedded server runs exactly as long as a process uses it, whichever process is killed, and keeps its data."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.any_server
 
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
 
-# A user of the server in a process of its own: says when it has it, and leaves when its input ends.
+# A process that uses the server: it prints when it has a handle, and exits at the end of its input.
 USER = """
 import sys
 from pathlib import Path
