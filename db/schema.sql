@@ -2435,7 +2435,8 @@ CREATE FUNCTION public.search_exact_query(words text, prefix boolean DEFAULT fal
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     AS $$
 DECLARE
-    query text := regexp_replace(phraseto_tsquery('pg_catalog.simple'::regconfig, words)::text, '(''[^'']+'')', '\1:A', 'g');
+    pairs text := regexp_replace(words, '(\mq[0-3][0-9a-f]{9}) q[0-3][0-9a-f]{4}\M', '\1', 'g');
+    query text := regexp_replace(phraseto_tsquery('pg_catalog.simple'::regconfig, pairs)::text, '(''[^'']+'')', '\1:A', 'g');
 BEGIN
     IF prefix THEN
         query := query || '*';
@@ -2882,6 +2883,7 @@ DECLARE
     spans     int4multirange := '{}';
     piece     text[];
     place     integer := 1;
+    next      integer;
     mark      text;
     phrase    text[];
     size      integer;
@@ -2917,10 +2919,10 @@ BEGIN
             size := length(mark) - 1;
             place := 1;
             LOOP
-                place := place + strpos(substr(lower(original COLLATE "C"), place), substr(mark, 2)) - 1;
-                EXIT WHEN strpos(substr(lower(original COLLATE "C"), place), substr(mark, 2)) <> 1;
-                spans := spans + int4multirange(int4range(place, place + size));
-                place := place + size;
+                next := strpos(substr(lower(original COLLATE "C"), place), substr(mark, 2));
+                EXIT WHEN next = 0;
+                spans := spans + int4multirange(int4range(place + next - 1, place + next - 1 + size));
+                place := place + next - 1 + size;
             END LOOP;
         END IF;
     END LOOP;
@@ -2984,7 +2986,7 @@ BEGIN
             );
         END IF;
     END LOOP;
-    RETURN marks;
+    RETURN ARRAY(SELECT DISTINCT m FROM unnest(marks) AS m);
 END
 $_$;
 
@@ -3193,6 +3195,9 @@ BEGIN
                 last_side := term.side;
             END IF;
             term_query := search_term_query(term.words, term.prefix, term.quoted, reading);
+            IF term.negated AND numnode(term_query) = 0 THEN
+                term_query := search_exact_query(term.words, term.prefix);
+            END IF;
             CONTINUE WHEN numnode(term_query) = 0 OR (shown AND term.negated);
             part := CASE
                         WHEN shown THEN part || term_query
@@ -3287,15 +3292,24 @@ CREATE FUNCTION public.search_snippet(document text, query tsquery, language tex
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     AS $$
 DECLARE
-    original text;
+    place  integer := (SELECT min(nullif(strpos(lower(document COLLATE "C"), substr(m, 2)), 0))
+                         FROM unnest(marks) AS m
+                        WHERE m LIKE '~%');
+    folded text;
 BEGIN
-    FOR at IN 0 .. length(document) / 1000 LOOP
-        original := normalize(substr(document, at * 1000 + 1, 1200), NFKC);
-        IF search_document(search_words(original), language, '{}') @@ query THEN
-            RETURN search_marked(original, language, marks, opening, closing);
-        END IF;
-    END LOOP;
-    RETURN search_marked(normalize(left(document, 1200), NFKC), language, marks, opening, closing);
+    IF place IS NULL THEN
+        FOR at IN 0 .. length(document) / 1000 LOOP
+            folded := search_fold(substr(document, at * 1000 + 1, 1200));
+            IF setweight(to_tsvector('pg_catalog.simple'::regconfig, folded), 'A') || search_stems(folded, language)
+               @@ query THEN
+                place := at * 1000 + 1;
+                EXIT;
+            END IF;
+        END LOOP;
+    ELSE
+        place := greatest(place - 100, 1);
+    END IF;
+    RETURN search_marked(normalize(substr(document, coalesce(place, 1), 1200), NFKC), language, marks, opening, closing);
 END
 $$;
 

@@ -16,6 +16,7 @@ DECLARE
     spans     int4multirange := '{}';
     piece     text[];
     place     integer := 1;
+    next      integer;
     mark      text;
     phrase    text[];
     size      integer;
@@ -51,10 +52,10 @@ BEGIN
             size := length(mark) - 1;
             place := 1;
             LOOP
-                place := place + strpos(substr(lower(original COLLATE "C"), place), substr(mark, 2)) - 1;
-                EXIT WHEN strpos(substr(lower(original COLLATE "C"), place), substr(mark, 2)) <> 1;
-                spans := spans + int4multirange(int4range(place, place + size));
-                place := place + size;
+                next := strpos(substr(lower(original COLLATE "C"), place), substr(mark, 2));
+                EXIT WHEN next = 0;
+                spans := spans + int4multirange(int4range(place + next - 1, place + next - 1 + size));
+                place := place + next - 1 + size;
             END LOOP;
         END IF;
     END LOOP;

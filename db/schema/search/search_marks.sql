@@ -33,7 +33,7 @@ BEGIN
             );
         END IF;
     END LOOP;
-    RETURN marks;
+    RETURN ARRAY(SELECT DISTINCT m FROM unnest(marks) AS m);
 END
 $$;
 

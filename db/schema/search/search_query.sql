@@ -26,6 +26,9 @@ BEGIN
                 last_side := term.side;
             END IF;
             term_query := search_term_query(term.words, term.prefix, term.quoted, reading);
+            IF term.negated AND numnode(term_query) = 0 THEN
+                term_query := search_exact_query(term.words, term.prefix);
+            END IF;
             CONTINUE WHEN numnode(term_query) = 0 OR (shown AND term.negated);
             part := CASE
                         WHEN shown THEN part || term_query
