@@ -2823,7 +2823,8 @@ DECLARE
     -- A user with so few conversations has few documents: only these are read.
     few_conversations CONSTANT integer := 200;
     index_query tsquery := search_index_query(queries, tenant, kind, role, actor);
-    strategy    text := CASE WHEN conversation IS NULL THEN 'time' ELSE 'conversation' END;
+    is_user     CONSTANT boolean := current_tenant_user() IS NOT NULL;
+    strategy    text := CASE WHEN conversation IS NULL THEN 'time' WHEN is_user THEN 'own' ELSE 'conversation' END;
     budget      integer := sample;
     matches     search_match[];
     rows        real := pg_relation_size('search_documents') / 500;
@@ -2832,7 +2833,7 @@ BEGIN
     IF numnode(index_query) = 0 THEN
         RETURN ARRAY[]::search_match[];
     END IF;
-    IF strategy = 'time' AND current_tenant_user() IS NOT NULL
+    IF strategy = 'time' AND is_user
        AND (SELECT count(*)
               FROM (SELECT
                       FROM conversation_members m
@@ -2851,7 +2852,7 @@ BEGIN
            OR search_period_is_short(tenant, since, below, below_position, budget) THEN
             RETURN matches;
         END IF;
-        strategy := 'words';
+        strategy := CASE WHEN is_user THEN 'own' ELSE 'words' END;
         share := cardinality(matches)::real / sample;
         IF budget = sample AND cardinality(matches) > 2 THEN
             IF wanted / share < share * rows * 8 THEN
@@ -3014,7 +3015,12 @@ DECLARE
         WHEN 'own' THEN 'd.tenant_id = $5 AND d.conversation_id = ANY (ARRAY(
                              SELECT m.conversation_id
                                FROM conversation_members m
-                              WHERE m.tenant_id = $5 AND m.user_id = $16))'
+                              WHERE m.tenant_id = $5 AND m.user_id = $16
+                                AND ($6 IS NULL OR m.conversation_id = $6)))'
+    END;
+    visible CONSTANT text := CASE WHEN current_tenant_user() IS NULL OR strategy = 'own' THEN 'true'
+        ELSE '(SELECT true FROM conversation_members m
+                WHERE m.tenant_id = $5 AND m.conversation_id = d.conversation_id AND m.user_id = $16)'
     END;
 BEGIN
     RETURN QUERY EXECUTE format(
@@ -3022,12 +3028,15 @@ BEGIN
                 f.language::text,
                 (ts_rank(f.words, $3[array_position($2, f.language::text)]) / (40 + length(f.words)))::real
            FROM (SELECT %1$s
-                   FROM (SELECT %1$s, d.tenant_id FROM search_documents d WHERE %2$s OFFSET 0) AS d
+                   FROM (SELECT d.*
+                           FROM (SELECT %1$s, d.tenant_id FROM search_documents d WHERE %2$s OFFSET 0) AS d
+                          WHERE %3$s
+                         OFFSET 0) AS d
                   WHERE d.tenant_id = $5 AND d.created_at >= $10 AND (d.created_at, d.position) < ($11, $12)
-                    AND d.position <= $13 %3$s
+                    AND d.position <= $13 %4$s
                     AND ts_match_vq(d.words, $3[array_position($2, d.language::text)])
                   ORDER BY d.created_at DESC, d.position DESC LIMIT $15) AS f',
-        columns, candidates,
+        columns, candidates, visible,
         concat(CASE WHEN kind IS NOT NULL THEN ' AND (d.kind = ''message'') = ($7 = ''message'')' END,
                CASE WHEN role IS NOT NULL THEN ' AND d.role = $8' END,
                CASE WHEN actor IS NOT NULL THEN ' AND d.actor = $9' END,
@@ -3035,10 +3044,6 @@ BEGIN
                CASE WHEN EXISTS (SELECT FROM search_conversations c WHERE c.tenant_id = tenant AND c.is_deleted) THEN
                    ' AND (SELECT c.is_deleted FROM search_conversations c
                            WHERE c.tenant_id = $5 AND c.conversation_id = d.conversation_id) IS NOT TRUE'
-               END,
-               CASE WHEN current_tenant_user() IS NOT NULL THEN
-                   ' AND (SELECT true FROM conversation_members m
-                           WHERE m.tenant_id = $5 AND m.conversation_id = d.conversation_id AND m.user_id = $16)'
                END))
     USING strategy, languages, queries, index_query, tenant, conversation, kind, role, actor, since, below,
           below_position, up_to, budget, wanted, current_tenant_user();

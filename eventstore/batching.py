@@ -262,6 +262,7 @@ class Committer:
                 self._is_idle.set()
             self._leave_set_aside(append)
             self._backpressure.release(append)
+            del append  # an error in its result refers to this frame, in a cycle that holds the events
 
     async def close(self) -> None:
         """Refuse the appends that are not in flight, wait for those that are, and close the connections."""

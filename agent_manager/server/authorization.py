@@ -28,6 +28,7 @@ from contextlib import ExitStack
 from enum import Enum
 from typing import Any
 
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -46,8 +47,6 @@ from agent_manager.server.problems import (
     NotAllowed,
     NoToken,
     Rejected,
-    TooLarge,
-    TooSlow,
     problem_of,
     problem_of_refusal,
 )
@@ -276,9 +275,17 @@ class AuthorizedRoute(APIRoute):
 
     def get_route_handler(self) -> Handler:
         """Return a handler that waits for the request's turn, and runs a request with an idempotency key once."""
-        handle = super().get_route_handler()
+        handle_body = super().get_route_handler()
         if self.needed is None:
-            return handle
+            return handle_body
+
+        async def handle(request: Request) -> Response:
+            try:
+                return await handle_body(request)
+            except (RequestValidationError, HTTPException) as error:
+                # FastAPI's frames refer to these errors, and the errors' causes to the frames, which hold the body.
+                error.__context__ = None
+                raise error.with_traceback(None) from None
 
         async def handle_in_turn(request: Request) -> Response:
             size = await _size_of(request)
@@ -380,5 +387,5 @@ async def _size_of(request: Request) -> int:
     """Return the size of the body. Starlette keeps the body for the endpoint."""
     try:
         return len(await request.body())
-    except (ClientDisconnect, TooLarge, TooSlow) as error:  # RequestGuard responds to its rejections itself
-        raise HTTPException(400, f"the body is not complete: {error}") from None
+    except ClientDisconnect:  # if a limit of RequestGuard is exceeded, it replaces the response
+        raise HTTPException(400, "the body is not complete") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
@@ -534,7 +534,9 @@ class RequestContext:
         )
 
 
-async def write_list(out: BodyWriter, items: Iterable[Row], encode: Callable[[Row], bytes]) -> None:
+async def write_list(
+    out: BodyWriter, items: Iterable[Row] | AsyncIterable[Row], encode: Callable[[Row], bytes]
+) -> None:
     """Write a list that is not paged."""
     await out.write(b'{"items":[')
     await out.write_items(items, encode)

@@ -31,6 +31,7 @@ from collections.abc import Callable, Sequence
 from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent_manager.server.limits import Counters
@@ -194,8 +195,7 @@ class _Body:
         """Return the next message of the request.
 
         Raises:
-            TooSlow: The body does not arrive in time.
-            TooLarge: The body is larger than the limit.
+            ClientDisconnect: A limit is exceeded; ``refused`` says which.
         """
         if self._is_whole:
             return await self._receive()
@@ -204,11 +204,14 @@ class _Body:
                 message = await self._receive()
         except TimeoutError:
             self.refused = TooSlow(self._seconds)
-            raise self.refused from None
-        self._received += len(message.get("body", b""))
-        if self._received > self._limit:
-            self.refused = TooLarge(self._limit)
-            raise self.refused
+        else:
+            self._received += len(message.get("body", b""))
+            if self._received > self._limit:
+                self.refused = TooLarge(self._limit)
+        if self.refused is not None:
+            # The rejection itself is not raised: an error that is kept refers, by its traceback, to the frames that
+            # hold the body, and to this object, in a cycle.
+            raise ClientDisconnect
         self._is_whole = not message.get("more_body", False)
         return message
 

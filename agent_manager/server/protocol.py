@@ -191,6 +191,8 @@ def protocol_with_timeouts(seconds: float, most: int, counters: Counters) -> typ
             self._rest()
             self._take()
             super().connection_lost(exc)
+            # They refer back to the connection, and hold what has arrived of a body.
+            self.cycle = self.scope = None  # type: ignore[assignment]
 
         def pause_writing(self) -> None:
             """Start the timeout of a full write buffer, in which it must drain to its low-water mark (16 KiB)."""

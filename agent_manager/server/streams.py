@@ -254,6 +254,7 @@ class SharedEvents:
     async def close(self) -> None:
         """Stop reading."""
         await cancel_and_wait([self._reading])
+        self._texts.clear()  # the task, which ended with an error, refers to this object
 
     async def follow(self, source: EventSource, after: int) -> AsyncGenerator[bytes, None]:
         """Yield the encoded events after a position, several at a time; end, or fail, when the source does."""

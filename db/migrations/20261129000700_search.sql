@@ -1258,7 +1258,10 @@ SELECT eventstore_own('FUNCTION search_cursor_values');
 -- words:        by the index of words: reads all matches;
 -- time:         along the times: reads at most `budget` documents;
 -- conversation: reads all documents of one conversation;
--- own:          reads all documents of the user's conversations.
+-- own:          reads all documents of the user's conversations, or of the given one if it is the user's.
+--
+-- For a user, no document is compared with the query unless the user may see it: otherwise the time of a search would
+-- tell which words occur in the others.
 --
 -- The rank is ts_rank normalised by length: a word counts less in a longer text.
 --
@@ -1288,7 +1291,12 @@ DECLARE
         WHEN 'own' THEN 'd.tenant_id = $5 AND d.conversation_id = ANY (ARRAY(
                              SELECT m.conversation_id
                                FROM conversation_members m
-                              WHERE m.tenant_id = $5 AND m.user_id = $16))'
+                              WHERE m.tenant_id = $5 AND m.user_id = $16
+                                AND ($6 IS NULL OR m.conversation_id = $6)))'
+    END;
+    visible CONSTANT text := CASE WHEN current_tenant_user() IS NULL OR strategy = 'own' THEN 'true'
+        ELSE '(SELECT true FROM conversation_members m
+                WHERE m.tenant_id = $5 AND m.conversation_id = d.conversation_id AND m.user_id = $16)'
     END;
 BEGIN
     RETURN QUERY EXECUTE format(
@@ -1296,12 +1304,15 @@ BEGIN
                 f.language::text,
                 (ts_rank(f.words, $3[array_position($2, f.language::text)]) / (40 + length(f.words)))::real
            FROM (SELECT %1$s
-                   FROM (SELECT %1$s, d.tenant_id FROM search_documents d WHERE %2$s OFFSET 0) AS d
+                   FROM (SELECT d.*
+                           FROM (SELECT %1$s, d.tenant_id FROM search_documents d WHERE %2$s OFFSET 0) AS d
+                          WHERE %3$s
+                         OFFSET 0) AS d
                   WHERE d.tenant_id = $5 AND d.created_at >= $10 AND (d.created_at, d.position) < ($11, $12)
-                    AND d.position <= $13 %3$s
+                    AND d.position <= $13 %4$s
                     AND ts_match_vq(d.words, $3[array_position($2, d.language::text)])
                   ORDER BY d.created_at DESC, d.position DESC LIMIT $15) AS f',
-        columns, candidates,
+        columns, candidates, visible,
         concat(CASE WHEN kind IS NOT NULL THEN ' AND (d.kind = ''message'') = ($7 = ''message'')' END,
                CASE WHEN role IS NOT NULL THEN ' AND d.role = $8' END,
                CASE WHEN actor IS NOT NULL THEN ' AND d.actor = $9' END,
@@ -1309,10 +1320,6 @@ BEGIN
                CASE WHEN EXISTS (SELECT FROM search_conversations c WHERE c.tenant_id = tenant AND c.is_deleted) THEN
                    ' AND (SELECT c.is_deleted FROM search_conversations c
                            WHERE c.tenant_id = $5 AND c.conversation_id = d.conversation_id) IS NOT TRUE'
-               END,
-               CASE WHEN current_tenant_user() IS NOT NULL THEN
-                   ' AND (SELECT true FROM conversation_members m
-                           WHERE m.tenant_id = $5 AND m.conversation_id = d.conversation_id AND m.user_id = $16)'
                END))
     USING strategy, languages, queries, index_query, tenant, conversation, kind, role, actor, since, below,
           below_position, up_to, budget, wanted, current_tenant_user();
@@ -1325,9 +1332,9 @@ SELECT eventstore_grant('EXECUTE ON FUNCTION search_matches', 'eventstore_search
 
 -- file: search/search_latest.sql
 -- The latest matches, found by the cheaper strategy: frequent words by scanning along the times, rare ones by the index
--- of words. The last two thousand documents tell how frequent the words are; planner statistics, which may be missing or
--- outdated, are not used. Reading a row by the index costs as much as scanning eight along the times, which are
--- adjacent.
+-- of words or, for a user, by reading the user's own documents: the index would lead to everybody's. The last two
+-- thousand documents tell how frequent the words are; planner statistics, which may be missing or outdated, are not used.
+-- Reading a row by the index costs as much as scanning eight along the times, which are adjacent.
 CREATE FUNCTION search_latest(
     languages text[], queries tsquery[], tenant text, conversation uuid, kind text, role text, actor text,
     since timestamptz, below timestamptz, below_position bigint, up_to bigint, wanted integer
@@ -1338,7 +1345,8 @@ DECLARE
     -- A user with so few conversations has few documents: only these are read.
     few_conversations CONSTANT integer := 200;
     index_query tsquery := search_index_query(queries, tenant, kind, role, actor);
-    strategy    text := CASE WHEN conversation IS NULL THEN 'time' ELSE 'conversation' END;
+    is_user     CONSTANT boolean := current_tenant_user() IS NOT NULL;
+    strategy    text := CASE WHEN conversation IS NULL THEN 'time' WHEN is_user THEN 'own' ELSE 'conversation' END;
     budget      integer := sample;
     matches     search_match[];
     rows        real := pg_relation_size('search_documents') / 500;
@@ -1347,7 +1355,7 @@ BEGIN
     IF numnode(index_query) = 0 THEN
         RETURN ARRAY[]::search_match[];
     END IF;
-    IF strategy = 'time' AND current_tenant_user() IS NOT NULL
+    IF strategy = 'time' AND is_user
        AND (SELECT count(*)
               FROM (SELECT
                       FROM conversation_members m
@@ -1366,7 +1374,7 @@ BEGIN
            OR search_period_is_short(tenant, since, below, below_position, budget) THEN
             RETURN matches;
         END IF;
-        strategy := 'words';
+        strategy := CASE WHEN is_user THEN 'own' ELSE 'words' END;
         share := cardinality(matches)::real / sample;
         IF budget = sample AND cardinality(matches) > 2 THEN
             IF wanted / share < share * rows * 8 THEN

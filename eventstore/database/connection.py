@@ -154,44 +154,44 @@ class _Operation:
 
     def __init__(self, gen: PQGen[Any], state: Wait, liveness: Liveness) -> None:
         self._gen, self._state, self._liveness = gen, state, liveness
+        self._stopped: asyncio.Future[None]
+        self._timer: asyncio.TimerHandle
         self.is_over = False
         self.result: Any = None
 
     async def read(self, pgconn: PGconn) -> None:
         """Advance it by callbacks until it is over or has something to write."""
         loop = asyncio.get_running_loop()
-        stopped = loop.create_future()
         socket = pgconn.socket
-        timer: asyncio.TimerHandle
-
-        def on_readable() -> None:
-            if stopped.done():
-                return
-            self._liveness.received()
-            try:
-                self._state = self._gen.send(Ready.R)
-            except StopIteration as end:
-                self.is_over, self.result = True, end.value
-                stopped.set_result(None)
-            except Exception as error:
-                stopped.set_exception(error)
-            else:
-                if self._state != Wait.R:
-                    stopped.set_result(None)
-
-        def check() -> None:
-            nonlocal timer
-            timer = loop.call_later(_CHECK_SECONDS, check)
-            if pgconn.status != ConnStatus.OK and not stopped.done():
-                stopped.set_exception(psycopg.OperationalError("the connection was closed during a statement"))
-
-        timer = loop.call_later(_CHECK_SECONDS, check)
-        loop.add_reader(socket, on_readable)
+        self._stopped = loop.create_future()
+        self._timer = loop.call_later(_CHECK_SECONDS, self._check, pgconn)
+        loop.add_reader(socket, self._on_readable)
         try:
-            await stopped
+            await self._stopped
         finally:
-            timer.cancel()
+            self._timer.cancel()
             loop.remove_reader(socket)
+            del self._stopped  # an error in it refers to this frame and to those of the callers, in a cycle
+
+    def _on_readable(self) -> None:
+        if self._stopped.done():
+            return
+        self._liveness.received()
+        try:
+            self._state = self._gen.send(Ready.R)
+        except StopIteration as end:
+            self.is_over, self.result = True, end.value
+            self._stopped.set_result(None)
+        except Exception as error:
+            self._stopped.set_exception(error)
+        else:
+            if self._state != Wait.R:
+                self._stopped.set_result(None)
+
+    def _check(self, pgconn: PGconn) -> None:
+        self._timer = asyncio.get_running_loop().call_later(_CHECK_SECONDS, self._check, pgconn)
+        if pgconn.status != ConnStatus.OK and not self._stopped.done():
+            self._stopped.set_exception(psycopg.OperationalError("the connection was closed during a statement"))
 
     def remainder(self) -> Generator[Wait, Ready | int, Any]:
         """Return the rest of it as a generator for psycopg."""

@@ -24,12 +24,18 @@ SELECT t.tenant, ('00000000-0000-0000-0000-' || lpad((p / 50)::text, 12, '0'))::
        'message', gen_random_uuid(), t.role, t.actor, '2026-01-01'::timestamptz + p * interval '1 s', 'en',
        search_stems(CASE WHEN p % 10 < 7 THEN 'common ' ELSE '' END || CASE WHEN p % 50 = 0 THEN 'usual ' ELSE '' END
                     || CASE WHEN p % 20000 = 7 THEN 'rare ' ELSE '' END
+                    || CASE WHEN p / 50 %% 4 <> 0 AND p % 20 = 1 THEN 'foreign ' ELSE '' END
                     || 'word' || p || ' filler', 'en')
        || array_to_tsvector(search_labels(t.tenant, t.role, t.actor))
   FROM generate_series(1, %(size)s) AS p,
        LATERAL (SELECT CASE WHEN p %% 1000 = 3 THEN 'small' ELSE 'default' END AS tenant,
                        CASE WHEN p %% 2 = 0 THEN 'user' ELSE 'assistant' END AS role,
                        'user ' || p %% 100 AS actor) AS t
+"""
+_MEMBERS = """
+INSERT INTO conversation_members (tenant_id, conversation_id, user_id, access)
+SELECT 'default', ('00000000-0000-0000-0000-' || lpad(g::text, 12, '0'))::uuid, 'ana', 'own'
+  FROM generate_series(0, %(size)s / 50 - 1, 4) AS g
 """
 _EVENTS = """
 INSERT INTO events (position, timestamp, version, schema_version, conversation_id, id, tenant_id, event_type, content,
@@ -46,11 +52,12 @@ def url(server: DatabaseServer, request: pytest.FixtureRequest) -> Iterator[str]
     with psycopg.connect(server.superuser_url_of(name), autocommit=True) as connection:
         connection.execute("ALTER TABLE search_documents SET (autovacuum_enabled = false)")
         connection.execute(_FILL.replace("p % ", "p %% "), {"size": DOCUMENTS})
+        connection.execute(_MEMBERS, {"size": DOCUMENTS})
         connection.execute("SELECT setval('events_position', %s)", [DOCUMENTS])
         connection.execute("SELECT gin_clean_pending_list('idx_search_documents_words')")
         connection.execute(_EVENTS)
         if request.param:
-            connection.execute("ANALYZE search_documents, search_conversations, events")
+            connection.execute("ANALYZE search_documents, search_conversations, conversation_members, events")
         # What the search says while it works would be hidden otherwise.
         [[search]] = connection.execute("SELECT 'search_for'::regproc::regprocedure::text").fetchall()
         connection.execute(f"ALTER FUNCTION {search} RESET client_min_messages".encode())
@@ -58,10 +65,10 @@ def url(server: DatabaseServer, request: pytest.FixtureRequest) -> Iterator[str]
     server.drop_database(name)
 
 
-def looks(url: str, query: str, filters: str = "", tenant: str = "default") -> list[Plan]:
+def looks(url: str, query: str, filters: str = "", tenant: str = "default", user: str = "") -> list[Plan]:
     """The plans of the statements that look into the documents for one page; no other reads a table as a whole."""
     values: Mapping[str, Any] = {"query": query, "tenant": tenant}
-    with asking(url, tenant) as connection:
+    with asking(url, tenant, user) as connection:
         text = f"SELECT count(*) FROM search_for(%(query)s, %(tenant)s{filters and ', '}{filters})"
         plans = explain_inside(connection, text, values)
     for plan in plans:
@@ -141,6 +148,43 @@ def test_a_conversation_is_searched_by_itself(url: str, query: str) -> None:
     assert "Seq Scan" not in plan.kinds
     assert "search_documents_pkey" in plan.indexes or "idx_search_documents_words" in plan.indexes, plan.text
     assert _read(plan) <= 50
+
+
+OWN_DOCUMENTS = DOCUMENTS // 4
+
+
+def test_a_search_of_a_user_reads_the_same_whether_or_not_a_word_occurs_in_foreign_conversations(url: str) -> None:
+    looks(url, "foreign", user="ana")  # so that what is cached later is cached
+    foreign, absent = (looks(url, query, user="ana") for query in ("foreign", "missing"))
+    assert foreign[0].statement == absent[0].statement
+    assert [plan.buffers for plan in foreign] == [plan.buffers for plan in absent]
+    assert [_counts(plan) for plan in foreign] == [_counts(plan) for plan in absent]
+
+
+@pytest.mark.parametrize("query", ["common", "usual", "rare", "foreign", "absent"])
+@pytest.mark.parametrize("by", ["relevance", "time"])
+def test_of_a_user_with_many_conversations_no_foreign_document_is_compared_with_the_query(
+    url: str, query: str, by: str
+) -> None:
+    plans = looks(url, query, f"by => '{by}'", user="ana")
+    for plan in plans:
+        assert "idx_search_documents_words" not in plan.indexes, plan.text
+        [compared] = [node for node in plan.nodes if "ts_match_vq" in node.get("Filter", "")]
+        assert compared["Actual Rows"] + compared.get("Rows Removed by Filter", 0) <= OWN_DOCUMENTS, plan.text
+    assert sum(map(_read, plans)) <= 3 * SAMPLE + OWN_DOCUMENTS
+
+
+def test_a_foreign_conversation_is_not_read_for_a_user(url: str) -> None:
+    own, foreign = (
+        looks(url, "common", f"only_conversation => '00000000-0000-0000-0000-{number:012}'", user="ana")[0]
+        for number in (8, 9)
+    )
+    assert _read(own) == 50
+    assert _read(foreign) == 0
+
+
+def _counts(plan: Plan) -> list[tuple[str, float, float]]:
+    return [(node["Node Type"], node["Actual Rows"], node["Actual Loops"]) for node in plan.nodes]
 
 
 def _read(plan: Plan) -> int:

@@ -68,10 +68,16 @@ SELECT concat_ws('|', pg_postmaster_start_time(), last.position, in_flight.appen
                         AND l.granted) AS in_flight (appends)
 
 -- name: members
--- The users who may see a conversation, the owner first; no rows for callers who may not see it.
+-- The users who may see a conversation, the owner first, after one of them; no rows for callers who may not see it.
 SELECT m.user_id, m.access
   FROM members_of(%(conversation)s) AS m
+ WHERE (m.access <> 'own', m.user_id) > (%(after_others)s, %(after)s)
  ORDER BY m.access <> 'own', m.user_id
+ LIMIT %(limit)s
+
+-- name: is_owner
+-- Whether a user owns a conversation; false for callers who may not see it.
+SELECT EXISTS (SELECT FROM members_of(%(conversation)s) AS m WHERE m.user_id = %(user)s AND m.access = 'own')
 
 -- name: visible_ids
 -- The conversations of which the user is a member. The query takes the same steps for conversations that do not exist

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -24,6 +26,9 @@ from eventstore.errors import ConflictError, printable
 router = APIRouter(prefix="/conversations/{conversation}/members", tags=["members"], route_class=AuthorizedRoute)
 
 _MEMBERS = query("agent_manager.server", "members")
+_IS_OWNER = query("agent_manager.server", "is_owner")
+READ_AT_ONCE = 10_000
+"""Members that are in memory at a time. Each statement sorts all members of the conversation."""
 
 User = Annotated[str, Field(min_length=1, max_length=255, description="The user's id within the tenant.")]
 
@@ -54,8 +59,8 @@ async def list_members(context: CurrentContext, request: Request, conversation: 
     resolved = await get_or_404(context.reader, conversation)
 
     async def write(out: BodyWriter) -> None:
-        members = await _members(context, resolved.id)
-        await write_list(out, members, lambda member: to_json({"user": member[0], "access": member[1]}))
+        async with aclosing(_members(context, resolved.id)) as members:
+            await write_list(out, members, lambda member: to_json({"user": member[0], "access": member[1]}))
 
     return await context.respond(request, str(resolved.version), write, parameters=resolved.id)
 
@@ -89,9 +94,17 @@ async def unshare(context: CurrentContext, conversation: str, user: Annotated[Us
     await context.append(resolved.id, [ConversationUnshared(user=user)])
 
 
-async def _members(context: CurrentContext, conversation: UUID) -> list[tuple[str, str]]:
-    rows = await context.store.tables(context.caller).fetch(_MEMBERS, {"conversation": conversation})
-    return [(user, access) for user, access in rows]
+async def _members(context: CurrentContext, conversation: UUID) -> AsyncGenerator[tuple[str, str], None]:
+    tables = context.store.tables(context.caller)
+    after_others, after = False, ""
+    while True:
+        parameters = {"conversation": conversation, "after_others": after_others, "after": after, "limit": READ_AT_ONCE}
+        rows = await tables.fetch(_MEMBERS, parameters)
+        for user, access in rows:
+            yield user, access
+        if len(rows) < READ_AT_ONCE:
+            return
+        after_others, after = access != "own", user
 
 
 async def _check_not_owner(context: CurrentContext, conversation: UUID, user: str) -> None:
@@ -104,5 +117,7 @@ async def _check_not_owner(context: CurrentContext, conversation: UUID, user: st
     """
     if context.caller.user not in (None, user):
         return
-    if (user, "own") in await _members(context, conversation):
+    parameters = {"conversation": conversation, "user": user}
+    [(is_owner,)] = await context.store.tables(context.caller).fetch(_IS_OWNER, parameters)
+    if is_owner:
         raise ConflictError(f"{printable(user)} owns the conversation and stays its owner: name another user")

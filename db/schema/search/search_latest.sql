@@ -1,7 +1,7 @@
 -- The latest matches, found by the cheaper strategy: frequent words by scanning along the times, rare ones by the index
--- of words. The last two thousand documents tell how frequent the words are; planner statistics, which may be missing or
--- outdated, are not used. Reading a row by the index costs as much as scanning eight along the times, which are
--- adjacent.
+-- of words or, for a user, by reading the user's own documents: the index would lead to everybody's. The last two
+-- thousand documents tell how frequent the words are; planner statistics, which may be missing or outdated, are not used.
+-- Reading a row by the index costs as much as scanning eight along the times, which are adjacent.
 CREATE FUNCTION search_latest(
     languages text[], queries tsquery[], tenant text, conversation uuid, kind text, role text, actor text,
     since timestamptz, below timestamptz, below_position bigint, up_to bigint, wanted integer
@@ -12,7 +12,8 @@ DECLARE
     -- A user with so few conversations has few documents: only these are read.
     few_conversations CONSTANT integer := 200;
     index_query tsquery := search_index_query(queries, tenant, kind, role, actor);
-    strategy    text := CASE WHEN conversation IS NULL THEN 'time' ELSE 'conversation' END;
+    is_user     CONSTANT boolean := current_tenant_user() IS NOT NULL;
+    strategy    text := CASE WHEN conversation IS NULL THEN 'time' WHEN is_user THEN 'own' ELSE 'conversation' END;
     budget      integer := sample;
     matches     search_match[];
     rows        real := pg_relation_size('search_documents') / 500;
@@ -21,7 +22,7 @@ BEGIN
     IF numnode(index_query) = 0 THEN
         RETURN ARRAY[]::search_match[];
     END IF;
-    IF strategy = 'time' AND current_tenant_user() IS NOT NULL
+    IF strategy = 'time' AND is_user
        AND (SELECT count(*)
               FROM (SELECT
                       FROM conversation_members m
@@ -40,7 +41,7 @@ BEGIN
            OR search_period_is_short(tenant, since, below, below_position, budget) THEN
             RETURN matches;
         END IF;
-        strategy := 'words';
+        strategy := CASE WHEN is_user THEN 'own' ELSE 'words' END;
         share := cardinality(matches)::real / sample;
         IF budget = sample AND cardinality(matches) > 2 THEN
             IF wanted / share < share * rows * 8 THEN

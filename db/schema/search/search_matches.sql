@@ -4,7 +4,10 @@
 -- words:        by the index of words: reads all matches;
 -- time:         along the times: reads at most `budget` documents;
 -- conversation: reads all documents of one conversation;
--- own:          reads all documents of the user's conversations.
+-- own:          reads all documents of the user's conversations, or of the given one if it is the user's.
+--
+-- For a user, no document is compared with the query unless the user may see it: otherwise the time of a search would
+-- tell which words occur in the others.
 --
 -- The rank is ts_rank normalised by length: a word counts less in a longer text.
 --
@@ -34,7 +37,12 @@ DECLARE
         WHEN 'own' THEN 'd.tenant_id = $5 AND d.conversation_id = ANY (ARRAY(
                              SELECT m.conversation_id
                                FROM conversation_members m
-                              WHERE m.tenant_id = $5 AND m.user_id = $16))'
+                              WHERE m.tenant_id = $5 AND m.user_id = $16
+                                AND ($6 IS NULL OR m.conversation_id = $6)))'
+    END;
+    visible CONSTANT text := CASE WHEN current_tenant_user() IS NULL OR strategy = 'own' THEN 'true'
+        ELSE '(SELECT true FROM conversation_members m
+                WHERE m.tenant_id = $5 AND m.conversation_id = d.conversation_id AND m.user_id = $16)'
     END;
 BEGIN
     RETURN QUERY EXECUTE format(
@@ -42,12 +50,15 @@ BEGIN
                 f.language::text,
                 (ts_rank(f.words, $3[array_position($2, f.language::text)]) / (40 + length(f.words)))::real
            FROM (SELECT %1$s
-                   FROM (SELECT %1$s, d.tenant_id FROM search_documents d WHERE %2$s OFFSET 0) AS d
+                   FROM (SELECT d.*
+                           FROM (SELECT %1$s, d.tenant_id FROM search_documents d WHERE %2$s OFFSET 0) AS d
+                          WHERE %3$s
+                         OFFSET 0) AS d
                   WHERE d.tenant_id = $5 AND d.created_at >= $10 AND (d.created_at, d.position) < ($11, $12)
-                    AND d.position <= $13 %3$s
+                    AND d.position <= $13 %4$s
                     AND ts_match_vq(d.words, $3[array_position($2, d.language::text)])
                   ORDER BY d.created_at DESC, d.position DESC LIMIT $15) AS f',
-        columns, candidates,
+        columns, candidates, visible,
         concat(CASE WHEN kind IS NOT NULL THEN ' AND (d.kind = ''message'') = ($7 = ''message'')' END,
                CASE WHEN role IS NOT NULL THEN ' AND d.role = $8' END,
                CASE WHEN actor IS NOT NULL THEN ' AND d.actor = $9' END,
@@ -55,10 +66,6 @@ BEGIN
                CASE WHEN EXISTS (SELECT FROM search_conversations c WHERE c.tenant_id = tenant AND c.is_deleted) THEN
                    ' AND (SELECT c.is_deleted FROM search_conversations c
                            WHERE c.tenant_id = $5 AND c.conversation_id = d.conversation_id) IS NOT TRUE'
-               END,
-               CASE WHEN current_tenant_user() IS NOT NULL THEN
-                   ' AND (SELECT true FROM conversation_members m
-                           WHERE m.tenant_id = $5 AND m.conversation_id = d.conversation_id AND m.user_id = $16)'
                END))
     USING strategy, languages, queries, index_query, tenant, conversation, kind, role, actor, since, below,
           below_position, up_to, budget, wanted, current_tenant_user();

@@ -11,6 +11,7 @@ from support.eventsource import EventSource
 from support.serving import Served
 
 from agent_manager.auth import Scope
+from agent_manager.server.routes import members
 from eventstore import ConversationUnshared
 
 pytestmark = pytest.mark.shared_database
@@ -77,6 +78,22 @@ async def test_who_it_is_shared_with_reads_and_who_may_write_writes(walled: Serv
     assert (await bob.get(path)).status_code == 404
     assert (await say(bob, path, "no")).status_code == 404
     assert (await bob.get(f"{path}/members")).status_code == 404
+
+
+async def test_the_members_of_a_conversation_are_read_a_part_at_a_time(
+    walled: Served, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ana = await people.person("acme", "ana")
+    path = await begun(ana)
+    users = ["aaron", "bob", "carol", "dan", "é"]
+    for number, user in enumerate(users):
+        assert await share(ana, path, ("read", "write")[number % 2], user) == 201
+    for at_once in (len(users) + 2, len(users) + 1, 4, 1):
+        monkeypatch.setattr(members, "READ_AT_ONCE", at_once)
+        assert await share(ana, path) == 201  # so that no earlier response is used
+        found = (await ana.get(f"{path}/members")).json()["items"]
+        assert [member["user"] for member in found] == ["ana", *users]
+        assert [member["access"] for member in found] == ["own", "read", "read", "read", "write", "read"]
 
 
 async def test_an_administrator_sees_and_changes_all_of_the_tenant(walled: Served, people: People) -> None:
