@@ -2146,6 +2146,33 @@ CREATE FUNCTION public.rls_tenant() RETURNS text
 
 
 --
+-- Name: search_characters(text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_characters(class text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+BEGIN
+    RETURN CASE class
+        WHEN 'letters' THEN
+            '\u00aa\u00b5\u00ba\u00df-\u00f6\u00f8-\u02af\u0370-\u0373\u0376\u0377\u037b-\u037d\u0386-\u0481\u048a-\u0556'
+            '\u0560-\u0586\u05d0-\u05ea\u0620-\u063f\u0641-\u064a\u066e\u066f\u0671-\u06d3\u06d5\u06fa-\u06ff'
+            '\u0750-\u077f\u08a0-\u08c7\u10a0-\u10fa\u10fd-\u10ff\u1d00-\u1d2b\u1d6b-\u1d9a\u1e00-\u1fff\u2c60-\u2c7f'
+            '\ua722-\ua787\ua78b-\ua7ff'
+        WHEN 'unsegmented' THEN
+            '\u0700-\u0963\u0971-\u0df3\u0e01-\u0e3a\u0e40-\u0e4e\u0e80-\u0f00\u0f18-\u0fbc\u1000-\u1049\u1050-\u109f'
+            '\u1100-\u1360\u1369-\u166c\u166f-\u16ea\u16ee-\u1734\u1740-\u17d3\u17d7\u17dc-\u17ff\u180b-\u1cff'
+            '\u2c00-\u2c5f\u2c80-\u2ddf\u3005-\u3007\u3021-\u302f\u3031-\u3035\u3038-\u303c\u3041-\u30fa\u30fc-\u31bf'
+            '\u31f0-\u31ff\u3400-\u4dbf\u4e00-\ua4fd\ua500-\ua60c\ua610-\ua716\ua800-\ud7ff\uf900-\ufaff'
+            '\U00010000-\U0001cfff\U0001e000-\U0001efff\U00020000-\U0003ffff'
+        WHEN 'symbols' THEN
+            '\u2190-\u24ff\u25a0-\u2bff\U0001f000-\U0001faff'
+    END;
+END
+$$;
+
+
+--
 -- Name: search_config(text); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -2203,7 +2230,7 @@ DECLARE
     changed   boolean := false;
 BEGIN
     FOR term IN
-        SELECT t.side, t.negated, t.quoted, t.prefix, t.words, c.correction
+        SELECT t.side, t.negated, t.quoted, t.prefix, t.original, c.correction
           FROM search_terms(query) AS t
           LEFT JOIN search_corrections(query, tenant, conversation, kind, role, actor, since, until, up_to) AS c
             ON c.ordinal = t.ordinal
@@ -2212,8 +2239,8 @@ BEGIN
         changed := changed OR term.correction IS NOT NULL;
         corrected := concat_ws(' ', nullif(corrected, ''), CASE WHEN term.side > last_side THEN 'or' END,
                            CASE WHEN term.negated THEN '-' ELSE '' END
-                           || CASE WHEN term.quoted OR term.words ~ '\s' THEN '"' || term.words || '"'
-                                   ELSE coalesce(term.correction, term.words)
+                           || CASE WHEN term.quoted THEN '"' || term.original || '"'
+                                   ELSE coalesce(term.correction, term.original)
                               END
                            || CASE WHEN term.prefix THEN '*' ELSE '' END);
         last_side := term.side;
@@ -2286,7 +2313,7 @@ CREATE FUNCTION public.search_corrections(query text, tenant text, conversation 
                          FROM sample s,
                               unnest(CASE s.language WHEN 'und' THEN '{en,pt}' ELSE ARRAY[s.language] END) AS r (language)) AS l
                 WHERE a.ordinal = n.ordinal
-                  AND search_term_query(a.word, false, l.language) = search_term_query(a.other, false, l.language)
+                  AND search_term_query(a.word, false, false, l.language) = search_term_query(a.other, false, false, l.language)
            )
      ORDER BY n.ordinal, n.documents DESC, n.correction
 $$;
@@ -2339,21 +2366,22 @@ $$;
 -- Name: search_document(text, text, text[]); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.search_document(folded text, language text, labels text[]) RETURNS tsvector
+CREATE FUNCTION public.search_document(words text, language text, labels text[]) RETURNS tsvector
     LANGUAGE plpgsql IMMUTABLE STRICT
     AS $$
 DECLARE
-    fitting text := folded;
+    fitting text := words;
 BEGIN
-    WHILE octet_length(fitting) > 100000 LOOP
+    LOOP
         BEGIN
-            RETURN search_stems(fitting, language) || array_to_tsvector(labels);
+            RETURN setweight(to_tsvector('pg_catalog.simple'::regconfig, fitting), 'A')
+                || search_stems(fitting, language)
+                || array_to_tsvector(labels);
         EXCEPTION
             WHEN program_limit_exceeded THEN
                 fitting := left(fitting, length(fitting) * 3 / 4);
         END;
     END LOOP;
-    RETURN search_stems(fitting, language) || array_to_tsvector(labels);
 END
 $$;
 
@@ -2386,6 +2414,25 @@ END;
 
 
 --
+-- Name: search_exact_query(text, boolean); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_exact_query(words text, prefix boolean DEFAULT false) RETURNS tsquery
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+DECLARE
+    pairs text := regexp_replace(words, '(\mq[0-3][0-9a-f]{9}) q[0-3][0-9a-f]{4}\M', '\1', 'g');
+    query text := regexp_replace(phraseto_tsquery('pg_catalog.simple'::regconfig, pairs)::text, '(''[^'']+'')', '\1:A', 'g');
+BEGIN
+    IF prefix THEN
+        query := query || '*';
+    END IF;
+    RETURN regexp_replace(query, '(''q[0-3][0-9a-f]{4}'':)A', '\1*A', 'g')::tsquery;
+END
+$$;
+
+
+--
 -- Name: search_fold(text); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -2393,11 +2440,13 @@ CREATE FUNCTION public.search_fold(original text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     AS $$
 DECLARE
-    folded text := replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(lower(original),
+    is_ascii boolean := octet_length(original) = length(original);
+    folded   text := lower((CASE WHEN is_ascii THEN original ELSE normalize(original, NFKC) END) COLLATE "C");
+BEGIN
+    folded := replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(folded,
         '-', ' '), '/', ' '), '@', ' '), '.', ' '), '_', ' '), '<', ' '), '&', ' '), '+', ' '), '\', ' '),
         chr(1), ' '), chr(2), ' ');
-BEGIN
-    IF octet_length(folded) = length(folded) THEN
+    IF is_ascii THEN
         RETURN folded;
     END IF;
     -- The letters of Western European languages; others take the slower way.
@@ -2405,11 +2454,30 @@ BEGIN
         'ã', 'a'), 'á', 'a'), 'ç', 'c'), 'é', 'e'), 'õ', 'o'), 'í', 'i');
     folded := replace(replace(replace(replace(replace(replace(folded,
         'ó', 'o'), 'ê', 'e'), 'ú', 'u'), 'â', 'a'), 'à', 'a'), 'ô', 'o');
-    IF folded ~ '[^\u0001-\u007f\u2010-\u203a]' THEN
-        folded := replace(replace(replace(replace(folded, 'ø', 'o'), 'ł', 'l'), 'đ', 'd'), 'ı', 'i');
-        folded := lower(normalize(regexp_replace(normalize(folded, NFD), '[\u0300-\u036f]+', '', 'g'), NFC));
+    IF octet_length(folded) = length(folded) THEN
+        RETURN folded;
     END IF;
-    RETURN folded;
+    folded := lower(normalize(regexp_replace(normalize(folded, NFD), '[\u0300-\u036f]+', '', 'g'), NFC) COLLATE "C");
+    IF folded ~ '[\u00c6-\u02af\u1e9e]' THEN
+        folded := translate(folded, 'ÆÐØÞĐĦŁŊŒŦƁƆƉƊƎƏƐƑƓƔƖƗƘƝƟƤƬƮƱƲƳƵƷǤɃẞøłđħŧı',
+                                    'æðoþdhlŋœtɓɔɖɗǝəɛƒɠɣɩɨƙɲɵƥƭʈʊʋƴƶʒǥƀßoldhti');
+    END IF;
+    IF folded ~ '[\u0391-\u03c2]' THEN
+        folded := translate(folded, 'ΑΒΓΔΕΖΗΘΙΚΛΜΝΞΟΠΡΣΤΥΦΧΨΩς', 'αβγδεζηθικλμνξοπρστυφχψωσ');
+    END IF;
+    IF folded ~ '[\u0400-\u052f]' THEN
+        folded := translate(folded, 'ЂЄЅІЈЉЊЋЏАБВГДЕЖЗИКЛМНОПРСТУФХЦЧШЩЪЫЬЭЮЯѢѲѴҐҒҔҖҘҚҜҞҠҢҤҦҨҪҬҮҰҲҴҶҸҺҼҾӀӃӅӇӉӋӍӘӠӨ',
+                                    'ђєѕіјљњћџабвгдежзиклмнопрстуфхцчшщъыьэюяѣѳѵґғҕҗҙқҝҟҡңҥҧҩҫҭүұҳҵҷҹһҽҿӏӄӆӈӊӌӎәӡө');
+    END IF;
+    IF folded ~ '[\u0531-\u0556]' THEN
+        folded := translate(folded, 'ԱԲԳԴԵԶԷԸԹԺԻԼԽԾԿՀՁՂՃՄՅՆՇՈՉՊՋՌՍՎՏՐՑՒՓՔՕՖ', 'աբգդեզէըթժիլխծկհձղճմյնշոչպջռսվտրցւփքօֆ');
+    END IF;
+    IF folded ~ '[\u0660-\u0669\u06f0-\u06f9\u0966-\u096f\u09e6-\u09ef\u0e50-\u0e59]' THEN
+        folded := translate(folded, '٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹०१२३४५६७८९০১২৩৪৫৬৭৮৯๐๑๒๓๔๕๖๗๘๙',
+                                    '01234567890123456789012345678901234567890123456789');
+    END IF;
+    RETURN regexp_replace(folded, format('[^\u0001-\u007f%s%s%s]', search_characters('letters'),
+                                         search_characters('unsegmented'), search_characters('symbols')), ' ', 'g');
 END
 $$;
 
@@ -2434,7 +2502,6 @@ DECLARE
     up_to         bigint;
     used          text := query;
     queries       tsquery[];
-    mark_queries  tsquery[];
     matches       search_match[];
 BEGIN
     IF tenant IS DISTINCT FROM current_tenant() THEN
@@ -2472,13 +2539,10 @@ BEGIN
                                  coalesce(since, '-infinity'), coalesce(until, 'infinity'), up_to);
         EXIT WHEN used IS NULL;
     END LOOP;
-    mark_queries := ARRAY(SELECT search_query(used, l.language, true)
-                            FROM unnest(languages) WITH ORDINALITY AS l (language, n)
-                           ORDER BY l.n);
     RETURN QUERY
     SELECT m.kind, m.id, m.conversation_id, m.version, m.position, m.role, m.actor, m.created_at, m.language, m.rank,
-           search_snippet(search_text(e.event_type, e.content), mark_queries[array_position(languages, m.language)],
-                          m.language, opening, closing),
+           coalesce(search_snippet(search_text(e.event_type, e.content), shown.query, m.language, shown.marks, opening,
+                                   closing), ''),
            used,
            search_cursor(search, up_to, used,
                          CASE by
@@ -2492,50 +2556,59 @@ BEGIN
         ON e.tenant_id = search_for.tenant
        AND e.conversation_id = m.conversation_id
        AND e.version = m.version
+      LEFT JOIN (SELECT l.language, search_query(used, l.language, true) AS query, search_marks(used, l.language) AS marks
+                   FROM unnest(languages) AS l (language)
+                 OFFSET 0) AS shown
+        ON shown.language = m.language
      ORDER BY m.n;
 END
 $$;
 
 
 --
--- Name: search_highlighted(text, text, text, text, text); Type: FUNCTION; Schema: public; Owner: -
+-- Name: search_gram(text); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.search_highlighted(original text, prepared text, marked text, opening text, closing text) RETURNS text
+CREATE FUNCTION public.search_gram(characters text) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN (('q'::text || lpad(to_hex(ascii(characters)), 5, '0'::text)) || CASE WHEN (length(characters) > 1) THEN lpad(to_hex(ascii(substr(characters, 2))), 5, '0'::text) ELSE ''::text END);
+
+
+--
+-- Name: search_grams(text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_grams(run text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
-    AS $_$
-DECLARE
-    plain    text := replace(replace(marked, chr(1), ''), chr(2), '');
-    begins   integer := greatest(position(plain IN prepared), 1);
-    -- The last letter of a plural that was changed to a singular follows the mark.
-    piece    text := substr(original, begins, length(plain))
-                     || coalesce(substring(substr(original, begins + length(plain), 1) FROM '[[:alnum:]]'), '');
-    -- ts_headline omits the last full stop.
-    ending   text := coalesce(substring(substr(original, begins + length(piece)) FROM '^[^[:alnum:]]{1,3}$'), '');
-    shown    text := '';
-    rest     text := marked;
-    is_open  boolean := false;
-    size     integer;
+    AS $$
 BEGIN
-    LOOP
-        size := strpos(rest, CASE WHEN is_open THEN chr(2) ELSE chr(1) END);
-        EXIT WHEN size = 0;
-        shown := shown || left(piece, size - 1);
-        piece := substr(piece, size);
-        rest := substr(rest, size + 1);
-        IF is_open THEN
-            size := length(substring(piece FROM '^[[:alnum:]]?'));
-            shown := shown || left(piece, size) || closing;
-            piece := substr(piece, size + 1);
-            rest := substr(rest, size + 1);
-        ELSE
-            shown := shown || opening;
-        END IF;
-        is_open := NOT is_open;
-    END LOOP;
-    RETURN shown || piece || rtrim(ending);
+    RETURN (
+        SELECT string_agg(search_gram(p.pair), ' ' ORDER BY p.n)
+          FROM (SELECT c.n, concat(c.character, lead(c.character) OVER (ORDER BY c.n)) AS pair
+                  FROM string_to_table(run, NULL) WITH ORDINALITY AS c (character, n)) AS p
+    );
 END
-$_$;
+$$;
+
+
+--
+-- Name: search_identifier_parts(text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_identifier_parts(original text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+BEGIN
+    IF original !~ '[a-z0-9][A-Z]|[A-Z]{2}[a-z]' THEN
+        RETURN '';
+    END IF;
+    RETURN coalesce((
+        SELECT string_agg(lower(regexp_replace(regexp_replace(m.word[1], '([a-z0-9])([A-Z])', '\1 \2', 'g'),
+                                               '([A-Z]+)([A-Z][a-z])', '\1 \2', 'g') COLLATE "C"), ' ')
+          FROM regexp_matches(original, '(?<![A-Za-z0-9])([A-Za-z0-9]*(?:[a-z0-9][A-Z]|[A-Z]{2}[a-z])[A-Za-z0-9]*)', 'g') AS m (word)
+    ), '');
+END
+$$;
 
 
 --
@@ -2779,6 +2852,133 @@ $$;
 
 
 --
+-- Name: search_marked(text, text, text[], text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_marked(document text, language text, marks text[], opening text, closing text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $_$
+DECLARE
+    folded    text := search_fold(document);
+    original  text := CASE WHEN length(folded) = length(document) THEN document ELSE folded END;
+    -- The first two letters of the words to be marked and of their stems: what begins otherwise has another stem.
+    stems     text[] := ARRAY(SELECT substr(m, 2) FROM unnest(marks) AS m WHERE m LIKE '=%');
+    initials  text[] := ARRAY(SELECT left(s, 2) FROM unnest(stems) AS s);
+    prefixes  text[] := ARRAY(SELECT substr(m, 2) || '%' FROM unnest(marks) AS m WHERE m LIKE '*%');
+    words     text[] := '{}';
+    places    integer[] := '{}';
+    spans     int4multirange := '{}';
+    piece     text[];
+    place     integer := 1;
+    next      integer;
+    mark      text;
+    phrase    text[];
+    size      integer;
+    span      int4range;
+    passage   int4range;
+    shown     text := '';
+BEGIN
+    FOR piece IN
+        SELECT regexp_matches(folded, format('([0-9a-z%1$s]+)|([^0-9a-z%1$s]+)', search_characters('letters')), 'g')
+    LOOP
+        IF piece[1] IS NOT NULL THEN
+            words := words || piece[1];
+            places := places || place;
+            IF piece[1] = ANY (stems)
+               OR piece[1] LIKE ANY (prefixes)
+               OR (left(piece[1], 2) = ANY (initials)
+                   AND tsvector_to_array(search_stems(piece[1], language)) && stems) THEN
+                spans := spans + int4multirange(int4range(place, place + length(piece[1])));
+            END IF;
+        END IF;
+        place := place + length(coalesce(piece[1], piece[2]));
+    END LOOP;
+    FOREACH mark IN ARRAY marks LOOP
+        IF mark LIKE '"%' THEN
+            phrase := string_to_array(substr(mark, 2), ' ');
+            size := cardinality(phrase);
+            FOR n IN 1 .. cardinality(words) - size + 1 LOOP
+                IF words[n] = phrase[1] AND words[n:n + size - 1] = phrase THEN
+                    spans := spans + int4multirange(int4range(places[n], places[n + size - 1] + length(phrase[size])));
+                END IF;
+            END LOOP;
+        ELSIF mark LIKE '~%' THEN
+            size := length(mark) - 1;
+            place := 1;
+            LOOP
+                next := strpos(substr(lower(original COLLATE "C"), place), substr(mark, 2));
+                EXIT WHEN next = 0;
+                spans := spans + int4multirange(int4range(place + next - 1, place + next - 1 + size));
+                place := place + next - 1 + size;
+            END LOOP;
+        END IF;
+    END LOOP;
+
+    FOR number IN 1 .. 2 LOOP
+        -- The first passage begins eight words before the first mark; the second, before the first one after it.
+        span := (SELECT s FROM unnest(spans) AS s WHERE passage IS NULL OR lower(s) >= upper(passage) ORDER BY s LIMIT 1);
+        EXIT WHEN number = 2 AND span IS NULL;
+        place := coalesce(lower(span), 1);
+        place := greatest(place - least(length(substring(left(original, place - 1) FROM '(?:\S+\s+){0,8}\S*$')), 200),
+                          coalesce(upper(passage), 1));
+        passage := int4range(place, greatest(
+            place + least(length(substring(substr(original, place) FROM '^\s*(?:\S+\s+){0,23}\S*')), 500),
+            coalesce(upper(span), 1)));
+        shown := shown || CASE WHEN number = 2 THEN ' … ' ELSE '' END;
+        FOR span IN SELECT s FROM unnest(spans) AS s WHERE s <@ passage ORDER BY s LOOP
+            shown := shown || substr(original, place, lower(span) - place)
+                  || opening || substr(original, lower(span), upper(span) - lower(span)) || closing;
+            place := upper(span);
+        END LOOP;
+        shown := shown || substr(original, place, upper(passage) - place);
+    END LOOP;
+    RETURN shown;
+END
+$_$;
+
+
+--
+-- Name: search_marks(text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_marks(query text, language text) RETURNS text[]
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $_$
+DECLARE
+    term  record;
+    marks text[] := '{}';
+BEGIN
+    FOR term IN
+        SELECT t.prefix, t.quoted, t.original, t.words, search_fold(t.original) AS folded
+          FROM search_terms(query) AS t
+         WHERE NOT t.negated
+    LOOP
+        IF term.words ~ 'q[0-3][0-9a-f]{4}|q2b2b|q23' THEN
+            marks := marks || ARRAY(
+                SELECT '~' || r.run[1]
+                  FROM regexp_matches(lower(normalize(term.original, NFKC) COLLATE "C"),
+                                      format('([%s]+|[%s]|[a-z]{1,2}(?:\+\+|#))', search_characters('unsegmented'),
+                                             search_characters('symbols')), 'g') AS r (run)
+            );
+        END IF;
+        IF term.quoted THEN
+            marks := marks || ('"' || trim(regexp_replace(term.folded, '[\s[:punct:]]+', ' ', 'g')));
+        ELSIF term.prefix THEN
+            marks := marks || ('*' || substring(term.folded FROM '[^\s[:punct:]]+(?=[\s[:punct:]]*$)'));
+        ELSE
+            marks := marks || ARRAY(
+                SELECT '=' || w.word
+                  FROM unnest(tsvector_to_array(to_tsvector('pg_catalog.simple'::regconfig, term.folded)
+                                                || search_stems(term.folded, language))) AS w (word)
+            );
+        END IF;
+    END LOOP;
+    RETURN ARRAY(SELECT DISTINCT m FROM unnest(marks) AS m);
+END
+$_$;
+
+
+--
 -- Name: search_matches(text, text[], tsquery[], tsquery, text, uuid, text, text, text, timestamp with time zone, timestamp with time zone, bigint, bigint, integer, integer); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -2898,9 +3098,9 @@ $$;
 -- Name: search_plain_words(text); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.search_plain_words(folded text) RETURNS text
+CREATE FUNCTION public.search_plain_words(words text) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    RETURN array_to_string(tsvector_to_array(to_tsvector('simple'::regconfig, "left"(folded, 1000))), ' '::text);
+    RETURN array_to_string(tsvector_to_array(to_tsvector('simple'::regconfig, "left"(words, 1000))), ' '::text);
 
 
 --
@@ -2965,32 +3165,48 @@ CREATE FUNCTION public.search_query(query text, language text, shown boolean DEF
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     AS $$
 DECLARE
-    whole      tsquery := '';
-    part       tsquery := '';
+    combined   tsquery := '';
+    whole      tsquery;
+    part       tsquery;
+    reading    text;
     term       record;
     term_query tsquery;
-    last_side  integer := 0;
+    last_side  integer;
 BEGIN
-    IF language = 'und' THEN
-        RETURN search_query(query, 'simple', shown)
-            || search_query(query, 'en', shown)
-            || search_query(query, 'pt', shown);
-    END IF;
-    FOR term IN SELECT t.side, t.negated, t.prefix, t.words FROM search_terms(query) AS t ORDER BY t.ordinal LOOP
-        IF term.side > last_side THEN
-            whole := whole || part;
-            part := '';
-            last_side := term.side;
+    FOREACH reading IN ARRAY ARRAY['exact'] || CASE language WHEN 'und' THEN ARRAY['en', 'pt'] ELSE ARRAY[language] END LOOP
+        whole := '';
+        part := '';
+        last_side := 0;
+        FOR term IN
+            SELECT t.side, t.negated, t.prefix, t.quoted, t.words FROM search_terms(query) AS t ORDER BY t.ordinal
+        LOOP
+            IF term.side > last_side THEN
+                whole := whole || part;
+                part := '';
+                last_side := term.side;
+            END IF;
+            term_query := search_term_query(term.words, term.prefix, term.quoted, reading);
+            IF term.negated AND numnode(term_query) = 0 THEN
+                term_query := search_exact_query(term.words, term.prefix);
+            END IF;
+            CONTINUE WHEN numnode(term_query) = 0 OR (shown AND term.negated);
+            part := CASE
+                        WHEN shown THEN part || term_query
+                        WHEN term.negated THEN part && !!term_query
+                        ELSE part && term_query
+                    END;
+        END LOOP;
+        whole := whole || part;
+        -- Stop words alone leave nothing to search for but what is excluded.
+        IF reading = 'exact' OR shown OR EXISTS (
+               SELECT
+                 FROM search_terms(query) AS t
+                WHERE NOT t.negated
+                  AND numnode(search_term_query(t.words, t.prefix, t.quoted, reading)) > 0) THEN
+            combined := combined || whole;
         END IF;
-        term_query := search_term_query(term.words, term.prefix, language);
-        CONTINUE WHEN numnode(term_query) = 0 OR (shown AND term.negated);
-        part := CASE
-                    WHEN shown THEN part || term_query
-                    WHEN term.negated THEN part && !!term_query
-                    ELSE part && term_query
-                END;
     END LOOP;
-    RETURN whole || part;
+    RETURN combined;
 END
 $$;
 
@@ -3060,42 +3276,31 @@ $_$;
 
 
 --
--- Name: search_snippet(text, tsquery, text, text, text); Type: FUNCTION; Schema: public; Owner: -
+-- Name: search_snippet(text, tsquery, text, text[], text, text); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.search_snippet(document text, query tsquery, language text, opening text, closing text) RETURNS text
+CREATE FUNCTION public.search_snippet(document text, query tsquery, language text, marks text[], opening text, closing text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     AS $$
 DECLARE
-    stemmer  text;
-    original text;
-    prepared text;
-    marked   text;
-    -- Before PostgreSQL 16 the time of ts_headline grows exponentially with the words of a phrase: the words of a phrase
-    -- of more than four words in three languages are marked separately.
-    words    tsquery := CASE WHEN numnode(query) > 24
-                             THEN regexp_replace(query::text, '<(-|\d+)>', '|', 'g')::tsquery
-                             ELSE query
-                        END;
+    place  integer := (SELECT min(nullif(strpos(lower(document COLLATE "C"), substr(m, 2)), 0))
+                         FROM unnest(marks) AS m
+                        WHERE m LIKE '~%');
+    folded text;
 BEGIN
-    <<windows>>
-    FOR at IN 0 .. length(document) / 1000 LOOP
-        original := normalize(substr(document, at * 1000 + 1, 1200), NFC);
-        FOREACH stemmer IN ARRAY CASE language WHEN 'und' THEN ARRAY['simple', 'en', 'pt'] ELSE ARRAY[language] END LOOP
-            prepared := search_prepare(search_fold(original), stemmer);
-            EXIT windows WHEN to_tsvector(search_config(stemmer), prepared) @@ query;
+    IF place IS NULL THEN
+        FOR at IN 0 .. length(document) / 1000 LOOP
+            folded := search_fold(substr(document, at * 1000 + 1, 1200));
+            IF setweight(to_tsvector('pg_catalog.simple'::regconfig, folded), 'A') || search_stems(folded, language)
+               @@ query THEN
+                place := at * 1000 + 1;
+                EXIT;
+            END IF;
         END LOOP;
-    END LOOP;
-    IF length(original) <> length(prepared) THEN
-        original := prepared;  -- it has marks that combine with nothing, which are omitted
+    ELSE
+        place := greatest(place - 100, 1);
     END IF;
-    marked := ts_headline(search_config(stemmer), prepared, words,
-        format('StartSel=%s, StopSel=%s, MaxFragments=2, MinWords=8, MaxWords=24, ShortWord=0, FragmentDelimiter=%s',
-               chr(1), chr(2), chr(3)));
-    RETURN (
-        SELECT string_agg(search_highlighted(original, prepared, f.piece, opening, closing), ' … ' ORDER BY f.ordinal)
-          FROM string_to_table(marked, chr(3)) WITH ORDINALITY AS f (piece, ordinal)
-    );
+    RETURN search_marked(normalize(substr(document, coalesce(place, 1), 1200), NFKC), language, marks, opening, closing);
 END
 $$;
 
@@ -3104,36 +3309,44 @@ $$;
 -- Name: search_stems(text, text); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.search_stems(folded text, language text) RETURNS tsvector
+CREATE FUNCTION public.search_stems(words text, language text) RETURNS tsvector
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     AS $$
+DECLARE
+    -- What search_words has encoded has no stem.
+    stemmed text := CASE WHEN position('q' IN words) = 0 THEN words
+                         ELSE regexp_replace(words, '\mq[0-3][0-9a-f]{4,9}\M', ' ', 'g')
+                    END;
 BEGIN
     IF language = 'und' THEN
-        RETURN to_tsvector('pg_catalog.simple'::regconfig, folded)
-            || to_tsvector('pg_catalog.english'::regconfig, folded)
-            || to_tsvector('pg_catalog.portuguese'::regconfig, search_prepare(folded, 'pt'));
+        RETURN to_tsvector('pg_catalog.english'::regconfig, stemmed)
+            || to_tsvector('pg_catalog.portuguese'::regconfig, search_prepare(stemmed, 'pt'));
     END IF;
-    RETURN to_tsvector(search_config(language), search_prepare(folded, language));
+    RETURN to_tsvector(search_config(language), search_prepare(stemmed, language));
 END
 $$;
 
 
 --
--- Name: search_term_query(text, boolean, text); Type: FUNCTION; Schema: public; Owner: -
+-- Name: search_term_query(text, boolean, boolean, text); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.search_term_query(words text, prefix boolean, language text) RETURNS tsquery
+CREATE FUNCTION public.search_term_query(words text, prefix boolean, quoted boolean, language text) RETURNS tsquery
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     AS $_$
 DECLARE
     last_word text;
     before    tsquery;
 BEGIN
+    IF language = 'exact' OR quoted OR words ~ '\mq[0-3][0-9a-f]{4}' THEN
+        RETURN search_exact_query(words, prefix);
+    END IF;
     IF NOT prefix THEN
         RETURN phraseto_tsquery(search_config(language), search_prepare(words, language));
     END IF;
-    last_word := left(substring(words FROM '[^\W_]+(?=\W*$)'), 100);
-    before := phraseto_tsquery(search_config(language), search_prepare(substring(words FROM '^(.*?)[^\W_]+\W*$'), language));
+    last_word := left(substring(words FROM '[^\s[:punct:]]+(?=[\s[:punct:]]*$)'), 100);
+    before := phraseto_tsquery(search_config(language),
+                               search_prepare(substring(words FROM '^(.*?)[^\s[:punct:]]+[\s[:punct:]]*$'), language));
     RETURN before && search_prefix_query(last_word, language);
 END
 $_$;
@@ -3143,34 +3356,35 @@ $_$;
 -- Name: search_terms(text); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.search_terms(query text) RETURNS TABLE(ordinal integer, side integer, negated boolean, quoted boolean, prefix boolean, words text)
+CREATE FUNCTION public.search_terms(query text) RETURNS TABLE(ordinal integer, side integer, negated boolean, quoted boolean, prefix boolean, original text, words text)
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     AS $_$
 DECLARE
-    groups text[];
-    word   text;
+    given      text := left(query, 1000);
+    groups     text[];
+    has_wanted boolean := regexp_replace(given, '(?<!\S)-(?:"[^"]*"?|[^-0-9\s"][^\s"]+)', ' ', 'g') ~ '[^\s"*]';
 BEGIN
     ordinal := 0;
     side := 0;
     FOR groups IN
-        SELECT regexp_matches(left(query, 1000), '(-?)(?:"([^"]*)"?|([^\s"]+))', 'g')
+        SELECT regexp_matches(given, '(?:((?<!\S)-)?"([^"]*)"?|([^\s"]+))', 'g')
     LOOP
-        IF lower(groups[3]) = 'or' AND groups[1] = '' THEN
+        quoted := groups[2] IS NOT NULL;
+        original := coalesce(groups[2], groups[3]);
+        IF lower(original) = 'or' AND NOT quoted THEN
             side := side + 1;
             CONTINUE;
         END IF;
-        quoted := groups[2] IS NOT NULL;
-        prefix := NOT quoted AND groups[3] LIKE '%*';
-        negated := groups[1] = '-';
-        word := trim(search_fold(coalesce(groups[2], groups[3])));
-        -- Also in a phrase: the time to find one grows with the square of its words.
-        word := substring(word FROM '^(?:[\s[:punct:]]*[^\s[:punct:]]+){0,40}');
-        -- Half of all words begin with a prefix of one or two letters.
-        prefix := prefix AND coalesce(length(substring(word FROM '[^\W_]+(?=\W*$)')) > 2, false);
-        -- In the locale C, letters beyond ASCII are letters in text search, but not in regular expressions.
-        IF word ~ '\w|[^\u0001-\u007f]' THEN
+        negated := has_wanted AND (groups[1] IS NOT NULL OR (NOT quoted AND original ~ '^-[^-0-9\s][^\s]'));
+        prefix := NOT quoted AND original ~ '\*$';
+        original := regexp_replace(original, CASE WHEN negated AND NOT quoted THEN '^-|\*$' WHEN prefix THEN '\*$' ELSE '^$' END,
+                                   '', 'g');
+        words := trim(search_words(original));
+        words := substring(words FROM '^(?:[\s[:punct:]]*[^\s[:punct:]]+){0,40}');
+        -- A quarter of all words begin with the same letter as another.
+        prefix := prefix AND coalesce(length(substring(words FROM '[^\s[:punct:]]+(?=[\s[:punct:]]*$)')) > 1, false);
+        IF words ~ '[^\s[:punct:]]' THEN
             ordinal := ordinal + 1;
-            words := word;
             RETURN NEXT;
             EXIT WHEN ordinal = 40;
         END IF;
@@ -3267,6 +3481,37 @@ $$;
 CREATE FUNCTION public.search_word_query(word text) RETURNS tsquery
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN (((''''::text || replace(replace(word, '\'::text, '\\'::text), ''''::text, ''''''::text)) || ''''::text))::tsquery;
+
+
+--
+-- Name: search_words(text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_words(original text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $_$
+DECLARE
+    words text := original;
+BEGIN
+    IF words ~ '[A-Za-z](\+\+|#)' THEN
+        words := regexp_replace(words, '(?<![A-Za-z0-9])([A-Za-z]{1,2})\+\+(?![+A-Za-z0-9])', '\1q2b2b ', 'g');
+        words := regexp_replace(words, '(?<![A-Za-z0-9])([A-Za-z]{1,2})#(?![#A-Za-z0-9])', '\1q23 ', 'g');
+    END IF;
+    words := search_fold(words);
+    IF octet_length(words) = length(words)
+       OR words !~ format('[%s%s]', search_characters('unsegmented'), search_characters('symbols')) THEN
+        RETURN words;
+    END IF;
+    RETURN (
+        SELECT string_agg(CASE WHEN r.run[1] IS NOT NULL THEN ' ' || search_grams(r.run[1]) || ' '
+                               WHEN r.run[2] IS NOT NULL THEN ' ' || search_gram(r.run[2]) || ' '
+                               ELSE r.run[3]
+                          END, '' ORDER BY r.ordinal)
+          FROM regexp_matches(words, format('([%1$s]+)|([%2$s])|([^%1$s%2$s]+)', search_characters('unsegmented'),
+                                            search_characters('symbols')), 'g') WITH ORDINALITY AS r (run, ordinal)
+    );
+END
+$_$;
 
 
 --

@@ -61,21 +61,20 @@ texts AS MATERIALIZED (
            b.content ->> 'role' AS role,
            b.actor,
            occurred_at(b.metadata, b.timestamp) AS created_at,
-           search_fold(search_text(b.event_type, b.content)) AS text
+           search_text(b.event_type, b.content) AS original
       FROM batch b
      WHERE b.event_type IN ('message.added', 'task.created', 'task.described', 'task.status_changed',
                             'task.artifact_added', 'task.artifact_extended')
 ),
 in_language AS MATERIALIZED (
     SELECT s.tenant_id, s.conversation_id, s.version, s.position, s.event_type, s.id, s.task_id, s.role, s.actor,
-           s.created_at, s.text,
-           coalesce(c.language, search_language(s.text)) AS language
-      FROM texts s
+           s.created_at, s.original, s.words,
+           coalesce(c.language, search_language(s.words)) AS language
+      FROM (SELECT t.*, search_words(t.original) AS words FROM texts t WHERE t.original IS NOT NULL OFFSET 0) AS s
       LEFT JOIN search_conversations c
         ON c.tenant_id = s.tenant_id
        AND c.conversation_id = s.conversation_id
        AND c.language_from < s.version
-     WHERE s.text IS NOT NULL
 )
 INSERT INTO search_documents (tenant_id, conversation_id, version, position, kind, id, role, actor, created_at, language,
                               words, plain_words)
@@ -89,8 +88,9 @@ SELECT s.tenant_id, s.conversation_id, s.version, s.position,
        END,
        coalesce(s.task_id::uuid, s.id),
        s.role, s.actor, s.created_at, s.language,
-       search_document(s.text, s.language, search_labels(s.tenant_id, s.role, s.actor)),
-       search_plain_words(s.text)
+       search_document(concat_ws(' ', s.words, search_identifier_parts(s.original)), s.language,
+                       search_labels(s.tenant_id, s.role, s.actor)),
+       search_plain_words(s.words)
   FROM in_language s
  WHERE s.event_type NOT IN ('task.created', 'task.described')
     OR NOT EXISTS (

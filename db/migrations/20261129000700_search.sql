@@ -62,19 +62,54 @@ SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE searc
 SELECT eventstore_grant('SELECT ON TABLE search_conversations', 'eventstore_search');
 SELECT enable_rls('search_conversations');
 
+-- file: search/search_characters.sql
+-- The characters outside ASCII that text search has to do with, as the contents of a bracket expression. Ranges of code
+-- points mean the same in every locale, \w and [[:alpha:]] do not. All other characters separate words.
+--
+--   letters      of alphabets whose words are separated by spaces: every locale takes them for letters
+--   unsegmented  scripts without spaces between words, and those whose vowel signs some locales take for punctuation
+--   symbols      that stand for themselves, such as emoji
+CREATE FUNCTION search_characters(class text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+BEGIN
+    RETURN CASE class
+        WHEN 'letters' THEN
+            '\u00aa\u00b5\u00ba\u00df-\u00f6\u00f8-\u02af\u0370-\u0373\u0376\u0377\u037b-\u037d\u0386-\u0481\u048a-\u0556'
+            '\u0560-\u0586\u05d0-\u05ea\u0620-\u063f\u0641-\u064a\u066e\u066f\u0671-\u06d3\u06d5\u06fa-\u06ff'
+            '\u0750-\u077f\u08a0-\u08c7\u10a0-\u10fa\u10fd-\u10ff\u1d00-\u1d2b\u1d6b-\u1d9a\u1e00-\u1fff\u2c60-\u2c7f'
+            '\ua722-\ua787\ua78b-\ua7ff'
+        WHEN 'unsegmented' THEN
+            '\u0700-\u0963\u0971-\u0df3\u0e01-\u0e3a\u0e40-\u0e4e\u0e80-\u0f00\u0f18-\u0fbc\u1000-\u1049\u1050-\u109f'
+            '\u1100-\u1360\u1369-\u166c\u166f-\u16ea\u16ee-\u1734\u1740-\u17d3\u17d7\u17dc-\u17ff\u180b-\u1cff'
+            '\u2c00-\u2c5f\u2c80-\u2ddf\u3005-\u3007\u3021-\u302f\u3031-\u3035\u3038-\u303c\u3041-\u30fa\u30fc-\u31bf'
+            '\u31f0-\u31ff\u3400-\u4dbf\u4e00-\ua4fd\ua500-\ua60c\ua610-\ua716\ua800-\ud7ff\uf900-\ufaff'
+            '\U00010000-\U0001cfff\U0001e000-\U0001efff\U00020000-\U0003ffff'
+        WHEN 'symbols' THEN
+            '\u2190-\u24ff\u25a0-\u2bff\U0001f000-\U0001faff'
+    END;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION search_characters');
+
 -- file: search/search_fold.sql
--- A text as it is compared: lower case without accents, and with spaces for signs that would join words (a-b, a/b,
--- a@b.c, <a>). A character stays one character, so that matches can be marked in the original text; only marks that
--- combine with nothing are lost. Not the extension "unaccent": not every server has it, and not every login may install
--- it. The chain of replace() is ten times faster than translate().
+-- A text as it is compared: in compatibility form (NFKC), lower case, without accents, and with spaces for characters
+-- that are neither letters nor digits, or that would join words (a-b, a/b, a@b.c, <a>). The result does not depend on the
+-- server's locale: in the locale C, lower() changes ASCII only, and every character beyond it is taken for a letter. Not
+-- the extension "unaccent": not every server has it, and not every login may install it.
+--
+-- A character of the compatibility form stays one character, so that matches can be marked in it; only marks that
+-- combine with nothing are lost. The chain of replace() is ten times faster than translate().
 CREATE FUNCTION search_fold(original text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
-    folded text := replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(lower(original),
+    is_ascii boolean := octet_length(original) = length(original);
+    folded   text := lower((CASE WHEN is_ascii THEN original ELSE normalize(original, NFKC) END) COLLATE "C");
+BEGIN
+    folded := replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(folded,
         '-', ' '), '/', ' '), '@', ' '), '.', ' '), '_', ' '), '<', ' '), '&', ' '), '+', ' '), '\', ' '),
         chr(1), ' '), chr(2), ' ');
-BEGIN
-    IF octet_length(folded) = length(folded) THEN
+    IF is_ascii THEN
         RETURN folded;
     END IF;
     -- The letters of Western European languages; others take the slower way.
@@ -82,15 +117,110 @@ BEGIN
         'ã', 'a'), 'á', 'a'), 'ç', 'c'), 'é', 'e'), 'õ', 'o'), 'í', 'i');
     folded := replace(replace(replace(replace(replace(replace(folded,
         'ó', 'o'), 'ê', 'e'), 'ú', 'u'), 'â', 'a'), 'à', 'a'), 'ô', 'o');
-    IF folded ~ '[^\u0001-\u007f\u2010-\u203a]' THEN
-        folded := replace(replace(replace(replace(folded, 'ø', 'o'), 'ł', 'l'), 'đ', 'd'), 'ı', 'i');
-        folded := lower(normalize(regexp_replace(normalize(folded, NFD), '[\u0300-\u036f]+', '', 'g'), NFC));
+    IF octet_length(folded) = length(folded) THEN
+        RETURN folded;
     END IF;
-    RETURN folded;
+    folded := lower(normalize(regexp_replace(normalize(folded, NFD), '[\u0300-\u036f]+', '', 'g'), NFC) COLLATE "C");
+    IF folded ~ '[\u00c6-\u02af\u1e9e]' THEN
+        folded := translate(folded, 'ÆÐØÞĐĦŁŊŒŦƁƆƉƊƎƏƐƑƓƔƖƗƘƝƟƤƬƮƱƲƳƵƷǤɃẞøłđħŧı',
+                                    'æðoþdhlŋœtɓɔɖɗǝəɛƒɠɣɩɨƙɲɵƥƭʈʊʋƴƶʒǥƀßoldhti');
+    END IF;
+    IF folded ~ '[\u0391-\u03c2]' THEN
+        folded := translate(folded, 'ΑΒΓΔΕΖΗΘΙΚΛΜΝΞΟΠΡΣΤΥΦΧΨΩς', 'αβγδεζηθικλμνξοπρστυφχψωσ');
+    END IF;
+    IF folded ~ '[\u0400-\u052f]' THEN
+        folded := translate(folded, 'ЂЄЅІЈЉЊЋЏАБВГДЕЖЗИКЛМНОПРСТУФХЦЧШЩЪЫЬЭЮЯѢѲѴҐҒҔҖҘҚҜҞҠҢҤҦҨҪҬҮҰҲҴҶҸҺҼҾӀӃӅӇӉӋӍӘӠӨ',
+                                    'ђєѕіјљњћџабвгдежзиклмнопрстуфхцчшщъыьэюяѣѳѵґғҕҗҙқҝҟҡңҥҧҩҫҭүұҳҵҷҹһҽҿӏӄӆӈӊӌӎәӡө');
+    END IF;
+    IF folded ~ '[\u0531-\u0556]' THEN
+        folded := translate(folded, 'ԱԲԳԴԵԶԷԸԹԺԻԼԽԾԿՀՁՂՃՄՅՆՇՈՉՊՋՌՍՎՏՐՑՒՓՔՕՖ', 'աբգդեզէըթժիլխծկհձղճմյնշոչպջռսվտրցւփքօֆ');
+    END IF;
+    IF folded ~ '[\u0660-\u0669\u06f0-\u06f9\u0966-\u096f\u09e6-\u09ef\u0e50-\u0e59]' THEN
+        folded := translate(folded, '٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹०१२३४५६७८९০১২৩৪৫৬৭৮৯๐๑๒๓๔๕๖๗๘๙',
+                                    '01234567890123456789012345678901234567890123456789');
+    END IF;
+    RETURN regexp_replace(folded, format('[^\u0001-\u007f%s%s%s]', search_characters('letters'),
+                                         search_characters('unsegmented'), search_characters('symbols')), ' ', 'g');
 END
 $$;
 
 SELECT eventstore_own('FUNCTION search_fold');
+
+-- file: search/search_gram.sql
+-- A character, or two, as a word of ASCII.
+CREATE FUNCTION search_gram(characters text) RETURNS text
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN 'q' || lpad(to_hex(ascii(characters)), 5, '0')
+           || CASE WHEN length(characters) > 1 THEN lpad(to_hex(ascii(substr(characters, 2))), 5, '0') ELSE '' END;
+
+SELECT eventstore_own('FUNCTION search_gram');
+
+-- file: search/search_grams.sql
+-- Each character of a text with the one that follows it, and the last one, as words.
+CREATE FUNCTION search_grams(run text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+BEGIN
+    RETURN (
+        SELECT string_agg(search_gram(p.pair), ' ' ORDER BY p.n)
+          FROM (SELECT c.n, concat(c.character, lead(c.character) OVER (ORDER BY c.n)) AS pair
+                  FROM string_to_table(run, NULL) WITH ORDINALITY AS c (character, n)) AS p
+    );
+END
+$$;
+
+SELECT eventstore_own('FUNCTION search_grams');
+
+-- file: search/search_words.sql
+-- The words of a text, folded and separated by spaces, as the parser of text search must see them:
+--
+--   c++ and c#      as cq2b2b and cq23, of languages of one or two letters
+--   東京都           as pairs of characters and the last one, each as q and its code points in hexadecimal, because no
+--                   spaces separate the words: so every part of it is found
+--   a symbol        as q and its code point
+CREATE FUNCTION search_words(original text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+DECLARE
+    words text := original;
+BEGIN
+    IF words ~ '[A-Za-z](\+\+|#)' THEN
+        words := regexp_replace(words, '(?<![A-Za-z0-9])([A-Za-z]{1,2})\+\+(?![+A-Za-z0-9])', '\1q2b2b ', 'g');
+        words := regexp_replace(words, '(?<![A-Za-z0-9])([A-Za-z]{1,2})#(?![#A-Za-z0-9])', '\1q23 ', 'g');
+    END IF;
+    words := search_fold(words);
+    IF octet_length(words) = length(words)
+       OR words !~ format('[%s%s]', search_characters('unsegmented'), search_characters('symbols')) THEN
+        RETURN words;
+    END IF;
+    RETURN (
+        SELECT string_agg(CASE WHEN r.run[1] IS NOT NULL THEN ' ' || search_grams(r.run[1]) || ' '
+                               WHEN r.run[2] IS NOT NULL THEN ' ' || search_gram(r.run[2]) || ' '
+                               ELSE r.run[3]
+                          END, '' ORDER BY r.ordinal)
+          FROM regexp_matches(words, format('([%1$s]+)|([%2$s])|([^%1$s%2$s]+)', search_characters('unsegmented'),
+                                            search_characters('symbols')), 'g') WITH ORDINALITY AS r (run, ordinal)
+    );
+END
+$$;
+
+SELECT eventstore_own('FUNCTION search_words');
+
+-- file: search/search_identifier_parts.sql
+-- The parts of the words in camel case of a text, such as "get user name" of getUserName; empty if there is none.
+CREATE FUNCTION search_identifier_parts(original text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+BEGIN
+    IF original !~ '[a-z0-9][A-Z]|[A-Z]{2}[a-z]' THEN
+        RETURN '';
+    END IF;
+    RETURN coalesce((
+        SELECT string_agg(lower(regexp_replace(regexp_replace(m.word[1], '([a-z0-9])([A-Z])', '\1 \2', 'g'),
+                                               '([A-Z]+)([A-Z][a-z])', '\1 \2', 'g') COLLATE "C"), ' ')
+          FROM regexp_matches(original, '(?<![A-Za-z0-9])([A-Za-z0-9]*(?:[a-z0-9][A-Z]|[A-Z]{2}[a-z])[A-Za-z0-9]*)', 'g') AS m (word)
+    ), '');
+END
+$$;
+
+SELECT eventstore_own('FUNCTION search_identifier_parts');
 
 -- file: search/search_language_code.sql
 -- The code of a language that a text such as "pt", "pt-BR" or "en_US" names; null if it is unknown.
@@ -248,41 +378,45 @@ $$;
 SELECT eventstore_own('FUNCTION search_language');
 
 -- file: search/search_stems.sql
--- The stems of a folded text. A text of unknown language has those of the two main languages, and its words as they
--- are; search_query does the same.
-CREATE FUNCTION search_stems(folded text, language text) RETURNS tsvector
+-- The stems of words in a language: search_query does the same. Of unknown language, those of the two main ones.
+CREATE FUNCTION search_stems(words text, language text) RETURNS tsvector
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+DECLARE
+    -- What search_words has encoded has no stem.
+    stemmed text := CASE WHEN position('q' IN words) = 0 THEN words
+                         ELSE regexp_replace(words, '\mq[0-3][0-9a-f]{4,9}\M', ' ', 'g')
+                    END;
 BEGIN
     IF language = 'und' THEN
-        RETURN to_tsvector('pg_catalog.simple'::regconfig, folded)
-            || to_tsvector('pg_catalog.english'::regconfig, folded)
-            || to_tsvector('pg_catalog.portuguese'::regconfig, search_prepare(folded, 'pt'));
+        RETURN to_tsvector('pg_catalog.english'::regconfig, stemmed)
+            || to_tsvector('pg_catalog.portuguese'::regconfig, search_prepare(stemmed, 'pt'));
     END IF;
-    RETURN to_tsvector(search_config(language), search_prepare(folded, language));
+    RETURN to_tsvector(search_config(language), search_prepare(stemmed, language));
 END
 $$;
 
 SELECT eventstore_own('FUNCTION search_stems');
 
 -- file: search/search_document.sql
--- The tsvector of a folded text: its stems and the labels, within the limit of a tsvector (1,048,575 bytes of words and
--- positions). Three readings of 100,000 bytes always fit: a word with its separator takes at most 2.5 times its bytes,
--- positions included. A longer text is shortened by a quarter until it fits. Not parallel safe: a parallel query cannot
--- enter the exception block before PostgreSQL 17.
-CREATE FUNCTION search_document(folded text, language text, labels text[]) RETURNS tsvector
+-- The tsvector of the words of a text (search_words): the words as they are, with weight A, by which phrases are found;
+-- their stems, with weight D; and the labels. It stays within the limit of a tsvector (1,048,575 bytes of words and
+-- positions): a longer text is shortened by a quarter until it fits. Not parallel safe: a parallel query cannot enter the
+-- exception block before PostgreSQL 17.
+CREATE FUNCTION search_document(words text, language text, labels text[]) RETURNS tsvector
 LANGUAGE plpgsql IMMUTABLE STRICT AS $$
 DECLARE
-    fitting text := folded;
+    fitting text := words;
 BEGIN
-    WHILE octet_length(fitting) > 100000 LOOP
+    LOOP
         BEGIN
-            RETURN search_stems(fitting, language) || array_to_tsvector(labels);
+            RETURN setweight(to_tsvector('pg_catalog.simple'::regconfig, fitting), 'A')
+                || search_stems(fitting, language)
+                || array_to_tsvector(labels);
         EXCEPTION
             WHEN program_limit_exceeded THEN
                 fitting := left(fitting, length(fitting) * 3 / 4);
         END;
     END LOOP;
-    RETURN search_stems(fitting, language) || array_to_tsvector(labels);
 END
 $$;
 
@@ -403,36 +537,41 @@ RETURN ('''' || replace(replace(word, '\', '\\'), '''', '''''') || '''')::tsquer
 SELECT eventstore_own('FUNCTION search_word_query');
 
 -- file: search/search_terms.sql
--- The terms of a query in their order: whether they are negated or prefixes, and on which side of an "or" they are.
--- Limited to a thousand characters and forty words.
+-- The terms of a query in their order: whether they are excluded or prefixes, and on which side of an "or" they are.
+-- Limited to a thousand characters and forty words, also in a phrase: the time to find one grows with the square of its
+-- words.
+--
+-- "-" excludes a word of two letters or more, or a phrase, if something else is searched for; "--help", "-5" and "ls -F"
+-- are words. original: as it was typed, without the operators; words: see search_words.
 CREATE FUNCTION search_terms(query text)
-RETURNS TABLE (ordinal integer, side integer, negated boolean, quoted boolean, prefix boolean, words text)
+RETURNS TABLE (ordinal integer, side integer, negated boolean, quoted boolean, prefix boolean, original text, words text)
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
-    groups text[];
-    word   text;
+    given      text := left(query, 1000);
+    groups     text[];
+    has_wanted boolean := regexp_replace(given, '(?<!\S)-(?:"[^"]*"?|[^-0-9\s"][^\s"]+)', ' ', 'g') ~ '[^\s"*]';
 BEGIN
     ordinal := 0;
     side := 0;
     FOR groups IN
-        SELECT regexp_matches(left(query, 1000), '(-?)(?:"([^"]*)"?|([^\s"]+))', 'g')
+        SELECT regexp_matches(given, '(?:((?<!\S)-)?"([^"]*)"?|([^\s"]+))', 'g')
     LOOP
-        IF lower(groups[3]) = 'or' AND groups[1] = '' THEN
+        quoted := groups[2] IS NOT NULL;
+        original := coalesce(groups[2], groups[3]);
+        IF lower(original) = 'or' AND NOT quoted THEN
             side := side + 1;
             CONTINUE;
         END IF;
-        quoted := groups[2] IS NOT NULL;
-        prefix := NOT quoted AND groups[3] LIKE '%*';
-        negated := groups[1] = '-';
-        word := trim(search_fold(coalesce(groups[2], groups[3])));
-        -- Also in a phrase: the time to find one grows with the square of its words.
-        word := substring(word FROM '^(?:[\s[:punct:]]*[^\s[:punct:]]+){0,40}');
-        -- Half of all words begin with a prefix of one or two letters.
-        prefix := prefix AND coalesce(length(substring(word FROM '[^\W_]+(?=\W*$)')) > 2, false);
-        -- In the locale C, letters beyond ASCII are letters in text search, but not in regular expressions.
-        IF word ~ '\w|[^\u0001-\u007f]' THEN
+        negated := has_wanted AND (groups[1] IS NOT NULL OR (NOT quoted AND original ~ '^-[^-0-9\s][^\s]'));
+        prefix := NOT quoted AND original ~ '\*$';
+        original := regexp_replace(original, CASE WHEN negated AND NOT quoted THEN '^-|\*$' WHEN prefix THEN '\*$' ELSE '^$' END,
+                                   '', 'g');
+        words := trim(search_words(original));
+        words := substring(words FROM '^(?:[\s[:punct:]]*[^\s[:punct:]]+){0,40}');
+        -- A quarter of all words begin with the same letter as another.
+        prefix := prefix AND coalesce(length(substring(words FROM '[^\s[:punct:]]+(?=[\s[:punct:]]*$)')) > 1, false);
+        IF words ~ '[^\s[:punct:]]' THEN
             ordinal := ordinal + 1;
-            words := word;
             RETURN NEXT;
             EXIT WHEN ordinal = 40;
         END IF;
@@ -441,6 +580,24 @@ END
 $$;
 
 SELECT eventstore_own('FUNCTION search_terms');
+
+-- file: search/search_exact_query.sql
+-- Words (search_words) as they are, adjacent and in this order, as a tsquery; empty if there is none. A single character of
+-- a script without spaces matches each pair that begins with it; after a pair, it is in that pair.
+CREATE FUNCTION search_exact_query(words text, prefix boolean DEFAULT false) RETURNS tsquery
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+DECLARE
+    pairs text := regexp_replace(words, '(\mq[0-3][0-9a-f]{9}) q[0-3][0-9a-f]{4}\M', '\1', 'g');
+    query text := regexp_replace(phraseto_tsquery('pg_catalog.simple'::regconfig, pairs)::text, '(''[^'']+'')', '\1:A', 'g');
+BEGIN
+    IF prefix THEN
+        query := query || '*';
+    END IF;
+    RETURN regexp_replace(query, '(''q[0-3][0-9a-f]{4}'':)A', '\1*A', 'g')::tsquery;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION search_exact_query');
 
 -- file: search/search_prefix_query.sql
 -- The stems of words with a prefix in a language. A stem can be shorter than the typed prefix, so the prefix is
@@ -472,18 +629,23 @@ $$;
 SELECT eventstore_own('FUNCTION search_prefix_query');
 
 -- file: search/search_term_query.sql
--- One term of a query in the words of a language; empty if it consists of stop words.
-CREATE FUNCTION search_term_query(words text, prefix boolean, language text) RETURNS tsquery
+-- One term of a query in the stems of a language; empty if it consists of stop words, or of what has no stem. In the
+-- language "exact", the words as they are.
+CREATE FUNCTION search_term_query(words text, prefix boolean, quoted boolean, language text) RETURNS tsquery
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
     last_word text;
     before    tsquery;
 BEGIN
+    IF language = 'exact' OR quoted OR words ~ '\mq[0-3][0-9a-f]{4}' THEN
+        RETURN search_exact_query(words, prefix);
+    END IF;
     IF NOT prefix THEN
         RETURN phraseto_tsquery(search_config(language), search_prepare(words, language));
     END IF;
-    last_word := left(substring(words FROM '[^\W_]+(?=\W*$)'), 100);
-    before := phraseto_tsquery(search_config(language), search_prepare(substring(words FROM '^(.*?)[^\W_]+\W*$'), language));
+    last_word := left(substring(words FROM '[^\s[:punct:]]+(?=[\s[:punct:]]*$)'), 100);
+    before := phraseto_tsquery(search_config(language),
+                               search_prepare(substring(words FROM '^(.*?)[^\s[:punct:]]+[\s[:punct:]]*$'), language));
     RETURN before && search_prefix_query(last_word, language);
 END
 $$;
@@ -491,38 +653,55 @@ $$;
 SELECT eventstore_own('FUNCTION search_term_query');
 
 -- file: search/search_query.sql
--- A query in the words of a language. For texts of unknown language, all readings of the query are combined.
+-- A query in the words of a language: in its stems, or, for texts whose language was not recognised, in the words as they
+-- are. For texts of unknown language, the readings in the two main languages are combined.
 --
--- shown: the query for marking matches in a text instead: all words that are not negated.
+-- shown: the query for finding the passage of a text that is shown instead: all words that are not excluded.
 CREATE FUNCTION search_query(query text, language text, shown boolean DEFAULT false) RETURNS tsquery
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
-    whole      tsquery := '';
-    part       tsquery := '';
+    combined   tsquery := '';
+    whole      tsquery;
+    part       tsquery;
+    reading    text;
     term       record;
     term_query tsquery;
-    last_side  integer := 0;
+    last_side  integer;
 BEGIN
-    IF language = 'und' THEN
-        RETURN search_query(query, 'simple', shown)
-            || search_query(query, 'en', shown)
-            || search_query(query, 'pt', shown);
-    END IF;
-    FOR term IN SELECT t.side, t.negated, t.prefix, t.words FROM search_terms(query) AS t ORDER BY t.ordinal LOOP
-        IF term.side > last_side THEN
-            whole := whole || part;
-            part := '';
-            last_side := term.side;
+    FOREACH reading IN ARRAY ARRAY['exact'] || CASE language WHEN 'und' THEN ARRAY['en', 'pt'] ELSE ARRAY[language] END LOOP
+        whole := '';
+        part := '';
+        last_side := 0;
+        FOR term IN
+            SELECT t.side, t.negated, t.prefix, t.quoted, t.words FROM search_terms(query) AS t ORDER BY t.ordinal
+        LOOP
+            IF term.side > last_side THEN
+                whole := whole || part;
+                part := '';
+                last_side := term.side;
+            END IF;
+            term_query := search_term_query(term.words, term.prefix, term.quoted, reading);
+            IF term.negated AND numnode(term_query) = 0 THEN
+                term_query := search_exact_query(term.words, term.prefix);
+            END IF;
+            CONTINUE WHEN numnode(term_query) = 0 OR (shown AND term.negated);
+            part := CASE
+                        WHEN shown THEN part || term_query
+                        WHEN term.negated THEN part && !!term_query
+                        ELSE part && term_query
+                    END;
+        END LOOP;
+        whole := whole || part;
+        -- Stop words alone leave nothing to search for but what is excluded.
+        IF reading = 'exact' OR shown OR EXISTS (
+               SELECT
+                 FROM search_terms(query) AS t
+                WHERE NOT t.negated
+                  AND numnode(search_term_query(t.words, t.prefix, t.quoted, reading)) > 0) THEN
+            combined := combined || whole;
         END IF;
-        term_query := search_term_query(term.words, term.prefix, language);
-        CONTINUE WHEN numnode(term_query) = 0 OR (shown AND term.negated);
-        part := CASE
-                    WHEN shown THEN part || term_query
-                    WHEN term.negated THEN part && !!term_query
-                    ELSE part && term_query
-                END;
     END LOOP;
-    RETURN whole || part;
+    RETURN combined;
 END
 $$;
 
@@ -666,91 +845,170 @@ SELECT eventstore_own('FUNCTION search_page');
 REVOKE ALL ON FUNCTION search_page FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION search_page', 'eventstore_search');
 
--- file: search/search_highlighted.sql
--- An original text with marks where its folded form has them (chr(1) before, chr(2) after a match). Both have the same
--- length in characters, so pieces of one are cut out of the other.
-CREATE FUNCTION search_highlighted(original text, prepared text, marked text, opening text, closing text) RETURNS text
+-- file: search/search_marks.sql
+-- What a query matches in the texts of a language, for marking it: each with its kind as the first character.
+--
+--   =  a word, as it is or as a stem          *  the beginning of a word
+--   "  adjacent words, separated by spaces    ~  characters, wherever they are
+CREATE FUNCTION search_marks(query text, language text) RETURNS text[]
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
-    plain    text := replace(replace(marked, chr(1), ''), chr(2), '');
-    begins   integer := greatest(position(plain IN prepared), 1);
-    -- The last letter of a plural that was changed to a singular follows the mark.
-    piece    text := substr(original, begins, length(plain))
-                     || coalesce(substring(substr(original, begins + length(plain), 1) FROM '[[:alnum:]]'), '');
-    -- ts_headline omits the last full stop.
-    ending   text := coalesce(substring(substr(original, begins + length(piece)) FROM '^[^[:alnum:]]{1,3}$'), '');
-    shown    text := '';
-    rest     text := marked;
-    is_open  boolean := false;
-    size     integer;
+    term  record;
+    marks text[] := '{}';
 BEGIN
+    FOR term IN
+        SELECT t.prefix, t.quoted, t.original, t.words, search_fold(t.original) AS folded
+          FROM search_terms(query) AS t
+         WHERE NOT t.negated
     LOOP
-        size := strpos(rest, CASE WHEN is_open THEN chr(2) ELSE chr(1) END);
-        EXIT WHEN size = 0;
-        shown := shown || left(piece, size - 1);
-        piece := substr(piece, size);
-        rest := substr(rest, size + 1);
-        IF is_open THEN
-            size := length(substring(piece FROM '^[[:alnum:]]?'));
-            shown := shown || left(piece, size) || closing;
-            piece := substr(piece, size + 1);
-            rest := substr(rest, size + 1);
-        ELSE
-            shown := shown || opening;
+        IF term.words ~ 'q[0-3][0-9a-f]{4}|q2b2b|q23' THEN
+            marks := marks || ARRAY(
+                SELECT '~' || r.run[1]
+                  FROM regexp_matches(lower(normalize(term.original, NFKC) COLLATE "C"),
+                                      format('([%s]+|[%s]|[a-z]{1,2}(?:\+\+|#))', search_characters('unsegmented'),
+                                             search_characters('symbols')), 'g') AS r (run)
+            );
         END IF;
-        is_open := NOT is_open;
+        IF term.quoted THEN
+            marks := marks || ('"' || trim(regexp_replace(term.folded, '[\s[:punct:]]+', ' ', 'g')));
+        ELSIF term.prefix THEN
+            marks := marks || ('*' || substring(term.folded FROM '[^\s[:punct:]]+(?=[\s[:punct:]]*$)'));
+        ELSE
+            marks := marks || ARRAY(
+                SELECT '=' || w.word
+                  FROM unnest(tsvector_to_array(to_tsvector('pg_catalog.simple'::regconfig, term.folded)
+                                                || search_stems(term.folded, language))) AS w (word)
+            );
+        END IF;
     END LOOP;
-    RETURN shown || piece || rtrim(ending);
+    RETURN ARRAY(SELECT DISTINCT m FROM unnest(marks) AS m);
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_highlighted');
+SELECT eventstore_own('FUNCTION search_marks');
 
--- file: search/search_snippet.sql
--- The passages of an original text that match a query, with marks around the matches. ts_headline is slow on long
--- texts: it gets only the first window that has a match.
-CREATE FUNCTION search_snippet(document text, query tsquery, language text, opening text, closing text) RETURNS text
+-- file: search/search_marked.sql
+-- A text with marks around what is to be marked (search_marks): the passages that contain it, at most two of about 24
+-- words. Of a text without any, the beginning.
+--
+-- A character of the folded text stands for the one at the same place of the text.
+CREATE FUNCTION search_marked(document text, language text, marks text[], opening text, closing text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
-    stemmer  text;
-    original text;
-    prepared text;
-    marked   text;
-    -- Before PostgreSQL 16 the time of ts_headline grows exponentially with the words of a phrase: the words of a phrase
-    -- of more than four words in three languages are marked separately.
-    words    tsquery := CASE WHEN numnode(query) > 24
-                             THEN regexp_replace(query::text, '<(-|\d+)>', '|', 'g')::tsquery
-                             ELSE query
-                        END;
+    folded    text := search_fold(document);
+    original  text := CASE WHEN length(folded) = length(document) THEN document ELSE folded END;
+    -- The first two letters of the words to be marked and of their stems: what begins otherwise has another stem.
+    stems     text[] := ARRAY(SELECT substr(m, 2) FROM unnest(marks) AS m WHERE m LIKE '=%');
+    initials  text[] := ARRAY(SELECT left(s, 2) FROM unnest(stems) AS s);
+    prefixes  text[] := ARRAY(SELECT substr(m, 2) || '%' FROM unnest(marks) AS m WHERE m LIKE '*%');
+    words     text[] := '{}';
+    places    integer[] := '{}';
+    spans     int4multirange := '{}';
+    piece     text[];
+    place     integer := 1;
+    next      integer;
+    mark      text;
+    phrase    text[];
+    size      integer;
+    span      int4range;
+    passage   int4range;
+    shown     text := '';
 BEGIN
-    <<windows>>
-    FOR at IN 0 .. length(document) / 1000 LOOP
-        original := normalize(substr(document, at * 1000 + 1, 1200), NFC);
-        FOREACH stemmer IN ARRAY CASE language WHEN 'und' THEN ARRAY['simple', 'en', 'pt'] ELSE ARRAY[language] END LOOP
-            prepared := search_prepare(search_fold(original), stemmer);
-            EXIT windows WHEN to_tsvector(search_config(stemmer), prepared) @@ query;
-        END LOOP;
+    FOR piece IN
+        SELECT regexp_matches(folded, format('([0-9a-z%1$s]+)|([^0-9a-z%1$s]+)', search_characters('letters')), 'g')
+    LOOP
+        IF piece[1] IS NOT NULL THEN
+            words := words || piece[1];
+            places := places || place;
+            IF piece[1] = ANY (stems)
+               OR piece[1] LIKE ANY (prefixes)
+               OR (left(piece[1], 2) = ANY (initials)
+                   AND tsvector_to_array(search_stems(piece[1], language)) && stems) THEN
+                spans := spans + int4multirange(int4range(place, place + length(piece[1])));
+            END IF;
+        END IF;
+        place := place + length(coalesce(piece[1], piece[2]));
     END LOOP;
-    IF length(original) <> length(prepared) THEN
-        original := prepared;  -- it has marks that combine with nothing, which are omitted
+    FOREACH mark IN ARRAY marks LOOP
+        IF mark LIKE '"%' THEN
+            phrase := string_to_array(substr(mark, 2), ' ');
+            size := cardinality(phrase);
+            FOR n IN 1 .. cardinality(words) - size + 1 LOOP
+                IF words[n] = phrase[1] AND words[n:n + size - 1] = phrase THEN
+                    spans := spans + int4multirange(int4range(places[n], places[n + size - 1] + length(phrase[size])));
+                END IF;
+            END LOOP;
+        ELSIF mark LIKE '~%' THEN
+            size := length(mark) - 1;
+            place := 1;
+            LOOP
+                next := strpos(substr(lower(original COLLATE "C"), place), substr(mark, 2));
+                EXIT WHEN next = 0;
+                spans := spans + int4multirange(int4range(place + next - 1, place + next - 1 + size));
+                place := place + next - 1 + size;
+            END LOOP;
+        END IF;
+    END LOOP;
+
+    FOR number IN 1 .. 2 LOOP
+        -- The first passage begins eight words before the first mark; the second, before the first one after it.
+        span := (SELECT s FROM unnest(spans) AS s WHERE passage IS NULL OR lower(s) >= upper(passage) ORDER BY s LIMIT 1);
+        EXIT WHEN number = 2 AND span IS NULL;
+        place := coalesce(lower(span), 1);
+        place := greatest(place - least(length(substring(left(original, place - 1) FROM '(?:\S+\s+){0,8}\S*$')), 200),
+                          coalesce(upper(passage), 1));
+        passage := int4range(place, greatest(
+            place + least(length(substring(substr(original, place) FROM '^\s*(?:\S+\s+){0,23}\S*')), 500),
+            coalesce(upper(span), 1)));
+        shown := shown || CASE WHEN number = 2 THEN ' … ' ELSE '' END;
+        FOR span IN SELECT s FROM unnest(spans) AS s WHERE s <@ passage ORDER BY s LOOP
+            shown := shown || substr(original, place, lower(span) - place)
+                  || opening || substr(original, lower(span), upper(span) - lower(span)) || closing;
+            place := upper(span);
+        END LOOP;
+        shown := shown || substr(original, place, upper(passage) - place);
+    END LOOP;
+    RETURN shown;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION search_marked');
+
+-- file: search/search_snippet.sql
+-- The passages of an original text that match a query, with marks around the matches: of the first window that matches,
+-- otherwise of the beginning. Characters of scripts without spaces are looked for as they are: that is faster.
+CREATE FUNCTION search_snippet(document text, query tsquery, language text, marks text[], opening text, closing text)
+RETURNS text
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+DECLARE
+    place  integer := (SELECT min(nullif(strpos(lower(document COLLATE "C"), substr(m, 2)), 0))
+                         FROM unnest(marks) AS m
+                        WHERE m LIKE '~%');
+    folded text;
+BEGIN
+    IF place IS NULL THEN
+        FOR at IN 0 .. length(document) / 1000 LOOP
+            folded := search_fold(substr(document, at * 1000 + 1, 1200));
+            IF setweight(to_tsvector('pg_catalog.simple'::regconfig, folded), 'A') || search_stems(folded, language)
+               @@ query THEN
+                place := at * 1000 + 1;
+                EXIT;
+            END IF;
+        END LOOP;
+    ELSE
+        place := greatest(place - 100, 1);
     END IF;
-    marked := ts_headline(search_config(stemmer), prepared, words,
-        format('StartSel=%s, StopSel=%s, MaxFragments=2, MinWords=8, MaxWords=24, ShortWord=0, FragmentDelimiter=%s',
-               chr(1), chr(2), chr(3)));
-    RETURN (
-        SELECT string_agg(search_highlighted(original, prepared, f.piece, opening, closing), ' … ' ORDER BY f.ordinal)
-          FROM string_to_table(marked, chr(3)) WITH ORDINALITY AS f (piece, ordinal)
-    );
+    RETURN search_marked(normalize(substr(document, coalesce(place, 1), 1200), NFKC), language, marks, opening, closing);
 END
 $$;
 
 SELECT eventstore_own('FUNCTION search_snippet');
 
 -- file: search/search_plain_words.sql
--- The distinct words at the beginning of a folded text, as search_documents keeps them.
-CREATE FUNCTION search_plain_words(folded text) RETURNS text
+-- The distinct words at the beginning of a text (search_words), as search_documents keeps them.
+CREATE FUNCTION search_plain_words(words text) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-RETURN array_to_string(tsvector_to_array(to_tsvector('pg_catalog.simple'::regconfig, left(folded, 1000))), ' ');
+RETURN array_to_string(tsvector_to_array(to_tsvector('pg_catalog.simple'::regconfig, left(words, 1000))), ' ');
 
 SELECT eventstore_own('FUNCTION search_plain_words');
 
@@ -908,7 +1166,7 @@ AS $$
                          FROM sample s,
                               unnest(CASE s.language WHEN 'und' THEN '{en,pt}' ELSE ARRAY[s.language] END) AS r (language)) AS l
                 WHERE a.ordinal = n.ordinal
-                  AND search_term_query(a.word, false, l.language) = search_term_query(a.other, false, l.language)
+                  AND search_term_query(a.word, false, false, l.language) = search_term_query(a.other, false, false, l.language)
            )
      ORDER BY n.ordinal, n.documents DESC, n.correction
 $$;
@@ -931,7 +1189,7 @@ DECLARE
     changed   boolean := false;
 BEGIN
     FOR term IN
-        SELECT t.side, t.negated, t.quoted, t.prefix, t.words, c.correction
+        SELECT t.side, t.negated, t.quoted, t.prefix, t.original, c.correction
           FROM search_terms(query) AS t
           LEFT JOIN search_corrections(query, tenant, conversation, kind, role, actor, since, until, up_to) AS c
             ON c.ordinal = t.ordinal
@@ -940,8 +1198,8 @@ BEGIN
         changed := changed OR term.correction IS NOT NULL;
         corrected := concat_ws(' ', nullif(corrected, ''), CASE WHEN term.side > last_side THEN 'or' END,
                            CASE WHEN term.negated THEN '-' ELSE '' END
-                           || CASE WHEN term.quoted OR term.words ~ '\s' THEN '"' || term.words || '"'
-                                   ELSE coalesce(term.correction, term.words)
+                           || CASE WHEN term.quoted THEN '"' || term.original || '"'
+                                   ELSE coalesce(term.correction, term.original)
                               END
                            || CASE WHEN term.prefix THEN '*' ELSE '' END);
         last_side := term.side;
@@ -1167,7 +1425,6 @@ DECLARE
     up_to         bigint;
     used          text := query;
     queries       tsquery[];
-    mark_queries  tsquery[];
     matches       search_match[];
 BEGIN
     IF tenant IS DISTINCT FROM current_tenant() THEN
@@ -1205,13 +1462,10 @@ BEGIN
                                  coalesce(since, '-infinity'), coalesce(until, 'infinity'), up_to);
         EXIT WHEN used IS NULL;
     END LOOP;
-    mark_queries := ARRAY(SELECT search_query(used, l.language, true)
-                            FROM unnest(languages) WITH ORDINALITY AS l (language, n)
-                           ORDER BY l.n);
     RETURN QUERY
     SELECT m.kind, m.id, m.conversation_id, m.version, m.position, m.role, m.actor, m.created_at, m.language, m.rank,
-           search_snippet(search_text(e.event_type, e.content), mark_queries[array_position(languages, m.language)],
-                          m.language, opening, closing),
+           coalesce(search_snippet(search_text(e.event_type, e.content), shown.query, m.language, shown.marks, opening,
+                                   closing), ''),
            used,
            search_cursor(search, up_to, used,
                          CASE by
@@ -1225,6 +1479,10 @@ BEGIN
         ON e.tenant_id = search_for.tenant
        AND e.conversation_id = m.conversation_id
        AND e.version = m.version
+      LEFT JOIN (SELECT l.language, search_query(used, l.language, true) AS query, search_marks(used, l.language) AS marks
+                   FROM unnest(languages) AS l (language)
+                 OFFSET 0) AS shown
+        ON shown.language = m.language
      ORDER BY m.n;
 END
 $$;
@@ -1261,7 +1519,8 @@ DROP FUNCTION search_sample;
 DROP FUNCTION search_edit_patterns;
 DROP FUNCTION search_plain_words;
 DROP FUNCTION search_snippet;
-DROP FUNCTION search_highlighted;
+DROP FUNCTION search_marked;
+DROP FUNCTION search_marks;
 DROP FUNCTION search_page;
 DROP FUNCTION search_period_is_short;
 DROP FUNCTION search_index_query;
@@ -1270,6 +1529,7 @@ DROP FUNCTION search_languages;
 DROP FUNCTION search_query;
 DROP FUNCTION search_term_query;
 DROP FUNCTION search_prefix_query;
+DROP FUNCTION search_exact_query;
 DROP FUNCTION search_terms;
 DROP FUNCTION search_word_query;
 DROP FUNCTION search_text;
@@ -1283,6 +1543,11 @@ DROP FUNCTION search_language_score;
 DROP FUNCTION search_prepare;
 DROP FUNCTION search_config;
 DROP FUNCTION search_language_code;
+DROP FUNCTION search_identifier_parts;
+DROP FUNCTION search_words;
+DROP FUNCTION search_grams;
+DROP FUNCTION search_gram;
 DROP FUNCTION search_fold;
+DROP FUNCTION search_characters;
 DROP TABLE search_conversations;
 DROP TABLE search_documents;

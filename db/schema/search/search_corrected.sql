@@ -11,7 +11,7 @@ DECLARE
     changed   boolean := false;
 BEGIN
     FOR term IN
-        SELECT t.side, t.negated, t.quoted, t.prefix, t.words, c.correction
+        SELECT t.side, t.negated, t.quoted, t.prefix, t.original, c.correction
           FROM search_terms(query) AS t
           LEFT JOIN search_corrections(query, tenant, conversation, kind, role, actor, since, until, up_to) AS c
             ON c.ordinal = t.ordinal
@@ -20,8 +20,8 @@ BEGIN
         changed := changed OR term.correction IS NOT NULL;
         corrected := concat_ws(' ', nullif(corrected, ''), CASE WHEN term.side > last_side THEN 'or' END,
                            CASE WHEN term.negated THEN '-' ELSE '' END
-                           || CASE WHEN term.quoted OR term.words ~ '\s' THEN '"' || term.words || '"'
-                                   ELSE coalesce(term.correction, term.words)
+                           || CASE WHEN term.quoted THEN '"' || term.original || '"'
+                                   ELSE coalesce(term.correction, term.original)
                               END
                            || CASE WHEN term.prefix THEN '*' ELSE '' END);
         last_side := term.side;

@@ -62,7 +62,7 @@ AS $$
                          FROM sample s,
                               unnest(CASE s.language WHEN 'und' THEN '{en,pt}' ELSE ARRAY[s.language] END) AS r (language)) AS l
                 WHERE a.ordinal = n.ordinal
-                  AND search_term_query(a.word, false, l.language) = search_term_query(a.other, false, l.language)
+                  AND search_term_query(a.word, false, false, l.language) = search_term_query(a.other, false, false, l.language)
            )
      ORDER BY n.ordinal, n.documents DESC, n.correction
 $$;

@@ -1,15 +1,20 @@
--- A text as it is compared: lower case without accents, and with spaces for signs that would join words (a-b, a/b,
--- a@b.c, <a>). A character stays one character, so that matches can be marked in the original text; only marks that
--- combine with nothing are lost. Not the extension "unaccent": not every server has it, and not every login may install
--- it. The chain of replace() is ten times faster than translate().
+-- A text as it is compared: in compatibility form (NFKC), lower case, without accents, and with spaces for characters
+-- that are neither letters nor digits, or that would join words (a-b, a/b, a@b.c, <a>). The result does not depend on the
+-- server's locale: in the locale C, lower() changes ASCII only, and every character beyond it is taken for a letter. Not
+-- the extension "unaccent": not every server has it, and not every login may install it.
+--
+-- A character of the compatibility form stays one character, so that matches can be marked in it; only marks that
+-- combine with nothing are lost. The chain of replace() is ten times faster than translate().
 CREATE FUNCTION search_fold(original text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
-    folded text := replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(lower(original),
+    is_ascii boolean := octet_length(original) = length(original);
+    folded   text := lower((CASE WHEN is_ascii THEN original ELSE normalize(original, NFKC) END) COLLATE "C");
+BEGIN
+    folded := replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(folded,
         '-', ' '), '/', ' '), '@', ' '), '.', ' '), '_', ' '), '<', ' '), '&', ' '), '+', ' '), '\', ' '),
         chr(1), ' '), chr(2), ' ');
-BEGIN
-    IF octet_length(folded) = length(folded) THEN
+    IF is_ascii THEN
         RETURN folded;
     END IF;
     -- The letters of Western European languages; others take the slower way.
@@ -17,11 +22,30 @@ BEGIN
         'ã', 'a'), 'á', 'a'), 'ç', 'c'), 'é', 'e'), 'õ', 'o'), 'í', 'i');
     folded := replace(replace(replace(replace(replace(replace(folded,
         'ó', 'o'), 'ê', 'e'), 'ú', 'u'), 'â', 'a'), 'à', 'a'), 'ô', 'o');
-    IF folded ~ '[^\u0001-\u007f\u2010-\u203a]' THEN
-        folded := replace(replace(replace(replace(folded, 'ø', 'o'), 'ł', 'l'), 'đ', 'd'), 'ı', 'i');
-        folded := lower(normalize(regexp_replace(normalize(folded, NFD), '[\u0300-\u036f]+', '', 'g'), NFC));
+    IF octet_length(folded) = length(folded) THEN
+        RETURN folded;
     END IF;
-    RETURN folded;
+    folded := lower(normalize(regexp_replace(normalize(folded, NFD), '[\u0300-\u036f]+', '', 'g'), NFC) COLLATE "C");
+    IF folded ~ '[\u00c6-\u02af\u1e9e]' THEN
+        folded := translate(folded, 'ÆÐØÞĐĦŁŊŒŦƁƆƉƊƎƏƐƑƓƔƖƗƘƝƟƤƬƮƱƲƳƵƷǤɃẞøłđħŧı',
+                                    'æðoþdhlŋœtɓɔɖɗǝəɛƒɠɣɩɨƙɲɵƥƭʈʊʋƴƶʒǥƀßoldhti');
+    END IF;
+    IF folded ~ '[\u0391-\u03c2]' THEN
+        folded := translate(folded, 'ΑΒΓΔΕΖΗΘΙΚΛΜΝΞΟΠΡΣΤΥΦΧΨΩς', 'αβγδεζηθικλμνξοπρστυφχψωσ');
+    END IF;
+    IF folded ~ '[\u0400-\u052f]' THEN
+        folded := translate(folded, 'ЂЄЅІЈЉЊЋЏАБВГДЕЖЗИКЛМНОПРСТУФХЦЧШЩЪЫЬЭЮЯѢѲѴҐҒҔҖҘҚҜҞҠҢҤҦҨҪҬҮҰҲҴҶҸҺҼҾӀӃӅӇӉӋӍӘӠӨ',
+                                    'ђєѕіјљњћџабвгдежзиклмнопрстуфхцчшщъыьэюяѣѳѵґғҕҗҙқҝҟҡңҥҧҩҫҭүұҳҵҷҹһҽҿӏӄӆӈӊӌӎәӡө');
+    END IF;
+    IF folded ~ '[\u0531-\u0556]' THEN
+        folded := translate(folded, 'ԱԲԳԴԵԶԷԸԹԺԻԼԽԾԿՀՁՂՃՄՅՆՇՈՉՊՋՌՍՎՏՐՑՒՓՔՕՖ', 'աբգդեզէըթժիլխծկհձղճմյնշոչպջռսվտրցւփքօֆ');
+    END IF;
+    IF folded ~ '[\u0660-\u0669\u06f0-\u06f9\u0966-\u096f\u09e6-\u09ef\u0e50-\u0e59]' THEN
+        folded := translate(folded, '٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹०१२३४५६७८९০১২৩৪৫৬৭৮৯๐๑๒๓๔๕๖๗๘๙',
+                                    '01234567890123456789012345678901234567890123456789');
+    END IF;
+    RETURN regexp_replace(folded, format('[^\u0001-\u007f%s%s%s]', search_characters('letters'),
+                                         search_characters('unsegmented'), search_characters('symbols')), ' ', 'g');
 END
 $$;
 

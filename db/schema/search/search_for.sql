@@ -32,7 +32,6 @@ DECLARE
     up_to         bigint;
     used          text := query;
     queries       tsquery[];
-    mark_queries  tsquery[];
     matches       search_match[];
 BEGIN
     IF tenant IS DISTINCT FROM current_tenant() THEN
@@ -70,13 +69,10 @@ BEGIN
                                  coalesce(since, '-infinity'), coalesce(until, 'infinity'), up_to);
         EXIT WHEN used IS NULL;
     END LOOP;
-    mark_queries := ARRAY(SELECT search_query(used, l.language, true)
-                            FROM unnest(languages) WITH ORDINALITY AS l (language, n)
-                           ORDER BY l.n);
     RETURN QUERY
     SELECT m.kind, m.id, m.conversation_id, m.version, m.position, m.role, m.actor, m.created_at, m.language, m.rank,
-           search_snippet(search_text(e.event_type, e.content), mark_queries[array_position(languages, m.language)],
-                          m.language, opening, closing),
+           coalesce(search_snippet(search_text(e.event_type, e.content), shown.query, m.language, shown.marks, opening,
+                                   closing), ''),
            used,
            search_cursor(search, up_to, used,
                          CASE by
@@ -90,6 +86,10 @@ BEGIN
         ON e.tenant_id = search_for.tenant
        AND e.conversation_id = m.conversation_id
        AND e.version = m.version
+      LEFT JOIN (SELECT l.language, search_query(used, l.language, true) AS query, search_marks(used, l.language) AS marks
+                   FROM unnest(languages) AS l (language)
+                 OFFSET 0) AS shown
+        ON shown.language = m.language
      ORDER BY m.n;
 END
 $$;

@@ -1,35 +1,52 @@
--- A query in the words of a language. For texts of unknown language, all readings of the query are combined.
+-- A query in the words of a language: in its stems, or, for texts whose language was not recognised, in the words as they
+-- are. For texts of unknown language, the readings in the two main languages are combined.
 --
--- shown: the query for marking matches in a text instead: all words that are not negated.
+-- shown: the query for finding the passage of a text that is shown instead: all words that are not excluded.
 CREATE FUNCTION search_query(query text, language text, shown boolean DEFAULT false) RETURNS tsquery
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
-    whole      tsquery := '';
-    part       tsquery := '';
+    combined   tsquery := '';
+    whole      tsquery;
+    part       tsquery;
+    reading    text;
     term       record;
     term_query tsquery;
-    last_side  integer := 0;
+    last_side  integer;
 BEGIN
-    IF language = 'und' THEN
-        RETURN search_query(query, 'simple', shown)
-            || search_query(query, 'en', shown)
-            || search_query(query, 'pt', shown);
-    END IF;
-    FOR term IN SELECT t.side, t.negated, t.prefix, t.words FROM search_terms(query) AS t ORDER BY t.ordinal LOOP
-        IF term.side > last_side THEN
-            whole := whole || part;
-            part := '';
-            last_side := term.side;
+    FOREACH reading IN ARRAY ARRAY['exact'] || CASE language WHEN 'und' THEN ARRAY['en', 'pt'] ELSE ARRAY[language] END LOOP
+        whole := '';
+        part := '';
+        last_side := 0;
+        FOR term IN
+            SELECT t.side, t.negated, t.prefix, t.quoted, t.words FROM search_terms(query) AS t ORDER BY t.ordinal
+        LOOP
+            IF term.side > last_side THEN
+                whole := whole || part;
+                part := '';
+                last_side := term.side;
+            END IF;
+            term_query := search_term_query(term.words, term.prefix, term.quoted, reading);
+            IF term.negated AND numnode(term_query) = 0 THEN
+                term_query := search_exact_query(term.words, term.prefix);
+            END IF;
+            CONTINUE WHEN numnode(term_query) = 0 OR (shown AND term.negated);
+            part := CASE
+                        WHEN shown THEN part || term_query
+                        WHEN term.negated THEN part && !!term_query
+                        ELSE part && term_query
+                    END;
+        END LOOP;
+        whole := whole || part;
+        -- Stop words alone leave nothing to search for but what is excluded.
+        IF reading = 'exact' OR shown OR EXISTS (
+               SELECT
+                 FROM search_terms(query) AS t
+                WHERE NOT t.negated
+                  AND numnode(search_term_query(t.words, t.prefix, t.quoted, reading)) > 0) THEN
+            combined := combined || whole;
         END IF;
-        term_query := search_term_query(term.words, term.prefix, language);
-        CONTINUE WHEN numnode(term_query) = 0 OR (shown AND term.negated);
-        part := CASE
-                    WHEN shown THEN part || term_query
-                    WHEN term.negated THEN part && !!term_query
-                    ELSE part && term_query
-                END;
     END LOOP;
-    RETURN whole || part;
+    RETURN combined;
 END
 $$;
 

@@ -1,37 +1,27 @@
--- The passages of an original text that match a query, with marks around the matches. ts_headline is slow on long
--- texts: it gets only the first window that has a match.
-CREATE FUNCTION search_snippet(document text, query tsquery, language text, opening text, closing text) RETURNS text
+-- The passages of an original text that match a query, with marks around the matches: of the first window that matches,
+-- otherwise of the beginning. Characters of scripts without spaces are looked for as they are: that is faster.
+CREATE FUNCTION search_snippet(document text, query tsquery, language text, marks text[], opening text, closing text)
+RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
-    stemmer  text;
-    original text;
-    prepared text;
-    marked   text;
-    -- Before PostgreSQL 16 the time of ts_headline grows exponentially with the words of a phrase: the words of a phrase
-    -- of more than four words in three languages are marked separately.
-    words    tsquery := CASE WHEN numnode(query) > 24
-                             THEN regexp_replace(query::text, '<(-|\d+)>', '|', 'g')::tsquery
-                             ELSE query
-                        END;
+    place  integer := (SELECT min(nullif(strpos(lower(document COLLATE "C"), substr(m, 2)), 0))
+                         FROM unnest(marks) AS m
+                        WHERE m LIKE '~%');
+    folded text;
 BEGIN
-    <<windows>>
-    FOR at IN 0 .. length(document) / 1000 LOOP
-        original := normalize(substr(document, at * 1000 + 1, 1200), NFC);
-        FOREACH stemmer IN ARRAY CASE language WHEN 'und' THEN ARRAY['simple', 'en', 'pt'] ELSE ARRAY[language] END LOOP
-            prepared := search_prepare(search_fold(original), stemmer);
-            EXIT windows WHEN to_tsvector(search_config(stemmer), prepared) @@ query;
+    IF place IS NULL THEN
+        FOR at IN 0 .. length(document) / 1000 LOOP
+            folded := search_fold(substr(document, at * 1000 + 1, 1200));
+            IF setweight(to_tsvector('pg_catalog.simple'::regconfig, folded), 'A') || search_stems(folded, language)
+               @@ query THEN
+                place := at * 1000 + 1;
+                EXIT;
+            END IF;
         END LOOP;
-    END LOOP;
-    IF length(original) <> length(prepared) THEN
-        original := prepared;  -- it has marks that combine with nothing, which are omitted
+    ELSE
+        place := greatest(place - 100, 1);
     END IF;
-    marked := ts_headline(search_config(stemmer), prepared, words,
-        format('StartSel=%s, StopSel=%s, MaxFragments=2, MinWords=8, MaxWords=24, ShortWord=0, FragmentDelimiter=%s',
-               chr(1), chr(2), chr(3)));
-    RETURN (
-        SELECT string_agg(search_highlighted(original, prepared, f.piece, opening, closing), ' … ' ORDER BY f.ordinal)
-          FROM string_to_table(marked, chr(3)) WITH ORDINALITY AS f (piece, ordinal)
-    );
+    RETURN search_marked(normalize(substr(document, coalesce(place, 1), 1200), NFKC), language, marks, opening, closing);
 END
 $$;
 

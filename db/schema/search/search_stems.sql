@@ -1,14 +1,17 @@
--- The stems of a folded text. A text of unknown language has those of the two main languages, and its words as they
--- are; search_query does the same.
-CREATE FUNCTION search_stems(folded text, language text) RETURNS tsvector
+-- The stems of words in a language: search_query does the same. Of unknown language, those of the two main ones.
+CREATE FUNCTION search_stems(words text, language text) RETURNS tsvector
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+DECLARE
+    -- What search_words has encoded has no stem.
+    stemmed text := CASE WHEN position('q' IN words) = 0 THEN words
+                         ELSE regexp_replace(words, '\mq[0-3][0-9a-f]{4,9}\M', ' ', 'g')
+                    END;
 BEGIN
     IF language = 'und' THEN
-        RETURN to_tsvector('pg_catalog.simple'::regconfig, folded)
-            || to_tsvector('pg_catalog.english'::regconfig, folded)
-            || to_tsvector('pg_catalog.portuguese'::regconfig, search_prepare(folded, 'pt'));
+        RETURN to_tsvector('pg_catalog.english'::regconfig, stemmed)
+            || to_tsvector('pg_catalog.portuguese'::regconfig, search_prepare(stemmed, 'pt'));
     END IF;
-    RETURN to_tsvector(search_config(language), search_prepare(folded, language));
+    RETURN to_tsvector(search_config(language), search_prepare(stemmed, language));
 END
 $$;
 

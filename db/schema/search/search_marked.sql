@@ -1,0 +1,85 @@
+-- A text with marks around what is to be marked (search_marks): the passages that contain it, at most two of about 24
+-- words. Of a text without any, the beginning.
+--
+-- A character of the folded text stands for the one at the same place of the text.
+CREATE FUNCTION search_marked(document text, language text, marks text[], opening text, closing text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+DECLARE
+    folded    text := search_fold(document);
+    original  text := CASE WHEN length(folded) = length(document) THEN document ELSE folded END;
+    -- The first two letters of the words to be marked and of their stems: what begins otherwise has another stem.
+    stems     text[] := ARRAY(SELECT substr(m, 2) FROM unnest(marks) AS m WHERE m LIKE '=%');
+    initials  text[] := ARRAY(SELECT left(s, 2) FROM unnest(stems) AS s);
+    prefixes  text[] := ARRAY(SELECT substr(m, 2) || '%' FROM unnest(marks) AS m WHERE m LIKE '*%');
+    words     text[] := '{}';
+    places    integer[] := '{}';
+    spans     int4multirange := '{}';
+    piece     text[];
+    place     integer := 1;
+    next      integer;
+    mark      text;
+    phrase    text[];
+    size      integer;
+    span      int4range;
+    passage   int4range;
+    shown     text := '';
+BEGIN
+    FOR piece IN
+        SELECT regexp_matches(folded, format('([0-9a-z%1$s]+)|([^0-9a-z%1$s]+)', search_characters('letters')), 'g')
+    LOOP
+        IF piece[1] IS NOT NULL THEN
+            words := words || piece[1];
+            places := places || place;
+            IF piece[1] = ANY (stems)
+               OR piece[1] LIKE ANY (prefixes)
+               OR (left(piece[1], 2) = ANY (initials)
+                   AND tsvector_to_array(search_stems(piece[1], language)) && stems) THEN
+                spans := spans + int4multirange(int4range(place, place + length(piece[1])));
+            END IF;
+        END IF;
+        place := place + length(coalesce(piece[1], piece[2]));
+    END LOOP;
+    FOREACH mark IN ARRAY marks LOOP
+        IF mark LIKE '"%' THEN
+            phrase := string_to_array(substr(mark, 2), ' ');
+            size := cardinality(phrase);
+            FOR n IN 1 .. cardinality(words) - size + 1 LOOP
+                IF words[n] = phrase[1] AND words[n:n + size - 1] = phrase THEN
+                    spans := spans + int4multirange(int4range(places[n], places[n + size - 1] + length(phrase[size])));
+                END IF;
+            END LOOP;
+        ELSIF mark LIKE '~%' THEN
+            size := length(mark) - 1;
+            place := 1;
+            LOOP
+                next := strpos(substr(lower(original COLLATE "C"), place), substr(mark, 2));
+                EXIT WHEN next = 0;
+                spans := spans + int4multirange(int4range(place + next - 1, place + next - 1 + size));
+                place := place + next - 1 + size;
+            END LOOP;
+        END IF;
+    END LOOP;
+
+    FOR number IN 1 .. 2 LOOP
+        -- The first passage begins eight words before the first mark; the second, before the first one after it.
+        span := (SELECT s FROM unnest(spans) AS s WHERE passage IS NULL OR lower(s) >= upper(passage) ORDER BY s LIMIT 1);
+        EXIT WHEN number = 2 AND span IS NULL;
+        place := coalesce(lower(span), 1);
+        place := greatest(place - least(length(substring(left(original, place - 1) FROM '(?:\S+\s+){0,8}\S*$')), 200),
+                          coalesce(upper(passage), 1));
+        passage := int4range(place, greatest(
+            place + least(length(substring(substr(original, place) FROM '^\s*(?:\S+\s+){0,23}\S*')), 500),
+            coalesce(upper(span), 1)));
+        shown := shown || CASE WHEN number = 2 THEN ' … ' ELSE '' END;
+        FOR span IN SELECT s FROM unnest(spans) AS s WHERE s <@ passage ORDER BY s LOOP
+            shown := shown || substr(original, place, lower(span) - place)
+                  || opening || substr(original, lower(span), upper(span) - lower(span)) || closing;
+            place := upper(span);
+        END LOOP;
+        shown := shown || substr(original, place, upper(passage) - place);
+    END LOOP;
+    RETURN shown;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION search_marked');

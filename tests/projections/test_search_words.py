@@ -1,0 +1,106 @@
+"""Which words a text has, whatever the locale of the server: punctuation, case, scripts without spaces, code."""
+
+from __future__ import annotations
+
+import pytest
+from support.searching import found, say
+
+from eventstore import EventStore, MessageAdded
+from eventstore.errors import InputError
+from projections import Search
+
+pytestmark = pytest.mark.shared_database
+
+FINDS = {
+    # punctuation and emoji beside a word
+    "He said “tomorrow” and «never»…": ["tomorrow", "never", '"said tomorrow and never"'],
+    "¿Dónde está? ¡Aquí!": ["donde", "aquí"],
+    "a dash—between two words – or three’s": ["dash", "between", "three"],
+    "great🎉news": ["great", "news", "🎉"],
+    "thumbs up 👍🏽": ["👍", "thumbs"],
+    # capital letters beyond ASCII
+    "Łódź and ŁUKASZ": ["łódź", "lodz", "łukasz", "Lukasz"],
+    "ØRSTED and ÅRHUS": ["ørsted", "orsted", "århus", "aarhus or arhus"],
+    "ĐORĐE": ["đorđe", "dorde"],
+    "МОСКВА не сразу строилась": ["Москва", "москва", "МОСКВА", '"москва не"'],
+    "ΑΘΉΝΑΣ": ["αθήνας", "αθηνας"],
+    "ԵՐԵՎԱՆ": ["երևան or երեվան"],
+    # compatibility characters
+    "ﬁnancial ｆｕｌｌ width": ["financial", "full width"],
+    "x² and ½": ["x2"],
+    # scripts without spaces between words
+    "私は東京都に住んでいます": ["東京", "東京都", "京都", "東", "住んで", '"東京都に"'],
+    "ฉันชอบกินข้าวผัด": ["ข้าว", "กินข้าว"],
+    "नमस्ते दुनिया": ["नमस्ते", "दुनिया"],
+    "서울에서 만나요": ["서울", "만나요"],
+    "iPhone的价格": ["iphone", "价格"],
+    "٣ apples": ["3 apples"],
+    # stop words alone
+    "the who": ["the who", '"the who"'],
+    # code
+    "written in C++ and C#": ["c++", "C#", "written"],
+    "call getUserName or HTTPServer": ["getUserName", "username or user", "name", "server", "getusername"],
+    "snake_case_name": ["snake", "case", "snake_case_name"],
+    "run it with --help or -F": ["--help", "-F", "run --help"],
+    "minus -5 degrees": ["-5", "minus -5"],
+    "an ox ate": ["ox", "ox*", "at*"],
+}
+
+
+@pytest.mark.parametrize("text", FINDS)
+async def test_a_text_is_found_by_its_words(store: EventStore, text: str) -> None:
+    await say(store, text, "something else entirely")
+    missing = [query for query in FINDS[text] if len(await found(store, query)) != 1]
+    assert missing == []
+
+
+@pytest.mark.parametrize(
+    ("text", "query"),
+    [
+        ("take the train at noon", '"train to"'),
+        ("one two", '"two one"'),
+        ("uno dos xyz", '"xyz uno"'),
+        ("train and to", '"train to"'),
+        ("trains to Rome", '"train to"'),
+        ("東京", "京東"),
+        ("C++ only", "c#"),
+        ("great news", "🎉"),
+        ("ls it", "ls -it"),
+    ],
+)
+async def test_a_phrase_is_those_words_in_that_order(store: EventStore, text: str, query: str) -> None:
+    await say(store, text)
+    assert await found(store, query) == []
+
+
+async def test_a_phrase_contains_its_stop_words(store: EventStore) -> None:
+    await say(store, "take the train to Lisbon", "the train at noon")
+    assert await found(store, '"train to"') == ["take the train to Lisbon"]
+
+
+@pytest.mark.parametrize("query", ["-5", "--force", "-F", "-train", '-"train to"', "ls -F"])
+async def test_nothing_is_excluded_if_nothing_is_searched_for(store: EventStore, query: str) -> None:
+    await say(store, "ls -F --force 5: the train to Lisbon", "unrelated")
+    assert len(await found(store, query)) == 1
+
+
+async def test_what_is_shown_is_marked(store: EventStore) -> None:
+    await say(
+        store,
+        "私は東京都に住んでいます",
+        "the best language is C++ of course",
+        "party 🎉 tonight",
+        "She said “Tomorrow” twice: tomorrow!",
+        "take the train to Lisbon, or another train",
+    )
+
+    async def marked(query: str) -> str:
+        [hit] = (await Search(store).page(query, marks=("[", "]"))).hits
+        return hit.snippet
+
+    assert await marked("東京") == "私は[東京]都に住んでいます"
+    assert await marked("c++") == "the best language is [C++] of course"
+    assert await marked("🎉") == "party [🎉] tonight"
+    assert await marked("tomorrow") == "She said “[Tomorrow]” twice: [tomorrow]!"
+    assert await marked('"train to"') == "take the [train to] Lisbon, or another train"
+    assert await marked("lis*") == "take the train to [Lisbon], or another train"
