@@ -2216,10 +2216,10 @@ $$;
 
 
 --
--- Name: search_corrected(text, text, uuid, text, text, text, timestamp with time zone, timestamp with time zone, bigint); Type: FUNCTION; Schema: public; Owner: -
+-- Name: search_corrected(text, text, uuid, text, text, text, timestamp with time zone, timestamp with time zone); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.search_corrected(query text, tenant text, conversation uuid, kind text, role text, actor text, since timestamp with time zone, until timestamp with time zone, up_to bigint) RETURNS text
+CREATE FUNCTION public.search_corrected(query text, tenant text, conversation uuid, kind text, role text, actor text, since timestamp with time zone, until timestamp with time zone) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path TO 'public', 'pg_temp'
     AS $$
@@ -2232,7 +2232,7 @@ BEGIN
     FOR term IN
         SELECT t.side, t.negated, t.quoted, t.prefix, t.original, c.correction
           FROM search_terms(query) AS t
-          LEFT JOIN search_corrections(query, tenant, conversation, kind, role, actor, since, until, up_to) AS c
+          LEFT JOIN search_corrections(query, tenant, conversation, kind, role, actor, since, until) AS c
             ON c.ordinal = t.ordinal
          ORDER BY t.ordinal
     LOOP
@@ -2251,10 +2251,10 @@ $$;
 
 
 --
--- Name: search_corrections(text, text, uuid, text, text, text, timestamp with time zone, timestamp with time zone, bigint); Type: FUNCTION; Schema: public; Owner: -
+-- Name: search_corrections(text, text, uuid, text, text, text, timestamp with time zone, timestamp with time zone); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.search_corrections(query text, tenant text, conversation uuid, kind text, role text, actor text, since timestamp with time zone, until timestamp with time zone, up_to bigint) RETURNS TABLE(ordinal integer, correction text)
+CREATE FUNCTION public.search_corrections(query text, tenant text, conversation uuid, kind text, role text, actor text, since timestamp with time zone, until timestamp with time zone) RETURNS TABLE(ordinal integer, correction text)
     LANGUAGE sql STABLE
     SET search_path TO 'public', 'pg_temp'
     SET jit TO 'off'
@@ -2262,10 +2262,11 @@ CREATE FUNCTION public.search_corrections(query text, tenant text, conversation 
     AS $$
     WITH sample AS MATERIALIZED (
         SELECT s.language, s.plain_words,
-               (search_corrections.kind IS NULL OR (s.kind = 'message') = (search_corrections.kind = 'message'))
+               (search_corrections.kind IS NULL OR s.kind = search_corrections.kind
+                OR search_corrections.kind = 'task' AND s.kind IN ('status', 'artifact'))
                AND (search_corrections.role IS NULL OR s.role = search_corrections.role)
                AND (search_corrections.actor IS NULL OR s.actor = search_corrections.actor) AS is_searched
-          FROM search_sample(tenant, conversation, since, until, up_to) AS s
+          FROM search_sample(tenant, conversation, since, until) AS s
     ),
     vocabulary AS MATERIALIZED (
         SELECT w.word, length(w.word) AS size, count(*) FILTER (WHERE s.is_searched) AS documents
@@ -2320,12 +2321,12 @@ $$;
 
 
 --
--- Name: search_cursor(text, bigint, text, text, bigint); Type: FUNCTION; Schema: public; Owner: -
+-- Name: search_cursor(text, text, text, bigint, timestamp with time zone, timestamp with time zone, bigint); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.search_cursor(search text, up_to bigint, query text, key text, "position" bigint) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN translate(encode(convert_to((json_build_array(search, up_to, query, key, "position"))::text, 'UTF8'::name), 'base64'::text), '
+CREATE FUNCTION public.search_cursor(search text, query text, key text, "position" bigint, oldest timestamp with time zone, newest timestamp with time zone, newest_position bigint) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN translate(encode(convert_to((json_build_array(search, query, key, "position", oldest, newest, newest_position))::text, 'UTF8'::name), 'base64'::text), '
 '::text, ''::text);
 
 
@@ -2334,26 +2335,29 @@ CREATE FUNCTION public.search_cursor(search text, up_to bigint, query text, key 
 --
 
 CREATE FUNCTION public.search_cursor_values(cursor text, search text) RETURNS json
-    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     AS $$
 DECLARE
     members json;
 BEGIN
     BEGIN
         members := convert_from(decode(cursor, 'base64'), 'UTF8')::json;
-        PERFORM (members ->> 1)::bigint, (members ->> 4)::bigint,
-                CASE left(search, 1) WHEN 't' THEN (members ->> 3)::timestamptz::text ELSE (members ->> 3)::real::text END;
+        PERFORM (members ->> 3)::bigint,
+                CASE left(search, 1) WHEN 't' THEN (members ->> 2)::timestamptz::text
+                                     ELSE concat((members ->> 2)::real, (members ->> 4)::timestamptz,
+                                                 (members ->> 5)::timestamptz, (members ->> 6)::bigint)
+                END;
     EXCEPTION
         WHEN OTHERS THEN
             members := NULL;
     END;
     IF members IS NULL
-       OR json_array_length(members) <> 5
+       OR json_array_length(members) <> 7
        OR (members ->> 0) IS DISTINCT FROM search
        OR (members ->> 1) IS NULL
        OR (members ->> 2) IS NULL
        OR (members ->> 3) IS NULL
-       OR (members ->> 4) IS NULL THEN
+       OR left(search, 1) <> 't' AND num_nulls(members ->> 4, members ->> 5, members ->> 6) > 0 THEN
         RAISE EXCEPTION 'the cursor does not belong to this search'
             USING ERRCODE = 'ES005', HINT = 'Use the cursor of the last row, with the same query and filters.';
     END IF;
@@ -2499,10 +2503,10 @@ DECLARE
                                 only_role, only_actor, only_conversation::text, extract(epoch FROM since)::text,
                                 extract(epoch FROM until)::text, query_language), 0);
     cursor_values json;
-    up_to         bigint;
     used          text := query;
+    attempt       integer := 0;
     queries       tsquery[];
-    matches       search_match[];
+    found         record;
 BEGIN
     IF tenant IS DISTINCT FROM current_tenant() THEN
         RAISE EXCEPTION 'this transaction may not search the tenant %', quote_nullable(tenant)
@@ -2513,9 +2517,9 @@ BEGIN
                       ELSE ARRAY[search_language_code(query_language), 'und'] END;
     IF by IS NULL OR by NOT IN ('relevance', 'time') THEN
         RAISE EXCEPTION 'by: % is unknown', quote_nullable(by) USING ERRCODE = 'ES005', HINT = 'Use relevance or time.';
-    ELSIF only_kind NOT IN ('message', 'task') THEN
+    ELSIF only_kind NOT IN ('message', 'task', 'status', 'artifact', 'conversation') THEN
         RAISE EXCEPTION 'kind: % is unknown', quote_nullable(only_kind)
-            USING ERRCODE = 'ES005', HINT = 'Use message or task.';
+            USING ERRCODE = 'ES005', HINT = 'Use message, task, status, artifact or conversation.';
     ELSIF languages[1] IS NULL THEN
         RAISE EXCEPTION 'language: % is not a language that can be searched', quote_nullable(query_language)
             USING ERRCODE = 'ES005', HINT = 'Use the code of a language, such as pt or en-US.';
@@ -2524,19 +2528,25 @@ BEGIN
     END IF;
     IF after IS NOT NULL THEN
         cursor_values := search_cursor_values(after, search);
-        up_to := cursor_values ->> 1;
-        used := cursor_values ->> 2;
-    ELSE
-        up_to := last_position();
+        used := cursor_values ->> 1;
     END IF;
     LOOP
         queries := ARRAY(SELECT search_query(used, l.language) FROM unnest(languages) WITH ORDINALITY AS l (language, n)
                           ORDER BY l.n);
-        matches := search_page(by, languages, queries, tenant, only_conversation, only_kind, only_role, only_actor,
-                               coalesce(since, '-infinity'), coalesce(until, 'infinity'), up_to, cursor_values, page);
-        EXIT WHEN cardinality(matches) > 0 OR cursor_values IS NOT NULL OR used <> query;
-        used := search_corrected(query, tenant, only_conversation, only_kind, only_role, only_actor,
-                                 coalesce(since, '-infinity'), coalesce(until, 'infinity'), up_to);
+        found := search_page(by, languages, queries, tenant, only_conversation, only_kind, only_role, only_actor,
+                             coalesce(since, '-infinity'), coalesce(until, 'infinity'), cursor_values, page);
+        EXIT WHEN cardinality(found.matches) > 0 OR cursor_values IS NOT NULL;
+        -- What finds nothing is tried with misspelt words corrected, then with some words left out.
+        used := CASE attempt
+                    WHEN 0 THEN search_corrected(query, tenant, only_conversation, only_kind, only_role, only_actor,
+                                                 coalesce(since, '-infinity'), coalesce(until, 'infinity'))
+                    ELSE search_relaxed(query, attempt)
+                END;
+        attempt := attempt + 1;
+        IF used IS NULL AND attempt = 1 THEN
+            used := search_relaxed(query, attempt);
+            attempt := attempt + 1;
+        END IF;
         EXIT WHEN used IS NULL;
     END LOOP;
     RETURN QUERY
@@ -2544,13 +2554,13 @@ BEGIN
            coalesce(search_snippet(search_text(e.event_type, e.content), shown.query, m.language, shown.marks, opening,
                                    closing), ''),
            used,
-           search_cursor(search, up_to, used,
+           search_cursor(search, used,
                          CASE by
                              WHEN 'time' THEN to_char(m.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.USOF')
                              ELSE m.rank::text
                          END,
-                         m.position)
-      FROM unnest(matches) WITH ORDINALITY AS m (conversation_id, version, "position", kind, id, role, actor, created_at,
+                         m.position, found.oldest, found.newest, found.newest_position)
+      FROM unnest(found.matches) WITH ORDINALITY AS m (conversation_id, version, "position", kind, id, role, actor, created_at,
                                                  language, rank, n)
       LEFT JOIN events e
         ON e.tenant_id = search_for.tenant
@@ -2630,11 +2640,11 @@ BEGIN
         RETURN combined;
     END IF;
     labels := search_labels(tenant, role, actor);
-    IF role IS NULL AND actor IS NULL AND kind IS DISTINCT FROM 'task' THEN
+    IF role IS NULL AND actor IS NULL AND coalesce(kind, 'message') IN ('message', 'conversation') THEN
         RETURN combined && search_word_query(labels[1]);
     END IF;
     -- These labels include the tenant.
-    IF role IS NOT NULL OR kind = 'task' THEN
+    IF role IS NOT NULL OR kind IN ('task', 'status', 'artifact') THEN
         combined := combined && search_word_query(labels[2]);
     END IF;
     IF actor IS NOT NULL THEN
@@ -2797,10 +2807,10 @@ $$;
 
 
 --
--- Name: search_latest(text[], tsquery[], text, uuid, text, text, text, timestamp with time zone, timestamp with time zone, bigint, bigint, integer); Type: FUNCTION; Schema: public; Owner: -
+-- Name: search_latest(text[], tsquery[], text, uuid, text, text, text, timestamp with time zone, timestamp with time zone, bigint, integer); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.search_latest(languages text[], queries tsquery[], tenant text, conversation uuid, kind text, role text, actor text, since timestamp with time zone, below timestamp with time zone, below_position bigint, up_to bigint, wanted integer) RETURNS public.search_match[]
+CREATE FUNCTION public.search_latest(languages text[], queries tsquery[], tenant text, conversation uuid, kind text, role text, actor text, since timestamp with time zone, below timestamp with time zone, below_position bigint, wanted integer) RETURNS public.search_match[]
     LANGUAGE plpgsql STABLE
     SET search_path TO 'public', 'pg_temp'
     AS $$
@@ -2831,7 +2841,7 @@ BEGIN
         matches := ARRAY(
             SELECT m
               FROM search_matches(strategy, languages, queries, index_query, tenant, conversation, kind, role, actor,
-                                  since, below, below_position, up_to, budget, wanted) AS m
+                                  since, below, below_position, budget, wanted) AS m
         );
         IF cardinality(matches) >= wanted
            OR strategy <> 'time'
@@ -2979,10 +2989,10 @@ $_$;
 
 
 --
--- Name: search_matches(text, text[], tsquery[], tsquery, text, uuid, text, text, text, timestamp with time zone, timestamp with time zone, bigint, bigint, integer, integer); Type: FUNCTION; Schema: public; Owner: -
+-- Name: search_matches(text, text[], tsquery[], tsquery, text, uuid, text, text, text, timestamp with time zone, timestamp with time zone, bigint, integer, integer); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.search_matches(strategy text, languages text[], queries tsquery[], index_query tsquery, tenant text, conversation uuid, kind text, role text, actor text, since timestamp with time zone, below timestamp with time zone, below_position bigint, up_to bigint, budget integer, wanted integer) RETURNS SETOF public.search_match
+CREATE FUNCTION public.search_matches(strategy text, languages text[], queries tsquery[], index_query tsquery, tenant text, conversation uuid, kind text, role text, actor text, since timestamp with time zone, below timestamp with time zone, below_position bigint, budget integer, wanted integer) RETURNS SETOF public.search_match
     LANGUAGE plpgsql STABLE
     SET search_path TO 'public', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -2996,17 +3006,17 @@ DECLARE
     candidates CONSTANT text := CASE strategy
         WHEN 'words' THEN 'd.words @@ $4'
         WHEN 'time' THEN 'd.tenant_id = $5 AND d.created_at >= $10 AND (d.created_at, d.position) < ($11, $12)
-                           ORDER BY d.created_at DESC, d.position DESC LIMIT $14'
+                           ORDER BY d.created_at DESC, d.position DESC LIMIT $13'
         WHEN 'conversation' THEN 'd.tenant_id = $5 AND d.conversation_id = $6'
         WHEN 'own' THEN 'd.tenant_id = $5 AND d.conversation_id = ANY (ARRAY(
                              SELECT m.conversation_id
                                FROM conversation_members m
-                              WHERE m.tenant_id = $5 AND m.user_id = $16
+                              WHERE m.tenant_id = $5 AND m.user_id = $15
                                 AND ($6 IS NULL OR m.conversation_id = $6)))'
     END;
     visible CONSTANT text := CASE WHEN current_tenant_user() IS NULL OR strategy = 'own' THEN 'true'
         ELSE '(SELECT true FROM conversation_members m
-                WHERE m.tenant_id = $5 AND m.conversation_id = d.conversation_id AND m.user_id = $16)'
+                WHERE m.tenant_id = $5 AND m.conversation_id = d.conversation_id AND m.user_id = $15)'
     END;
 BEGIN
     RETURN QUERY EXECUTE format(
@@ -3019,11 +3029,13 @@ BEGIN
                           WHERE %3$s
                          OFFSET 0) AS d
                   WHERE d.tenant_id = $5 AND d.created_at >= $10 AND (d.created_at, d.position) < ($11, $12)
-                    AND d.position <= $13 %4$s
+                    %4$s
                     AND ts_match_vq(d.words, $3[array_position($2, d.language::text)])
-                  ORDER BY d.created_at DESC, d.position DESC LIMIT $15) AS f',
+                  ORDER BY d.created_at DESC, d.position DESC LIMIT $14) AS f',
         columns, candidates, visible,
-        concat(CASE WHEN kind IS NOT NULL THEN ' AND (d.kind = ''message'') = ($7 = ''message'')' END,
+        concat(CASE WHEN kind = 'task' THEN ' AND d.kind IN (''task'', ''status'', ''artifact'')'
+                    WHEN kind IS NOT NULL THEN ' AND d.kind = $7'
+               END,
                CASE WHEN role IS NOT NULL THEN ' AND d.role = $8' END,
                CASE WHEN actor IS NOT NULL THEN ' AND d.actor = $9' END,
                -- One lookup for each match instead of a join of all rows; none if no conversation is deleted.
@@ -3032,35 +3044,45 @@ BEGIN
                            WHERE c.tenant_id = $5 AND c.conversation_id = d.conversation_id) IS NOT TRUE'
                END))
     USING strategy, languages, queries, index_query, tenant, conversation, kind, role, actor, since, below,
-          below_position, up_to, budget, wanted, current_tenant_user();
+          below_position, budget, wanted, current_tenant_user();
 END
 $_$;
 
 
 --
--- Name: search_page(text, text[], tsquery[], text, uuid, text, text, text, timestamp with time zone, timestamp with time zone, bigint, json, integer); Type: FUNCTION; Schema: public; Owner: -
+-- Name: search_page(text, text[], tsquery[], text, uuid, text, text, text, timestamp with time zone, timestamp with time zone, json, integer); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.search_page(by text, languages text[], queries tsquery[], tenant text, conversation uuid, kind text, role text, actor text, since timestamp with time zone, until timestamp with time zone, up_to bigint, cursor_values json, page integer) RETURNS public.search_match[]
+CREATE FUNCTION public.search_page(by text, languages text[], queries tsquery[], tenant text, conversation uuid, kind text, role text, actor text, since timestamp with time zone, until timestamp with time zone, cursor_values json, page integer, OUT matches public.search_match[], OUT oldest timestamp with time zone, OUT newest timestamp with time zone, OUT newest_position bigint) RETURNS record
     LANGUAGE plpgsql STABLE
     SET search_path TO 'public', 'pg_temp'
     AS $$
 DECLARE
-    best  CONSTANT integer := 400;
-    matches search_match[];
+    best CONSTANT integer := 400;
+    most integer := greatest(best, page);
 BEGIN
     IF by = 'time' THEN
-        RETURN search_latest(languages, queries, tenant, conversation, kind, role, actor, since,
-                             coalesce((cursor_values ->> 3)::timestamptz, until),
-                             coalesce((cursor_values ->> 4)::bigint, 0), up_to, page);
+        matches := search_latest(languages, queries, tenant, conversation, kind, role, actor, since,
+                                 coalesce((cursor_values ->> 2)::timestamptz, until),
+                                 coalesce((cursor_values ->> 3)::bigint, 0), page);
+        RETURN;
     END IF;
-    -- A call of its own: within the query below the planner would call it as well, to estimate the length of the array.
-    matches := search_latest(languages, queries, tenant, conversation, kind, role, actor, since, until, 0, up_to,
-                           greatest(best, page));
-    RETURN ARRAY(
+    IF cursor_values IS NULL THEN
+        matches := search_latest(languages, queries, tenant, conversation, kind, role, actor, since, until, 0, most);
+        oldest := CASE WHEN cardinality(matches) < most THEN since ELSE (matches[most]).created_at END;
+        newest := coalesce((matches[1]).created_at, since);
+        newest_position := coalesce((matches[1]).position, 0);
+    ELSE
+        oldest := cursor_values ->> 4;
+        newest := cursor_values ->> 5;
+        newest_position := cursor_values ->> 6;
+        matches := search_latest(languages, queries, tenant, conversation, kind, role, actor, oldest, newest,
+                                 newest_position + 1, 10 * most);
+    END IF;
+    matches := ARRAY(
         SELECT f
           FROM unnest(matches) AS f
-         WHERE cursor_values IS NULL OR (f.rank, f.position) < ((cursor_values ->> 3)::real, (cursor_values ->> 4)::bigint)
+         WHERE cursor_values IS NULL OR (f.rank, f.position) < ((cursor_values ->> 2)::real, (cursor_values ->> 3)::bigint)
          ORDER BY f.rank DESC, f.position DESC
          LIMIT page
     );
@@ -3212,10 +3234,49 @@ $$;
 
 
 --
--- Name: search_sample(text, uuid, timestamp with time zone, timestamp with time zone, bigint); Type: FUNCTION; Schema: public; Owner: -
+-- Name: search_relaxed(text, integer); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.search_sample(tenant text, conversation uuid, since timestamp with time zone, until timestamp with time zone, up_to bigint) RETURNS TABLE(kind text, role text, actor text, language text, plain_words text)
+CREATE FUNCTION public.search_relaxed(query text, fewer integer) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+DECLARE
+    words    text[] := ARRAY(
+        SELECT w.original
+          FROM (SELECT t.ordinal, t.original
+                  FROM search_terms(query) AS t
+                 WHERE NOT (t.negated OR t.quoted OR t.prefix)
+                   AND numnode(search_term_query(t.words, false, false, 'en')) > 0
+                   AND numnode(search_term_query(t.words, false, false, 'pt')) > 0
+                 ORDER BY length(t.original) DESC, t.ordinal
+                 LIMIT 5) AS w
+         ORDER BY w.ordinal
+    );
+    excluded text := (SELECT string_agg(' -' || CASE WHEN t.quoted THEN '"' || t.original || '"' ELSE t.original END, '')
+                        FROM search_terms(query) AS t
+                       WHERE t.negated);
+    wanted   integer := cardinality(words) - fewer;
+BEGIN
+    IF wanted < 2 OR 2 * wanted < cardinality(words) OR EXISTS (SELECT FROM search_terms(query) AS t WHERE t.side > 0) THEN
+        RETURN NULL;
+    END IF;
+    RETURN (
+        SELECT string_agg(c.choice || coalesce(excluded, ''), ' or ' ORDER BY c.bits)
+          FROM generate_series(1, (1 << cardinality(words)) - 1) AS bits,
+               LATERAL (SELECT bits, string_agg(w.word, ' ' ORDER BY w.n) AS choice, count(*) AS words
+                          FROM unnest(words) WITH ORDINALITY AS w (word, n)
+                         WHERE bits & (1 << (w.n::integer - 1)) <> 0) AS c
+         WHERE c.words = wanted
+    );
+END
+$$;
+
+
+--
+-- Name: search_sample(text, uuid, timestamp with time zone, timestamp with time zone); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_sample(tenant text, conversation uuid, since timestamp with time zone, until timestamp with time zone) RETURNS TABLE(kind text, role text, actor text, language text, plain_words text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'public', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -3248,18 +3309,17 @@ BEGIN
                    FROM (%s) AS d
                   WHERE d.created_at >= $3
                     AND d.created_at < $4
-                    AND d.position <= $5
                     AND (SELECT c.is_deleted
                            FROM search_conversations c
                           WHERE c.tenant_id = $1
                             AND c.conversation_id = d.conversation_id) IS NOT TRUE) AS s
-          WHERE s.bytes <= $7',
+          WHERE s.bytes <= $6',
         CASE WHEN own IS NULL THEN
             'SELECT d.conversation_id, d.position, d.kind, d.role, d.actor, d.created_at, d.language, d.plain_words
                FROM search_documents d
               WHERE d.tenant_id = $1 AND d.created_at >= $3 AND d.created_at < $4
               ORDER BY d.created_at DESC, d.position DESC
-              LIMIT $6'
+              LIMIT $5'
         ELSE
             'SELECT latest.*
                FROM unnest($2) AS o (conversation_id),
@@ -3268,9 +3328,9 @@ BEGIN
                                FROM search_documents d
                               WHERE d.tenant_id = $1 AND d.conversation_id = o.conversation_id
                               ORDER BY d.version DESC
-                              LIMIT $6 / cardinality($2)) AS latest'
+                              LIMIT $5 / cardinality($2)) AS latest'
         END)
-    USING tenant, own, since, until, up_to, documents, bytes;
+    USING tenant, own, since, until, documents, bytes;
 END
 $_$;
 
@@ -3404,7 +3464,7 @@ DECLARE
     result text;
 BEGIN
     IF event_type = 'message.added' THEN
-        result := content ->> 'content';
+        result := concat_ws(E'\n', content ->> 'content', content ->> 'metadata');
         IF content ? 'parts' THEN
             result := concat_ws(E'\n', result, search_text_of_parts(content -> 'parts'));
         END IF;
@@ -3423,8 +3483,10 @@ BEGIN
                 search_json_text(content #>> '{extra,function_call,arguments}'),
                 content #>> '{extra,name}');
         END IF;
+    ELSIF event_type IN ('conversation.created', 'conversation.renamed', 'conversation.forked') THEN
+        result := content ->> 'name';
     ELSIF event_type IN ('task.created', 'task.described') THEN
-        result := content ->> 'description';
+        result := concat_ws(E'\n', content ->> 'description', content ->> 'metadata');
     ELSIF event_type = 'task.status_changed' THEN
         result := concat_ws(E'\n', search_text_of_parts(content #> '{message,parts}'),
                           search_text_of_parts(content #> '{message,content}'), content #>> '{message,text}');
@@ -3455,9 +3517,13 @@ BEGIN
                            concat_ws(' ',
                                p.part ->> 'name',
                                CASE WHEN jsonb_typeof(p.part -> 'text') = 'string' THEN p.part ->> 'text' END,
-                               CASE WHEN jsonb_typeof(p.part -> 'data') IN ('object', 'array') THEN p.part ->> 'data' END,
+                               CASE WHEN NOT p.part ?| ARRAY['file', 'mediaType', 'mimeType', 'media_type'] THEN p.part ->> 'data' END,
                                p.part #>> '{file,name}',
+                               p.part #>> '{file,uri}',
                                p.part ->> 'filename',
+                               CASE WHEN p.part ->> 'url' NOT LIKE 'data:%' THEN p.part ->> 'url' END,
+                               CASE WHEN p.part ->> 'uri' NOT LIKE 'data:%' THEN p.part ->> 'uri' END,
+                               p.part ->> 'metadata',
                                p.part ->> 'input',
                                p.part ->> 'result',
                                search_json_text(p.part ->> 'arguments'),
@@ -4608,21 +4674,21 @@ ALTER TABLE ONLY public.search_documents FORCE ROW LEVEL SECURITY;
 -- Name: COLUMN search_documents.kind; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.search_documents.kind IS 'message; task (its description), status (its message) or artifact';
+COMMENT ON COLUMN public.search_documents.kind IS 'message; task (its description), status (its message) or artifact; conversation (its name)';
 
 
 --
 -- Name: COLUMN search_documents.id; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.search_documents.id IS 'Id of the message or task';
+COMMENT ON COLUMN public.search_documents.id IS 'Id of the message, task or conversation';
 
 
 --
 -- Name: COLUMN search_documents.words; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.search_documents.words IS 'Stems of the text, and labels for filters: see search_labels';
+COMMENT ON COLUMN public.search_documents.words IS 'Words of the text (weight A), their stems (weight D), and labels for filters: see search_document, search_labels';
 
 
 --
@@ -5294,10 +5360,10 @@ CREATE INDEX idx_search_documents_created_at ON public.search_documents USING bt
 
 
 --
--- Name: idx_search_documents_task; Type: INDEX; Schema: public; Owner: -
+-- Name: idx_search_documents_replaced; Type: INDEX; Schema: public; Owner: -
 --
 
-CREATE INDEX idx_search_documents_task ON public.search_documents USING btree (tenant_id, conversation_id, id) WHERE ((kind)::text = 'task'::text);
+CREATE INDEX idx_search_documents_replaced ON public.search_documents USING btree (tenant_id, conversation_id, id) WHERE ((kind)::text = ANY ((ARRAY['task'::character varying, 'conversation'::character varying])::text[]));
 
 
 --

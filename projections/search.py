@@ -19,7 +19,7 @@ from projections.reading import caller_of, check_choice
 _SEARCH = sql_text("projections", "search")
 
 SearchOrder: TypeAlias = Literal["relevance", "time"]
-HitKind: TypeAlias = Literal["message", "task"]
+HitKind: TypeAlias = Literal["message", "task", "status", "artifact", "conversation"]
 
 LARGEST_PAGE = 1000
 
@@ -32,9 +32,9 @@ class Hit:
     """A result of a search.
 
     Attributes:
-        kind: ``message``, ``task`` (the description of one), ``status`` (the message of a task's status) or
-            ``artifact``.
-        id: of the message, or of the task.
+        kind: ``message``, ``task`` (the description of one), ``status`` (the message of a task's status), ``artifact``,
+            or ``conversation`` (the name of one).
+        id: of the message, of the task, or of the conversation.
         version: of the event in its conversation.
         role: of a message; None for tasks.
         created_at: when it happened, if the event says so; otherwise when it was appended.
@@ -61,8 +61,8 @@ class SearchPage:
     """A page of results.
 
     Attributes:
-        searched: the query that was used: the given one or, if that finds nothing, the one with misspelt words
-            corrected.
+        searched: the query that was used: the given one; if that finds nothing, the one with misspelt words corrected;
+            if neither does, one that leaves out some of the words.
         cursor: of the next page; None if there is none.
     """
 
@@ -102,11 +102,12 @@ class Search:
         """Return a page of the results of a query.
 
         Args:
-            query: words, all of which must occur, in any of their forms, with or without accents; ``"a phrase"``;
-                ``-without``; ``one or another``; ``begins*``. Any text is a query; it is cut after a thousand
-                characters or forty words.
+            query: words, all of which must occur, in any of their forms, with or without accents; ``"a phrase"``: these
+                words as they are, adjacent and in this order; ``-without``; ``one or another``; ``begins*``. Any text
+                is a query; it is cut after a thousand characters or forty words.
             by: ``relevance``, the best first, of the latest four hundred matches; ``time``, the latest first.
-            kind: ``message``, or ``task``: descriptions, messages of statuses, artifacts.
+            kind: ``message``; ``task``: descriptions, messages of statuses, artifacts; ``status``; ``artifact``;
+                ``conversation``.
             role, actor, conversation: only results of this one.
             since, until: a half-open range of ``created_at``, aware.
             language: of the query, such as ``pt`` or ``en-US``; None tries all languages of the tenant's documents.

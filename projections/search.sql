@@ -34,43 +34,59 @@ SELECT f.tenant_id, f.conversation_id, f.language, f.language_from, coalesce(f.i
               AND u.conversation_id = f.conversation_id
        );
 
--- A description replaces the earlier ones of its task.
-WITH described AS MATERIALIZED (
-    SELECT b.tenant_id, b.conversation_id, (b.content ->> 'task_id')::uuid AS task_id
+-- A description replaces the earlier ones of its task, a name those of its conversation.
+WITH replaced AS MATERIALIZED (
+    SELECT b.tenant_id, b.conversation_id, 'task' AS kind, (b.content ->> 'task_id')::uuid AS id
       FROM batch b
      WHERE b.event_type = 'task.described'
        AND b.content ? 'description'
+     UNION
+    SELECT b.tenant_id, b.conversation_id, 'conversation', b.conversation_id
+      FROM batch b
+     WHERE b.event_type = 'conversation.renamed'
 )
 DELETE FROM search_documents d
- USING described n
- WHERE d.tenant_id = n.tenant_id
-   AND d.conversation_id = n.conversation_id
-   AND d.id = n.task_id
-   AND d.kind = 'task';
+ USING replaced r
+ WHERE d.tenant_id = r.tenant_id
+   AND d.conversation_id = r.conversation_id
+   AND d.id = r.id
+   AND d.kind = r.kind
+   AND d.kind IN ('task', 'conversation');
 
-WITH described AS MATERIALIZED (
-    SELECT b.tenant_id, b.conversation_id, b.content ->> 'task_id' AS task_id, max(b.version) AS version
-      FROM batch b
-     WHERE b.event_type = 'task.described'
-       AND b.content ? 'description'
-     GROUP BY b.tenant_id, b.conversation_id, b.content ->> 'task_id'
-),
-texts AS MATERIALIZED (
-    SELECT b.tenant_id, b.conversation_id, b.version, b.position, b.event_type, b.id,
+WITH texts AS MATERIALIZED (
+    SELECT b.tenant_id, b.conversation_id, b.version, b.position, b.id,
+           CASE b.event_type
+               WHEN 'message.added' THEN 'message'
+               WHEN 'task.created' THEN 'task'
+               WHEN 'task.described' THEN 'task'
+               WHEN 'task.status_changed' THEN 'status'
+               WHEN 'task.artifact_added' THEN 'artifact'
+               WHEN 'task.artifact_extended' THEN 'artifact'
+               ELSE 'conversation'
+           END AS kind,
            b.content ->> 'task_id' AS task_id,
            b.content ->> 'role' AS role,
            b.actor,
            occurred_at(b.metadata, b.timestamp) AS created_at,
-           search_text(b.event_type, b.content) AS original
+           search_text(b.event_type, b.content) AS original,
+           -- Whether a later one of the batch replaces it.
+           bool_or(b.event_type = 'conversation.renamed' OR b.event_type = 'task.described' AND b.content ? 'description')
+               OVER (PARTITION BY b.tenant_id, b.conversation_id, b.content ->> 'task_id',
+                                  b.event_type IN ('conversation.created', 'conversation.renamed', 'conversation.forked'),
+                                  b.event_type IN ('task.created', 'task.described')
+                         ORDER BY b.version ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING) AS is_replaced
       FROM batch b
      WHERE b.event_type IN ('message.added', 'task.created', 'task.described', 'task.status_changed',
-                            'task.artifact_added', 'task.artifact_extended')
+                            'task.artifact_added', 'task.artifact_extended',
+                            'conversation.created', 'conversation.renamed', 'conversation.forked')
 ),
 in_language AS MATERIALIZED (
-    SELECT s.tenant_id, s.conversation_id, s.version, s.position, s.event_type, s.id, s.task_id, s.role, s.actor,
+    SELECT s.tenant_id, s.conversation_id, s.version, s.position, s.kind, s.id, s.task_id, s.role, s.actor,
            s.created_at, s.original, s.words,
            coalesce(c.language, search_language(s.words)) AS language
-      FROM (SELECT t.*, search_words(t.original) AS words FROM texts t WHERE t.original IS NOT NULL OFFSET 0) AS s
+      FROM (SELECT t.*, search_words(t.original) AS words FROM texts t
+             WHERE t.original IS NOT NULL AND t.is_replaced IS NOT TRUE
+            OFFSET 0) AS s
       LEFT JOIN search_conversations c
         ON c.tenant_id = s.tenant_id
        AND c.conversation_id = s.conversation_id
@@ -78,27 +94,11 @@ in_language AS MATERIALIZED (
 )
 INSERT INTO search_documents (tenant_id, conversation_id, version, position, kind, id, role, actor, created_at, language,
                               words, plain_words)
-SELECT s.tenant_id, s.conversation_id, s.version, s.position,
-       CASE s.event_type
-           WHEN 'message.added' THEN 'message'
-           WHEN 'task.created' THEN 'task'
-           WHEN 'task.described' THEN 'task'
-           WHEN 'task.status_changed' THEN 'status'
-           ELSE 'artifact'
-       END,
-       coalesce(s.task_id::uuid, s.id),
+SELECT s.tenant_id, s.conversation_id, s.version, s.position, s.kind,
+       CASE s.kind WHEN 'conversation' THEN s.conversation_id ELSE coalesce(s.task_id::uuid, s.id) END,
        s.role, s.actor, s.created_at, s.language,
        search_document(concat_ws(' ', s.words, search_identifier_parts(s.original)), s.language,
                        search_labels(s.tenant_id, s.role, s.actor)),
        search_plain_words(s.words)
   FROM in_language s
- WHERE s.event_type NOT IN ('task.created', 'task.described')
-    OR NOT EXISTS (
-           SELECT
-             FROM described d
-            WHERE d.tenant_id = s.tenant_id
-              AND d.conversation_id = s.conversation_id
-              AND d.task_id = s.task_id
-              AND d.version > s.version
-       )
  ORDER BY s.position;

@@ -25,12 +25,15 @@ CREATE TABLE search_documents (
 CREATE INDEX idx_search_documents_words ON search_documents USING gin (words) WITH (gin_pending_list_limit = 256);
 CREATE INDEX idx_search_documents_created_at ON search_documents (tenant_id, created_at, position);
 
--- A new description of a task replaces its former one.
-CREATE INDEX idx_search_documents_task ON search_documents (tenant_id, conversation_id, id) WHERE kind = 'task';
+-- A new description of a task, or name of a conversation, replaces the former one.
+CREATE INDEX idx_search_documents_replaced ON search_documents (tenant_id, conversation_id, id)
+ WHERE kind IN ('task', 'conversation');
 
-COMMENT ON COLUMN search_documents.kind IS 'message; task (its description), status (its message) or artifact';
-COMMENT ON COLUMN search_documents.id IS 'Id of the message or task';
-COMMENT ON COLUMN search_documents.words IS 'Stems of the text, and labels for filters: see search_labels';
+COMMENT ON COLUMN search_documents.kind IS
+    'message; task (its description), status (its message) or artifact; conversation (its name)';
+COMMENT ON COLUMN search_documents.id IS 'Id of the message, task or conversation';
+COMMENT ON COLUMN search_documents.words IS
+    'Words of the text (weight A), their stems (weight D), and labels for filters: see search_document, search_labels';
 COMMENT ON COLUMN search_documents.plain_words IS
     'Distinct words at the beginning of the text, unstemmed: candidates for corrections';
 
@@ -450,8 +453,8 @@ $$;
 SELECT eventstore_own('FUNCTION search_json_text');
 
 -- file: search/search_text_of_parts.sql
--- The text of parts, one line each: texts, names of files, structured data as JSON, tool calls and their results. The
--- contents of files are not included.
+-- The text of parts, one line each: texts, names and addresses of files, structured data as JSON, metadata, tool calls and
+-- their results. The contents of files are not included.
 CREATE FUNCTION search_text_of_parts(parts jsonb) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT AS $$
 BEGIN
@@ -466,9 +469,13 @@ BEGIN
                            concat_ws(' ',
                                p.part ->> 'name',
                                CASE WHEN jsonb_typeof(p.part -> 'text') = 'string' THEN p.part ->> 'text' END,
-                               CASE WHEN jsonb_typeof(p.part -> 'data') IN ('object', 'array') THEN p.part ->> 'data' END,
+                               CASE WHEN NOT p.part ?| ARRAY['file', 'mediaType', 'mimeType', 'media_type'] THEN p.part ->> 'data' END,
                                p.part #>> '{file,name}',
+                               p.part #>> '{file,uri}',
                                p.part ->> 'filename',
+                               CASE WHEN p.part ->> 'url' NOT LIKE 'data:%' THEN p.part ->> 'url' END,
+                               CASE WHEN p.part ->> 'uri' NOT LIKE 'data:%' THEN p.part ->> 'uri' END,
+                               p.part ->> 'metadata',
                                p.part ->> 'input',
                                p.part ->> 'result',
                                search_json_text(p.part ->> 'arguments'),
@@ -495,7 +502,7 @@ DECLARE
     result text;
 BEGIN
     IF event_type = 'message.added' THEN
-        result := content ->> 'content';
+        result := concat_ws(E'\n', content ->> 'content', content ->> 'metadata');
         IF content ? 'parts' THEN
             result := concat_ws(E'\n', result, search_text_of_parts(content -> 'parts'));
         END IF;
@@ -514,8 +521,10 @@ BEGIN
                 search_json_text(content #>> '{extra,function_call,arguments}'),
                 content #>> '{extra,name}');
         END IF;
+    ELSIF event_type IN ('conversation.created', 'conversation.renamed', 'conversation.forked') THEN
+        result := content ->> 'name';
     ELSIF event_type IN ('task.created', 'task.described') THEN
-        result := content ->> 'description';
+        result := concat_ws(E'\n', content ->> 'description', content ->> 'metadata');
     ELSIF event_type = 'task.status_changed' THEN
         result := concat_ws(E'\n', search_text_of_parts(content #> '{message,parts}'),
                           search_text_of_parts(content #> '{message,content}'), content #>> '{message,text}');
@@ -768,11 +777,11 @@ BEGIN
         RETURN combined;
     END IF;
     labels := search_labels(tenant, role, actor);
-    IF role IS NULL AND actor IS NULL AND kind IS DISTINCT FROM 'task' THEN
+    IF role IS NULL AND actor IS NULL AND coalesce(kind, 'message') IN ('message', 'conversation') THEN
         RETURN combined && search_word_query(labels[1]);
     END IF;
     -- These labels include the tenant.
-    IF role IS NOT NULL OR kind = 'task' THEN
+    IF role IS NOT NULL OR kind IN ('task', 'status', 'artifact') THEN
         combined := combined && search_word_query(labels[2]);
     END IF;
     IF actor IS NOT NULL THEN
@@ -813,28 +822,43 @@ REVOKE ALL ON FUNCTION search_period_is_short FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION search_period_is_short', 'eventstore_search');
 
 -- file: search/search_page.sql
--- The documents of one page. `cursor_values` is the content of the cursor, null for the first page.
+-- The documents of one page, and, by relevance, the period of the matches that are ranked: from oldest to newest and
+-- newest_position. `cursor_values` is the content of the cursor, null for the first page.
+--
+-- Ranked are the latest four hundred matches, and on later pages those of the same period. What the projection has applied
+-- in the meantime can only add to them: no page lacks a match because others came between.
 CREATE FUNCTION search_page(
     by text, languages text[], queries tsquery[], tenant text, conversation uuid, kind text, role text, actor text,
-    since timestamptz, until timestamptz, up_to bigint, cursor_values json, page integer
-) RETURNS search_match[]
+    since timestamptz, until timestamptz, cursor_values json, page integer,
+    OUT matches search_match[], OUT oldest timestamptz, OUT newest timestamptz, OUT newest_position bigint
+)
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
 DECLARE
-    best  CONSTANT integer := 400;
-    matches search_match[];
+    best CONSTANT integer := 400;
+    most integer := greatest(best, page);
 BEGIN
     IF by = 'time' THEN
-        RETURN search_latest(languages, queries, tenant, conversation, kind, role, actor, since,
-                             coalesce((cursor_values ->> 3)::timestamptz, until),
-                             coalesce((cursor_values ->> 4)::bigint, 0), up_to, page);
+        matches := search_latest(languages, queries, tenant, conversation, kind, role, actor, since,
+                                 coalesce((cursor_values ->> 2)::timestamptz, until),
+                                 coalesce((cursor_values ->> 3)::bigint, 0), page);
+        RETURN;
     END IF;
-    -- A call of its own: within the query below the planner would call it as well, to estimate the length of the array.
-    matches := search_latest(languages, queries, tenant, conversation, kind, role, actor, since, until, 0, up_to,
-                           greatest(best, page));
-    RETURN ARRAY(
+    IF cursor_values IS NULL THEN
+        matches := search_latest(languages, queries, tenant, conversation, kind, role, actor, since, until, 0, most);
+        oldest := CASE WHEN cardinality(matches) < most THEN since ELSE (matches[most]).created_at END;
+        newest := coalesce((matches[1]).created_at, since);
+        newest_position := coalesce((matches[1]).position, 0);
+    ELSE
+        oldest := cursor_values ->> 4;
+        newest := cursor_values ->> 5;
+        newest_position := cursor_values ->> 6;
+        matches := search_latest(languages, queries, tenant, conversation, kind, role, actor, oldest, newest,
+                                 newest_position + 1, 10 * most);
+    END IF;
+    matches := ARRAY(
         SELECT f
           FROM unnest(matches) AS f
-         WHERE cursor_values IS NULL OR (f.rank, f.position) < ((cursor_values ->> 3)::real, (cursor_values ->> 4)::bigint)
+         WHERE cursor_values IS NULL OR (f.rank, f.position) < ((cursor_values ->> 2)::real, (cursor_values ->> 3)::bigint)
          ORDER BY f.rank DESC, f.position DESC
          LIMIT page
     );
@@ -1037,7 +1061,7 @@ SELECT eventstore_own('FUNCTION search_edit_patterns');
 -- The latest documents that the caller may see, up to about 30,000 words: of the whole tenant along the times; of a
 -- user or of one conversation, the latest of each conversation, of at most four hundred conversations.
 CREATE FUNCTION search_sample(
-    tenant text, conversation uuid, since timestamptz, until timestamptz, up_to bigint
+    tenant text, conversation uuid, since timestamptz, until timestamptz
 ) RETURNS TABLE (kind text, role text, actor text, language text, plain_words text)
 LANGUAGE plpgsql STABLE
 SET search_path FROM CURRENT
@@ -1071,18 +1095,17 @@ BEGIN
                    FROM (%s) AS d
                   WHERE d.created_at >= $3
                     AND d.created_at < $4
-                    AND d.position <= $5
                     AND (SELECT c.is_deleted
                            FROM search_conversations c
                           WHERE c.tenant_id = $1
                             AND c.conversation_id = d.conversation_id) IS NOT TRUE) AS s
-          WHERE s.bytes <= $7',
+          WHERE s.bytes <= $6',
         CASE WHEN own IS NULL THEN
             'SELECT d.conversation_id, d.position, d.kind, d.role, d.actor, d.created_at, d.language, d.plain_words
                FROM search_documents d
               WHERE d.tenant_id = $1 AND d.created_at >= $3 AND d.created_at < $4
               ORDER BY d.created_at DESC, d.position DESC
-              LIMIT $6'
+              LIMIT $5'
         ELSE
             'SELECT latest.*
                FROM unnest($2) AS o (conversation_id),
@@ -1091,9 +1114,9 @@ BEGIN
                                FROM search_documents d
                               WHERE d.tenant_id = $1 AND d.conversation_id = o.conversation_id
                               ORDER BY d.version DESC
-                              LIMIT $6 / cardinality($2)) AS latest'
+                              LIMIT $5 / cardinality($2)) AS latest'
         END)
-    USING tenant, own, since, until, up_to, documents, bytes;
+    USING tenant, own, since, until, documents, bytes;
 END
 $$;
 
@@ -1105,8 +1128,7 @@ SELECT eventstore_grant('EXECUTE ON FUNCTION search_sample', 'eventstore_search'
 -- The corrections of the words of a query. Candidates are the first three words of four letters or more that are in no
 -- document as they are typed. A word whose other form is in a document ("trains" with "train") is not misspelt.
 CREATE FUNCTION search_corrections(
-    query text, tenant text, conversation uuid, kind text, role text, actor text, since timestamptz, until timestamptz,
-    up_to bigint
+    query text, tenant text, conversation uuid, kind text, role text, actor text, since timestamptz, until timestamptz
 ) RETURNS TABLE (ordinal integer, correction text)
 LANGUAGE sql STABLE
 SET search_path FROM CURRENT
@@ -1115,10 +1137,11 @@ SET max_parallel_workers_per_gather = 0
 AS $$
     WITH sample AS MATERIALIZED (
         SELECT s.language, s.plain_words,
-               (search_corrections.kind IS NULL OR (s.kind = 'message') = (search_corrections.kind = 'message'))
+               (search_corrections.kind IS NULL OR s.kind = search_corrections.kind
+                OR search_corrections.kind = 'task' AND s.kind IN ('status', 'artifact'))
                AND (search_corrections.role IS NULL OR s.role = search_corrections.role)
                AND (search_corrections.actor IS NULL OR s.actor = search_corrections.actor) AS is_searched
-          FROM search_sample(tenant, conversation, since, until, up_to) AS s
+          FROM search_sample(tenant, conversation, since, until) AS s
     ),
     vocabulary AS MATERIALIZED (
         SELECT w.word, length(w.word) AS size, count(*) FILTER (WHERE s.is_searched) AS documents
@@ -1178,8 +1201,7 @@ SELECT eventstore_grant('EXECUTE ON FUNCTION search_corrections', 'eventstore_se
 -- file: search/search_corrected.sql
 -- The query with its misspelt words corrected; null if there are none.
 CREATE FUNCTION search_corrected(
-    query text, tenant text, conversation uuid, kind text, role text, actor text, since timestamptz, until timestamptz,
-    up_to bigint
+    query text, tenant text, conversation uuid, kind text, role text, actor text, since timestamptz, until timestamptz
 ) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
 DECLARE
@@ -1191,7 +1213,7 @@ BEGIN
     FOR term IN
         SELECT t.side, t.negated, t.quoted, t.prefix, t.original, c.correction
           FROM search_terms(query) AS t
-          LEFT JOIN search_corrections(query, tenant, conversation, kind, role, actor, since, until, up_to) AS c
+          LEFT JOIN search_corrections(query, tenant, conversation, kind, role, actor, since, until) AS c
             ON c.ordinal = t.ordinal
          ORDER BY t.ordinal
     LOOP
@@ -1212,36 +1234,81 @@ SELECT eventstore_own('FUNCTION search_corrected');
 REVOKE ALL ON FUNCTION search_corrected FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION search_corrected', 'eventstore_search');
 
+-- file: search/search_relaxed.sql
+-- The query with some of its words left out: of the five longest that are not stop words in the main languages, every
+-- choice of all but `fewer`. Null if it has an "or", or if less than half of the words would remain.
+CREATE FUNCTION search_relaxed(query text, fewer integer) RETURNS text
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+DECLARE
+    words    text[] := ARRAY(
+        SELECT w.original
+          FROM (SELECT t.ordinal, t.original
+                  FROM search_terms(query) AS t
+                 WHERE NOT (t.negated OR t.quoted OR t.prefix)
+                   AND numnode(search_term_query(t.words, false, false, 'en')) > 0
+                   AND numnode(search_term_query(t.words, false, false, 'pt')) > 0
+                 ORDER BY length(t.original) DESC, t.ordinal
+                 LIMIT 5) AS w
+         ORDER BY w.ordinal
+    );
+    excluded text := (SELECT string_agg(' -' || CASE WHEN t.quoted THEN '"' || t.original || '"' ELSE t.original END, '')
+                        FROM search_terms(query) AS t
+                       WHERE t.negated);
+    wanted   integer := cardinality(words) - fewer;
+BEGIN
+    IF wanted < 2 OR 2 * wanted < cardinality(words) OR EXISTS (SELECT FROM search_terms(query) AS t WHERE t.side > 0) THEN
+        RETURN NULL;
+    END IF;
+    RETURN (
+        SELECT string_agg(c.choice || coalesce(excluded, ''), ' or ' ORDER BY c.bits)
+          FROM generate_series(1, (1 << cardinality(words)) - 1) AS bits,
+               LATERAL (SELECT bits, string_agg(w.word, ' ' ORDER BY w.n) AS choice, count(*) AS words
+                          FROM unnest(words) WITH ORDINALITY AS w (word, n)
+                         WHERE bits & (1 << (w.n::integer - 1)) <> 0) AS c
+         WHERE c.words = wanted
+    );
+END
+$$;
+
+SELECT eventstore_own('FUNCTION search_relaxed');
+
 -- file: search/search_cursor.sql
--- The cursor of a row: its place in the order, and the search to which it belongs. Opaque to clients.
-CREATE FUNCTION search_cursor(search text, up_to bigint, query text, key text, "position" bigint) RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN translate(encode(convert_to(json_build_array(search, up_to, query, key, "position")::text, 'UTF8'), 'base64'), E'\n', '');
+-- The cursor of a row: the search to which it belongs, the query that was used, the row's place in the order, and, of
+-- results by relevance, the period of the matches that are ranked. Opaque to clients.
+CREATE FUNCTION search_cursor(
+    search text, query text, key text, "position" bigint, oldest timestamptz, newest timestamptz, newest_position bigint
+) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN translate(encode(convert_to(json_build_array(search, query, key, "position", oldest, newest,
+                                                    newest_position)::text, 'UTF8'), 'base64'), E'\n', '');
 
 SELECT eventstore_own('FUNCTION search_cursor');
 
 -- file: search/search_cursor_values.sql
 -- The content of a cursor; an error if it is not a cursor of this search.
 CREATE FUNCTION search_cursor_values(cursor text, search text) RETURNS json
-LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 DECLARE
     members json;
 BEGIN
     BEGIN
         members := convert_from(decode(cursor, 'base64'), 'UTF8')::json;
-        PERFORM (members ->> 1)::bigint, (members ->> 4)::bigint,
-                CASE left(search, 1) WHEN 't' THEN (members ->> 3)::timestamptz::text ELSE (members ->> 3)::real::text END;
+        PERFORM (members ->> 3)::bigint,
+                CASE left(search, 1) WHEN 't' THEN (members ->> 2)::timestamptz::text
+                                     ELSE concat((members ->> 2)::real, (members ->> 4)::timestamptz,
+                                                 (members ->> 5)::timestamptz, (members ->> 6)::bigint)
+                END;
     EXCEPTION
         WHEN OTHERS THEN
             members := NULL;
     END;
     IF members IS NULL
-       OR json_array_length(members) <> 5
+       OR json_array_length(members) <> 7
        OR (members ->> 0) IS DISTINCT FROM search
        OR (members ->> 1) IS NULL
        OR (members ->> 2) IS NULL
        OR (members ->> 3) IS NULL
-       OR (members ->> 4) IS NULL THEN
+       OR left(search, 1) <> 't' AND num_nulls(members ->> 4, members ->> 5, members ->> 6) > 0 THEN
         RAISE EXCEPTION 'the cursor does not belong to this search'
             USING ERRCODE = 'ES005', HINT = 'Use the cursor of the last row, with the same query and filters.';
     END IF;
@@ -1270,7 +1337,7 @@ SELECT eventstore_own('FUNCTION search_cursor_values');
 -- below:   only documents before this time or, at this time, below this position.
 CREATE FUNCTION search_matches(
     strategy text, languages text[], queries tsquery[], index_query tsquery, tenant text, conversation uuid, kind text,
-    role text, actor text, since timestamptz, below timestamptz, below_position bigint, up_to bigint, budget integer,
+    role text, actor text, since timestamptz, below timestamptz, below_position bigint, budget integer,
     wanted integer
 ) RETURNS SETOF search_match
 LANGUAGE plpgsql STABLE
@@ -1286,17 +1353,17 @@ DECLARE
     candidates CONSTANT text := CASE strategy
         WHEN 'words' THEN 'd.words @@ $4'
         WHEN 'time' THEN 'd.tenant_id = $5 AND d.created_at >= $10 AND (d.created_at, d.position) < ($11, $12)
-                           ORDER BY d.created_at DESC, d.position DESC LIMIT $14'
+                           ORDER BY d.created_at DESC, d.position DESC LIMIT $13'
         WHEN 'conversation' THEN 'd.tenant_id = $5 AND d.conversation_id = $6'
         WHEN 'own' THEN 'd.tenant_id = $5 AND d.conversation_id = ANY (ARRAY(
                              SELECT m.conversation_id
                                FROM conversation_members m
-                              WHERE m.tenant_id = $5 AND m.user_id = $16
+                              WHERE m.tenant_id = $5 AND m.user_id = $15
                                 AND ($6 IS NULL OR m.conversation_id = $6)))'
     END;
     visible CONSTANT text := CASE WHEN current_tenant_user() IS NULL OR strategy = 'own' THEN 'true'
         ELSE '(SELECT true FROM conversation_members m
-                WHERE m.tenant_id = $5 AND m.conversation_id = d.conversation_id AND m.user_id = $16)'
+                WHERE m.tenant_id = $5 AND m.conversation_id = d.conversation_id AND m.user_id = $15)'
     END;
 BEGIN
     RETURN QUERY EXECUTE format(
@@ -1309,11 +1376,13 @@ BEGIN
                           WHERE %3$s
                          OFFSET 0) AS d
                   WHERE d.tenant_id = $5 AND d.created_at >= $10 AND (d.created_at, d.position) < ($11, $12)
-                    AND d.position <= $13 %4$s
+                    %4$s
                     AND ts_match_vq(d.words, $3[array_position($2, d.language::text)])
-                  ORDER BY d.created_at DESC, d.position DESC LIMIT $15) AS f',
+                  ORDER BY d.created_at DESC, d.position DESC LIMIT $14) AS f',
         columns, candidates, visible,
-        concat(CASE WHEN kind IS NOT NULL THEN ' AND (d.kind = ''message'') = ($7 = ''message'')' END,
+        concat(CASE WHEN kind = 'task' THEN ' AND d.kind IN (''task'', ''status'', ''artifact'')'
+                    WHEN kind IS NOT NULL THEN ' AND d.kind = $7'
+               END,
                CASE WHEN role IS NOT NULL THEN ' AND d.role = $8' END,
                CASE WHEN actor IS NOT NULL THEN ' AND d.actor = $9' END,
                -- One lookup for each match instead of a join of all rows; none if no conversation is deleted.
@@ -1322,7 +1391,7 @@ BEGIN
                            WHERE c.tenant_id = $5 AND c.conversation_id = d.conversation_id) IS NOT TRUE'
                END))
     USING strategy, languages, queries, index_query, tenant, conversation, kind, role, actor, since, below,
-          below_position, up_to, budget, wanted, current_tenant_user();
+          below_position, budget, wanted, current_tenant_user();
 END
 $$;
 
@@ -1337,7 +1406,7 @@ SELECT eventstore_grant('EXECUTE ON FUNCTION search_matches', 'eventstore_search
 -- used. Reading a row by the index costs as much as scanning eight along the times, which are adjacent.
 CREATE FUNCTION search_latest(
     languages text[], queries tsquery[], tenant text, conversation uuid, kind text, role text, actor text,
-    since timestamptz, below timestamptz, below_position bigint, up_to bigint, wanted integer
+    since timestamptz, below timestamptz, below_position bigint, wanted integer
 ) RETURNS search_match[]
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
 DECLARE
@@ -1367,7 +1436,7 @@ BEGIN
         matches := ARRAY(
             SELECT m
               FROM search_matches(strategy, languages, queries, index_query, tenant, conversation, kind, role, actor,
-                                  since, below, below_position, up_to, budget, wanted) AS m
+                                  since, below, below_position, budget, wanted) AS m
         );
         IF cardinality(matches) >= wanted
            OR strategy <> 'time'
@@ -1395,15 +1464,16 @@ SELECT eventstore_grant('EXECUTE ON FUNCTION search_latest', 'eventstore_search'
 --
 -- query:    words; "a phrase"; -without; one or another; begins*
 -- by:       'relevance': the best first, of the latest four hundred matches; 'time': all matches, the latest first.
--- only_kind: 'message', or 'task': its description, the messages of its statuses, and its artifacts. only_role,
+-- only_kind: 'message'; 'task': its description, the messages of its statuses, and its artifacts; 'status'; 'artifact';
+-- 'conversation': its name. only_role,
 -- only_actor, only_conversation, since (inclusive), until (exclusive): null means all. query_language: the language of
 -- the query, such as "pt" or "en-US"; null tries all languages of the tenant's documents.
 -- page:     the maximum number of rows.
 -- after:    the cursor of the last row of the previous page.
 -- opening, closing: the marks around matches in snippets.
 --
--- searched: the query that was used: the given one, or, if that finds nothing, the one with its misspelt words
--- corrected.
+-- searched: the query that was used: the given one; if that finds nothing, the one with its misspelt words corrected; if
+-- neither does, one with some of the words left out.
 CREATE FUNCTION search_for(
     query text, tenant text, by text DEFAULT 'relevance', only_kind text DEFAULT NULL, only_role text DEFAULT NULL,
     only_actor text DEFAULT NULL, only_conversation uuid DEFAULT NULL, since timestamptz DEFAULT NULL,
@@ -1422,10 +1492,10 @@ DECLARE
                                 only_role, only_actor, only_conversation::text, extract(epoch FROM since)::text,
                                 extract(epoch FROM until)::text, query_language), 0);
     cursor_values json;
-    up_to         bigint;
     used          text := query;
+    attempt       integer := 0;
     queries       tsquery[];
-    matches       search_match[];
+    found         record;
 BEGIN
     IF tenant IS DISTINCT FROM current_tenant() THEN
         RAISE EXCEPTION 'this transaction may not search the tenant %', quote_nullable(tenant)
@@ -1436,9 +1506,9 @@ BEGIN
                       ELSE ARRAY[search_language_code(query_language), 'und'] END;
     IF by IS NULL OR by NOT IN ('relevance', 'time') THEN
         RAISE EXCEPTION 'by: % is unknown', quote_nullable(by) USING ERRCODE = 'ES005', HINT = 'Use relevance or time.';
-    ELSIF only_kind NOT IN ('message', 'task') THEN
+    ELSIF only_kind NOT IN ('message', 'task', 'status', 'artifact', 'conversation') THEN
         RAISE EXCEPTION 'kind: % is unknown', quote_nullable(only_kind)
-            USING ERRCODE = 'ES005', HINT = 'Use message or task.';
+            USING ERRCODE = 'ES005', HINT = 'Use message, task, status, artifact or conversation.';
     ELSIF languages[1] IS NULL THEN
         RAISE EXCEPTION 'language: % is not a language that can be searched', quote_nullable(query_language)
             USING ERRCODE = 'ES005', HINT = 'Use the code of a language, such as pt or en-US.';
@@ -1447,19 +1517,25 @@ BEGIN
     END IF;
     IF after IS NOT NULL THEN
         cursor_values := search_cursor_values(after, search);
-        up_to := cursor_values ->> 1;
-        used := cursor_values ->> 2;
-    ELSE
-        up_to := last_position();
+        used := cursor_values ->> 1;
     END IF;
     LOOP
         queries := ARRAY(SELECT search_query(used, l.language) FROM unnest(languages) WITH ORDINALITY AS l (language, n)
                           ORDER BY l.n);
-        matches := search_page(by, languages, queries, tenant, only_conversation, only_kind, only_role, only_actor,
-                               coalesce(since, '-infinity'), coalesce(until, 'infinity'), up_to, cursor_values, page);
-        EXIT WHEN cardinality(matches) > 0 OR cursor_values IS NOT NULL OR used <> query;
-        used := search_corrected(query, tenant, only_conversation, only_kind, only_role, only_actor,
-                                 coalesce(since, '-infinity'), coalesce(until, 'infinity'), up_to);
+        found := search_page(by, languages, queries, tenant, only_conversation, only_kind, only_role, only_actor,
+                             coalesce(since, '-infinity'), coalesce(until, 'infinity'), cursor_values, page);
+        EXIT WHEN cardinality(found.matches) > 0 OR cursor_values IS NOT NULL;
+        -- What finds nothing is tried with misspelt words corrected, then with some words left out.
+        used := CASE attempt
+                    WHEN 0 THEN search_corrected(query, tenant, only_conversation, only_kind, only_role, only_actor,
+                                                 coalesce(since, '-infinity'), coalesce(until, 'infinity'))
+                    ELSE search_relaxed(query, attempt)
+                END;
+        attempt := attempt + 1;
+        IF used IS NULL AND attempt = 1 THEN
+            used := search_relaxed(query, attempt);
+            attempt := attempt + 1;
+        END IF;
         EXIT WHEN used IS NULL;
     END LOOP;
     RETURN QUERY
@@ -1467,13 +1543,13 @@ BEGIN
            coalesce(search_snippet(search_text(e.event_type, e.content), shown.query, m.language, shown.marks, opening,
                                    closing), ''),
            used,
-           search_cursor(search, up_to, used,
+           search_cursor(search, used,
                          CASE by
                              WHEN 'time' THEN to_char(m.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.USOF')
                              ELSE m.rank::text
                          END,
-                         m.position)
-      FROM unnest(matches) WITH ORDINALITY AS m (conversation_id, version, "position", kind, id, role, actor, created_at,
+                         m.position, found.oldest, found.newest, found.newest_position)
+      FROM unnest(found.matches) WITH ORDINALITY AS m (conversation_id, version, "position", kind, id, role, actor, created_at,
                                                  language, rank, n)
       LEFT JOIN events e
         ON e.tenant_id = search_for.tenant
@@ -1513,6 +1589,7 @@ DROP FUNCTION search_latest;
 DROP FUNCTION search_matches;
 DROP FUNCTION search_cursor_values;
 DROP FUNCTION search_cursor;
+DROP FUNCTION search_relaxed;
 DROP FUNCTION search_corrected;
 DROP FUNCTION search_corrections;
 DROP FUNCTION search_sample;

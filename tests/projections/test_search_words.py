@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
-from support.searching import found, say
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
 
-from eventstore import EventStore, MessageAdded
-from eventstore.errors import InputError
-from projections import Search
+import pytest
+from support.searching import SEARCH, found, say
+
+from eventstore import ConversationRenamed, EventStore, MessageAdded, Metadata, NewEvent
+from projections import Search, catch_up
 
 pytestmark = pytest.mark.shared_database
 
@@ -104,3 +107,69 @@ async def test_what_is_shown_is_marked(store: EventStore) -> None:
     assert await marked("tomorrow") == "She said “[Tomorrow]” twice: [tomorrow]!"
     assert await marked('"train to"') == "take the [train to] Lisbon, or another train"
     assert await marked("lis*") == "take the train to [Lisbon], or another train"
+
+
+async def test_names_files_data_and_metadata_are_found(store: EventStore) -> None:
+    conversation = await say(
+        store,
+        MessageAdded(role="user", parts=[{"kind": "data", "data": "tangerine"}, {"kind": "data", "data": 8472}]),
+        MessageAdded(role="user", parts=[{"kind": "file", "file": {"uri": "https://x.example/quarterly-report.pdf"}}]),
+        MessageAdded(role="user", content="x", metadata={"topic": "billing"}),
+        MessageAdded(role="user", parts=[{"type": "file", "mediaType": "image/png", "data": "aGlkZGVu"}]),
+    )
+    await store.append(conversation, [ConversationRenamed(name="Planning a wedding")])
+    await catch_up(store, SEARCH)
+    search = Search(store)
+
+    async def versions(query: str, **filters: Any) -> list[int]:
+        return [hit.version for hit in (await search.page(query, **filters)).hits]
+
+    assert await versions("tangerine") == await versions("8472") == [2]
+    assert await versions("quarterly-report") == [3]
+    assert await versions("billing") == [4]
+    assert await versions("aGlkZGVu") == []
+    assert await versions("wedding") == await versions("wedding", kind="conversation") == [6]
+    assert await versions("wedding", kind="message") == await versions("wedding", kind="task") == []
+    [hit] = (await search.page("wedding")).hits
+    assert (hit.kind, hit.id, hit.snippet) == ("conversation", conversation, "Planning a «wedding»")
+    await store.append(conversation, [ConversationRenamed(name="Draft"), ConversationRenamed(name="A divorce")])
+    await catch_up(store, SEARCH)
+    assert await versions("wedding or draft") == []
+    assert await versions("divorce") == [8]
+
+
+async def test_a_long_question_finds_what_has_most_of_its_words(store: EventStore) -> None:
+    await say(store, "the ferry from Calais to Dover takes ninety minutes", "a ferry", "Dover castle")
+    page = await Search(store).page("how long takes the night ferry between Calais and Dover?", marks=("", ""))
+    assert [hit.snippet[:24] for hit in page.hits] == ["the ferry from Calais to"]
+    assert page.searched != "how long takes the night ferry between Calais and Dover?"
+    assert (await Search(store).page(page.searched, marks=("", ""))).hits == page.hits
+    assert (await Search(store).page("night ferry boarding")).hits == []
+    assert (await Search(store).page("ferry zzzzz")).hits == []
+
+
+async def test_pages_by_relevance_lose_nothing_that_is_applied_in_the_meantime(store: EventStore) -> None:
+    conversation = uuid4()
+    await store.append(conversation, [dated(n, "pebble " * (n % 5 + 1)) for n in range(60)])
+    await catch_up(store, SEARCH)
+    search = Search(store)
+    seen: list[UUID] = []
+    cursor = None
+    for number in range(100):
+        page = await search.page("pebble", limit=5, after=cursor)
+        seen += [hit.id for hit in page.hits]
+        # Later and earlier ones, and ones dated within the period of the first page.
+        await store.append(
+            conversation, [dated(90 + number, "pebble " * 9), dated(-number - 1, "pebble"), dated(30, "pebble")]
+        )
+        await catch_up(store, SEARCH)
+        if (cursor := page.cursor) is None:
+            break
+    events = [event async for event in store.read(conversation, limit=60)]
+    assert set(seen) >= {event.id for event in events}
+    assert len(seen) == len(set(seen))
+
+
+def dated(minute: int, text: str) -> NewEvent:
+    time = datetime(2026, 3, 1, 12, tzinfo=UTC) + timedelta(minutes=minute)
+    return NewEvent(MessageAdded(role="user", content=text), metadata=Metadata(occurred_at=time))

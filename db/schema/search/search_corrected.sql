@@ -1,7 +1,6 @@
 -- The query with its misspelt words corrected; null if there are none.
 CREATE FUNCTION search_corrected(
-    query text, tenant text, conversation uuid, kind text, role text, actor text, since timestamptz, until timestamptz,
-    up_to bigint
+    query text, tenant text, conversation uuid, kind text, role text, actor text, since timestamptz, until timestamptz
 ) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
 DECLARE
@@ -13,7 +12,7 @@ BEGIN
     FOR term IN
         SELECT t.side, t.negated, t.quoted, t.prefix, t.original, c.correction
           FROM search_terms(query) AS t
-          LEFT JOIN search_corrections(query, tenant, conversation, kind, role, actor, since, until, up_to) AS c
+          LEFT JOIN search_corrections(query, tenant, conversation, kind, role, actor, since, until) AS c
             ON c.ordinal = t.ordinal
          ORDER BY t.ordinal
     LOOP

@@ -1,8 +1,7 @@
 -- The corrections of the words of a query. Candidates are the first three words of four letters or more that are in no
 -- document as they are typed. A word whose other form is in a document ("trains" with "train") is not misspelt.
 CREATE FUNCTION search_corrections(
-    query text, tenant text, conversation uuid, kind text, role text, actor text, since timestamptz, until timestamptz,
-    up_to bigint
+    query text, tenant text, conversation uuid, kind text, role text, actor text, since timestamptz, until timestamptz
 ) RETURNS TABLE (ordinal integer, correction text)
 LANGUAGE sql STABLE
 SET search_path FROM CURRENT
@@ -11,10 +10,11 @@ SET max_parallel_workers_per_gather = 0
 AS $$
     WITH sample AS MATERIALIZED (
         SELECT s.language, s.plain_words,
-               (search_corrections.kind IS NULL OR (s.kind = 'message') = (search_corrections.kind = 'message'))
+               (search_corrections.kind IS NULL OR s.kind = search_corrections.kind
+                OR search_corrections.kind = 'task' AND s.kind IN ('status', 'artifact'))
                AND (search_corrections.role IS NULL OR s.role = search_corrections.role)
                AND (search_corrections.actor IS NULL OR s.actor = search_corrections.actor) AS is_searched
-          FROM search_sample(tenant, conversation, since, until, up_to) AS s
+          FROM search_sample(tenant, conversation, since, until) AS s
     ),
     vocabulary AS MATERIALIZED (
         SELECT w.word, length(w.word) AS size, count(*) FILTER (WHERE s.is_searched) AS documents

@@ -20,12 +20,15 @@ CREATE TABLE search_documents (
 CREATE INDEX idx_search_documents_words ON search_documents USING gin (words) WITH (gin_pending_list_limit = 256);
 CREATE INDEX idx_search_documents_created_at ON search_documents (tenant_id, created_at, position);
 
--- A new description of a task replaces its former one.
-CREATE INDEX idx_search_documents_task ON search_documents (tenant_id, conversation_id, id) WHERE kind = 'task';
+-- A new description of a task, or name of a conversation, replaces the former one.
+CREATE INDEX idx_search_documents_replaced ON search_documents (tenant_id, conversation_id, id)
+ WHERE kind IN ('task', 'conversation');
 
-COMMENT ON COLUMN search_documents.kind IS 'message; task (its description), status (its message) or artifact';
-COMMENT ON COLUMN search_documents.id IS 'Id of the message or task';
-COMMENT ON COLUMN search_documents.words IS 'Stems of the text, and labels for filters: see search_labels';
+COMMENT ON COLUMN search_documents.kind IS
+    'message; task (its description), status (its message) or artifact; conversation (its name)';
+COMMENT ON COLUMN search_documents.id IS 'Id of the message, task or conversation';
+COMMENT ON COLUMN search_documents.words IS
+    'Words of the text (weight A), their stems (weight D), and labels for filters: see search_document, search_labels';
 COMMENT ON COLUMN search_documents.plain_words IS
     'Distinct words at the beginning of the text, unstemmed: candidates for corrections';
 

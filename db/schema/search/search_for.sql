@@ -2,15 +2,16 @@
 --
 -- query:    words; "a phrase"; -without; one or another; begins*
 -- by:       'relevance': the best first, of the latest four hundred matches; 'time': all matches, the latest first.
--- only_kind: 'message', or 'task': its description, the messages of its statuses, and its artifacts. only_role,
+-- only_kind: 'message'; 'task': its description, the messages of its statuses, and its artifacts; 'status'; 'artifact';
+-- 'conversation': its name. only_role,
 -- only_actor, only_conversation, since (inclusive), until (exclusive): null means all. query_language: the language of
 -- the query, such as "pt" or "en-US"; null tries all languages of the tenant's documents.
 -- page:     the maximum number of rows.
 -- after:    the cursor of the last row of the previous page.
 -- opening, closing: the marks around matches in snippets.
 --
--- searched: the query that was used: the given one, or, if that finds nothing, the one with its misspelt words
--- corrected.
+-- searched: the query that was used: the given one; if that finds nothing, the one with its misspelt words corrected; if
+-- neither does, one with some of the words left out.
 CREATE FUNCTION search_for(
     query text, tenant text, by text DEFAULT 'relevance', only_kind text DEFAULT NULL, only_role text DEFAULT NULL,
     only_actor text DEFAULT NULL, only_conversation uuid DEFAULT NULL, since timestamptz DEFAULT NULL,
@@ -29,10 +30,10 @@ DECLARE
                                 only_role, only_actor, only_conversation::text, extract(epoch FROM since)::text,
                                 extract(epoch FROM until)::text, query_language), 0);
     cursor_values json;
-    up_to         bigint;
     used          text := query;
+    attempt       integer := 0;
     queries       tsquery[];
-    matches       search_match[];
+    found         record;
 BEGIN
     IF tenant IS DISTINCT FROM current_tenant() THEN
         RAISE EXCEPTION 'this transaction may not search the tenant %', quote_nullable(tenant)
@@ -43,9 +44,9 @@ BEGIN
                       ELSE ARRAY[search_language_code(query_language), 'und'] END;
     IF by IS NULL OR by NOT IN ('relevance', 'time') THEN
         RAISE EXCEPTION 'by: % is unknown', quote_nullable(by) USING ERRCODE = 'ES005', HINT = 'Use relevance or time.';
-    ELSIF only_kind NOT IN ('message', 'task') THEN
+    ELSIF only_kind NOT IN ('message', 'task', 'status', 'artifact', 'conversation') THEN
         RAISE EXCEPTION 'kind: % is unknown', quote_nullable(only_kind)
-            USING ERRCODE = 'ES005', HINT = 'Use message or task.';
+            USING ERRCODE = 'ES005', HINT = 'Use message, task, status, artifact or conversation.';
     ELSIF languages[1] IS NULL THEN
         RAISE EXCEPTION 'language: % is not a language that can be searched', quote_nullable(query_language)
             USING ERRCODE = 'ES005', HINT = 'Use the code of a language, such as pt or en-US.';
@@ -54,19 +55,25 @@ BEGIN
     END IF;
     IF after IS NOT NULL THEN
         cursor_values := search_cursor_values(after, search);
-        up_to := cursor_values ->> 1;
-        used := cursor_values ->> 2;
-    ELSE
-        up_to := last_position();
+        used := cursor_values ->> 1;
     END IF;
     LOOP
         queries := ARRAY(SELECT search_query(used, l.language) FROM unnest(languages) WITH ORDINALITY AS l (language, n)
                           ORDER BY l.n);
-        matches := search_page(by, languages, queries, tenant, only_conversation, only_kind, only_role, only_actor,
-                               coalesce(since, '-infinity'), coalesce(until, 'infinity'), up_to, cursor_values, page);
-        EXIT WHEN cardinality(matches) > 0 OR cursor_values IS NOT NULL OR used <> query;
-        used := search_corrected(query, tenant, only_conversation, only_kind, only_role, only_actor,
-                                 coalesce(since, '-infinity'), coalesce(until, 'infinity'), up_to);
+        found := search_page(by, languages, queries, tenant, only_conversation, only_kind, only_role, only_actor,
+                             coalesce(since, '-infinity'), coalesce(until, 'infinity'), cursor_values, page);
+        EXIT WHEN cardinality(found.matches) > 0 OR cursor_values IS NOT NULL;
+        -- What finds nothing is tried with misspelt words corrected, then with some words left out.
+        used := CASE attempt
+                    WHEN 0 THEN search_corrected(query, tenant, only_conversation, only_kind, only_role, only_actor,
+                                                 coalesce(since, '-infinity'), coalesce(until, 'infinity'))
+                    ELSE search_relaxed(query, attempt)
+                END;
+        attempt := attempt + 1;
+        IF used IS NULL AND attempt = 1 THEN
+            used := search_relaxed(query, attempt);
+            attempt := attempt + 1;
+        END IF;
         EXIT WHEN used IS NULL;
     END LOOP;
     RETURN QUERY
@@ -74,13 +81,13 @@ BEGIN
            coalesce(search_snippet(search_text(e.event_type, e.content), shown.query, m.language, shown.marks, opening,
                                    closing), ''),
            used,
-           search_cursor(search, up_to, used,
+           search_cursor(search, used,
                          CASE by
                              WHEN 'time' THEN to_char(m.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.USOF')
                              ELSE m.rank::text
                          END,
-                         m.position)
-      FROM unnest(matches) WITH ORDINALITY AS m (conversation_id, version, "position", kind, id, role, actor, created_at,
+                         m.position, found.oldest, found.newest, found.newest_position)
+      FROM unnest(found.matches) WITH ORDINALITY AS m (conversation_id, version, "position", kind, id, role, actor, created_at,
                                                  language, rank, n)
       LEFT JOIN events e
         ON e.tenant_id = search_for.tenant

@@ -13,11 +13,11 @@ BEGIN
         RETURN combined;
     END IF;
     labels := search_labels(tenant, role, actor);
-    IF role IS NULL AND actor IS NULL AND kind IS DISTINCT FROM 'task' THEN
+    IF role IS NULL AND actor IS NULL AND coalesce(kind, 'message') IN ('message', 'conversation') THEN
         RETURN combined && search_word_query(labels[1]);
     END IF;
     -- These labels include the tenant.
-    IF role IS NOT NULL OR kind = 'task' THEN
+    IF role IS NOT NULL OR kind IN ('task', 'status', 'artifact') THEN
         combined := combined && search_word_query(labels[2]);
     END IF;
     IF actor IS NOT NULL THEN

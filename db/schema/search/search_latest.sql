@@ -4,7 +4,7 @@
 -- used. Reading a row by the index costs as much as scanning eight along the times, which are adjacent.
 CREATE FUNCTION search_latest(
     languages text[], queries tsquery[], tenant text, conversation uuid, kind text, role text, actor text,
-    since timestamptz, below timestamptz, below_position bigint, up_to bigint, wanted integer
+    since timestamptz, below timestamptz, below_position bigint, wanted integer
 ) RETURNS search_match[]
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
 DECLARE
@@ -34,7 +34,7 @@ BEGIN
         matches := ARRAY(
             SELECT m
               FROM search_matches(strategy, languages, queries, index_query, tenant, conversation, kind, role, actor,
-                                  since, below, below_position, up_to, budget, wanted) AS m
+                                  since, below, below_position, budget, wanted) AS m
         );
         IF cardinality(matches) >= wanted
            OR strategy <> 'time'

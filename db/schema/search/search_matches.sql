@@ -16,7 +16,7 @@
 -- below:   only documents before this time or, at this time, below this position.
 CREATE FUNCTION search_matches(
     strategy text, languages text[], queries tsquery[], index_query tsquery, tenant text, conversation uuid, kind text,
-    role text, actor text, since timestamptz, below timestamptz, below_position bigint, up_to bigint, budget integer,
+    role text, actor text, since timestamptz, below timestamptz, below_position bigint, budget integer,
     wanted integer
 ) RETURNS SETOF search_match
 LANGUAGE plpgsql STABLE
@@ -32,17 +32,17 @@ DECLARE
     candidates CONSTANT text := CASE strategy
         WHEN 'words' THEN 'd.words @@ $4'
         WHEN 'time' THEN 'd.tenant_id = $5 AND d.created_at >= $10 AND (d.created_at, d.position) < ($11, $12)
-                           ORDER BY d.created_at DESC, d.position DESC LIMIT $14'
+                           ORDER BY d.created_at DESC, d.position DESC LIMIT $13'
         WHEN 'conversation' THEN 'd.tenant_id = $5 AND d.conversation_id = $6'
         WHEN 'own' THEN 'd.tenant_id = $5 AND d.conversation_id = ANY (ARRAY(
                              SELECT m.conversation_id
                                FROM conversation_members m
-                              WHERE m.tenant_id = $5 AND m.user_id = $16
+                              WHERE m.tenant_id = $5 AND m.user_id = $15
                                 AND ($6 IS NULL OR m.conversation_id = $6)))'
     END;
     visible CONSTANT text := CASE WHEN current_tenant_user() IS NULL OR strategy = 'own' THEN 'true'
         ELSE '(SELECT true FROM conversation_members m
-                WHERE m.tenant_id = $5 AND m.conversation_id = d.conversation_id AND m.user_id = $16)'
+                WHERE m.tenant_id = $5 AND m.conversation_id = d.conversation_id AND m.user_id = $15)'
     END;
 BEGIN
     RETURN QUERY EXECUTE format(
@@ -55,11 +55,13 @@ BEGIN
                           WHERE %3$s
                          OFFSET 0) AS d
                   WHERE d.tenant_id = $5 AND d.created_at >= $10 AND (d.created_at, d.position) < ($11, $12)
-                    AND d.position <= $13 %4$s
+                    %4$s
                     AND ts_match_vq(d.words, $3[array_position($2, d.language::text)])
-                  ORDER BY d.created_at DESC, d.position DESC LIMIT $15) AS f',
+                  ORDER BY d.created_at DESC, d.position DESC LIMIT $14) AS f',
         columns, candidates, visible,
-        concat(CASE WHEN kind IS NOT NULL THEN ' AND (d.kind = ''message'') = ($7 = ''message'')' END,
+        concat(CASE WHEN kind = 'task' THEN ' AND d.kind IN (''task'', ''status'', ''artifact'')'
+                    WHEN kind IS NOT NULL THEN ' AND d.kind = $7'
+               END,
                CASE WHEN role IS NOT NULL THEN ' AND d.role = $8' END,
                CASE WHEN actor IS NOT NULL THEN ' AND d.actor = $9' END,
                -- One lookup for each match instead of a join of all rows; none if no conversation is deleted.
@@ -68,7 +70,7 @@ BEGIN
                            WHERE c.tenant_id = $5 AND c.conversation_id = d.conversation_id) IS NOT TRUE'
                END))
     USING strategy, languages, queries, index_query, tenant, conversation, kind, role, actor, since, below,
-          below_position, up_to, budget, wanted, current_tenant_user();
+          below_position, budget, wanted, current_tenant_user();
 END
 $$;
 

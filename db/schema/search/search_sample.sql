@@ -1,7 +1,7 @@
 -- The latest documents that the caller may see, up to about 30,000 words: of the whole tenant along the times; of a
 -- user or of one conversation, the latest of each conversation, of at most four hundred conversations.
 CREATE FUNCTION search_sample(
-    tenant text, conversation uuid, since timestamptz, until timestamptz, up_to bigint
+    tenant text, conversation uuid, since timestamptz, until timestamptz
 ) RETURNS TABLE (kind text, role text, actor text, language text, plain_words text)
 LANGUAGE plpgsql STABLE
 SET search_path FROM CURRENT
@@ -35,18 +35,17 @@ BEGIN
                    FROM (%s) AS d
                   WHERE d.created_at >= $3
                     AND d.created_at < $4
-                    AND d.position <= $5
                     AND (SELECT c.is_deleted
                            FROM search_conversations c
                           WHERE c.tenant_id = $1
                             AND c.conversation_id = d.conversation_id) IS NOT TRUE) AS s
-          WHERE s.bytes <= $7',
+          WHERE s.bytes <= $6',
         CASE WHEN own IS NULL THEN
             'SELECT d.conversation_id, d.position, d.kind, d.role, d.actor, d.created_at, d.language, d.plain_words
                FROM search_documents d
               WHERE d.tenant_id = $1 AND d.created_at >= $3 AND d.created_at < $4
               ORDER BY d.created_at DESC, d.position DESC
-              LIMIT $6'
+              LIMIT $5'
         ELSE
             'SELECT latest.*
                FROM unnest($2) AS o (conversation_id),
@@ -55,9 +54,9 @@ BEGIN
                                FROM search_documents d
                               WHERE d.tenant_id = $1 AND d.conversation_id = o.conversation_id
                               ORDER BY d.version DESC
-                              LIMIT $6 / cardinality($2)) AS latest'
+                              LIMIT $5 / cardinality($2)) AS latest'
         END)
-    USING tenant, own, since, until, up_to, documents, bytes;
+    USING tenant, own, since, until, documents, bytes;
 END
 $$;
 

@@ -6,7 +6,7 @@ DECLARE
     result text;
 BEGIN
     IF event_type = 'message.added' THEN
-        result := content ->> 'content';
+        result := concat_ws(E'\n', content ->> 'content', content ->> 'metadata');
         IF content ? 'parts' THEN
             result := concat_ws(E'\n', result, search_text_of_parts(content -> 'parts'));
         END IF;
@@ -25,8 +25,10 @@ BEGIN
                 search_json_text(content #>> '{extra,function_call,arguments}'),
                 content #>> '{extra,name}');
         END IF;
+    ELSIF event_type IN ('conversation.created', 'conversation.renamed', 'conversation.forked') THEN
+        result := content ->> 'name';
     ELSIF event_type IN ('task.created', 'task.described') THEN
-        result := content ->> 'description';
+        result := concat_ws(E'\n', content ->> 'description', content ->> 'metadata');
     ELSIF event_type = 'task.status_changed' THEN
         result := concat_ws(E'\n', search_text_of_parts(content #> '{message,parts}'),
                           search_text_of_parts(content #> '{message,content}'), content #>> '{message,text}');

@@ -1,5 +1,5 @@
--- The text of parts, one line each: texts, names of files, structured data as JSON, tool calls and their results. The
--- contents of files are not included.
+-- The text of parts, one line each: texts, names and addresses of files, structured data as JSON, metadata, tool calls and
+-- their results. The contents of files are not included.
 CREATE FUNCTION search_text_of_parts(parts jsonb) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT AS $$
 BEGIN
@@ -14,9 +14,13 @@ BEGIN
                            concat_ws(' ',
                                p.part ->> 'name',
                                CASE WHEN jsonb_typeof(p.part -> 'text') = 'string' THEN p.part ->> 'text' END,
-                               CASE WHEN jsonb_typeof(p.part -> 'data') IN ('object', 'array') THEN p.part ->> 'data' END,
+                               CASE WHEN NOT p.part ?| ARRAY['file', 'mediaType', 'mimeType', 'media_type'] THEN p.part ->> 'data' END,
                                p.part #>> '{file,name}',
+                               p.part #>> '{file,uri}',
                                p.part ->> 'filename',
+                               CASE WHEN p.part ->> 'url' NOT LIKE 'data:%' THEN p.part ->> 'url' END,
+                               CASE WHEN p.part ->> 'uri' NOT LIKE 'data:%' THEN p.part ->> 'uri' END,
+                               p.part ->> 'metadata',
                                p.part ->> 'input',
                                p.part ->> 'result',
                                search_json_text(p.part ->> 'arguments'),

@@ -116,4 +116,4 @@ async def test_only_one_point_in_the_past_can_be_given(here: Served) -> None:
     both = await here.client.get(f"/v1/conversations/{trip}/state", params={"version": 1, "position": 1})
     assert (both.status_code, "at most one" in both.json()["detail"]) == (422, True)
     later = await here.client.get(f"/v1/conversations/{trip}/state", params={"version": 2})
-    assert (later.status_code, "version 1 only" in later.json()["detail"]) == (404, True)
+    assert (later.status_code, "is at version 1" in later.json()["detail"]) == (404, True)
