@@ -17,7 +17,10 @@ from projections.search import LARGEST_PAGE, HitKind, SearchOrder
 def search(
     query: Annotated[str, Argument(metavar="QUERY", help="The words to search for, as one quoted argument.")],
     kind: Annotated[
-        str | None, Option(help="Only messages (message), or only tasks with their artifacts (task).")
+        str | None,
+        Option(
+            help="Only one kind: message, task (with status messages and artifacts), status, artifact, conversation."
+        ),
     ] = None,
     role: Annotated[str | None, Option(help="Only messages with this role.")] = None,
     user: Annotated[str | None, Option(help="Only what this actor said or caused.")] = None,

@@ -70,7 +70,7 @@ async def test_only_listening_connections_use_the_listen_url(store: EventStore, 
 async def test_a_listen_url_of_another_database_is_refused(
     clean_environment: None, database_url: str, server: DatabaseServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(eventstore.notifier, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(eventstore.notifier, "REPLY_SECONDS", 0.5)
     other = server.create_database()
     try:
         async with EventStore(Settings(database_url=database_url, listen_url=server.url(other))) as store:

@@ -61,7 +61,7 @@ async def catch_up_other_partitions(primary: EventStore, above: int) -> None:
     applier = await Applier.open(primary)
     others = [each for each in range(PARTITIONS) if each != partition]
     for projection in PROJECTIONS:
-        await applier.catch_up(projection, partitions=others)
+        await applier.apply_all(projection, partitions=others)
     await applier.close()
     assert await applied_position(primary, partitions=others) > above
 

@@ -68,7 +68,7 @@ def url(server: DatabaseServer, request: pytest.FixtureRequest) -> Iterator[str]
 def looks(url: str, query: str, filters: str = "", tenant: str = "default", user: str = "") -> list[Plan]:
     """The plans of the statements that look into the documents for one page; no other reads a table as a whole."""
     values: Mapping[str, Any] = {"query": query, "tenant": tenant}
-    with open_scoped(url, tenant) as connection:
+    with open_scoped(url, tenant, user) as connection:
         text = f"SELECT count(*) FROM search_for(%(query)s, %(tenant)s{filters and ', '}{filters})"
         plans = explain_inside(connection, text, values)
     for plan in plans:

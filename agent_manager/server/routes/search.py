@@ -1,4 +1,4 @@
-"""Full-text search over messages and tasks."""
+"""Full-text search over messages, tasks and the names of conversations."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from agent_manager.server.routes.openapi import NOT_FOUND, reads
 from agent_manager.server.schemas.common import AtLeast, Cursor, In, PageOut, PositionedOut, Since, Until
 from eventstore import Role
 from projections import Search
+from projections.search import HitKind
 
 router = APIRouter(tags=["search"], route_class=AuthorizedRoute)
 
@@ -27,7 +28,7 @@ class SearchQuery(In):
 
     q: str = Field(min_length=1, max_length=10_000, description='Words; "a phrase"; -without; one or another; begins*')
     by: Literal["relevance", "time"] = "relevance"
-    kind: Literal["message", "task"] | None = None
+    kind: HitKind | None = None
     role: Role | None = None
     actor: str | None = None
     conversation: str | None = Field(None, description="Only in this conversation.")
@@ -42,7 +43,7 @@ class SearchQuery(In):
 class HitOut(PositionedOut):
     """A search hit."""
 
-    kind: Literal["message", "task", "status", "artifact"]
+    kind: HitKind
     id: UUID
     conversation_id: UUID
     version: int
@@ -58,7 +59,9 @@ class SearchOut(PageOut):
     """A page of search hits."""
 
     items: list[HitOut]
-    searched: str = Field(description="The query; with misspelt words corrected if the query itself matches nothing.")
+    searched: str = Field(
+        description="The query; if it matches nothing, with misspelt words corrected, or with some words left out."
+    )
 
 
 @router.get("/search", response_model=SearchOut, **reads(Data.CONTENT, NOT_FOUND))
