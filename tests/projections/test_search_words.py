@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
+from psycopg import sql
 from support.searching import SEARCH, found, say
+from support.servers import DatabaseServer
 
-from eventstore import ConversationRenamed, EventStore, MessageAdded, Metadata, NewEvent
+from eventstore import ConversationRenamed, EventStore, MessageAdded, Metadata, NewEvent, Settings
+from eventstore.database.migrate import Migrator
 from projections import Search, catch_up
 
 pytestmark = pytest.mark.shared_database
@@ -173,3 +178,39 @@ async def test_pages_by_relevance_lose_nothing_that_is_applied_in_the_meantime(s
 def dated(minute: int, text: str) -> NewEvent:
     time = datetime(2026, 3, 1, 12, tzinfo=UTC) + timedelta(minutes=minute)
     return NewEvent(MessageAdded(role="user", content=text), metadata=Metadata(occurred_at=time))
+
+
+LOCALES = ["C", "C.utf8", "de_DE.utf8", "en_US.utf8", "pt_BR.utf8", "tr_TR.utf8"]
+LETTERS = "AÀÆĄŁØĐßẞÞŒƏΑΩςЖЁҐԱՖאبگЀ東あア한กखதಕ٣๓🎉“”«»—–¿¡…·°№ª²ﬁＡİı"
+
+WORDS = """
+SELECT n.text, to_tsvector('pg_catalog.simple', search_words(n.text))::text,
+       search_document(search_words(n.text), 'und', '{}')::text, search_query(n.text, 'und')::text
+  FROM unnest(%s::text[]) AS n (text)
+"""
+
+
+def words_in(server: DatabaseServer, locale: str, texts: list[str]) -> list[tuple[str, ...]]:
+    """Return the words of texts in a new database of a locale."""
+    name = f"locale_{uuid4().hex}"
+    create = sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER libc LOCALE {}")
+    with psycopg.connect(server.superuser_url_of("postgres"), autocommit=True) as superuser:
+        superuser.execute(create.format(sql.Identifier(name), locale))
+    try:
+        url = server.superuser_url_of(name)
+        Migrator(url, Settings(database_url=url, allow_superuser=True)).up()
+        with psycopg.connect(url) as connection:
+            return connection.execute(WORDS, (texts,)).fetchall()
+    finally:
+        server.drop_database(name)
+
+
+def test_words_do_not_depend_on_the_locale(server: DatabaseServer) -> None:
+    available = set(subprocess.run(["locale", "-a"], capture_output=True, text=True, check=True).stdout.split())
+    texts = [*FINDS, *(query for queries in FINDS.values() for query in queries)]
+    texts += [f"x{letter}y {letter}z {letter}" for letter in LETTERS]
+    found = {locale: words_in(server, locale, texts) for locale in LOCALES if locale in available}
+    if len(found) < 2:
+        pytest.skip(f"the machine has no locale of {LOCALES} but {list(found)}")
+    for locale, words in found.items():
+        assert words == found["C"], locale
