@@ -44,8 +44,8 @@ from agent_manager.agents.agent import (
 )
 from agent_manager.agents.recorder import Recording, split_event, storable, task_uuid
 from agent_manager.agents.updates import checked_update
-from agent_manager.conversation import Accepted, ConversationFold, Key
 from agent_manager.conversation_cache import ConversationFoldCache
+from agent_manager.conversation_fold import Accepted, ConversationFold, Key
 from agent_manager.errors import AgentError, AnswerTaken, InvalidUpdate, ManagerClosed, TaskUnknown
 from agent_manager.storage import LeaseStatus, Log
 from agent_manager.writer import Writer

@@ -34,7 +34,7 @@ from pydantic import BaseModel
 
 from agent_manager.a2a import Json
 from agent_manager.answering import Answered
-from agent_manager.conversation import Accepted, ConversationView, Key
+from agent_manager.conversation_fold import Accepted, ConversationView, Key
 from agent_manager.errors import AnswerFailed, AnswerTaken, ManagerClosed
 from agent_manager.manager import Manager
 from agent_manager.storage import Differences

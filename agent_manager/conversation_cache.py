@@ -7,7 +7,7 @@ from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from uuid import UUID
 
-from agent_manager.conversation import ConversationFold
+from agent_manager.conversation_fold import ConversationFold
 from agent_manager.storage import Log, appended_event
 from eventstore import AppendResult, NewEvent
 from eventstore.errors import StoreClosed

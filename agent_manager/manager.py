@@ -13,8 +13,16 @@ from agent_manager.a2a import Json
 from agent_manager.agent_registry import AgentRegistry
 from agent_manager.agents.agent import Answer
 from agent_manager.answering import Answers
-from agent_manager.conversation import Accepted, ConversationFold, ConversationView, EventView, Key, Pending, event_view
 from agent_manager.conversation_cache import MAX_BYTES, ConversationFoldCache
+from agent_manager.conversation_fold import (
+    Accepted,
+    ConversationFold,
+    ConversationView,
+    EventView,
+    Key,
+    Pending,
+    event_view,
+)
 from agent_manager.errors import AnswerFailed, AnswerTaken
 from agent_manager.storage import ClosableLog, Log
 from agent_manager.writer import Writer, checked_id, checked_message

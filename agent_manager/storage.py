@@ -26,7 +26,7 @@ from weakref import WeakValueDictionary
 from psycopg.rows import TupleRow
 from psycopg.types.numeric import Int4, Int8
 
-from agent_manager.conversation import ConversationFold, Key
+from agent_manager.conversation_fold import ConversationFold, Key
 from agent_manager.errors import ManagerClosed
 from eventstore import (
     ANY,

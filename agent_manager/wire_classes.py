@@ -32,7 +32,7 @@ from agent_manager.a2a import (
     with_interfaces,
 )
 from agent_manager.agents.a2a_client import TYPES, is_imported_by_application
-from agent_manager.conversation import ConversationView, EventView
+from agent_manager.conversation_fold import ConversationView, EventView
 from eventstore.errors import InputError, printable
 
 _DEMO_TYPES = "service.types"

@@ -29,8 +29,8 @@ from uuid import UUID, uuid4
 from weakref import WeakValueDictionary
 
 from agent_manager.a2a import RESERVED, Json
-from agent_manager.conversation import Accepted, ConversationFold
 from agent_manager.conversation_cache import ConversationFoldCache
+from agent_manager.conversation_fold import Accepted, ConversationFold
 from agent_manager.storage import Log
 from eventstore import (
     ANY,

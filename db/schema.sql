@@ -156,7 +156,7 @@ DECLARE
     number          integer;
     changes_members boolean;
     must_notify     boolean;
-    -- Each salt is a hash of this secret, which nobody keeps. A random number for each event would take as long as the
+    -- Each salt is a hash of this secret, which is not stored. A random number for each event would take as long as the
     -- insertion, while all readers of the log wait for this append.
     secret          bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid());
 BEGIN
@@ -2146,6 +2146,32 @@ CREATE FUNCTION public.rls_tenant() RETURNS text
 
 
 --
+-- Name: search_bigram(text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_bigram(characters text) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN (('q'::text || lpad(to_hex(ascii(characters)), 5, '0'::text)) || CASE WHEN (length(characters) > 1) THEN lpad(to_hex(ascii(substr(characters, 2))), 5, '0'::text) ELSE ''::text END);
+
+
+--
+-- Name: search_bigrams(text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_bigrams(run text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+BEGIN
+    RETURN (
+        SELECT string_agg(search_bigram(p.pair), ' ' ORDER BY p.n)
+          FROM (SELECT c.n, concat(c.character, lead(c.character) OVER (ORDER BY c.n)) AS pair
+                  FROM string_to_table(run, NULL) WITH ORDINALITY AS c (character, n)) AS p
+    );
+END
+$$;
+
+
+--
 -- Name: search_characters(text); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -2216,10 +2242,10 @@ $$;
 
 
 --
--- Name: search_corrected(text, text, uuid, text, text, text, timestamp with time zone, timestamp with time zone); Type: FUNCTION; Schema: public; Owner: -
+-- Name: search_corrected_query(text, text, uuid, text, text, text, timestamp with time zone, timestamp with time zone); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.search_corrected(query text, tenant text, conversation uuid, kind text, role text, actor text, since timestamp with time zone, until timestamp with time zone) RETURNS text
+CREATE FUNCTION public.search_corrected_query(query text, tenant text, conversation uuid, kind text, role text, actor text, since timestamp with time zone, until timestamp with time zone) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path TO 'public', 'pg_temp'
     AS $$
@@ -2231,7 +2257,7 @@ DECLARE
 BEGIN
     FOR term IN
         SELECT t.side, t.negated, t.quoted, t.prefix, t.original, c.correction
-          FROM search_terms(query) AS t
+          FROM search_parse_query(query) AS t
           LEFT JOIN search_corrections(query, tenant, conversation, kind, role, actor, since, until) AS c
             ON c.ordinal = t.ordinal
          ORDER BY t.ordinal
@@ -2276,7 +2302,7 @@ CREATE FUNCTION public.search_corrections(query text, tenant text, conversation 
     ),
     unknown AS MATERIALIZED (
         SELECT t.ordinal, t.words AS word, length(t.words) AS size, search_edit_patterns(t.words) AS patterns
-          FROM search_terms(query) AS t
+          FROM search_parse_query(query) AS t
          WHERE NOT (t.negated OR t.quoted OR t.prefix)
            AND length(t.words) BETWEEN 4 AND 30
            AND t.words !~ '[0-9[:space:][:punct:]]'
@@ -2538,13 +2564,13 @@ BEGIN
         EXIT WHEN cardinality(found.matches) > 0 OR cursor_values IS NOT NULL;
         -- What finds nothing is tried with misspelt words corrected, then with some words left out.
         used := CASE attempt
-                    WHEN 0 THEN search_corrected(query, tenant, only_conversation, only_kind, only_role, only_actor,
+                    WHEN 0 THEN search_corrected_query(query, tenant, only_conversation, only_kind, only_role, only_actor,
                                                  coalesce(since, '-infinity'), coalesce(until, 'infinity'))
-                    ELSE search_relaxed(query, attempt)
+                    ELSE search_relaxed_query(query, attempt)
                 END;
         attempt := attempt + 1;
         IF used IS NULL AND attempt = 1 THEN
-            used := search_relaxed(query, attempt);
+            used := search_relaxed_query(query, attempt);
             attempt := attempt + 1;
         END IF;
         EXIT WHEN used IS NULL;
@@ -2566,7 +2592,7 @@ BEGIN
         ON e.tenant_id = search_for.tenant
        AND e.conversation_id = m.conversation_id
        AND e.version = m.version
-      LEFT JOIN (SELECT l.language, search_query(used, l.language, true) AS query, search_marks(used, l.language) AS marks
+      LEFT JOIN (SELECT l.language, search_query(used, l.language, true) AS query, search_highlight_terms(used, l.language) AS marks
                    FROM unnest(languages) AS l (language)
                  OFFSET 0) AS shown
         ON shown.language = m.language
@@ -2576,29 +2602,130 @@ $$;
 
 
 --
--- Name: search_gram(text); Type: FUNCTION; Schema: public; Owner: -
+-- Name: search_highlight(text, text, text[], text, text); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.search_gram(characters text) RETURNS text
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    RETURN (('q'::text || lpad(to_hex(ascii(characters)), 5, '0'::text)) || CASE WHEN (length(characters) > 1) THEN lpad(to_hex(ascii(substr(characters, 2))), 5, '0'::text) ELSE ''::text END);
-
-
---
--- Name: search_grams(text); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.search_grams(run text) RETURNS text
+CREATE FUNCTION public.search_highlight(document text, language text, marks text[], opening text, closing text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
-    AS $$
+    AS $_$
+DECLARE
+    folded    text := search_fold(document);
+    original  text := CASE WHEN length(folded) = length(document) THEN document ELSE folded END;
+    -- The first two letters of the words to be marked and of their stems: what begins otherwise has another stem.
+    stems     text[] := ARRAY(SELECT substr(m, 2) FROM unnest(marks) AS m WHERE m LIKE '=%');
+    initials  text[] := ARRAY(SELECT left(s, 2) FROM unnest(stems) AS s);
+    prefixes  text[] := ARRAY(SELECT substr(m, 2) || '%' FROM unnest(marks) AS m WHERE m LIKE '*%');
+    words     text[] := '{}';
+    places    integer[] := '{}';
+    spans     int4multirange := '{}';
+    piece     text[];
+    place     integer := 1;
+    next      integer;
+    mark      text;
+    phrase    text[];
+    size      integer;
+    span      int4range;
+    passage   int4range;
+    shown     text := '';
 BEGIN
-    RETURN (
-        SELECT string_agg(search_gram(p.pair), ' ' ORDER BY p.n)
-          FROM (SELECT c.n, concat(c.character, lead(c.character) OVER (ORDER BY c.n)) AS pair
-                  FROM string_to_table(run, NULL) WITH ORDINALITY AS c (character, n)) AS p
-    );
+    FOR piece IN
+        SELECT regexp_matches(folded, format('([0-9a-z%1$s]+)|([^0-9a-z%1$s]+)', search_characters('letters')), 'g')
+    LOOP
+        IF piece[1] IS NOT NULL THEN
+            words := words || piece[1];
+            places := places || place;
+            IF piece[1] = ANY (stems)
+               OR piece[1] LIKE ANY (prefixes)
+               OR (left(piece[1], 2) = ANY (initials)
+                   AND tsvector_to_array(search_stems(piece[1], language)) && stems) THEN
+                spans := spans + int4multirange(int4range(place, place + length(piece[1])));
+            END IF;
+        END IF;
+        place := place + length(coalesce(piece[1], piece[2]));
+    END LOOP;
+    FOREACH mark IN ARRAY marks LOOP
+        IF mark LIKE '"%' THEN
+            phrase := string_to_array(substr(mark, 2), ' ');
+            size := cardinality(phrase);
+            FOR n IN 1 .. cardinality(words) - size + 1 LOOP
+                IF words[n] = phrase[1] AND words[n:n + size - 1] = phrase THEN
+                    spans := spans + int4multirange(int4range(places[n], places[n + size - 1] + length(phrase[size])));
+                END IF;
+            END LOOP;
+        ELSIF mark LIKE '~%' THEN
+            size := length(mark) - 1;
+            place := 1;
+            LOOP
+                next := strpos(substr(lower(original COLLATE "C"), place), substr(mark, 2));
+                EXIT WHEN next = 0;
+                spans := spans + int4multirange(int4range(place + next - 1, place + next - 1 + size));
+                place := place + next - 1 + size;
+            END LOOP;
+        END IF;
+    END LOOP;
+
+    FOR number IN 1 .. 2 LOOP
+        -- The first passage begins eight words before the first mark; the second, before the first one after it.
+        span := (SELECT s FROM unnest(spans) AS s WHERE passage IS NULL OR lower(s) >= upper(passage) ORDER BY s LIMIT 1);
+        EXIT WHEN number = 2 AND span IS NULL;
+        place := coalesce(lower(span), 1);
+        place := greatest(place - least(length(substring(left(original, place - 1) FROM '(?:\S+\s+){0,8}\S*$')), 200),
+                          coalesce(upper(passage), 1));
+        passage := int4range(place, greatest(
+            place + least(length(substring(substr(original, place) FROM '^\s*(?:\S+\s+){0,23}\S*')), 500),
+            coalesce(upper(span), 1)));
+        shown := shown || CASE WHEN number = 2 THEN ' … ' ELSE '' END;
+        FOR span IN SELECT s FROM unnest(spans) AS s WHERE s <@ passage ORDER BY s LOOP
+            shown := shown || substr(original, place, lower(span) - place)
+                  || opening || substr(original, lower(span), upper(span) - lower(span)) || closing;
+            place := upper(span);
+        END LOOP;
+        shown := shown || substr(original, place, upper(passage) - place);
+    END LOOP;
+    RETURN shown;
 END
-$$;
+$_$;
+
+
+--
+-- Name: search_highlight_terms(text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_highlight_terms(query text, language text) RETURNS text[]
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $_$
+DECLARE
+    term  record;
+    marks text[] := '{}';
+BEGIN
+    FOR term IN
+        SELECT t.prefix, t.quoted, t.original, t.words, search_fold(t.original) AS folded
+          FROM search_parse_query(query) AS t
+         WHERE NOT t.negated
+    LOOP
+        IF term.words ~ 'q[0-3][0-9a-f]{4}|q2b2b|q23' THEN
+            marks := marks || ARRAY(
+                SELECT '~' || r.run[1]
+                  FROM regexp_matches(lower(normalize(term.original, NFKC) COLLATE "C"),
+                                      format('([%s]+|[%s]|[a-z]{1,2}(?:\+\+|#))', search_characters('unsegmented'),
+                                             search_characters('symbols')), 'g') AS r (run)
+            );
+        END IF;
+        IF term.quoted THEN
+            marks := marks || ('"' || trim(regexp_replace(term.folded, '[\s[:punct:]]+', ' ', 'g')));
+        ELSIF term.prefix THEN
+            marks := marks || ('*' || substring(term.folded FROM '[^\s[:punct:]]+(?=[\s[:punct:]]*$)'));
+        ELSE
+            marks := marks || ARRAY(
+                SELECT '=' || w.word
+                  FROM unnest(tsvector_to_array(to_tsvector('pg_catalog.simple'::regconfig, term.folded)
+                                                || search_stems(term.folded, language))) AS w (word)
+            );
+        END IF;
+    END LOOP;
+    RETURN ARRAY(SELECT DISTINCT m FROM unnest(marks) AS m);
+END
+$_$;
 
 
 --
@@ -2862,133 +2989,6 @@ $$;
 
 
 --
--- Name: search_marked(text, text, text[], text, text); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.search_marked(document text, language text, marks text[], opening text, closing text) RETURNS text
-    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
-    AS $_$
-DECLARE
-    folded    text := search_fold(document);
-    original  text := CASE WHEN length(folded) = length(document) THEN document ELSE folded END;
-    -- The first two letters of the words to be marked and of their stems: what begins otherwise has another stem.
-    stems     text[] := ARRAY(SELECT substr(m, 2) FROM unnest(marks) AS m WHERE m LIKE '=%');
-    initials  text[] := ARRAY(SELECT left(s, 2) FROM unnest(stems) AS s);
-    prefixes  text[] := ARRAY(SELECT substr(m, 2) || '%' FROM unnest(marks) AS m WHERE m LIKE '*%');
-    words     text[] := '{}';
-    places    integer[] := '{}';
-    spans     int4multirange := '{}';
-    piece     text[];
-    place     integer := 1;
-    next      integer;
-    mark      text;
-    phrase    text[];
-    size      integer;
-    span      int4range;
-    passage   int4range;
-    shown     text := '';
-BEGIN
-    FOR piece IN
-        SELECT regexp_matches(folded, format('([0-9a-z%1$s]+)|([^0-9a-z%1$s]+)', search_characters('letters')), 'g')
-    LOOP
-        IF piece[1] IS NOT NULL THEN
-            words := words || piece[1];
-            places := places || place;
-            IF piece[1] = ANY (stems)
-               OR piece[1] LIKE ANY (prefixes)
-               OR (left(piece[1], 2) = ANY (initials)
-                   AND tsvector_to_array(search_stems(piece[1], language)) && stems) THEN
-                spans := spans + int4multirange(int4range(place, place + length(piece[1])));
-            END IF;
-        END IF;
-        place := place + length(coalesce(piece[1], piece[2]));
-    END LOOP;
-    FOREACH mark IN ARRAY marks LOOP
-        IF mark LIKE '"%' THEN
-            phrase := string_to_array(substr(mark, 2), ' ');
-            size := cardinality(phrase);
-            FOR n IN 1 .. cardinality(words) - size + 1 LOOP
-                IF words[n] = phrase[1] AND words[n:n + size - 1] = phrase THEN
-                    spans := spans + int4multirange(int4range(places[n], places[n + size - 1] + length(phrase[size])));
-                END IF;
-            END LOOP;
-        ELSIF mark LIKE '~%' THEN
-            size := length(mark) - 1;
-            place := 1;
-            LOOP
-                next := strpos(substr(lower(original COLLATE "C"), place), substr(mark, 2));
-                EXIT WHEN next = 0;
-                spans := spans + int4multirange(int4range(place + next - 1, place + next - 1 + size));
-                place := place + next - 1 + size;
-            END LOOP;
-        END IF;
-    END LOOP;
-
-    FOR number IN 1 .. 2 LOOP
-        -- The first passage begins eight words before the first mark; the second, before the first one after it.
-        span := (SELECT s FROM unnest(spans) AS s WHERE passage IS NULL OR lower(s) >= upper(passage) ORDER BY s LIMIT 1);
-        EXIT WHEN number = 2 AND span IS NULL;
-        place := coalesce(lower(span), 1);
-        place := greatest(place - least(length(substring(left(original, place - 1) FROM '(?:\S+\s+){0,8}\S*$')), 200),
-                          coalesce(upper(passage), 1));
-        passage := int4range(place, greatest(
-            place + least(length(substring(substr(original, place) FROM '^\s*(?:\S+\s+){0,23}\S*')), 500),
-            coalesce(upper(span), 1)));
-        shown := shown || CASE WHEN number = 2 THEN ' … ' ELSE '' END;
-        FOR span IN SELECT s FROM unnest(spans) AS s WHERE s <@ passage ORDER BY s LOOP
-            shown := shown || substr(original, place, lower(span) - place)
-                  || opening || substr(original, lower(span), upper(span) - lower(span)) || closing;
-            place := upper(span);
-        END LOOP;
-        shown := shown || substr(original, place, upper(passage) - place);
-    END LOOP;
-    RETURN shown;
-END
-$_$;
-
-
---
--- Name: search_marks(text, text); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.search_marks(query text, language text) RETURNS text[]
-    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
-    AS $_$
-DECLARE
-    term  record;
-    marks text[] := '{}';
-BEGIN
-    FOR term IN
-        SELECT t.prefix, t.quoted, t.original, t.words, search_fold(t.original) AS folded
-          FROM search_terms(query) AS t
-         WHERE NOT t.negated
-    LOOP
-        IF term.words ~ 'q[0-3][0-9a-f]{4}|q2b2b|q23' THEN
-            marks := marks || ARRAY(
-                SELECT '~' || r.run[1]
-                  FROM regexp_matches(lower(normalize(term.original, NFKC) COLLATE "C"),
-                                      format('([%s]+|[%s]|[a-z]{1,2}(?:\+\+|#))', search_characters('unsegmented'),
-                                             search_characters('symbols')), 'g') AS r (run)
-            );
-        END IF;
-        IF term.quoted THEN
-            marks := marks || ('"' || trim(regexp_replace(term.folded, '[\s[:punct:]]+', ' ', 'g')));
-        ELSIF term.prefix THEN
-            marks := marks || ('*' || substring(term.folded FROM '[^\s[:punct:]]+(?=[\s[:punct:]]*$)'));
-        ELSE
-            marks := marks || ARRAY(
-                SELECT '=' || w.word
-                  FROM unnest(tsvector_to_array(to_tsvector('pg_catalog.simple'::regconfig, term.folded)
-                                                || search_stems(term.folded, language))) AS w (word)
-            );
-        END IF;
-    END LOOP;
-    RETURN ARRAY(SELECT DISTINCT m FROM unnest(marks) AS m);
-END
-$_$;
-
-
---
 -- Name: search_matches(text, text[], tsquery[], tsquery, text, uuid, text, text, text, timestamp with time zone, timestamp with time zone, bigint, integer, integer); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -3088,6 +3088,47 @@ BEGIN
     );
 END
 $$;
+
+
+--
+-- Name: search_parse_query(text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_parse_query(query text) RETURNS TABLE(ordinal integer, side integer, negated boolean, quoted boolean, prefix boolean, original text, words text)
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $_$
+DECLARE
+    given      text := left(query, 1000);
+    groups     text[];
+    has_wanted boolean := regexp_replace(given, '(?<!\S)-(?:"[^"]*"?|[^-0-9\s"][^\s"]+)', ' ', 'g') ~ '[^\s"*]';
+BEGIN
+    ordinal := 0;
+    side := 0;
+    FOR groups IN
+        SELECT regexp_matches(given, '(?:((?<!\S)-)?"([^"]*)"?|([^\s"]+))', 'g')
+    LOOP
+        quoted := groups[2] IS NOT NULL;
+        original := coalesce(groups[2], groups[3]);
+        IF lower(original) = 'or' AND NOT quoted THEN
+            side := side + 1;
+            CONTINUE;
+        END IF;
+        negated := has_wanted AND (groups[1] IS NOT NULL OR (NOT quoted AND original ~ '^-[^-0-9\s][^\s]'));
+        prefix := NOT quoted AND original ~ '\*$';
+        original := regexp_replace(original, CASE WHEN negated AND NOT quoted THEN '^-|\*$' WHEN prefix THEN '\*$' ELSE '^$' END,
+                                   '', 'g');
+        words := trim(search_words(original));
+        words := substring(words FROM '^(?:[\s[:punct:]]*[^\s[:punct:]]+){0,40}');
+        -- A quarter of all words begin with the same letter as another.
+        prefix := prefix AND coalesce(length(substring(words FROM '[^\s[:punct:]]+(?=[\s[:punct:]]*$)')) > 1, false);
+        IF words ~ '[^\s[:punct:]]' THEN
+            ordinal := ordinal + 1;
+            RETURN NEXT;
+            EXIT WHEN ordinal = 40;
+        END IF;
+    END LOOP;
+END
+$_$;
 
 
 --
@@ -3200,7 +3241,7 @@ BEGIN
         part := '';
         last_side := 0;
         FOR term IN
-            SELECT t.side, t.negated, t.prefix, t.quoted, t.words FROM search_terms(query) AS t ORDER BY t.ordinal
+            SELECT t.side, t.negated, t.prefix, t.quoted, t.words FROM search_parse_query(query) AS t ORDER BY t.ordinal
         LOOP
             IF term.side > last_side THEN
                 whole := whole || part;
@@ -3222,7 +3263,7 @@ BEGIN
         -- Stop words alone leave nothing to search for but what is excluded.
         IF reading = 'exact' OR shown OR EXISTS (
                SELECT
-                 FROM search_terms(query) AS t
+                 FROM search_parse_query(query) AS t
                 WHERE NOT t.negated
                   AND numnode(search_term_query(t.words, t.prefix, t.quoted, reading)) > 0) THEN
             combined := combined || whole;
@@ -3234,17 +3275,17 @@ $$;
 
 
 --
--- Name: search_relaxed(text, integer); Type: FUNCTION; Schema: public; Owner: -
+-- Name: search_relaxed_query(text, integer); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.search_relaxed(query text, fewer integer) RETURNS text
+CREATE FUNCTION public.search_relaxed_query(query text, fewer integer) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     AS $$
 DECLARE
     words    text[] := ARRAY(
         SELECT w.original
           FROM (SELECT t.ordinal, t.original
-                  FROM search_terms(query) AS t
+                  FROM search_parse_query(query) AS t
                  WHERE NOT (t.negated OR t.quoted OR t.prefix)
                    AND numnode(search_term_query(t.words, false, false, 'en')) > 0
                    AND numnode(search_term_query(t.words, false, false, 'pt')) > 0
@@ -3253,11 +3294,11 @@ DECLARE
          ORDER BY w.ordinal
     );
     excluded text := (SELECT string_agg(' -' || CASE WHEN t.quoted THEN '"' || t.original || '"' ELSE t.original END, '')
-                        FROM search_terms(query) AS t
+                        FROM search_parse_query(query) AS t
                        WHERE t.negated);
     wanted   integer := cardinality(words) - fewer;
 BEGIN
-    IF wanted < 2 OR 2 * wanted < cardinality(words) OR EXISTS (SELECT FROM search_terms(query) AS t WHERE t.side > 0) THEN
+    IF wanted < 2 OR 2 * wanted < cardinality(words) OR EXISTS (SELECT FROM search_parse_query(query) AS t WHERE t.side > 0) THEN
         RETURN NULL;
     END IF;
     RETURN (
@@ -3360,7 +3401,7 @@ BEGIN
     ELSE
         place := greatest(place - 100, 1);
     END IF;
-    RETURN search_marked(normalize(substr(document, coalesce(place, 1), 1200), NFKC), language, marks, opening, closing);
+    RETURN search_highlight(normalize(substr(document, coalesce(place, 1), 1200), NFKC), language, marks, opening, closing);
 END
 $$;
 
@@ -3408,47 +3449,6 @@ BEGIN
     before := phraseto_tsquery(search_config(language),
                                search_prepare(substring(words FROM '^(.*?)[^\s[:punct:]]+[\s[:punct:]]*$'), language));
     RETURN before && search_prefix_query(last_word, language);
-END
-$_$;
-
-
---
--- Name: search_terms(text); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.search_terms(query text) RETURNS TABLE(ordinal integer, side integer, negated boolean, quoted boolean, prefix boolean, original text, words text)
-    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
-    AS $_$
-DECLARE
-    given      text := left(query, 1000);
-    groups     text[];
-    has_wanted boolean := regexp_replace(given, '(?<!\S)-(?:"[^"]*"?|[^-0-9\s"][^\s"]+)', ' ', 'g') ~ '[^\s"*]';
-BEGIN
-    ordinal := 0;
-    side := 0;
-    FOR groups IN
-        SELECT regexp_matches(given, '(?:((?<!\S)-)?"([^"]*)"?|([^\s"]+))', 'g')
-    LOOP
-        quoted := groups[2] IS NOT NULL;
-        original := coalesce(groups[2], groups[3]);
-        IF lower(original) = 'or' AND NOT quoted THEN
-            side := side + 1;
-            CONTINUE;
-        END IF;
-        negated := has_wanted AND (groups[1] IS NOT NULL OR (NOT quoted AND original ~ '^-[^-0-9\s][^\s]'));
-        prefix := NOT quoted AND original ~ '\*$';
-        original := regexp_replace(original, CASE WHEN negated AND NOT quoted THEN '^-|\*$' WHEN prefix THEN '\*$' ELSE '^$' END,
-                                   '', 'g');
-        words := trim(search_words(original));
-        words := substring(words FROM '^(?:[\s[:punct:]]*[^\s[:punct:]]+){0,40}');
-        -- A quarter of all words begin with the same letter as another.
-        prefix := prefix AND coalesce(length(substring(words FROM '[^\s[:punct:]]+(?=[\s[:punct:]]*$)')) > 1, false);
-        IF words ~ '[^\s[:punct:]]' THEN
-            ordinal := ordinal + 1;
-            RETURN NEXT;
-            EXIT WHEN ordinal = 40;
-        END IF;
-    END LOOP;
 END
 $_$;
 
@@ -3569,8 +3569,8 @@ BEGIN
         RETURN words;
     END IF;
     RETURN (
-        SELECT string_agg(CASE WHEN r.run[1] IS NOT NULL THEN ' ' || search_grams(r.run[1]) || ' '
-                               WHEN r.run[2] IS NOT NULL THEN ' ' || search_gram(r.run[2]) || ' '
+        SELECT string_agg(CASE WHEN r.run[1] IS NOT NULL THEN ' ' || search_bigrams(r.run[1]) || ' '
+                               WHEN r.run[2] IS NOT NULL THEN ' ' || search_bigram(r.run[2]) || ' '
                                ELSE r.run[3]
                           END, '' ORDER BY r.ordinal)
           FROM regexp_matches(words, format('([%1$s]+)|([%2$s])|([^%1$s%2$s]+)', search_characters('unsegmented'),

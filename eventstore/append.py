@@ -221,7 +221,7 @@ class AppendRequest:
         return AppendResult.deferred(partial(_appended, self.conversations, self.targets, ids, outcomes))
 
     def _error(self, outcomes: Sequence[Outcome]) -> EventStoreError:
-        """Return the error of a refused append; if it was refused for several reasons, that of the gravest."""
+        """Return the error of a refused append; if it was refused for several reasons, the most serious one."""
         codes = [outcome.code for outcome in outcomes]
         gravest_first = (REFUSED, FORBIDDEN, ID_CONFLICT, DELETED, WRONG_VERSION)
         number = next(codes.index(code) for code in gravest_first if code in codes)

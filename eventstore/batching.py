@@ -26,11 +26,11 @@ FIFO order, and are not encoded until they are admitted. One conversation may us
 conversation that another process has locked does not block the others; one tenant may use half of it.
 
 **Fairness.** Tenants take turns, both for capacity and for a place in the next group, so a long queue of one does not
-delay the others. An append larger than a group is sent only if no other such append is in flight, so a connection is
-always left for small ones, and large appends are encoded in slices, between which other tasks run.
+delay the others. An append with more events than a group may have is sent only if no other such append is in flight, so
+a connection is always left for small ones, and large appends are encoded in slices, between which other tasks run.
 
-**Locked conversations.** A group only tries the locks of its conversations. An append to a conversation that another
-transaction has locked is set aside and sent again by itself, on a connection that waits for the lock.
+**Locked conversations.** A group does not wait for locks (``pg_try_advisory_xact_lock``). An append to a conversation
+that another transaction has locked is set aside and sent again by itself, on a connection that waits for the lock.
 
 **Errors.** A statement that fails has written nothing. If it carried several appends, each is sent again by itself and
 gets its own outcome. If the answer to a statement is lost, its appends are sent again under the same ids, which is
@@ -105,7 +105,7 @@ LOCK_WAITERS = 2
 LOCK_WAIT_MS = 1000
 """How long one append waits for a lock before it is the turn of the next one."""
 MAX_LOST_ANSWERS = 2
-"""After more than these an append fails: it may be the append that breaks the connections."""
+"""An append that loses more results than these fails: it may itself be breaking the connections."""
 RECONNECT_SECONDS = 0.2
 CLOSE_SECONDS = 5.0
 """How long closing waits for answers."""

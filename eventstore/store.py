@@ -67,7 +67,7 @@ class EventStore:
                 used; or the login is a superuser or has BYPASSRLS, and the settings do not allow it.
             SchemaError: the schema does not fit this code.
         """
-        self.settings.listening_url()  # report an error in it first
+        self.settings.listening_url()  # raise an error in this setting before connecting
         await asyncio.to_thread(self.server.acquire)
         self._has_acquired, self._is_forked = True, False
         abandon_in_child(self)

@@ -6,7 +6,7 @@ that writes the rows. So a worker that is killed at any instant has applied a ba
 workers never apply one batch twice: the second waits for the first and then starts where that one ended. That each
 partition has a worker of its own (:mod:`projections.worker`) only spreads the work; correctness does not depend on it.
 
-A projection is applied by the text that its tables were made by. Another version of this package may have rebuilt them
+A projection is applied by the definition that filled its tables. Another version of this package may have rebuilt them
 by another text; ``begin_batch`` refuses that (SQLSTATE ES006) once it holds the locks.
 
 If a batch fails on single events, their conversations are parked (:mod:`projections.parking`).
@@ -57,8 +57,8 @@ class Applied(NamedTuple):
     """The outcome of a batch.
 
     Attributes:
-        position: up to which the log is applied now.
-        events: of the log that the batch covered, those of other partitions included.
+        position: the position up to which the log is applied now.
+        events: the number of log events that the batch covered, those of other partitions included.
     """
 
     position: int

@@ -14,9 +14,9 @@ errors apart:
   An empty batch proves nothing if an event is needed to reach what is missing (a function, a privilege, memory, time):
   then the event is tried again until others have come. If everything fails, nothing is parked.
 
-The failing event is found by halving the batch under savepoints, from the left: what precedes it in its conversation is
-applied, and once the conversation is parked, the relation ``batch`` no longer shows what follows. So no conversation
-holds up the others for longer than the search takes.
+The failing event is found by bisecting the batch under savepoints, lower positions first: what precedes it in its
+conversation is applied, and once the conversation is parked, the relation ``batch`` no longer shows what follows. So no
+conversation holds up the others for longer than the search takes.
 """
 
 from __future__ import annotations

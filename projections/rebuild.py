@@ -94,7 +94,7 @@ async def rebuild(
 
     Args:
         jobs: connections that fill the new tables.
-        accept_differences: swap even if a projection is the same as before and its rows are not.
+        accept_differences: swap even if the definition is unchanged but the rows differ.
         on_progress: called with the progress.
 
     Raises:
@@ -221,7 +221,7 @@ _log = logging.getLogger(__name__)
 async def rebuild_outdated(store: EventStore, projections: Sequence[Projection]) -> None:
     """Rebuild the tables that another version of their projection has made, until none is left.
 
-    An error is logged, and the rebuild tried again: perhaps another worker does it at this moment.
+    An error is logged, and the rebuild tried again: another worker may be rebuilding them.
     """
     given = {
         "projections": [projection.name for projection in projections],

@@ -3,7 +3,7 @@
 Each worker applies some partitions of the conversations, all of them if it is alone; it checks every other second
 whether other workers have come or gone. A worker holds one shared advisory lock as long as its session lives, by which
 workers are counted, and an exclusive one for each of its partitions. It takes free partitions, and releases those
-beyond an even part. The locks of a worker that dies end with its session. They only spread the work: the checkpoints
+beyond its fair share. The locks of a worker that dies end with its session. They only spread the work: the checkpoints
 keep two workers from applying one batch twice (:mod:`projections.apply`).
 
 A single append wakes the worker, so its rows are visible at once. In a stream of appends, notifications would cost the
@@ -74,7 +74,7 @@ class Worker:
     async def run(self) -> None:
         """Work until cancelled. If the server is lost, wait for it, or start it again if it is an embedded one.
 
-        Read tables that another version of their projection has made are rebuilt meanwhile.
+        Meanwhile, tables that were filled by another version of their projection are rebuilt.
 
         Raises:
             SettingsError: ``EVENTSTORE_LISTEN_URL`` leads to another database.
@@ -151,18 +151,18 @@ class Partitions:
         self.held: list[int] = []
 
     async def rebalance(self) -> None:
-        """Take free partitions, or release some, until this worker has an even part, as far as others let it."""
+        """Take free partitions, or release some, until this worker has its fair share, as far as possible."""
         with translated():
             if not self._has_joined:
                 await self._connection.execute(_JOIN_WORKERS)
                 self._has_joined = True
             [(workers,)] = await (await self._connection.execute(_COUNT_WORKERS)).fetchall()
-            even_part = -(-PARTITIONS // max(workers, 1))
-            if len(self.held) > even_part:
-                await self._connection.execute(_RELEASE_PARTITIONS, {"partitions": self.held[even_part:]})
-                self.held = self.held[:even_part]
-            elif len(self.held) < even_part:
-                parameters = {"held": self.held, "wanted": even_part - len(self.held)}
+            fair_share = -(-PARTITIONS // max(workers, 1))
+            if len(self.held) > fair_share:
+                await self._connection.execute(_RELEASE_PARTITIONS, {"partitions": self.held[fair_share:]})
+                self.held = self.held[:fair_share]
+            elif len(self.held) < fair_share:
+                parameters = {"held": self.held, "wanted": fair_share - len(self.held)}
                 taken = await (await self._connection.execute(_TAKE_PARTITIONS, parameters)).fetchall()
                 self.held = sorted([*self.held, *(partition for (partition,) in taken)])
 

@@ -37,7 +37,7 @@ from agent_manager.adapters.a2a_demo_messages import (
     with_file_addresses,
 )
 from agent_manager.agent_registry import checked_conversation
-from agent_manager.conversation import ConversationFold, ConversationView, Summary, event_view
+from agent_manager.conversation_fold import ConversationFold, ConversationView, Summary, event_view
 from agent_manager.server.authorization import AuthorizedRoute, Data, needs
 from agent_manager.server.context import CurrentContext, RequestContext
 from agent_manager.server.conversation_lookup import resolve

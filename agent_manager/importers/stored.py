@@ -17,7 +17,7 @@ from agent_manager.a2a import Json, artifact_event
 from agent_manager.agent_registry import AGENTS, url_of
 from agent_manager.agents.agent import StatusUpdate, TaskSnapshot
 from agent_manager.agents.recorder import RecordedTask, Recording
-from agent_manager.conversation import ConversationFold, TaskEvent, TaskFold
+from agent_manager.conversation_fold import ConversationFold, TaskEvent, TaskFold
 from agent_manager.importers.source import (
     SourceConversation,
     SourceEvent,

@@ -313,7 +313,8 @@ class AuthorizedRoute(APIRoute):
                 if not self.takes_key:
                     return await handle(request)
                 server_context = request.app.state.server_context
-                server_context.limits.events.check(request.state.limit_keys)  # they may have been spent meanwhile
+                # The limit on events may have been used up while the request waited for its turn.
+                server_context.limits.events.check(request.state.limit_keys)
                 response: Response | StoredResponse = await server_context.idempotency.once(
                     request, request.state.identity, lambda: handle(request)
                 )

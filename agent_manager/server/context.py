@@ -21,7 +21,7 @@ from agent_manager.adapters.a2a_demo_messages import SummaryCache
 from agent_manager.agent_registry import AGENTS
 from agent_manager.agents.tenant_isolation import TenantIsolatedAgent
 from agent_manager.auth import Authenticator, Identity, TokenScope
-from agent_manager.conversation import Accepted
+from agent_manager.conversation_fold import Accepted
 from agent_manager.factory import AsyncManager
 from agent_manager.manager import Manager
 from agent_manager.server.authorization import RequestAuthenticator
@@ -429,7 +429,7 @@ class RequestContext:
 
         Args:
             parameters: The values of all parameters that the endpoint knows.
-            is_resolved: The request reads one conversation, which it has resolved for the caller.
+            is_resolved: Whether the request reads one conversation that is already resolved for the caller.
         """
         change_token = await self.caught_up(projections, self._open_position(at_least), is_resolved=is_resolved)
         return await self.respond(change_token, make, parameters=parameters)

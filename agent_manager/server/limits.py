@@ -26,7 +26,7 @@ from agent_manager.settings import ServerSettings
 KEYS = 100_000
 """Keys whose state is kept; the least recently used one is dropped first, and starts anew when it returns."""
 BURST_SECONDS = 2
-"""Seconds whose amount may arrive at once after a pause."""
+"""The burst: a bucket holds the amount of this many seconds."""
 TENANT_SHARE = 2
 """The divisor of a tenant's share: at most 1/2 of the server's limit, so one tenant never uses up all of it."""
 CALLER_SHARE = 2

@@ -16,8 +16,9 @@ loopback, and no server lets a page of another origin change anything.
 1. A response must begin within ``EVENTSTORE_REQUEST_SECONDS`` after the head of the request was read. Otherwise the
    request is cancelled and rejected with 503. Its events may be stored already; the same request with the same
    idempotency key returns their result.
-2. The client must take the response within :data:`TAKE_SECONDS`, and a second more for each :data:`LEAST_RATE` bytes of
-   it. Otherwise the connection is closed. Event streams (server-sent events) are exempt.
+2. The client must take the response within :data:`SEND_SECONDS`, and a second more for each
+   :data:`MIN_BYTES_PER_SECOND` bytes of it. Otherwise the connection is closed. Event streams (server-sent events) are
+   exempt.
 3. A response is sent in pieces of at most :data:`~agent_manager.server.response_cache.PIECE_BYTES`, each when the
    connection has taken the one before. A client that takes nothing is disconnected sooner
    (:mod:`agent_manager.server.protocol`).
@@ -204,9 +205,9 @@ def _name(host: str) -> str:
 
 # Time limits
 
-TAKE_SECONDS = 60.0
+SEND_SECONDS = 60.0
 """Seconds in which a client must take a response of any size."""
-LEAST_RATE = 16 * 1024
+MIN_BYTES_PER_SECOND = 16 * 1024
 """Bytes of a response that extend this time by one second."""
 ABORT = "abort_connection"
 """The key in a request's state of a function that closes the connection immediately and discards unsent data."""
@@ -271,4 +272,4 @@ def _seconds_to_send(headers: Headers) -> float | None:
     """Return the seconds in which a client must take a response; None, for no limit, if it is an event stream."""
     if headers.get("content-type", "").startswith("text/event-stream"):
         return None
-    return TAKE_SECONDS + int(headers.get("content-length", 0)) / LEAST_RATE
+    return SEND_SECONDS + int(headers.get("content-length", 0)) / MIN_BYTES_PER_SECOND

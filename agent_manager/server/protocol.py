@@ -113,7 +113,7 @@ def network_of(address: str) -> str:
 
 # Protocol with timeouts
 
-TAKE_SECONDS = 30.0
+WRITE_TIMEOUT_SECONDS = 30.0
 """Seconds after which a client that has taken less than about 112 KiB of its response is disconnected."""
 LINGERING, LINGER_SECONDS = 50, 1.0
 """Connections beyond the limit that are kept open for a moment before they are closed, and for how many seconds."""
@@ -209,7 +209,7 @@ def limited_protocol(seconds: float, most: int, counters: Counters) -> type[asyn
         def pause_writing(self) -> None:
             """Start the timeout of a full write buffer, in which it must drain to its low-water mark (16 KiB)."""
             super().pause_writing()
-            self._write_timer = self.loop.call_later(TAKE_SECONDS, self._abort_slow_reader)
+            self._write_timer = self.loop.call_later(WRITE_TIMEOUT_SECONDS, self._abort_slow_reader)
 
         def resume_writing(self) -> None:
             self._stop_write_timer()

@@ -882,7 +882,7 @@ DECLARE
     number          integer;
     changes_members boolean;
     must_notify     boolean;
-    -- Each salt is a hash of this secret, which nobody keeps. A random number for each event would take as long as the
+    -- Each salt is a hash of this secret, which is not stored. A random number for each event would take as long as the
     -- insertion, while all readers of the log wait for this append.
     secret          bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid());
 BEGIN

@@ -94,7 +94,7 @@ SELECT eventstore_grant('SELECT ON TABLE parked', 'eventstore_reader');
 SELECT enable_rls('parked');
 
 -- file: projections/begin_batch.sql
--- Open a batch in the caller's transaction: lock the checkpoints of the partitions, so that of two workers one waits, and fix
+-- Open a batch in the caller's transaction: lock the checkpoints of the partitions, so that a second worker waits, and fix
 -- the range of positions that the relation "batch" shows. Without checkpoints it returns no row; without events, the
 -- range is empty.
 --

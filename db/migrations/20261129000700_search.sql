@@ -149,29 +149,29 @@ $$;
 
 SELECT eventstore_own('FUNCTION search_fold');
 
--- file: search/search_gram.sql
+-- file: search/search_bigram.sql
 -- A character, or two, as a word of ASCII.
-CREATE FUNCTION search_gram(characters text) RETURNS text
+CREATE FUNCTION search_bigram(characters text) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN 'q' || lpad(to_hex(ascii(characters)), 5, '0')
            || CASE WHEN length(characters) > 1 THEN lpad(to_hex(ascii(substr(characters, 2))), 5, '0') ELSE '' END;
 
-SELECT eventstore_own('FUNCTION search_gram');
+SELECT eventstore_own('FUNCTION search_bigram');
 
--- file: search/search_grams.sql
+-- file: search/search_bigrams.sql
 -- Each character of a text with the one that follows it, and the last one, as words.
-CREATE FUNCTION search_grams(run text) RETURNS text
+CREATE FUNCTION search_bigrams(run text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 BEGIN
     RETURN (
-        SELECT string_agg(search_gram(p.pair), ' ' ORDER BY p.n)
+        SELECT string_agg(search_bigram(p.pair), ' ' ORDER BY p.n)
           FROM (SELECT c.n, concat(c.character, lead(c.character) OVER (ORDER BY c.n)) AS pair
                   FROM string_to_table(run, NULL) WITH ORDINALITY AS c (character, n)) AS p
     );
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_grams');
+SELECT eventstore_own('FUNCTION search_bigrams');
 
 -- file: search/search_words.sql
 -- The words of a text, folded and separated by spaces, as the parser of text search must see them:
@@ -195,8 +195,8 @@ BEGIN
         RETURN words;
     END IF;
     RETURN (
-        SELECT string_agg(CASE WHEN r.run[1] IS NOT NULL THEN ' ' || search_grams(r.run[1]) || ' '
-                               WHEN r.run[2] IS NOT NULL THEN ' ' || search_gram(r.run[2]) || ' '
+        SELECT string_agg(CASE WHEN r.run[1] IS NOT NULL THEN ' ' || search_bigrams(r.run[1]) || ' '
+                               WHEN r.run[2] IS NOT NULL THEN ' ' || search_bigram(r.run[2]) || ' '
                                ELSE r.run[3]
                           END, '' ORDER BY r.ordinal)
           FROM regexp_matches(words, format('([%1$s]+)|([%2$s])|([^%1$s%2$s]+)', search_characters('unsegmented'),
@@ -545,14 +545,14 @@ RETURN ('''' || replace(replace(word, '\', '\\'), '''', '''''') || '''')::tsquer
 
 SELECT eventstore_own('FUNCTION search_word_query');
 
--- file: search/search_terms.sql
+-- file: search/search_parse_query.sql
 -- The terms of a query in their order: whether they are excluded or prefixes, and on which side of an "or" they are.
 -- Limited to a thousand characters and forty words, also in a phrase: the time to find one grows with the square of its
 -- words.
 --
 -- "-" excludes a word of two letters or more, or a phrase, if something else is searched for; "--help", "-5" and "ls -F"
 -- are words. original: as it was typed, without the operators; words: see search_words.
-CREATE FUNCTION search_terms(query text)
+CREATE FUNCTION search_parse_query(query text)
 RETURNS TABLE (ordinal integer, side integer, negated boolean, quoted boolean, prefix boolean, original text, words text)
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
@@ -588,7 +588,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_terms');
+SELECT eventstore_own('FUNCTION search_parse_query');
 
 -- file: search/search_exact_query.sql
 -- Words (search_words) as they are, adjacent and in this order, as a tsquery; empty if there is none. A single character of
@@ -682,7 +682,7 @@ BEGIN
         part := '';
         last_side := 0;
         FOR term IN
-            SELECT t.side, t.negated, t.prefix, t.quoted, t.words FROM search_terms(query) AS t ORDER BY t.ordinal
+            SELECT t.side, t.negated, t.prefix, t.quoted, t.words FROM search_parse_query(query) AS t ORDER BY t.ordinal
         LOOP
             IF term.side > last_side THEN
                 whole := whole || part;
@@ -704,7 +704,7 @@ BEGIN
         -- Stop words alone leave nothing to search for but what is excluded.
         IF reading = 'exact' OR shown OR EXISTS (
                SELECT
-                 FROM search_terms(query) AS t
+                 FROM search_parse_query(query) AS t
                 WHERE NOT t.negated
                   AND numnode(search_term_query(t.words, t.prefix, t.quoted, reading)) > 0) THEN
             combined := combined || whole;
@@ -869,12 +869,12 @@ SELECT eventstore_own('FUNCTION search_page');
 REVOKE ALL ON FUNCTION search_page FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION search_page', 'eventstore_search');
 
--- file: search/search_marks.sql
+-- file: search/search_highlight_terms.sql
 -- What a query matches in the texts of a language, for marking it: each with its kind as the first character.
 --
 --   =  a word, as it is or as a stem          *  the beginning of a word
 --   "  adjacent words, separated by spaces    ~  characters, wherever they are
-CREATE FUNCTION search_marks(query text, language text) RETURNS text[]
+CREATE FUNCTION search_highlight_terms(query text, language text) RETURNS text[]
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
     term  record;
@@ -882,7 +882,7 @@ DECLARE
 BEGIN
     FOR term IN
         SELECT t.prefix, t.quoted, t.original, t.words, search_fold(t.original) AS folded
-          FROM search_terms(query) AS t
+          FROM search_parse_query(query) AS t
          WHERE NOT t.negated
     LOOP
         IF term.words ~ 'q[0-3][0-9a-f]{4}|q2b2b|q23' THEN
@@ -909,14 +909,14 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_marks');
+SELECT eventstore_own('FUNCTION search_highlight_terms');
 
--- file: search/search_marked.sql
--- A text with marks around what is to be marked (search_marks): the passages that contain it, at most two of about 24
+-- file: search/search_highlight.sql
+-- A text with marks around what is to be marked (search_highlight_terms): the passages that contain it, at most two of about 24
 -- words. Of a text without any, the beginning.
 --
 -- A character of the folded text stands for the one at the same place of the text.
-CREATE FUNCTION search_marked(document text, language text, marks text[], opening text, closing text) RETURNS text
+CREATE FUNCTION search_highlight(document text, language text, marks text[], opening text, closing text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
     folded    text := search_fold(document);
@@ -996,7 +996,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_marked');
+SELECT eventstore_own('FUNCTION search_highlight');
 
 -- file: search/search_snippet.sql
 -- The passages of an original text that match a query, with marks around the matches: of the first window that matches,
@@ -1022,7 +1022,7 @@ BEGIN
     ELSE
         place := greatest(place - 100, 1);
     END IF;
-    RETURN search_marked(normalize(substr(document, coalesce(place, 1), 1200), NFKC), language, marks, opening, closing);
+    RETURN search_highlight(normalize(substr(document, coalesce(place, 1), 1200), NFKC), language, marks, opening, closing);
 END
 $$;
 
@@ -1151,7 +1151,7 @@ AS $$
     ),
     unknown AS MATERIALIZED (
         SELECT t.ordinal, t.words AS word, length(t.words) AS size, search_edit_patterns(t.words) AS patterns
-          FROM search_terms(query) AS t
+          FROM search_parse_query(query) AS t
          WHERE NOT (t.negated OR t.quoted OR t.prefix)
            AND length(t.words) BETWEEN 4 AND 30
            AND t.words !~ '[0-9[:space:][:punct:]]'
@@ -1198,9 +1198,9 @@ SELECT eventstore_own('FUNCTION search_corrections');
 REVOKE ALL ON FUNCTION search_corrections FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION search_corrections', 'eventstore_search');
 
--- file: search/search_corrected.sql
+-- file: search/search_corrected_query.sql
 -- The query with its misspelt words corrected; null if there are none.
-CREATE FUNCTION search_corrected(
+CREATE FUNCTION search_corrected_query(
     query text, tenant text, conversation uuid, kind text, role text, actor text, since timestamptz, until timestamptz
 ) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
@@ -1212,7 +1212,7 @@ DECLARE
 BEGIN
     FOR term IN
         SELECT t.side, t.negated, t.quoted, t.prefix, t.original, c.correction
-          FROM search_terms(query) AS t
+          FROM search_parse_query(query) AS t
           LEFT JOIN search_corrections(query, tenant, conversation, kind, role, actor, since, until) AS c
             ON c.ordinal = t.ordinal
          ORDER BY t.ordinal
@@ -1230,20 +1230,20 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_corrected');
-REVOKE ALL ON FUNCTION search_corrected FROM PUBLIC;
-SELECT eventstore_grant('EXECUTE ON FUNCTION search_corrected', 'eventstore_search');
+SELECT eventstore_own('FUNCTION search_corrected_query');
+REVOKE ALL ON FUNCTION search_corrected_query FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION search_corrected_query', 'eventstore_search');
 
--- file: search/search_relaxed.sql
+-- file: search/search_relaxed_query.sql
 -- The query with some of its words left out: of the five longest that are not stop words in the main languages, every
 -- choice of all but `fewer`. Null if it has an "or", or if less than half of the words would remain.
-CREATE FUNCTION search_relaxed(query text, fewer integer) RETURNS text
+CREATE FUNCTION search_relaxed_query(query text, fewer integer) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
     words    text[] := ARRAY(
         SELECT w.original
           FROM (SELECT t.ordinal, t.original
-                  FROM search_terms(query) AS t
+                  FROM search_parse_query(query) AS t
                  WHERE NOT (t.negated OR t.quoted OR t.prefix)
                    AND numnode(search_term_query(t.words, false, false, 'en')) > 0
                    AND numnode(search_term_query(t.words, false, false, 'pt')) > 0
@@ -1252,11 +1252,11 @@ DECLARE
          ORDER BY w.ordinal
     );
     excluded text := (SELECT string_agg(' -' || CASE WHEN t.quoted THEN '"' || t.original || '"' ELSE t.original END, '')
-                        FROM search_terms(query) AS t
+                        FROM search_parse_query(query) AS t
                        WHERE t.negated);
     wanted   integer := cardinality(words) - fewer;
 BEGIN
-    IF wanted < 2 OR 2 * wanted < cardinality(words) OR EXISTS (SELECT FROM search_terms(query) AS t WHERE t.side > 0) THEN
+    IF wanted < 2 OR 2 * wanted < cardinality(words) OR EXISTS (SELECT FROM search_parse_query(query) AS t WHERE t.side > 0) THEN
         RETURN NULL;
     END IF;
     RETURN (
@@ -1270,7 +1270,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_relaxed');
+SELECT eventstore_own('FUNCTION search_relaxed_query');
 
 -- file: search/search_cursor.sql
 -- The cursor of a row: the search to which it belongs, the query that was used, the row's place in the order, and, of
@@ -1527,13 +1527,13 @@ BEGIN
         EXIT WHEN cardinality(found.matches) > 0 OR cursor_values IS NOT NULL;
         -- What finds nothing is tried with misspelt words corrected, then with some words left out.
         used := CASE attempt
-                    WHEN 0 THEN search_corrected(query, tenant, only_conversation, only_kind, only_role, only_actor,
+                    WHEN 0 THEN search_corrected_query(query, tenant, only_conversation, only_kind, only_role, only_actor,
                                                  coalesce(since, '-infinity'), coalesce(until, 'infinity'))
-                    ELSE search_relaxed(query, attempt)
+                    ELSE search_relaxed_query(query, attempt)
                 END;
         attempt := attempt + 1;
         IF used IS NULL AND attempt = 1 THEN
-            used := search_relaxed(query, attempt);
+            used := search_relaxed_query(query, attempt);
             attempt := attempt + 1;
         END IF;
         EXIT WHEN used IS NULL;
@@ -1555,7 +1555,7 @@ BEGIN
         ON e.tenant_id = search_for.tenant
        AND e.conversation_id = m.conversation_id
        AND e.version = m.version
-      LEFT JOIN (SELECT l.language, search_query(used, l.language, true) AS query, search_marks(used, l.language) AS marks
+      LEFT JOIN (SELECT l.language, search_query(used, l.language, true) AS query, search_highlight_terms(used, l.language) AS marks
                    FROM unnest(languages) AS l (language)
                  OFFSET 0) AS shown
         ON shown.language = m.language
@@ -1589,15 +1589,15 @@ DROP FUNCTION search_latest;
 DROP FUNCTION search_matches;
 DROP FUNCTION search_cursor_values;
 DROP FUNCTION search_cursor;
-DROP FUNCTION search_relaxed;
-DROP FUNCTION search_corrected;
+DROP FUNCTION search_relaxed_query;
+DROP FUNCTION search_corrected_query;
 DROP FUNCTION search_corrections;
 DROP FUNCTION search_sample;
 DROP FUNCTION search_edit_patterns;
 DROP FUNCTION search_plain_words;
 DROP FUNCTION search_snippet;
-DROP FUNCTION search_marked;
-DROP FUNCTION search_marks;
+DROP FUNCTION search_highlight;
+DROP FUNCTION search_highlight_terms;
 DROP FUNCTION search_page;
 DROP FUNCTION search_period_is_short;
 DROP FUNCTION search_index_query;
@@ -1607,7 +1607,7 @@ DROP FUNCTION search_query;
 DROP FUNCTION search_term_query;
 DROP FUNCTION search_prefix_query;
 DROP FUNCTION search_exact_query;
-DROP FUNCTION search_terms;
+DROP FUNCTION search_parse_query;
 DROP FUNCTION search_word_query;
 DROP FUNCTION search_text;
 DROP FUNCTION search_text_of_parts;
@@ -1622,8 +1622,8 @@ DROP FUNCTION search_config;
 DROP FUNCTION search_language_code;
 DROP FUNCTION search_identifier_parts;
 DROP FUNCTION search_words;
-DROP FUNCTION search_grams;
-DROP FUNCTION search_gram;
+DROP FUNCTION search_bigrams;
+DROP FUNCTION search_bigram;
 DROP FUNCTION search_fold;
 DROP FUNCTION search_characters;
 DROP TABLE search_conversations;

@@ -115,7 +115,7 @@ SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, 
        e.actor, e.content, e.metadata, e.salt, e.digest
   FROM events e
  WHERE e.tenant_id = current_setting('eventstore.tenant')
-   AND e.conversation_id = current_setting('eventstore.conversation')::uuid
+   AND e.conversation_id = current_setting('eventstore.retried_conversation')::uuid
    AND e.position > current_setting('eventstore.lower_position')::bigint
    AND e.position <= current_setting('eventstore.upper_position')::bigint
    AND NOT EXISTS (

@@ -43,5 +43,5 @@ SELECT u.position - 1 AS lower, c.position AS upper, u.tries,
        set_config('eventstore.projection', %(projection)s, true),
        set_config('eventstore.stage', 'live', true),
        set_config('eventstore.tenant', %(tenant_id)s, true),
-       set_config('eventstore.conversation', %(conversation_id)s::text, true)
+       set_config('eventstore.retried_conversation', %(conversation_id)s::text, true)
   FROM checkpoint c, unparked u

@@ -7,8 +7,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from agent_manager.conversation import ConversationFold
 from agent_manager.conversation_cache import ConversationFoldCache
+from agent_manager.conversation_fold import ConversationFold
 from agent_manager.storage import MemoryLog
 from eventstore import MessageAdded, NewEvent
 

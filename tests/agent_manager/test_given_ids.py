@@ -7,7 +7,7 @@ from uuid import uuid4
 from support.folding import fold, stored
 from support.raw import insert_unchecked
 
-from agent_manager.conversation import ConversationFold
+from agent_manager.conversation_fold import ConversationFold
 from agent_manager.importers.stored import read_stored
 from agent_manager.storage import ServerLog
 from eventstore import EventStore, TaskCreated, conversation_uuid

@@ -22,7 +22,7 @@ from support.waiting import until
 
 from agent_manager import AsyncManager
 from agent_manager.agents.agent import Context, Reply, StatusUpdate, Update
-from agent_manager.conversation import Key
+from agent_manager.conversation_fold import Key
 from agent_manager.manager import Manager
 from agent_manager.storage import LeaseStatus, MemoryLog, ServerLog
 from eventstore import EventStore

@@ -24,7 +24,7 @@ AS $$
     ),
     unknown AS MATERIALIZED (
         SELECT t.ordinal, t.words AS word, length(t.words) AS size, search_edit_patterns(t.words) AS patterns
-          FROM search_terms(query) AS t
+          FROM search_parse_query(query) AS t
          WHERE NOT (t.negated OR t.quoted OR t.prefix)
            AND length(t.words) BETWEEN 4 AND 30
            AND t.words !~ '[0-9[:space:][:punct:]]'

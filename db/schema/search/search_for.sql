@@ -65,13 +65,13 @@ BEGIN
         EXIT WHEN cardinality(found.matches) > 0 OR cursor_values IS NOT NULL;
         -- What finds nothing is tried with misspelt words corrected, then with some words left out.
         used := CASE attempt
-                    WHEN 0 THEN search_corrected(query, tenant, only_conversation, only_kind, only_role, only_actor,
+                    WHEN 0 THEN search_corrected_query(query, tenant, only_conversation, only_kind, only_role, only_actor,
                                                  coalesce(since, '-infinity'), coalesce(until, 'infinity'))
-                    ELSE search_relaxed(query, attempt)
+                    ELSE search_relaxed_query(query, attempt)
                 END;
         attempt := attempt + 1;
         IF used IS NULL AND attempt = 1 THEN
-            used := search_relaxed(query, attempt);
+            used := search_relaxed_query(query, attempt);
             attempt := attempt + 1;
         END IF;
         EXIT WHEN used IS NULL;
@@ -93,7 +93,7 @@ BEGIN
         ON e.tenant_id = search_for.tenant
        AND e.conversation_id = m.conversation_id
        AND e.version = m.version
-      LEFT JOIN (SELECT l.language, search_query(used, l.language, true) AS query, search_marks(used, l.language) AS marks
+      LEFT JOIN (SELECT l.language, search_query(used, l.language, true) AS query, search_highlight_terms(used, l.language) AS marks
                    FROM unnest(languages) AS l (language)
                  OFFSET 0) AS shown
         ON shown.language = m.language

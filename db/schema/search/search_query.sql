@@ -18,7 +18,7 @@ BEGIN
         part := '';
         last_side := 0;
         FOR term IN
-            SELECT t.side, t.negated, t.prefix, t.quoted, t.words FROM search_terms(query) AS t ORDER BY t.ordinal
+            SELECT t.side, t.negated, t.prefix, t.quoted, t.words FROM search_parse_query(query) AS t ORDER BY t.ordinal
         LOOP
             IF term.side > last_side THEN
                 whole := whole || part;
@@ -40,7 +40,7 @@ BEGIN
         -- Stop words alone leave nothing to search for but what is excluded.
         IF reading = 'exact' OR shown OR EXISTS (
                SELECT
-                 FROM search_terms(query) AS t
+                 FROM search_parse_query(query) AS t
                 WHERE NOT t.negated
                   AND numnode(search_term_query(t.words, t.prefix, t.quoted, reading)) > 0) THEN
             combined := combined || whole;

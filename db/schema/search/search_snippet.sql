@@ -21,7 +21,7 @@ BEGIN
     ELSE
         place := greatest(place - 100, 1);
     END IF;
-    RETURN search_marked(normalize(substr(document, coalesce(place, 1), 1200), NFKC), language, marks, opening, closing);
+    RETURN search_highlight(normalize(substr(document, coalesce(place, 1), 1200), NFKC), language, marks, opening, closing);
 END
 $$;
 

@@ -19,8 +19,8 @@ BEGIN
         RETURN words;
     END IF;
     RETURN (
-        SELECT string_agg(CASE WHEN r.run[1] IS NOT NULL THEN ' ' || search_grams(r.run[1]) || ' '
-                               WHEN r.run[2] IS NOT NULL THEN ' ' || search_gram(r.run[2]) || ' '
+        SELECT string_agg(CASE WHEN r.run[1] IS NOT NULL THEN ' ' || search_bigrams(r.run[1]) || ' '
+                               WHEN r.run[2] IS NOT NULL THEN ' ' || search_bigram(r.run[2]) || ' '
                                ELSE r.run[3]
                           END, '' ORDER BY r.ordinal)
           FROM regexp_matches(words, format('([%1$s]+)|([%2$s])|([^%1$s%2$s]+)', search_characters('unsegmented'),

@@ -17,8 +17,8 @@ from agent_manager.a2a import merge_texts, task_to_wire
 from agent_manager.agents.agent import ArtifactUpdate, Reply, StatusUpdate, TaskSnapshot, Update
 from agent_manager.agents.local import echo, from_callable
 from agent_manager.agents.recorder import RecordedTask, Recording, task_uuid
-from agent_manager.conversation import ConversationFold
 from agent_manager.conversation_cache import ConversationFoldCache
+from agent_manager.conversation_fold import ConversationFold
 from agent_manager.errors import AnswerFailed, InvalidUpdate
 from agent_manager.factory import AsyncManager
 from agent_manager.manager import Manager

@@ -16,7 +16,7 @@ from agent_manager.a2a import merge_texts
 from agent_manager.agents.agent import ArtifactUpdate, Reply, StatusUpdate, TaskSnapshot, Update
 from agent_manager.agents.local import from_callable
 from agent_manager.agents.recorder import NOTE, Recording, split_event, storable, storable_text
-from agent_manager.conversation import ConversationFold
+from agent_manager.conversation_fold import ConversationFold
 from agent_manager.factory import AsyncManager
 from agent_manager.manager import Manager
 from agent_manager.storage import MemoryLog, appended_event

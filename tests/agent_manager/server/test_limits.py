@@ -276,7 +276,7 @@ async def test_open_streams_are_limited_by_key_tenant_and_server(settings: Setti
 
 
 async def test_a_client_that_reads_nothing_is_disconnected(here: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "TAKE_SECONDS", 0.3)
+    monkeypatch.setattr(protocol, "WRITE_TIMEOUT_SECONDS", 0.3)
     trip = await here.begin()
     for _ in range(20):
         await here.store.append(trip, [ApplicationEvent("big", "x" * 900_000)])

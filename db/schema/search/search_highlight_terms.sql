@@ -2,7 +2,7 @@
 --
 --   =  a word, as it is or as a stem          *  the beginning of a word
 --   "  adjacent words, separated by spaces    ~  characters, wherever they are
-CREATE FUNCTION search_marks(query text, language text) RETURNS text[]
+CREATE FUNCTION search_highlight_terms(query text, language text) RETURNS text[]
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
     term  record;
@@ -10,7 +10,7 @@ DECLARE
 BEGIN
     FOR term IN
         SELECT t.prefix, t.quoted, t.original, t.words, search_fold(t.original) AS folded
-          FROM search_terms(query) AS t
+          FROM search_parse_query(query) AS t
          WHERE NOT t.negated
     LOOP
         IF term.words ~ 'q[0-3][0-9a-f]{4}|q2b2b|q23' THEN
@@ -37,4 +37,4 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_marks');
+SELECT eventstore_own('FUNCTION search_highlight_terms');

@@ -1,7 +1,7 @@
 -- A character, or two, as a word of ASCII.
-CREATE FUNCTION search_gram(characters text) RETURNS text
+CREATE FUNCTION search_bigram(characters text) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN 'q' || lpad(to_hex(ascii(characters)), 5, '0')
            || CASE WHEN length(characters) > 1 THEN lpad(to_hex(ascii(substr(characters, 2))), 5, '0') ELSE '' END;
 
-SELECT eventstore_own('FUNCTION search_gram');
+SELECT eventstore_own('FUNCTION search_bigram');

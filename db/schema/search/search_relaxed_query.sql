@@ -1,12 +1,12 @@
 -- The query with some of its words left out: of the five longest that are not stop words in the main languages, every
 -- choice of all but `fewer`. Null if it has an "or", or if less than half of the words would remain.
-CREATE FUNCTION search_relaxed(query text, fewer integer) RETURNS text
+CREATE FUNCTION search_relaxed_query(query text, fewer integer) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
     words    text[] := ARRAY(
         SELECT w.original
           FROM (SELECT t.ordinal, t.original
-                  FROM search_terms(query) AS t
+                  FROM search_parse_query(query) AS t
                  WHERE NOT (t.negated OR t.quoted OR t.prefix)
                    AND numnode(search_term_query(t.words, false, false, 'en')) > 0
                    AND numnode(search_term_query(t.words, false, false, 'pt')) > 0
@@ -15,11 +15,11 @@ DECLARE
          ORDER BY w.ordinal
     );
     excluded text := (SELECT string_agg(' -' || CASE WHEN t.quoted THEN '"' || t.original || '"' ELSE t.original END, '')
-                        FROM search_terms(query) AS t
+                        FROM search_parse_query(query) AS t
                        WHERE t.negated);
     wanted   integer := cardinality(words) - fewer;
 BEGIN
-    IF wanted < 2 OR 2 * wanted < cardinality(words) OR EXISTS (SELECT FROM search_terms(query) AS t WHERE t.side > 0) THEN
+    IF wanted < 2 OR 2 * wanted < cardinality(words) OR EXISTS (SELECT FROM search_parse_query(query) AS t WHERE t.side > 0) THEN
         RETURN NULL;
     END IF;
     RETURN (
@@ -33,4 +33,4 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_relaxed');
+SELECT eventstore_own('FUNCTION search_relaxed_query');

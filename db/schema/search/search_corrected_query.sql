@@ -1,5 +1,5 @@
 -- The query with its misspelt words corrected; null if there are none.
-CREATE FUNCTION search_corrected(
+CREATE FUNCTION search_corrected_query(
     query text, tenant text, conversation uuid, kind text, role text, actor text, since timestamptz, until timestamptz
 ) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
@@ -11,7 +11,7 @@ DECLARE
 BEGIN
     FOR term IN
         SELECT t.side, t.negated, t.quoted, t.prefix, t.original, c.correction
-          FROM search_terms(query) AS t
+          FROM search_parse_query(query) AS t
           LEFT JOIN search_corrections(query, tenant, conversation, kind, role, actor, since, until) AS c
             ON c.ordinal = t.ordinal
          ORDER BY t.ordinal
@@ -29,6 +29,6 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_corrected');
-REVOKE ALL ON FUNCTION search_corrected FROM PUBLIC;
-SELECT eventstore_grant('EXECUTE ON FUNCTION search_corrected', 'eventstore_search');
+SELECT eventstore_own('FUNCTION search_corrected_query');
+REVOKE ALL ON FUNCTION search_corrected_query FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION search_corrected_query', 'eventstore_search');

@@ -4,7 +4,7 @@
 --
 -- "-" excludes a word of two letters or more, or a phrase, if something else is searched for; "--help", "-5" and "ls -F"
 -- are words. original: as it was typed, without the operators; words: see search_words.
-CREATE FUNCTION search_terms(query text)
+CREATE FUNCTION search_parse_query(query text)
 RETURNS TABLE (ordinal integer, side integer, negated boolean, quoted boolean, prefix boolean, original text, words text)
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
@@ -40,4 +40,4 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_terms');
+SELECT eventstore_own('FUNCTION search_parse_query');

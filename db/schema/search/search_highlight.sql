@@ -1,8 +1,8 @@
--- A text with marks around what is to be marked (search_marks): the passages that contain it, at most two of about 24
+-- A text with marks around what is to be marked (search_highlight_terms): the passages that contain it, at most two of about 24
 -- words. Of a text without any, the beginning.
 --
 -- A character of the folded text stands for the one at the same place of the text.
-CREATE FUNCTION search_marked(document text, language text, marks text[], opening text, closing text) RETURNS text
+CREATE FUNCTION search_highlight(document text, language text, marks text[], opening text, closing text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
     folded    text := search_fold(document);
@@ -82,4 +82,4 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_marked');
+SELECT eventstore_own('FUNCTION search_highlight');
