@@ -581,7 +581,7 @@ BEGIN
     END IF;
     IF NOT EXISTS (
            SELECT
-             FROM projection_texts t
+             FROM projection_definitions t
             WHERE t.projection = begin_batch.projection
               AND t.stage = begin_batch.stage
               AND t.definition_hash = begin_batch.definition_hash) THEN
@@ -1048,13 +1048,13 @@ BEGIN
     END IF;
     FOR name IN
         SELECT unnest(t.tables)
-          FROM projection_texts t
+          FROM projection_definitions t
          WHERE t.projection = drop_stage.projection
            AND t.stage = drop_stage.stage
     LOOP
         EXECUTE format('DROP TABLE IF EXISTS %I.%I', stage_schema(stage), name);
     END LOOP;
-    DELETE FROM projection_texts t WHERE t.projection = drop_stage.projection AND t.stage = drop_stage.stage;
+    DELETE FROM projection_definitions t WHERE t.projection = drop_stage.projection AND t.stage = drop_stage.stage;
     DELETE FROM checkpoints c WHERE c.projection = drop_stage.projection AND c.stage = drop_stage.stage;
     DELETE FROM parked p WHERE p.projection = drop_stage.projection AND p.stage = drop_stage.stage;
 END
@@ -1773,39 +1773,39 @@ COMMENT ON COLUMN public.parked."position" IS 'Position of the event that failed
 
 
 --
--- Name: projection_texts; Type: TABLE; Schema: public; Owner: -
+-- Name: projection_definitions; Type: TABLE; Schema: public; Owner: -
 --
 
-CREATE TABLE public.projection_texts (
+CREATE TABLE public.projection_definitions (
     projection text NOT NULL COLLATE pg_catalog."C",
     stage text NOT NULL COLLATE pg_catalog."C",
     definition_hash text NOT NULL,
     text text,
     tables text[] NOT NULL,
     made_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
-    CONSTRAINT projection_texts_stage_check CHECK ((stage = ANY (ARRAY['live'::text, 'next'::text, 'previous'::text])))
+    CONSTRAINT projection_definitions_stage_check CHECK ((stage = ANY (ARRAY['live'::text, 'next'::text, 'previous'::text])))
 );
 
 
 --
--- Name: TABLE projection_texts; Type: COMMENT; Schema: public; Owner: -
+-- Name: TABLE projection_definitions; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON TABLE public.projection_texts IS 'Definition by which the tables of a stage are filled';
-
-
---
--- Name: COLUMN projection_texts.definition_hash; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.projection_texts.definition_hash IS 'SHA-256 of the definition, in hexadecimal';
+COMMENT ON TABLE public.projection_definitions IS 'Definition by which the tables of a stage are filled';
 
 
 --
--- Name: COLUMN projection_texts.text; Type: COMMENT; Schema: public; Owner: -
+-- Name: COLUMN projection_definitions.definition_hash; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.projection_texts.text IS 'SQL of the projection; null if it is written in Python';
+COMMENT ON COLUMN public.projection_definitions.definition_hash IS 'SHA-256 of the definition, in hexadecimal';
+
+
+--
+-- Name: COLUMN projection_definitions.text; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.projection_definitions.text IS 'SQL of the projection; null if it is written in Python';
 
 
 --
@@ -1816,7 +1816,7 @@ CREATE FUNCTION public.move_stage(projection text, stage text, to_stage text) RE
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
     BEGIN ATOMIC
- UPDATE public.projection_texts t SET stage = move_stage.to_stage
+ UPDATE public.projection_definitions t SET stage = move_stage.to_stage
    WHERE ((t.projection = move_stage.projection) AND (t.stage = move_stage.stage));
  UPDATE public.checkpoints c SET stage = move_stage.to_stage
    WHERE ((c.projection = move_stage.projection) AND (c.stage = move_stage.stage));
@@ -1923,7 +1923,7 @@ CREATE FUNCTION public.projected_tables() RETURNS TABLE(projected regclass, conv
          END AS "case"
     FROM pg_class c
    WHERE ((c.relkind = 'r'::"char") AND (c.relnamespace = ANY (ARRAY[(to_regnamespace(quote_ident(public.stage_schema('live'::text))))::oid, (to_regnamespace(quote_ident(public.stage_schema('previous'::text))))::oid])) AND (c.relname IN ( SELECT unnest(t.tables) AS unnest
-            FROM public.projection_texts t
+            FROM public.projection_definitions t
          UNION ALL
           SELECT unnest(ARRAY['conversations'::text, 'messages'::text, 'tasks'::text, 'task_artifacts'::text, 'conversation_actors'::text, 'pending_messages'::text, 'search_documents'::text, 'search_conversations'::text, 'statistics_activity'::text, 'statistics_conversations'::text, 'statistics_answers'::text, 'statistics_tasks'::text, 'statistics_status_periods'::text]) AS unnest)));
 END;
@@ -1936,7 +1936,7 @@ END;
 CREATE FUNCTION public.rebuild_key(projection text) RETURNS bigint
     LANGUAGE sql STABLE
     SET search_path TO 'public', 'pg_temp'
-    RETURN (((('public.projection_texts'::regclass)::oid)::bigint << 32) | ((hashtext(projection))::bigint & '4294967295'::bigint));
+    RETURN (((('public.projection_definitions'::regclass)::oid)::bigint << 32) | ((hashtext(projection))::bigint & '4294967295'::bigint));
 
 
 --
@@ -5125,11 +5125,11 @@ ALTER TABLE ONLY public.pending_messages
 
 
 --
--- Name: projection_texts projection_texts_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+-- Name: projection_definitions projection_definitions_pkey; Type: CONSTRAINT; Schema: public; Owner: -
 --
 
-ALTER TABLE ONLY public.projection_texts
-    ADD CONSTRAINT projection_texts_pkey PRIMARY KEY (projection, stage);
+ALTER TABLE ONLY public.projection_definitions
+    ADD CONSTRAINT projection_definitions_pkey PRIMARY KEY (projection, stage);
 
 
 --

@@ -44,26 +44,26 @@ RETURN coalesce((metadata ->> 'occurred_at')::timestamptz, "timestamp");
 
 SELECT eventstore_own('FUNCTION occurred_at');
 
--- file: projections/projection_texts.sql
+-- file: projections/projection_definitions.sql
 -- The definition by which the tables of each stage of a projection are filled.
-CREATE TABLE projection_texts (
+CREATE TABLE projection_definitions (
     projection      text COLLATE "C" NOT NULL,
     stage           text COLLATE "C" NOT NULL,
     definition_hash text NOT NULL,
     text            text,
     tables          text[] NOT NULL,
     made_at         timestamptz NOT NULL DEFAULT CURRENT_TIMESTAMP,
-    CONSTRAINT projection_texts_pkey PRIMARY KEY (projection, stage),
-    CONSTRAINT projection_texts_stage_check CHECK (stage IN ('live', 'next', 'previous'))
+    CONSTRAINT projection_definitions_pkey PRIMARY KEY (projection, stage),
+    CONSTRAINT projection_definitions_stage_check CHECK (stage IN ('live', 'next', 'previous'))
 );
 
-COMMENT ON TABLE projection_texts IS 'Definition by which the tables of a stage are filled';
-COMMENT ON COLUMN projection_texts.definition_hash IS 'SHA-256 of the definition, in hexadecimal';
-COMMENT ON COLUMN projection_texts.text IS 'SQL of the projection; null if it is written in Python';
+COMMENT ON TABLE projection_definitions IS 'Definition by which the tables of a stage are filled';
+COMMENT ON COLUMN projection_definitions.definition_hash IS 'SHA-256 of the definition, in hexadecimal';
+COMMENT ON COLUMN projection_definitions.text IS 'SQL of the projection; null if it is written in Python';
 
-SELECT eventstore_own('TABLE projection_texts');
-SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE ON TABLE projection_texts', 'eventstore_projector');
-SELECT eventstore_grant('SELECT ON TABLE projection_texts', 'eventstore_reader');
+SELECT eventstore_own('TABLE projection_definitions');
+SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE ON TABLE projection_definitions', 'eventstore_projector');
+SELECT eventstore_grant('SELECT ON TABLE projection_definitions', 'eventstore_reader');
 
 -- file: projections/parked.sql
 -- Conversations to which a projection applies no further events, because it failed on one of them.
@@ -130,7 +130,7 @@ BEGIN
     END IF;
     IF NOT EXISTS (
            SELECT
-             FROM projection_texts t
+             FROM projection_definitions t
             WHERE t.projection = begin_batch.projection
               AND t.stage = begin_batch.stage
               AND t.definition_hash = begin_batch.definition_hash) THEN
@@ -188,7 +188,7 @@ SELECT eventstore_grant('EXECUTE ON FUNCTION end_batch', 'eventstore_projector')
 -- so that it ends with the session.
 CREATE FUNCTION rebuild_key(projection text) RETURNS bigint
 LANGUAGE sql STABLE SET search_path FROM CURRENT
-RETURN ('projection_texts'::regclass::oid::bigint << 32) | (hashtext(projection)::bigint & 4294967295);
+RETURN ('projection_definitions'::regclass::oid::bigint << 32) | (hashtext(projection)::bigint & 4294967295);
 
 SELECT eventstore_own('FUNCTION rebuild_key');
 
@@ -390,7 +390,7 @@ REVOKE ALL ON FUNCTION move_tables FROM PUBLIC;
 CREATE FUNCTION move_stage(projection text, stage text, to_stage text) RETURNS void
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 BEGIN ATOMIC
-    UPDATE projection_texts t SET stage = to_stage WHERE t.projection = move_stage.projection AND t.stage = move_stage.stage;
+    UPDATE projection_definitions t SET stage = to_stage WHERE t.projection = move_stage.projection AND t.stage = move_stage.stage;
     UPDATE checkpoints c SET stage = to_stage WHERE c.projection = move_stage.projection AND c.stage = move_stage.stage;
     UPDATE parked p SET stage = to_stage WHERE p.projection = move_stage.projection AND p.stage = move_stage.stage;
 END;
@@ -460,13 +460,13 @@ BEGIN
     END IF;
     FOR name IN
         SELECT unnest(t.tables)
-          FROM projection_texts t
+          FROM projection_definitions t
          WHERE t.projection = drop_stage.projection
            AND t.stage = drop_stage.stage
     LOOP
         EXECUTE format('DROP TABLE IF EXISTS %I.%I', stage_schema(stage), name);
     END LOOP;
-    DELETE FROM projection_texts t WHERE t.projection = drop_stage.projection AND t.stage = drop_stage.stage;
+    DELETE FROM projection_definitions t WHERE t.projection = drop_stage.projection AND t.stage = drop_stage.stage;
     DELETE FROM checkpoints c WHERE c.projection = drop_stage.projection AND c.stage = drop_stage.stage;
     DELETE FROM parked p WHERE p.projection = drop_stage.projection AND p.stage = drop_stage.stage;
 END
@@ -571,7 +571,7 @@ BEGIN ATOMIC
        AND c.relnamespace IN (to_regnamespace(quote_ident(stage_schema('live'))),
                               to_regnamespace(quote_ident(stage_schema('previous'))))
        AND c.relname IN (
-               SELECT unnest(t.tables) FROM projection_texts t
+               SELECT unnest(t.tables) FROM projection_definitions t
                 UNION ALL
                SELECT unnest(ARRAY['conversations', 'messages', 'tasks', 'task_artifacts', 'conversation_actors',
                                    'pending_messages', 'search_documents', 'search_conversations', 'statistics_activity',
@@ -631,7 +631,7 @@ DROP FUNCTION rebuild_key;
 DROP FUNCTION end_batch;
 DROP FUNCTION begin_batch;
 DROP TABLE parked;
-DROP TABLE projection_texts;
+DROP TABLE projection_definitions;
 DROP FUNCTION occurred_at;
 DROP FUNCTION text_of_parts;
 DROP TABLE checkpoints;

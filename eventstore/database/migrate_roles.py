@@ -40,7 +40,7 @@ SEARCH = "eventstore_search"
 LOGIN_ROLES = ("eventstore_migrator", SEARCH, "eventstore_app", "eventstore_projector")
 """The roles that a login needs to migrate and to run the service; they include the others."""
 _OTHER_TABLES = query("eventstore.database", "other_tables")
-_LOCK_FIRST = "LOCK TABLE checkpoints, projection_texts, bound_logins IN ACCESS EXCLUSIVE MODE"
+_LOCK_FIRST = "LOCK TABLE checkpoints, projection_definitions, bound_logins IN ACCESS EXCLUSIVE MODE"
 """The tables that workers and appends lock first; the sequence of positions and the log follow. In this order, those
 that wait do not hold locks that are still needed."""
 _PROJECTED = "SELECT, INSERT, UPDATE, DELETE"

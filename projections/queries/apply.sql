@@ -65,7 +65,7 @@ $fold$
 -- Store a projection's definition and checkpoints for a stage, unless they exist, and return the definition by which the
 -- stage's tables are filled.
 WITH made AS (
-    INSERT INTO projection_texts (projection, stage, definition_hash, text, tables)
+    INSERT INTO projection_definitions (projection, stage, definition_hash, text, tables)
     VALUES (%(projection)s, %(stage)s, %(definition_hash)s, %(text)s, %(tables)s)
     ON CONFLICT (projection, stage) DO NOTHING
     RETURNING definition_hash, text, tables
@@ -79,7 +79,7 @@ begun AS (
 SELECT m.definition_hash, m.text, m.tables FROM made m
  UNION ALL
 SELECT t.definition_hash, t.text, t.tables
-  FROM projection_texts t
+  FROM projection_definitions t
  WHERE t.projection = %(projection)s
    AND t.stage = %(stage)s
 

@@ -9,7 +9,7 @@ WITH created AS MATERIALIZED (
     SELECT create_staging_tables(%(tables)s)
 ),
 stored AS (
-    INSERT INTO projection_texts (projection, stage, definition_hash, text, tables)
+    INSERT INTO projection_definitions (projection, stage, definition_hash, text, tables)
     SELECT %(projection)s, 'next', %(definition_hash)s, %(text)s, %(tables)s FROM created
 )
 INSERT INTO checkpoints (projection, stage, partition)
@@ -23,7 +23,7 @@ SELECT m.what, m.statement, m.is_key FROM missing_in_staging(%(tables)s) AS m
 SELECT drop_stage(%(projection)s, %(stage)s)
 
 -- name: stages
-SELECT t.stage, t.definition_hash FROM projection_texts t WHERE t.projection = %(projection)s
+SELECT t.stage, t.definition_hash FROM projection_definitions t WHERE t.projection = %(projection)s
 
 -- name: lock_live
 SELECT c.partition, c.position

@@ -20,7 +20,7 @@ SELECT c.projection,
                   LIMIT 1), 0)::float8 AS lag_seconds,
        (SELECT count(*) FROM parked p WHERE p.projection = c.projection AND p.stage = 'live') AS parked
   FROM checkpoints c
-  JOIN projection_texts t
+  JOIN projection_definitions t
     ON t.projection = c.projection
    AND t.stage = c.stage
  WHERE c.stage = 'live'

@@ -34,13 +34,13 @@ SELECT set_config('application_name', left(%(name)s, 63), false)
 -- was undone, and is not repeated.
 SELECT g.name
   FROM unnest(%(projections)s::text[], %(definition_hashes)s::text[]) AS g (name, definition_hash)
-  JOIN projection_texts t
+  JOIN projection_definitions t
     ON t.projection = g.name
    AND t.stage = 'live'
    AND t.definition_hash <> g.definition_hash
  WHERE NOT EXISTS (
            SELECT
-             FROM projection_texts p
+             FROM projection_definitions p
             WHERE p.projection = g.name
               AND p.stage = 'previous'
               AND p.definition_hash = g.definition_hash

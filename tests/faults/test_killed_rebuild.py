@@ -25,7 +25,7 @@ def is_filling(connection: Sync) -> bool:
 
 
 def is_made(connection: Sync) -> bool:
-    return bool(connection.execute("SELECT FROM projection_texts WHERE stage = 'next'").fetchall())
+    return bool(connection.execute("SELECT FROM projection_definitions WHERE stage = 'next'").fetchall())
 
 
 def is_indexing(connection: Sync) -> bool:
@@ -33,7 +33,7 @@ def is_indexing(connection: Sync) -> bool:
 
 
 def is_swapped(connection: Sync) -> bool:
-    return bool(connection.execute("SELECT FROM projection_texts WHERE stage = 'previous'").fetchall())
+    return bool(connection.execute("SELECT FROM projection_definitions WHERE stage = 'previous'").fetchall())
 
 
 @pytest.mark.parametrize("stage", [is_made, is_filling, is_indexing, is_swapped], ids=lambda stage: stage.__name__)

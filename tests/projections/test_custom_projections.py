@@ -109,7 +109,9 @@ async def test_the_documented_function_works(
 async def test_tables_made_by_missing_code_stay_until_they_are_rebuilt(store: EventStore, owner: Sync) -> None:
     await store.append(uuid4(), [MessageAdded(role="user", content="one")])
     await catch_up(store, [lengths])
-    owner.execute("UPDATE projection_texts SET definition_hash = 'of an older version' WHERE projection = 'lengths'")
+    owner.execute(
+        "UPDATE projection_definitions SET definition_hash = 'of an older version' WHERE projection = 'lengths'"
+    )
     await store.append(uuid4(), [MessageAdded(role="user", content="two")])
     await catch_up(store, [lengths])
     assert owner.execute("SELECT count(*) FROM lengths").fetchone() == (1,)

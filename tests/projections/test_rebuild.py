@@ -255,11 +255,11 @@ async def test_a_rebuild_resumes_where_it_was_interrupted(filled: EventStore, ow
     await cancel_and_wait([task])
     stage = owner.execute("SELECT min(position) FROM checkpoints WHERE stage = 'next'").fetchone()
     assert stage == (await applied_position(filled),)
-    marked = owner.execute("UPDATE projection_texts SET made_at = 'epoch' WHERE stage = 'next'").rowcount
+    marked = owner.execute("UPDATE projection_definitions SET made_at = 'epoch' WHERE stage = 'next'").rowcount
     assert marked == 1
     await rebuild(filled, [MESSAGES])
     assert owner.execute(
-        "SELECT made_at = 'epoch' FROM projection_texts WHERE stage = 'live' AND projection = 'messages'"
+        "SELECT made_at = 'epoch' FROM projection_definitions WHERE stage = 'live' AND projection = 'messages'"
     ).fetchone() == (True,)
 
 
@@ -304,7 +304,7 @@ async def test_a_worker_rebuilds_a_changed_projection_and_applies_the_old_text_u
 
         def is_renewed() -> bool:
             hashes = owner.execute(
-                "SELECT definition_hash FROM projection_texts WHERE projection = 'messages' AND stage = 'live'"
+                "SELECT definition_hash FROM projection_definitions WHERE projection = 'messages' AND stage = 'live'"
             )
             return hashes.fetchone() == (loud[0].definition_hash,) and all(
                 "/" in text or text.isupper() for text in contents(owner)

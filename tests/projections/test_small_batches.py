@@ -85,7 +85,7 @@ async def test_tables_made_by_another_text_are_not_changed(
     conversation = uuid4()
     await store.append(conversation, [message()])
     await applier.apply_small_batches(BOTH, ALL_PARTITIONS)
-    owner.execute("UPDATE projection_texts SET definition_hash = 'another' WHERE projection = 'messages'")
+    owner.execute("UPDATE projection_definitions SET definition_hash = 'another' WHERE projection = 'messages'")
     await store.append(conversation, [message()])
     with pytest.raises(ProjectionChanged, match="messages"):
         await applier.apply_small_batches(BOTH, ALL_PARTITIONS)

@@ -145,7 +145,7 @@ async def test_a_changed_projection_is_rebuilt_at_the_start(
     await catch_up(store)
     owner.execute("UPDATE messages SET content = 'of another version'")
     owner.execute("UPDATE conversations SET name = 'of this version'")
-    owner.execute("UPDATE projection_texts SET definition_hash = 'another' WHERE projection = 'messages'")
+    owner.execute("UPDATE projection_definitions SET definition_hash = 'another' WHERE projection = 'messages'")
     current = {projection.name: projection.is_current for projection in (await read_status(store)).projections}
     assert current == {projection.name: projection.name != "messages" for projection in PROJECTIONS}
     async with working(store):
@@ -164,7 +164,7 @@ async def test_two_workers_that_find_a_changed_projection_rebuild_it_correctly(
 ) -> None:
     result = await store.append(uuid4(), [message() for _ in range(100)])
     await catch_up(store)
-    owner.execute("UPDATE projection_texts SET definition_hash = 'another'")
+    owner.execute("UPDATE projection_definitions SET definition_hash = 'another'")
     async with working(store, workers=2, batch_size=3):
 
         async def current() -> bool:

@@ -34,7 +34,7 @@ BEGIN
     END IF;
     IF NOT EXISTS (
            SELECT
-             FROM projection_texts t
+             FROM projection_definitions t
             WHERE t.projection = begin_batch.projection
               AND t.stage = begin_batch.stage
               AND t.definition_hash = begin_batch.definition_hash) THEN

@@ -9,13 +9,13 @@ BEGIN
     END IF;
     FOR name IN
         SELECT unnest(t.tables)
-          FROM projection_texts t
+          FROM projection_definitions t
          WHERE t.projection = drop_stage.projection
            AND t.stage = drop_stage.stage
     LOOP
         EXECUTE format('DROP TABLE IF EXISTS %I.%I', stage_schema(stage), name);
     END LOOP;
-    DELETE FROM projection_texts t WHERE t.projection = drop_stage.projection AND t.stage = drop_stage.stage;
+    DELETE FROM projection_definitions t WHERE t.projection = drop_stage.projection AND t.stage = drop_stage.stage;
     DELETE FROM checkpoints c WHERE c.projection = drop_stage.projection AND c.stage = drop_stage.stage;
     DELETE FROM parked p WHERE p.projection = drop_stage.projection AND p.stage = drop_stage.stage;
 END

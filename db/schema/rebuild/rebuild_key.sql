@@ -2,6 +2,6 @@
 -- so that it ends with the session.
 CREATE FUNCTION rebuild_key(projection text) RETURNS bigint
 LANGUAGE sql STABLE SET search_path FROM CURRENT
-RETURN ('projection_texts'::regclass::oid::bigint << 32) | (hashtext(projection)::bigint & 4294967295);
+RETURN ('projection_definitions'::regclass::oid::bigint << 32) | (hashtext(projection)::bigint & 4294967295);
 
 SELECT eventstore_own('FUNCTION rebuild_key');

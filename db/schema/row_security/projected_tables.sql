@@ -9,7 +9,7 @@ BEGIN ATOMIC
        AND c.relnamespace IN (to_regnamespace(quote_ident(stage_schema('live'))),
                               to_regnamespace(quote_ident(stage_schema('previous'))))
        AND c.relname IN (
-               SELECT unnest(t.tables) FROM projection_texts t
+               SELECT unnest(t.tables) FROM projection_definitions t
                 UNION ALL
                SELECT unnest(ARRAY['conversations', 'messages', 'tasks', 'task_artifacts', 'conversation_actors',
                                    'pending_messages', 'search_documents', 'search_conversations', 'statistics_activity',
