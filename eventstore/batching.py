@@ -14,7 +14,7 @@ group is accepted or refused independently of the others (see the SQL function `
    ``database/pipelined_connection.py``: :meth:`PipelinedConnection.send`.
 4. The statement, in ``queries/append.sql``, calls the SQL function ``append_one`` or ``append_group``, in
    ``db/schema/append/``.
-5. ``AppendBatcher._on_result`` gives each append its outcomes, of which :meth:`AppendRequest.result` makes an
+5. ``AppendBatcher._on_result`` gives each append its outcomes, and :meth:`AppendRequest.result` makes them an
    :class:`AppendResult` or an error.
 
 **Order.** Appends to one conversation are stored in the order in which they were made. While an append is in flight or
@@ -38,7 +38,7 @@ harmless. An append that may be stored by any of its attempts ends with :class:`
 every other error means that it is not stored.
 
 **Deadlines.** Every append ends within ``EVENTSTORE_APPEND_SECONDS``. A statement, even one whose callers gave up, has
-half of that time: then it is canceled and, if that does not help, its connection is closed, so that there is time to
+half of that time. Then it is canceled or, if that fails, its connection is closed, so that there is time to
 send it again on another one (for instance to a promoted standby, if the server vanished).
 
 **Poolers.** A pooler in transaction mode may lend a session in which another part of a store has taken its role, which
@@ -99,7 +99,7 @@ from eventstore.events import AppendResult
 from eventstore.scope import Caller
 
 GROUPS_IN_FLIGHT = 2
-"""While the server executes one group, the next one is sent."""
+"""The most statements in flight: while the server executes one group, the next one is sent."""
 LOCK_WAITERS = 2
 """Further connections, which wait for conversations that other transactions have locked."""
 LOCK_WAIT_MS = 1000
@@ -410,7 +410,7 @@ class AppendBatcher:
     def _settle_error(self, group: Group, error: psycopg.Error, *, is_broken: bool) -> Group:
         """Refuse the appends that caused an error. Return those that must be sent again."""
         is_lost = is_broken or error.sqlstate is None
-        # A full queue of notifications is no fault of the append: the next attempt finds it full, and does not notify.
+        # The append did not fill the queue of notifications: the next attempt finds it full, and does not notify.
         is_transient = is_lost or error.sqlstate == _NO_SUCH_STATEMENT or is_notify_queue_full(error)
         unsettled = []
         for append in group:
@@ -670,7 +670,7 @@ class Backpressure:
 GROUP_EVENTS = 1000
 GROUP_BYTES = 4 * 1024 * 1024
 GROUP_CONVERSATIONS = max(128, MAX_CONVERSATIONS)
-"""Each takes a lock, and the server's lock table is finite."""
+"""The most conversations of a group: each takes a lock, and the server's lock table is finite."""
 
 _DELETIONS = frozenset(map(with_length, (b"conversation.deleted", b"conversation.reactivated")))
 

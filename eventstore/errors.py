@@ -120,7 +120,7 @@ class NotFound(EventStoreError):
 
 
 class Forbidden(EventStoreError):
-    """The user may not write to a conversation, or it does not exist: the error does not tell which.
+    """The user may not write to a conversation, or it does not exist: the error does not say which.
 
     Nothing was written.
 

@@ -166,7 +166,7 @@ class Event(LazyRow):
 
     @property
     def occurred_at(self) -> datetime:
-        """When the event happened, if the metadata tells; else the time of the append."""
+        """When the event happened, if the metadata says so; otherwise the time of the append."""
         return self.metadata.occurred_at or self.timestamp
 
     def _restored(self, name: str, value: Any) -> Any:

@@ -7,7 +7,7 @@ a gap are final, because their positions are taken; if there is a gap, the horiz
 what makes this correct; ``docs/concepts/order.md`` argues why no event is missed.
 
 The connection may go to another address than all others (``EVENTSTORE_LISTEN_URL``), because a pooler in transaction
-mode swallows notifications; whether they arrive is tried when it is opened. Every answer on it has a deadline, so that
+mode drops notifications; whether they arrive is tested when it is opened. Every reply on it has a deadline, so that
 a peer that vanished is noticed. If it fails it is opened again, and meanwhile all consumers poll.
 """
 
@@ -51,15 +51,15 @@ log = logging.getLogger(__name__)
 LOOK_EVENTS = 100
 """Events that a wait returns at most. A consumer that is further behind reads the log by itself."""
 RECONNECT_SECONDS = 1.0
-"""Between attempts to connect, and between the polls of the consumers meanwhile."""
+"""The pause between attempts to connect, and between the polls of the consumers meanwhile."""
 POLL_SECONDS = 5.0
 """How often the log is polled without a notification: a safety net, and a way to notice a dead connection."""
 REPLY_SECONDS = 2.5
-"""After so long without a reply, the connection is closed."""
+"""The time without a reply after which the connection is closed."""
 IDLE_SECONDS = 6 * POLL_SECONDS
 """A listening session that is idle for longer has lost its client, and is ended by the server."""
 HIGHEST_QUEUE_USAGE = 0.5
-"""Of the server's queue of notifications. Above it, appends do not notify (``register_append``), and consumers poll
+"""The limit on notification queue usage. Above it, appends do not notify (``register_append``), and consumers poll
 instead of listening: a new listener would first read the whole queue."""
 _END_WAIT_SECONDS = 0.005  # a consumer that returns within this time finds the connection still waiting
 _FIRST_BACK_OFF_SECONDS, _LONGEST_BACK_OFF_SECONDS = 0.001, 0.05

@@ -38,7 +38,7 @@ _PAGE_BYTES = 2 * 1024 * 1024
 """Approximate memory of one page; there may be two."""
 _FIRST_BATCH, _LARGEST_BATCH = 10, 200
 _EVENTS_BETWEEN_YIELDS = 200
-"""After so many events other tasks run, such as the one that fetches the next page."""
+"""The number of events after which other tasks run, such as the one that fetches the next page."""
 
 _HORIZON = query("eventstore", "horizon")
 _FIRST_EVENT = query("eventstore", "first_event")

@@ -172,7 +172,7 @@ _IS_SAFE_IN_ENV_FILE: dict[str, Callable[[str], bool]] = {
     "answer": lambda value: value in ("", "echo") or "://" in value,
     "projections": lambda value: not value,
 }
-"""For each setting that can name Python or SQL to run: whether a value names none."""
+"""For each setting that can name Python or SQL to run: whether a value is safe because it names no code."""
 
 
 class _EnvFile(DotEnvSettingsSource):

@@ -13,7 +13,7 @@ from eventstore.notifier import EventBatch
 from eventstore.read import Filter, horizon, in_batches, last_event, read_log
 
 RETRY_SECONDS = 0.5
-"""Between attempts to reach a server that is away."""
+"""The pause between attempts to reach an unavailable server."""
 
 
 async def follow_log(

@@ -7,7 +7,7 @@ workers never apply one batch twice: the second waits for the first and then sta
 partition has a worker of its own (:mod:`projections.worker`) only spreads the work; correctness does not depend on it.
 
 A projection is applied by the definition that filled its tables. Another version of this package may have rebuilt them
-by another text; ``begin_batch`` refuses that (SQLSTATE ES006) once it holds the locks.
+by another definition; ``begin_batch`` refuses that (SQLSTATE ES006) once it holds the locks.
 
 If a batch fails on single events, their conversations are parked (:mod:`projections.parking`).
 """
@@ -102,10 +102,10 @@ class Applier:
         await self.close()
 
     async def register(self, projection: Projection, stage: Stage = "live") -> Projection | None:
-        """Store what a projection's tables are made by, unless it is stored already.
+        """Store the definition that a projection's tables are made by, unless one is stored already.
 
         Returns:
-            What the tables are made by: the given projection, or another text that is stored until they are rebuilt;
+            The definition that the tables are made by: the given one, or another one that is stored until a rebuild;
             None if that is not known.
         """
         parameters = {
@@ -139,7 +139,7 @@ class Applier:
         """Apply the next batch of a projection. Events that the projection fails on park their conversations.
 
         Args:
-            partitions: of the conversations whose events are applied.
+            partitions: the partitions of the conversations whose events are applied.
             size: events of the log to cover, at most.
             until: the position to stop at.
             is_persistent: whether the projection has failed several times in a row.
@@ -148,7 +148,7 @@ class Applier:
             The outcome; None if there is nothing to apply.
 
         Raises:
-            ProjectionChanged: the tables are made by another text now.
+            ProjectionChanged: the tables are made by another definition now.
         """
         batch = {
             "projection": projection.name,
@@ -207,7 +207,7 @@ class Applier:
         procedure of the session runs them all, and each projection's text is a function whose plans the session keeps.
 
         Args:
-            projections: built-in ones that are registered, and whose tables are made by the texts of this version.
+            projections: built-in ones that are registered, and whose tables this version's definitions made.
             size: events of the log that each batch covers at most.
 
         Raises:

@@ -44,11 +44,11 @@ _PROJECTIONS = ["conversations", "messages", "tasks"]
 
 
 class ChangeToken(NamedTuple):
-    """What identifies a state of a conversation: if the token differs, the state may differ.
+    """A change token of a conversation: if two tokens differ, the states may differ.
 
     Attributes:
         version: of the conversation, as its row has it.
-        tables: the files of the tables, and what of the conversation is parked.
+        tables: the files of the tables, and the parked events of the conversation.
     """
 
     id: UUID

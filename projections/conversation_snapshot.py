@@ -1,6 +1,6 @@
 """Snapshots: a conversation with its messages and tasks as one transaction sees it, at present or in the past.
 
-A conversation as it was is folded from its events by the texts of the projections. These read the relation ``batch``
+A conversation as it was is folded from its events by the projections' definitions. These read the relation ``batch``
 and write unqualified names of tables. In a transaction that is rolled back, temporary tables have these names: empty
 ones like the read tables, and a ``batch`` of the conversation's events up to then. So the result is what the
 projections would have made, and no other session sees anything of it.
@@ -147,7 +147,7 @@ async def snapshot_as_of(
 def _checked_limit(limits: Mapping[str, Any]) -> tuple[str, Any]:
     given = [(name, value) for name, value in limits.items() if value is not None]
     if len(given) != 1:
-        raise InputError("as of when? give exactly one of version, position and time")
+        raise InputError("version, position, time: give exactly one of them")
     [(name, value)] = given
     if name == "time":
         if not isinstance(value, datetime) or value.tzinfo is None:

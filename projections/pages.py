@@ -178,7 +178,7 @@ class Listing(Generic[Row]):
         fixed: the columns that have one value in all its rows, by the filter that gives the value.
         order: the columns by which it is ordered.
         row_type: of its rows.
-        projections: that maintain the tables it is read from.
+        projections: the projections that maintain the tables it is read from.
     """
 
     kind: str
@@ -337,7 +337,7 @@ class CursorFormat:
         kind: of the list, in words.
         newest_first: the order.
         filters: everything else that decides which rows are in the list.
-        types: of the values that make a place in the order: ``datetime``, ``UUID`` or ``int``.
+        types: the types of the values that make a place in the order: ``datetime``, ``UUID`` or ``int``.
     """
 
     kind: str

@@ -24,8 +24,8 @@ class Parked:
     """A conversation that a projection does not apply further.
 
     Attributes:
-        position, version, event_id, event_type: of the event that failed.
-        sqlstate: of its error; ``PYERR`` if a projection in Python raised it.
+        position, version, event_id, event_type: the members of the event that failed.
+        sqlstate: the SQLSTATE of its error; ``PYERR`` if a projection in Python raised it.
         tries: how often the event has failed.
     """
 

@@ -1,4 +1,4 @@
-"""Projections: functions from the log to read tables, versioned by the hash of their text."""
+"""Projections: functions from the log to read tables, versioned by the hash of their definition."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Projection:
         is_low_priority: whether a worker applies it on a connection of its own, so that no other waits for it.
         is_awaited: whether a worker applies it before the others, because callers wait for its rows.
         largest_batch: events that a batch should have at most.
-        stored_hash: of a definition that is not the one of this version, and stored until its tables are rebuilt.
+        stored_hash: the hash of another definition than this version's, stored until its tables are rebuilt.
     """
 
     name: str

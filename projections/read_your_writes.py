@@ -1,7 +1,7 @@
 """Positions that projections have applied, and reads that wait for them (read your writes).
 
 The tables follow the log in partitions of the conversations. Usually all partitions have applied the position that a
-read must see, and the read's own statement tells. Otherwise the log tells which conversations the tenant has written to
+read must see, and the read's own statement shows it. Otherwise the log shows which conversations the tenant wrote to
 in between, and the read waits only for their partitions, however far the rest is behind with what others wrote. An
 event is in its table once the checkpoint of its partition is at or above its position. The log shows all appends of the
 tenant that were acknowledged before the read, because they are committed.

@@ -55,7 +55,7 @@ class RebuildProgress:
 
     Attributes:
         doing: the present step, in a few words.
-        position: up to which the new tables are filled.
+        position: the position up to which the new tables are filled.
         goal: the end of the log when the rebuild began.
     """
 
@@ -189,7 +189,7 @@ def _differences_message(projection: Projection, differences: Sequence[TableDiff
 
 
 async def undo_rebuild(store: EventStore, projections: Sequence[Projection] = PROJECTIONS) -> None:
-    """Restore the tables that the last rebuild has replaced, caught up by the text that they were made by.
+    """Restore the tables that the last rebuild has replaced, caught up by the definition that made them.
 
     Raises:
         RebuildError: there are none, or the definition that they were made by is not known any more.

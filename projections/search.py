@@ -34,8 +34,8 @@ class Hit:
     Attributes:
         kind: ``message``, ``task`` (the description of one), ``status`` (the message of a task's status), ``artifact``,
             or ``conversation`` (the name of one).
-        id: of the message, of the task, or of the conversation.
-        version: of the event in its conversation.
+        id: the id of the message, of the task, or of the conversation.
+        version: the version of the event in its conversation.
         role: of a message; None for tasks.
         created_at: when it happened, if the event says so; otherwise when it was appended.
         language: a code such as ``pt``; ``und`` if it is not known.
@@ -63,7 +63,7 @@ class SearchPage:
     Attributes:
         searched: the query that was used: the given one; if that finds nothing, the one with misspelt words corrected;
             if neither does, one that leaves out some of the words.
-        cursor: of the next page; None if there is none.
+        cursor: the cursor of the next page; None if there is none.
     """
 
     hits: list[Hit]

@@ -21,7 +21,7 @@ from projections.reading import caller_of
 
 Row = TypeVar("Row")
 UNDATED = "undated"
-"""Stands for the day of times that are undated."""
+"""The key of undated times in place of a day."""
 _ZONE_ADVICE = "give a name such as America/Sao_Paulo, or an offset such as -03:00"
 
 
@@ -32,8 +32,8 @@ class DayCounts:
     Attributes:
         day: None stands for what is undated: programs write the first day of the calendar, or the year 9999, for a time
             that they do not have.
-        conversations: that began on it.
-        active_conversations: that have events on it.
+        conversations: the number of conversations that began on it.
+        active_conversations: the number of conversations with events on it.
         tasks: created on it.
         events: all events, messages included.
         characters, bytes: of the text of the messages; bytes in UTF-8.
@@ -54,7 +54,7 @@ class RoleCounts:
     """The messages of a role.
 
     Attributes:
-        conversations: that have messages of the role.
+        conversations: the number of conversations with messages of the role.
         parts_bytes: size of the parts as JSON.
     """
 
@@ -120,7 +120,7 @@ class TaskTimes:
     """The tasks of a status, and the seconds that tasks spend in it.
 
     Attributes:
-        tasks: that have the status now.
+        tasks: the number of tasks with the status now.
         unmeasured: those of them whose time of entering it is before their creation; not counted in the times.
         average, median, p95: from a task's creation until it entered this status, if that is a final one.
         stays: how often a task was in it and left it; ``…_stay`` is how long it was in it.

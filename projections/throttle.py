@@ -17,7 +17,7 @@ class Throttle:
     """A throttle that measures how fast the log grows.
 
     Args:
-        position: up to which the log is final now.
+        position: the position up to which the log is final now.
         busy_events_per_second: the growth of the log from which on the work is throttled.
         share: the part of the time that throttled work takes.
 

@@ -1,6 +1,6 @@
 """Verifying that read tables equal the log, and naming the rows that do not.
 
-The log is replayed into temporary tables, by the text that the live tables are made by, up to exactly their positions;
+The log is replayed into temporary tables, by the definition that made the live tables, up to exactly their positions;
 then one snapshot compares both. Nobody else sees the temporary tables, and they vanish with the connection. The replay
 takes no lock and blocks no session. Of a parked conversation, only the events before the one that failed are expected.
 """
@@ -58,7 +58,7 @@ class Verified:
     """The outcome of a verification.
 
     Attributes:
-        position: up to which the log was replayed.
+        position: the position up to which the log was replayed.
         events: the number of replayed events.
         differences: conversations whose rows are not what the log gives; the first hundred.
         rows: the first twenty of their rows, of each table and side.
@@ -163,7 +163,7 @@ class _Replay:
 # The members of conversations: written by appends, not by a projection, and derived from the log like a read table
 
 MEMBERS = "members"
-"""Stands for the name of a projection."""
+"""The name for the members of conversations, in place of the name of a projection."""
 _MEMBERS_TABLE = "conversation_members"
 _DIFFERING_MEMBERS = query("projections", "differing_members")
 

@@ -176,7 +176,7 @@ LOW_PRIORITY_SHARE = 0.05
 LOW_PRIORITY_DELAY_SECONDS = 0.005
 """How much later low-priority projections begin a round, so that the others are done if there is little to do."""
 STREAM_POLL_SECONDS, LOW_PRIORITY_STREAM_POLL_SECONDS = 0.012, 0.25
-"""From the beginning of a round in a stream of appends to that of the next."""
+"""The seconds from the beginning of one round to that of the next, in a stream of appends."""
 
 
 class Runner:
@@ -186,7 +186,7 @@ class Runner:
         is_low_priority: whether the projections yield to the others.
 
     Attributes:
-        connection: that its batches are applied over.
+        connection: the connection that its batches are applied over.
         has_applied: whether a batch has succeeded.
     """
 
@@ -316,10 +316,10 @@ class Runner:
             await cancel_and_wait((waiting,))
 
 
-# The progress of one projection in a worker: what its tables are made by, the size of its batches, when to try again
+# The progress of one projection in a worker: the definition of its tables, the size of its batches, when to try again
 
 FIRST_BATCH_SIZE, SMALLEST_BATCH_SIZE = 500, 100
-"""Batches are not made smaller: if so few events take long, the machine is busy, not the batch too large."""
+"""The first and the smallest size of a batch: if so few take long, the machine is busy, not the batch too large."""
 QUICK_BATCH_SECONDS, SLOW_BATCH_SECONDS = 0.01, 0.04
 """A full batch that takes less than the first is followed by a larger one; one that takes longer than the second, by a
 smaller one: rows become visible batch by batch, and a batch locks its checkpoints, for which a read of one's own writes
@@ -355,7 +355,7 @@ class ProjectionProgress:
 
     @property
     def allows_small_batches(self) -> bool:
-        """Whether it is built in, and its tables are made by the text of this version."""
+        """Whether it is built in, and its tables are made by the definition of this version."""
         return self._made_by is self.projection and self.projection.is_built_in
 
     async def apply_batch(self, applier: Applier, partitions: Sequence[int]) -> int:

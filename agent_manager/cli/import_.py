@@ -122,7 +122,7 @@ async def import_chat_logs(
             progress.update(bar, completed=now.bytes_read, total=now.total_bytes)
 
         report = await import_files(store, paths, tenant=tenant, strict=strict, zone=zone, progress=show)
-    for problem in report.problems:
+    for problem in (*report.problems, *report.unread_times):
         typer.echo(str(problem), err=True)
     typer.echo(
         f"{report.conversations:,} conversations, {report.messages:,} messages, {report.tasks:,} tasks: "

@@ -54,7 +54,7 @@ _ENDPOINTS = {
     "conversations": "conversation/list", "tasks": "task/list", "events": "events/get", "agents": "agent/list"
 }  # fmt: skip
 _TIMEOUT_SECONDS = 60.0
-"""For one response: the demo lists everything in one."""
+"""The timeout of one response, which is long because the demo lists everything in one."""
 _MAX_RESPONSE_BYTES = 1024 * 1024 * 1024
 
 

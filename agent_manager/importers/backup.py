@@ -256,7 +256,7 @@ def new_backup_path(folder: Path) -> Path:
 
 
 def remove_backup(backup: Backup) -> None:
-    """Remove a backup of which nothing was imported, so that no rollback chooses it."""
+    """Remove a backup from which nothing was imported, so that no rollback chooses it."""
     backup.path.unlink(missing_ok=True)
     _hash_path(backup.path).unlink(missing_ok=True)
 

@@ -33,6 +33,7 @@ from agent_manager.a2a import Json
 from agent_manager.importers.source import IMPORTER, LONGEST_NAME, read_time
 from eventstore import (
     Append,
+    AppendResult,
     ConversationCreated,
     ConversationRenamed,
     EventData,
@@ -76,6 +77,7 @@ text is escaped once more at most."""
 _EVENT = re.compile(r"\bevents\[(\d+)\](?:\.content(?:\.extra)?)?(?=[ .:\[])")
 """An event of an append in the text of an error."""
 _FIRST_EVENTS = query("agent_manager.importers", "first_events")
+_NAMES = query("agent_manager.importers", "names")
 TIME_MEMBERS = ("timestamp", "created_at", "created", "create_time", "time")
 """The members that hold the time of a message or conversation; the first one that can be read counts."""
 
@@ -100,7 +102,7 @@ class StartsDifferently(ConflictError):
 
 @dataclass(frozen=True, slots=True)
 class ImportProblem:
-    """A line, counted from 1, that was not imported; ``file`` is as it was given."""
+    """What is wrong with a line, counted from 1; ``file`` is as it was given."""
 
     file: str
     line: int
@@ -119,6 +121,7 @@ class ImportReport:
         new_events: how many events were added by this import.
         known_events: how many events the log held already.
         problems: the lines that were not imported, in the order of the files.
+        unread_times: the places of imported lines whose time could not be read; what is there is dated by the import.
         position: the highest position of the events; None if there are none.
         bytes_read: of all files together.
         total_bytes: of all files together; None if one of them has no known length, such as standard input.
@@ -130,6 +133,7 @@ class ImportReport:
     new_events: int = 0
     known_events: int = 0
     problems: list[ImportProblem] = field(default_factory=list)
+    unread_times: list[ImportProblem] = field(default_factory=list)
     position: int | None = None
     bytes_read: int = 0
     total_bytes: int | None = None
@@ -290,15 +294,37 @@ class _Importer:
         else:
             appends = [[Append(conversation.id, conversation.parts[0]) for conversation in group]]
         results = [await self.store.append_all(append, tenant=self.tenant) for append in appends]
+        if results:
+            results += await self._rename(group, results[0])
         report = self.report
         report.conversations += len(group)
         report.messages += sum(conversation.messages for conversation in group)
+        report.unread_times += [
+            ImportProblem(conversation.file, conversation.line, problem)
+            for conversation in group
+            for problem in conversation.unread_times
+        ]
         report.tasks += sum(conversation.tasks for conversation in group)
         for result in results:
             new = sum(event.is_new for event in result.events)
             report.new_events += new
             report.known_events += len(result.events) - new
             report.position = max(report.position or 0, result.position)
+
+    async def _rename(self, group: Sequence[Conversation], result: AppendResult) -> list[AppendResult]:
+        """Rename the conversations that the log held already, if an import of another line gave them another title."""
+        index, known = 0, {}
+        for conversation in group:
+            created = conversation.parts[0][0]
+            if isinstance(created.data, ConversationCreated) and not result.events[index].is_new:
+                known[conversation.id] = conversation, created.data.name
+            index += len(conversation.parts[0])
+        renamings = [
+            Append(conversation_id, [_renaming(self.tenant, known[conversation_id][0], named_by)])
+            for conversation_id, named_by, name, actor in await _names(self.store, self.tenant, list(known))
+            if name != known[conversation_id][1] and actor == IMPORTER
+        ]
+        return [await self.store.append_all(renamings, tenant=self.tenant)] if renamings else []
 
     def _reject(self, file: str, line: int, error: Exception) -> None:
         problem = ImportProblem(file, line, printable(str(error), longest=500))
@@ -391,16 +417,31 @@ async def _continuation(store: EventStore, tenant: str, conversation: Conversati
         raise StartsDifferently(
             f"its UUID is that of the stored conversation {printable(given_id)!r}: give it another id"
         )
-    naming = store.read(
-        conversation.id, types=["conversation.created", "conversation.renamed"], backwards=True, limit=1, tenant=tenant
-    )
-    stored_names = [event.content.get("name", "") async for event in naming]
     first, *others = conversation.parts
     events = list(first[1:])
-    if stored_names != [created.name]:
-        renamed_id = derived_uuid("import", tenant, str(conversation.id), "renamed", created.name)
-        events.insert(0, NewEvent(ConversationRenamed(name=created.name), renamed_id, IMPORTER))
+    for _, named_by, name, _ in await _names(store, tenant, [conversation.id]):
+        if name != created.name:
+            events.insert(0, _renaming(tenant, conversation, named_by))
     return replace(conversation, parts=[events, *others] if events else others)
+
+
+async def _names(store: EventStore, tenant: str, conversations: Sequence[UUID]) -> Sequence[tuple[Any, ...]]:
+    """Return, of each conversation, its id, and the id, the name and the actor of the event that named it last."""
+    if not conversations:
+        return []
+    parameters = {"tenant": tenant, "conversations": list(conversations)}
+    return await store.log(store.caller(tenant)).fetch(_NAMES, parameters)
+
+
+def _renaming(tenant: str, conversation: Conversation, named_by: UUID) -> NewEvent:
+    """Return the event that renames a conversation to the title of its line.
+
+    Its id is made of that of the event that gave the present name, so that a name can be given again after another one.
+    """
+    created = conversation.events[0].data
+    assert isinstance(created, ConversationCreated)
+    renamed_id = derived_uuid("import", tenant, str(conversation.id), "renamed", created.name, str(named_by))
+    return NewEvent(ConversationRenamed(name=created.name), renamed_id, IMPORTER)
 
 
 # The conversation of a line
@@ -414,6 +455,7 @@ class Conversation:
         places: for each event, the place in the line that it comes from.
         messages, tasks: their numbers.
         parts: the events as they are appended, usually in one part.
+        unread_times: what is wrong with times that could not be read.
         file, line: where it was read.
     """
 
@@ -422,6 +464,7 @@ class Conversation:
     places: list[str] = field(default_factory=list)
     messages: int = 0
     tasks: int = 0
+    unread_times: list[str] = field(default_factory=list)
     parts: list[list[NewEvent]] = field(default_factory=list)
     file: str = ""
     line: int = 0
@@ -478,10 +521,13 @@ class _Converter:
             given_id=given_id if given_id != str(self.conversation.id) else None,
             metadata=metadata or None,
         )
-        self._add(created, self._derived_id("conversation"), IMPORTER, next(filter(None, times), None), "conversation")
+        time = next(filter(None, times), None)
+        self._add(created, self._derived_id("conversation"), IMPORTER, time, "conversation")
+        self._note_unread_time("conversation", sent, time)
 
     def add_message(self, index: int, sent: Json) -> None:
         place, time = f"messages[{index}]", find_time(sent, self._zone)
+        self._note_unread_time(place, sent, time)
         given_id = sent.get("id")
         try:
             if isinstance(given_id, str) and given_id:
@@ -537,6 +583,14 @@ class _Converter:
         self._add(result, self._derived_id("result", str(task_id)), actor, time, place)
         self._add(completed, self._derived_id("completed", str(task_id)), actor, time, place)
 
+    def _note_unread_time(self, place: str, sent: Json, time: datetime | None) -> None:
+        if time is None:
+            for name in TIME_MEMBERS:
+                if sent.get(name) not in (None, ""):
+                    problem = f"{place}.{name}: {sent[name]!r:.60} is not a time; the time of the import is used"
+                    self.conversation.unread_times.append(problem)
+                    break
+
     def _derived_id(self, *names: str | int) -> UUID:
         return derived_uuid("import", *self._scope, *names)
 
@@ -549,7 +603,7 @@ class _Converter:
 # Tool calls, in the present format (tool_calls) and the first one (function_call)
 
 CallKey: TypeAlias = tuple[str, str]
-"""What a call and its result have in common: ``("id", ID)`` or, in the first format, ``("name", FUNCTION)``."""
+"""The key that a call and its result share: ``("id", ID)`` or, in the first format, ``("name", FUNCTION)``."""
 
 
 @dataclass(frozen=True, slots=True)

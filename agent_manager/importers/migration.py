@@ -183,7 +183,7 @@ async def import_backup(
     """Import what a backup of the tenant holds and the store does not.
 
     Raises:
-        BackupMismatch: it is of another tenant. To import it even so, :func:`migrate` from a :class:`BackupSource`.
+        BackupMismatch: it is of another tenant. To import it anyway, use :func:`migrate` with a :class:`BackupSource`.
         SourceContradictsStore: the store holds other conversations under the ids of some. Nothing was written.
     """
     tenant = checked_tenant(store.tenant if tenant is None else tenant)
@@ -430,7 +430,7 @@ def _other_identity(source: SourceConversation, stored: SourceConversation) -> s
 def _other_beginning(source: SourceConversation, stored: StoredConversation) -> str | None:
     """Return which message contradicts the store.
 
-    Messages may be missing on either side: memory forgets the oldest ones, and those of several writers arrive late.
+    Messages may be missing on either side: a source in memory drops the oldest, and those of other writers arrive late.
     But if neither side has the first message of the other, they are two conversations. And a message never changes.
     """
     messages, migrated = stored.conversation.messages, stored.migrated_messages

@@ -6,10 +6,12 @@ canonical form has no null members. In what belongs to the sender (``data``, ``m
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
+from email.utils import parsedate_to_datetime
 from typing import Any, Self
 from zoneinfo import ZoneInfo
 
@@ -202,22 +204,35 @@ def _canonical(value: Json, kind: str) -> Json:
 # Times of messages and conversations, in UTC
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_SMALLEST_MILLISECONDS = 1e11
-"""Larger numbers are milliseconds: as seconds this is the year 5138."""
+_LARGEST_SECONDS = 1e11
+"""Larger numbers are milliseconds (as seconds, this is the year 5138); a thousand and a million times larger ones,
+microseconds and nanoseconds."""
+_UNITS = (1, 1_000, 1_000_000, 1_000_000_000)
+_LEAP_SECOND = re.compile(r"(\d\d:\d\d:)60")
 
 
 def read_time(value: Any, zone: tzinfo = UTC) -> datetime | None:
     """Return the time that a JSON value means; None if it means none.
 
-    It is a text in ISO 8601, in ``zone`` if it has no offset, or a number of seconds or milliseconds since 1970.
+    It is a text in ISO 8601 or as in e-mails (RFC 2822), in ``zone`` if it has no offset, or a number of seconds,
+    milliseconds, microseconds or nanoseconds since 1970, which may be a text too. A leap second is the next second.
     Raise InputError if the clocks of the zone never showed that time.
     """
     try:
         if isinstance(value, str):
-            time = datetime.fromisoformat(value.strip())
-            return read_local_time(time, zone) if time.tzinfo is None else time.astimezone(UTC)
+            text = value.strip()
+            if re.fullmatch(r"-?\d{6,20}(\.\d+)?", text) and not re.fullmatch(r"(19|20)\d{6}", text):
+                return read_time(float(text), zone)
+            without_leap_second = _LEAP_SECOND.sub(r"\g<1>59", text)
+            try:
+                time = datetime.fromisoformat(without_leap_second)
+            except ValueError:
+                time = parsedate_to_datetime(without_leap_second)
+            time = read_local_time(time, zone) if time.tzinfo is None else time.astimezone(UTC)
+            return time if without_leap_second == text else time + timedelta(seconds=1)
         if isinstance(value, int | float) and not isinstance(value, bool):
-            return _EPOCH + timedelta(**{"milliseconds" if abs(value) > _SMALLEST_MILLISECONDS else "seconds": value})
+            unit = next((unit for unit in _UNITS if abs(value) <= _LARGEST_SECONDS * unit), None)
+            return None if unit is None else _EPOCH + timedelta(seconds=value / unit)
     except (ValueError, OverflowError):
         pass
     return None

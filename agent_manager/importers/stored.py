@@ -59,7 +59,7 @@ TaskKey: TypeAlias = tuple[str, int]
 
 @dataclass(slots=True)
 class LocalChanges:
-    """What users of the store have changed in a conversation since its import; it may differ from the source.
+    """The changes that users of the store made to a conversation since its import; these may differ from the source.
 
     Attributes:
         members: of the conversation: ``name``, ``is_active``.

@@ -45,13 +45,13 @@ from projections import Reader
 from projections.pages import Page
 
 MAX_TENANTS = 200
-"""Tenants whose contexts are kept; more only while more are served at the same time."""
+"""The most contexts of tenants that are kept, unless more are in use at the same time."""
 RUNNING = 8
 """Reads, and appends, of a tenant that run at a time: as many as its connections."""
 LARGE_BYTES = 64 * 1024
 """Requests with larger bodies run one at a time for each tenant."""
 LARGE_LIMIT, LARGE_READS = 200, 2
-"""Requests for pages with more rows run so many at a time: one is encoded while another is read."""
+"""The rows above which a page is large, and how many such pages of a tenant run at a time: one is encoded, one read."""
 OWN_FOLD_BYTES = 64 * 1024 * 1024
 FOLD_BYTES = OWN_FOLD_BYTES // MAX_TENANTS
 """The approximate sizes of the folded conversations that the manager of the server's own tenant, and that of each other
@@ -59,7 +59,7 @@ tenant, caches."""
 ANSWERING_SECONDS = 5.0
 """The time that running answers have to finish when the server closes."""
 SLICED_EVENTS = 500
-"""An append of more events does not handle all of them in one step of the event loop."""
+"""An append of more events is handled in several steps of the event loop."""
 CLAIMED = "claimed_actor"
 """The member of an event's metadata that holds the actor named in the request, if that is not the caller."""
 

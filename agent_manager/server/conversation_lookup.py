@@ -1,4 +1,4 @@
-"""Which conversation a request names, and which ones its caller may see."""
+"""Lookups of the conversation that a request names, and of those that its caller may see."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class _Buckets:
     per_second: float
     capacity: float
     left: LRUCache[tuple[str, ...], tuple[float, float]]
-    """What a bucket held when it was last changed, and when that was."""
+    """The level of each bucket when it was last changed, and the time of that change."""
 
 
 class RateLimit:
@@ -160,7 +160,7 @@ class SharedLimit:
         self._parts = tuple(parts)
         self._advice = advice
         self._taken: Counter[tuple[str, ...]] = Counter()
-        """By the keys of each level; that of the server is empty."""
+        """The amounts taken, by the keys of each level; the key of the server is empty."""
 
     @property
     def taken(self) -> int:

@@ -104,7 +104,7 @@ class NotAllowed(Rejected):
 
     def __init__(self, scope: str) -> None:
         super().__init__(
-            f"this token does not allow it: the scope {scope} is needed",
+            f"this token does not allow the request: the scope {scope} is needed",
             headers={"WWW-Authenticate": f'Bearer realm="eventstore", error="insufficient_scope", scope="{scope}"'},
         )
 

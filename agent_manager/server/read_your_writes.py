@@ -4,8 +4,8 @@ A *change token* is a text that changes whenever the data that it stands for may
 data: what is read may be newer than its token, never older. So a client whose token is still current has missed
 nothing.
 
-A read must include what the tenant has written through this server. Workers apply new events to the read tables only a
-few times a second; a client that reads what it has just written would wait that long. So :class:`ReadYourWrites`
+A read must include what the tenant has written through this server. Under heavy load, workers apply new events only a
+few times a second, and a client that reads its own write would wait that long. So :class:`ReadYourWrites`
 applies the events itself, as one more worker would: rows and checkpoints change in one transaction, whichever process
 is first. It applies and awaits only the partitions of the conversations that the tenant wrote to. All events of a
 conversation are in one partition, which has its own checkpoint. So a checkpoint at or above the last position of each
@@ -37,7 +37,7 @@ MAX_APPLIERS = 4
 """Connections over which reads apply events."""
 BATCH_EVENTS = 500
 """Events that a read applies in one transaction, on average: those of its partitions among that many times the events
-of the log. A worker that comes to one of its partitions waits for its end, while the worker holds other partitions,
+of the log. A worker that applies one of these partitions waits for its end, while the worker holds other partitions,
 which other tenants may wait for."""
 MAX_LAG = 5_000
 """Events that a read applies itself at most; if the tables are further behind, it waits for the workers."""

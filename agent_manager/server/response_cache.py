@@ -15,7 +15,7 @@ The cache keeps a body with the *change token* of the data that it was made from
 same, the body is served again; a client that sends its ETag as ``If-None-Match`` gets 304. Either costs one query for
 the token. Parameters that the endpoint does not know are not part of the key.
 
-Of one key, one body is made at a time. Requests that arrive meanwhile share it if their token is the same; otherwise
+For each key, one body is made at a time. Requests that arrive meanwhile share it if their token is the same; otherwise
 they share the next one. So a client that polls while others write causes one body after the other, never several at
 once. Large bodies, which may hold all data of a tenant, need one of :data:`MAX_LARGE` permits; the tenants take turns.
 

@@ -1,6 +1,6 @@
 """Sealed tokens: encrypted and authenticated texts that clients keep and send back, but cannot read or change.
 
-Positions number the events of all tenants, so two of them tell how much all tenants wrote in between. Callers without
+Positions number the events of all tenants, so two of them reveal how much all tenants wrote in between. Callers without
 the scope ``audit`` get them sealed. The same holds for the cursors of searches, which contain a position.
 
 The key is stored in the database, so every process of a store opens what another one sealed, also after a restart. The

@@ -182,7 +182,7 @@ class ChangeNotifier:
                 for changed in self._waiters.get(event.conversation_id, ()):
                     changed.set()
         finally:
-            # If the subscription fails, the readers read for themselves: they meet the same error, or subscribe anew.
+            # If the subscription fails, the readers read for themselves: they get the same error, or subscribe anew.
             for waiters in self._waiters.values():
                 for changed in waiters:
                     changed.set()

@@ -10,8 +10,8 @@ SELECT eventstore_own('SEQUENCE events_position');
 
 -- file: log/refuse_change_of_events.sql
 -- Raise the error of a change of the log. Its triggers are ENABLE ALWAYS: they also fire for superusers and under
--- session_replication_role = replica, where an ordinary trigger is skipped; the one at statement level fires also for
--- no rows.
+-- session_replication_role = replica, which skips ordinary triggers; the one at statement level also fires if a
+-- statement changes no rows.
 CREATE FUNCTION refuse_change_of_events() RETURNS trigger
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
@@ -66,7 +66,7 @@ CREATE TRIGGER events_are_append_only
 
 ALTER TABLE events ENABLE ALWAYS TRIGGER events_are_append_only;
 
--- For changes through a table of which this one was made a child or a partition.
+-- For changes through a parent table, if this table was attached to one as a child or a partition.
 CREATE TRIGGER event_is_append_only
     BEFORE UPDATE OR DELETE ON events
     FOR EACH ROW EXECUTE FUNCTION refuse_change_of_events();
@@ -93,7 +93,7 @@ RETURN (((value & 4294967295) # 2147483648) - 2147483648)::integer;
 SELECT eventstore_own('FUNCTION low_32_bits');
 
 -- file: log/last_position.sql
--- The highest position that the sequence has given out; 0 if none.
+-- The highest position that the sequence has assigned; 0 if none.
 CREATE FUNCTION last_position() RETURNS bigint
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 BEGIN ATOMIC
@@ -171,7 +171,7 @@ RETURN (uuid_hash(conversation_id) & 15)::smallint;
 SELECT eventstore_own('FUNCTION partition_of');
 
 -- file: log/lowest_append_in_flight.sql
--- The lowest position after which an append in progress may still take one; null if none is in progress.
+-- The lowest registered position of appends in progress, which take positions above it; null if none is in progress.
 --
 -- partitions: only appends to conversations of these partitions count; null stands for all. An append has locked its
 -- conversations before it registers (register_append), and conversation_lock_key contains the partition. A session that
@@ -290,7 +290,7 @@ SELECT eventstore_grant('EXECUTE ON FUNCTION positions_in_time',
                         'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');
 
 -- file: log/conversation_is_deleted.sql
--- Whether a conversation is deleted. The append functions ask under the lock of the conversation, so that no writer
+-- Whether a conversation is deleted. The append functions call it under the lock of the conversation, so that no writer
 -- overlooks a deletion that was committed before.
 CREATE FUNCTION conversation_is_deleted(tenant_id text, conversation_id uuid) RETURNS boolean
 LANGUAGE plpgsql STABLE AS $$
@@ -315,8 +315,8 @@ REVOKE ALL ON FUNCTION conversation_is_deleted FROM PUBLIC;
 --
 -- - conversation.reactivated, which ends the deletion;
 -- - message.answered, which ends the wait for an answer that was in progress, and adds nothing to read;
--- - conversation.unshared: its owner can withdraw access without showing it to everybody again.
---   conversation.shared is refused: nobody is given access to what is hidden.
+-- - conversation.unshared: its owner can revoke access without showing it to all members again.
+--   conversation.shared is refused: a hidden conversation gets no new members.
 --
 -- An event that is stored already is reported as such, so that repeating an append stays harmless after a deletion.
 CREATE FUNCTION deleted_conversation_accepts(event_type text) RETURNS boolean

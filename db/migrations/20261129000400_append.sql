@@ -853,8 +853,8 @@ SELECT eventstore_grant('EXECUTE ON FUNCTION append_events', 'eventstore_writer'
 --   b  busy: another append holds the lock of the conversation, and lock_wait_ms is 0
 --   x  another event of the same append was refused
 --
--- Appends may share a conversation if all of them expect ANY, for the same user, and none deletes or reactivates it; then
--- they follow each other in it.
+-- Appends may share a conversation if all expect ANY, are for the same user, and none deletes or reactivates it; then
+-- they are stored in the given order.
 CREATE FUNCTION append_group(
     tenant_ids        text[],     -- for each conversation
     conversation_ids  uuid[],

@@ -43,7 +43,7 @@ SELECT eventstore_grant('SELECT ON TABLE search_documents', 'eventstore_search')
 SELECT enable_rls('search_documents');
 
 -- file: search/search_conversations.sql
--- What a search needs to know of conversations. A row only for those that name a language or were ever deleted.
+-- The properties of conversations that searches use. Only those that name a language or were ever deleted have a row.
 CREATE TABLE search_conversations (
     tenant_id       varchar(255) COLLATE "C" NOT NULL,
     conversation_id uuid NOT NULL,
@@ -66,11 +66,11 @@ SELECT eventstore_grant('SELECT ON TABLE search_conversations', 'eventstore_sear
 SELECT enable_rls('search_conversations');
 
 -- file: search/search_characters.sql
--- The characters outside ASCII that text search has to do with, as the contents of a bracket expression. Ranges of code
+-- The characters outside ASCII that text search treats as parts of words, for a bracket expression. Ranges of code
 -- points mean the same in every locale, \w and [[:alpha:]] do not. All other characters separate words.
 --
---   letters      of alphabets whose words are separated by spaces: every locale takes them for letters
---   unsegmented  scripts without spaces between words, and those whose vowel signs some locales take for punctuation
+--   letters      of alphabets whose words are separated by spaces: every locale treats them as letters
+--   unsegmented  scripts without spaces between words, and those whose vowel signs some locales treat as punctuation
 --   symbols      that stand for themselves, such as emoji
 CREATE FUNCTION search_characters(class text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
@@ -150,7 +150,7 @@ $$;
 SELECT eventstore_own('FUNCTION search_fold');
 
 -- file: search/search_bigram.sql
--- A character, or two, as a word of ASCII.
+-- One or two characters, encoded as a word of ASCII letters and digits.
 CREATE FUNCTION search_bigram(characters text) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN 'q' || lpad(to_hex(ascii(characters)), 5, '0')
@@ -381,7 +381,7 @@ $$;
 SELECT eventstore_own('FUNCTION search_language');
 
 -- file: search/search_stems.sql
--- The stems of words in a language: search_query does the same. Of unknown language, those of the two main ones.
+-- The stems of words in a language, as search_query makes them. If the language is unknown, those of both main ones.
 CREATE FUNCTION search_stems(words text, language text) RETURNS tsvector
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
@@ -638,7 +638,7 @@ $$;
 SELECT eventstore_own('FUNCTION search_prefix_query');
 
 -- file: search/search_term_query.sql
--- One term of a query in the stems of a language; empty if it consists of stop words, or of what has no stem. In the
+-- One term of a query in the stems of a language; empty if it consists of stop words or of words without a stem. In the
 -- language "exact", the words as they are.
 CREATE FUNCTION search_term_query(words text, prefix boolean, quoted boolean, language text) RETURNS tsquery
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
@@ -665,7 +665,7 @@ SELECT eventstore_own('FUNCTION search_term_query');
 -- A query in the words of a language: in its stems, or, for texts whose language was not recognised, in the words as they
 -- are. For texts of unknown language, the readings in the two main languages are combined.
 --
--- shown: the query for finding the passage of a text that is shown instead: all words that are not excluded.
+-- shown: whether to return the query for the passages of a snippet instead: all words that are not excluded.
 CREATE FUNCTION search_query(query text, language text, shown boolean DEFAULT false) RETURNS tsquery
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
@@ -870,7 +870,7 @@ REVOKE ALL ON FUNCTION search_page FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION search_page', 'eventstore_search');
 
 -- file: search/search_highlight_terms.sql
--- What a query matches in the texts of a language, for marking it: each with its kind as the first character.
+-- The terms of a query to highlight in texts of a language. The first character of each is its kind:
 --
 --   =  a word, as it is or as a stem          *  the beginning of a word
 --   "  adjacent words, separated by spaces    ~  characters, wherever they are
@@ -912,8 +912,8 @@ $$;
 SELECT eventstore_own('FUNCTION search_highlight_terms');
 
 -- file: search/search_highlight.sql
--- A text with marks around what is to be marked (search_highlight_terms): the passages that contain it, at most two of about 24
--- words. Of a text without any, the beginning.
+-- The passages of a text with matches (search_highlight_terms), and marks around the matches: at most two of about 24
+-- words. If the text has no matches, its beginning.
 --
 -- A character of the folded text stands for the one at the same place of the text.
 CREATE FUNCTION search_highlight(document text, language text, marks text[], opening text, closing text) RETURNS text
@@ -1328,7 +1328,7 @@ SELECT eventstore_own('FUNCTION search_cursor_values');
 -- own:          reads all documents of the user's conversations, or of the given one if it is the user's.
 --
 -- For a user, no document is compared with the query unless the user may see it: otherwise the time of a search would
--- tell which words occur in the others.
+-- reveal which words occur in the others.
 --
 -- The rank is ts_rank normalised by length: a word counts less in a longer text.
 --
@@ -1401,8 +1401,8 @@ SELECT eventstore_grant('EXECUTE ON FUNCTION search_matches', 'eventstore_search
 
 -- file: search/search_latest.sql
 -- The latest matches, found by the cheaper strategy: frequent words by scanning along the times, rare ones by the index
--- of words or, for a user, by reading the user's own documents: the index would lead to everybody's. The last two
--- thousand documents tell how frequent the words are; planner statistics, which may be missing or outdated, are not
+-- of words or, for a user, by reading the user's own documents: the index also has those of others. The last two
+-- thousand documents show how frequent the words are; planner statistics, which may be missing or outdated, are not
 -- used. Reading a row by the index costs as much as scanning eight along the times, which are adjacent.
 CREATE FUNCTION search_latest(
     languages text[], queries tsquery[], tenant text, conversation uuid, kind text, role text, actor text,

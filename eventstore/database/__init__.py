@@ -1,1 +1,1 @@
-"""Reaching PostgreSQL: settings, the embedded server, pools, migrations."""
+"""Access to PostgreSQL: the embedded server, connections, pools, migrations."""

@@ -5,10 +5,10 @@ proxy goes on to acknowledge bytes that it no longer forwards. ``tcp_user_timeou
 nobody acknowledges, and nothing else; keepalives do not run while data is unacknowledged. A fixed time limit for
 replies would have to be longer than the longest rebuild.
 
-So a client that has waited for ``SILENCE_SECONDS`` without receiving a byte connects a second time, and asks the server
-what the process that owes the reply is doing.
+So a client that has waited for ``SILENCE_SECONDS`` without receiving a byte connects a second time, and queries
+the state of the server process that has to reply.
 
-- It works: the client goes on waiting, and asks again after the next silence.
+- It works: the client goes on waiting, and queries again after the next silence.
 - It is gone, or has been idle for more than a second: its reply was lost. The connection is closed.
 - The server does not reply within ``PROBE_SECONDS``, and no connection to its address has received a byte meanwhile:
   all of them are closed (those of this event loop), idle ones too, so that a repeated query does not get another dead
@@ -39,7 +39,7 @@ from psycopg.pq.abc import PGconn
 from eventstore.database.queries import query
 
 SILENCE_SECONDS = 3.0
-"""Longer than nearly every statement takes: probing more often would burden a busy server."""
+"""The silence after which the server is probed, longer than nearly every statement: more probes would burden it."""
 PROBE_SECONDS = 4.0
 """A server that works accepts a connection within this time, however busy it is."""
 REPLY_SECONDS = 25.0
@@ -57,7 +57,7 @@ class _Verdict(Enum):
 
 
 class Liveness:
-    """The watch over one connection: how long its server has sent nothing although it owes a reply.
+    """The monitor of one connection: how long its server has sent nothing although a reply is due.
 
     Attributes:
         is_backend_known: whether the connection's process id is that of its server process.

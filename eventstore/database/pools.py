@@ -29,7 +29,7 @@ from eventstore.scope import Caller
 from eventstore.settings import Settings
 
 ALONE_SECONDS = 10.0
-"""A tenant counts as alone if no other tenant has wanted a connection for so long."""
+"""A tenant counts as the only one if no other tenant has requested a connection for this time."""
 
 
 class FairQueue:
@@ -205,7 +205,7 @@ class Pool:
         repeated on another one, as often as there may be broken ones.
 
         Args:
-            caller: whose data is visible; None sees no tenant's data.
+            caller: the scope whose data is visible; None sees no tenant's data.
             explain: returns the error for a driver's error that only the calling code understands.
             cursor: the class of cursor that determines how values are read.
 

@@ -44,7 +44,7 @@ _BY_ROLES_COMMAND = (
 )  # fmt: skip
 """Kinds of facts that ``eventstore migrate roles`` restores."""
 _ANY_LOGIN = "<login>"
-"""Stands for the login that migrates, as an owner."""
+"""The placeholder for the login that migrates, as an owner."""
 _SHOWN = 6
 """How many names of a kind a message lists; the rest is counted."""
 
@@ -199,7 +199,7 @@ def missing_events(last_event: int, last_checkpoint: int) -> list[str]:
     if last_checkpoint <= last_event:
         return []
     return [
-        f"the read tables come to position {last_checkpoint}, but the log ends at {last_event}: events are missing, as "
+        f"the read tables are at position {last_checkpoint}, but the log ends at {last_event}: events are missing, as "
         "after restoring a dump made with --enable-row-security; restore a dump that a superuser has made"
     ]
 

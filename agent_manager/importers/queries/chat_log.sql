@@ -19,3 +19,17 @@ SELECT c.conversation_id, e.id, m.id,
    AND m.conversation_id = c.conversation_id
    AND m.version = 2
    AND m.event_type = 'message.added'
+
+-- name: names
+-- The events that gave these conversations their present names.
+SELECT c.conversation_id, n.id, n.name, n.actor
+  FROM unnest(%(conversations)s::uuid[]) AS c (conversation_id)
+ CROSS JOIN LATERAL (
+           SELECT e.id, coalesce(e.content ->> 'name', '') AS name, e.actor
+             FROM events e
+            WHERE e.tenant_id = %(tenant)s
+              AND e.conversation_id = c.conversation_id
+              AND e.event_type IN ('conversation.created', 'conversation.renamed')
+            ORDER BY e.version DESC
+            LIMIT 1
+       ) AS n

@@ -1,4 +1,4 @@
--- Whether a conversation is deleted. The append functions ask under the lock of the conversation, so that no writer
+-- Whether a conversation is deleted. The append functions call it under the lock of the conversation, so that no writer
 -- overlooks a deletion that was committed before.
 CREATE FUNCTION conversation_is_deleted(tenant_id text, conversation_id uuid) RETURNS boolean
 LANGUAGE plpgsql STABLE AS $$

@@ -2,8 +2,8 @@
 --
 -- - conversation.reactivated, which ends the deletion;
 -- - message.answered, which ends the wait for an answer that was in progress, and adds nothing to read;
--- - conversation.unshared: its owner can withdraw access without showing it to everybody again.
---   conversation.shared is refused: nobody is given access to what is hidden.
+-- - conversation.unshared: its owner can revoke access without showing it to all members again.
+--   conversation.shared is refused: a hidden conversation gets no new members.
 --
 -- An event that is stored already is reported as such, so that repeating an append stays harmless after a deletion.
 CREATE FUNCTION deleted_conversation_accepts(event_type text) RETURNS boolean

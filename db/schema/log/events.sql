@@ -39,7 +39,7 @@ CREATE TRIGGER events_are_append_only
 
 ALTER TABLE events ENABLE ALWAYS TRIGGER events_are_append_only;
 
--- For changes through a table of which this one was made a child or a partition.
+-- For changes through a parent table, if this table was attached to one as a child or a partition.
 CREATE TRIGGER event_is_append_only
     BEFORE UPDATE OR DELETE ON events
     FOR EACH ROW EXECUTE FUNCTION refuse_change_of_events();

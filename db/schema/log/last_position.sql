@@ -1,4 +1,4 @@
--- The highest position that the sequence has given out; 0 if none.
+-- The highest position that the sequence has assigned; 0 if none.
 CREATE FUNCTION last_position() RETURNS bigint
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 BEGIN ATOMIC

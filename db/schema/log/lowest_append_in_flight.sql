@@ -1,4 +1,4 @@
--- The lowest position after which an append in progress may still take one; null if none is in progress.
+-- The lowest registered position of appends in progress, which take positions above it; null if none is in progress.
 --
 -- partitions: only appends to conversations of these partitions count; null stands for all. An append has locked its
 -- conversations before it registers (register_append), and conversation_lock_key contains the partition. A session that

@@ -1,6 +1,6 @@
 -- Raise the error of a change of the log. Its triggers are ENABLE ALWAYS: they also fire for superusers and under
--- session_replication_role = replica, where an ordinary trigger is skipped; the one at statement level fires also for
--- no rows.
+-- session_replication_role = replica, which skips ordinary triggers; the one at statement level also fires if a
+-- statement changes no rows.
 CREATE FUNCTION refuse_change_of_events() RETURNS trigger
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN

@@ -1,8 +1,8 @@
--- The characters outside ASCII that text search has to do with, as the contents of a bracket expression. Ranges of code
+-- The characters outside ASCII that text search treats as parts of words, for a bracket expression. Ranges of code
 -- points mean the same in every locale, \w and [[:alpha:]] do not. All other characters separate words.
 --
---   letters      of alphabets whose words are separated by spaces: every locale takes them for letters
---   unsegmented  scripts without spaces between words, and those whose vowel signs some locales take for punctuation
+--   letters      of alphabets whose words are separated by spaces: every locale treats them as letters
+--   unsegmented  scripts without spaces between words, and those whose vowel signs some locales treat as punctuation
 --   symbols      that stand for themselves, such as emoji
 CREATE FUNCTION search_characters(class text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$

@@ -1,4 +1,4 @@
--- What a search needs to know of conversations. A row only for those that name a language or were ever deleted.
+-- The properties of conversations that searches use. Only those that name a language or were ever deleted have a row.
 CREATE TABLE search_conversations (
     tenant_id       varchar(255) COLLATE "C" NOT NULL,
     conversation_id uuid NOT NULL,

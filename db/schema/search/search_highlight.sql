@@ -1,5 +1,5 @@
--- A text with marks around what is to be marked (search_highlight_terms): the passages that contain it, at most two of about 24
--- words. Of a text without any, the beginning.
+-- The passages of a text with matches (search_highlight_terms), and marks around the matches: at most two of about 24
+-- words. If the text has no matches, its beginning.
 --
 -- A character of the folded text stands for the one at the same place of the text.
 CREATE FUNCTION search_highlight(document text, language text, marks text[], opening text, closing text) RETURNS text

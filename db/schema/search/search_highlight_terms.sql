@@ -1,4 +1,4 @@
--- What a query matches in the texts of a language, for marking it: each with its kind as the first character.
+-- The terms of a query to highlight in texts of a language. The first character of each is its kind:
 --
 --   =  a word, as it is or as a stem          *  the beginning of a word
 --   "  adjacent words, separated by spaces    ~  characters, wherever they are

@@ -1,6 +1,6 @@
 -- The latest matches, found by the cheaper strategy: frequent words by scanning along the times, rare ones by the index
--- of words or, for a user, by reading the user's own documents: the index would lead to everybody's. The last two
--- thousand documents tell how frequent the words are; planner statistics, which may be missing or outdated, are not
+-- of words or, for a user, by reading the user's own documents: the index also has those of others. The last two
+-- thousand documents show how frequent the words are; planner statistics, which may be missing or outdated, are not
 -- used. Reading a row by the index costs as much as scanning eight along the times, which are adjacent.
 CREATE FUNCTION search_latest(
     languages text[], queries tsquery[], tenant text, conversation uuid, kind text, role text, actor text,

@@ -7,7 +7,7 @@
 -- own:          reads all documents of the user's conversations, or of the given one if it is the user's.
 --
 -- For a user, no document is compared with the query unless the user may see it: otherwise the time of a search would
--- tell which words occur in the others.
+-- reveal which words occur in the others.
 --
 -- The rank is ts_rank normalised by length: a word counts less in a longer text.
 --

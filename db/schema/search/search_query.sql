@@ -1,7 +1,7 @@
 -- A query in the words of a language: in its stems, or, for texts whose language was not recognised, in the words as they
 -- are. For texts of unknown language, the readings in the two main languages are combined.
 --
--- shown: the query for finding the passage of a text that is shown instead: all words that are not excluded.
+-- shown: whether to return the query for the passages of a snippet instead: all words that are not excluded.
 CREATE FUNCTION search_query(query text, language text, shown boolean DEFAULT false) RETURNS tsquery
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE

@@ -1,4 +1,4 @@
--- The stems of words in a language: search_query does the same. Of unknown language, those of the two main ones.
+-- The stems of words in a language, as search_query makes them. If the language is unknown, those of both main ones.
 CREATE FUNCTION search_stems(words text, language text) RETURNS tsvector
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE

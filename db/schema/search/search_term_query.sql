@@ -1,4 +1,4 @@
--- One term of a query in the stems of a language; empty if it consists of stop words, or of what has no stem. In the
+-- One term of a query in the stems of a language; empty if it consists of stop words or of words without a stem. In the
 -- language "exact", the words as they are.
 CREATE FUNCTION search_term_query(words text, prefix boolean, quoted boolean, language text) RETURNS tsquery
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$

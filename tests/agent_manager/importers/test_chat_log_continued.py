@@ -57,6 +57,14 @@ async def test_another_title_is_a_renaming(store: EventStore, tmp_path: Path) ->
     assert report.new_events == 0
 
 
+async def test_a_title_may_be_given_again_after_another_one(store: EventStore, tmp_path: Path) -> None:
+    for title in ("A", "B", "A", "B", "A"):
+        for _ in range(2):
+            report = await import_lines(store, tmp_path, line(title, "one"))
+            assert report.problems == []
+        assert await names_and_messages(store) == (title, 1)
+
+
 async def test_a_conversation_without_messages_may_change_too(store: EventStore, tmp_path: Path) -> None:
     await import_lines(store, tmp_path, line("T", reward=0))
     report = await import_lines(store, tmp_path, line("T", reward=1))

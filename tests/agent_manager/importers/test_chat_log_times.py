@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent_manager.importers import import_files
 from agent_manager.importers.chat_log import TIME_MEMBERS, find_time
 from agent_manager.importers.source import read_time
+from eventstore import EventStore
 
 MOMENT = datetime(2024, 5, 15, 15, 0, tzinfo=UTC)
 
@@ -27,15 +30,23 @@ MOMENT = datetime(2024, 5, 15, 15, 0, tzinfo=UTC)
         1715785200,
         1715785200.0,
         1715785200000,
+        1715785200000000,
+        1715785200000000000,
+        "1715785200",
+        "1715785200.0",
+        "1715785200000",
+        "Wed, 15 May 2024 15:00:00 GMT",
+        "15 May 2024 10:00:00 -0500",
+        "2024-05-15T14:59:60Z",
     ],
 )
-def test_iso_8601_seconds_and_milliseconds_are_read(written: object) -> None:
+def test_times_are_read_in_the_formats_of_exporters(written: object) -> None:
     assert read_time(written) == MOMENT
 
 
 @pytest.mark.parametrize(
     "written",
-    [None, True, "", "yesterday", "15:00", {"seconds": 1}, [1], 1e300, float("inf"), 10**400, -(10**18),
+    [None, True, "", "yesterday", "15:00", {"seconds": 1}, [1], 1e300, float("inf"), float("nan"), 10**400, "9" * 40,
      "0001-01-01T00:00+23:00"],
 )  # fmt: skip
 def test_unreadable_values_are_ignored(written: object) -> None:
@@ -54,6 +65,18 @@ def test_the_members_of_exporters_are_known(member: str) -> None:
 def test_the_first_readable_member_counts() -> None:
     assert find_time({"time": 0, "created_at": 1715785200, "timestamp": "soon"}) == MOMENT
     assert find_time({"timestamp": "soon"}) is None
+
+
+async def test_times_that_cannot_be_read_are_reported_by_line(store: EventStore, tmp_path: Path) -> None:
+    file = tmp_path / "chat.jsonl"
+    file.write_text(
+        '{"id": "a", "messages": [{"role": "user", "content": "x", "created_at": "yesterday"}]}\n'
+        '{"id": "b", "timestamp": "1736442131", "messages": [{"role": "user", "content": "y", "time": ""}]}\n'
+    )
+    report = await import_files(store, [file])
+    assert (report.problems, report.conversations) == ([], 2)
+    [unread] = report.unread_times
+    assert str(unread) == f"{file}:1: messages[0].created_at: 'yesterday' is not a time; the time of the import is used"
 
 
 @given(st.one_of(st.text(), st.integers(), st.floats(), st.datetimes().map(str)))
