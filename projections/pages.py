@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache, cached_property
 from hashlib import blake2b
+from sys import getsizeof
 from typing import Any, Generic, ParamSpec, TypeVar
 from uuid import UUID
 
@@ -39,7 +40,7 @@ _FIRST_CHUNK, _LARGEST_CHUNK = 51, 1000
 _CHUNK_BYTES = 2 * 1024 * 1024
 """About how much such a statement may return."""
 OBJECT_BYTES = 1000
-"""About how much the objects of a row take, besides its texts and JSON."""
+"""About how much the objects of a row take, besides its values."""
 
 Row = TypeVar("Row", bound=ReadTableRow)
 Item = TypeVar("Item")
@@ -112,8 +113,10 @@ async def read_page(
     size = 0
     async for row in read(place, None if limit is None else limit + 1):
         page.append(row)
+        if limit is None:
+            continue
         size += size_of(row)
-        if limit is not None and (len(page) > limit or size > PAGE_BYTES):
+        if len(page) > limit or size > PAGE_BYTES:
             del page[limit:]
             page.next = cursor_format.encode(place_of(page[-1]))
             break
@@ -147,7 +150,7 @@ async def read_rows(
 
 def row_bytes(row: TupleRow) -> int:
     """Return about how much memory a row takes."""
-    return OBJECT_BYTES + sum(len(value) for value in row if isinstance(value, str | bytes))
+    return OBJECT_BYTES + sum(map(getsizeof, row))
 
 
 def check_flag(value: object, name: str) -> None:
