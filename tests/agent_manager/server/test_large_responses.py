@@ -228,7 +228,7 @@ async def test_a_response_that_does_not_begin_in_time_is_cancelled(settings: Set
 
 async def test_a_client_that_reads_too_slowly_is_disconnected(here: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(middleware, "SEND_SECONDS", 0.2)
-    monkeypatch.setattr(middleware, "LEAST_RATE", 2**40)
+    monkeypatch.setattr(middleware, "MIN_BYTES_PER_SECOND", 2**40)
     trip = await fill(here.store, 800, 10_000)
 
     def take_slowly() -> int:
