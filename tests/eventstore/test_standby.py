@@ -11,7 +11,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 from support.raw import append_raw, note
-from support.standby import standby_of
+from support.standby import promote, standby_of
 from support.waiting import until_async
 
 from eventstore import EventStore, NewEvent, Settings
@@ -141,7 +141,7 @@ async def test_an_acknowledged_event_is_on_the_synchronous_standby(own_server: E
             task, ids = await interrupted(store, 1, "pg_terminate_backend")
             assert own_server.pid is not None
             os.kill(own_server.pid, signal.SIGKILL)
-            standby.execute("SELECT pg_promote()")
+            promote(standby)
             with pytest.raises(ConnectionLost) as lost:
                 await task
             assert [*lost.value.event_ids] == ids

@@ -17,7 +17,7 @@ import psycopg
 import pytest
 from support.folding import fold, stored
 from support.processes import Commands
-from support.standby import standby_of
+from support.standby import promote, standby_of
 from support.waiting import until_async
 
 from eventstore import EventStore, MessageAdded, Settings
@@ -68,7 +68,7 @@ async def test_store_subscriber_and_worker_continue_at_the_promoted_standby(
             else:
                 proxy.freeze()
             with psycopg.connect(f"{standby.replace('eventstore@', 'postgres@')}", autocommit=True) as connection:
-                connection.execute("SELECT pg_promote()")
+                promote(connection)
             promoted_at = monotonic()
 
             async def appended() -> bool:

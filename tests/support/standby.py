@@ -6,7 +6,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +14,7 @@ from urllib.parse import quote
 import psycopg
 
 from eventstore.database.embedded.embedded_server import EmbeddedServer
+from support.waiting import until
 
 _REPLICATION = "local replication all trust\n"  # the socket lies in a private folder
 
@@ -47,3 +48,15 @@ def standby_of(primary: EmbeddedServer) -> Iterator[str]:
             yield f"postgresql://eventstore@/flowagents?host={quote(name, safe='')}&port=5432"
         finally:
             run("pg_ctl", "-D", str(folder / "data"), "-m", "immediate", "-w", "stop")
+
+
+def promote(connection: psycopg.Connection[Any]) -> None:
+    """Promote a standby. Recovery may cancel a statement there that waits for it, so nothing waits inside one."""
+    connection.execute("SELECT pg_promote(wait => false)")
+
+    def is_promoted() -> bool:
+        with suppress(psycopg.errors.SerializationFailure):
+            return connection.execute("SELECT pg_is_in_recovery()").fetchone() == (False,)
+        return False
+
+    until(is_promoted, "the standby is promoted")
