@@ -3486,7 +3486,7 @@ BEGIN
     ELSIF event_type IN ('conversation.created', 'conversation.renamed', 'conversation.forked') THEN
         result := content ->> 'name';
     ELSIF event_type IN ('task.created', 'task.described') THEN
-        result := concat_ws(E'\n', content ->> 'description', content ->> 'metadata');
+        result := content ->> 'description';
     ELSIF event_type = 'task.status_changed' THEN
         result := concat_ws(E'\n', search_text_of_parts(content #> '{message,parts}'),
                           search_text_of_parts(content #> '{message,content}'), content #>> '{message,text}');
