@@ -1141,6 +1141,18 @@ END;
 
 
 --
+-- Name: estimated_size(anyelement); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.estimated_size(value anyelement) RETURNS double precision
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    SELECT coalesce(pg_column_size(value), 0)
+           * CASE WHEN pg_column_compression(value) IS NULL THEN 1.0::double precision ELSE 10.0 END
+$$;
+
+
+--
 -- Name: event_differences(text, smallint, text, jsonb, jsonb, text, smallint, text, jsonb, jsonb, text); Type: FUNCTION; Schema: public; Owner: -
 --
 

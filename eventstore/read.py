@@ -27,15 +27,15 @@ from eventstore.database.connection import Connection
 from eventstore.database.pools import Fetching
 from eventstore.database.queries import query, query_without
 from eventstore.errors import InputError
-from eventstore.events import CONTENT, HIGHEST_POSITION, HIGHEST_VERSION, Event
+from eventstore.events import HIGHEST_POSITION, HIGHEST_VERSION, Event
 from eventstore.json_text import check_text
 
 SPAN = 20_000
 """Positions that one statement looks at if a filter may match few events: some milliseconds."""
 
-_FIRST_PAGE, _LARGEST_PAGE = 100, 2000
+_PAGE_EVENTS = 2000
 _PAGE_BYTES = 2 * 1024 * 1024
-"""Approximate memory of one page; there may be two."""
+"""How much the events of a page take by the server's estimate, unless a single event takes more; there may be two."""
 _FIRST_BATCH, _LARGEST_BATCH = 10, 200
 _EVENTS_BETWEEN_YIELDS = 200
 """The number of events after which other tasks run, such as the one that fetches the next page."""
@@ -279,7 +279,6 @@ class RemainingRange:
     def __init__(self, source: Source, first: int, last: int, limit: int | None) -> None:
         self._source = source
         self._first, self._last, self._limit = first, last, limit
-        self._page_size = _FIRST_PAGE
 
     @property
     def is_empty(self) -> bool:
@@ -292,12 +291,12 @@ class RemainingRange:
         They have one type whatever their size, or the driver would prepare a statement for each type.
         """
         first, last, size = self._page()
-        return {"first": Int8(first), "last": Int8(last), "limit": Int8(size)}
+        return {"first": Int8(first), "last": Int8(last), "limit": Int8(size), "bytes": Int8(_PAGE_BYTES)}
 
     def advance(self, rows: list[TupleRow]) -> None:
         """Remove the page that consists of these rows."""
         first, last, size = self._page()
-        if len(rows) >= size:
+        if len(rows) >= size or (rows and rows[-1][-1] >= _PAGE_BYTES):
             first = last = rows[-1][self._source.column]
         if self._source.backwards:
             self._last = first - 1
@@ -305,8 +304,6 @@ class RemainingRange:
             self._first = last + 1
         if self._limit is not None:
             self._limit -= len(rows)
-        if rows:
-            self._page_size = _next_page_size(rows)
 
     async def skip_gap(self, pool: Fetching) -> None:
         """Continue at the next event of any tenant: positions may have gaps of many spans."""
@@ -321,14 +318,7 @@ class RemainingRange:
             first = max(first, last - span + 1)
         elif span is not None:
             last = min(last, first + span - 1)
-        return first, last, self._page_size if self._limit is None else min(self._page_size, self._limit)
-
-
-def _next_page_size(rows: list[TupleRow]) -> int:
-    """Return how many events fit a page, judged by a sample of the previous page: sizes differ a thousandfold."""
-    sample = rows[:: max(1, len(rows) // 20)]
-    mean = sum(len(row[CONTENT]) for row in sample) / len(sample) + 500
-    return max(1, min(_LARGEST_PAGE, int(_PAGE_BYTES / mean)))
+        return first, last, _PAGE_EVENTS if self._limit is None else min(_PAGE_EVENTS, self._limit)
 
 
 class RawRows(AsyncCursor[TupleRow]):

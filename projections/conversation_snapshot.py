@@ -83,8 +83,9 @@ class ConversationSnapshot:
         return ConversationState(self.conversation, tuple(messages), tuple(tasks))
 
     async def _rows(self, listing: Listing[Row]) -> AsyncIterator[Row]:
-        async for row in read_rows(partial(fetch_rows, self._connection), listing, self._filters):
-            yield listing.row_type.from_row(row)
+        async for rows in read_rows(partial(fetch_rows, self._connection), listing, self._filters):
+            for row in rows:
+                yield listing.row_type.from_row(row)
 
 
 async def fetch_rows(connection: Connection, text: str, given: Mapping[str, Any]) -> list[TupleRow]:

@@ -35,10 +35,10 @@ PAGE_BYTES = 8 * 1024 * 1024
 """A page whose rows take more ends before its limit."""
 PAGE_SIZE = 500
 """Rows that :func:`all_items` reads at a time by default."""
-_FIRST_CHUNK, _LARGEST_CHUNK = 51, 1000
-"""Rows of a statement, if a page has more: few at first, because their sizes are not known yet."""
+_CHUNK_ROWS = 1001
+"""Rows of a statement at most: the largest page over HTTP, and the row that tells whether there are more."""
 _CHUNK_BYTES = 2 * 1024 * 1024
-"""About how much such a statement may return."""
+"""How much the rows of a statement take by the server's estimate, unless a single row takes more."""
 OBJECT_BYTES = 1000
 """About how much the objects of a row take, besides its values."""
 
@@ -82,7 +82,7 @@ async def all_items(read: Callable[P, Awaitable[Page[Item]]], *args: P.args, **k
 
 
 async def read_page(
-    read: Callable[[Sequence[Any] | None, int | None], AsyncIterator[Item]],
+    read: Callable[[Sequence[Any] | None, int | None], AsyncIterator[Sequence[Item]]],
     cursor_format: CursorFormat,
     *,
     limit: int | None,
@@ -95,7 +95,7 @@ async def read_page(
     It ends before its limit if its rows take more than :data:`PAGE_BYTES`.
 
     Args:
-        read: yields the rows beyond a place in the order, at most so many.
+        read: yields the rows beyond a place in the order, at most so many, in chunks.
         limit: rows at most; None reads the list to its end.
         after: the cursor of the page before.
         size_of, place_of: return how much memory a row takes, and its place in the order.
@@ -111,15 +111,17 @@ async def read_page(
         return Page([], after)
     page = Page[Item]()
     size = 0
-    async for row in read(place, None if limit is None else limit + 1):
-        page.append(row)
+    async for rows in read(place, None if limit is None else limit + 1):
         if limit is None:
+            page += rows
             continue
-        size += size_of(row)
-        if len(page) > limit or size > PAGE_BYTES:
-            del page[limit:]
-            page.next = cursor_format.encode(place_of(page[-1]))
-            break
+        for row in rows:
+            page.append(row)
+            size += size_of(row)
+            if len(page) > limit or size > PAGE_BYTES:
+                del page[limit:]
+                page.next = cursor_format.encode(place_of(page[-1]))
+                return page
     return page
 
 
@@ -131,21 +133,18 @@ async def read_rows(
     *,
     newest_first: bool = False,
     limit: int | None = None,
-) -> AsyncIterator[TupleRow]:
-    """Yield the rows of a list beyond a place, in statements of about :data:`_CHUNK_BYTES` each, at most ``limit``."""
-    size = _FIRST_CHUNK
+) -> AsyncIterator[list[TupleRow]]:
+    """Yield the rows of a list beyond a place, at most ``limit``, those of a statement at a time."""
     while limit is None or limit > 0:
-        wanted = size if limit is None else min(size, limit)
+        wanted = _CHUNK_ROWS if limit is None else min(_CHUNK_ROWS, limit)
         text, given = listing.statement(filters, place, newest_first=newest_first, limit=wanted)
         rows = await fetch(text, given)
-        for row in rows:
-            yield row
-        if len(rows) < wanted:
+        yield rows
+        if len(rows) < wanted and (not rows or rows[-1][-1] < _CHUNK_BYTES):
             return
         if limit is not None:
             limit -= len(rows)
         place = listing.place_of(rows[-1])
-        size = max(1, min(_LARGEST_CHUNK, 4 * size, _CHUNK_BYTES * len(rows) // sum(map(row_bytes, rows))))
 
 
 def row_bytes(row: TupleRow) -> int:
@@ -218,7 +217,14 @@ class Listing(Generic[Row]):
             edges["high" if newest_first else "low"] = "<" if newest_first else ">", place
         conditions = {name: _typed(filters[name]) for name in self.filters - by_index if filters.get(name) is not None}
         comparisons = tuple((name, comparison) for name, (comparison, _) in edges.items())
-        parameters = conditions | {name: filters[name] for name in self.fixed} | {"limit": Int8(limit)}
+        parameters = (
+            conditions
+            | {name: filters[name] for name in self.fixed}
+            | {
+                "limit": Int8(limit),
+                "bytes": Int8(_CHUNK_BYTES),
+            }
+        )
         for name, (_, values) in edges.items():
             parameters |= {f"{name}_{number}": _typed(value) for number, value in enumerate(values)}
         return _statement(self, frozenset(conditions), comparisons, newest_first), parameters
@@ -226,7 +232,7 @@ class Listing(Generic[Row]):
     @cached_property
     def filters(self) -> frozenset[str]:
         """The parameters of the statement, each in a line that is left out without it."""
-        return frozenset(re.findall(r"%\((\w+)\)s", query("projections", self.query))) - {"limit"}
+        return frozenset(re.findall(r"%\((\w+)\)s", query("projections", self.query))) - {"limit", "bytes"}
 
 
 _LOWEST: dict[type, Any] = {UUID: UUID(int=0), int: 0}
@@ -370,17 +376,14 @@ class CursorFormat:
         """
         if not isinstance(cursor, str):
             raise InvalidCursor(f"a {type(cursor).__name__} is not a cursor: give the next of a page, as it was")
-        damaged = InvalidCursor(
-            f"the cursor {printable(cursor, 60)!r} is damaged: give the next of a page, whole and unchanged"
-        )
         try:
             decoded = urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
             body = decoded[_CHECKSUM_BYTES:]
             if decoded[:_CHECKSUM_BYTES] != _checksum(body):
-                raise damaged
+                raise _damaged(cursor)
             kind, order, filters_hash, *place = json.loads(body.decode())
         except (ValueError, TypeError):  # ValueError also for Base64
-            raise damaged from None
+            raise _damaged(cursor) from None
         if kind != self.kind:
             raise InvalidCursor(f"the cursor is one of {kind}, not of {self.kind}: begin this list without a cursor")
         if order != self.order:
@@ -392,12 +395,18 @@ class CursorFormat:
         try:
             return tuple(_from_json(value_type, value) for value_type, value in zip(self.types, place, strict=True))
         except (ValueError, TypeError, AttributeError, OverflowError):
-            raise damaged from None
+            raise _damaged(cursor) from None
 
     @cached_property
     def _filters_hash(self) -> str:
         given = sorted((name, str(_to_json(value))) for name, value in self.filters.items() if value is not None)
         return blake2b(repr(given).encode(), digest_size=9).hexdigest()
+
+
+def _damaged(cursor: str) -> InvalidCursor:
+    return InvalidCursor(
+        f"the cursor {printable(cursor, 60)!r} is damaged: give the next of a page, whole and unchanged"
+    )
 
 
 def _checksum(body: bytes) -> bytes:

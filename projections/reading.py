@@ -51,9 +51,9 @@ class Reader:
     """A reader of the data of one tenant, or of what one user of it may see.
 
     Every list is read in pages: at most ``limit`` rows, and in :attr:`Page.next` the cursor which, passed as ``after``
-    to the same call, returns the next ones; :func:`all_items` yields the rows of all pages. A page is one statement.
-    Without a limit the whole list is read, with a statement for each thousand rows. ``since`` and ``until`` are a
-    half-open range of aware times.
+    to the same call, returns the next ones; :func:`all_items` yields the rows of all pages. A page is one statement,
+    unless its rows are large. Without a limit the whole list is read, with a statement for each thousand rows.
+    ``since`` and ``until`` are a half-open range of aware times.
 
     Every read of the read tables takes ``at_least``, such as the ``position`` of an append: the result then includes
     what was appended up to there. The read waits for the workers if necessary; if they have applied the position
@@ -223,12 +223,12 @@ class Reader:
         conditions = Filter(types, actor, since, until).parameters()
         column = "position" if target is None else "version"
 
-        def read(place: Sequence[Any] | None, wanted: int | None) -> AsyncIterator[Event]:
+        def read(place: Sequence[Any] | None, wanted: int | None) -> AsyncIterator[Sequence[Event]]:
             options = {**conditions, "tenant": self.tenant, "user": self.caller.user}
             if place is not None:
                 options |= {f"until_{column}": place[0] - 1} if newest_first else {"after": place[0]}
             read_events = self.store.read_log if target is None else partial(self.store.read, target)
-            return read_events(**options, backwards=newest_first, limit=wanted)
+            return ([event] async for event in read_events(**options, backwards=newest_first, limit=wanted))
 
         kind = "the trail of all conversations" if target is None else "the trail of a conversation"
         filters = {"tenant": self.tenant, "conversation_id": target, **conditions}
@@ -296,14 +296,14 @@ class Reader:
         after: str | None,
         at_least: int | None,
     ) -> Page[Row]:
-        """Read a page in one statement, unless it has many rows or has to wait for the projections.
+        """Read a page in one statement, unless its rows are many or large, or it has to wait for the projections.
 
         Args:
             conditions: one that is None does not apply.
         """
         filters = {"tenant": self.tenant, **conditions}
 
-        def read(place: Sequence[Any] | None, wanted: int | None) -> AsyncIterator[TupleRow]:
+        def read(place: Sequence[Any] | None, wanted: int | None) -> AsyncIterator[list[TupleRow]]:
             fetch = partial(fetch_current, self, projections=listing.projections, at_least=at_least)
             return read_rows(fetch, listing, filters, place, newest_first=newest_first, limit=wanted)
 

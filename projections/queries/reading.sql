@@ -31,51 +31,64 @@ SELECT c.id, c.name, c.is_active, c.created_at, c.updated_at, c.metadata, c.tena
 -- The shape leaves the planner one plan, with and without statistics: along the index of the order. It does not know the
 -- value of a limit that is a query, and assumes a tenth of all rows, so a sort looks expensive; and it does not look into
 -- coalesce for conditions that another index serves.
+--
+-- The rows end where they take the bytes that are given, as far as the server can tell without reading them. The window
+-- sums in the order in which the rows come.
 SELECT c.id, c.name, c.is_active, c.created_at, c.updated_at, c.metadata, c.tenant_id, c.given_id, c.is_deleted,
-       c.message_count, c.version, c.forked_from, c.member_order
-  FROM conversations c
- WHERE {within}
-   AND coalesce(true
-                AND c.is_active = %(active)s
-                AND c.is_deleted = %(deleted)s
-       , false)
- ORDER BY {order}
- LIMIT (SELECT %(limit)s)
+       c.message_count, c.version, c.forked_from, c.member_order, c.total
+  FROM (SELECT c.*, sum(c.size) OVER (ROWS UNBOUNDED PRECEDING) AS total
+          FROM (SELECT c.*, 1000 + estimated_size(c.metadata) AS size
+                  FROM conversations c
+                 WHERE {within}
+                   AND coalesce(true
+                                AND c.is_active = %(active)s
+                                AND c.is_deleted = %(deleted)s
+                       , false)
+                 ORDER BY {order}
+                 LIMIT (SELECT %(limit)s)) AS c) AS c
+ WHERE c.total - c.size < %(bytes)s
 
 -- name: conversations_of_actor
 -- See "conversations". The table conversation_actors has the times of the conversations, as far as the projection actors
 -- has applied the log.
 SELECT c.id, c.name, c.is_active, c.created_at, c.updated_at, c.metadata, c.tenant_id, c.given_id, c.is_deleted,
-       c.message_count, c.version, c.forked_from, c.member_order, a.updated_at AS place
-  FROM conversation_actors a
-  JOIN conversations c
-    ON c.id = a.conversation_id
-   AND coalesce(c.tenant_id = a.tenant_id, false)
- WHERE {within}
-   AND coalesce(true
-                AND c.is_active = %(active)s
-                AND c.is_deleted = %(deleted)s
-       , false)
- ORDER BY {order}
- LIMIT (SELECT %(limit)s)
+       c.message_count, c.version, c.forked_from, c.member_order, c.place, c.total
+  FROM (SELECT c.*, sum(c.size) OVER (ROWS UNBOUNDED PRECEDING) AS total
+          FROM (SELECT c.*, a.updated_at AS place, 1000 + estimated_size(c.metadata) AS size
+                  FROM conversation_actors a
+                  JOIN conversations c
+                    ON c.id = a.conversation_id
+                   AND coalesce(c.tenant_id = a.tenant_id, false)
+                 WHERE {within}
+                   AND coalesce(true
+                                AND c.is_active = %(active)s
+                                AND c.is_deleted = %(deleted)s
+                       , false)
+                 ORDER BY {order}
+                 LIMIT (SELECT %(limit)s)) AS c) AS c
+ WHERE c.total - c.size < %(bytes)s
 
 -- name: messages
 -- The messages of a conversation, or of all. See "conversations".
 SELECT m.id, m.conversation_id, m.role, m.content, m.parts, m.created_at, m.metadata, m.tenant_id, m.given_id,
-       m.version, m.actor, m.extra, m.member_order
-  FROM messages m
- WHERE {within}
-   AND coalesce(true
-                AND m.tenant_id = %(tenant)s
-                AND m.version > %(after_version)s
-                AND m.role = %(role)s
-                AND m.actor = %(actor)s
-                AND m.created_at >= %(since)s
-                AND m.created_at < %(until)s
-                AND coalesce((SELECT c.is_deleted FROM conversations c WHERE c.tenant_id = m.tenant_id AND c.id = m.conversation_id), false) = %(deleted)s
-       , false)
- ORDER BY {order}
- LIMIT (SELECT %(limit)s)
+       m.version, m.actor, m.extra, m.member_order, m.total
+  FROM (SELECT m.*, sum(m.size) OVER (ROWS UNBOUNDED PRECEDING) AS total
+          FROM (SELECT m.*, 1000 + estimated_size(m.content) + estimated_size(m.parts)
+                       + estimated_size(m.metadata) + estimated_size(m.extra) AS size
+                  FROM messages m
+                 WHERE {within}
+                   AND coalesce(true
+                                AND m.tenant_id = %(tenant)s
+                                AND m.version > %(after_version)s
+                                AND m.role = %(role)s
+                                AND m.actor = %(actor)s
+                                AND m.created_at >= %(since)s
+                                AND m.created_at < %(until)s
+                                AND coalesce((SELECT c.is_deleted FROM conversations c WHERE c.tenant_id = m.tenant_id AND c.id = m.conversation_id), false) = %(deleted)s
+                       , false)
+                 ORDER BY {order}
+                 LIMIT (SELECT %(limit)s)) AS m) AS m
+ WHERE m.total - m.size < %(bytes)s
 
 -- name: one_snapshot
 -- All statements of the transaction see one snapshot.
@@ -107,12 +120,23 @@ SELECT t.id, t.conversation_id, t.status, t.description, t.created_at, t.updated
        t.status_extra,
        CASE WHEN t.added_history IS NULL THEN t.member_order
             ELSE coalesce(t.member_order, jsonb_build_object()) || jsonb_build_object('added_history', t.added_history)
-       END AS member_order
-  FROM tasks t
- WHERE {within}
-   AND coalesce(true
-                AND t.status = %(status)s
-                AND coalesce((SELECT c.is_deleted FROM conversations c WHERE c.tenant_id = t.tenant_id AND c.id = t.conversation_id), false) = %(deleted)s
-       , false)
- ORDER BY {order}
- LIMIT (SELECT %(limit)s)
+       END AS member_order, t.total
+  FROM (SELECT t.*, sum(t.size) OVER (ROWS UNBOUNDED PRECEDING) AS total
+          FROM (SELECT t.*, 1000 + estimated_size(t.metadata) + estimated_size(t.status_message)
+                       + estimated_size(t.extra) + estimated_size(t.status_extra)
+                       + estimated_size(t.added_history)
+                       + (SELECT coalesce(sum(estimated_size(a.parts) + estimated_size(a.extra)
+                                              + estimated_size(a.metadata)), 0)
+                            FROM task_artifacts a
+                           WHERE a.task_id = t.id
+                             AND coalesce(a.tenant_id = t.tenant_id AND a.conversation_id = t.conversation_id,
+                                          false)) AS size
+                  FROM tasks t
+                 WHERE {within}
+                   AND coalesce(true
+                                AND t.status = %(status)s
+                                AND coalesce((SELECT c.is_deleted FROM conversations c WHERE c.tenant_id = t.tenant_id AND c.id = t.conversation_id), false) = %(deleted)s
+                       , false)
+                 ORDER BY {order}
+                 LIMIT (SELECT %(limit)s)) AS t) AS t
+ WHERE t.total - t.size < %(bytes)s
