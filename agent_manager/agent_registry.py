@@ -6,6 +6,8 @@ from math import inf
 from time import monotonic
 from uuid import UUID
 
+from pydantic_core import to_json
+
 from agent_manager.a2a import RESERVED, Json
 from agent_manager.agents.cards import fetch_card
 from agent_manager.conversation_cache import ConversationFoldCache
@@ -16,6 +18,9 @@ from eventstore.errors import InputError, NotFound, printable
 
 AGENTS = RESERVED + "agents"
 """The conversation that contains the registrations."""
+MAX_CARDS_BYTES = 8 * 1024 * 1024
+"""Size of all cards of a tenant as JSON, :data:`_REGISTRATION_BYTES` more for each: a list of agents has them all."""
+_REGISTRATION_BYTES = 1024
 RECENT_SECONDS = 1.0
 
 
@@ -39,7 +44,14 @@ class AgentRegistry:
         else:
             kind = type(url_or_card).__name__
             raise InputError(f"an agent is registered by a URL or a card as a dict, not by a {kind}")
-        if (await self._agents()).get(url) != card:
+        agents = await self._agents()
+        if agents.get(url) != card:
+            size = sum(_REGISTRATION_BYTES + len(to_json(each)) for each in (agents | {url: card}).values())
+            if size > MAX_CARDS_BYTES:
+                raise InputError(
+                    f"agent {printable(url)!r}: the cards of the registered agents would take {size:,} bytes, "
+                    f"the limit is {MAX_CARDS_BYTES:,}: unregister others first"
+                )
             await self._append(AgentRegistered(url=url, card=card))
         return card
 

@@ -20,6 +20,8 @@ from eventstore.json_text import check_text
 from projections.reading import caller_of
 
 Row = TypeVar("Row")
+MAX_ROWS = 10_000
+"""The rows of a list at most, such as the days of 27 years."""
 UNDATED = "undated"
 """The key of undated times in place of a day."""
 _ZONE_ADVICE = "give a name such as America/Sao_Paulo, or an offset such as -03:00"
@@ -184,6 +186,8 @@ class Statistics:
     A conversation counts on the day when it began, a task on the day when it was created, an answer on the day of its
     question, everything else on the day when it happened (``occurred_at``, otherwise when it was appended).
 
+    Of more than :data:`MAX_ROWS` days the latest are returned, of more actors those with most events or answers.
+
     Args:
         tenant: by default that of the store.
         caller: the tenant, and the user if only what they may see is counted; instead of ``tenant``.
@@ -232,7 +236,7 @@ class Statistics:
 
     async def _rows(self, row_type: type[Row], name: str, filters: StatisticsFilter, **more: str) -> list[Row]:
         text = query("projections", f"statistics_{name}")
-        parameters = {"tenant": self._caller.tenant} | _checked_filters(**filters) | more
+        parameters = {"tenant": self._caller.tenant, "limit": MAX_ROWS} | _checked_filters(**filters) | more
         rows = await self._store.tables(self._caller).fetch(text, parameters, explain=_zone_error)
         return [row_type(*row) for row in rows]
 

@@ -1,6 +1,10 @@
 -- name: statistics_by_day
 SELECT d.day, d.conversations, d.active_conversations, d.messages, d.tasks, d.events, d.characters, d.bytes
-  FROM statistics_by_day(%(tenant)s, %(since)s, %(until)s, %(actor)s, %(zone)s) AS d
+  FROM (SELECT d.*
+          FROM statistics_by_day(%(tenant)s, %(since)s, %(until)s, %(actor)s, %(zone)s) AS d
+         ORDER BY d.day DESC NULLS FIRST
+         LIMIT %(limit)s) AS d
+ ORDER BY d.day
 
 -- name: statistics_by_role
 SELECT r.role, r.conversations, r.messages, r.characters, r.bytes, r.parts, r.parts_bytes
@@ -9,6 +13,7 @@ SELECT r.role, r.conversations, r.messages, r.characters, r.bytes, r.parts, r.pa
 -- name: statistics_by_actor
 SELECT a.actor, a.conversations, a.active_conversations, a.messages, a.tasks, a.events, a.characters, a.bytes
   FROM statistics_by_actor(%(tenant)s, %(since)s, %(until)s, %(actor)s, %(zone)s) AS a
+ LIMIT %(limit)s
 
 -- name: statistics_by_status
 SELECT s.kind, s.status, s.number
@@ -16,7 +21,12 @@ SELECT s.kind, s.status, s.number
 
 -- name: statistics_response_times
 SELECT t.key, t.questions, t.answered, t.unmeasured, t.average, t.median, t.p95, t.longest
-  FROM statistics_response_times(%(tenant)s, %(since)s, %(until)s, %(actor)s, %(zone)s, %(by)s) AS t
+  FROM (SELECT t.*
+          FROM statistics_response_times(%(tenant)s, %(since)s, %(until)s, %(actor)s, %(zone)s, %(by)s)
+                   WITH ORDINALITY AS t (key, questions, answered, unmeasured, average, median, p95, longest, number)
+         ORDER BY CASE WHEN %(by)s = 'day' THEN -t.number ELSE t.number END
+         LIMIT %(limit)s) AS t
+ ORDER BY t.number
 
 -- name: statistics_task_times
 SELECT t.status, t.is_final, t.tasks, t.unmeasured, t.average, t.median, t.p95, t.stays, t.unmeasured_stays,

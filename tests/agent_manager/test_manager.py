@@ -245,6 +245,17 @@ async def test_registered_agents_are_stored_in_an_unlisted_conversation(
         await manager.accept(user_message("hello", "m1", "eventstore:agents"))
 
 
+async def test_the_cards_of_registered_agents_have_a_limit(manager: AsyncManager) -> None:
+    large = "x" * 500_000
+    for number in range(16):
+        await manager.register_agent({"url": f"http://a{number}", "description": large})
+    with pytest.raises(InputError, match=r"'http://b': the cards .* would take .* the limit is 8,388,608: unregister"):
+        await manager.register_agent({"url": "http://b", "description": large})
+    await manager.register_agent({"url": "http://a0", "description": "smaller"})
+    await manager.register_agent({"url": "http://b", "description": large})
+    assert len(await manager.agents()) == 17
+
+
 @pytest.mark.parametrize("message", [{}, {"role": 1}, [], {"role": "user", "messageId": 5}, {"role": "user\ud800"}])
 async def test_an_invalid_message_is_rejected(manager: AsyncManager, message: Any) -> None:
     with pytest.raises(InputError):

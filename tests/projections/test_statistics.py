@@ -31,7 +31,7 @@ from eventstore import (
 )
 from eventstore.errors import InputError
 from projections import Statistics, catch_up
-from projections.statistics import ResponseTimes, Size
+from projections.statistics import MAX_ROWS, ResponseTimes, Size
 
 pytestmark = pytest.mark.shared_database
 
@@ -365,3 +365,26 @@ def assert_week_is_found_by_its_time(plans: list[Plan]) -> None:
     assert plan.filtered == 0
     assert plan.buffers < 500, plan.text  # of some 2,000 for both scans of the whole
     assert len(plans) < 40, "each day is checked once, not each row"
+
+
+async def test_of_too_many_days_the_latest_are_returned_and_of_too_many_actors_those_with_most_events(
+    store: EventStore, statistics: Statistics
+) -> None:
+    days = MAX_ROWS + 5
+    questions_and_answers = [
+        happened(MessageAdded(role=role, content="x"), 86_400 * day, f"actor-{day:05}")
+        for day in range(days)
+        for role in (["user", "assistant", "assistant"] if day == 7 else ["user", "assistant"])
+    ]
+    for start in range(0, len(questions_and_answers), 1000):
+        await store.append(uuid4(), questions_and_answers[start : start + 1000])
+    await catch_up(store)
+    by_day = await statistics.by_day()
+    assert len(by_day) == MAX_ROWS
+    assert (by_day[0].day, by_day[-1].day) == (DAY + timedelta(days=5), DAY + timedelta(days=days - 1))
+    by_actor = await statistics.by_actor()
+    assert len(by_actor) == MAX_ROWS
+    assert (by_actor[0].actor, by_actor[0].events) == ("actor-00007", 3)
+    times = await statistics.response_times_by_day()
+    assert len(times) == MAX_ROWS
+    assert times[-1].key == str(by_day[-1].day)
