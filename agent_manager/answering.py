@@ -74,7 +74,7 @@ LEASE_SECONDS = 10.0
 RENEW_SECONDS = 3.0
 """Time between renewals: two of them may fail before a lease expires."""
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+_FIRST_PAUSE, _MAX_PAUSE = 0.05, 1.0
 """Seconds between checks of a message that another process is answering."""
 
 _INTERRUPTED = "the answer was interrupted, and the message was answered again"
@@ -213,7 +213,7 @@ class Answers:
                     raise AnswerTaken(f"another process is answering message {accepted.event_id}")
             before = status
             await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            pause = min(2 * pause, _MAX_PAUSE)
 
     async def _session(
         self, agent: Answer | None, accepted: Accepted, lease: Lease, on_release: Callable[[], None]

@@ -18,7 +18,7 @@ _READERS = 3
 """Concurrent statements for callers of :meth:`ConversationFoldCache.get`."""
 _GROUP = 100
 """Conversations read in one statement."""
-_FIRST_PAGE, _LARGEST_PAGE = 100, 300
+_FIRST_PAGE, _MAX_PAGE = 100, 300
 """Events of a conversation read in one statement, at first and at most. Between these, as many as fit
 :data:`_STATEMENT_BYTES`: more would block the event loop while they are taken from the driver."""
 _STATEMENT_BYTES = 2 * 1024 * 1024
@@ -139,7 +139,7 @@ class ConversationFoldCache:
             behind = [each for each in behind if counts[each] == limit]
             if events:
                 average = sum(event.size for event in events) // len(events) + 1
-                self._page = max(1, min(_LARGEST_PAGE, 2 * limit, _STATEMENT_BYTES // average))
+                self._page = max(1, min(_MAX_PAGE, 2 * limit, _STATEMENT_BYTES // average))
         found = {each: fold for each, fold in folds.items() if fold.version}
         return {each: self._keep(fold) if keep or each in self._kept else fold for each, fold in found.items()}
 

@@ -21,7 +21,7 @@ from typing import Any, cast
 
 import httpx
 
-MOST_NESTING = 100
+MAX_NESTING = 100
 """The deepest nesting of lists and objects in fetched JSON; an agent's card has about six levels."""
 _MAX_ENCODINGS = 2
 _PIECE_BYTES = 64 * 1024
@@ -70,15 +70,15 @@ def load_json(body: bytes | str) -> Any:
     """Return the value of a JSON text.
 
     Raises:
-        ValueError: The text is not JSON, or nested more than :data:`MOST_NESTING` levels deep.
+        ValueError: The text is not JSON, or nested more than :data:`MAX_NESTING` levels deep.
     """
-    too_deep = f"it is nested more than {MOST_NESTING} levels deep"
+    too_deep = f"it is nested more than {MAX_NESTING} levels deep"
     try:
         value = json.loads(body)
     except RecursionError:
         raise ValueError(too_deep) from None
     level = [value]
-    for _ in range(MOST_NESTING + 1):
+    for _ in range(MAX_NESTING + 1):
         level = [inner for outer in level for inner in _members(outer)]
         if not level:
             return value

@@ -1236,24 +1236,6 @@ $$;
 
 
 --
--- Name: eventstore_own(text); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.eventstore_own(object text) RETURNS void
-    LANGUAGE plpgsql
-    AS $$
-BEGIN
-    IF to_regrole('eventstore_owner') IS NOT NULL THEN
-        EXECUTE format('ALTER %s OWNER TO eventstore_owner', object);
-    END IF;
-EXCEPTION
-    WHEN insufficient_privilege THEN
-        RAISE WARNING '% may not make eventstore_owner the owner of %', session_user, object;
-END
-$$;
-
-
---
 -- Name: eventstore_role(text, text[], boolean); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -1298,6 +1280,24 @@ BEGIN
                 RAISE WARNING '% may not grant the role % to %', session_user, membership, role_name;
         END;
     END LOOP;
+END
+$$;
+
+
+--
+-- Name: eventstore_set_owner(text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.eventstore_set_owner(object text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    IF to_regrole('eventstore_owner') IS NOT NULL THEN
+        EXECUTE format('ALTER %s OWNER TO eventstore_owner', object);
+    END IF;
+EXCEPTION
+    WHEN insufficient_privilege THEN
+        RAISE WARNING '% may not make eventstore_owner the owner of %', session_user, object;
 END
 $$;
 

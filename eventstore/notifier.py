@@ -62,7 +62,7 @@ HIGHEST_QUEUE_USAGE = 0.5
 """The limit on notification queue usage. Above it, appends do not notify (``register_append``), and consumers poll
 instead of listening: a new listener would first read the whole queue."""
 _END_WAIT_SECONDS = 0.005  # a consumer that returns within this time finds the connection still waiting
-_FIRST_BACK_OFF_SECONDS, _LONGEST_BACK_OFF_SECONDS = 0.001, 0.05
+_FIRST_BACK_OFF_SECONDS, _MAX_BACK_OFF_SECONDS = 0.001, 0.05
 
 
 class Interest(NamedTuple):
@@ -370,7 +370,7 @@ class LogWatcher:
     async def _wait_and_back_off(self) -> None:
         if self._back_off:
             await self._wait(self._back_off)
-        self._back_off = min(max(self._back_off * 2, _FIRST_BACK_OFF_SECONDS), _LONGEST_BACK_OFF_SECONDS)
+        self._back_off = min(max(self._back_off * 2, _FIRST_BACK_OFF_SECONDS), _MAX_BACK_OFF_SECONDS)
 
     async def _wait(self, seconds: float) -> None:
         """Wait for a notification, for a consumer that has seen less, or until it is time to poll."""
@@ -581,7 +581,7 @@ ROUND_SECONDS = 0.001
 """Cost of a round, if the consumer does not report it."""
 SAVED_SECONDS = 0.05
 """The budget after a rest: fifty rounds of this cost in a row."""
-LONGEST_PAUSE_SECONDS = 0.5
+MAX_PAUSE_SECONDS = 0.5
 
 
 class PollThrottle:
@@ -599,10 +599,10 @@ class PollThrottle:
     def pause(self, now: float) -> float:
         """Return the seconds to wait before the next round; 0 if it may begin now."""
         self._refill(now)
-        return min(max(-self._saved / POLL_SHARE, 0.0), LONGEST_PAUSE_SECONDS)
+        return min(max(-self._saved / POLL_SHARE, 0.0), MAX_PAUSE_SECONDS)
 
     def _refill(self, now: float) -> None:
         # A debt of more than the longest pause is forgiven, or one long round would slow down all later ones.
-        saved = max(self._saved, -LONGEST_PAUSE_SECONDS * POLL_SHARE) + (now - self._updated_at) * POLL_SHARE
+        saved = max(self._saved, -MAX_PAUSE_SECONDS * POLL_SHARE) + (now - self._updated_at) * POLL_SHARE
         self._saved = min(saved, SAVED_SECONDS)
         self._updated_at = now

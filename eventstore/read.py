@@ -36,7 +36,7 @@ SPAN = 20_000
 _PAGE_EVENTS = 2000
 _PAGE_BYTES = 2 * 1024 * 1024
 """How much the events of a page take by the server's estimate, unless a single event takes more; there may be two."""
-_FIRST_BATCH, _LARGEST_BATCH = 10, 200
+_FIRST_BATCH, _MAX_BATCH = 10, 200
 _EVENTS_BETWEEN_YIELDS = 200
 """The number of events after which other tasks run, such as the one that fetches the next page."""
 
@@ -174,7 +174,7 @@ async def in_batches(
         if fitting < len(batch):
             del batch[fitting:]
             is_last = False
-        limit = min(2 * limit, _LARGEST_BATCH) if fitting >= len(sizes) else fitting
+        limit = min(2 * limit, _MAX_BATCH) if fitting >= len(sizes) else fitting
         for event in batch:
             yield event
             after = place(event)

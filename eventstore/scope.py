@@ -9,7 +9,7 @@ from typing import Final, Literal, TypeAlias
 from eventstore.errors import InvalidEvent
 from eventstore.json_text import check_text
 
-LONGEST_NAME = 255
+MAX_NAME_CHARACTERS = 255
 """Characters of a tenant's or a user's name."""
 
 
@@ -55,6 +55,6 @@ def checked_tenant(tenant: str) -> str:
 
 def _checked(name: str, what: str) -> str:
     if not isinstance(name, str) or not name:
-        raise InvalidEvent(what, f"{name!r} is not a name: give a text of 1 to {LONGEST_NAME} characters")
-    check_text(name, what, longest=LONGEST_NAME)
+        raise InvalidEvent(what, f"{name!r} is not a name: give a text of 1 to {MAX_NAME_CHARACTERS} characters")
+    check_text(name, what, longest=MAX_NAME_CHARACTERS)
     return name

@@ -361,7 +361,7 @@ class StoreConnections:
         size = settings.pool_size
 
         def pool(role: str, size: int, kept: int) -> Pool:
-            return Pool(server.url, settings, role, size, server.why, kept=kept)
+            return Pool(server.url, settings, role, size, server.likely_cause, kept=kept)
 
         self.service = pool(APP, min(size, _SERVICE_CONNECTIONS), 0)
         self.reader = pool(READER, size, 1)
@@ -371,7 +371,7 @@ class StoreConnections:
         self.append_batcher = AppendBatcher(
             lambda: connect(server.url, settings, WRITER),
             lambda: connect(server.url, settings, None),
-            server.why,
+            server.likely_cause,
             connect_seconds=settings.connect_timeout,
             append_seconds=settings.append_seconds,
         )

@@ -20,7 +20,7 @@ from eventstore.errors import RebuildError, translated
 from projections.apply import Applier
 from projections.projection import Projection
 
-MOST_DIFFERENCES = 100
+MAX_DIFFERENCES = 100
 _ATTEMPTS = 20
 
 _LOCK_LIVE = query("projections", "lock_live")
@@ -113,7 +113,7 @@ async def compare_tables(
         [keys] = await (await connection.execute(_TABLE_KEYS, {"table": table})).fetchall()
         tenant, conversation = (sql.Identifier("t", name) if name else sql.SQL("NULL") for name in keys)
         text = _COMPARE.format(tenant=tenant, conversation=conversation, row_hash=row_hash, live=live, other=other)
-        parameters = {"limit": MOST_DIFFERENCES, "projection": projection}
+        parameters = {"limit": MAX_DIFFERENCES, "projection": projection}
         return await (await connection.execute(text, parameters)).fetchall()
 
     try:

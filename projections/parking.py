@@ -42,7 +42,7 @@ PYTHON_ERROR = "PYERR"
 
 _BOUNDS = query("projections", "bounds")
 _PARK = query("projections", "park")
-_LONGEST_ERROR = 2000
+_MAX_ERROR_CHARACTERS = 2000
 
 
 def may_be_event_error(error: BaseException, *, is_persistent: bool = False) -> bool:
@@ -132,6 +132,6 @@ class FailureIsolation:
             state = failure.sqlstate or ""
             if state[:2] not in DATA_ERRORS:
                 self._unclear.append(failure)
-        error = printable(str(failure).strip(), _LONGEST_ERROR)
+        error = printable(str(failure).strip(), _MAX_ERROR_CHARACTERS)
         parked = await self._connection.execute(_PARK, self._parked_as | {"sqlstate": state, "error": error})
         self._parked += parked.rowcount

@@ -70,14 +70,14 @@ class Rebuilt:
     """The outcome of a rebuild.
 
     Attributes:
-        is_new: whether the projection had changed since the tables were made.
+        definition_changed: whether the projection had changed since the tables were made.
         differences: between the old and the new tables, by conversation; the first hundred.
         seconds: from the beginning to the swap.
     """
 
     projection: str
     position: int
-    is_new: bool
+    definition_changed: bool
     differences: list[TableDifference] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -129,7 +129,7 @@ class _Rebuild:
             hashes = await staging.definition_hashes()
             if hashes.get("next") != projection.definition_hash:
                 await staging.create()
-            is_new = hashes.get("live") != projection.definition_hash
+            definition_changed = hashes.get("live") != projection.definition_hash
             await self.fill(appliers)
             self.report("indexes")
             await staging.add_indexes(lambda name: self.report(f"index {name}"))
@@ -138,12 +138,12 @@ class _Rebuild:
             await staging.wait_for_older_snapshots(catch_up, self.report)
             self.report("comparing")
             differences = await compare_stages(self.store, projection, applier, staging.connection)
-            if differences and not is_new and not self.accept_differences:
+            if differences and not definition_changed and not self.accept_differences:
                 raise RebuildError(_differences_message(projection, differences))
             self.report("swapping")
             await staging.swap("next", partial(applier.apply_up_to, projection, "next"))
         position = await applied_position(self.store, [projection])
-        return Rebuilt(projection.name, position, is_new, differences, monotonic() - began)
+        return Rebuilt(projection.name, position, definition_changed, differences, monotonic() - began)
 
     async def fill(self, appliers: Sequence[Applier]) -> None:
         """Apply the log up to its present end over all connections at once, throttled under write load."""
@@ -211,7 +211,7 @@ async def undo_rebuild(store: EventStore, projections: Sequence[Projection] = PR
 
 # Rebuilding, beside a running worker, the tables that another version of their projection has made
 
-RETRY_FIRST_SECONDS, RETRY_LONGEST_SECONDS = 0.5, 30.0
+RETRY_MIN_SECONDS, RETRY_MAX_SECONDS = 0.5, 30.0
 """Pauses until the next attempt, doubled each time."""
 
 _OUTDATED = query("projections", "outdated")
@@ -227,7 +227,7 @@ async def rebuild_outdated(store: EventStore, projections: Sequence[Projection])
         "projections": [projection.name for projection in projections],
         "definition_hashes": [projection.definition_hash for projection in projections],
     }
-    pause, logged = RETRY_FIRST_SECONDS, ""
+    pause, logged = RETRY_MIN_SECONDS, ""
     while True:
         try:
             outdated = {name for (name,) in await store.connections.projector.fetch(_OUTDATED, given)}
@@ -241,14 +241,14 @@ async def rebuild_outdated(store: EventStore, projections: Sequence[Projection])
                 logged = str(error)
                 _log.warning("rebuilding: %s", error)
         await asyncio.sleep(pause)
-        pause = min(pause * 2, RETRY_LONGEST_SECONDS)
+        pause = min(pause * 2, RETRY_MAX_SECONDS)
 
 
 # The tables of the stages: created beside the live ones, completed, swapped, dropped
 
 LOCK_MILLISECONDS = 50
 """How long a swap waits for its locks, while new readers queue behind it, until it gives up and tries again."""
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+_FIRST_PAUSE, _MAX_PAUSE = 0.05, 2.0
 
 _OBSTACLES = query("projections", "obstacles")
 _LOCK_REBUILD = query("projections", "lock_rebuild")
@@ -346,7 +346,7 @@ class StagingTables:
                 on_progress(f"waiting for the transaction of process {older[0][0]}")
                 await catch_up()
                 await asyncio.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
+                pause = min(pause * 2, _MAX_PAUSE)
 
     async def swap(self, stage: Stage, apply_up_to: Callable[[Mapping[int, int]], Awaitable[None]]) -> None:
         """Replace the live tables by those of a stage.
@@ -373,7 +373,7 @@ class StagingTables:
                 return
             except (errors.LockNotAvailable, _StageIsBehind):
                 await asyncio.sleep(pause * random.uniform(0.5, 1))  # so that two swaps do not stay synchronous
-                pause = min(pause * 2, _LONGEST_PAUSE)
+                pause = min(pause * 2, _MAX_PAUSE)
 
 
 class _StageIsBehind(Exception):

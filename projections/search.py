@@ -21,7 +21,7 @@ _SEARCH = sql_text("projections", "search")
 SearchOrder: TypeAlias = Literal["relevance", "time"]
 HitKind: TypeAlias = Literal["message", "task", "status", "artifact", "conversation"]
 
-LARGEST_PAGE = 1000
+MAX_PAGE = 1000
 
 _NOT_STORABLE = re.compile("[\0\ud800-\udfff]")
 """Characters that no stored text contains; a query ignores them."""
@@ -126,8 +126,8 @@ class Search:
         check_choice(kind, "kind", (None, *get_args(HitKind)))
         check_choice(role, "role", (None, *Role))
         Filter(None, actor, since, until)
-        if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= LARGEST_PAGE:
-            raise InputError(f"limit: {limit!r} is not a number from 1 to {LARGEST_PAGE}")
+        if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_PAGE:
+            raise InputError(f"limit: {limit!r} is not a number from 1 to {MAX_PAGE}")
         for name, text in (("language", language), ("after", after), ("marks", "".join(marks))):
             check_text(text or "", name)
         parameters = {

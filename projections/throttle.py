@@ -8,7 +8,7 @@ from time import monotonic
 from eventstore import EventStore
 from eventstore.read import horizon
 
-LONGEST_PAUSE_SECONDS = 5.0
+MAX_PAUSE_SECONDS = 5.0
 THROTTLED_BATCH_SIZE = 10_000
 """Events of a throttled batch, so that it lasts a fraction of a second."""
 
@@ -42,7 +42,7 @@ class Throttle:
         position = await horizon(self._store.connections.projector)
         now = monotonic()
         is_busy = position - self._position > self._busy_events_per_second * (now - self._measured_at)
-        pause = min(worked * (1 / self._share - 1), LONGEST_PAUSE_SECONDS) if is_busy else 0.0
+        pause = min(worked * (1 / self._share - 1), MAX_PAUSE_SECONDS) if is_busy else 0.0
         self.batch_size = THROTTLED_BATCH_SIZE if is_busy else None
         await asyncio.sleep(pause)
         self._position, self._measured_at = position, now

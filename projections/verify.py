@@ -24,7 +24,7 @@ from projections.apply import Applier
 from projections.compare import TableDifference, compare_tables
 from projections.projection import ALL_PARTITIONS, PROJECTIONS, Projection
 
-MOST_ROWS = 20
+MAX_ROWS = 20
 """Differing rows that are named of each table and side."""
 
 _BATCH_VIEW = query("projections", "batch_of_all")
@@ -112,7 +112,7 @@ async def _verify(store: EventStore, projection: Projection, on_progress: OnProg
                 verified.differences.extend(differences)
                 if differences:
                     text = _DIFFERING_ROWS.format(live=live, other=scratch)
-                    rows = await (await connection.execute(text, {"limit": MOST_ROWS})).fetchall()
+                    rows = await (await connection.execute(text, {"limit": MAX_ROWS})).fetchall()
                     verified.rows.extend(DifferingRow(table, *values) for values in rows)
             await connection.execute("ROLLBACK")
         return verified

@@ -45,7 +45,7 @@ from projections.read_your_writes import applied_position
 from projections.rebuild import rebuild_outdated
 from projections.throttle import Throttle
 
-RETRY_FIRST_SECONDS, RETRY_LONGEST_SECONDS = 0.25, 10.0
+RETRY_MIN_SECONDS, RETRY_MAX_SECONDS = 0.25, 10.0
 """Pauses after an error that may pass, such as an unreachable server, a deadlock or a full disk; doubled each time."""
 RETRY_UNREACHABLE_SECONDS = 1.0
 """The longest pause between attempts to reach a server."""
@@ -68,7 +68,7 @@ class Worker:
         self._projections = projections
         self._batch_size = batch_size
         self._rebuilding: asyncio.Task[None] | None = None
-        self._pause = RETRY_FIRST_SECONDS
+        self._pause = RETRY_MIN_SECONDS
         self._logged_error = ""
 
     async def run(self) -> None:
@@ -95,7 +95,7 @@ class Worker:
                 except EventStoreError:
                     _log.exception("worker")
                 await asyncio.sleep(self._pause)
-                self._pause = min(self._pause * 2, RETRY_LONGEST_SECONDS)
+                self._pause = min(self._pause * 2, RETRY_MAX_SECONDS)
         finally:
             if self._rebuilding is not None:
                 await cancel_and_wait((self._rebuilding,))
@@ -123,7 +123,7 @@ class Worker:
             finally:
                 await cancel_and_wait(tasks)
                 if any(runner.has_applied for runner in runners):
-                    self._pause = RETRY_FIRST_SECONDS
+                    self._pause = RETRY_MIN_SECONDS
                     self._logged_error = ""
 
 
@@ -318,7 +318,7 @@ class Runner:
 
 # The progress of one projection in a worker: the definition of its tables, the size of its batches, when to try again
 
-FIRST_BATCH_SIZE, SMALLEST_BATCH_SIZE = 500, 100
+FIRST_BATCH_SIZE, MIN_BATCH_SIZE = 500, 100
 """The first and the smallest size of a batch: if so few take long, the machine is busy, not the batch too large."""
 QUICK_BATCH_SECONDS, SLOW_BATCH_SECONDS = 0.01, 0.04
 """A full batch that takes less than the first is followed by a larger one; one that takes longer than the second, by a
@@ -380,7 +380,7 @@ class ProjectionProgress:
 
     def _adapt_size(self, seconds: float) -> None:
         if seconds > SLOW_BATCH_SECONDS:
-            self._size = min(self._size, max(self._size // 2, SMALLEST_BATCH_SIZE))
+            self._size = min(self._size, max(self._size // 2, MIN_BATCH_SIZE))
         elif self.is_behind and seconds < QUICK_BATCH_SECONDS:
             self._size = min(self._size * 2, self._largest_size)
 
@@ -392,5 +392,5 @@ class ProjectionProgress:
         """Try again after a pause, which grows with each failure."""
         self.is_behind = False
         self._failures += 1
-        self._pause = min(self._pause * 2, RETRY_LONGEST_SECONDS) if self._pause else RETRY_FIRST_SECONDS
+        self._pause = min(self._pause * 2, RETRY_MAX_SECONDS) if self._pause else RETRY_MIN_SECONDS
         self._due_at = monotonic() + self._pause

@@ -45,7 +45,7 @@ from agent_manager.server.idempotency import StoredResponse
 from agent_manager.server.problems import ERROR_RESPONSE, Rejected, headers_of, members_of, status_of, title_of
 from agent_manager.server.read_your_writes import log_change_token
 from agent_manager.server.response_cache import BodyWriter, Frame, StoredBody
-from agent_manager.server.routes.openapi import NOT_MODIFIED, Responses, errors
+from agent_manager.server.routes.declarations import NOT_MODIFIED, Responses, errors
 from agent_manager.storage import LISTED
 from eventstore import Event, MessageAdded, sent_message
 from eventstore.errors import EventStoreError, InputError, printable

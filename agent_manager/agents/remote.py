@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 SILENCE_SECONDS = 120.0
 TOTAL_SECONDS = 1800.0
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+_FIRST_PAUSE, _MAX_PAUSE = 0.1, 5.0
 """Seconds between requests for the state of an open task."""
 
 
@@ -220,7 +220,7 @@ class _Exchange:
         while self.task.is_open:
             assert self.task.task_id is not None
             await asyncio.sleep(pause)
-            pause = min(pause * 1.5, _LONGEST_PAUSE)
+            pause = min(pause * 1.5, _MAX_PAUSE)
             wire = await self.client.task(self.task.task_id)
             if wire != latest:
                 latest, pause = wire, _FIRST_PAUSE

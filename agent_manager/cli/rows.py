@@ -9,7 +9,7 @@ from agent_manager.cli.output import RowFormat, row_value
 from eventstore import Event, event_types
 from projections import Conversation, Message, Task
 
-_LONGEST_CHANGE = 200
+_MAX_CHANGE_CHARACTERS = 200
 
 
 def _content(message: Message) -> str:
@@ -33,7 +33,7 @@ def _event_value(event: Event) -> dict[str, Any]:
 def what_changed(event: Event) -> str:
     """Return the change that an event made, in a line."""
     line = " ".join(_describe(event).split())
-    return line if len(line) <= _LONGEST_CHANGE else line[: _LONGEST_CHANGE - 1] + "…"
+    return line if len(line) <= _MAX_CHANGE_CHARACTERS else line[: _MAX_CHANGE_CHARACTERS - 1] + "…"
 
 
 def _describe(event: Event) -> str:

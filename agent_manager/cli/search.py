@@ -11,7 +11,7 @@ from agent_manager.cli.options import After, DataDir, Json, Since, Tenant, Until
 from agent_manager.cli.output import print_cursor, print_json, print_remark, print_table
 from eventstore import EventStore
 from projections import Reader, Search
-from projections.search import LARGEST_PAGE, HitKind, SearchOrder
+from projections.search import MAX_PAGE, HitKind, SearchOrder
 
 
 def search(
@@ -32,7 +32,7 @@ def search(
         str | None,
         Option(help="The language of the query, such as pt or en-US; by default all languages of the texts are tried."),
     ] = None,
-    limit: Annotated[int, Option("--limit", "-n", min=1, max=LARGEST_PAGE, help="The most results.")] = 20,
+    limit: Annotated[int, Option("--limit", "-n", min=1, max=MAX_PAGE, help="The most results.")] = 20,
     after: After = None,
     as_json: Json = False,
     data_dir: DataDir = None,

@@ -30,7 +30,7 @@ from typing import Any, NoReturn, TypeAlias, cast
 from uuid import UUID
 
 from agent_manager.a2a import Json
-from agent_manager.importers.source import IMPORTER, LONGEST_NAME, read_time
+from agent_manager.importers.source import IMPORTER, MAX_NAME_CHARACTERS, read_time
 from eventstore import (
     Append,
     AppendResult,
@@ -512,7 +512,7 @@ class _Converter:
     def create(self, sent: Json, given_id: str, messages: list[Json]) -> None:
         title = sent.get("title")
         metadata = {name: value for name, value in sent.items() if name not in ("id", "title", "messages")}
-        name = title[:LONGEST_NAME] if isinstance(title, str) else ""
+        name = title[:MAX_NAME_CHARACTERS] if isinstance(title, str) else ""
         if title is not None and title != name:
             metadata["title"] = title
         times = (find_time(holder, self._zone) for holder in (sent, *messages))

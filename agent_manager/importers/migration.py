@@ -26,7 +26,7 @@ from agent_manager.importers.backup import Backup, check_tenant, new_backup_path
 from agent_manager.importers.chat_log import split_events
 from agent_manager.importers.source import (
     IMPORTER,
-    LONGEST_NAME,
+    MAX_NAME_CHARACTERS,
     Problem,
     Source,
     SourceConversation,
@@ -349,7 +349,7 @@ def _missing_events(
         created = ConversationCreated(name=name, given_id=given_id, metadata=metadata)
         event_id = derived_uuid("migration", tenant, str(stored.id), "created")
         events.append(NewEvent(created, event_id, IMPORTER, _metadata(source.created_at)))
-    elif name != stored.conversation.name[:LONGEST_NAME] and "name" not in stored.changes.members:
+    elif name != stored.conversation.name[:MAX_NAME_CHARACTERS] and "name" not in stored.changes.members:
         events.append(_import_event(ConversationRenamed(name=name)))
     events += _message_events(source, stored, tenant)
     events += _task_events(source, stored, tenant, zone)

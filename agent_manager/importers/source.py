@@ -204,7 +204,7 @@ def _canonical(value: Json, kind: str) -> Json:
 # Times of messages and conversations, in UTC
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_LARGEST_SECONDS = 1e11
+_MAX_SECONDS = 1e11
 """Larger numbers are milliseconds (as seconds, this is the year 5138); a thousand and a million times larger ones,
 microseconds and nanoseconds."""
 _UNITS = (1, 1_000, 1_000_000, 1_000_000_000)
@@ -231,7 +231,7 @@ def read_time(value: Any, zone: tzinfo = UTC) -> datetime | None:
             time = read_local_time(time, zone) if time.tzinfo is None else time.astimezone(UTC)
             return time if without_leap_second == text else time + timedelta(seconds=1)
         if isinstance(value, int | float) and not isinstance(value, bool):
-            unit = next((unit for unit in _UNITS if abs(value) <= _LARGEST_SECONDS * unit), None)
+            unit = next((unit for unit in _UNITS if abs(value) <= _MAX_SECONDS * unit), None)
             return None if unit is None else _EPOCH + timedelta(seconds=value / unit)
     except (ValueError, OverflowError):
         pass
@@ -263,21 +263,25 @@ def time_zone(name: str) -> tzinfo:
 
 # The tables take names of up to 255 characters. A longer one is kept whole in the metadata.
 
-LONGEST_NAME = 255
+MAX_NAME_CHARACTERS = 255
 _FULL_NAME = "name"
 """The member of a conversation's metadata that holds a name that is too long for the tables."""
 
 
 def stored_name(source: SourceConversation) -> tuple[str, Json | None]:
     """Return name and metadata of a conversation as the store holds them."""
-    if len(source.name) <= LONGEST_NAME:
+    if len(source.name) <= MAX_NAME_CHARACTERS:
         return source.name, source.metadata
-    return source.name[:LONGEST_NAME], (source.metadata or {}) | {_FULL_NAME: source.name}
+    return source.name[:MAX_NAME_CHARACTERS], (source.metadata or {}) | {_FULL_NAME: source.name}
 
 
 def original_name(name: str, metadata: Json | None) -> tuple[str, Json | None]:
     """Return name and metadata of a conversation as they were before :func:`stored_name`."""
     full_name = (metadata or {}).get(_FULL_NAME)
-    if not isinstance(full_name, str) or len(full_name) <= LONGEST_NAME or full_name[:LONGEST_NAME] != name:
+    if (
+        not isinstance(full_name, str)
+        or len(full_name) <= MAX_NAME_CHARACTERS
+        or full_name[:MAX_NAME_CHARACTERS] != name
+    ):
         return name, metadata
     return full_name, {key: value for key, value in (metadata or {}).items() if key != _FULL_NAME} or None

@@ -40,7 +40,7 @@ from projections import Reader, catch_up
 IN_STORE = "are in the store as they were"
 MISSING = "(missing)"
 """The value that a difference shows for a side that has none."""
-_LONGEST_VALUE = 200
+_MAX_VALUE_CHARACTERS = 200
 _LISTED = 20
 
 
@@ -227,7 +227,9 @@ def differences(conversation: str, place: str, source: Any, store: Any) -> Itera
 def _shortened(value: Any) -> Any:
     if isinstance(value, list | dict):
         value = str(value)
-    return value[:_LONGEST_VALUE] + "…" if isinstance(value, str) and len(value) > _LONGEST_VALUE else value
+    return (
+        value[:_MAX_VALUE_CHARACTERS] + "…" if isinstance(value, str) and len(value) > _MAX_VALUE_CHARACTERS else value
+    )
 
 
 # Ids repeat, so a message is identified by its id and its content, and a task by its id and its occurrence. All are in

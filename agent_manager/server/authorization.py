@@ -166,7 +166,7 @@ class RequestAuthenticator:
         except Unauthorized as error:
             raise BadToken(str(error)) from None
 
-    def knows(self, headers: Headers) -> bool:
+    def is_trusted(self, headers: Headers) -> bool:
         """Return whether a request needs no token, or has one that was valid before."""
         return self._needs_none(headers) or self._authenticator.has_admitted(_bearer_token(headers))
 
@@ -174,7 +174,7 @@ class RequestAuthenticator:
         """Return whether a request comes from this machine itself and needs no token."""
         return not self.requires_tokens and not is_proxied(headers)
 
-    def still(self, headers: Headers, identity: Identity) -> Callable[[], Awaitable[bool]]:
+    def identity_check(self, headers: Headers, identity: Identity) -> Callable[[], Awaitable[bool]]:
         """Return a function that checks whether the token of a request still has the same identity and scopes."""
 
         async def is_unchanged() -> bool:
@@ -277,7 +277,7 @@ class AuthorizedRoute(APIRoute):
         """Identify the caller, apply the limits and check the scopes."""
         server_context = request.app.state.server_context
         limits: Limits = server_context.limits
-        is_known = server_context.authenticator.knows(request.headers)  # others may share the proxy
+        is_known = server_context.authenticator.is_trusted(request.headers)  # others may share the proxy
         with nullcontext() if is_known else limits.identifying.one(_network_of(request)):
             identity: Identity = await server_context.authenticator.identify(request.headers)
         request.state.identity = identity

@@ -524,7 +524,7 @@ class RequestContext:
             after,
             closing=server_context.closing,
             stream_limit=server_context.limits.streams.one(*self._limit_keys),
-            is_authorized=server_context.authenticator.still(self.request.headers, self.identity),
+            is_authorized=server_context.authenticator.identity_check(self.request.headers, self.identity),
         )
 
 

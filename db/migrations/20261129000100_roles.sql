@@ -72,9 +72,9 @@ $$;
 
 REVOKE ALL ON FUNCTION eventstore_role FROM PUBLIC;
 
--- file: roles/eventstore_own.sql
+-- file: roles/eventstore_set_owner.sql
 -- Make the role eventstore_owner the owner of an object, if the login may.
-CREATE FUNCTION eventstore_own(object text) RETURNS void
+CREATE FUNCTION eventstore_set_owner(object text) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
     IF to_regrole('eventstore_owner') IS NOT NULL THEN
@@ -86,7 +86,7 @@ EXCEPTION
 END
 $$;
 
-REVOKE ALL ON FUNCTION eventstore_own FROM PUBLIC;
+REVOKE ALL ON FUNCTION eventstore_set_owner FROM PUBLIC;
 
 -- file: roles/eventstore_grant.sql
 -- GRANT privileges to roles, and skip roles that the server does not have.
@@ -113,14 +113,14 @@ REVOKE ALL ON FUNCTION eventstore_grant FROM PUBLIC;
 SELECT eventstore_role('eventstore_owner');
 SELECT eventstore_grant(format('USAGE, CREATE ON SCHEMA %I', current_schema()), 'eventstore_owner');
 SELECT eventstore_grant('SELECT ON TABLE eventstore_migrations', 'eventstore_owner');
-SELECT eventstore_grant('EXECUTE ON FUNCTION eventstore_role, eventstore_own, eventstore_grant', 'eventstore_owner');
+SELECT eventstore_grant('EXECUTE ON FUNCTION eventstore_role, eventstore_set_owner, eventstore_grant', 'eventstore_owner');
 
 -- file: roles/eventstore_migrator.sql
 -- For logins that migrate: a member of the owner. See docs/concepts/roles.md for all roles.
 SELECT eventstore_role('eventstore_migrator', ARRAY['eventstore_owner']);
 SELECT eventstore_grant(format('USAGE, CREATE ON SCHEMA %I', current_schema()), 'eventstore_migrator');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE ON TABLE eventstore_migrations', 'eventstore_migrator');
-SELECT eventstore_grant('EXECUTE ON FUNCTION eventstore_role, eventstore_own, eventstore_grant', 'eventstore_migrator');
+SELECT eventstore_grant('EXECUTE ON FUNCTION eventstore_role, eventstore_set_owner, eventstore_grant', 'eventstore_migrator');
 
 -- file: roles/eventstore_writer.sql
 -- Appends events.
@@ -166,7 +166,7 @@ SELECT eventstore_grant(format('USAGE ON SCHEMA %I', current_schema()), 'eventst
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
 DROP FUNCTION eventstore_grant;
-DROP FUNCTION eventstore_own;
+DROP FUNCTION eventstore_set_owner;
 DROP FUNCTION eventstore_role;
 
 -- The roles stay if another database uses them.

@@ -24,7 +24,7 @@ COMMENT ON TABLE bound_logins IS 'Logins that act for one tenant, whatever they 
 ALTER TABLE bound_logins ENABLE ROW LEVEL SECURITY;
 CREATE POLICY of_itself ON bound_logins FOR SELECT USING (login = session_user);
 
-SELECT eventstore_own('TABLE bound_logins');
+SELECT eventstore_set_owner('TABLE bound_logins');
 SELECT eventstore_grant('SELECT ON TABLE bound_logins', 'eventstore_auditor', 'eventstore_reader', 'eventstore_search');
 
 -- file: scope/may_set_tenant.sql
@@ -45,7 +45,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION may_set_tenant');
+SELECT eventstore_set_owner('FUNCTION may_set_tenant');
 
 -- file: scope/current_tenant.sql
 -- The tenant of this transaction; null if it has none. It depends on the login of the session, which SET ROLE does not
@@ -66,7 +66,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION current_tenant');
+SELECT eventstore_set_owner('FUNCTION current_tenant');
 
 -- file: scope/current_tenant_user.sql
 -- The user of this transaction; null if it acts for the whole tenant.
@@ -74,7 +74,7 @@ CREATE FUNCTION current_tenant_user() RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN nullif(current_setting('eventstore.user', true), '');
 
-SELECT eventstore_own('FUNCTION current_tenant_user');
+SELECT eventstore_set_owner('FUNCTION current_tenant_user');
 
 -- file: scope/append_tenant.sql
 -- The only tenant for which this session may append; null for all tenants. The owner runs it, in an append.
@@ -96,7 +96,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION append_tenant');
+SELECT eventstore_set_owner('FUNCTION append_tenant');
 REVOKE ALL ON FUNCTION append_tenant FROM PUBLIC;
 
 -- file: scope/refuse_tenant.sql
@@ -111,7 +111,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION refuse_tenant');
+SELECT eventstore_set_owner('FUNCTION refuse_tenant');
 REVOKE ALL ON FUNCTION refuse_tenant FROM PUBLIC;
 
 -- file: scope/bind_login.sql
@@ -139,7 +139,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION bind_login');
+SELECT eventstore_set_owner('FUNCTION bind_login');
 REVOKE ALL ON FUNCTION bind_login FROM PUBLIC;
 
 -- file: scope/unbind_login.sql
@@ -152,7 +152,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION unbind_login');
+SELECT eventstore_set_owner('FUNCTION unbind_login');
 REVOKE ALL ON FUNCTION unbind_login FROM PUBLIC;
 
 -- file: scope/login_is_bound.sql
@@ -163,7 +163,7 @@ CREATE FUNCTION login_is_bound() RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path FROM CURRENT
 RETURN EXISTS (SELECT FROM bound_logins b WHERE b.login = session_user);
 
-SELECT eventstore_own('FUNCTION login_is_bound');
+SELECT eventstore_set_owner('FUNCTION login_is_bound');
 REVOKE ALL ON FUNCTION login_is_bound FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION login_is_bound', 'eventstore_app');
 
@@ -175,7 +175,7 @@ LANGUAGE sql STABLE
 RETURN '(SELECT coalesce((SELECT b.tenant_id FROM bound_logins b WHERE b.login = session_user),
                          CASE WHEN may_set_tenant() THEN nullif(current_setting(''eventstore.tenant'', true), '''') END))';
 
-SELECT eventstore_own('FUNCTION rls_tenant');
+SELECT eventstore_set_owner('FUNCTION rls_tenant');
 REVOKE ALL ON FUNCTION rls_tenant FROM PUBLIC;
 
 -- file: scope/current_conversation.sql
@@ -186,7 +186,7 @@ CREATE FUNCTION current_conversation() RETURNS uuid
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN nullif(current_setting('eventstore.conversation_id', true), '')::uuid;
 
-SELECT eventstore_own('FUNCTION current_conversation');
+SELECT eventstore_set_owner('FUNCTION current_conversation');
 
 -- file: row_security/is_current_role.sql
 -- Whether a role is the current user. Declared immutable although it is not, so that the planner replaces it by its
@@ -197,7 +197,7 @@ CREATE FUNCTION is_current_role(role name) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN current_user = role;
 
-SELECT eventstore_own('FUNCTION is_current_role');
+SELECT eventstore_set_owner('FUNCTION is_current_role');
 
 -- file: row_security/disable_rls.sql
 -- Drop the policies of enable_rls; other policies stay, and row-level security stays enabled.
@@ -217,7 +217,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION disable_rls');
+SELECT eventstore_set_owner('FUNCTION disable_rls');
 REVOKE ALL ON FUNCTION disable_rls FROM PUBLIC;
 
 -- file: row_security/rls_condition.sql
@@ -246,7 +246,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION rls_condition');
+SELECT eventstore_set_owner('FUNCTION rls_condition');
 REVOKE ALL ON FUNCTION rls_condition FROM PUBLIC;
 
 -- file: row_security/enable_rls.sql
@@ -285,7 +285,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION enable_rls');
+SELECT eventstore_set_owner('FUNCTION enable_rls');
 REVOKE ALL ON FUNCTION enable_rls FROM PUBLIC;
 
 -- file: members/conversation_members.sql
@@ -307,7 +307,7 @@ COMMENT ON TABLE conversation_members IS
     'Users who may see and append to a conversation; written by the append functions alone';
 COMMENT ON COLUMN conversation_members.access IS 'own: also share and delete; write: also append; read';
 
-SELECT eventstore_own('TABLE conversation_members');
+SELECT eventstore_set_owner('TABLE conversation_members');
 SELECT eventstore_grant('SELECT (tenant_id, conversation_id, user_id) ON TABLE conversation_members',
                         'eventstore_auditor', 'eventstore_reader');
 SELECT eventstore_grant('SELECT ON TABLE conversation_members', 'eventstore_search');

@@ -6,7 +6,7 @@ SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 -- The positions of the log. CACHE 1 is required: the gate compares positions with last_value (docs/concepts/order.md).
 CREATE SEQUENCE events_position AS bigint CACHE 1;
 
-SELECT eventstore_own('SEQUENCE events_position');
+SELECT eventstore_set_owner('SEQUENCE events_position');
 
 -- file: log/refuse_change_of_events.sql
 -- Raise the error of a change of the log. Its triggers are ENABLE ALWAYS: they also fire for superusers and under
@@ -22,7 +22,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION refuse_change_of_events');
+SELECT eventstore_set_owner('FUNCTION refuse_change_of_events');
 
 -- file: log/events.sql
 -- The log: all events in order of position. The only source of truth.
@@ -80,7 +80,7 @@ CREATE INDEX idx_events_deletions ON events (tenant_id, conversation_id, version
 ALTER TABLE events ALTER COLUMN salt SET STATISTICS 0;
 ALTER TABLE events ALTER COLUMN digest SET STATISTICS 0;
 
-SELECT eventstore_own('TABLE events');
+SELECT eventstore_set_owner('TABLE events');
 SELECT eventstore_grant('SELECT ON TABLE events', 'eventstore_auditor', 'eventstore_projector', 'eventstore_search');
 SELECT enable_rls('events');
 
@@ -90,7 +90,7 @@ CREATE FUNCTION low_32_bits(value bigint) RETURNS integer
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN (((value & 4294967295) # 2147483648) - 2147483648)::integer;
 
-SELECT eventstore_own('FUNCTION low_32_bits');
+SELECT eventstore_set_owner('FUNCTION low_32_bits');
 
 -- file: log/last_position.sql
 -- The highest position that the sequence has assigned; 0 if none.
@@ -100,7 +100,7 @@ BEGIN ATOMIC
     SELECT s.last_value - CASE WHEN s.is_called THEN 0 ELSE 1 END FROM events_position s;
 END;
 
-SELECT eventstore_own('FUNCTION last_position');
+SELECT eventstore_set_owner('FUNCTION last_position');
 REVOKE ALL ON FUNCTION last_position FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION last_position',
                         'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader',
@@ -116,7 +116,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
            * CASE WHEN pg_column_compression(value) IS NULL THEN 1.0::double precision ELSE 10.0 END
 $$;
 
-SELECT eventstore_own('FUNCTION estimated_size');
+SELECT eventstore_set_owner('FUNCTION estimated_size');
 
 -- file: log/refuse_old_snapshots.sql
 -- Raise an error in a transaction whose snapshot may be old: readers and writers of the log must see what was just
@@ -133,7 +133,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION refuse_old_snapshots');
+SELECT eventstore_set_owner('FUNCTION refuse_old_snapshots');
 
 -- file: log/register_append.sql
 -- Register an append before it takes a position, until its commit is visible: a shared advisory lock (the gate, see
@@ -170,7 +170,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION register_append');
+SELECT eventstore_set_owner('FUNCTION register_append');
 REVOKE ALL ON FUNCTION register_append FROM PUBLIC;
 
 -- file: log/partition_of.sql
@@ -180,7 +180,7 @@ CREATE FUNCTION partition_of(conversation_id uuid) RETURNS smallint
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN (uuid_hash(conversation_id) & 15)::smallint;
 
-SELECT eventstore_own('FUNCTION partition_of');
+SELECT eventstore_set_owner('FUNCTION partition_of');
 
 -- file: log/lowest_append_in_flight.sql
 -- The lowest registered position of appends in progress, which take positions above it; null if none is in progress.
@@ -210,7 +210,7 @@ BEGIN ATOMIC
         OR a.partitions && lowest_append_in_flight.partitions;
 END;
 
-SELECT eventstore_own('FUNCTION lowest_append_in_flight');
+SELECT eventstore_set_owner('FUNCTION lowest_append_in_flight');
 REVOKE ALL ON FUNCTION lowest_append_in_flight FROM PUBLIC;
 
 -- file: log/log_horizon.sql
@@ -238,7 +238,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION log_horizon');
+SELECT eventstore_set_owner('FUNCTION log_horizon');
 REVOKE ALL ON FUNCTION log_horizon FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION log_horizon',
                         'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');
@@ -253,7 +253,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION positions_after');
+SELECT eventstore_set_owner('FUNCTION positions_after');
 REVOKE ALL ON FUNCTION positions_after FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION positions_after',
                         'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');
@@ -267,7 +267,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION last_event_at_or_before');
+SELECT eventstore_set_owner('FUNCTION last_event_at_or_before');
 REVOKE ALL ON FUNCTION last_event_at_or_before FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION last_event_at_or_before',
                         'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');
@@ -281,7 +281,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION first_event_at_or_after');
+SELECT eventstore_set_owner('FUNCTION first_event_at_or_after');
 REVOKE ALL ON FUNCTION first_event_at_or_after FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION first_event_at_or_after',
                         'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');
@@ -296,7 +296,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION positions_in_time');
+SELECT eventstore_set_owner('FUNCTION positions_in_time');
 REVOKE ALL ON FUNCTION positions_in_time FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION positions_in_time',
                         'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');
@@ -319,7 +319,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION conversation_is_deleted');
+SELECT eventstore_set_owner('FUNCTION conversation_is_deleted');
 REVOKE ALL ON FUNCTION conversation_is_deleted FROM PUBLIC;
 
 -- file: log/deleted_conversation_accepts.sql
@@ -335,7 +335,7 @@ CREATE FUNCTION deleted_conversation_accepts(event_type text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN event_type IN ('conversation.reactivated', 'conversation.unshared', 'message.answered');
 
-SELECT eventstore_own('FUNCTION deleted_conversation_accepts');
+SELECT eventstore_set_owner('FUNCTION deleted_conversation_accepts');
 REVOKE ALL ON FUNCTION deleted_conversation_accepts FROM PUBLIC;
 
 -- file: waiting/waiter_flag.sql
@@ -344,7 +344,7 @@ REVOKE ALL ON FUNCTION deleted_conversation_accepts FROM PUBLIC;
 CREATE SEQUENCE waiter_flag AS integer MINVALUE 0 MAXVALUE 1 START 0 CACHE 1;
 SELECT setval('waiter_flag', 1);
 
-SELECT eventstore_own('SEQUENCE waiter_flag');
+SELECT eventstore_set_owner('SEQUENCE waiter_flag');
 
 -- file: waiting/notify_channel.sql
 -- The channel on which appends notify waiting sessions.
@@ -352,7 +352,7 @@ CREATE FUNCTION notify_channel() RETURNS text
 LANGUAGE sql STABLE SET search_path FROM CURRENT
 RETURN 'eventstore_' || current_schema();
 
-SELECT eventstore_own('FUNCTION notify_channel');
+SELECT eventstore_set_owner('FUNCTION notify_channel');
 
 -- file: waiting/begin_wait.sql
 -- Begin to wait for events after a position: true if from now on each append will notify, false if there is something
@@ -387,7 +387,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION begin_wait');
+SELECT eventstore_set_owner('FUNCTION begin_wait');
 REVOKE ALL ON FUNCTION begin_wait FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION begin_wait',
                         'eventstore_app', 'eventstore_auditor', 'eventstore_projector');
@@ -400,7 +400,7 @@ BEGIN ATOMIC
     SELECT pg_advisory_unlock_shared('waiter_flag'::regclass::oid::bigint::bit(32)::integer, 0);
 END;
 
-SELECT eventstore_own('FUNCTION end_wait');
+SELECT eventstore_set_owner('FUNCTION end_wait');
 REVOKE ALL ON FUNCTION end_wait FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION end_wait', 'eventstore_app', 'eventstore_auditor', 'eventstore_projector');
 

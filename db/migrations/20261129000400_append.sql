@@ -101,7 +101,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION sha1');
+SELECT eventstore_set_owner('FUNCTION sha1');
 
 -- file: validation/conversation_uuid.sql
 -- The id of the conversation that a client calls by a text: the same as conversation_uuid in eventstore/ids.py.
@@ -123,7 +123,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION conversation_uuid');
+SELECT eventstore_set_owner('FUNCTION conversation_uuid');
 
 -- file: validation/validate_given_id.sql
 -- What is invalid in the given_id of an event of a conversation; null if it is valid. One that belongs to another
@@ -135,7 +135,7 @@ RETURN CASE
         THEN 'given_id is the name of another conversation'
 END;
 
-SELECT eventstore_own('FUNCTION validate_given_id');
+SELECT eventstore_set_owner('FUNCTION validate_given_id');
 
 -- file: validation/optional_json_member_is.sql
 -- Whether a member of a JSON object is absent or of a type.
@@ -143,7 +143,7 @@ CREATE FUNCTION optional_json_member_is(object jsonb, member text, type text) RE
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN coalesce(jsonb_typeof(object -> member) = type, true);
 
-SELECT eventstore_own('FUNCTION optional_json_member_is');
+SELECT eventstore_set_owner('FUNCTION optional_json_member_is');
 
 -- file: validation/json_member_is_text.sql
 -- Whether a member of a JSON object is a string of at most so many characters.
@@ -151,7 +151,7 @@ CREATE FUNCTION json_member_is_text(object jsonb, member text, longest integer) 
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN coalesce(jsonb_typeof(object -> member) = 'string' AND char_length(object ->> member) <= longest, false);
 
-SELECT eventstore_own('FUNCTION json_member_is_text');
+SELECT eventstore_set_owner('FUNCTION json_member_is_text');
 
 -- file: validation/json_member_is_uuid.sql
 -- Whether a member of a JSON object is a UUID as PostgreSQL prints one.
@@ -159,7 +159,7 @@ CREATE FUNCTION json_member_is_uuid(object jsonb, member text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN coalesce(object ->> member ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$', false);
 
-SELECT eventstore_own('FUNCTION json_member_is_uuid');
+SELECT eventstore_set_owner('FUNCTION json_member_is_uuid');
 
 -- file: validation/validate_message.sql
 -- What is invalid in the content of a message; null if it is valid.
@@ -180,7 +180,7 @@ RETURN CASE
         THEN 'role is not a string of 1 to 50 characters, content is not a string, or parts is not an array'
 END;
 
-SELECT eventstore_own('FUNCTION validate_message');
+SELECT eventstore_set_owner('FUNCTION validate_message');
 
 -- file: validation/validate_conversation.sql
 -- What is invalid in the content of an event of a conversation; null if it is valid.
@@ -201,7 +201,7 @@ RETURN CASE
         THEN 'source_conversation_id is not a UUID, or source_version is not a number'
 END;
 
-SELECT eventstore_own('FUNCTION validate_conversation');
+SELECT eventstore_set_owner('FUNCTION validate_conversation');
 
 -- file: validation/validate_task.sql
 -- What is invalid in the content of an event of a task; null if it is valid.
@@ -236,7 +236,7 @@ RETURN CASE
         THEN 'artifact_id, name or description is not a string, parts is not an array, or last_chunk is not a boolean'
 END;
 
-SELECT eventstore_own('FUNCTION validate_task');
+SELECT eventstore_set_owner('FUNCTION validate_task');
 
 -- file: validation/validate_sharing.sql
 -- What is invalid in the content of an event that shares or unshares a conversation; null if it is valid.
@@ -251,7 +251,7 @@ RETURN CASE
         THEN 'access is neither read nor write'
 END;
 
-SELECT eventstore_own('FUNCTION validate_sharing');
+SELECT eventstore_set_owner('FUNCTION validate_sharing');
 REVOKE ALL ON FUNCTION validate_sharing FROM PUBLIC;
 
 -- file: validation/validate_metadata.sql
@@ -279,7 +279,7 @@ RETURN CASE
         END
 END;
 
-SELECT eventstore_own('FUNCTION validate_metadata');
+SELECT eventstore_set_owner('FUNCTION validate_metadata');
 
 -- file: validation/validate_event.sql
 -- What is invalid in an event; null if it is valid. No valid event can fail in a projection, whatever client and
@@ -310,7 +310,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION validate_event');
+SELECT eventstore_set_owner('FUNCTION validate_event');
 
 -- file: members/add_owner.sql
 -- Make a user the owner of a conversation.
@@ -324,7 +324,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION add_owner');
+SELECT eventstore_set_owner('FUNCTION add_owner');
 REVOKE ALL ON FUNCTION add_owner FROM PUBLIC;
 
 -- file: members/share_conversation.sql
@@ -348,7 +348,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION share_conversation');
+SELECT eventstore_set_owner('FUNCTION share_conversation');
 REVOKE ALL ON FUNCTION share_conversation FROM PUBLIC;
 
 -- file: members/may_append.sql
@@ -369,7 +369,7 @@ BEGIN ATOMIC
                AND may_append.event_type NOT IN ('conversation.shared', 'conversation.unshared', 'conversation.deleted'));
 END;
 
-SELECT eventstore_own('FUNCTION may_append');
+SELECT eventstore_set_owner('FUNCTION may_append');
 REVOKE ALL ON FUNCTION may_append FROM PUBLIC;
 
 -- file: members/members_of_log.sql
@@ -404,7 +404,7 @@ BEGIN ATOMIC
            );
 END;
 
-SELECT eventstore_own('FUNCTION members_of_log');
+SELECT eventstore_set_owner('FUNCTION members_of_log');
 REVOKE ALL ON FUNCTION members_of_log FROM PUBLIC;
 
 -- file: members/members_of.sql
@@ -427,7 +427,7 @@ BEGIN ATOMIC
      ORDER BY m.access = 'own' DESC, m.user_id;
 END;
 
-SELECT eventstore_own('FUNCTION members_of');
+SELECT eventstore_set_owner('FUNCTION members_of');
 REVOKE ALL ON FUNCTION members_of FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION members_of', 'eventstore_reader');
 
@@ -446,7 +446,7 @@ BEGIN ATOMIC
      WHERE m.access IS DISTINCT FROM l.access;
 END;
 
-SELECT eventstore_own('FUNCTION differing_members');
+SELECT eventstore_set_owner('FUNCTION differing_members');
 REVOKE ALL ON FUNCTION differing_members FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION differing_members', 'eventstore_projector');
 
@@ -457,7 +457,7 @@ CREATE FUNCTION digest_text(value text) RETURNS bytea
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN int4send(octet_length(value)) || decode(replace(value, '\', '\\'), 'escape');
 
-SELECT eventstore_own('FUNCTION digest_text');
+SELECT eventstore_set_owner('FUNCTION digest_text');
 
 -- file: append/event_digest.sql
 -- The digest of an event. Its byte format never changes: docs/concepts/digest.md documents it, with test vectors.
@@ -491,7 +491,7 @@ RETURN sha256(
     || digest_text(metadata::text)
 );
 
-SELECT eventstore_own('FUNCTION event_digest');
+SELECT eventstore_set_owner('FUNCTION event_digest');
 
 -- file: append/conversation_lock_key.sql
 -- The key of the advisory lock of a conversation. Its low four bits are the conversation's partition, by which
@@ -502,7 +502,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN uuid_hash_extended(conversation_id, hashtextextended(tenant_id, 0)) & ~15::bigint
        | partition_of(conversation_id);
 
-SELECT eventstore_own('FUNCTION conversation_lock_key');
+SELECT eventstore_set_owner('FUNCTION conversation_lock_key');
 
 -- file: append/limit_lock_wait.sql
 -- Limit each wait for a lock in the rest of the transaction (then SQLSTATE 55P03); a negative number keeps the limit of
@@ -516,7 +516,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION limit_lock_wait');
+SELECT eventstore_set_owner('FUNCTION limit_lock_wait');
 REVOKE ALL ON FUNCTION limit_lock_wait FROM PUBLIC;
 
 -- file: append/event_differences.sql
@@ -565,7 +565,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION event_differences');
+SELECT eventstore_set_owner('FUNCTION event_differences');
 
 -- file: append/await_durability.sql
 -- Make the commit of a transaction that changes nothing durable, for an event that is stored already: the transaction
@@ -578,7 +578,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION await_durability');
+SELECT eventstore_set_owner('FUNCTION await_durability');
 REVOKE ALL ON FUNCTION await_durability FROM PUBLIC;
 
 -- file: append/event_timestamp.sql
@@ -594,7 +594,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION event_timestamp');
+SELECT eventstore_set_owner('FUNCTION event_timestamp');
 
 -- file: append/append_one.sql
 -- Append one event to one conversation: append_group without the cost of sets. The outcomes are those of append_group.
@@ -743,7 +743,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION append_one');
+SELECT eventstore_set_owner('FUNCTION append_one');
 REVOKE ALL ON FUNCTION append_one FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION append_one', 'eventstore_writer');
 
@@ -835,7 +835,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION append_events');
+SELECT eventstore_set_owner('FUNCTION append_events');
 REVOKE ALL ON FUNCTION append_events FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION append_events', 'eventstore_writer');
 
@@ -1109,7 +1109,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION append_group');
+SELECT eventstore_set_owner('FUNCTION append_group');
 REVOKE ALL ON FUNCTION append_group FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION append_group', 'eventstore_writer');
 

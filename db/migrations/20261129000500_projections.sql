@@ -18,7 +18,7 @@ CREATE TABLE checkpoints (
     CONSTRAINT checkpoints_stage_check CHECK (stage IN ('live', 'next', 'previous'))
 );
 
-SELECT eventstore_own('TABLE checkpoints');
+SELECT eventstore_set_owner('TABLE checkpoints');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE checkpoints', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE checkpoints', 'eventstore_reader');
 
@@ -34,7 +34,7 @@ BEGIN ATOMIC
      WHERE jsonb_typeof(p.part -> 'text') = 'string';
 END;
 
-SELECT eventstore_own('FUNCTION text_of_parts');
+SELECT eventstore_set_owner('FUNCTION text_of_parts');
 
 -- file: projections/occurred_at.sql
 -- When an event happened, if the metadata says so; otherwise when it was appended.
@@ -42,7 +42,7 @@ CREATE FUNCTION occurred_at(metadata jsonb, "timestamp" timestamptz) RETURNS tim
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN coalesce((metadata ->> 'occurred_at')::timestamptz, "timestamp");
 
-SELECT eventstore_own('FUNCTION occurred_at');
+SELECT eventstore_set_owner('FUNCTION occurred_at');
 
 -- file: projections/projection_definitions.sql
 -- The definition by which the tables of each stage of a projection are filled.
@@ -61,7 +61,7 @@ COMMENT ON TABLE projection_definitions IS 'Definition by which the tables of a 
 COMMENT ON COLUMN projection_definitions.definition_hash IS 'SHA-256 of the definition, in hexadecimal';
 COMMENT ON COLUMN projection_definitions.text IS 'SQL of the projection; null if it is written in Python';
 
-SELECT eventstore_own('TABLE projection_definitions');
+SELECT eventstore_set_owner('TABLE projection_definitions');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE ON TABLE projection_definitions', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE projection_definitions', 'eventstore_reader');
 
@@ -88,7 +88,7 @@ COMMENT ON COLUMN parked.position IS
 
 ALTER TABLE parked ALTER COLUMN error SET STATISTICS 0;
 
-SELECT eventstore_own('TABLE parked');
+SELECT eventstore_set_owner('TABLE parked');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE ON TABLE parked', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE parked', 'eventstore_reader');
 SELECT enable_rls('parked');
@@ -160,7 +160,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION begin_batch');
+SELECT eventstore_set_owner('FUNCTION begin_batch');
 REVOKE ALL ON FUNCTION begin_batch FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION begin_batch', 'eventstore_projector');
 
@@ -179,7 +179,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION end_batch');
+SELECT eventstore_set_owner('FUNCTION end_batch');
 REVOKE ALL ON FUNCTION end_batch FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION end_batch', 'eventstore_projector');
 
@@ -190,7 +190,7 @@ CREATE FUNCTION rebuild_key(projection text) RETURNS bigint
 LANGUAGE sql STABLE SET search_path FROM CURRENT
 RETURN ('projection_definitions'::regclass::oid::bigint << 32) | (hashtext(projection)::bigint & 4294967295);
 
-SELECT eventstore_own('FUNCTION rebuild_key');
+SELECT eventstore_set_owner('FUNCTION rebuild_key');
 
 -- file: rebuild/stage_schema.sql
 -- The schema of the tables of a stage.
@@ -201,7 +201,7 @@ RETURN CASE stage
     ELSE left(current_schema(), 54) || '_' || stage
 END;
 
-SELECT eventstore_own('FUNCTION stage_schema');
+SELECT eventstore_set_owner('FUNCTION stage_schema');
 
 -- The schemas of the other stages.
 DO $$
@@ -236,7 +236,7 @@ CREATE FUNCTION grantee_name(role oid) RETURNS text
 LANGUAGE sql STABLE
 RETURN CASE role WHEN 0 THEN 'PUBLIC' ELSE role::regrole::text END;
 
-SELECT eventstore_own('FUNCTION grantee_name');
+SELECT eventstore_set_owner('FUNCTION grantee_name');
 
 -- file: rebuild/swap_obstacles.sql
 -- What prevents a swap of tables; no rows if nothing does.
@@ -301,7 +301,7 @@ BEGIN ATOMIC
        AND d.deptype = 'n';
 END;
 
-SELECT eventstore_own('FUNCTION swap_obstacles');
+SELECT eventstore_set_owner('FUNCTION swap_obstacles');
 REVOKE ALL ON FUNCTION swap_obstacles FROM PUBLIC;
 
 -- file: rebuild/create_staging_tables.sql
@@ -359,7 +359,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION create_staging_tables');
+SELECT eventstore_set_owner('FUNCTION create_staging_tables');
 REVOKE ALL ON FUNCTION create_staging_tables FROM PUBLIC;
 
 -- file: rebuild/move_tables.sql
@@ -382,7 +382,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION move_tables');
+SELECT eventstore_set_owner('FUNCTION move_tables');
 REVOKE ALL ON FUNCTION move_tables FROM PUBLIC;
 
 -- file: rebuild/move_stage.sql
@@ -395,7 +395,7 @@ BEGIN ATOMIC
     UPDATE parked p SET stage = to_stage WHERE p.projection = move_stage.projection AND p.stage = move_stage.stage;
 END;
 
-SELECT eventstore_own('FUNCTION move_stage');
+SELECT eventstore_set_owner('FUNCTION move_stage');
 REVOKE ALL ON FUNCTION move_stage FROM PUBLIC;
 
 -- file: rebuild/swap_tables.sql
@@ -445,7 +445,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION swap_tables');
+SELECT eventstore_set_owner('FUNCTION swap_tables');
 REVOKE ALL ON FUNCTION swap_tables FROM PUBLIC;
 
 -- file: rebuild/drop_stage.sql
@@ -472,7 +472,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION drop_stage');
+SELECT eventstore_set_owner('FUNCTION drop_stage');
 REVOKE ALL ON FUNCTION drop_stage FROM PUBLIC;
 
 -- file: rebuild/missing_in_staging.sql
@@ -556,7 +556,7 @@ BEGIN ATOMIC
      ORDER BY m.step, m.what;
 END;
 
-SELECT eventstore_own('FUNCTION missing_in_staging');
+SELECT eventstore_set_owner('FUNCTION missing_in_staging');
 REVOKE ALL ON FUNCTION missing_in_staging FROM PUBLIC;
 
 -- file: row_security/projected_tables.sql
@@ -580,7 +580,7 @@ BEGIN ATOMIC
            );
 END;
 
-SELECT eventstore_own('FUNCTION projected_tables');
+SELECT eventstore_set_owner('FUNCTION projected_tables');
 REVOKE ALL ON FUNCTION projected_tables FROM PUBLIC;
 
 -- file: log/log_integrity.sql
@@ -603,7 +603,7 @@ BEGIN ATOMIC
      WHERE s.seqrelid = 'events_position'::regclass;
 END;
 
-SELECT eventstore_own('FUNCTION log_integrity');
+SELECT eventstore_set_owner('FUNCTION log_integrity');
 REVOKE ALL ON FUNCTION log_integrity FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION log_integrity', 'eventstore_app');
 

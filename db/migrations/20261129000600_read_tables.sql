@@ -42,7 +42,7 @@ CREATE INDEX idx_conversations_pages ON conversations (tenant_id, created_at, id
 ALTER TABLE conversations ALTER COLUMN name SET STATISTICS 0;
 ALTER TABLE conversations ALTER COLUMN given_id SET STATISTICS 0;
 
-SELECT eventstore_own('TABLE conversations');
+SELECT eventstore_set_owner('TABLE conversations');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE conversations', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE conversations', 'eventstore_reader');
 SELECT enable_rls('conversations', 'id');
@@ -79,7 +79,7 @@ CREATE INDEX idx_messages_pages ON messages (tenant_id, created_at, conversation
 ALTER TABLE messages ALTER COLUMN content SET STATISTICS 0;
 ALTER TABLE messages ALTER COLUMN given_id SET STATISTICS 0;
 
-SELECT eventstore_own('TABLE messages');
+SELECT eventstore_set_owner('TABLE messages');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE messages', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE messages', 'eventstore_reader');
 SELECT enable_rls('messages');
@@ -123,7 +123,7 @@ COMMENT ON COLUMN tasks.status_extra IS 'Members of the status that no other col
 ALTER TABLE tasks ALTER COLUMN description SET STATISTICS 0;
 ALTER TABLE tasks ALTER COLUMN given_id SET STATISTICS 0;
 
-SELECT eventstore_own('TABLE tasks');
+SELECT eventstore_set_owner('TABLE tasks');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE tasks', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE tasks', 'eventstore_reader');
 SELECT enable_rls('tasks');
@@ -160,7 +160,7 @@ ALTER TABLE task_artifacts ALTER COLUMN artifact_id SET STATISTICS 0;
 ALTER TABLE task_artifacts ALTER COLUMN name SET STATISTICS 0;
 ALTER TABLE task_artifacts ALTER COLUMN description SET STATISTICS 0;
 
-SELECT eventstore_own('TABLE task_artifacts');
+SELECT eventstore_set_owner('TABLE task_artifacts');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE task_artifacts', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE task_artifacts', 'eventstore_reader');
 SELECT enable_rls('task_artifacts');
@@ -185,7 +185,7 @@ CREATE INDEX idx_conversation_actors_pages
 
 COMMENT ON TABLE conversation_actors IS 'Actors of the events of each conversation, the empty one included';
 
-SELECT eventstore_own('TABLE conversation_actors');
+SELECT eventstore_set_owner('TABLE conversation_actors');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE conversation_actors',
                         'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE conversation_actors', 'eventstore_reader');
@@ -209,7 +209,7 @@ COMMENT ON TABLE pending_messages IS 'Messages that await an answer';
 
 ALTER TABLE pending_messages ALTER COLUMN given_id SET STATISTICS 0;
 
-SELECT eventstore_own('TABLE pending_messages');
+SELECT eventstore_set_owner('TABLE pending_messages');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE pending_messages', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE pending_messages', 'eventstore_reader');
 SELECT enable_rls('pending_messages');

@@ -37,7 +37,7 @@ COMMENT ON COLUMN search_documents.words IS
 COMMENT ON COLUMN search_documents.plain_words IS
     'Distinct words at the beginning of the text, unstemmed: candidates for corrections';
 
-SELECT eventstore_own('TABLE search_documents');
+SELECT eventstore_set_owner('TABLE search_documents');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE search_documents', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE search_documents', 'eventstore_search');
 SELECT enable_rls('search_documents');
@@ -59,7 +59,7 @@ CREATE INDEX idx_search_conversations_language ON search_conversations (tenant_i
 COMMENT ON COLUMN search_conversations.language_from IS
     'Version of the event that named the language: it holds for what follows';
 
-SELECT eventstore_own('TABLE search_conversations');
+SELECT eventstore_set_owner('TABLE search_conversations');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE search_conversations',
                         'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE search_conversations', 'eventstore_search');
@@ -93,7 +93,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_characters');
+SELECT eventstore_set_owner('FUNCTION search_characters');
 
 -- file: search/search_fold.sql
 -- A text as it is compared: in compatibility form (NFKC), lower case, without accents, and with spaces for characters
@@ -147,7 +147,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_fold');
+SELECT eventstore_set_owner('FUNCTION search_fold');
 
 -- file: search/search_bigram.sql
 -- One or two characters, encoded as a word of ASCII letters and digits.
@@ -156,7 +156,7 @@ LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN 'q' || lpad(to_hex(ascii(characters)), 5, '0')
            || CASE WHEN length(characters) > 1 THEN lpad(to_hex(ascii(substr(characters, 2))), 5, '0') ELSE '' END;
 
-SELECT eventstore_own('FUNCTION search_bigram');
+SELECT eventstore_set_owner('FUNCTION search_bigram');
 
 -- file: search/search_bigrams.sql
 -- Each character of a text with the one that follows it, and the last one, as words.
@@ -171,7 +171,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_bigrams');
+SELECT eventstore_set_owner('FUNCTION search_bigrams');
 
 -- file: search/search_words.sql
 -- The words of a text, folded and separated by spaces, as the parser of text search must see them:
@@ -205,7 +205,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_words');
+SELECT eventstore_set_owner('FUNCTION search_words');
 
 -- file: search/search_identifier_parts.sql
 -- The parts of the words in camel case of a text, such as "get user name" of getUserName; empty if there is none.
@@ -223,7 +223,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_identifier_parts');
+SELECT eventstore_set_owner('FUNCTION search_identifier_parts');
 
 -- file: search/search_language_code.sql
 -- The code of a language that a text such as "pt", "pt-BR" or "en_US" names; null if it is unknown.
@@ -241,7 +241,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_language_code');
+SELECT eventstore_set_owner('FUNCTION search_language_code');
 
 -- file: search/search_config.sql
 -- The text search configuration of a language; each server from version 15 on has these.
@@ -282,7 +282,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_config');
+SELECT eventstore_set_owner('FUNCTION search_config');
 
 -- file: search/search_prepare.sql
 -- A folded text prepared for the stemmer of a language, which needs accents: the Portuguese one knows "ção" and "ções",
@@ -306,7 +306,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_prepare');
+SELECT eventstore_set_owner('FUNCTION search_prepare');
 
 -- file: search/search_language_score.sql
 -- Roughly the number of words of a text that are frequent in a language and rare in the others. ts_rank counts them as
@@ -342,7 +342,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_language_score');
+SELECT eventstore_set_owner('FUNCTION search_language_score');
 
 -- file: search/search_language.sql
 -- The language of a folded text, from the words at its beginning: the one of six with most votes, if these are at least
@@ -378,7 +378,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_language');
+SELECT eventstore_set_owner('FUNCTION search_language');
 
 -- file: search/search_stems.sql
 -- The stems of words in a language, as search_query makes them. If the language is unknown, those of both main ones.
@@ -398,7 +398,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_stems');
+SELECT eventstore_set_owner('FUNCTION search_stems');
 
 -- file: search/search_document.sql
 -- The tsvector of the words of a text (search_words): the words as they are, with weight A, by which phrases are found;
@@ -423,7 +423,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_document');
+SELECT eventstore_set_owner('FUNCTION search_document');
 
 -- file: search/search_labels.sql
 -- The filters of a search, as words that no text can contain, so that one index serves all of them. The search also
@@ -432,7 +432,7 @@ CREATE FUNCTION search_labels(tenant text, role text, actor text) RETURNS text[]
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN ARRAY['=' || tenant, '=' || coalesce(role, 'task') || ' of ' || tenant, left('=' || actor || ' in ' || tenant, 500)];
 
-SELECT eventstore_own('FUNCTION search_labels');
+SELECT eventstore_set_owner('FUNCTION search_labels');
 
 -- file: search/search_json_text.sql
 -- JSON as a readable string, such as the arguments of a tool call: "\u00e3" becomes a letter that can be found. Neither
@@ -450,7 +450,7 @@ EXCEPTION
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_json_text');
+SELECT eventstore_set_owner('FUNCTION search_json_text');
 
 -- file: search/search_text_of_parts.sql
 -- The text of parts, one line each: texts, names and addresses of files, structured data as JSON, metadata, tool calls and
@@ -491,7 +491,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_text_of_parts');
+SELECT eventstore_set_owner('FUNCTION search_text_of_parts');
 
 -- file: search/search_text.sql
 -- The searchable text of an event: its first 100,000 characters, which search_document shortens further if they do not
@@ -535,7 +535,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_text');
+SELECT eventstore_set_owner('FUNCTION search_text');
 
 -- file: search/search_word_query.sql
 -- One word as a tsquery that matches exactly it, whatever its characters.
@@ -543,7 +543,7 @@ CREATE FUNCTION search_word_query(word text) RETURNS tsquery
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN ('''' || replace(replace(word, '\', '\\'), '''', '''''') || '''')::tsquery;
 
-SELECT eventstore_own('FUNCTION search_word_query');
+SELECT eventstore_set_owner('FUNCTION search_word_query');
 
 -- file: search/search_parse_query.sql
 -- The terms of a query in their order: whether they are excluded or prefixes, and on which side of an "or" they are.
@@ -588,7 +588,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_parse_query');
+SELECT eventstore_set_owner('FUNCTION search_parse_query');
 
 -- file: search/search_exact_query.sql
 -- Words (search_words) as they are, adjacent and in this order, as a tsquery; empty if there is none. A single character of
@@ -606,7 +606,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_exact_query');
+SELECT eventstore_set_owner('FUNCTION search_exact_query');
 
 -- file: search/search_prefix_query.sql
 -- The stems of words with a prefix in a language. A stem can be shorter than the typed prefix, so the prefix is
@@ -635,7 +635,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_prefix_query');
+SELECT eventstore_set_owner('FUNCTION search_prefix_query');
 
 -- file: search/search_term_query.sql
 -- One term of a query in the stems of a language; empty if it consists of stop words or of words without a stem. In the
@@ -659,7 +659,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_term_query');
+SELECT eventstore_set_owner('FUNCTION search_term_query');
 
 -- file: search/search_query.sql
 -- A query in the words of a language: in its stems, or, for texts whose language was not recognised, in the words as they
@@ -714,7 +714,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_query');
+SELECT eventstore_set_owner('FUNCTION search_query');
 
 -- file: search/search_languages.sql
 -- The possible languages of a tenant's documents: those that are detected, and those that its conversations name.
@@ -740,7 +740,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_languages');
+SELECT eventstore_set_owner('FUNCTION search_languages');
 REVOKE ALL ON FUNCTION search_languages FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION search_languages', 'eventstore_search');
 
@@ -759,7 +759,7 @@ CREATE TYPE search_match AS (
     rank            real
 );
 
-SELECT eventstore_own('TYPE search_match');
+SELECT eventstore_set_owner('TYPE search_match');
 
 -- file: search/search_index_query.sql
 -- The query for the index of words: the query in each language, and the labels (see search_labels).
@@ -791,7 +791,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_index_query');
+SELECT eventstore_set_owner('FUNCTION search_index_query');
 
 -- file: search/search_period_is_short.sql
 -- Whether a period has at most so many documents. Like all functions that read the tables, it looks them up by name
@@ -817,7 +817,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_period_is_short');
+SELECT eventstore_set_owner('FUNCTION search_period_is_short');
 REVOKE ALL ON FUNCTION search_period_is_short FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION search_period_is_short', 'eventstore_search');
 
@@ -865,7 +865,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_page');
+SELECT eventstore_set_owner('FUNCTION search_page');
 REVOKE ALL ON FUNCTION search_page FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION search_page', 'eventstore_search');
 
@@ -909,7 +909,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_highlight_terms');
+SELECT eventstore_set_owner('FUNCTION search_highlight_terms');
 
 -- file: search/search_highlight.sql
 -- The passages of a text with matches (search_highlight_terms), and marks around the matches: at most two of about 24
@@ -996,7 +996,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_highlight');
+SELECT eventstore_set_owner('FUNCTION search_highlight');
 
 -- file: search/search_snippet.sql
 -- The passages of an original text that match a query, with marks around the matches: of the first window that matches,
@@ -1026,7 +1026,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_snippet');
+SELECT eventstore_set_owner('FUNCTION search_snippet');
 
 -- file: search/search_plain_words.sql
 -- The distinct words at the beginning of a text (search_words), as search_documents keeps them.
@@ -1034,7 +1034,7 @@ CREATE FUNCTION search_plain_words(words text) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN array_to_string(tsvector_to_array(to_tsvector('pg_catalog.simple'::regconfig, left(words, 1000))), ' ');
 
-SELECT eventstore_own('FUNCTION search_plain_words');
+SELECT eventstore_set_owner('FUNCTION search_plain_words');
 
 -- file: search/search_edit_patterns.sql
 -- The patterns (LIKE) of all words at one edit from a word, in any alphabet.
@@ -1055,7 +1055,7 @@ BEGIN ATOMIC
      WHERE p.pattern IS NOT NULL;
 END;
 
-SELECT eventstore_own('FUNCTION search_edit_patterns');
+SELECT eventstore_set_owner('FUNCTION search_edit_patterns');
 
 -- file: search/search_sample.sql
 -- The latest documents that the caller may see, up to about 30,000 words: of the whole tenant along the times; of a
@@ -1120,7 +1120,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_sample');
+SELECT eventstore_set_owner('FUNCTION search_sample');
 REVOKE ALL ON FUNCTION search_sample FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION search_sample', 'eventstore_search');
 
@@ -1194,7 +1194,7 @@ AS $$
      ORDER BY n.ordinal, n.documents DESC, n.correction
 $$;
 
-SELECT eventstore_own('FUNCTION search_corrections');
+SELECT eventstore_set_owner('FUNCTION search_corrections');
 REVOKE ALL ON FUNCTION search_corrections FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION search_corrections', 'eventstore_search');
 
@@ -1230,7 +1230,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_corrected_query');
+SELECT eventstore_set_owner('FUNCTION search_corrected_query');
 REVOKE ALL ON FUNCTION search_corrected_query FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION search_corrected_query', 'eventstore_search');
 
@@ -1270,7 +1270,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_relaxed_query');
+SELECT eventstore_set_owner('FUNCTION search_relaxed_query');
 
 -- file: search/search_cursor.sql
 -- The cursor of a row: the search to which it belongs, the query that was used, the row's place in the order, and, of
@@ -1282,7 +1282,7 @@ LANGUAGE sql STABLE PARALLEL SAFE
 RETURN translate(encode(convert_to(json_build_array(search, query, key, "position", oldest, newest,
                                                     newest_position)::text, 'UTF8'), 'base64'), E'\n', '');
 
-SELECT eventstore_own('FUNCTION search_cursor');
+SELECT eventstore_set_owner('FUNCTION search_cursor');
 
 -- file: search/search_cursor_values.sql
 -- The content of a cursor; an error if it is not a cursor of this search.
@@ -1316,7 +1316,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_cursor_values');
+SELECT eventstore_set_owner('FUNCTION search_cursor_values');
 
 -- file: search/search_matches.sql
 -- Find documents by one of four strategies, the latest first. Each has its own plan, made for these values: the
@@ -1395,7 +1395,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_matches');
+SELECT eventstore_set_owner('FUNCTION search_matches');
 REVOKE ALL ON FUNCTION search_matches FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION search_matches', 'eventstore_search');
 
@@ -1455,7 +1455,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_latest');
+SELECT eventstore_set_owner('FUNCTION search_latest');
 REVOKE ALL ON FUNCTION search_latest FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION search_latest', 'eventstore_search');
 

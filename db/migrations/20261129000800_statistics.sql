@@ -39,7 +39,7 @@ COMMENT ON COLUMN statistics_activity.artifacts IS
 COMMENT ON COLUMN statistics_activity.largest_text IS
     'Bytes of the largest text of a message; likewise for parts and artifact';
 
-SELECT eventstore_own('TABLE statistics_activity');
+SELECT eventstore_set_owner('TABLE statistics_activity');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE statistics_activity',
                         'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE statistics_activity', 'eventstore_reader');
@@ -63,7 +63,7 @@ CREATE INDEX idx_statistics_conversations_began_at ON statistics_conversations (
 
 COMMENT ON COLUMN statistics_conversations.question_version IS 'Oldest unanswered message of a user';
 
-SELECT eventstore_own('TABLE statistics_conversations');
+SELECT eventstore_set_owner('TABLE statistics_conversations');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE statistics_conversations',
                         'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE statistics_conversations', 'eventstore_reader');
@@ -85,7 +85,7 @@ CREATE TABLE statistics_answers (
 COMMENT ON TABLE statistics_answers IS
     'Messages of assistants that answer users: the first after each run of questions';
 
-SELECT eventstore_own('TABLE statistics_answers');
+SELECT eventstore_set_owner('TABLE statistics_answers');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE statistics_answers', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE statistics_answers', 'eventstore_reader');
 SELECT enable_rls('statistics_answers');
@@ -109,7 +109,7 @@ CREATE INDEX idx_statistics_tasks_created_at ON statistics_tasks (tenant_id, cre
 COMMENT ON COLUMN statistics_tasks.entered_at IS 'When the task entered its status; version is that of the event';
 COMMENT ON COLUMN statistics_tasks.actor IS 'Actor of the first event of the task';
 
-SELECT eventstore_own('TABLE statistics_tasks');
+SELECT eventstore_set_owner('TABLE statistics_tasks');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE statistics_tasks', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE statistics_tasks', 'eventstore_reader');
 SELECT enable_rls('statistics_tasks');
@@ -129,7 +129,7 @@ CREATE TABLE statistics_status_periods (
 
 COMMENT ON TABLE statistics_status_periods IS 'Time that a task spent in a status that it has left';
 
-SELECT eventstore_own('TABLE statistics_status_periods');
+SELECT eventstore_set_owner('TABLE statistics_status_periods');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE statistics_status_periods', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE statistics_status_periods', 'eventstore_reader');
 SELECT enable_rls('statistics_status_periods');
@@ -143,7 +143,7 @@ RETURN CASE WHEN moment >= '0001-01-03 00:00+00' AND moment < '9999-01-01 00:00+
             THEN (moment AT TIME ZONE zone)::date
        END;
 
-SELECT eventstore_own('FUNCTION statistics_day');
+SELECT eventstore_set_owner('FUNCTION statistics_day');
 
 -- file: statistics/statistics_midnight.sql
 -- The beginning of a day; null for null. It is an error if the zone is unknown, or if its days do not begin on a
@@ -172,7 +172,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION statistics_midnight');
+SELECT eventstore_set_owner('FUNCTION statistics_midnight');
 
 -- file: statistics/statistics_period.sql
 -- The period from the beginning of the day since to the end of the day until. Only if both are null, it contains undated
@@ -192,7 +192,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION statistics_period');
+SELECT eventstore_set_owner('FUNCTION statistics_period');
 
 -- file: statistics/statistics_by_day.sql
 -- Conversations begun, tasks created and activity on each day, with the number of active conversations; after all days,
@@ -247,7 +247,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION statistics_by_day');
+SELECT eventstore_set_owner('FUNCTION statistics_by_day');
 REVOKE ALL ON FUNCTION statistics_by_day FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION statistics_by_day', 'eventstore_reader');
 
@@ -290,7 +290,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION statistics_by_role');
+SELECT eventstore_set_owner('FUNCTION statistics_by_role');
 REVOKE ALL ON FUNCTION statistics_by_role FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION statistics_by_role', 'eventstore_reader');
 
@@ -345,7 +345,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION statistics_by_actor');
+SELECT eventstore_set_owner('FUNCTION statistics_by_actor');
 REVOKE ALL ON FUNCTION statistics_by_actor FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION statistics_by_actor', 'eventstore_reader');
 
@@ -381,7 +381,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION statistics_by_status');
+SELECT eventstore_set_owner('FUNCTION statistics_by_status');
 REVOKE ALL ON FUNCTION statistics_by_status FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION statistics_by_status', 'eventstore_reader');
 
@@ -433,7 +433,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION statistics_response_times');
+SELECT eventstore_set_owner('FUNCTION statistics_response_times');
 REVOKE ALL ON FUNCTION statistics_response_times FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION statistics_response_times', 'eventstore_reader');
 
@@ -488,7 +488,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION statistics_task_times');
+SELECT eventstore_set_owner('FUNCTION statistics_task_times');
 REVOKE ALL ON FUNCTION statistics_task_times FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION statistics_task_times', 'eventstore_reader');
 
@@ -528,7 +528,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION statistics_sizes');
+SELECT eventstore_set_owner('FUNCTION statistics_sizes');
 REVOKE ALL ON FUNCTION statistics_sizes FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION statistics_sizes', 'eventstore_reader');
 

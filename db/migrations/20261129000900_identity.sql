@@ -19,7 +19,7 @@ COMMENT ON COLUMN identity_tenants.suspended_at IS
 ALTER TABLE identity_tenants ENABLE ROW LEVEL SECURITY;
 CREATE POLICY unbound ON identity_tenants USING ((SELECT NOT login_is_bound()));
 
-SELECT eventstore_own('TABLE identity_tenants');
+SELECT eventstore_set_owner('TABLE identity_tenants');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE (name, suspended_at) ON TABLE identity_tenants', 'eventstore_app');
 
 -- file: identity/identity_users.sql
@@ -40,7 +40,7 @@ CREATE TABLE identity_users (
 ALTER TABLE identity_users ENABLE ROW LEVEL SECURITY;
 CREATE POLICY unbound ON identity_users USING ((SELECT NOT login_is_bound()));
 
-SELECT eventstore_own('TABLE identity_users');
+SELECT eventstore_set_owner('TABLE identity_users');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE (name, disabled_at) ON TABLE identity_users', 'eventstore_app');
 
 -- file: identity/identity_keys.sql
@@ -80,7 +80,7 @@ COMMENT ON COLUMN identity_keys.last_used_at IS 'Last use; up to a minute late';
 ALTER TABLE identity_keys ENABLE ROW LEVEL SECURITY;
 CREATE POLICY unbound ON identity_keys USING ((SELECT NOT login_is_bound()));
 
-SELECT eventstore_own('TABLE identity_keys');
+SELECT eventstore_set_owner('TABLE identity_keys');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE (revoked_at, last_used_at) ON TABLE identity_keys', 'eventstore_app');
 
 -- file: server/idempotency_keys.sql
@@ -109,7 +109,7 @@ ALTER TABLE idempotency_keys ENABLE ROW LEVEL SECURITY;
 CREATE POLICY unbound ON idempotency_keys
     USING ((SELECT NOT login_is_bound()) OR tenant_id = (SELECT current_tenant()));
 
-SELECT eventstore_own('TABLE idempotency_keys');
+SELECT eventstore_set_owner('TABLE idempotency_keys');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE ON TABLE idempotency_keys', 'eventstore_app');
 
 -- file: server/server_secrets.sql
@@ -130,7 +130,7 @@ ALTER TABLE server_secrets ENABLE ROW LEVEL SECURITY;
 CREATE POLICY unbound ON server_secrets
     USING ((SELECT NOT login_is_bound()));
 
-SELECT eventstore_own('TABLE server_secrets');
+SELECT eventstore_set_owner('TABLE server_secrets');
 SELECT eventstore_grant('SELECT, INSERT ON TABLE server_secrets', 'eventstore_app');
 
 -- migrate:down

@@ -21,7 +21,7 @@ CREATE TABLE answer_leases (
 COMMENT ON TABLE answer_leases IS 'Messages that a process is answering';
 COMMENT ON COLUMN answer_leases.holder IS 'Id that the manager has generated for itself';
 
-SELECT eventstore_own('TABLE answer_leases');
+SELECT eventstore_set_owner('TABLE answer_leases');
 SELECT enable_rls('answer_leases');
 
 -- file: answers/lease_answers.sql
@@ -77,7 +77,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION lease_answers');
+SELECT eventstore_set_owner('FUNCTION lease_answers');
 REVOKE ALL ON FUNCTION lease_answers FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION lease_answers', 'eventstore_app');
 
@@ -124,7 +124,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION renew_answer_leases');
+SELECT eventstore_set_owner('FUNCTION renew_answer_leases');
 REVOKE ALL ON FUNCTION renew_answer_leases FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION renew_answer_leases', 'eventstore_app');
 
@@ -162,7 +162,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION release_answers');
+SELECT eventstore_set_owner('FUNCTION release_answers');
 REVOKE ALL ON FUNCTION release_answers FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION release_answers', 'eventstore_app');
 

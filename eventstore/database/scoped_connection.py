@@ -27,7 +27,7 @@ from eventstore.scope import Caller
 
 USES_TO_PREPARE = 5
 """A query that a connection runs so often is prepared there."""
-MOST_PREPARED = 100
+MAX_PREPARED = 100
 
 Cursor: TypeAlias = type[psycopg.AsyncCursor[TupleRow]]
 _Key: TypeAlias = tuple[bytes, tuple[int, ...]]
@@ -91,7 +91,7 @@ class ScopedConnection(Connection):
         Messages that prepare it, and close the least recently used one, are added to ``messages``.
         """
         uses = self._uses[key] = self._uses.pop(key, 0) + 1
-        if len(self._uses) > MOST_PREPARED:
+        if len(self._uses) > MAX_PREPARED:
             oldest, _ = self._uses.popitem(last=False)
             if (unused := self._names.pop(oldest, None)) is not None:
                 messages.append(self._close_statement(unused))

@@ -78,7 +78,7 @@ class Server:
         """Return a migrator for this server's schema."""
         return Migrator(self.url, self.settings)
 
-    def why(self, error: EventStoreError) -> EventStoreError:
+    def likely_cause(self, error: EventStoreError) -> EventStoreError:
         """Return the likely cause of a lost connection: an embedded server stops if its disk is full."""
         if self.embedded is not None and isinstance(error, ConnectionLost | ServerUnreachable):
             from eventstore.database.embedded.embedded_server import free_space

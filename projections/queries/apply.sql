@@ -192,7 +192,7 @@ SELECT t.name
        )
 
 -- name: adopt_table
-SELECT eventstore_own(format('TABLE %%I', %(table)s::text)),
+SELECT eventstore_set_owner(format('TABLE %%I', %(table)s::text)),
        eventstore_grant(format('SELECT ON TABLE %%I', %(table)s::text), 'eventstore_reader'),
        eventstore_grant(format('SELECT, INSERT, UPDATE, DELETE ON TABLE %%I', %(table)s::text), 'eventstore_projector'),
        enable_rls(format('%%I', %(table)s::text)::regclass)

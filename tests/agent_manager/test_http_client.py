@@ -21,7 +21,7 @@ from support.a2a_server import serving
 
 from agent_manager.agents.cards import fetch_card
 from agent_manager.errors import AgentUnreachable, InvalidAgentCard, InvalidUpdate
-from agent_manager.http_client import MOST_NESTING, PrivateAddress, ResponseTooLarge, is_global, load_json, open_client
+from agent_manager.http_client import MAX_NESTING, PrivateAddress, ResponseTooLarge, is_global, load_json, open_client
 
 pytestmark = pytest.mark.any_server
 
@@ -108,11 +108,11 @@ async def test_a_card_is_not_nested_deeply(url: str) -> None:
         await fetch_card(f"{url}/deep.json")
 
 
-@given(st.integers(0, MOST_NESTING + 3), st.booleans())
+@given(st.integers(0, MAX_NESTING + 3), st.booleans())
 def test_nesting_has_a_limit(depth: int, in_objects: bool) -> None:
     opens, closes = ('{"a":', "}") if in_objects else ("[1,", "]")
     text = opens * depth + "0" + closes * depth
-    if depth <= MOST_NESTING:
+    if depth <= MAX_NESTING:
         assert load_json(text) == json.loads(text)
     else:
         with pytest.raises(ValueError, match="levels deep"):

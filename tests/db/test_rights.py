@@ -43,7 +43,9 @@ def test_the_owner_owns_everything_but_the_search_and_the_bookkeeping(database_u
     others = {name: owner for (_, name), owner in owners.items() if owner not in ("", "eventstore_owner")}
     assert others == {
         "search_for": "eventstore_search",
-        **dict.fromkeys(("eventstore_migrations", "eventstore_own", "eventstore_grant", "eventstore_role"), row[0]),
+        **dict.fromkeys(
+            ("eventstore_migrations", "eventstore_set_owner", "eventstore_grant", "eventstore_role"), row[0]
+        ),
     }
 
 

@@ -15,7 +15,7 @@ from support.pooler import Pooler, pooler_to
 from support.raw import note
 
 from eventstore import Append, Caller, EventStore, MessageAdded, Settings
-from eventstore.database.scoped_connection import MOST_PREPARED, USES_TO_PREPARE
+from eventstore.database.scoped_connection import MAX_PREPARED, USES_TO_PREPARE
 from eventstore.errors import Forbidden, PermissionDenied
 from projections import InlineAppender, Projection, Reader
 
@@ -113,7 +113,7 @@ async def test_prepared_statements_of_many_queries_are_deallocated(store: EventS
     if not capabilities.has_send_close_prepared():
         pytest.skip("this libpq cannot close a prepared statement")
     view = store.tables(store.caller())
-    for number in range(MOST_PREPARED + 20):
+    for number in range(MAX_PREPARED + 20):
         for _ in range(USES_TO_PREPARE + 1):
             assert await view.fetch(f"SELECT {number}") == [(number,)]
 

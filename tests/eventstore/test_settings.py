@@ -114,15 +114,15 @@ def test_a_configured_server_is_neither_started_nor_stopped() -> None:
         assert server.public_url == "postgresql://a@h/d"
         server.revive()
         reason = InputError("anything")
-        assert server.why(reason) is reason
+        assert server.likely_cause(reason) is reason
 
 
 def test_a_lost_connection_on_a_full_disk_raises_disk_full(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     server = Server(Settings(data_dir=tmp_path))
     lost = ConnectionLost("gone")
-    assert server.why(lost) is lost
+    assert server.likely_cause(lost) is lost
     monkeypatch.setattr(embedded_server, "free_space", lambda folder: 1000)
-    assert isinstance(server.why(lost), DiskFull)
+    assert isinstance(server.likely_cause(lost), DiskFull)
 
 
 def test_a_url_may_name_several_servers(clean_environment: None) -> None:

@@ -17,7 +17,7 @@ from support.raw import append_raw_async, note
 from support.scoped_queries import open_as_login
 
 from eventstore import EventStore
-from eventstore.notifier import LONGEST_PAUSE_SECONDS, POLL_SHARE, ROUND_SECONDS, SAVED_SECONDS, Notifier, PollThrottle
+from eventstore.notifier import MAX_PAUSE_SECONDS, POLL_SHARE, ROUND_SECONDS, SAVED_SECONDS, Notifier, PollThrottle
 
 NOTIFIERS = 50
 
@@ -233,7 +233,7 @@ def test_a_consumer_polls_at_once_after_a_rest_and_less_often_in_a_stream() -> N
         now += throttle.pause(now)
     rounds_a_second = 1 / pause_after_rounds(throttle, now, ROUND_SECONDS)
     assert rounds_a_second == pytest.approx(POLL_SHARE / ROUND_SECONDS)
-    assert pause_after_rounds(throttle, now + 100, 60.0) == pytest.approx(LONGEST_PAUSE_SECONDS)
+    assert pause_after_rounds(throttle, now + 100, 60.0) == pytest.approx(MAX_PAUSE_SECONDS)
     assert throttle.pause(now + 1000) == 0
 
 

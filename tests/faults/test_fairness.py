@@ -44,10 +44,10 @@ PAUSE_SECONDS = 0.015
 HALF_OPEN = 10_000
 OTHER_FILES = 200
 """That a server has open besides the connections that it keeps; some are being ended."""
-MOST_MEMORY = 1024 * 2**20
+MAX_MEMORY = 1024 * 2**20
 """That the server takes with the default settings, whatever anybody does."""
 LARGE_MESSAGES, MEMORY_SECONDS = 16, 40
-LONGEST_SECONDS = 5.0
+MAX_SECONDS = 5.0
 """That any request may take on a busy machine."""
 TIMES = 3
 """What an attack may cost: so many times the time at rest."""
@@ -224,7 +224,7 @@ async def test_half_open_connections_of_one_address_leave_others_served(
           f"{max(waits['127.0.0.2']):.3f} s for the same one; the server has grown by {grown:.0f} MB")  # fmt: skip
     await flood
     assert len(opened) == number
-    assert max(waits["127.0.0.3"]) < LONGEST_SECONDS
+    assert max(waits["127.0.0.3"]) < MAX_SECONDS
     assert grown < 100
 
 
@@ -263,7 +263,7 @@ async def test_an_attack_costs_another_tenant_little(site: Site) -> None:
     assert not unfair_latencies(at_rest, under_attack, 50), report
     assert not begin.refused
     for times in (begin, under_attack):
-        assert max(times.percentile(what, 100) for what in times.seconds) < LONGEST_SECONDS, report
+        assert max(times.percentile(what, 100) for what in times.seconds) < MAX_SECONDS, report
 
 
 async def test_memory_of_the_server_is_bounded(site: Site) -> None:
@@ -288,7 +288,7 @@ async def test_memory_of_the_server_is_bounded(site: Site) -> None:
         f"memory: {before / 2**20:.0f} MB at rest, {most / 2**20:.0f} MB at most; {[each.result() for each in attacks]}"
     )
     both.client.close()
-    assert most < MOST_MEMORY
+    assert most < MAX_MEMORY
 
 
 @pytest.mark.slow

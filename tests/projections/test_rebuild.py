@@ -119,7 +119,7 @@ async def test_a_changed_projection_takes_effect_and_can_be_undone(filled: Event
     loud = changed()
     owner.execute("UPDATE messages SET content = 'tampered' WHERE content = '3/3'")
     [done] = await rebuild(filled, [loud])
-    assert done.is_new
+    assert done.definition_changed
     assert contents(owner) == [text.upper() for text in [*old, "late"]]
     await filled.append(uuid4(), [message("later")])
     await undo_rebuild(filled, [MESSAGES])

@@ -21,7 +21,7 @@ from support.plainhttp import PlainClient
 
 SEARCH_WORDS, WORD_LETTERS = 40, 24
 BULK = 10_000
-LARGEST_BODY = 2 * 1024 * 1024 + 65536
+MAX_BODY = 2 * 1024 * 1024 + 65536
 """What the server takes by default."""
 UNREAD_SECONDS = 20
 PAUSE_SECONDS = 0.02
@@ -79,10 +79,10 @@ class Attacker:
     async def _held(self, client: PlainClient) -> int:
         """Send all of the largest body but its last byte."""
         reader, writer = await client.open()
-        writer.write(client.head("POST", f"/v1/conversations/{self._conversation}/messages", LARGEST_BODY))
+        writer.write(client.head("POST", f"/v1/conversations/{self._conversation}/messages", MAX_BODY))
         try:
             with suppress(OSError):  # it may be refused before it is read
-                writer.write(b" " * (LARGEST_BODY - 1))
+                writer.write(b" " * (MAX_BODY - 1))
                 await writer.drain()
             return int((await reader.readuntil(b"\r\n")).split()[1])
         finally:

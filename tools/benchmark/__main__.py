@@ -23,7 +23,7 @@ from agent_manager.cli.options import DataDir, Json, read_settings, run_stoppabl
 from agent_manager.cli.output import print_json, print_remark, print_table, progress_bars
 from eventstore.errors import EventStoreError, InputError, UnsuitableServer, translated
 from tools.benchmark import COMPARISONS, Comparison
-from tools.benchmark.measurement import FEWEST_RUNS, TRIAL, Benchmark, Figure, Scale
+from tools.benchmark.measurement import MIN_RUNS, TRIAL, Benchmark, Figure, Scale
 from tools.benchmark.peers import PEERS, PeerMissing
 from tools.benchmark.plot import QUICK_WRITERS, WRITERS, Curve, checked_target, draw, measure_curves
 from tools.benchmark.workspace import Workspace, prepared_workspace
@@ -85,8 +85,8 @@ def benchmark(
         "events": events,
     }
     scale = replace(TRIAL if quick else Scale(), **{name: value for name, value in given.items() if value is not None})
-    if scale.runs < FEWEST_RUNS and not quick:
-        raise InputError(f"--runs {runs}: a figure is the median of at least {FEWEST_RUNS}; for a trial use --quick")
+    if scale.runs < MIN_RUNS and not quick:
+        raise InputError(f"--runs {runs}: a figure is the median of at least {MIN_RUNS}; for a trial use --quick")
     target = None if plot is None else checked_target(plot)
     with _sigterm_interrupts(), prepared_workspace(read_settings(data_dir)) as workspace:
         facts = {"versions": versions(), "server": server_settings(workspace)}

@@ -23,7 +23,7 @@ from tools.benchmark.workspace import Workspace
 
 T = TypeVar("T")
 
-FEWEST_RUNS = 5
+MIN_RUNS = 5
 _WARM_UP_EACH, _WARM_UP_SECONDS = 40, 0.5
 _MARGIN = 1.7
 """How many times the appends of the last run are prepared for the next."""
@@ -44,7 +44,7 @@ class Scale:
         rows: length of the log whose reading and size are measured.
     """
 
-    runs: int = FEWEST_RUNS
+    runs: int = MIN_RUNS
     seconds: float = 2.0
     slices: int = 4
     callers: tuple[int, ...] = (1, 16, 64, 256)

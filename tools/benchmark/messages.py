@@ -19,7 +19,7 @@ from uuid import UUID, uuid4
 from eventstore import Append, EventStore, MessageAdded, NewEvent
 from eventstore.event_types import RoleWord
 
-SHORTEST, LONGEST = 20, 20_000
+MIN_CHARACTERS, MAX_CHARACTERS = 20, 20_000
 """Characters of a message; the median is about 200."""
 _OPEN_CONVERSATIONS = 4
 
@@ -89,7 +89,7 @@ def _length(rng: random.Random) -> int:
 
 
 def _text(rng: random.Random) -> str:
-    size = max(SHORTEST, min(LONGEST, round(rng.lognormvariate(5.3, 1.15))))
+    size = max(MIN_CHARACTERS, min(MAX_CHARACTERS, round(rng.lognormvariate(5.3, 1.15))))
     corpus = _corpus()
     begin = rng.randrange(len(corpus) - size)
     return corpus[begin : begin + size]
@@ -103,7 +103,7 @@ def _corpus() -> str:
 
 
 _IMPORT_CONVERSATIONS = 100
-_LARGEST_IMPORT = 10_000
+_MAX_IMPORT = 10_000
 
 
 async def fill(
@@ -120,11 +120,11 @@ async def fill(
         report: called with the progress.
         change: turns a message into the event to append.
     """
-    begins = iter(range(0, events, _LARGEST_IMPORT))
+    begins = iter(range(0, events, _MAX_IMPORT))
 
     async def work() -> None:
         for begin in begins:
-            each, more = divmod(min(_LARGEST_IMPORT, events - begin), _IMPORT_CONVERSATIONS)
+            each, more = divmod(min(_MAX_IMPORT, events - begin), _IMPORT_CONVERSATIONS)
             lengths = [each + (number < more) for number in range(_IMPORT_CONVERSATIONS)]
             made = conversations(f"{seed}/{begin}", _IMPORT_CONVERSATIONS, max(lengths))
             await store.append_all([
@@ -142,7 +142,7 @@ async def fill(
 async def fill_conversation(store: EventStore, seed: str, events: int) -> UUID:
     """Append a conversation of a number of events, and return its id."""
     messages = conversation(seed, events)
-    for begin in range(0, events, _LARGEST_IMPORT):
-        some = messages[begin : begin + _LARGEST_IMPORT]
+    for begin in range(0, events, _MAX_IMPORT):
+        some = messages[begin : begin + _MAX_IMPORT]
         await store.append(some[0].conversation_id, [message.event() for message in some])
     return messages[0].conversation_id

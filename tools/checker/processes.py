@@ -34,9 +34,9 @@ _RESTART_SECONDS = 0.2
 _POLL_SECONDS = 0.1
 _SECONDS_BETWEEN_PHASES = 2.0
 """Age at which a prepared transaction counts as abandoned."""
-_MOST_CRASHES = 5
-_MOST_REMARKS = 5
-_MOST_FRAMES = 4
+_MAX_CRASHES = 5
+_MAX_REMARKS = 5
+_MAX_FRAMES = 4
 
 
 class ChildProcess:
@@ -132,7 +132,7 @@ class ChildProcess:
             self._keeping.result()
 
     async def _keep(self) -> None:
-        while not self._stopping and len(self.crashes) < _MOST_CRASHES:
+        while not self._stopping and len(self.crashes) < _MAX_CRASHES:
             if await self._run_incarnation():
                 return
             for what in ("appends", "deliveries"):
@@ -178,7 +178,7 @@ class ChildProcess:
             self.crashes.append(f"{self.name} ended with {code}: {' '.join(lines[-1:])}")
         elif (begin := next((n for n, line in enumerate(lines) if line.startswith("Traceback")), None)) is not None:
             self.unhandled.append((self.name, _exception_and_frames(lines[begin + 1 :])))
-        elif lines and len(self.remarks) < _MOST_REMARKS:
+        elif lines and len(self.remarks) < _MAX_REMARKS:
             self.remarks.append(f"{self.name}: {' '.join(dict.fromkeys(lines))}")
         if not lines:
             file.unlink()
@@ -188,7 +188,7 @@ def _exception_and_frames(traceback: list[str]) -> list[str]:
     """Return the exception of a traceback, and its innermost frames."""
     end_ = next((n for n, line in enumerate(traceback) if not line.startswith(" ")), len(traceback))
     frames = [line.strip() for line in traceback[:end_] if line.startswith("  File ")]
-    return [*traceback[end_ : end_ + 1], *frames[::-1][:_MOST_FRAMES]]
+    return [*traceback[end_ : end_ + 1], *frames[::-1][:_MAX_FRAMES]]
 
 
 class ProcessGroup:

@@ -10,9 +10,9 @@ from enum import StrEnum
 
 from tools.checker.settings import CheckSettings, Fault
 
-MOST_HISTORIES = 20
+MAX_HISTORIES = 20
 """Violations of a kind whose history is kept; all are counted."""
-_MOST_REMARK_CHARACTERS = 500
+_MAX_REMARK_CHARACTERS = 500
 _FAULTS = {
     Fault.KILL_WRITER: "writers killed",
     Fault.KILL_READER: "readers killed",
@@ -136,7 +136,7 @@ class Findings:
     def count(self, kind: Kind) -> bool:
         """Count a violation; return whether its history should be kept too."""
         self.counts[kind] += 1
-        return self.counts[kind] <= MOST_HISTORIES
+        return self.counts[kind] <= MAX_HISTORIES
 
     def keep(self, kind: Kind, what: str, lines: list[Line]) -> None:
         """Keep a violation that was counted, its history in order of time, lines without a time last."""
@@ -209,7 +209,7 @@ class Report:
         for reason in self.not_possible:
             yield f"not possible  {reason}"
         for remark in self.remarks:
-            yield f"remark        {remark[:_MOST_REMARK_CHARACTERS]}"
+            yield f"remark        {remark[:_MAX_REMARK_CHARACTERS]}"
         yield f"violations    {findings.counts.total():,}" if findings.counts else "violations    none"
         for kind, count in sorted(findings.counts.items()):
             yield f"              {count:,}: {kind}"

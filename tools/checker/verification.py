@@ -23,7 +23,7 @@ from tools.checker.workload import Outcome
 
 _CACHE_KIB = 64 * 1024
 _FETCH_ROWS, _INSERT_ROWS = 2000, 5000
-_MOST_MISSED = 10_000
+_MAX_MISSED = 10_000
 """Missed events that are kept in case they come later; beyond, they are only counted."""
 _OUTCOMES = frozenset(outcome.value for outcome in Outcome)
 _QUERIES = {
@@ -376,7 +376,7 @@ class ReaderVerification:
 
     def _miss(self, stored: StoredEvent, line: Line) -> None:
         segment = self._segment
-        if len(segment.missed) >= _MOST_MISSED:
+        if len(segment.missed) >= _MAX_MISSED:
             self._findings.count(Kind.MISSED)
             return
         segment.missed[stored.position] = _MissedEvent(stored, [*self._previous_line(), line])
@@ -397,7 +397,7 @@ class ReaderVerification:
                 if stored.position > position:
                     break
                 self._add(Kind.PASSED, stored, [*self._previous_line(), line])
-                if len(self._passed) < _MOST_MISSED:
+                if len(self._passed) < _MAX_MISSED:
                     self._passed.add(stored.position)
             self._reached = position
 

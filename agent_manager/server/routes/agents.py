@@ -14,7 +14,7 @@ from agent_manager.auth import TokenScope
 from agent_manager.server.authorization import AuthorizedRoute, Data
 from agent_manager.server.context import CurrentContext, write_list
 from agent_manager.server.response_cache import BodyWriter
-from agent_manager.server.routes.openapi import BAD_GATEWAY, NOT_FOUND, TOO_LARGE, reads, writes
+from agent_manager.server.routes.declarations import BAD_GATEWAY, NOT_FOUND, TOO_LARGE, reads, writes
 from agent_manager.server.schemas.common import In, Out
 
 router = APIRouter(prefix="/agents", tags=["agents"], route_class=AuthorizedRoute)

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from agent_manager.server.authorization import AuthorizedRoute, Data, needs
 from agent_manager.server.context import ServerContext
 from agent_manager.server.read_your_writes import READ_TABLES
-from agent_manager.server.routes.openapi import errors
+from agent_manager.server.routes.declarations import errors
 from agent_manager.server.schemas.common import Out, Position
 from eventstore.errors import StoreClosed
 from eventstore.read import horizon

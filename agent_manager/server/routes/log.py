@@ -15,7 +15,7 @@ from agent_manager.server.authorization import AuthorizedRoute, Data, needs
 from agent_manager.server.context import CurrentContext, RequestContext, write_page
 from agent_manager.server.conversation_lookup import get_or_404
 from agent_manager.server.response_cache import BodyWriter
-from agent_manager.server.routes.openapi import CONFLICT, NOT_FOUND, TOO_LARGE, Responses, errors, reads, writes
+from agent_manager.server.routes.declarations import CONFLICT, NOT_FOUND, TOO_LARGE, Responses, errors, reads, writes
 from agent_manager.server.schemas.events import (
     AppendOut,
     EventIn,

@@ -14,7 +14,7 @@ from agent_manager.server.authorization import AuthorizedRoute, Data
 from agent_manager.server.context import CurrentContext
 from agent_manager.server.conversation_lookup import get_or_404
 from agent_manager.server.response_cache import BodyWriter
-from agent_manager.server.routes.openapi import NOT_FOUND, reads
+from agent_manager.server.routes.declarations import NOT_FOUND, reads
 from agent_manager.server.schemas.common import AtLeast, Cursor, In, PageOut, PositionedOut, Since, Until
 from eventstore import Role
 from projections import Search

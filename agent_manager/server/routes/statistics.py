@@ -13,7 +13,7 @@ from starlette.responses import Response
 from agent_manager.server.authorization import AuthorizedRoute, Data
 from agent_manager.server.context import CurrentContext
 from agent_manager.server.response_cache import BodyWriter
-from agent_manager.server.routes.openapi import reads
+from agent_manager.server.routes.declarations import reads
 from agent_manager.server.schemas.common import AtLeast, In, Out
 from projections import Statistics
 from projections.statistics import ActorCounts, DayCounts, ResponseTimes, RoleCounts, Size, StatusCount, TaskTimes

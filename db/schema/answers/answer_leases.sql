@@ -16,5 +16,5 @@ CREATE TABLE answer_leases (
 COMMENT ON TABLE answer_leases IS 'Messages that a process is answering';
 COMMENT ON COLUMN answer_leases.holder IS 'Id that the manager has generated for itself';
 
-SELECT eventstore_own('TABLE answer_leases');
+SELECT eventstore_set_owner('TABLE answer_leases');
 SELECT enable_rls('answer_leases');

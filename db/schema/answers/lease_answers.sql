@@ -50,6 +50,6 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION lease_answers');
+SELECT eventstore_set_owner('FUNCTION lease_answers');
 REVOKE ALL ON FUNCTION lease_answers FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION lease_answers', 'eventstore_app');

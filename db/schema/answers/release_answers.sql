@@ -31,6 +31,6 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION release_answers');
+SELECT eventstore_set_owner('FUNCTION release_answers');
 REVOKE ALL ON FUNCTION release_answers FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION release_answers', 'eventstore_app');

@@ -40,6 +40,6 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION renew_answer_leases');
+SELECT eventstore_set_owner('FUNCTION renew_answer_leases');
 REVOKE ALL ON FUNCTION renew_answer_leases FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION renew_answer_leases', 'eventstore_app');

@@ -85,6 +85,6 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION append_events');
+SELECT eventstore_set_owner('FUNCTION append_events');
 REVOKE ALL ON FUNCTION append_events FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION append_events', 'eventstore_writer');

@@ -267,6 +267,6 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION append_group');
+SELECT eventstore_set_owner('FUNCTION append_group');
 REVOKE ALL ON FUNCTION append_group FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION append_group', 'eventstore_writer');

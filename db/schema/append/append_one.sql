@@ -144,6 +144,6 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION append_one');
+SELECT eventstore_set_owner('FUNCTION append_one');
 REVOKE ALL ON FUNCTION append_one FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION append_one', 'eventstore_writer');

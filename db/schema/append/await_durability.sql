@@ -8,5 +8,5 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION await_durability');
+SELECT eventstore_set_owner('FUNCTION await_durability');
 REVOKE ALL ON FUNCTION await_durability FROM PUBLIC;

@@ -6,4 +6,4 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN uuid_hash_extended(conversation_id, hashtextextended(tenant_id, 0)) & ~15::bigint
        | partition_of(conversation_id);
 
-SELECT eventstore_own('FUNCTION conversation_lock_key');
+SELECT eventstore_set_owner('FUNCTION conversation_lock_key');

@@ -4,4 +4,4 @@ CREATE FUNCTION digest_text(value text) RETURNS bytea
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN int4send(octet_length(value)) || decode(replace(value, '\', '\\'), 'escape');
 
-SELECT eventstore_own('FUNCTION digest_text');
+SELECT eventstore_set_owner('FUNCTION digest_text');

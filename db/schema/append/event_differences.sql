@@ -43,4 +43,4 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION event_differences');
+SELECT eventstore_set_owner('FUNCTION event_differences');

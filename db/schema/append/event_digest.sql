@@ -29,4 +29,4 @@ RETURN sha256(
     || digest_text(metadata::text)
 );
 
-SELECT eventstore_own('FUNCTION event_digest');
+SELECT eventstore_set_owner('FUNCTION event_digest');

@@ -10,4 +10,4 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION event_timestamp');
+SELECT eventstore_set_owner('FUNCTION event_timestamp');

@@ -9,5 +9,5 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION limit_lock_wait');
+SELECT eventstore_set_owner('FUNCTION limit_lock_wait');
 REVOKE ALL ON FUNCTION limit_lock_wait FROM PUBLIC;

@@ -34,5 +34,5 @@ COMMENT ON COLUMN identity_keys.last_used_at IS 'Last use; up to a minute late';
 ALTER TABLE identity_keys ENABLE ROW LEVEL SECURITY;
 CREATE POLICY unbound ON identity_keys USING ((SELECT NOT login_is_bound()));
 
-SELECT eventstore_own('TABLE identity_keys');
+SELECT eventstore_set_owner('TABLE identity_keys');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE (revoked_at, last_used_at) ON TABLE identity_keys', 'eventstore_app');

@@ -14,5 +14,5 @@ COMMENT ON COLUMN identity_tenants.suspended_at IS
 ALTER TABLE identity_tenants ENABLE ROW LEVEL SECURITY;
 CREATE POLICY unbound ON identity_tenants USING ((SELECT NOT login_is_bound()));
 
-SELECT eventstore_own('TABLE identity_tenants');
+SELECT eventstore_set_owner('TABLE identity_tenants');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE (name, suspended_at) ON TABLE identity_tenants', 'eventstore_app');

@@ -15,5 +15,5 @@ CREATE TABLE identity_users (
 ALTER TABLE identity_users ENABLE ROW LEVEL SECURITY;
 CREATE POLICY unbound ON identity_users USING ((SELECT NOT login_is_bound()));
 
-SELECT eventstore_own('TABLE identity_users');
+SELECT eventstore_set_owner('TABLE identity_users');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE (name, disabled_at) ON TABLE identity_users', 'eventstore_app');

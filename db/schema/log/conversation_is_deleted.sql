@@ -15,5 +15,5 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION conversation_is_deleted');
+SELECT eventstore_set_owner('FUNCTION conversation_is_deleted');
 REVOKE ALL ON FUNCTION conversation_is_deleted FROM PUBLIC;

@@ -10,5 +10,5 @@ CREATE FUNCTION deleted_conversation_accepts(event_type text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN event_type IN ('conversation.reactivated', 'conversation.unshared', 'message.answered');
 
-SELECT eventstore_own('FUNCTION deleted_conversation_accepts');
+SELECT eventstore_set_owner('FUNCTION deleted_conversation_accepts');
 REVOKE ALL ON FUNCTION deleted_conversation_accepts FROM PUBLIC;

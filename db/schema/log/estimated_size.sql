@@ -7,4 +7,4 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
            * CASE WHEN pg_column_compression(value) IS NULL THEN 1.0::double precision ELSE 10.0 END
 $$;
 
-SELECT eventstore_own('FUNCTION estimated_size');
+SELECT eventstore_set_owner('FUNCTION estimated_size');

@@ -53,6 +53,6 @@ CREATE INDEX idx_events_deletions ON events (tenant_id, conversation_id, version
 ALTER TABLE events ALTER COLUMN salt SET STATISTICS 0;
 ALTER TABLE events ALTER COLUMN digest SET STATISTICS 0;
 
-SELECT eventstore_own('TABLE events');
+SELECT eventstore_set_owner('TABLE events');
 SELECT eventstore_grant('SELECT ON TABLE events', 'eventstore_auditor', 'eventstore_projector', 'eventstore_search');
 SELECT enable_rls('events');

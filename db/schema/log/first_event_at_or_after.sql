@@ -6,7 +6,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION first_event_at_or_after');
+SELECT eventstore_set_owner('FUNCTION first_event_at_or_after');
 REVOKE ALL ON FUNCTION first_event_at_or_after FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION first_event_at_or_after',
                         'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');

@@ -6,7 +6,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION last_event_at_or_before');
+SELECT eventstore_set_owner('FUNCTION last_event_at_or_before');
 REVOKE ALL ON FUNCTION last_event_at_or_before FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION last_event_at_or_before',
                         'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');

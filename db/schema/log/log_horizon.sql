@@ -22,7 +22,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION log_horizon');
+SELECT eventstore_set_owner('FUNCTION log_horizon');
 REVOKE ALL ON FUNCTION log_horizon FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION log_horizon',
                         'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');

@@ -17,6 +17,6 @@ BEGIN ATOMIC
      WHERE s.seqrelid = 'events_position'::regclass;
 END;
 
-SELECT eventstore_own('FUNCTION log_integrity');
+SELECT eventstore_set_owner('FUNCTION log_integrity');
 REVOKE ALL ON FUNCTION log_integrity FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION log_integrity', 'eventstore_app');

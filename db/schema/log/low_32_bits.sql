@@ -3,4 +3,4 @@ CREATE FUNCTION low_32_bits(value bigint) RETURNS integer
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN (((value & 4294967295) # 2147483648) - 2147483648)::integer;
 
-SELECT eventstore_own('FUNCTION low_32_bits');
+SELECT eventstore_set_owner('FUNCTION low_32_bits');

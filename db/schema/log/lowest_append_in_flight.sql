@@ -25,5 +25,5 @@ BEGIN ATOMIC
         OR a.partitions && lowest_append_in_flight.partitions;
 END;
 
-SELECT eventstore_own('FUNCTION lowest_append_in_flight');
+SELECT eventstore_set_owner('FUNCTION lowest_append_in_flight');
 REVOKE ALL ON FUNCTION lowest_append_in_flight FROM PUBLIC;

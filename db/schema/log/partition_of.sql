@@ -4,4 +4,4 @@ CREATE FUNCTION partition_of(conversation_id uuid) RETURNS smallint
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN (uuid_hash(conversation_id) & 15)::smallint;
 
-SELECT eventstore_own('FUNCTION partition_of');
+SELECT eventstore_set_owner('FUNCTION partition_of');

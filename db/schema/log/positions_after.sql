@@ -7,7 +7,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION positions_after');
+SELECT eventstore_set_owner('FUNCTION positions_after');
 REVOKE ALL ON FUNCTION positions_after FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION positions_after',
                         'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');

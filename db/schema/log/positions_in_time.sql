@@ -7,7 +7,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION positions_in_time');
+SELECT eventstore_set_owner('FUNCTION positions_in_time');
 REVOKE ALL ON FUNCTION positions_in_time FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION positions_in_time',
                         'eventstore_app', 'eventstore_auditor', 'eventstore_projector', 'eventstore_reader');

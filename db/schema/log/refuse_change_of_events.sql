@@ -11,4 +11,4 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION refuse_change_of_events');
+SELECT eventstore_set_owner('FUNCTION refuse_change_of_events');

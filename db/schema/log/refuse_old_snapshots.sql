@@ -12,4 +12,4 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION refuse_old_snapshots');
+SELECT eventstore_set_owner('FUNCTION refuse_old_snapshots');

@@ -32,5 +32,5 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION register_append');
+SELECT eventstore_set_owner('FUNCTION register_append');
 REVOKE ALL ON FUNCTION register_append FROM PUBLIC;

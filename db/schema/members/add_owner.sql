@@ -9,5 +9,5 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION add_owner');
+SELECT eventstore_set_owner('FUNCTION add_owner');
 REVOKE ALL ON FUNCTION add_owner FROM PUBLIC;

@@ -16,7 +16,7 @@ COMMENT ON TABLE conversation_members IS
     'Users who may see and append to a conversation; written by the append functions alone';
 COMMENT ON COLUMN conversation_members.access IS 'own: also share and delete; write: also append; read';
 
-SELECT eventstore_own('TABLE conversation_members');
+SELECT eventstore_set_owner('TABLE conversation_members');
 SELECT eventstore_grant('SELECT (tenant_id, conversation_id, user_id) ON TABLE conversation_members',
                         'eventstore_auditor', 'eventstore_reader');
 SELECT eventstore_grant('SELECT ON TABLE conversation_members', 'eventstore_search');

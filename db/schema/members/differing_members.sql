@@ -12,6 +12,6 @@ BEGIN ATOMIC
      WHERE m.access IS DISTINCT FROM l.access;
 END;
 
-SELECT eventstore_own('FUNCTION differing_members');
+SELECT eventstore_set_owner('FUNCTION differing_members');
 REVOKE ALL ON FUNCTION differing_members FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION differing_members', 'eventstore_projector');

@@ -15,5 +15,5 @@ BEGIN ATOMIC
                AND may_append.event_type NOT IN ('conversation.shared', 'conversation.unshared', 'conversation.deleted'));
 END;
 
-SELECT eventstore_own('FUNCTION may_append');
+SELECT eventstore_set_owner('FUNCTION may_append');
 REVOKE ALL ON FUNCTION may_append FROM PUBLIC;

@@ -17,6 +17,6 @@ BEGIN ATOMIC
      ORDER BY m.access = 'own' DESC, m.user_id;
 END;
 
-SELECT eventstore_own('FUNCTION members_of');
+SELECT eventstore_set_owner('FUNCTION members_of');
 REVOKE ALL ON FUNCTION members_of FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION members_of', 'eventstore_reader');

@@ -29,5 +29,5 @@ BEGIN ATOMIC
            );
 END;
 
-SELECT eventstore_own('FUNCTION members_of_log');
+SELECT eventstore_set_owner('FUNCTION members_of_log');
 REVOKE ALL ON FUNCTION members_of_log FROM PUBLIC;

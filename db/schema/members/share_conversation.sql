@@ -18,5 +18,5 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION share_conversation');
+SELECT eventstore_set_owner('FUNCTION share_conversation');
 REVOKE ALL ON FUNCTION share_conversation FROM PUBLIC;

@@ -64,6 +64,6 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION begin_batch');
+SELECT eventstore_set_owner('FUNCTION begin_batch');
 REVOKE ALL ON FUNCTION begin_batch FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION begin_batch', 'eventstore_projector');

@@ -13,6 +13,6 @@ CREATE TABLE checkpoints (
     CONSTRAINT checkpoints_stage_check CHECK (stage IN ('live', 'next', 'previous'))
 );
 
-SELECT eventstore_own('TABLE checkpoints');
+SELECT eventstore_set_owner('TABLE checkpoints');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE checkpoints', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE checkpoints', 'eventstore_reader');

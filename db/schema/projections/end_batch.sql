@@ -12,6 +12,6 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION end_batch');
+SELECT eventstore_set_owner('FUNCTION end_batch');
 REVOKE ALL ON FUNCTION end_batch FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION end_batch', 'eventstore_projector');

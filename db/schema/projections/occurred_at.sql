@@ -3,4 +3,4 @@ CREATE FUNCTION occurred_at(metadata jsonb, "timestamp" timestamptz) RETURNS tim
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN coalesce((metadata ->> 'occurred_at')::timestamptz, "timestamp");
 
-SELECT eventstore_own('FUNCTION occurred_at');
+SELECT eventstore_set_owner('FUNCTION occurred_at');

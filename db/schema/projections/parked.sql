@@ -20,7 +20,7 @@ COMMENT ON COLUMN parked.position IS
 
 ALTER TABLE parked ALTER COLUMN error SET STATISTICS 0;
 
-SELECT eventstore_own('TABLE parked');
+SELECT eventstore_set_owner('TABLE parked');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE ON TABLE parked', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE parked', 'eventstore_reader');
 SELECT enable_rls('parked');

@@ -14,6 +14,6 @@ COMMENT ON TABLE projection_definitions IS 'Definition by which the tables of a 
 COMMENT ON COLUMN projection_definitions.definition_hash IS 'SHA-256 of the definition, in hexadecimal';
 COMMENT ON COLUMN projection_definitions.text IS 'SQL of the projection; null if it is written in Python';
 
-SELECT eventstore_own('TABLE projection_definitions');
+SELECT eventstore_set_owner('TABLE projection_definitions');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE ON TABLE projection_definitions', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE projection_definitions', 'eventstore_reader');

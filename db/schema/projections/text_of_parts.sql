@@ -9,4 +9,4 @@ BEGIN ATOMIC
      WHERE jsonb_typeof(p.part -> 'text') = 'string';
 END;
 
-SELECT eventstore_own('FUNCTION text_of_parts');
+SELECT eventstore_set_owner('FUNCTION text_of_parts');

@@ -17,7 +17,7 @@ CREATE INDEX idx_conversation_actors_pages
 
 COMMENT ON TABLE conversation_actors IS 'Actors of the events of each conversation, the empty one included';
 
-SELECT eventstore_own('TABLE conversation_actors');
+SELECT eventstore_set_owner('TABLE conversation_actors');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE conversation_actors',
                         'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE conversation_actors', 'eventstore_reader');

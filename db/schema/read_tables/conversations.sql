@@ -37,7 +37,7 @@ CREATE INDEX idx_conversations_pages ON conversations (tenant_id, created_at, id
 ALTER TABLE conversations ALTER COLUMN name SET STATISTICS 0;
 ALTER TABLE conversations ALTER COLUMN given_id SET STATISTICS 0;
 
-SELECT eventstore_own('TABLE conversations');
+SELECT eventstore_set_owner('TABLE conversations');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE conversations', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE conversations', 'eventstore_reader');
 SELECT enable_rls('conversations', 'id');

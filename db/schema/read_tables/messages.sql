@@ -29,7 +29,7 @@ CREATE INDEX idx_messages_pages ON messages (tenant_id, created_at, conversation
 ALTER TABLE messages ALTER COLUMN content SET STATISTICS 0;
 ALTER TABLE messages ALTER COLUMN given_id SET STATISTICS 0;
 
-SELECT eventstore_own('TABLE messages');
+SELECT eventstore_set_owner('TABLE messages');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE messages', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE messages', 'eventstore_reader');
 SELECT enable_rls('messages');

@@ -15,7 +15,7 @@ COMMENT ON TABLE pending_messages IS 'Messages that await an answer';
 
 ALTER TABLE pending_messages ALTER COLUMN given_id SET STATISTICS 0;
 
-SELECT eventstore_own('TABLE pending_messages');
+SELECT eventstore_set_owner('TABLE pending_messages');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE pending_messages', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE pending_messages', 'eventstore_reader');
 SELECT enable_rls('pending_messages');

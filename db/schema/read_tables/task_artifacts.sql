@@ -29,7 +29,7 @@ ALTER TABLE task_artifacts ALTER COLUMN artifact_id SET STATISTICS 0;
 ALTER TABLE task_artifacts ALTER COLUMN name SET STATISTICS 0;
 ALTER TABLE task_artifacts ALTER COLUMN description SET STATISTICS 0;
 
-SELECT eventstore_own('TABLE task_artifacts');
+SELECT eventstore_set_owner('TABLE task_artifacts');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE task_artifacts', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE task_artifacts', 'eventstore_reader');
 SELECT enable_rls('task_artifacts');

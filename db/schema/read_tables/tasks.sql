@@ -36,7 +36,7 @@ COMMENT ON COLUMN tasks.status_extra IS 'Members of the status that no other col
 ALTER TABLE tasks ALTER COLUMN description SET STATISTICS 0;
 ALTER TABLE tasks ALTER COLUMN given_id SET STATISTICS 0;
 
-SELECT eventstore_own('TABLE tasks');
+SELECT eventstore_set_owner('TABLE tasks');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE tasks', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE tasks', 'eventstore_reader');
 SELECT enable_rls('tasks');

@@ -52,5 +52,5 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION create_staging_tables');
+SELECT eventstore_set_owner('FUNCTION create_staging_tables');
 REVOKE ALL ON FUNCTION create_staging_tables FROM PUBLIC;

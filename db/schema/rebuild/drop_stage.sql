@@ -21,5 +21,5 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION drop_stage');
+SELECT eventstore_set_owner('FUNCTION drop_stage');
 REVOKE ALL ON FUNCTION drop_stage FROM PUBLIC;

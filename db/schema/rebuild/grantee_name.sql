@@ -3,4 +3,4 @@ CREATE FUNCTION grantee_name(role oid) RETURNS text
 LANGUAGE sql STABLE
 RETURN CASE role WHEN 0 THEN 'PUBLIC' ELSE role::regrole::text END;
 
-SELECT eventstore_own('FUNCTION grantee_name');
+SELECT eventstore_set_owner('FUNCTION grantee_name');

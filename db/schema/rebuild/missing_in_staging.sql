@@ -78,5 +78,5 @@ BEGIN ATOMIC
      ORDER BY m.step, m.what;
 END;
 
-SELECT eventstore_own('FUNCTION missing_in_staging');
+SELECT eventstore_set_owner('FUNCTION missing_in_staging');
 REVOKE ALL ON FUNCTION missing_in_staging FROM PUBLIC;

@@ -7,5 +7,5 @@ BEGIN ATOMIC
     UPDATE parked p SET stage = to_stage WHERE p.projection = move_stage.projection AND p.stage = move_stage.stage;
 END;
 
-SELECT eventstore_own('FUNCTION move_stage');
+SELECT eventstore_set_owner('FUNCTION move_stage');
 REVOKE ALL ON FUNCTION move_stage FROM PUBLIC;

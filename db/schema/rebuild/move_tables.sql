@@ -17,5 +17,5 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION move_tables');
+SELECT eventstore_set_owner('FUNCTION move_tables');
 REVOKE ALL ON FUNCTION move_tables FROM PUBLIC;

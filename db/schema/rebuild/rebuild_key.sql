@@ -4,4 +4,4 @@ CREATE FUNCTION rebuild_key(projection text) RETURNS bigint
 LANGUAGE sql STABLE SET search_path FROM CURRENT
 RETURN ('projection_definitions'::regclass::oid::bigint << 32) | (hashtext(projection)::bigint & 4294967295);
 
-SELECT eventstore_own('FUNCTION rebuild_key');
+SELECT eventstore_set_owner('FUNCTION rebuild_key');

@@ -6,7 +6,7 @@ RETURN CASE stage
     ELSE left(current_schema(), 54) || '_' || stage
 END;
 
-SELECT eventstore_own('FUNCTION stage_schema');
+SELECT eventstore_set_owner('FUNCTION stage_schema');
 
 -- The schemas of the other stages.
 DO $$

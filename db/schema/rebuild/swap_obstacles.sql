@@ -60,5 +60,5 @@ BEGIN ATOMIC
        AND d.deptype = 'n';
 END;
 
-SELECT eventstore_own('FUNCTION swap_obstacles');
+SELECT eventstore_set_owner('FUNCTION swap_obstacles');
 REVOKE ALL ON FUNCTION swap_obstacles FROM PUBLIC;

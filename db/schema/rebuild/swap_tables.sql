@@ -44,5 +44,5 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION swap_tables');
+SELECT eventstore_set_owner('FUNCTION swap_tables');
 REVOKE ALL ON FUNCTION swap_tables FROM PUBLIC;

@@ -15,5 +15,5 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION disable_rls');
+SELECT eventstore_set_owner('FUNCTION disable_rls');
 REVOKE ALL ON FUNCTION disable_rls FROM PUBLIC;

@@ -33,5 +33,5 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION enable_rls');
+SELECT eventstore_set_owner('FUNCTION enable_rls');
 REVOKE ALL ON FUNCTION enable_rls FROM PUBLIC;

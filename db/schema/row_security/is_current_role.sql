@@ -6,4 +6,4 @@ CREATE FUNCTION is_current_role(role name) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN current_user = role;
 
-SELECT eventstore_own('FUNCTION is_current_role');
+SELECT eventstore_set_owner('FUNCTION is_current_role');

@@ -18,5 +18,5 @@ BEGIN ATOMIC
            );
 END;
 
-SELECT eventstore_own('FUNCTION projected_tables');
+SELECT eventstore_set_owner('FUNCTION projected_tables');
 REVOKE ALL ON FUNCTION projected_tables FROM PUBLIC;

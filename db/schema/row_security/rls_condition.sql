@@ -23,5 +23,5 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION rls_condition');
+SELECT eventstore_set_owner('FUNCTION rls_condition');
 REVOKE ALL ON FUNCTION rls_condition FROM PUBLIC;

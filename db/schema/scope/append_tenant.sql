@@ -17,5 +17,5 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION append_tenant');
+SELECT eventstore_set_owner('FUNCTION append_tenant');
 REVOKE ALL ON FUNCTION append_tenant FROM PUBLIC;

@@ -22,5 +22,5 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION bind_login');
+SELECT eventstore_set_owner('FUNCTION bind_login');
 REVOKE ALL ON FUNCTION bind_login FROM PUBLIC;

@@ -19,5 +19,5 @@ COMMENT ON TABLE bound_logins IS 'Logins that act for one tenant, whatever they 
 ALTER TABLE bound_logins ENABLE ROW LEVEL SECURITY;
 CREATE POLICY of_itself ON bound_logins FOR SELECT USING (login = session_user);
 
-SELECT eventstore_own('TABLE bound_logins');
+SELECT eventstore_set_owner('TABLE bound_logins');
 SELECT eventstore_grant('SELECT ON TABLE bound_logins', 'eventstore_auditor', 'eventstore_reader', 'eventstore_search');

@@ -5,4 +5,4 @@ CREATE FUNCTION current_conversation() RETURNS uuid
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN nullif(current_setting('eventstore.conversation_id', true), '')::uuid;
 
-SELECT eventstore_own('FUNCTION current_conversation');
+SELECT eventstore_set_owner('FUNCTION current_conversation');

@@ -16,4 +16,4 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION current_tenant');
+SELECT eventstore_set_owner('FUNCTION current_tenant');

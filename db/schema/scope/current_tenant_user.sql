@@ -3,4 +3,4 @@ CREATE FUNCTION current_tenant_user() RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN nullif(current_setting('eventstore.user', true), '');
 
-SELECT eventstore_own('FUNCTION current_tenant_user');
+SELECT eventstore_set_owner('FUNCTION current_tenant_user');

@@ -5,6 +5,6 @@ CREATE FUNCTION login_is_bound() RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path FROM CURRENT
 RETURN EXISTS (SELECT FROM bound_logins b WHERE b.login = session_user);
 
-SELECT eventstore_own('FUNCTION login_is_bound');
+SELECT eventstore_set_owner('FUNCTION login_is_bound');
 REVOKE ALL ON FUNCTION login_is_bound FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION login_is_bound', 'eventstore_app');

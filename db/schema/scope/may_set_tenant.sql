@@ -15,7 +15,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION may_set_tenant');
+SELECT eventstore_set_owner('FUNCTION may_set_tenant');
 
 -- migrate:down
 DROP FUNCTION may_set_tenant;

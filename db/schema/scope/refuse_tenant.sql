@@ -9,5 +9,5 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION refuse_tenant');
+SELECT eventstore_set_owner('FUNCTION refuse_tenant');
 REVOKE ALL ON FUNCTION refuse_tenant FROM PUBLIC;

@@ -5,5 +5,5 @@ LANGUAGE sql STABLE
 RETURN '(SELECT coalesce((SELECT b.tenant_id FROM bound_logins b WHERE b.login = session_user),
                          CASE WHEN may_set_tenant() THEN nullif(current_setting(''eventstore.tenant'', true), '''') END))';
 
-SELECT eventstore_own('FUNCTION rls_tenant');
+SELECT eventstore_set_owner('FUNCTION rls_tenant');
 REVOKE ALL ON FUNCTION rls_tenant FROM PUBLIC;

@@ -7,5 +7,5 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION unbind_login');
+SELECT eventstore_set_owner('FUNCTION unbind_login');
 REVOKE ALL ON FUNCTION unbind_login FROM PUBLIC;

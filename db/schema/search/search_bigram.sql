@@ -4,4 +4,4 @@ LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN 'q' || lpad(to_hex(ascii(characters)), 5, '0')
            || CASE WHEN length(characters) > 1 THEN lpad(to_hex(ascii(substr(characters, 2))), 5, '0') ELSE '' END;
 
-SELECT eventstore_own('FUNCTION search_bigram');
+SELECT eventstore_set_owner('FUNCTION search_bigram');

@@ -10,4 +10,4 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_bigrams');
+SELECT eventstore_set_owner('FUNCTION search_bigrams');

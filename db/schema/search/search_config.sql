@@ -36,4 +36,4 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_config');
+SELECT eventstore_set_owner('FUNCTION search_config');

@@ -14,7 +14,7 @@ CREATE INDEX idx_search_conversations_language ON search_conversations (tenant_i
 COMMENT ON COLUMN search_conversations.language_from IS
     'Version of the event that named the language: it holds for what follows';
 
-SELECT eventstore_own('TABLE search_conversations');
+SELECT eventstore_set_owner('TABLE search_conversations');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE search_conversations',
                         'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE search_conversations', 'eventstore_search');

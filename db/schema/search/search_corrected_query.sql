@@ -29,6 +29,6 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_corrected_query');
+SELECT eventstore_set_owner('FUNCTION search_corrected_query');
 REVOKE ALL ON FUNCTION search_corrected_query FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION search_corrected_query', 'eventstore_search');

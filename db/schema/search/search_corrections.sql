@@ -67,6 +67,6 @@ AS $$
      ORDER BY n.ordinal, n.documents DESC, n.correction
 $$;
 
-SELECT eventstore_own('FUNCTION search_corrections');
+SELECT eventstore_set_owner('FUNCTION search_corrections');
 REVOKE ALL ON FUNCTION search_corrections FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION search_corrections', 'eventstore_search');

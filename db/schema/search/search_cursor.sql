@@ -7,4 +7,4 @@ LANGUAGE sql STABLE PARALLEL SAFE
 RETURN translate(encode(convert_to(json_build_array(search, query, key, "position", oldest, newest,
                                                     newest_position)::text, 'UTF8'), 'base64'), E'\n', '');
 
-SELECT eventstore_own('FUNCTION search_cursor');
+SELECT eventstore_set_owner('FUNCTION search_cursor');

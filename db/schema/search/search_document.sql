@@ -20,4 +20,4 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_document');
+SELECT eventstore_set_owner('FUNCTION search_document');

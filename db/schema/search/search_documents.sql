@@ -32,7 +32,7 @@ COMMENT ON COLUMN search_documents.words IS
 COMMENT ON COLUMN search_documents.plain_words IS
     'Distinct words at the beginning of the text, unstemmed: candidates for corrections';
 
-SELECT eventstore_own('TABLE search_documents');
+SELECT eventstore_set_owner('TABLE search_documents');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE search_documents', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE search_documents', 'eventstore_search');
 SELECT enable_rls('search_documents');

@@ -16,4 +16,4 @@ BEGIN ATOMIC
      WHERE p.pattern IS NOT NULL;
 END;
 
-SELECT eventstore_own('FUNCTION search_edit_patterns');
+SELECT eventstore_set_owner('FUNCTION search_edit_patterns');

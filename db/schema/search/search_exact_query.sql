@@ -13,4 +13,4 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_exact_query');
+SELECT eventstore_set_owner('FUNCTION search_exact_query');

@@ -49,4 +49,4 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_fold');
+SELECT eventstore_set_owner('FUNCTION search_fold');

@@ -82,4 +82,4 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_highlight');
+SELECT eventstore_set_owner('FUNCTION search_highlight');

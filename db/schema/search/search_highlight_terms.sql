@@ -37,4 +37,4 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_highlight_terms');
+SELECT eventstore_set_owner('FUNCTION search_highlight_terms');

@@ -13,4 +13,4 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_identifier_parts');
+SELECT eventstore_set_owner('FUNCTION search_identifier_parts');

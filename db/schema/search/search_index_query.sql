@@ -27,4 +27,4 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_index_query');
+SELECT eventstore_set_owner('FUNCTION search_index_query');

@@ -13,4 +13,4 @@ EXCEPTION
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_json_text');
+SELECT eventstore_set_owner('FUNCTION search_json_text');

@@ -4,4 +4,4 @@ CREATE FUNCTION search_labels(tenant text, role text, actor text) RETURNS text[]
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN ARRAY['=' || tenant, '=' || coalesce(role, 'task') || ' of ' || tenant, left('=' || actor || ' in ' || tenant, 500)];
 
-SELECT eventstore_own('FUNCTION search_labels');
+SELECT eventstore_set_owner('FUNCTION search_labels');

@@ -31,4 +31,4 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_language');
+SELECT eventstore_set_owner('FUNCTION search_language');

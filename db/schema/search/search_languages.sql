@@ -21,6 +21,6 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_languages');
+SELECT eventstore_set_owner('FUNCTION search_languages');
 REVOKE ALL ON FUNCTION search_languages FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION search_languages', 'eventstore_search');

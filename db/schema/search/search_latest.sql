@@ -53,6 +53,6 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_latest');
+SELECT eventstore_set_owner('FUNCTION search_latest');
 REVOKE ALL ON FUNCTION search_latest FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION search_latest', 'eventstore_search');

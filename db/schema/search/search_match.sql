@@ -12,4 +12,4 @@ CREATE TYPE search_match AS (
     rank            real
 );
 
-SELECT eventstore_own('TYPE search_match');
+SELECT eventstore_set_owner('TYPE search_match');

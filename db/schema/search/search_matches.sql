@@ -74,6 +74,6 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_matches');
+SELECT eventstore_set_owner('FUNCTION search_matches');
 REVOKE ALL ON FUNCTION search_matches FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION search_matches', 'eventstore_search');

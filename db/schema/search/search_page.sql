@@ -41,6 +41,6 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_page');
+SELECT eventstore_set_owner('FUNCTION search_page');
 REVOKE ALL ON FUNCTION search_page FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION search_page', 'eventstore_search');

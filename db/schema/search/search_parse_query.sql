@@ -40,4 +40,4 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_parse_query');
+SELECT eventstore_set_owner('FUNCTION search_parse_query');

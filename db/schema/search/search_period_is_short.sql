@@ -21,6 +21,6 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_period_is_short');
+SELECT eventstore_set_owner('FUNCTION search_period_is_short');
 REVOKE ALL ON FUNCTION search_period_is_short FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION search_period_is_short', 'eventstore_search');

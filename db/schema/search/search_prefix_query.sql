@@ -24,4 +24,4 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_prefix_query');
+SELECT eventstore_set_owner('FUNCTION search_prefix_query');

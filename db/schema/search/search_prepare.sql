@@ -19,4 +19,4 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_prepare');
+SELECT eventstore_set_owner('FUNCTION search_prepare');

@@ -50,4 +50,4 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_query');
+SELECT eventstore_set_owner('FUNCTION search_query');

@@ -33,4 +33,4 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_relaxed_query');
+SELECT eventstore_set_owner('FUNCTION search_relaxed_query');

@@ -60,6 +60,6 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_sample');
+SELECT eventstore_set_owner('FUNCTION search_sample');
 REVOKE ALL ON FUNCTION search_sample FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION search_sample', 'eventstore_search');

@@ -25,4 +25,4 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_snippet');
+SELECT eventstore_set_owner('FUNCTION search_snippet');

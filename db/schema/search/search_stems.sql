@@ -15,4 +15,4 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_stems');
+SELECT eventstore_set_owner('FUNCTION search_stems');

@@ -19,4 +19,4 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_term_query');
+SELECT eventstore_set_owner('FUNCTION search_term_query');

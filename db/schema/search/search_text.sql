@@ -39,4 +39,4 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_text');
+SELECT eventstore_set_owner('FUNCTION search_text');

@@ -36,4 +36,4 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_text_of_parts');
+SELECT eventstore_set_owner('FUNCTION search_text_of_parts');

@@ -3,4 +3,4 @@ CREATE FUNCTION search_word_query(word text) RETURNS tsquery
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN ('''' || replace(replace(word, '\', '\\'), '''', '''''') || '''')::tsquery;
 
-SELECT eventstore_own('FUNCTION search_word_query');
+SELECT eventstore_set_owner('FUNCTION search_word_query');

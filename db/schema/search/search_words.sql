@@ -29,4 +29,4 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION search_words');
+SELECT eventstore_set_owner('FUNCTION search_words');

@@ -23,5 +23,5 @@ ALTER TABLE idempotency_keys ENABLE ROW LEVEL SECURITY;
 CREATE POLICY unbound ON idempotency_keys
     USING ((SELECT NOT login_is_bound()) OR tenant_id = (SELECT current_tenant()));
 
-SELECT eventstore_own('TABLE idempotency_keys');
+SELECT eventstore_set_owner('TABLE idempotency_keys');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE ON TABLE idempotency_keys', 'eventstore_app');

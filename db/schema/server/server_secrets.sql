@@ -15,5 +15,5 @@ ALTER TABLE server_secrets ENABLE ROW LEVEL SECURITY;
 CREATE POLICY unbound ON server_secrets
     USING ((SELECT NOT login_is_bound()));
 
-SELECT eventstore_own('TABLE server_secrets');
+SELECT eventstore_set_owner('TABLE server_secrets');
 SELECT eventstore_grant('SELECT, INSERT ON TABLE server_secrets', 'eventstore_app');

@@ -34,7 +34,7 @@ COMMENT ON COLUMN statistics_activity.artifacts IS
 COMMENT ON COLUMN statistics_activity.largest_text IS
     'Bytes of the largest text of a message; likewise for parts and artifact';
 
-SELECT eventstore_own('TABLE statistics_activity');
+SELECT eventstore_set_owner('TABLE statistics_activity');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE statistics_activity',
                         'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE statistics_activity', 'eventstore_reader');

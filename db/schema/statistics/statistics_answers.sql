@@ -13,7 +13,7 @@ CREATE TABLE statistics_answers (
 COMMENT ON TABLE statistics_answers IS
     'Messages of assistants that answer users: the first after each run of questions';
 
-SELECT eventstore_own('TABLE statistics_answers');
+SELECT eventstore_set_owner('TABLE statistics_answers');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE statistics_answers', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE statistics_answers', 'eventstore_reader');
 SELECT enable_rls('statistics_answers');

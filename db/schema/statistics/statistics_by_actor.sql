@@ -48,6 +48,6 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION statistics_by_actor');
+SELECT eventstore_set_owner('FUNCTION statistics_by_actor');
 REVOKE ALL ON FUNCTION statistics_by_actor FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION statistics_by_actor', 'eventstore_reader');

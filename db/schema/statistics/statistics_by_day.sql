@@ -50,6 +50,6 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION statistics_by_day');
+SELECT eventstore_set_owner('FUNCTION statistics_by_day');
 REVOKE ALL ON FUNCTION statistics_by_day FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION statistics_by_day', 'eventstore_reader');

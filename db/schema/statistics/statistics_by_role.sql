@@ -36,6 +36,6 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION statistics_by_role');
+SELECT eventstore_set_owner('FUNCTION statistics_by_role');
 REVOKE ALL ON FUNCTION statistics_by_role FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION statistics_by_role', 'eventstore_reader');

@@ -29,6 +29,6 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION statistics_by_status');
+SELECT eventstore_set_owner('FUNCTION statistics_by_status');
 REVOKE ALL ON FUNCTION statistics_by_status FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION statistics_by_status', 'eventstore_reader');

@@ -15,7 +15,7 @@ CREATE INDEX idx_statistics_conversations_began_at ON statistics_conversations (
 
 COMMENT ON COLUMN statistics_conversations.question_version IS 'Oldest unanswered message of a user';
 
-SELECT eventstore_own('TABLE statistics_conversations');
+SELECT eventstore_set_owner('TABLE statistics_conversations');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE statistics_conversations',
                         'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE statistics_conversations', 'eventstore_reader');

@@ -6,4 +6,4 @@ RETURN CASE WHEN moment >= '0001-01-03 00:00+00' AND moment < '9999-01-01 00:00+
             THEN (moment AT TIME ZONE zone)::date
        END;
 
-SELECT eventstore_own('FUNCTION statistics_day');
+SELECT eventstore_set_owner('FUNCTION statistics_day');

@@ -24,4 +24,4 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION statistics_midnight');
+SELECT eventstore_set_owner('FUNCTION statistics_midnight');

@@ -15,4 +15,4 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION statistics_period');
+SELECT eventstore_set_owner('FUNCTION statistics_period');

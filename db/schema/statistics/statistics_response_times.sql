@@ -45,6 +45,6 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION statistics_response_times');
+SELECT eventstore_set_owner('FUNCTION statistics_response_times');
 REVOKE ALL ON FUNCTION statistics_response_times FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION statistics_response_times', 'eventstore_reader');

@@ -33,6 +33,6 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION statistics_sizes');
+SELECT eventstore_set_owner('FUNCTION statistics_sizes');
 REVOKE ALL ON FUNCTION statistics_sizes FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION statistics_sizes', 'eventstore_reader');

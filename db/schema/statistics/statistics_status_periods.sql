@@ -12,7 +12,7 @@ CREATE TABLE statistics_status_periods (
 
 COMMENT ON TABLE statistics_status_periods IS 'Time that a task spent in a status that it has left';
 
-SELECT eventstore_own('TABLE statistics_status_periods');
+SELECT eventstore_set_owner('TABLE statistics_status_periods');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE statistics_status_periods', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE statistics_status_periods', 'eventstore_reader');
 SELECT enable_rls('statistics_status_periods');

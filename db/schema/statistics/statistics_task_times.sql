@@ -48,6 +48,6 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION statistics_task_times');
+SELECT eventstore_set_owner('FUNCTION statistics_task_times');
 REVOKE ALL ON FUNCTION statistics_task_times FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION statistics_task_times', 'eventstore_reader');

@@ -16,7 +16,7 @@ CREATE INDEX idx_statistics_tasks_created_at ON statistics_tasks (tenant_id, cre
 COMMENT ON COLUMN statistics_tasks.entered_at IS 'When the task entered its status; version is that of the event';
 COMMENT ON COLUMN statistics_tasks.actor IS 'Actor of the first event of the task';
 
-SELECT eventstore_own('TABLE statistics_tasks');
+SELECT eventstore_set_owner('TABLE statistics_tasks');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE statistics_tasks', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE statistics_tasks', 'eventstore_reader');
 SELECT enable_rls('statistics_tasks');

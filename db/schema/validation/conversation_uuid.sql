@@ -17,4 +17,4 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION conversation_uuid');
+SELECT eventstore_set_owner('FUNCTION conversation_uuid');

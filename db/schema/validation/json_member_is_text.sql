@@ -3,4 +3,4 @@ CREATE FUNCTION json_member_is_text(object jsonb, member text, longest integer) 
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN coalesce(jsonb_typeof(object -> member) = 'string' AND char_length(object ->> member) <= longest, false);
 
-SELECT eventstore_own('FUNCTION json_member_is_text');
+SELECT eventstore_set_owner('FUNCTION json_member_is_text');

@@ -3,4 +3,4 @@ CREATE FUNCTION optional_json_member_is(object jsonb, member text, type text) RE
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN coalesce(jsonb_typeof(object -> member) = type, true);
 
-SELECT eventstore_own('FUNCTION optional_json_member_is');
+SELECT eventstore_set_owner('FUNCTION optional_json_member_is');

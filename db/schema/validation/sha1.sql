@@ -96,4 +96,4 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION sha1');
+SELECT eventstore_set_owner('FUNCTION sha1');

@@ -16,4 +16,4 @@ RETURN CASE
         THEN 'source_conversation_id is not a UUID, or source_version is not a number'
 END;
 
-SELECT eventstore_own('FUNCTION validate_conversation');
+SELECT eventstore_set_owner('FUNCTION validate_conversation');

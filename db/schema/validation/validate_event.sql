@@ -26,4 +26,4 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION validate_event');
+SELECT eventstore_set_owner('FUNCTION validate_event');

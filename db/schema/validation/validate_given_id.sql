@@ -7,4 +7,4 @@ RETURN CASE
         THEN 'given_id is the name of another conversation'
 END;
 
-SELECT eventstore_own('FUNCTION validate_given_id');
+SELECT eventstore_set_owner('FUNCTION validate_given_id');

@@ -16,4 +16,4 @@ RETURN CASE
         THEN 'role is not a string of 1 to 50 characters, content is not a string, or parts is not an array'
 END;
 
-SELECT eventstore_own('FUNCTION validate_message');
+SELECT eventstore_set_owner('FUNCTION validate_message');

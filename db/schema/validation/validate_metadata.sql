@@ -22,4 +22,4 @@ RETURN CASE
         END
 END;
 
-SELECT eventstore_own('FUNCTION validate_metadata');
+SELECT eventstore_set_owner('FUNCTION validate_metadata');

@@ -10,5 +10,5 @@ RETURN CASE
         THEN 'access is neither read nor write'
 END;
 
-SELECT eventstore_own('FUNCTION validate_sharing');
+SELECT eventstore_set_owner('FUNCTION validate_sharing');
 REVOKE ALL ON FUNCTION validate_sharing FROM PUBLIC;

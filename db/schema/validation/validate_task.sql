@@ -30,4 +30,4 @@ RETURN CASE
         THEN 'artifact_id, name or description is not a string, parts is not an array, or last_chunk is not a boolean'
 END;
 
-SELECT eventstore_own('FUNCTION validate_task');
+SELECT eventstore_set_owner('FUNCTION validate_task');

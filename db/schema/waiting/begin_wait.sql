@@ -30,7 +30,7 @@ BEGIN
 END
 $$;
 
-SELECT eventstore_own('FUNCTION begin_wait');
+SELECT eventstore_set_owner('FUNCTION begin_wait');
 REVOKE ALL ON FUNCTION begin_wait FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION begin_wait',
                         'eventstore_app', 'eventstore_auditor', 'eventstore_projector');

@@ -5,6 +5,6 @@ BEGIN ATOMIC
     SELECT pg_advisory_unlock_shared('waiter_flag'::regclass::oid::bigint::bit(32)::integer, 0);
 END;
 
-SELECT eventstore_own('FUNCTION end_wait');
+SELECT eventstore_set_owner('FUNCTION end_wait');
 REVOKE ALL ON FUNCTION end_wait FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION end_wait', 'eventstore_app', 'eventstore_auditor', 'eventstore_projector');

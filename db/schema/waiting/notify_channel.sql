@@ -3,4 +3,4 @@ CREATE FUNCTION notify_channel() RETURNS text
 LANGUAGE sql STABLE SET search_path FROM CURRENT
 RETURN 'eventstore_' || current_schema();
 
-SELECT eventstore_own('FUNCTION notify_channel');
+SELECT eventstore_set_owner('FUNCTION notify_channel');

@@ -3,4 +3,4 @@
 CREATE SEQUENCE waiter_flag AS integer MINVALUE 0 MAXVALUE 1 START 0 CACHE 1;
 SELECT setval('waiter_flag', 1);
 
-SELECT eventstore_own('SEQUENCE waiter_flag');
+SELECT eventstore_set_owner('SEQUENCE waiter_flag');

@@ -15,7 +15,7 @@ from support.values import texts
 from support.waiting import until_async
 
 from eventstore import Caller, EventStore, Settings
-from eventstore.database.scoped_connection import MOST_PREPARED
+from eventstore.database.scoped_connection import MAX_PREPARED
 from eventstore.errors import ConnectionLost, EventStoreError, InputError
 
 CALLER = "SELECT current_tenant(), current_tenant_user()"
@@ -68,11 +68,11 @@ async def test_more_queries_than_stay_prepared(clean_environment: None, database
     async with EventStore(Settings(database_url=database_url, pool_size=1)) as store:
         view = store.tables(Caller("acme"))
         for _ in range(2):
-            for number in range(MOST_PREPARED + 20):
+            for number in range(MAX_PREPARED + 20):
                 for _ in range(6 if number < 30 else 1):
                     assert await view.fetch(f"SELECT {number}, %(a)s, '100%%'", {"a": "x"}) == [(number, "x", "100%")]
         [(kept,)] = await view.fetch("SELECT count(*) FROM pg_prepared_statements WHERE name LIKE 'eventstore%%'", {})
-        assert 0 < kept <= MOST_PREPARED + 1
+        assert 0 < kept <= MAX_PREPARED + 1
 
 
 async def test_a_connection_that_ends_during_a_query_is_replaced(store: EventStore, database_url: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from statistics import median
 
-from tools.benchmark.messages import LONGEST, SHORTEST, Message, conversations, streams
+from tools.benchmark.messages import MAX_CHARACTERS, MIN_CHARACTERS, Message, conversations, streams
 
 
 def some(seed: str, callers: int = 4, each: int = 500) -> list[list[Message]]:
@@ -24,8 +24,8 @@ def test_another_seed_gives_other_messages() -> None:
 
 def test_most_messages_are_short_and_a_few_are_long() -> None:
     sizes = sorted(len(m.text) for stream in some("sizes", each=2000) for m in stream)
-    assert sizes[0] >= SHORTEST
-    assert sizes[-1] <= LONGEST
+    assert sizes[0] >= MIN_CHARACTERS
+    assert sizes[-1] <= MAX_CHARACTERS
     assert 150 < median(sizes) < 260
     assert sizes[-1] > 5000
 

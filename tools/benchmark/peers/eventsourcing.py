@@ -26,7 +26,7 @@ from tools.benchmark.peers import Peer
 from tools.benchmark.workspace import Workspace
 
 _TOPIC = "conversations:Conversation.MessageAdded"
-_LONGEST_SECONDS = 300.0
+_MAX_SECONDS = 300.0
 
 
 class EventSourcing(Peer):
@@ -150,5 +150,5 @@ def project(environment: dict[str, str]) -> float:
         last = runner.app.recorder.max_notification_id()
         assert last is not None
         began = perf_counter()
-        runner.wait(last, _LONGEST_SECONDS)
+        runner.wait(last, _MAX_SECONDS)
         return float(last / (perf_counter() - began))

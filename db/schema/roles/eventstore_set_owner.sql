@@ -1,5 +1,5 @@
 -- Make the role eventstore_owner the owner of an object, if the login may.
-CREATE FUNCTION eventstore_own(object text) RETURNS void
+CREATE FUNCTION eventstore_set_owner(object text) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
     IF to_regrole('eventstore_owner') IS NOT NULL THEN
@@ -11,4 +11,4 @@ EXCEPTION
 END
 $$;
 
-REVOKE ALL ON FUNCTION eventstore_own FROM PUBLIC;
+REVOKE ALL ON FUNCTION eventstore_set_owner FROM PUBLIC;
