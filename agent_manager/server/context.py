@@ -528,23 +528,19 @@ class RequestContext:
         )
 
 
-async def write_list(
-    out: BodyWriter, items: Iterable[Row] | AsyncIterable[Row], encode: Callable[[Row], bytes]
+async def write_page(
+    out: BodyWriter,
+    items: Iterable[Row] | AsyncIterable[Row],
+    encode: Callable[[Row], bytes],
+    next: str | None = None,
 ) -> None:
-    """Write a list that is not paged."""
-    await out.write(b'{"items":[')
-    await out.write_items(items, encode)
-    await out.write(b"]}")
-
-
-async def write_page(out: BodyWriter, rows: Iterable[Row], encode: Callable[[Row], bytes], next: str | None) -> None:
     """Write a page of a list.
 
     Args:
-        next: The cursor of the next page.
+        next: The cursor of the next page; None if this page is the last, or the list is not paged.
     """
     await out.write(b'{"next":' + to_json(next) + b',"items":[')
-    await out.write_items(rows, encode)
+    await out.write_items(items, encode)
     await out.write(b"]}")
 
 

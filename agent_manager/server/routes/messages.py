@@ -11,11 +11,11 @@ from starlette.responses import Response
 
 from agent_manager.a2a import Json
 from agent_manager.server.authorization import AuthorizedRoute, Data
-from agent_manager.server.context import CurrentContext, write_list
+from agent_manager.server.context import CurrentContext, write_page
 from agent_manager.server.conversation_lookup import get_or_404
 from agent_manager.server.response_cache import BodyWriter
 from agent_manager.server.routes.openapi import CONFLICT, NOT_FOUND, TOO_LARGE, reads, writes
-from agent_manager.server.schemas.common import Out, PositionedOut
+from agent_manager.server.schemas.common import PageOut, PositionedOut
 from agent_manager.server.schemas.conversations import (
     AllMessageQuery,
     AllTaskQuery,
@@ -66,7 +66,7 @@ class PendingMessage(SentMessageOut):
     since: AwareDatetime
 
 
-class PendingOut(Out):
+class PendingOut(PageOut):
     """The messages that await an answer, oldest first."""
 
     items: list[PendingMessage]
@@ -133,7 +133,7 @@ async def pending(context: CurrentContext) -> Response:
     """List the messages that await an answer, oldest first."""
 
     async def write(out: BodyWriter) -> None:
-        await write_list(
+        await write_page(
             out,
             await context.manager.pending(),
             lambda each: PendingMessage.model_validate(each).with_position(context.position).to_bytes(),
