@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from os import urandom
 from struct import Struct
-from typing import NamedTuple, Self, TypeAlias
+from typing import NamedTuple, Self, TypeAlias, cast
 from uuid import UUID
 
 from psycopg.pq.abc import PGresult
@@ -24,6 +26,7 @@ from eventstore.errors import (
     Forbidden,
     InputError,
     InvalidEvent,
+    InvalidId,
     WrongExpectedVersion,
     printable,
 )
@@ -72,6 +75,65 @@ class Append:
     def __post_init__(self) -> None:
         if not isinstance(self.events, Sequence):
             raise InputError(f"events: expected a list of events, got a {type(self.events).__name__}")
+
+
+Beginning: TypeAlias = ConversationCreated | NewEvent
+"""The event that begins a conversation."""
+AppendEvents: TypeAlias = Callable[[Sequence[EventData | NewEvent], ExpectedVersion], Awaitable[AppendResult]]
+"""A function that appends events to one conversation."""
+
+
+async def append_or_begin(append: AppendEvents, wanted: Append, begin: Beginning) -> AppendResult:
+    """Append events to a conversation; if it is new, append the event that begins it with them, before them.
+
+    Each attempt expects the conversation to exist, or not to. So of concurrent callers one begins it, and the others
+    append to it; and a repetition with the same :class:`NewEvent` objects finds them stored.
+
+    Returns:
+        The result, with an entry for each of the events that are wanted.
+
+    Raises:
+        InputError: the expected version is that of a conversation that exists.
+    """
+    expected = wanted.expected
+    if expected not in (ANY, NO_STREAM, 0):
+        raise InputError(f"expected: {expected!r:.80} is for a conversation that exists: leave out expected or begin")
+    while True:
+        if expected == ANY:
+            with suppress(WrongExpectedVersion):
+                return await append(wanted.events, EXISTS)
+        try:
+            result = await append([begin, *wanted.events], NO_STREAM)
+            return AppendResult(result.events[1:])
+        except InvalidEvent as error:
+            path = re.sub(r"events\[(\d+)\]", _path_after_begin, error.path, count=1)
+            raise InvalidEvent(path, error.reason) from None
+        except WrongExpectedVersion:
+            if expected != ANY:
+                raise
+
+
+def _path_after_begin(path: re.Match[str]) -> str:
+    number = int(path[1])
+    return f"events[{number - 1}]" if number else "begin"
+
+
+def named_conversation(tenant: str, conversation_id: UUID | str, begin: Beginning) -> tuple[UUID, Beginning]:
+    """Return the id of the conversation that a UUID or any other text names, and its first event with that text.
+
+    Raises:
+        InvalidId: it is not a text.
+        InputError: ``begin`` is another event than ConversationCreated.
+    """
+    data = begin.data if isinstance(begin, NewEvent) else begin
+    if not isinstance(data, ConversationCreated):
+        raise InputError(f"begin: {data!r:.80} is not a ConversationCreated")
+    with suppress(InvalidId):
+        return parse_uuid(conversation_id, "conversation_id"), begin
+    target = conversation_uuid(tenant, cast(str, conversation_id))
+    if data.given_id is None:
+        data = data.model_copy(update={"given_id": conversation_id})
+    return target, replace(begin, data=data) if isinstance(begin, NewEvent) else data
 
 
 ConversationKey: TypeAlias = bytes

@@ -401,6 +401,8 @@ def translate(error: psycopg.Error) -> EventStoreError:
     if state is None:
         if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
             return ConnectionLost(f"{message}: {_BY_CLASS['08'][1]}")
+        if isinstance(error, psycopg.DataError):  # the driver cannot send a value, such as a text with a NUL character
+            return InputError(f"{message}: {_BY_CLASS['22'][1]}")
         return ServerError(message)
     if state == FORBIDDEN:
         return Forbidden(UUID(json.loads(error.diag.message_detail or "{}")["conversation_id"]))

@@ -39,7 +39,7 @@ def to_json(value: Any, path: str) -> bytes:
     except ValueError:  # a lone surrogate
         encoded = b""
     if not encoded or b"\\u0000" in encoded:
-        _check_texts(value, path)  # raises, unless the text contains this escape literally
+        check_texts(value, path)  # raises, unless the text contains this escape literally
     assert encoded
     return encoded
 
@@ -116,17 +116,24 @@ def _check(value: Any, path: str, depth: int) -> bool:
     raise InvalidEvent(path, f"is a {type(value).__name__}, which JSON cannot express")
 
 
-def _check_texts(value: Any, path: str) -> None:
-    """Raise the error for the first text in a value that cannot be stored, if there is one."""
+def check_texts(value: Any, path: str) -> None:
+    """Check all texts in a JSON value.
+
+    Args:
+        path: the name of the value in the error.
+
+    Raises:
+        InvalidEvent: one of them contains a NUL character or a lone surrogate; names its place.
+    """
     if isinstance(value, str):
         check_text(value, path)
     elif isinstance(value, dict):
         for key, item in value.items():
             check_text(key, f"a key of {path}")
-            _check_texts(item, f"{path}.{key}")
+            check_texts(item, f"{path}.{key}")
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            _check_texts(item, f"{path}[{index}]")
+            check_texts(item, f"{path}[{index}]")
 
 
 def _write(value: Any) -> str:

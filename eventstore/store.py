@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Self
 from uuid import UUID
 
-from eventstore.append import Append
+from eventstore.append import Append, Beginning, append_or_begin, named_conversation
 from eventstore.batching import AppendBatcher
 from eventstore.database.connection import APP, AUDITOR, PROJECTOR, READER, WRITER, Connection, check_login, connect
 from eventstore.database.fork_safety import abandon_in_child
@@ -160,16 +160,24 @@ class EventStore:
         events: Sequence[EventData | NewEvent],
         *,
         expected: ExpectedVersion = ANY,
+        begin: Beginning | None = None,
         actor: str = "",
         tenant: str | None = None,
         user: str | None = None,
     ) -> AppendResult:
         """Append events to a conversation: all of them, durably, or none.
 
+        Begin a conversation with its name and its client's id, unless it exists already, and append to it::
+
+            hello = MessageAdded(role="user", content="hello")
+            await store.append("trip 7", [hello], begin=ConversationCreated(name="Trip"))
+
         Args:
             conversation_id: a UUID; for any other text see :func:`eventstore.conversation_uuid`.
             events: at least one. Repeating an append with the same :class:`NewEvent` objects is harmless.
             expected: the version that the conversation must have, ``NO_STREAM``, ``EXISTS`` or ``ANY``.
+            begin: the first event of the conversation, stored before ``events`` if it is new, and ignored if it exists.
+                ``conversation_id`` may then be any text, which becomes its ``given_id``.
             actor: the actor of all events that are not a :class:`NewEvent`.
             tenant: the store's own if left out.
             user: the user on whose behalf it is made. They own a conversation that begins with it; they may append to
@@ -186,7 +194,15 @@ class EventStore:
             ConversationLocked: another transaction held the conversation until the deadline; nothing was stored.
             ServerUnreachable, StoreClosed: nothing was sent.
         """
-        return await self.append_all([Append(conversation_id, events, expected)], actor=actor, tenant=tenant, user=user)
+
+        async def append(events: Sequence[EventData | NewEvent], expected: ExpectedVersion) -> AppendResult:
+            appends = [Append(conversation_id, events, expected)]
+            return await self.append_all(appends, actor=actor, tenant=tenant, user=user)
+
+        if begin is None:
+            return await append(events, expected)
+        conversation_id, begin = named_conversation(self.caller(tenant, user).tenant, conversation_id, begin)
+        return await append_or_begin(append, Append(conversation_id, events, expected), begin)
 
     async def append_all(
         self, appends: Iterable[Append], *, actor: str = "", tenant: str | None = None, user: str | None = None

@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from typing import Self
 from uuid import UUID, uuid4
 
 import psycopg
 
-from eventstore import ANY, Appended, AppendResult, EventData, EventStore, ExpectedVersion, NewEvent
-from eventstore.append import Append, AppendRequest, encode_expected
+from eventstore import ANY, Appended, AppendResult, Caller, EventData, EventStore, ExpectedVersion, NewEvent
+from eventstore.append import (
+    Append,
+    AppendRequest,
+    Beginning,
+    append_or_begin,
+    encode_expected,
+    named_conversation,
+)
 from eventstore.database.binary_format import without_length
 from eventstore.database.connection import PROJECTOR, WRITER, Connection, set_role
 from eventstore.database.pools import Pool
@@ -68,6 +76,7 @@ class InlineAppender:
         events: Sequence[EventData | NewEvent],
         *,
         expected: ExpectedVersion = ANY,
+        begin: Beginning | None = None,
         actor: str = "",
         tenant: str | None = None,
         user: str | None = None,
@@ -77,11 +86,26 @@ class InlineAppender:
         Raises:
             EventStoreError: as there; or a projection failed, and nothing was written.
         """
+        caller = self._store.caller(tenant, user)
+        if begin is None:
+            target = parse_uuid(conversation_id, "conversation_id")
+            return await self._append(target, actor, caller, events, expected)
+        target, begin = named_conversation(caller.tenant, conversation_id, begin)
+        return await append_or_begin(
+            partial(self._append, target, actor, caller), Append(target, events, expected), begin
+        )
+
+    async def _append(
+        self,
+        target: UUID,
+        actor: str,
+        caller: Caller,
+        events: Sequence[EventData | NewEvent],
+        expected: ExpectedVersion,
+    ) -> AppendResult:
         if self._pool is None:
             raise StoreClosed
         new = [event if isinstance(event, NewEvent) else NewEvent(event, uuid4(), actor) for event in events]
-        target = parse_uuid(conversation_id, "conversation_id")
-        caller = self._store.caller(tenant, user)
         batch = AppendRequest(
             caller.tenant, [Append(target, new, expected)], self._store.settings.max_content_bytes
         ).encode()

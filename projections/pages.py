@@ -50,13 +50,20 @@ P = ParamSpec("P")
 class Page(list[Item]):
     """A page of a list.
 
+    A page is the list of its items. As JSON, over HTTP and on the command line, it is ``{"items": […], "next": …}``.
+
     Attributes:
         next: the cursor of the next page; None if the list ended with this one.
     """
 
-    def __init__(self, rows: Iterable[Item] = (), next: str | None = None) -> None:
-        super().__init__(rows)
+    def __init__(self, items: Iterable[Item] = (), next: str | None = None) -> None:
+        super().__init__(items)
         self.next = next
+
+    @property
+    def items(self) -> list[Item]:
+        """The page itself, by the name that its items have in JSON."""
+        return self
 
 
 async def all_items(read: Callable[P, Awaitable[Page[Item]]], *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[Item]:
@@ -68,7 +75,7 @@ async def all_items(read: Callable[P, Awaitable[Page[Item]]], *args: P.args, **k
             print(message.content)
 
     Args:
-        read: a method of :class:`Reader` that returns pages.
+        read: a method of :class:`Reader` that returns pages, or :meth:`Search.page`.
         args, kwargs: its arguments; ``limit`` is the size of the pages (500).
     """
     named: dict[str, Any] = {"limit": PAGE_SIZE} | kwargs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, TypeAlias, get_args
@@ -14,6 +15,7 @@ from eventstore.errors import InputError
 from eventstore.ids import parse_uuid
 from eventstore.json_text import check_text
 from eventstore.read import Filter
+from projections.pages import Page
 from projections.reading import caller_of, check_choice
 
 _SEARCH = sql_text("projections", "search")
@@ -56,19 +58,17 @@ class Hit:
     snippet: str
 
 
-@dataclass(frozen=True, slots=True)
-class SearchPage:
+class SearchPage(Page[Hit]):
     """A page of results.
 
     Attributes:
         searched: the query that was used: the given one; if that finds nothing, the one with misspelt words corrected;
             if neither does, one that leaves out some of the words.
-        cursor: the cursor of the next page; None if there is none.
     """
 
-    hits: list[Hit]
-    searched: str
-    cursor: str | None
+    def __init__(self, items: Iterable[Hit] = (), next: str | None = None, *, searched: str) -> None:
+        super().__init__(items, next)
+        self.searched = searched
 
 
 class Search:
@@ -147,5 +147,8 @@ class Search:
             "closing": marks[1],
         }
         rows = await self._store.tables(self._caller).fetch(_SEARCH, parameters)
-        hits = [Hit(*row[:11]) for row in rows]
-        return SearchPage(hits, rows[0][11] if rows else query, rows[-1][12] if len(rows) == limit else None)
+        return SearchPage(
+            (Hit(*row[:11]) for row in rows),
+            rows[-1][12] if len(rows) == limit else None,
+            searched=rows[0][11] if rows else query,
+        )

@@ -53,7 +53,7 @@ from eventstore.errors import EventStoreError, InputError, printable
 F = TypeVar("F", bound=Callable[..., Any])
 
 PARSE_ERROR, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32602, -32603
-_CODES = {400: PARSE_ERROR, 413: INVALID_PARAMS, 422: INVALID_PARAMS, 404: INVALID_PARAMS, 409: INVALID_PARAMS}
+_CODES = dict.fromkeys((400, 415), PARSE_ERROR) | dict.fromkeys((404, 409, 413, 422), INVALID_PARAMS)
 _ENTRY_BYTES = 300
 """The approximate memory of an entry of an index."""
 
@@ -229,16 +229,11 @@ async def _read_call(request: Request) -> Json:
     """Return the call in the body, empty if there is no body; note its id for the response.
 
     Raises:
-        Rejected: The body is not JSON.
-        InputError: It is not an object.
+        InputError: The body is not an object.
     """
-    body = await request.body()
-    if not body.strip():
+    call = await request.json()
+    if call is None:
         return {}
-    try:
-        call = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise Rejected(f"the body is not valid JSON: {printable(str(error))}", "not JSON") from None
     if not isinstance(call, dict):
         raise InputError("the body is not a JSON object: send jsonrpc, id, method and params")
     call_id = call.get("id")

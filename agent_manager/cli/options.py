@@ -125,9 +125,6 @@ class ListOptions:
     newest: Annotated[bool | None, Option("--newest/--oldest", help="Newest or oldest first.")] = None
     limit: Limit = None
     after: After = None
-    as_page: Annotated[
-        bool, Option("--page", help='Print JSON with the cursor of the next page: {"rows": […], "next": …}.')
-    ] = False
     as_json: Json = False
     data_dir: DataDir = None
     tenant: Tenant = None
@@ -148,7 +145,7 @@ class ListOptions:
 
     def print(self, page: Page[T], row_format: RowFormat[T], *, nothing: str) -> None:
         """Print a page as these options demand."""
-        print_rows(page, row_format, nothing=nothing, as_json=self.as_json, as_page=self.as_page)
+        print_rows(page, row_format, nothing=nothing, as_json=self.as_json)
 
 
 def with_list_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -27,7 +27,7 @@ Row = TypeVar("Row")
 errors = Console(stderr=True, highlight=False)
 """Standard error, for progress and remarks: standard output has the result alone."""
 
-_FREE_TEXT = ("name", "content", "description", "what changed")
+_FREE_TEXT = ("name", "content", "snippet", "description", "what changed")
 """Columns whose text may be folded to fit a terminal."""
 _JSON_CONTROLS = {code: f"\\u{code:04x}" for code in range(127, 160)}  # json.dumps escapes the others
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
@@ -36,6 +36,11 @@ _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) i
 def print_json(value: Any) -> None:
     """Print a value, or a list of dataclasses or dicts, as JSON."""
     sys.stdout.write(_json(value, indent=2) + "\n")
+
+
+def print_page(items: Iterable[Any], cursor: str | None = None, **more: Any) -> None:
+    """Print items as a page in JSON: ``{"items": […], "next": …}``, and further members."""
+    print_json({"items": list(items), "next": cursor, **more})
 
 
 def print_json_line(value: Any) -> None:
@@ -71,18 +76,11 @@ class RowFormat(Generic[Row]):
     value: Callable[[Row], Any] = lambda row: row
 
 
-def print_rows(
-    rows: Sequence[Row], row_format: RowFormat[Row], *, nothing: str, as_json: bool, as_page: bool = False
-) -> None:
-    """Print rows as a table, as a list in JSON, or, of a page, as a list and a cursor in JSON.
-
-    With a table the cursor of a page goes to standard error. A list has no place for it; programs that continue use
-    pages.
-    """
+def print_rows(rows: Sequence[Row], row_format: RowFormat[Row], *, nothing: str, as_json: bool) -> None:
+    """Print rows as a table, and the cursor of the next page on standard error; or both as a page in JSON."""
     cursor = rows.next if isinstance(rows, Page) else None
-    if as_page or as_json:
-        values = [row_format.value(row) for row in rows]
-        print_json({"rows": values, "next": cursor} if as_page else values)
+    if as_json:
+        print_page(map(row_format.value, rows), cursor)
     else:
         print_table(row_format.columns, map(row_format.cells, rows), nothing=nothing)
         print_cursor(cursor)

@@ -8,7 +8,7 @@ from typing import Annotated, cast
 from typer import Argument, Option
 
 from agent_manager.cli.options import After, DataDir, Json, Since, Tenant, Until, parse_time, read_settings, run
-from agent_manager.cli.output import print_cursor, print_json, print_remark, print_table
+from agent_manager.cli.output import print_cursor, print_page, print_remark, print_table
 from eventstore import EventStore
 from projections import Reader, Search
 from projections.search import MAX_PAGE, HitKind, SearchOrder
@@ -63,13 +63,13 @@ def search(
         if page.searched != query:
             print_remark(f"nothing matches; this does: {page.searched}")
         if as_json:
-            print_json(page)
+            print_page(page, page.next, searched=page.searched)
             return
         print_table(
-            ("time", "conversation", "kind", "role", "actor", "content"),
-            [(h.created_at, h.conversation_id, h.kind, h.role, h.actor, h.snippet) for h in page.hits],
+            ("time", "conversation", "kind", "role", "actor", "snippet"),
+            [(h.created_at, h.conversation_id, h.kind, h.role, h.actor, h.snippet) for h in page],
             nothing="nothing matches",
         )
-        print_cursor(page.cursor)
+        print_cursor(page.next)
 
     run(work, read_settings(data_dir, tenant))

@@ -12,7 +12,7 @@ import typer
 from typer import Option
 
 from agent_manager.cli.options import DataDir, Json, Limit, Tenant, read_settings, run
-from agent_manager.cli.output import bars, duration, print_json, print_lag, print_table
+from agent_manager.cli.output import bars, duration, print_json, print_lag, print_page, print_table
 from eventstore import EventStore
 from eventstore.errors import InputError, printable
 from projections import Statistics
@@ -77,7 +77,7 @@ def stats(
             if limit is not None:
                 rows = rows[-limit:] if by is By.DAY else rows[:limit]
             if as_json:
-                print_json(rows)
+                print_page(rows)
             else:
                 _print(by, rows)
         await print_lag(store)

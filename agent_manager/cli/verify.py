@@ -6,7 +6,7 @@ import typer
 from rich.progress import TextColumn
 
 from agent_manager.cli.options import DataDir, Json, read_settings, run
-from agent_manager.cli.output import print_json, progress_bars, text
+from agent_manager.cli.output import print_page, progress_bars, text
 from agent_manager.cli.rebuild import Names
 from eventstore import EventStore
 from projections import load_projections, select_projections
@@ -35,7 +35,7 @@ def verify(names: Names = None, as_json: Json = False, data_dir: DataDir = None)
         if not names:
             results.append(await verify_members(store))
         if as_json:
-            print_json(results)
+            print_page(results)
         for result in results if not as_json else ():
             if not result.differences:
                 typer.echo(f"{result.projection}: equal to the log up to position {result.position}")

@@ -75,7 +75,6 @@ def create_app(server_context: ServerContext, *, names: Sequence[str] | None = N
         docs_url=None,  # FastAPI's documentation pages load scripts from other sites
         redoc_url=None,
         redirect_slashes=False,
-        strict_content_type=False,
     )
     app.state.server_context = server_context
     for prefix, routers in ROUTERS.items():

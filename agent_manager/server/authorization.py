@@ -39,8 +39,9 @@ from starlette.types import Message, Receive, Scope, Send
 from agent_manager.a2a import Json
 from agent_manager.auth import Authenticator, Identity, TokenScope, Unauthorized
 from agent_manager.server.idempotency import PARAMETER, StoredResponse
+from agent_manager.server.json_request import BODY_METHODS, JsonRequest
 from agent_manager.server.limits import Limits
-from agent_manager.server.middleware import decode_parameters
+from agent_manager.server.middleware import check_query, decode_parameters
 from agent_manager.server.problems import BadToken, NotAllowed, NoToken, Rejected
 from agent_manager.server.protocol import SET_DISPLACEABLE, network_of
 from eventstore.errors import EventStoreError
@@ -248,6 +249,7 @@ class AuthorizedRoute(APIRoute):
             Rejected: It is not.
         """
         decode_parameters(scope)
+        check_query(scope)
         if self.needed is None or scope["method"] not in (self.methods or ()):
             await super().handle(scope, receive, send)
             return
@@ -307,14 +309,18 @@ class AuthorizedRoute(APIRoute):
                 raise error.with_traceback(None) from None
 
         async def handle_in_turn(request: Request) -> Response:
+            request = JsonRequest(request.scope, request.receive)
             size = await _size_of(request)
             limit = _limit_of(request)
             async with request.state.tenant_context.turn_for(size, limit, appends=self._appends):
+                server_context = request.app.state.server_context
+                if self.takes_key:
+                    # The limit on events may have been used up while the request waited for its turn.
+                    server_context.limits.events.check(request.state.limit_keys)
+                if request.method in BODY_METHODS:
+                    await request.json()  # FastAPI, which takes the value from there, would replace its errors
                 if not self.takes_key:
                     return await handle(request)
-                server_context = request.app.state.server_context
-                # The limit on events may have been used up while the request waited for its turn.
-                server_context.limits.events.check(request.state.limit_keys)
                 response: Response | StoredResponse = await server_context.idempotency.once(
                     request, request.state.identity, lambda: handle(request)
                 )

@@ -18,14 +18,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agent_manager.adapters.a2a_demo_messages import SummaryCache
-from agent_manager.agent_registry import AGENTS
+from agent_manager.agent_registry import AGENTS, checked_conversation
 from agent_manager.agents.tenant_isolation import TenantIsolatedAgent
 from agent_manager.auth import Authenticator, Identity, TokenScope
 from agent_manager.conversation_fold import Accepted
 from agent_manager.factory import AsyncManager
 from agent_manager.manager import Manager
 from agent_manager.server.authorization import RequestAuthenticator
-from agent_manager.server.conversation_lookup import visible_ids
+from agent_manager.server.conversation_lookup import resolve, visible_ids
 from agent_manager.server.counters import Counters
 from agent_manager.server.idempotency import Idempotency, claimed_uuid
 from agent_manager.server.limits import Limits, TimeSlice
@@ -37,12 +37,23 @@ from agent_manager.server.schemas.events import AppendedOut, AppendOut
 from agent_manager.server.sealed_tokens import TokenSealer
 from agent_manager.server.streams import ChangeNotifier, EventSource, EventStream, SharedStreams
 from agent_manager.settings import server_settings
-from eventstore import ANY, AppendResult, EventData, EventStore, ExpectedVersion, NewEvent, conversation_uuid
+from eventstore import (
+    ANY,
+    AppendResult,
+    ConversationCreated,
+    EventData,
+    EventStore,
+    ExpectedVersion,
+    NewEvent,
+    conversation_uuid,
+)
 from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import InputError, InvalidCursor, NotCaughtUp, printable
 from eventstore.events import HIGHEST_POSITION
+from eventstore.ids import is_canonical_uuid
 from projections import Reader
 from projections.pages import Page
+from projections.reading import not_found
 
 MAX_TENANTS = 200
 """The most contexts of tenants that are kept, unless more are in use at the same time."""
@@ -326,12 +337,14 @@ class RequestContext:
         events: Sequence[EventData | NewEvent],
         *,
         expected: ExpectedVersion | None = None,
+        begin: ConversationCreated | None = None,
         claimed_actor: str = "",
     ) -> AppendResult:
         """Append events as the caller.
 
         Args:
             expected: The expected version; None for any.
+            begin: The first event of the conversation if it is new.
             claimed_actor: The actor that the request names, for events that name none themselves.
 
         Raises:
@@ -339,11 +352,12 @@ class RequestContext:
             TooMany: The caller or its tenant has appended too many events.
         """
         self.check_writable(conversation_id)
-        self.server_context.limits.events.take(self._limit_keys, len(events))
+        self.server_context.limits.events.take(self._limit_keys, len(events) + (begin is not None))
         result = await self.store.append(
             conversation_id,
             [self._with_actor(event, claimed_actor, number) for number, event in enumerate(events)],
             expected=ANY if expected is None else expected,
+            begin=None if begin is None else self._with_actor(begin, claimed_actor, "begin"),
             tenant=self.caller.tenant,
             user=self.caller.user,
         )
@@ -353,7 +367,37 @@ class RequestContext:
         self.tenant_context.manager.written.note(result)
         return result
 
-    async def append_response(self, result: AppendResult) -> Response:
+    async def append_to(
+        self,
+        conversation: str,
+        events: Sequence[EventData | NewEvent],
+        *,
+        expected: ExpectedVersion | None,
+        begin: ConversationCreated | None,
+        claimed_actor: str = "",
+    ) -> Response:
+        """Append events to the conversation that an id names, and return an :class:`AppendOut`.
+
+        Args:
+            begin: The first event of the conversation, which gets the id, if it is new; None if it must exist.
+
+        Raises:
+            NotFound: It does not exist, or the caller may not see it.
+            Forbidden: The caller may not append to it, or wanted to begin it and may not see it.
+        """
+        resolved = await resolve(self.reader, conversation)
+        if resolved is not None:
+            target, begin = resolved.id, None
+        elif begin is not None:
+            target = checked_conversation(self.caller.tenant, conversation)
+            given_id = None if is_canonical_uuid(conversation) else conversation
+            begin = begin.model_copy(update={"given_id": given_id})
+        else:
+            raise not_found(conversation)
+        result = await self.append(target, events, expected=expected, begin=begin, claimed_actor=claimed_actor)
+        return await self._append_response(result)
+
+    async def _append_response(self, result: AppendResult) -> Response:
         """Return an :class:`AppendOut`, encoded in slices, because it may describe ten thousand events."""
         items = []
         for event in result.events:
@@ -368,8 +412,8 @@ class RequestContext:
         body = whole.to_bytes().removesuffix(b"]}") + b",".join(items) + b"]}"
         return Response(body, 201, media_type="application/json")
 
-    def _with_actor(self, data: EventData | NewEvent, claimed: str, number: int) -> NewEvent:
-        event = data if isinstance(data, NewEvent) else NewEvent(data, self.new_id("event", number))
+    def _with_actor(self, data: EventData | NewEvent, claimed: str, name: str | int) -> NewEvent:
+        event = data if isinstance(data, NewEvent) else NewEvent(data, self.new_id("event", name))
         claimed = event.actor or claimed
         actor = self.identity.actor or claimed
         if claimed in ("", actor):
@@ -528,23 +572,19 @@ class RequestContext:
         )
 
 
-async def write_list(
-    out: BodyWriter, items: Iterable[Row] | AsyncIterable[Row], encode: Callable[[Row], bytes]
+async def write_page(
+    out: BodyWriter,
+    items: Iterable[Row] | AsyncIterable[Row],
+    encode: Callable[[Row], bytes],
+    next: str | None = None,
 ) -> None:
-    """Write a list that is not paged."""
-    await out.write(b'{"items":[')
-    await out.write_items(items, encode)
-    await out.write(b"]}")
-
-
-async def write_page(out: BodyWriter, rows: Iterable[Row], encode: Callable[[Row], bytes], next: str | None) -> None:
     """Write a page of a list.
 
     Args:
-        next: The cursor of the next page.
+        next: The cursor of the next page; None if this page is the last, or the list is not paged.
     """
     await out.write(b'{"next":' + to_json(next) + b',"items":[')
-    await out.write_items(rows, encode)
+    await out.write_items(items, encode)
     await out.write(b"]}")
 
 

@@ -113,7 +113,7 @@ class Idempotency:
         claim = derived_uuid("idempotency key", identity.tenant, *caller, path, key)
         parameters = {"tenant": identity.tenant, "id": claim}
         async with self._locks.setdefault(claim, asyncio.Lock()):
-            body = comparable(await request.body())
+            body = _comparable(await request.json())
             digest = sha256(f"{path}?{request.url.query}\n".encode() + body).digest()
             claiming = parameters | {"request": digest, "kept": f"{KEPT_DAYS} days"}
             [(first, status, *response_columns)] = await self._store.pool.fetch(_CLAIM, claiming)
@@ -145,15 +145,11 @@ def claimed_uuid(claim: UUID, *names: str | int) -> UUID:
     return derived_uuid("made under an idempotency key", str(claim), *names)
 
 
-def comparable(body: bytes) -> bytes:
+def _comparable(value: Any) -> bytes:
     """Return what a request and its repetition must have in common: the JSON value, however it is written."""
-    try:
-        value = json.loads(body)
-        if isinstance(value, dict) and "jsonrpc" in value:
-            value = {name: member for name, member in value.items() if name not in _CALL_MEMBERS}
-        return json.dumps(value, sort_keys=True).encode()
-    except (ValueError, RecursionError):
-        return body
+    if isinstance(value, dict) and "jsonrpc" in value:
+        value = {name: member for name, member in value.items() if name not in _CALL_MEMBERS}
+    return json.dumps(value, sort_keys=True).encode()
 
 
 def _is_refusal(error: EventStoreError | Rejected | HTTPException | RequestValidationError) -> bool:

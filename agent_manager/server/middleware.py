@@ -29,7 +29,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import Callable, Sequence
-from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, unquote_to_bytes, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -37,6 +37,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from agent_manager.server.counters import Counters
 from agent_manager.server.problems import Busy, Rejected, TooLarge, TooSlow, error_response
 from agent_manager.server.response_cache import PIECE_BYTES
+from eventstore.errors import printable
 
 # Canonical paths
 
@@ -45,7 +46,7 @@ def canonical_path(scope: Scope) -> str:
     """Return the path of a request with each segment in canonical encoding.
 
     Raises:
-        Rejected: A segment is not UTF-8.
+        Rejected: A segment is not UTF-8, or has a NUL character.
     """
     raw: bytes | None = scope.get("raw_path")
     if raw is None:  # optional in ASGI; without it, an encoded slash is indistinguishable from a separator
@@ -55,7 +56,26 @@ def canonical_path(scope: Scope) -> str:
         segments = [unquote_to_bytes(segment).decode() for segment in raw.partition(b"?")[0].split(b"/")]
     except UnicodeDecodeError:
         raise Rejected("the path is not valid UTF-8: percent-encode the UTF-8 bytes of each id", "path") from None
+    if any("\0" in segment for segment in segments):
+        raise Rejected("the path has a NUL character (%00), which no id may contain", "path", status=422)
     return "/".join(quote(segment, safe="") for segment in segments)
+
+
+def check_query(scope: Scope) -> None:
+    """Check the texts in the query, before a parser replaces what is not UTF-8.
+
+    Raises:
+        Rejected: A parameter is not UTF-8, or has a NUL character.
+    """
+    query = scope["query_string"].decode("latin-1")
+    try:
+        parameters = parse_qsl(query, keep_blank_values=True, errors="strict")
+    except UnicodeDecodeError:
+        raise Rejected("the query is not valid UTF-8: percent-encode UTF-8 bytes", "query") from None
+    for name, value in parameters:
+        if "\0" in name + value:
+            detail = f"{printable(name, 80)}: has a NUL character (%00), which PostgreSQL cannot store: remove it"
+            raise Rejected(detail, "query", status=422)
 
 
 def decode_parameters(scope: Scope) -> None:

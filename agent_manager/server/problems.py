@@ -4,14 +4,15 @@ Three kinds of errors become responses:
 
 - :class:`Rejected`: the server rejects the request, whatever it asks for::
 
-      Rejected           400  or another status; without a class of their own: what RequestGuard checks
-      ├── NoToken        401  the request needs a bearer token and has none
-      ├── BadToken       401  the token is not valid
-      ├── NotAllowed     403  the token lacks a scope
-      ├── TooSlow        408  the body does not arrive in time
-      ├── TooLarge       413  the body is larger than the limit
-      ├── TooMany        429  the tenant or the caller exceeds its share
-      └── Busy           503  the server has reached its limit
+      Rejected                   400  or another status; without a class of their own: what RequestGuard checks
+      ├── NoToken                401  the request needs a bearer token and has none
+      ├── BadToken               401  the token is not valid
+      ├── NotAllowed             403  the token lacks a scope
+      ├── TooSlow                408  the body does not arrive in time
+      ├── TooLarge               413  the body is larger than the limit
+      ├── UnsupportedMediaType   415  the body is not sent as JSON
+      ├── TooMany                429  the tenant or the caller exceeds its share
+      └── Busy                   503  the server has reached its limit
 
 - :class:`~eventstore.errors.EventStoreError`: the store refuses or fails; :data:`STATUSES` maps its types to statuses.
 - ``RequestValidationError``: FastAPI finds the input invalid.
@@ -131,6 +132,12 @@ class TooLarge(Rejected):
             f"the body takes more than {limit:,} bytes: send less at a time, "
             "or raise EVENTSTORE_MAX_CONTENT_BYTES, which determines the limit"
         )
+
+
+class UnsupportedMediaType(Rejected):
+    """The body has a media type or an encoding that the server does not read."""
+
+    status, reason = 415, "media type"
 
 
 class TooMany(Rejected):
@@ -254,17 +261,11 @@ def error_response(scope: Scope, error: Rejected | EventStoreError) -> Response:
 
 
 _MAX_FAULTS = 20
-_UNREADABLE = ("json_invalid", "json_type")
 
 
 def problem_of_validation(error: RequestValidationError) -> Response:
-    """Return 400 for a body that is not JSON, 422 with a list of the invalid values otherwise."""
-    found = error.errors()
-    unreadable = next((fault for fault in found if fault["type"] in _UNREADABLE), None)
-    if unreadable is not None:
-        reason = (unreadable.get("ctx") or {}).get("error", unreadable["msg"])
-        return problem(400, f"the body is not valid JSON: {reason}: send a JSON object in UTF-8")
-    faults = [_fault(fault) for fault in found[:_MAX_FAULTS]]
+    """Return 422 with a list of the invalid values."""
+    faults = [_fault(fault) for fault in error.errors()[:_MAX_FAULTS]]
     detail = "; ".join(f"{fault['name'] or fault['where']}: {fault['message']}" for fault in faults)
     return problem(422, detail, errors=faults)
 

@@ -26,6 +26,7 @@ from eventstore import (
     NewEvent,
     Settings,
     UnknownEvent,
+    conversation_uuid,
 )
 from eventstore.append import MAX_CONVERSATIONS, MAX_EVENTS
 from eventstore.database.connection import AUDITOR
@@ -33,6 +34,7 @@ from eventstore.errors import (
     DeadlockDetected,
     EventIdConflict,
     EventTooLarge,
+    Forbidden,
     InputError,
     InvalidEvent,
     InvalidId,
@@ -427,3 +429,65 @@ async def test_a_closed_store_refuses_appends(settings: Settings) -> None:
         await store.append(uuid4(), [note()])
     with pytest.raises(InputError, match="not open"):
         await store.append(uuid4(), [note()])
+
+
+TRIP = ConversationCreated(name="Trip", metadata={"language": "pt"})
+
+
+async def test_an_append_begins_a_new_conversation_with_its_name_and_given_id(store: EventStore) -> None:
+    conversation = conversation_uuid(store.tenant, "trip/7 é%")
+    for number in (2, 3):
+        result = await store.append("trip/7 é%", [note(number)], begin=TRIP, actor="ana", user="ana")
+        [appended] = result.events
+        assert (appended.conversation_id, appended.version, appended.is_new) == (conversation, number, True)
+    begun, *notes = [event async for event in store.read(conversation, user="ana")]
+    assert begun.data == TRIP.model_copy(update={"given_id": "trip/7 é%"})
+    assert [event.actor for event in (begun, *notes)] == ["ana"] * 3
+    assert [event.content for event in notes] == [2, 3]
+
+
+async def test_one_of_many_concurrent_appends_begins_the_conversation(store: EventStore) -> None:
+    results = await asyncio.gather(*(store.append("trip", [note(n), note(n)], begin=TRIP) for n in range(16)))
+    events = [event async for event in store.read(conversation_uuid(store.tenant, "trip"))]
+    assert [event.event_type for event in events].count("conversation.created") == 1
+    assert events[0].event_type == "conversation.created"
+    assert sorted(event.content for event in events[1:]) == sorted([*range(16), *range(16)])
+    assert {appended.event_id for result in results for appended in result.events} == {event.id for event in events[1:]}
+
+
+async def test_an_append_that_begins_a_conversation_can_be_repeated(store: EventStore) -> None:
+    events = [NewEvent(note(1)), NewEvent(note(2))]
+    begin = NewEvent(TRIP, actor="ana")
+    first, *others = await asyncio.gather(*(store.append("trip", events, begin=begin) for _ in range(8)))
+    for other in others:
+        assert [replace(one, is_new=True) for one in other.events] == [
+            replace(one, is_new=True) for one in first.events
+        ]
+    assert len(await contents(store, conversation_uuid(store.tenant, "trip"))) == 3
+
+
+async def test_what_may_not_be_appended_begins_nothing(store: EventStore) -> None:
+    await store.append("anas", [note()], begin=TRIP, user="ana")
+    with pytest.raises(Forbidden):
+        await store.append("anas", [note()], begin=TRIP, user="bob")
+    await store.append("anas", [note("theirs")], begin=TRIP, tenant="them", user="bob")
+    for expected in (NO_STREAM, 0):
+        with pytest.raises(WrongExpectedVersion):
+            await store.append("anas", [note()], begin=TRIP, expected=expected)  # type: ignore[arg-type]
+    for expected in (1, EXISTS):
+        with pytest.raises(InputError, match="leave out expected or begin"):
+            await store.append("anas", [note()], begin=TRIP, expected=expected)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"begin: .* is not a ConversationCreated"):
+        await store.append("new", [note()], begin=NewEvent(note()))
+    with pytest.raises(InvalidEvent, match=r"^begin\.content\.metadata\.a: has a NUL"):
+        await store.append("new", [note()], begin=ConversationCreated(metadata={"a": "\0"}))
+    with pytest.raises(InvalidEvent, match=r"^events\[1\]\.content: has a NUL"):
+        await store.append("new", [note(), note("\0")], begin=TRIP, expected=NO_STREAM)
+    with pytest.raises(InvalidEvent, match=r"^begin\.content\.given_id: .x. is the name"):
+        await store.append("new", [note()], begin=ConversationCreated(given_id="x"))
+    with pytest.raises(InvalidId):
+        await store.append(7, [note()], begin=TRIP)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="has no events"):
+        await store.append("new", [], begin=TRIP)
+    assert await contents(store, conversation_uuid(store.tenant, "new")) == []
+    assert await store.append(uuid4(), [note()], begin=TRIP, expected=NO_STREAM)

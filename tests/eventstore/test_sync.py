@@ -13,7 +13,7 @@ import pytest
 from support.follow import PATIENCE
 from support.raw import note
 
-from eventstore import NO_STREAM, Append, Settings, SyncEventStore
+from eventstore import NO_STREAM, Append, ConversationCreated, Settings, SyncEventStore, conversation_uuid
 from eventstore.errors import (
     EventStoreError,
     InputError,
@@ -51,6 +51,15 @@ def test_a_synchronous_store_appends_and_reads(sync_store: SyncEventStore) -> No
     assert numbers(sync_store.read(conversation)) == [1, 2, 3]
     assert numbers(sync_store.read(conversation, backwards=True, limit=1)) == [3]
     assert numbers(sync_store.read_log(actor="ana")) == [3, 4]
+
+
+def test_a_synchronous_append_begins_a_new_conversation(sync_store: SyncEventStore) -> None:
+    begin = ConversationCreated(name="Trip")
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(lambda n: sync_store.append("trip", [note(n)], begin=begin), range(16)))
+    first, *others = sync_store.read(conversation_uuid(sync_store.asynchronous.tenant, "trip"))
+    assert first.content == {"name": "Trip", "given_id": "trip"}
+    assert sorted(numbers(others)) == list(range(16))
 
 
 def test_errors_are_those_of_the_asynchronous_store(sync_store: SyncEventStore) -> None:

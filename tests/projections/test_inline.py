@@ -10,7 +10,15 @@ import psycopg
 import pytest
 from support.scoped_queries import open_as
 
-from eventstore import NO_STREAM, ConversationCreated, ConversationRenamed, EventStore, MessageAdded, NewEvent
+from eventstore import (
+    NO_STREAM,
+    ConversationCreated,
+    ConversationRenamed,
+    EventStore,
+    MessageAdded,
+    NewEvent,
+    conversation_uuid,
+)
 from eventstore.errors import (
     EventIdConflict,
     EventStoreError,
@@ -86,6 +94,16 @@ async def test_an_inline_append_is_refused_like_any_other(store: EventStore) -> 
             await appender.append(conversation, [message("\0")])
     with pytest.raises(StoreClosed):
         await appender.append(conversation, [message("late")])
+
+
+async def test_an_inline_append_begins_a_new_conversation(store: EventStore, owner: Sync) -> None:
+    begin = ConversationCreated(name="Trip")
+    async with InlineAppender(store, [LATEST]) as appender:
+        await asyncio.gather(*(appender.append("trip", [message(f"{n}")], begin=begin) for n in range(8)))
+    created, *messages = [event async for event in store.read(conversation_uuid(store.tenant, "trip"))]
+    assert created.content == {"name": "Trip", "given_id": "trip"}
+    assert sorted(event.content["content"] for event in messages) == [f"{n}" for n in range(8)]
+    assert owner.execute("SELECT version, content FROM latest").fetchall() == [(9, messages[-1].content["content"])]
 
 
 async def test_concurrent_inline_appends_leave_the_latest_row(store: EventStore, owner: Sync) -> None:

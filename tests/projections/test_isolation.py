@@ -277,11 +277,11 @@ async def check_search(store: EventStore, scoped: Scoped) -> None:
     search = Search(store, caller=scoped.caller)
     for query in ("olive", "oliv*", '"olive answer"', "olive -nothing", "olvie"):  # the last is misspelt
         for by in ("relevance", "time"):
-            hits = (await search.page(query, by=by, limit=1000)).hits  # type: ignore[arg-type]
+            hits = (await search.page(query, by=by, limit=1000)).items  # type: ignore[arg-type]
             assert {hit.conversation_id for hit in hits} == set(scoped.written), query
             assert all(scoped.label in hit.snippet for hit in hits if hit.kind == "message")
     for conversation in CONVERSATIONS:
-        found = (await search.page("olive", conversation=conversation)).hits
+        found = (await search.page("olive", conversation=conversation)).items
         assert bool(found) == (conversation in scoped.written)
 
 
@@ -316,7 +316,7 @@ async def test_a_shared_conversation_is_visible_at_once_and_no_longer_once_it_is
 
     async def outcomes() -> set[bool]:
         found = [bool(await bob.messages(ANAS)), bool(await bob.history(ANAS))]
-        found.append(bool((await search.page("olive", conversation=ANAS)).hits))
+        found.append(bool((await search.page("olive", conversation=ANAS)).items))
         for read in (bob.conversation, cache.conversation):
             try:
                 await read(ANAS)

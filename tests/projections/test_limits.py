@@ -203,5 +203,5 @@ async def test_a_rebuild_takes_them_too(store: EventStore) -> None:
     assert await read_parked(store) == []
     await rebuild(store)
     assert await read_parked(store) == []
-    assert len((await Search(store).page("bottom")).hits) > 0
+    assert len((await Search(store).page("bottom")).items) > 0
     await Statistics(store).sizes()

@@ -102,34 +102,34 @@ async def test_pages_are_stable_while_rows_arrive(store: EventStore, by: Any, qu
     conversation = uuid4()
     await store.append(conversation, [at(n % 7, f"{'pebble ' * (n % 3 + 1)} number {n}") for n in range(45)])
     await catch_up(store, SEARCH)
-    whole = (await Search(store).page(query, by=by, limit=100)).hits
+    whole = (await Search(store).page(query, by=by, limit=100)).items
     assert len(whole) == 45
     taken: list[UUID] = []
     after = None
     while True:
         page = await Search(store).page(query, by=by, limit=10, after=after)
         assert page.searched == "pebble"
-        taken += [hit.id for hit in page.hits]
+        taken += [hit.id for hit in page.items]
         await store.append(conversation, [at(30, "pebble pebble pebble pebble")])
         await catch_up(store, SEARCH)
-        if page.cursor is None:
+        if page.next is None:
             break
-        after = page.cursor
+        after = page.next
     assert taken == [hit.id for hit in whole]
 
 
 async def test_a_cursor_is_valid_for_its_own_search_only(store: EventStore) -> None:
     await say(store, "stone one", "stone two")
     page = await Search(store).page("stone", limit=1)
-    assert page.cursor is not None
+    assert page.next is not None
     for query, filters in (("rock", {}), ("stone", {"by": "time"}), ("stone", {"role": "user"})):
         with pytest.raises(InputError, match="cursor does not belong to this search"):
-            await Search(store).page(query, after=page.cursor, **filters)  # type: ignore[arg-type]
-    for cursor in ("", "x", "ä", "WzEsMiwzLDQsNV0=", page.cursor[:-8]):
+            await Search(store).page(query, after=page.next, **filters)  # type: ignore[arg-type]
+    for cursor in ("", "x", "ä", "WzEsMiwzLDQsNV0=", page.next[:-8]):
         with pytest.raises(InputError, match="cursor does not belong"):
             await Search(store).page("stone", after=cursor)
     with pytest.raises(InputError, match="cursor does not belong"):
-        await Search(store, "other").page("stone", after=page.cursor)
+        await Search(store, "other").page("stone", after=page.next)
 
 
 async def test_unknown_filters_are_refused(store: EventStore) -> None:
@@ -250,12 +250,12 @@ async def test_what_does_not_fit_is_cut_and_the_projection_goes_on(store: EventS
     await wait_for(store, other.position, projections=SEARCH, timeout=0)
     assert len(await found(store, "lighthouse")) == 1
     search = Search(store, "ü" * 255)
-    hits = (await search.page("beginning", limit=100)).hits
+    hits = (await search.page("beginning", limit=100)).items
     assert len(hits) == 4 * len(HOSTILE)
     assert all("beginning" in hit.snippet for hit in hits)
     # Words well beyond the first 100,000 bytes are found.
     word = HOSTILE["characters of four bytes"].split()[20_000]
-    assert len((await search.page(word)).hits) == 4
+    assert len((await search.page(word)).items) == 4
     for text in HOSTILE.values():
         for query in (text[:1000], f'"{text[:900]}"', f"{text[:40].split()[0]}*", text[-30:]):
             await search.page(query)

@@ -97,8 +97,8 @@ async def test_words_are_found_in_their_forms(filled: EventStore) -> None:
     }
     differing = {}
     for query, expected in FINDS.items():
-        best = [name_of[hit.id] for hit in (await Search(filled).page(query)).hits]
-        latest = [name_of[hit.id] for hit in (await Search(filled).page(query, by="time")).hits]
+        best = [name_of[hit.id] for hit in (await Search(filled).page(query)).items]
+        latest = [name_of[hit.id] for hit in (await Search(filled).page(query, by="time")).items]
         if not sorted(best) == sorted(latest) == expected:
             differing[query] = (best, latest)
     assert differing == {}
@@ -117,7 +117,7 @@ async def test_words_are_found_in_their_forms(filled: EventStore) -> None:
 )
 async def test_misspelt_words_are_corrected(filled: EventStore, query: str, meant: str, name: str) -> None:
     page = await Search(filled).page(query, marks=("", ""))
-    assert [hit.snippet[:20] for hit in page.hits] == [TEXTS[name][:20]]
+    assert [hit.snippet[:20] for hit in page.items] == [TEXTS[name][:20]]
     assert page.searched == meant
 
 
@@ -141,7 +141,7 @@ async def test_a_word_with_one_wrong_letter_finds_a_whole_word_of_the_texts(
         )
     )
     page = await Search(filled).page(wrong, marks=("", ""))
-    assert page.hits
+    assert page.items
     assert page.searched in (wrong, word)  # what is wrong can be another form, which is found as it is
 
 
@@ -150,14 +150,14 @@ async def test_the_most_frequent_of_several_near_words_is_taken_and_a_form_is_no
     search = Search(store)
     assert (await search.page("stoke")).searched == "stole"
     assert (await search.page("trains nowhere")).searched == "trains nowhere"
-    assert (await search.page("stoke", actor="nobody")).hits == []
+    assert (await search.page("stoke", actor="nobody")).items == []
 
 
 async def test_three_words_of_a_query_are_corrected(store: EventStore) -> None:
     await say(store, "amber copper silver golden")
     search = Search(store)
     assert (await search.page("ambre coper silvr golden")).searched == "amber copper silver golden"
-    assert (await search.page("ambre coper silvr goldne")).hits == []
+    assert (await search.page("ambre coper silvr goldne")).items == []
 
 
 async def test_words_of_other_alphabets_are_corrected(store: EventStore) -> None:
@@ -168,13 +168,13 @@ async def test_words_of_other_alphabets_are_corrected(store: EventStore) -> None
 async def test_absent_words_find_nothing_and_present_words_are_not_corrected(filled: EventStore) -> None:
     for query in ("xylophonist", "lisboa xylophonist", '"statoin"', "-train -hotel zzzz", "12345678"):
         page = await Search(filled).page(query)
-        assert (page.hits, page.cursor) == ([], None), query
+        assert (page.items, page.next) == ([], None), query
     assert (await Search(filled).page("porto station")).searched == "porto station"
 
 
 async def test_snippets_show_the_text_as_it_was_written_with_marks(filled: EventStore) -> None:
     async def snippet(query: str) -> str:
-        [hit] = (await Search(filled).page(query, marks=("[", "]"))).hits
+        [hit] = (await Search(filled).page(query, marks=("[", "]"))).items
         return hit.snippet
 
     assert "[viagens] de comboio" in await snippet("viagem")
@@ -186,7 +186,7 @@ async def test_snippets_show_the_text_as_it_was_written_with_marks(filled: Event
 
 async def test_the_snippet_of_a_long_text_is_the_matching_passage(store: EventStore) -> None:
     await say(store, "palavra " * 5000 + "e no fim um coração " + "palavra " * 2000)
-    [hit] = (await Search(store).page("corações", marks=("[", "]"))).hits
+    [hit] = (await Search(store).page("corações", marks=("[", "]"))).items
     assert "e no fim um [coração] palavra" in hit.snippet
     assert len(hit.snippet) < 1000
 
@@ -211,7 +211,7 @@ async def test_tool_calls_and_structured_parts_are_found(store: EventStore) -> N
     )
 
     async def versions(query: str) -> list[int]:
-        hits = (await Search(store).page(query, by="time")).hits
+        hits = (await Search(store).page(query, by="time")).items
         assert {hit.conversation_id for hit in hits} <= {conversation}
         return [hit.version for hit in hits]
 
@@ -235,7 +235,7 @@ async def test_tasks_are_found_by_their_latest_description_their_states_and_arti
     )
 
     async def kinds(query: str, **filters: str) -> list[str]:
-        hits = (await Search(store).page(query, by="time", **filters)).hits  # type: ignore[arg-type]
+        hits = (await Search(store).page(query, by="time", **filters)).items  # type: ignore[arg-type]
         assert {hit.id for hit in hits if hit.kind != "message"} <= {task}
         return [hit.kind for hit in hits]
 
@@ -273,7 +273,7 @@ async def test_the_language_of_a_message_is_detected_from_its_words(store: Event
 
 async def test_a_rebuild_finds_the_same(filled: EventStore) -> None:
     async def everything() -> list[object]:
-        return [(query, (await Search(filled).page(query)).hits) for query in FINDS]
+        return [(query, (await Search(filled).page(query)).items) for query in FINDS]
 
     before = await everything()
     rows = await filled.connections.projector.fetch("SELECT * FROM search_documents ORDER BY position")

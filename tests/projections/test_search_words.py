@@ -103,7 +103,7 @@ async def test_what_is_shown_is_marked(store: EventStore) -> None:
     )
 
     async def marked(query: str) -> str:
-        [hit] = (await Search(store).page(query, marks=("[", "]"))).hits
+        [hit] = (await Search(store).page(query, marks=("[", "]"))).items
         return hit.snippet
 
     assert await marked("東京") == "私は[東京]都に住んでいます"
@@ -127,7 +127,7 @@ async def test_names_files_data_and_metadata_are_found(store: EventStore) -> Non
     search = Search(store)
 
     async def versions(query: str, **filters: Any) -> list[int]:
-        return [hit.version for hit in (await search.page(query, **filters)).hits]
+        return [hit.version for hit in (await search.page(query, **filters)).items]
 
     assert await versions("tangerine") == await versions("8472") == [2]
     assert await versions("quarterly-report") == [3]
@@ -135,7 +135,7 @@ async def test_names_files_data_and_metadata_are_found(store: EventStore) -> Non
     assert await versions("aGlkZGVu") == []
     assert await versions("wedding") == await versions("wedding", kind="conversation") == [6]
     assert await versions("wedding", kind="message") == await versions("wedding", kind="task") == []
-    [hit] = (await search.page("wedding")).hits
+    [hit] = (await search.page("wedding")).items
     assert (hit.kind, hit.id, hit.snippet) == ("conversation", conversation, "Planning a «wedding»")
     await store.append(conversation, [ConversationRenamed(name="Draft"), ConversationRenamed(name="A divorce")])
     await catch_up(store, SEARCH)
@@ -146,11 +146,11 @@ async def test_names_files_data_and_metadata_are_found(store: EventStore) -> Non
 async def test_a_long_question_finds_what_has_most_of_its_words(store: EventStore) -> None:
     await say(store, "the ferry from Calais to Dover takes ninety minutes", "a ferry", "Dover castle")
     page = await Search(store).page("how long takes the night ferry between Calais and Dover?", marks=("", ""))
-    assert [hit.snippet[:24] for hit in page.hits] == ["the ferry from Calais to"]
+    assert [hit.snippet[:24] for hit in page.items] == ["the ferry from Calais to"]
     assert page.searched != "how long takes the night ferry between Calais and Dover?"
-    assert (await Search(store).page(page.searched, marks=("", ""))).hits == page.hits
-    assert (await Search(store).page("night ferry boarding")).hits == []
-    assert (await Search(store).page("ferry zzzzz")).hits == []
+    assert (await Search(store).page(page.searched, marks=("", ""))).items == page.items
+    assert (await Search(store).page("night ferry boarding")).items == []
+    assert (await Search(store).page("ferry zzzzz")).items == []
 
 
 async def test_pages_by_relevance_lose_nothing_that_is_applied_in_the_meantime(store: EventStore) -> None:
@@ -162,13 +162,13 @@ async def test_pages_by_relevance_lose_nothing_that_is_applied_in_the_meantime(s
     cursor = None
     for number in range(100):
         page = await search.page("pebble", limit=5, after=cursor)
-        seen += [hit.id for hit in page.hits]
+        seen += [hit.id for hit in page.items]
         # Later and earlier ones, and ones dated within the period of the first page.
         await store.append(
             conversation, [dated(90 + number, "pebble " * 9), dated(-number - 1, "pebble"), dated(30, "pebble")]
         )
         await catch_up(store, SEARCH)
-        if (cursor := page.cursor) is None:
+        if (cursor := page.next) is None:
             break
     events = [event async for event in store.read(conversation, limit=60)]
     assert set(seen) >= {event.id for event in events}

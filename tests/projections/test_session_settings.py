@@ -125,7 +125,7 @@ async def everything(settings: Settings) -> dict[str, Any]:
             "messages": [(m.content, m.created_at) for m in await read.messages(FIRST)],
             "tasks": [(task.id, task.description) for task in await read.tasks(THIRD)],
             "as it was": (await read.conversation_at(FIRST, version=2)).messages[0].content,
-            "search": [(hit.snippet, hit.created_at) for hit in (await search.page("train")).hits],
+            "search": [(hit.snippet, hit.created_at) for hit in (await search.page("train")).items],
             "days": [(day.day, day.messages) for day in await numbers.by_day()],
             "response times": [
                 (each.key, each.answered, each.median) for each in await numbers.response_times_by_day()

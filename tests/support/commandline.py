@@ -56,9 +56,14 @@ def program_in_process(
 
 
 def rows_of(program: Program, *arguments: str) -> list[dict[str, Any]]:
-    """Return the list that a command prints as JSON."""
+    """Return the items of the page that a command prints as JSON."""
+    return page_of(program, *arguments)[0]
+
+
+def page_of(program: Program, *arguments: str) -> tuple[list[dict[str, Any]], str | None]:
+    """Return the items of the page that a command prints as JSON, and the cursor of the next."""
     result = program(*arguments, "--json")
     assert (result.code, result.err) == (0, "")
-    rows = json.loads(result.out)
-    assert isinstance(rows, list)
-    return rows
+    page = json.loads(result.out)
+    assert set(page) == {"items", "next"}
+    return page["items"], page["next"]

@@ -27,7 +27,7 @@ async def say(
 async def found(store: EventStore, query: str, *, tenant: str | None = None, **filters: Any) -> list[str]:
     """The snippets of the hits, without marks."""
     page = await Search(store, tenant).page(query, marks=("", ""), **filters)
-    return [hit.snippet for hit in page.hits]
+    return [hit.snippet for hit in page.items]
 
 
 def texts(*said: str) -> Sequence[str]:

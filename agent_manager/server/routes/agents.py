@@ -12,10 +12,10 @@ from starlette.responses import Response
 from agent_manager.a2a import Json
 from agent_manager.auth import TokenScope
 from agent_manager.server.authorization import AuthorizedRoute, Data
-from agent_manager.server.context import CurrentContext, write_list
+from agent_manager.server.context import CurrentContext, write_page
 from agent_manager.server.response_cache import BodyWriter
 from agent_manager.server.routes.declarations import BAD_GATEWAY, NOT_FOUND, TOO_LARGE, reads, writes
-from agent_manager.server.schemas.common import In, Out
+from agent_manager.server.schemas.common import In, PageOut
 
 router = APIRouter(prefix="/agents", tags=["agents"], route_class=AuthorizedRoute)
 
@@ -39,7 +39,7 @@ class AgentQuery(In):
     url: str = Field(min_length=1, max_length=2000)
 
 
-class AgentsOut(Out):
+class AgentsOut(PageOut):
     """The cards of the registered agents, as the agents gave them."""
 
     items: list[Json]
@@ -50,7 +50,7 @@ async def list_agents(context: CurrentContext) -> Response:
     """List the cards of the registered agents."""
 
     async def write(out: BodyWriter) -> None:
-        await write_list(out, await context.manager.agents(), to_json)
+        await write_page(out, await context.manager.agents(), to_json)
 
     return await context.read_log(write)
 

@@ -16,6 +16,7 @@ _MEANINGS = {
     408: "The body did not arrive in time.",
     409: "It conflicts with what the log holds. Nothing was written.",
     413: "It is larger than the limit. Nothing was written.",
+    415: "The body is not sent as JSON. Nothing was written.",
     422: "A value is not valid. Nothing was written.",
     429: "The key or the tenant exceeds its limit; Retry-After says when to retry.",
     502: "The agent cannot be reached.",
@@ -32,7 +33,7 @@ def errors(*statuses: int) -> Responses:
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     declared = {*_ALWAYS, *statuses}
     if TOO_LARGE in statuses:  # an endpoint with a body
-        declared.add(408)
+        declared |= {408, 415}
     return {status: {"description": _MEANINGS[status], "content": content} for status in sorted(declared)}
 
 

@@ -29,7 +29,7 @@ from agent_manager.server.schemas.events import (
     event_out,
 )
 from agent_manager.server.streams import EventStream, conversation_source, log_source, start_position
-from eventstore import ApplicationEvent, Event, EventData, Metadata, NewEvent
+from eventstore import ApplicationEvent, ConversationCreated, Event, EventData, Metadata, NewEvent
 from eventstore.errors import InvalidEvent
 from eventstore.event_types import BUILT_IN, RESERVED_PREFIXES
 from eventstore.read import Filter, end_of_log, horizon
@@ -61,10 +61,10 @@ async def history(context: CurrentContext, conversation: str, query: Annotated[H
     **writes(Data.CONVERSATION, NOT_FOUND, CONFLICT, TOO_LARGE),
 )
 async def append_events(context: CurrentContext, conversation: str, body: EventsIn) -> Response:
-    """Append events of any type to a conversation, all of them or none."""
+    """Append events of any type to a conversation, all of them or none; with `begin`, begin it if it is new."""
     events = await _new_events(context, body.events)
-    resolved = await get_or_404(context.reader, conversation)
-    return await context.append_response(await context.append(resolved.id, events, expected=body.expected_version))
+    begin = None if body.begin is None else ConversationCreated(name=body.begin.name, metadata=body.begin.metadata)
+    return await context.append_to(conversation, events, expected=body.expected_version, begin=begin)
 
 
 @router.get(

@@ -13,11 +13,11 @@ from pydantic_core import to_json
 from starlette.responses import Response
 
 from agent_manager.server.authorization import AuthorizedRoute, Data
-from agent_manager.server.context import CurrentContext, write_list
+from agent_manager.server.context import CurrentContext, write_page
 from agent_manager.server.conversation_lookup import get_or_404
 from agent_manager.server.response_cache import BodyWriter
 from agent_manager.server.routes.declarations import CONFLICT, NOT_FOUND, TOO_LARGE, reads, writes
-from agent_manager.server.schemas.common import In, Out
+from agent_manager.server.schemas.common import In, Out, PageOut
 from eventstore import ConversationShared, ConversationUnshared
 from eventstore.database.queries import query
 from eventstore.errors import ConflictError, printable
@@ -39,7 +39,7 @@ class MemberOut(Out):
     access: Literal["own", "write", "read"] = Field(description="own: also share and delete; write: also append.")
 
 
-class MembersOut(Out):
+class MembersOut(PageOut):
     """All users who may see a conversation, beside the administrators of its tenant."""
 
     items: list[MemberOut]
@@ -59,7 +59,7 @@ async def list_members(context: CurrentContext, conversation: str) -> Response:
 
     async def write(out: BodyWriter) -> None:
         async with aclosing(_members(context, resolved.id)) as members:
-            await write_list(out, members, lambda member: to_json({"user": member[0], "access": member[1]}))
+            await write_page(out, members, lambda member: to_json({"user": member[0], "access": member[1]}))
 
     return await context.respond(str(resolved.version), write, parameters=resolved.id)
 

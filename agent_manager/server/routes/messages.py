@@ -11,11 +11,11 @@ from starlette.responses import Response
 
 from agent_manager.a2a import Json
 from agent_manager.server.authorization import AuthorizedRoute, Data
-from agent_manager.server.context import CurrentContext, write_list
+from agent_manager.server.context import CurrentContext, write_page
 from agent_manager.server.conversation_lookup import get_or_404
 from agent_manager.server.response_cache import BodyWriter
 from agent_manager.server.routes.declarations import CONFLICT, NOT_FOUND, TOO_LARGE, reads, writes
-from agent_manager.server.schemas.common import Out, PositionedOut
+from agent_manager.server.schemas.common import PageOut, PositionedOut
 from agent_manager.server.schemas.conversations import (
     AllMessageQuery,
     AllTaskQuery,
@@ -28,7 +28,7 @@ from agent_manager.server.schemas.conversations import (
     TaskQuery,
 )
 from agent_manager.server.schemas.events import AppendOut
-from eventstore import message_from_sent
+from eventstore import ConversationCreated, message_from_sent
 
 router = APIRouter(tags=["messages"], route_class=AuthorizedRoute)
 
@@ -66,7 +66,7 @@ class PendingMessage(SentMessageOut):
     since: AwareDatetime
 
 
-class PendingOut(Out):
+class PendingOut(PageOut):
     """The messages that await an answer, oldest first."""
 
     items: list[PendingMessage]
@@ -99,12 +99,16 @@ async def append_message(
     message: MessageIn,
     query: Annotated[AppendMessageQuery, Query()],
 ) -> Response:
-    """Append a message as it was sent. No agent answers it."""
+    """Append a message as it was sent; with `begin`, begin the conversation if it is new. No agent answers it."""
     given_id = message.get("messageId", message.get("message_id", message.get("id")))  # of any of the formats
     data = message_from_sent(message, given_id=given_id if isinstance(given_id, str) else None)
-    resolved = await get_or_404(context.reader, conversation)
-    result = await context.append(resolved.id, [data], expected=query.expected_version, claimed_actor=query.actor)
-    return await context.append_response(result)
+    return await context.append_to(
+        conversation,
+        [data],
+        expected=query.expected_version,
+        begin=ConversationCreated(name=query.name) if query.begin else None,
+        claimed_actor=query.actor,
+    )
 
 
 @router.post(
@@ -133,7 +137,7 @@ async def pending(context: CurrentContext) -> Response:
     """List the messages that await an answer, oldest first."""
 
     async def write(out: BodyWriter) -> None:
-        await write_list(
+        await write_page(
             out,
             await context.manager.pending(),
             lambda each: PendingMessage.model_validate(each).with_position(context.position).to_bytes(),

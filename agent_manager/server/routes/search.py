@@ -76,9 +76,9 @@ async def search(context: CurrentContext, query: Annotated[SearchQuery, Query()]
         page = await Search(context.store, caller=context.caller).page(query.q, **filters)
         await out.write(b'{"searched":' + to_json(page.searched) + b',"items":[')
         await out.write_items(
-            page.hits, lambda hit: HitOut.model_validate(hit).with_position(context.position).to_bytes()
+            page.items, lambda hit: HitOut.model_validate(hit).with_position(context.position).to_bytes()
         )
-        out.cursor = page.cursor  # holds a position
-        await out.write(b"]" if page.cursor is not None else b'],"next":null}')
+        out.cursor = page.next  # holds a position
+        await out.write(b"]" if page.next is not None else b'],"next":null}')
 
     return await context.read(write, parameters=(query.q, filters), projections=("search",), at_least=query.at_least)

@@ -13,6 +13,7 @@ from eventstore import Role, TaskStatus
 
 Name = Annotated[str, Field(max_length=255)]
 Actor = Annotated[str, Field(max_length=255, description="The actor who causes the change.")]
+BEGIN = "Begins the conversation, with the id in the path, if it does not exist."
 ExpectedVersion = Annotated[
     int | None,
     Field(ge=0, lt=2**31, description="409 unless the conversation is at this version."),
@@ -128,6 +129,14 @@ class AppendMessageQuery(In):
 
     actor: Actor = ""
     expected_version: ExpectedVersion = None
+    begin: bool = Field(False, description=BEGIN)
+    name: Name = Field("", description="The name of the conversation if the message begins it.")
+
+    @model_validator(mode="after")
+    def _check_name_has_begin(self) -> AppendMessageQuery:
+        if self.name and not self.begin:
+            raise ValueError("name: is for a conversation that the message begins: send begin=true with it")
+        return self
 
 
 class Chunk(Out):

@@ -20,7 +20,7 @@ from agent_manager.server.schemas.common import (
     Since,
     Until,
 )
-from agent_manager.server.schemas.conversations import Actor, ExpectedVersion
+from agent_manager.server.schemas.conversations import BEGIN, Actor, ExpectedVersion, Name
 from eventstore import Event
 
 Hex = Annotated[str, Field(pattern="^[0-9a-f]*$")]
@@ -109,12 +109,20 @@ class EventIn(In):
     metadata: Json | None = None
 
 
+class Beginning(In):
+    """What a conversation begins with."""
+
+    name: Name = ""
+    metadata: Json | None = None
+
+
 class EventsIn(In):
     """Events to append to one conversation: all of them or none."""
 
     events: list[SkipValidation[EventIn]] = Field(min_length=1, max_length=10_000)
     """Validated by the endpoint, in slices."""
     expected_version: ExpectedVersion = None
+    begin: Beginning | None = Field(None, description=BEGIN)
 
 
 class AppendedOut(PositionedOut):

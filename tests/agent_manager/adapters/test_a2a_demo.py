@@ -185,7 +185,7 @@ async def test_a_file_that_is_not_there_is_not_found(demo: Served) -> None:
     place, version, _ = there.rsplit("-", 2)
     for path in (
         "/message/file/nope", f"{place}-{version}-1", f"{place}-999-0", f"{place}-0-0", f"{place}-1-0",
-        f"/message/file/{'0' * 32}-1-0", f"{there}/..%2f", "/message/file/%00", "/message/file/" + "9" * 5000,
+        f"/message/file/{'0' * 32}-1-0", f"{there}/..%2f", "/message/file/%01", "/message/file/" + "9" * 5000,
     ):  # fmt: skip
         missing = await demo.client.get(path)
         assert (missing.status_code, missing.headers["content-type"]) == (404, "application/problem+json")
@@ -222,7 +222,7 @@ async def test_a_message_that_is_none_is_refused_by_name(http: httpx.AsyncClient
 
 async def test_a_body_that_is_no_json_or_no_call_is_refused(http: httpx.AsyncClient) -> None:
     for body, status, code in ((b"{", 400, -32700), (b"\xff\xfe", 400, -32700), (b"[1]", 422, -32602)):
-        refused = await http.post("/message/send", content=body)
+        refused = await http.post("/message/send", content=body, headers={"Content-Type": "application/json"})
         assert (refused.status_code, refused.json()["error"]["code"], refused.json()["id"]) == (status, code, None)
     assert (await http.post("/conversation/list")).json()["result"] == []
     assert (await http.post("/message/list", json={"params": None})).status_code == 422

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from support.commandline import EVERYTHING, STRANGE, TASK, Eventstore, rows_of
+from support.commandline import EVERYTHING, STRANGE, TASK, Eventstore, page_of, rows_of
 
 from eventstore import (
     ConversationCreated,
@@ -34,14 +34,6 @@ LISTS = {
     "all history": ("history",),
 }
 every_list = pytest.mark.parametrize("arguments", LISTS.values(), ids=list(LISTS))
-
-
-def page_of(library: Eventstore, *arguments: str) -> tuple[list[dict[str, Any]], str | None]:
-    result = library(*arguments, "--page")
-    assert (result.code, result.err) == (0, "")
-    page = json.loads(result.out)
-    assert set(page) == {"rows", "next"}
-    return page["rows"], page["next"]
 
 
 @every_list

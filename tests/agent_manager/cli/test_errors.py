@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
-from support.commandline import EVERYTHING, Eventstore, Result
+from support.commandline import EVERYTHING, Eventstore, Result, rows_of
 from support.processes import commands
 from support.waiting import until
 
@@ -189,12 +189,12 @@ def test_malformed_lines_are_reported_and_the_others_are_imported(empty: Eventst
     assert "messages[0].role: 'robot' is not a known role" in result.err
     assert "2 conversations, 2 messages" in result.out
     assert "3 malformed line(s) left out" in result.out
-    assert len(json.loads(empty("conversations", "--json").out)) == 2
+    assert len(rows_of(empty, "conversations")) == 2
 
 
 def test_strict_stops_at_the_first_malformed_line(empty: Eventstore, mixed: Path) -> None:
     assert_refused(empty("import", "--strict", str(mixed)), "mixed.jsonl:2: ")
-    assert len(json.loads(empty("tail", "--json").out)) == 2, "what stood before the line is in"
+    assert len(rows_of(empty, "tail")) == 2, "what stood before the line is in"
 
 
 def test_importing_again_adds_nothing(empty: Eventstore, chats: Path) -> None:

@@ -28,7 +28,7 @@ def bare(eventstore: Eventstore, monkeypatch: pytest.MonkeyPatch, empty_database
 def applied(eventstore: Eventstore) -> list[str]:
     result = eventstore("migrate", "status", "--json")
     assert result.code == 0
-    rows: list[dict[str, Any]] = json.loads(result.out)
+    rows: list[dict[str, Any]] = json.loads(result.out)["items"]
     assert [set(row) for row in rows] == [{"version", "name", "applied"}] * len(VERSIONS)
     return [row["version"] for row in rows if row["applied"]]
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from support.commandline import Eventstore
+from support.commandline import Eventstore, rows_of
 
 from agent_manager.agents.agent import Context, Reply, Update
 from agent_manager.factory import AsyncManager
@@ -28,7 +27,7 @@ async def asked(empty: Eventstore, settings: Settings) -> Eventstore:
 
 
 def test_pending_messages_are_listed(asked: Eventstore) -> None:
-    [row] = json.loads(asked("pending", "--json").out)
+    [row] = rows_of(asked, "pending")
     assert (row["message_id"], row["conversation_id"]) == ("m1", "trip")
     assert asked("pending").out.splitlines()[1].split()[2:4] == ["trip", "m1"]
 
@@ -67,10 +66,10 @@ def test_a_failing_agent_is_reported(asked: Eventstore, monkeypatch: pytest.Monk
     result = asked("pending", "--answer")
     assert (result.code, result.out.strip()) == (1, "0 answered, 1 failed")
     assert "message m1 of trip: TypeError" in result.err
-    assert asked("pending", "--json").out.strip() == "[]"
+    assert rows_of(asked, "pending") == []
 
 
 def test_pending_messages_are_abandoned(asked: Eventstore) -> None:
     assert asked("pending", "--answer", "--abandon").code == 2
     assert asked("pending", "--abandon").out.strip() == "1 abandoned"
-    assert asked("pending", "--json").out.strip() == "[]"
+    assert rows_of(asked, "pending") == []

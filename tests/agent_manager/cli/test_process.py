@@ -120,9 +120,9 @@ def test_a_file_env_in_the_working_directory_names_the_server(clean_environment:
     Path(".env").write_text(f"DATABASE_URL={library_url}\nEVENTSTORE_TENANT=another\nOTHER=thing\n")
     done = run("conversations", "--json")
     assert done.returncode == 0, done.stderr
-    assert [row["name"] for row in json.loads(done.stdout)] == ["Theirs"]
+    assert [row["name"] for row in json.loads(done.stdout)["items"]] == ["Theirs"]
     overruled = run("conversations", "--json", EVENTSTORE_TENANT="nobody")
-    assert json.loads(overruled.stdout) == []
+    assert json.loads(overruled.stdout) == {"items": [], "next": None}
 
 
 def test_a_chat_log_may_come_from_standard_input(clean_environment: None, database_url: str) -> None:

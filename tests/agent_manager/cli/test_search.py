@@ -30,16 +30,16 @@ def test_each_result_is_a_line(said: Eventstore) -> None:
     result = said("search", "proximos comboios")
     assert result.code == 0
     [heading, line] = result.out.splitlines()
-    assert heading.split() == ["time", "conversation", "kind", "role", "actor", "content"]
+    assert heading.split() == ["time", "conversation", "kind", "role", "actor", "snippet"]
     assert line.endswith("Quando parte o «próximo» «comboio» para Lisboa?")
 
 
 def test_filters_and_cursors_are_options(said: Eventstore) -> None:
     first = json.loads(said("search", "train", "--by", "time", "--limit", "1", "--json").out)
-    [hit] = first["hits"]
+    [hit] = first["items"]
     assert (hit["role"], hit["snippet"]) == ("user", "And the «train» after that?")
-    second = json.loads(said("search", "train", "--by", "time", "-n", "1", "--after", first["cursor"], "--json").out)
-    assert [hit["role"] for hit in second["hits"]] == ["assistant"]
+    second = json.loads(said("search", "train", "--by", "time", "-n", "1", "--after", first["next"], "--json").out)
+    assert [hit["role"] for hit in second["items"]] == ["assistant"]
     narrowed = said("search", "train", "--until", "2025-01-11", "--conversation", "trip", "--role", "assistant")
     assert len(narrowed.out.splitlines()) == 2
     assert said("search", "train", "--since", "2025-02-01T00:00+01:00", "--user", "nobody").out == ""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
+from support.callers import People
 from support.serving import Served
 
 pytestmark = pytest.mark.shared_database
@@ -91,3 +94,77 @@ async def test_messages_are_found_by_search_and_counted_by_statistics(here: Serv
     assert counted["response_times"]["answered"] == 1
     unknown = await here.client.get("/v1/statistics", params={"zone": "Mars"})
     assert (unknown.status_code, "Mars" in unknown.json()["detail"]) == (422, True)
+
+
+@pytest.mark.parametrize("name", ["trip", "a/b %?#é.. +:", "7b6c0e02-1f0e-4d0c-9a43-0f6f1d0b7f2e"])
+async def test_an_append_begins_the_conversation_if_it_is_new(here: Served, name: str) -> None:
+    path = f"/v1/conversations/{quote(name, safe='')}"
+    said = {"role": "user", "content": "hello"}
+    assert (await here.client.post(f"{path}/messages", json=said)).status_code == 404
+    assert (await here.client.post(f"{path}/events", json={"events": [{"event_type": "a"}]})).status_code == 404
+    for number in range(2):
+        query = {"begin": "true", "name": f"Trip {number}"}
+        made = await here.client.post(f"{path}/messages", params=query, json=said)
+        assert (made.status_code, made.json()["version"], len(made.json()["events"])) == (201, number + 2, 1), made.text
+    begin = {"name": "Another", "metadata": {"language": "pt"}}
+    made = await here.client.post(f"{path}/events", json={"events": [{"event_type": "my.own"}], "begin": begin})
+    assert (made.status_code, made.json()["version"]) == (201, 4), made.text
+    begun = (await here.client.get(path)).json()
+    assert (begun["name"], begun["message_count"], begun["version"]) == ("Trip 0", 2, 4)
+    assert name in (begun["given_id"], begun["id"])
+
+
+async def test_of_concurrent_appends_one_begins_the_conversation(here: Served) -> None:
+    def body(number: int) -> dict[str, Any]:
+        return {
+            "events": [{"event_type": "my.own", "content": number}],
+            "begin": {"name": "Trip", "metadata": {"a": 1}},
+        }
+
+    path = "/v1/conversations/trip/events"
+    made = await asyncio.gather(*(here.client.post(path, json=body(number)) for number in range(16)))
+    assert {each.status_code for each in made} == {201}
+    key = {"Idempotency-Key": "1"}
+    repeated = await asyncio.gather(
+        *(here.client.post("/v1/conversations/b/events", json=body(0), headers=key) for _ in range(16))
+    )
+    assert len({each.content for each in repeated}) == 1
+    for name, contents in (("trip", list(range(16))), ("b", [0])):
+        created, *others = (await here.client.get(f"/v1/conversations/{name}/events")).json()["items"]
+        assert created["content"] == {"name": "Trip", "given_id": name, "metadata": {"a": 1}}
+        assert sorted(each["content"] for each in others) == contents
+
+
+async def test_an_append_that_is_refused_begins_nothing(here: Served) -> None:
+    event = {"event_type": "a"}
+    for name, body, status in (
+        ("eventstore:agents", {"events": [event], "begin": {}}, 422),
+        ("trip", {"events": [event], "begin": {"name": "x" * 256}}, 422),
+        ("trip", {"events": [event], "begin": {"metadata": {"a": "\0"}}}, 422),
+        ("trip", {"events": [event], "begin": {}, "expected_version": 3}, 422),
+        ("trip", {"events": [event], "begin": {"nome": ""}}, 422),
+        ("trip", {"events": [], "begin": {}}, 422),
+        ("\0", {"events": [event], "begin": {}}, 422),
+    ):
+        refused = await here.client.post(f"/v1/conversations/{quote(name, safe='')}/events", json=body)
+        assert refused.status_code == status, (name, body, refused.text)
+    refused = await here.client.post("/v1/conversations/trip/messages?name=x", json={"role": "user", "content": ""})
+    assert refused.status_code == 422
+    assert (await here.client.get("/v1/log")).json()["items"] == []
+
+
+async def test_only_who_may_write_to_a_conversation_appends_to_it(protected: Served, people: People) -> None:
+    ana, bob = await people.person("acme", "ana"), await people.person("acme", "bob")
+    eve = await people.person("other", "eve")
+    body = {"events": [{"event_type": "a"}], "begin": {"name": "mine"}}
+    path = "/v1/conversations/trip/events"
+    assert (await ana.post(path, body)).status_code == 201
+    assert (await bob.post(path, body)).status_code == 403
+    assert (
+        await bob.post("/v1/conversations/trip/messages?begin=true", {"role": "user", "content": ""})
+    ).status_code == 403
+    assert (await eve.post(path, body)).status_code == 201, "another tenant has a conversation of its own"
+    assert (await ana.post("/v1/conversations/trip/members", {"user": "bob", "access": "read"})).status_code == 201
+    assert (await bob.post(path, body)).status_code == 403
+    assert [each["actor"] for each in (await ana.get(path)).json()["items"]][:2] == ["ana", "ana"]
+    assert len((await ana.get(path)).json()["items"]) == 3

@@ -96,13 +96,31 @@ async def test_no_mutation_of_a_request_causes_a_server_error(begun: Served, dat
     wanted = data.draw(st.sampled_from([[], [("q", "train")]]))
     query = "&".join(f"{name}={escaped(value)}" for name, value in [*wanted, *asked])
     lines = [b"%s %s?%s HTTP/1.1" % (endpoint.method.encode(), path.encode(), query.encode()), b"Host: 127.0.0.1"]
+    lines += data.draw(st.sampled_from([[b"Content-Type: application/json"], []]))
     for name in data.draw(st.lists(st.sampled_from(HEADERS), max_size=3)):
         value = data.draw(st.one_of(OPAQUE, st.sampled_from((*HUGE, "x" * 3000, "", "identity", "1.0", "*"))))
         lines.append(name.encode() + b": " + value.strip().encode("latin-1", "replace"))
     sent = json.dumps(BODIES.get((endpoint.method, endpoint.path), {})).encode()
-    body = b"" if endpoint.method == "GET" else data.draw(st.one_of(st.just(sent), st.binary(max_size=40)))
+    body = b"" if endpoint.method == "GET" else data.draw(st.one_of(st.just(sent), st.binary(max_size=40), edits(sent)))
     status, answer = await exchange(begun, b"\r\n".join(lines) + b"\r\n", body)
     assert status < 500 or b"NotCaughtUp" in answer or b"AgentUnreachable" in answer, (lines, body, answer)
+
+
+def edits(sent: bytes) -> st.SearchStrategy[bytes]:
+    """Other bytes in place of a few of a body."""
+    inserted = st.one_of(st.binary(max_size=8), st.sampled_from([value.encode() for value in (*HUGE, *ODD)]), JSON)
+    places = st.integers(0, len(sent))
+    return st.tuples(places, places, inserted).map(lambda edit: sent[: min(edit[:2])] + edit[2] + sent[max(edit[:2]) :])
+
+
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.sampled_from(ODD)),
+    lambda children: st.one_of(
+        st.lists(children, max_size=3), st.dictionaries(st.text(max_size=3), children, max_size=3)
+    ),
+    max_leaves=8,
+).map(lambda value: json.dumps(value).encode())
+"""Values as Python writes them, ``NaN`` and lone surrogates among them."""
 
 
 def escaped(value: str | bytes) -> str:

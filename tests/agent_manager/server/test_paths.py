@@ -37,8 +37,8 @@ def of_conversation() -> list[Endpoint]:
 async def request(here: Served, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
     """Sends a path as it is: clients' libraries put some of them right."""
     reader, writer = await asyncio.open_connection(*here.address)
-    head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
-    writer.write(head.encode() + body)
+    head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    writer.write(head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body)
     whole = await reader.read()
     writer.close()
     return int(whole.split()[1]), whole.partition(b"\r\n\r\n")[2]

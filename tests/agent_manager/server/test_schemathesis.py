@@ -19,7 +19,7 @@ schemathesis = pytest.importorskip("schemathesis")
 
 EXAMPLES = 6
 """Requests to each endpoint."""
-BEHIND = {"NotCaughtUp", "AgentUnreachable"}
+BEHIND = {"NotCaughtUp", "AgentUnreachable", "AgentRefused"}
 """What a request may well ask for in vain: a position that is not there yet, an agent that is nowhere."""
 
 
