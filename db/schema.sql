@@ -45,6 +45,18 @@ CREATE TYPE public.search_match AS (
 
 
 --
+-- Name: search_sampled; Type: TYPE; Schema: public; Owner: -
+--
+
+CREATE TYPE public.search_sampled AS (
+	conversation_id uuid,
+	version integer,
+	language text,
+	words tsvector
+);
+
+
+--
 -- Name: add_owner(text, uuid, text); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -2242,10 +2254,10 @@ $$;
 
 
 --
--- Name: search_corrected_query(text, text, uuid, text, text, text, timestamp with time zone, timestamp with time zone); Type: FUNCTION; Schema: public; Owner: -
+-- Name: search_corrected_query(text, text[], text, uuid, text, text, text, timestamp with time zone, timestamp with time zone); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.search_corrected_query(query text, tenant text, conversation uuid, kind text, role text, actor text, since timestamp with time zone, until timestamp with time zone) RETURNS text
+CREATE FUNCTION public.search_corrected_query(query text, languages text[], tenant text, conversation uuid, kind text, role text, actor text, since timestamp with time zone, until timestamp with time zone) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path TO 'public', 'pg_temp'
     AS $$
@@ -2258,7 +2270,7 @@ BEGIN
     FOR term IN
         SELECT t.side, t.negated, t.quoted, t.prefix, t.original, c.correction
           FROM search_parse_query(query) AS t
-          LEFT JOIN search_corrections(query, tenant, conversation, kind, role, actor, since, until) AS c
+          LEFT JOIN search_corrections(query, languages, tenant, conversation, kind, role, actor, since, until) AS c
             ON c.ordinal = t.ordinal
          ORDER BY t.ordinal
     LOOP
@@ -2277,72 +2289,86 @@ $$;
 
 
 --
--- Name: search_corrections(text, text, uuid, text, text, text, timestamp with time zone, timestamp with time zone); Type: FUNCTION; Schema: public; Owner: -
+-- Name: search_corrections(text, text[], text, uuid, text, text, text, timestamp with time zone, timestamp with time zone); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.search_corrections(query text, tenant text, conversation uuid, kind text, role text, actor text, since timestamp with time zone, until timestamp with time zone) RETURNS TABLE(ordinal integer, correction text)
-    LANGUAGE sql STABLE
+CREATE FUNCTION public.search_corrections(query text, languages text[], tenant text, conversation uuid, kind text, role text, actor text, since timestamp with time zone, until timestamp with time zone) RETURNS TABLE(ordinal integer, correction text)
+    LANGUAGE plpgsql STABLE
     SET search_path TO 'public', 'pg_temp'
+    SET enable_seqscan TO 'off'
     SET jit TO 'off'
-    SET max_parallel_workers_per_gather TO '0'
     AS $$
-    WITH sample AS MATERIALIZED (
-        SELECT s.language, s.plain_words,
-               (search_corrections.kind IS NULL OR s.kind = search_corrections.kind
-                OR search_corrections.kind = 'task' AND s.kind IN ('status', 'artifact'))
-               AND (search_corrections.role IS NULL OR s.role = search_corrections.role)
-               AND (search_corrections.actor IS NULL OR s.actor = search_corrections.actor) AS is_searched
-          FROM search_sample(tenant, conversation, since, until) AS s
-    ),
-    vocabulary AS MATERIALIZED (
-        SELECT w.word, length(w.word) AS size, count(*) FILTER (WHERE s.is_searched) AS documents
-          FROM sample s, string_to_table(s.plain_words, ' ') AS w (word)
-         WHERE length(w.word) BETWEEN 3 AND 31
-         GROUP BY w.word
-    ),
-    unknown AS MATERIALIZED (
-        SELECT t.ordinal, t.words AS word, length(t.words) AS size, search_edit_patterns(t.words) AS patterns
+DECLARE
+    by_index CONSTANT boolean := conversation IS NULL AND current_tenant_user() IS NULL;
+    labels   CONSTANT tsquery := search_label_query(tenant, kind, role, actor);
+    frequent CONSTANT integer := 1000;
+    sample   CONSTANT search_sampled[] := search_sample(NULL, tenant, conversation, kind, role, actor, since, until,
+                                                        CASE WHEN by_index THEN frequent ELSE 5 * frequent END);
+    lexemes  text[];
+    word     text;
+    forms    tsquery[];
+    present  text[];
+    absent   text[];
+    unknown  integer := 0;
+BEGIN
+    FOR ordinal, word IN
+        SELECT t.ordinal, t.words
           FROM search_parse_query(query) AS t
          WHERE NOT (t.negated OR t.quoted OR t.prefix)
            AND length(t.words) BETWEEN 4 AND 30
            AND t.words !~ '[0-9[:space:][:punct:]]'
-           AND t.words NOT IN (SELECT v.word FROM vocabulary v)
          ORDER BY t.ordinal
-         LIMIT 3
-    ),
-    -- Half of the word, before or after the edit, is unchanged: that is fast to compare.
-    near AS MATERIALIZED (
-        SELECT u.ordinal, u.word, v.word AS correction, v.documents
-          FROM unknown u
-          JOIN vocabulary v
-            ON v.size BETWEEN u.size - 1 AND u.size + 1
-           AND (starts_with(v.word, left(u.word, u.size / 2 - 1))
-                OR right(v.word, u.size - u.size / 2) = right(u.word, u.size - u.size / 2))
-           AND v.word LIKE ANY (u.patterns)
-         WHERE v.documents > 0
-    ),
-    alike AS MATERIALIZED (
-        SELECT u.ordinal, u.word, v.word AS other
-          FROM unknown u,
-               LATERAL (SELECT v.word
-                          FROM vocabulary v
-                         WHERE starts_with(v.word, left(u.word, greatest(3, u.size / 2)))
-                         LIMIT 20) AS v
-         WHERE u.ordinal IN (SELECT n.ordinal FROM near n)
-    )
-    SELECT DISTINCT ON (n.ordinal) n.ordinal, n.correction
-      FROM near n
-     WHERE n.correction !~ '[0-9[:punct:]]'
-       AND NOT EXISTS (
-               SELECT
-                 FROM alike a,
-                      (SELECT DISTINCT r.language
-                         FROM sample s,
-                              unnest(CASE s.language WHEN 'und' THEN '{en,pt}' ELSE ARRAY[s.language] END) AS r (language)) AS l
-                WHERE a.ordinal = n.ordinal
-                  AND search_term_query(a.word, false, false, l.language) = search_term_query(a.other, false, false, l.language)
-           )
-     ORDER BY n.ordinal, n.documents DESC, n.correction
+    LOOP
+        -- The word itself, and its stems in each of the languages.
+        forms := ARRAY(SELECT string_agg(search_word_query(f.form)::text, '|')::tsquery
+                         FROM unnest(languages) WITH ORDINALITY AS l (language, n),
+                              unnest(word || tsvector_to_array(search_stems(word, l.language))) AS f (form)
+                        GROUP BY l.n
+                        ORDER BY l.n);
+        CONTINUE WHEN EXISTS (SELECT
+                                FROM unnest(sample) AS s
+                               WHERE s.words @@ forms[array_position(languages, s.language)])
+                   OR by_index
+                      AND EXISTS (SELECT
+                                    FROM unnest(search_sample(search_index_query(forms, tenant, kind, role, actor), tenant,
+                                                              NULL, kind, role, actor, since, until, frequent)) AS s
+                                   WHERE s.words @@ forms[array_position(languages, s.language)]);
+        lexemes := coalesce(lexemes, ARRAY(SELECT DISTINCT unnest(tsvector_to_array(s.words)) FROM unnest(sample) AS s));
+        SELECT array_agg(e.edit) FILTER (WHERE l.lexeme IS NOT NULL), array_agg(e.edit) FILTER (WHERE l.lexeme IS NULL)
+          INTO present, absent
+          FROM unnest(search_edits(word)) AS e (edit)
+          LEFT JOIN unnest(lexemes) AS l (lexeme)
+            ON l.lexeme = e.edit;
+        correction := (
+            SELECT search_spelling(f.word, (SELECT search_text(e.event_type, e.content)
+                                              FROM events e
+                                             WHERE e.tenant_id = search_corrections.tenant
+                                               AND e.conversation_id = (f.documents[1]).conversation_id
+                                               AND e.version = (f.documents[1]).version))
+              FROM (SELECT c.word, c.is_present, array_agg(s) AS documents
+                      FROM (SELECT p.word, true AS is_present FROM unnest(present) AS p (word)
+                             UNION ALL
+                            SELECT a.word, false
+                              FROM unnest(absent) AS a (word)
+                             WHERE by_index
+                               AND EXISTS (SELECT
+                                             FROM search_documents d
+                                            WHERE d.words @@ search_word_query(a.word)
+                                           OFFSET 0)) AS c,
+                           unnest(CASE WHEN c.is_present THEN sample
+                                       ELSE search_sample(search_word_query(c.word) && labels, tenant, NULL, kind, role, actor,
+                                                          since, until, frequent)
+                                  END) AS s
+                     WHERE s.words @@ search_exact_query(c.word)
+                     GROUP BY c.word, c.is_present) AS f
+             ORDER BY f.is_present DESC, cardinality(f.documents) DESC, f.word
+             LIMIT 1
+        );
+        RETURN NEXT;
+        unknown := unknown + 1;
+        EXIT WHEN unknown = 3;
+    END LOOP;
+END
 $$;
 
 
@@ -2417,30 +2443,38 @@ $$;
 
 
 --
--- Name: search_edit_patterns(text); Type: FUNCTION; Schema: public; Owner: -
+-- Name: search_edits(text); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.search_edit_patterns(word text) RETURNS text[]
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    BEGIN ATOMIC
- SELECT array_agg(DISTINCT p.pattern) AS array_agg
-    FROM generate_series(0, length(search_edit_patterns.word)) i(i),
-     LATERAL ( VALUES ("left"(search_edit_patterns.word, i.i),substr(search_edit_patterns.word, (i.i + 1)))) cut(before, behind),
-     LATERAL ( VALUES (((cut.before || '_'::text) || cut.behind)), (
-                 CASE
-                     WHEN (cut.behind <> ''::text) THEN ((cut.before || '_'::text) || substr(cut.behind, 2))
-                     ELSE NULL::text
-                 END), (
-                 CASE
-                     WHEN (cut.behind <> ''::text) THEN (cut.before || substr(cut.behind, 2))
-                     ELSE NULL::text
-                 END), (
-                 CASE
-                     WHEN (length(cut.behind) > 1) THEN (((cut.before || substr(cut.behind, 2, 1)) || substr(cut.behind, 1, 1)) || substr(cut.behind, 3))
-                     ELSE NULL::text
-                 END)) p(pattern)
-   WHERE (p.pattern IS NOT NULL);
-END;
+CREATE FUNCTION public.search_edits(word text) RETURNS text[]
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+DECLARE
+    letters text := CASE WHEN word ~ '[\u0370-\u03ff]' THEN 'αβγδεζηθικλμνξοπρστυφχψω'
+                         WHEN word ~ '[\u0400-\u052f]' THEN 'абвгдежзиклмнопрстуфхцчшщъыьэюяђєѕіјљњћџґ'
+                         WHEN word ~ '[\u0530-\u058f]' THEN 'աբգդեզէըթժիլխծկհձղճմյնշոչպջռսվտրցւփքօֆև'
+                         WHEN word ~ '[\u05d0-\u05ea]' THEN 'אבגדהוזחטיךכלםמןנסעףפץצקרשת'
+                         WHEN word ~ '[\u0620-\u06ff]' THEN 'ءابةتثجحخدذرزسشصضطظعغفقكلمنهوىيپچژکگی'
+                         WHEN word ~ '[\u10d0-\u10ff]' THEN 'აბგდევზთიკლმნოპჟრსტუფქღყშჩცძწჭხჯჰ'
+                         ELSE 'abcdefghijklmnopqrstuvwxyz'
+                    END;
+BEGIN
+    RETURN ARRAY(
+        SELECT DISTINCT e.edit
+          FROM generate_series(0, length(word)) AS i,
+               LATERAL (SELECT left(word, i) AS before, substr(word, i + 1) AS behind) AS cut,
+               LATERAL (
+                   SELECT cut.before || substr(cut.behind, 2)
+                    UNION ALL
+                   SELECT cut.before || substr(cut.behind, 2, 1) || left(cut.behind, 1) || substr(cut.behind, 3)
+                    UNION ALL
+                   SELECT cut.before || l.letter || substr(cut.behind, n)
+                     FROM string_to_table(letters, NULL) AS l (letter), generate_series(1, 2) AS n
+               ) AS e (edit)
+         WHERE e.edit <> word
+    );
+END
+$$;
 
 
 --
@@ -2564,7 +2598,7 @@ BEGIN
         EXIT WHEN cardinality(found.matches) > 0 OR cursor_values IS NOT NULL;
         -- What finds nothing is tried with misspelt words corrected, then with some words left out.
         used := CASE attempt
-                    WHEN 0 THEN search_corrected_query(query, tenant, only_conversation, only_kind, only_role, only_actor,
+                    WHEN 0 THEN search_corrected_query(query, languages, tenant, only_conversation, only_kind, only_role, only_actor,
                                                  coalesce(since, '-infinity'), coalesce(until, 'infinity'))
                     ELSE search_relaxed_query(query, attempt)
                 END;
@@ -2758,26 +2792,13 @@ CREATE FUNCTION public.search_index_query(queries tsquery[], tenant text, kind t
 DECLARE
     combined tsquery := '';
     query    tsquery;
-    labels   text[];
 BEGIN
     FOR query IN SELECT DISTINCT q FROM unnest(queries) AS q WHERE numnode(q) > 0 LOOP
         combined := combined || query;
     END LOOP;
-    IF numnode(combined) = 0 THEN
-        RETURN combined;
-    END IF;
-    labels := search_labels(tenant, role, actor);
-    IF role IS NULL AND actor IS NULL AND coalesce(kind, 'message') IN ('message', 'conversation') THEN
-        RETURN combined && search_word_query(labels[1]);
-    END IF;
-    -- These labels include the tenant.
-    IF role IS NOT NULL OR kind IN ('task', 'status', 'artifact') THEN
-        combined := combined && search_word_query(labels[2]);
-    END IF;
-    IF actor IS NOT NULL THEN
-        combined := combined && search_word_query(labels[3]);
-    END IF;
-    RETURN combined;
+    RETURN CASE WHEN numnode(combined) = 0 THEN combined
+                ELSE combined && search_label_query(tenant, kind, role, actor)
+           END;
 END
 $$;
 
@@ -2797,6 +2818,31 @@ BEGIN
 EXCEPTION
     WHEN OTHERS THEN
         RETURN original;
+END
+$$;
+
+
+--
+-- Name: search_label_query(text, text, text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_label_query(tenant text, kind text, role text, actor text) RETURNS tsquery
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+DECLARE
+    labels text[] := search_labels(tenant, role, actor);
+BEGIN
+    -- The labels of roles and actors include the tenant.
+    RETURN CASE
+        WHEN role IS NULL AND actor IS NULL AND coalesce(kind, 'message') IN ('message', 'conversation') THEN
+            search_word_query(labels[1])
+        WHEN actor IS NULL THEN
+            search_word_query(labels[2])
+        WHEN role IS NULL AND coalesce(kind, 'message') IN ('message', 'conversation') THEN
+            search_word_query(labels[3])
+        ELSE
+            search_word_query(labels[2]) && search_word_query(labels[3])
+    END;
 END
 $$;
 
@@ -3158,15 +3204,6 @@ $$;
 
 
 --
--- Name: search_plain_words(text); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.search_plain_words(words text) RETURNS text
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    RETURN array_to_string(tsvector_to_array(to_tsvector('simple'::regconfig, "left"(words, 1000))), ' '::text);
-
-
---
 -- Name: search_prefix_query(text, text); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -3314,10 +3351,10 @@ $$;
 
 
 --
--- Name: search_sample(text, uuid, timestamp with time zone, timestamp with time zone); Type: FUNCTION; Schema: public; Owner: -
+-- Name: search_sample(tsquery, text, uuid, text, text, text, timestamp with time zone, timestamp with time zone, integer); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.search_sample(tenant text, conversation uuid, since timestamp with time zone, until timestamp with time zone) RETURNS TABLE(kind text, role text, actor text, language text, plain_words text)
+CREATE FUNCTION public.search_sample(index_query tsquery, tenant text, conversation uuid, kind text, role text, actor text, since timestamp with time zone, until timestamp with time zone, budget integer) RETURNS public.search_sampled[]
     LANGUAGE plpgsql STABLE
     SET search_path TO 'public', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -3326,10 +3363,11 @@ CREATE FUNCTION public.search_sample(tenant text, conversation uuid, since times
     SET max_parallel_workers_per_gather TO '0'
     AS $_$
 DECLARE
-    documents     CONSTANT integer := 2000;
-    bytes         CONSTANT integer := 200000;
+    -- Of a user with more conversations, the latest documents of some of them.
     conversations CONSTANT integer := 400;
-    own           uuid[];
+    columns       CONSTANT text := 'd.tenant_id, d.conversation_id, d.version, d.kind, d.role, d.actor, d.created_at, d.language, d.words';
+    own           uuid[] := ARRAY[conversation];
+    result        search_sampled[];
 BEGIN
     IF current_tenant_user() IS NOT NULL THEN
         own := ARRAY(SELECT m.conversation_id
@@ -3338,40 +3376,43 @@ BEGIN
                         AND m.user_id = current_tenant_user()
                         AND (conversation IS NULL OR m.conversation_id = conversation)
                       LIMIT conversations);
-    ELSIF conversation IS NOT NULL THEN
-        own := ARRAY[conversation];
     END IF;
-    IF own = '{}' THEN
-        RETURN;
-    END IF;
-    RETURN QUERY EXECUTE format(
-        'SELECT s.kind::text, s.role::text, s.actor::text, s.language::text, s.plain_words
-           FROM (SELECT d.*, sum(octet_length(d.plain_words)) OVER (ORDER BY d.created_at DESC, d.position DESC) AS bytes
-                   FROM (%s) AS d
-                  WHERE d.created_at >= $3
-                    AND d.created_at < $4
-                    AND (SELECT c.is_deleted
-                           FROM search_conversations c
-                          WHERE c.tenant_id = $1
-                            AND c.conversation_id = d.conversation_id) IS NOT TRUE) AS s
-          WHERE s.bytes <= $6',
-        CASE WHEN own IS NULL THEN
-            'SELECT d.conversation_id, d.position, d.kind, d.role, d.actor, d.created_at, d.language, d.plain_words
-               FROM search_documents d
-              WHERE d.tenant_id = $1 AND d.created_at >= $3 AND d.created_at < $4
-              ORDER BY d.created_at DESC, d.position DESC
-              LIMIT $5'
-        ELSE
-            'SELECT latest.*
-               FROM unnest($2) AS o (conversation_id),
-                    LATERAL (SELECT d.conversation_id, d.position, d.kind, d.role, d.actor, d.created_at, d.language,
-                                    d.plain_words
-                               FROM search_documents d
-                              WHERE d.tenant_id = $1 AND d.conversation_id = o.conversation_id
-                              ORDER BY d.version DESC
-                              LIMIT $5 / cardinality($2)) AS latest'
+    EXECUTE format(
+        'SELECT array_agg(ROW(s.conversation_id, s.version, s.language, s.words)::search_sampled)
+           FROM (SELECT d.*, sum(pg_column_size(d.words)) OVER (ROWS UNBOUNDED PRECEDING) AS bytes
+                   FROM (%s) AS d) AS s
+          WHERE s.bytes <= 4000000
+            AND s.tenant_id = $2
+            AND s.created_at >= $7
+            AND s.created_at < $8
+            AND ($4 IS NULL OR s.kind = $4 OR $4 = ''task'' AND s.kind IN (''status'', ''artifact''))
+            AND ($5 IS NULL OR s.role = $5)
+            AND ($6 IS NULL OR s.actor = $6)
+            AND (SELECT c.is_deleted
+                   FROM search_conversations c
+                  WHERE c.tenant_id = $2
+                    AND c.conversation_id = s.conversation_id) IS NOT TRUE',
+        CASE
+            WHEN index_query IS NOT NULL THEN
+                format('SELECT %s FROM search_documents d WHERE d.words @@ $1 LIMIT $9', columns)
+            WHEN conversation IS NULL AND current_tenant_user() IS NULL THEN
+                format('SELECT %s
+                          FROM search_documents d
+                         WHERE d.tenant_id = $2 AND d.created_at >= $7 AND d.created_at < $8
+                         ORDER BY d.created_at DESC, d.position DESC
+                         LIMIT $9', columns)
+            ELSE
+                format('SELECT latest.*
+                          FROM unnest($3) AS o (conversation_id),
+                               LATERAL (SELECT %s
+                                          FROM search_documents d
+                                         WHERE d.tenant_id = $2 AND d.conversation_id = o.conversation_id
+                                         ORDER BY d.version DESC
+                                         LIMIT $9 / cardinality($3)) AS latest', columns)
         END)
-    USING tenant, own, since, until, documents, bytes;
+    INTO result
+    USING index_query, tenant, own, kind, role, actor, since, until, budget;
+    RETURN coalesce(result, '{}');
 END
 $_$;
 
@@ -3404,6 +3445,27 @@ BEGIN
     RETURN search_highlight(normalize(substr(document, coalesce(place, 1), 1200), NFKC), language, marks, opening, closing);
 END
 $$;
+
+
+--
+-- Name: search_spelling(text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_spelling(word text, document text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $_$
+DECLARE
+    original text := normalize(document, NFKC);
+    folded   text := search_fold(original);
+    place    integer := length(substring(folded FROM format('^(.*?(?:^|[^0-9a-z%1$s]))%2$s(?![0-9a-z%1$s])',
+                                                            search_characters('letters'), word)));
+BEGIN
+    RETURN CASE WHEN length(folded) <> length(original) THEN word
+                ELSE coalesce(translate(lower(substr(original, place + 1, length(word)) COLLATE "C"),
+                                        'ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÐÑÒÓÔÕÖØÙÚÛÜÝÞ', 'àáâãäåæçèéêëìíîïðñòóôõöøùúûüýþ'), word)
+           END;
+END
+$_$;
 
 
 --
@@ -4663,8 +4725,7 @@ CREATE TABLE public.search_documents (
     actor character varying(255) DEFAULT ''::character varying NOT NULL,
     created_at timestamp with time zone NOT NULL,
     language character varying(20) NOT NULL COLLATE pg_catalog."C",
-    words tsvector NOT NULL,
-    plain_words text DEFAULT ''::text NOT NULL
+    words tsvector NOT NULL
 );
 
 ALTER TABLE ONLY public.search_documents FORCE ROW LEVEL SECURITY;
@@ -4689,13 +4750,6 @@ COMMENT ON COLUMN public.search_documents.id IS 'Id of the message, task or conv
 --
 
 COMMENT ON COLUMN public.search_documents.words IS 'Words of the text (weight A), their stems (weight D), and labels for filters: see search_document, search_labels';
-
-
---
--- Name: COLUMN search_documents.plain_words; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.search_documents.plain_words IS 'Distinct words at the beginning of the text, unstemmed: candidates for corrections';
 
 
 --

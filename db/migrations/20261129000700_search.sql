@@ -17,7 +17,6 @@ CREATE TABLE search_documents (
     created_at      timestamptz NOT NULL,
     language        varchar(20) COLLATE "C" NOT NULL,
     words           tsvector NOT NULL,
-    plain_words     text NOT NULL DEFAULT '',
     CONSTRAINT search_documents_pkey PRIMARY KEY (tenant_id, conversation_id, version)
 );
 
@@ -34,8 +33,6 @@ COMMENT ON COLUMN search_documents.kind IS
 COMMENT ON COLUMN search_documents.id IS 'Id of the message, task or conversation';
 COMMENT ON COLUMN search_documents.words IS
     'Words of the text (weight A), their stems (weight D), and labels for filters: see search_document, search_labels';
-COMMENT ON COLUMN search_documents.plain_words IS
-    'Distinct words at the beginning of the text, unstemmed: candidates for corrections';
 
 SELECT eventstore_own('TABLE search_documents');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE search_documents', 'eventstore_projector');
@@ -761,33 +758,43 @@ CREATE TYPE search_match AS (
 
 SELECT eventstore_own('TYPE search_match');
 
+-- file: search/search_label_query.sql
+-- The filters of a search as a query for the index of words (see search_labels).
+CREATE FUNCTION search_label_query(tenant text, kind text, role text, actor text) RETURNS tsquery
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+DECLARE
+    labels text[] := search_labels(tenant, role, actor);
+BEGIN
+    -- The labels of roles and actors include the tenant.
+    RETURN CASE
+        WHEN role IS NULL AND actor IS NULL AND coalesce(kind, 'message') IN ('message', 'conversation') THEN
+            search_word_query(labels[1])
+        WHEN actor IS NULL THEN
+            search_word_query(labels[2])
+        WHEN role IS NULL AND coalesce(kind, 'message') IN ('message', 'conversation') THEN
+            search_word_query(labels[3])
+        ELSE
+            search_word_query(labels[2]) && search_word_query(labels[3])
+    END;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION search_label_query');
+
 -- file: search/search_index_query.sql
--- The query for the index of words: the query in each language, and the labels (see search_labels).
+-- The query for the index of words: the query in each language, and the filters.
 CREATE FUNCTION search_index_query(queries tsquery[], tenant text, kind text, role text, actor text) RETURNS tsquery
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 DECLARE
     combined tsquery := '';
     query    tsquery;
-    labels   text[];
 BEGIN
     FOR query IN SELECT DISTINCT q FROM unnest(queries) AS q WHERE numnode(q) > 0 LOOP
         combined := combined || query;
     END LOOP;
-    IF numnode(combined) = 0 THEN
-        RETURN combined;
-    END IF;
-    labels := search_labels(tenant, role, actor);
-    IF role IS NULL AND actor IS NULL AND coalesce(kind, 'message') IN ('message', 'conversation') THEN
-        RETURN combined && search_word_query(labels[1]);
-    END IF;
-    -- These labels include the tenant.
-    IF role IS NOT NULL OR kind IN ('task', 'status', 'artifact') THEN
-        combined := combined && search_word_query(labels[2]);
-    END IF;
-    IF actor IS NOT NULL THEN
-        combined := combined && search_word_query(labels[3]);
-    END IF;
-    RETURN combined;
+    RETURN CASE WHEN numnode(combined) = 0 THEN combined
+                ELSE combined && search_label_query(tenant, kind, role, actor)
+           END;
 END
 $$;
 
@@ -1028,41 +1035,76 @@ $$;
 
 SELECT eventstore_own('FUNCTION search_snippet');
 
--- file: search/search_plain_words.sql
--- The distinct words at the beginning of a text (search_words), as search_documents keeps them.
-CREATE FUNCTION search_plain_words(words text) RETURNS text
-LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-RETURN array_to_string(tsvector_to_array(to_tsvector('pg_catalog.simple'::regconfig, left(words, 1000))), ' ');
+-- file: search/search_edits.sql
+-- All words at one edit (a letter missing, added, replaced, or exchanged with the next) from a folded word, in its alphabet.
+CREATE FUNCTION search_edits(word text) RETURNS text[]
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+DECLARE
+    letters text := CASE WHEN word ~ '[\u0370-\u03ff]' THEN 'αβγδεζηθικλμνξοπρστυφχψω'
+                         WHEN word ~ '[\u0400-\u052f]' THEN 'абвгдежзиклмнопрстуфхцчшщъыьэюяђєѕіјљњћџґ'
+                         WHEN word ~ '[\u0530-\u058f]' THEN 'աբգդեզէըթժիլխծկհձղճմյնշոչպջռսվտրցւփքօֆև'
+                         WHEN word ~ '[\u05d0-\u05ea]' THEN 'אבגדהוזחטיךכלםמןנסעףפץצקרשת'
+                         WHEN word ~ '[\u0620-\u06ff]' THEN 'ءابةتثجحخدذرزسشصضطظعغفقكلمنهوىيپچژکگی'
+                         WHEN word ~ '[\u10d0-\u10ff]' THEN 'აბგდევზთიკლმნოპჟრსტუფქღყშჩცძწჭხჯჰ'
+                         ELSE 'abcdefghijklmnopqrstuvwxyz'
+                    END;
+BEGIN
+    RETURN ARRAY(
+        SELECT DISTINCT e.edit
+          FROM generate_series(0, length(word)) AS i,
+               LATERAL (SELECT left(word, i) AS before, substr(word, i + 1) AS behind) AS cut,
+               LATERAL (
+                   SELECT cut.before || substr(cut.behind, 2)
+                    UNION ALL
+                   SELECT cut.before || substr(cut.behind, 2, 1) || left(cut.behind, 1) || substr(cut.behind, 3)
+                    UNION ALL
+                   SELECT cut.before || l.letter || substr(cut.behind, n)
+                     FROM string_to_table(letters, NULL) AS l (letter), generate_series(1, 2) AS n
+               ) AS e (edit)
+         WHERE e.edit <> word
+    );
+END
+$$;
 
-SELECT eventstore_own('FUNCTION search_plain_words');
+SELECT eventstore_own('FUNCTION search_edits');
 
--- file: search/search_edit_patterns.sql
--- The patterns (LIKE) of all words at one edit from a word, in any alphabet.
-CREATE FUNCTION search_edit_patterns(word text) RETURNS text[]
-LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-BEGIN ATOMIC
-    SELECT array_agg(DISTINCT p.pattern)
-      FROM generate_series(0, length(search_edit_patterns.word)) AS i,
-           LATERAL (VALUES (left(word, i), substr(word, i + 1))) AS cut (before, behind),
-           LATERAL (
-               VALUES (cut.before || '_' || cut.behind),
-                      (CASE WHEN cut.behind <> '' THEN cut.before || '_' || substr(cut.behind, 2) END),
-                      (CASE WHEN cut.behind <> '' THEN cut.before || substr(cut.behind, 2) END),
-                      (CASE WHEN length(cut.behind) > 1 THEN
-                          cut.before || substr(cut.behind, 2, 1) || substr(cut.behind, 1, 1) || substr(cut.behind, 3)
-                       END)
-           ) AS p (pattern)
-     WHERE p.pattern IS NOT NULL;
-END;
+-- file: search/search_spelling.sql
+-- A folded word as a text spells it, in lower case; the word itself if the text does not have it in one piece.
+CREATE FUNCTION search_spelling(word text, document text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+DECLARE
+    original text := normalize(document, NFKC);
+    folded   text := search_fold(original);
+    place    integer := length(substring(folded FROM format('^(.*?(?:^|[^0-9a-z%1$s]))%2$s(?![0-9a-z%1$s])',
+                                                            search_characters('letters'), word)));
+BEGIN
+    RETURN CASE WHEN length(folded) <> length(original) THEN word
+                ELSE coalesce(translate(lower(substr(original, place + 1, length(word)) COLLATE "C"),
+                                        'ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÐÑÒÓÔÕÖØÙÚÛÜÝÞ', 'àáâãäåæçèéêëìíîïðñòóôõöøùúûüýþ'), word)
+           END;
+END
+$$;
 
-SELECT eventstore_own('FUNCTION search_edit_patterns');
+SELECT eventstore_own('FUNCTION search_spelling');
+
+-- file: search/search_sampled.sql
+-- A document in which corrections look for words.
+CREATE TYPE search_sampled AS (
+    conversation_id uuid,
+    version         integer,
+    language        text,
+    words           tsvector
+);
+
+SELECT eventstore_own('TYPE search_sampled');
 
 -- file: search/search_sample.sql
--- The latest documents that the caller may see, up to about 30,000 words: of the whole tenant along the times; of a
--- user or of one conversation, the latest of each conversation, of at most four hundred conversations.
+-- Of a limited number of documents (and four megabytes), those with the filters of a search: of documents that the index
+-- of words finds; if there is no query for it, of the latest of the period or, for a user or in a conversation, of theirs.
 CREATE FUNCTION search_sample(
-    tenant text, conversation uuid, since timestamptz, until timestamptz
-) RETURNS TABLE (kind text, role text, actor text, language text, plain_words text)
+    index_query tsquery, tenant text, conversation uuid, kind text, role text, actor text, since timestamptz,
+    until timestamptz, budget integer
+) RETURNS search_sampled[]
 LANGUAGE plpgsql STABLE
 SET search_path FROM CURRENT
 SET enable_seqscan = off
@@ -1071,10 +1113,11 @@ SET jit = off
 SET max_parallel_workers_per_gather = 0
 AS $$
 DECLARE
-    documents     CONSTANT integer := 2000;
-    bytes         CONSTANT integer := 200000;
+    -- Of a user with more conversations, the latest documents of some of them.
     conversations CONSTANT integer := 400;
-    own           uuid[];
+    columns       CONSTANT text := 'd.tenant_id, d.conversation_id, d.version, d.kind, d.role, d.actor, d.created_at, d.language, d.words';
+    own           uuid[] := ARRAY[conversation];
+    result        search_sampled[];
 BEGIN
     IF current_tenant_user() IS NOT NULL THEN
         own := ARRAY(SELECT m.conversation_id
@@ -1083,40 +1126,43 @@ BEGIN
                         AND m.user_id = current_tenant_user()
                         AND (conversation IS NULL OR m.conversation_id = conversation)
                       LIMIT conversations);
-    ELSIF conversation IS NOT NULL THEN
-        own := ARRAY[conversation];
     END IF;
-    IF own = '{}' THEN
-        RETURN;
-    END IF;
-    RETURN QUERY EXECUTE format(
-        'SELECT s.kind::text, s.role::text, s.actor::text, s.language::text, s.plain_words
-           FROM (SELECT d.*, sum(octet_length(d.plain_words)) OVER (ORDER BY d.created_at DESC, d.position DESC) AS bytes
-                   FROM (%s) AS d
-                  WHERE d.created_at >= $3
-                    AND d.created_at < $4
-                    AND (SELECT c.is_deleted
-                           FROM search_conversations c
-                          WHERE c.tenant_id = $1
-                            AND c.conversation_id = d.conversation_id) IS NOT TRUE) AS s
-          WHERE s.bytes <= $6',
-        CASE WHEN own IS NULL THEN
-            'SELECT d.conversation_id, d.position, d.kind, d.role, d.actor, d.created_at, d.language, d.plain_words
-               FROM search_documents d
-              WHERE d.tenant_id = $1 AND d.created_at >= $3 AND d.created_at < $4
-              ORDER BY d.created_at DESC, d.position DESC
-              LIMIT $5'
-        ELSE
-            'SELECT latest.*
-               FROM unnest($2) AS o (conversation_id),
-                    LATERAL (SELECT d.conversation_id, d.position, d.kind, d.role, d.actor, d.created_at, d.language,
-                                    d.plain_words
-                               FROM search_documents d
-                              WHERE d.tenant_id = $1 AND d.conversation_id = o.conversation_id
-                              ORDER BY d.version DESC
-                              LIMIT $5 / cardinality($2)) AS latest'
+    EXECUTE format(
+        'SELECT array_agg(ROW(s.conversation_id, s.version, s.language, s.words)::search_sampled)
+           FROM (SELECT d.*, sum(pg_column_size(d.words)) OVER (ROWS UNBOUNDED PRECEDING) AS bytes
+                   FROM (%s) AS d) AS s
+          WHERE s.bytes <= 4000000
+            AND s.tenant_id = $2
+            AND s.created_at >= $7
+            AND s.created_at < $8
+            AND ($4 IS NULL OR s.kind = $4 OR $4 = ''task'' AND s.kind IN (''status'', ''artifact''))
+            AND ($5 IS NULL OR s.role = $5)
+            AND ($6 IS NULL OR s.actor = $6)
+            AND (SELECT c.is_deleted
+                   FROM search_conversations c
+                  WHERE c.tenant_id = $2
+                    AND c.conversation_id = s.conversation_id) IS NOT TRUE',
+        CASE
+            WHEN index_query IS NOT NULL THEN
+                format('SELECT %s FROM search_documents d WHERE d.words @@ $1 LIMIT $9', columns)
+            WHEN conversation IS NULL AND current_tenant_user() IS NULL THEN
+                format('SELECT %s
+                          FROM search_documents d
+                         WHERE d.tenant_id = $2 AND d.created_at >= $7 AND d.created_at < $8
+                         ORDER BY d.created_at DESC, d.position DESC
+                         LIMIT $9', columns)
+            ELSE
+                format('SELECT latest.*
+                          FROM unnest($3) AS o (conversation_id),
+                               LATERAL (SELECT %s
+                                          FROM search_documents d
+                                         WHERE d.tenant_id = $2 AND d.conversation_id = o.conversation_id
+                                         ORDER BY d.version DESC
+                                         LIMIT $9 / cardinality($3)) AS latest', columns)
         END)
-    USING tenant, own, since, until, documents, bytes;
+    INTO result
+    USING index_query, tenant, own, kind, role, actor, since, until, budget;
+    RETURN coalesce(result, '{}');
 END
 $$;
 
@@ -1125,73 +1171,91 @@ REVOKE ALL ON FUNCTION search_sample FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION search_sample', 'eventstore_search');
 
 -- file: search/search_corrections.sql
--- The corrections of the words of a query. Candidates are the first three words of four letters or more that are in no
--- document as they are typed. A word whose other form is in a document ("trains" with "train") is not misspelt.
+-- The corrections of the words of a query. Of the first three words of four letters or more of which no form is in a
+-- document that the search could return, each is corrected to the most frequent word of such documents at one edit.
+--
+-- Words are looked for in the sample, and what it lacks by the index of words; not for a user, because the time would
+-- reveal which words occur in documents of others.
 CREATE FUNCTION search_corrections(
-    query text, tenant text, conversation uuid, kind text, role text, actor text, since timestamptz, until timestamptz
+    query text, languages text[], tenant text, conversation uuid, kind text, role text, actor text, since timestamptz,
+    until timestamptz
 ) RETURNS TABLE (ordinal integer, correction text)
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 SET search_path FROM CURRENT
+SET enable_seqscan = off
 SET jit = off
-SET max_parallel_workers_per_gather = 0
 AS $$
-    WITH sample AS MATERIALIZED (
-        SELECT s.language, s.plain_words,
-               (search_corrections.kind IS NULL OR s.kind = search_corrections.kind
-                OR search_corrections.kind = 'task' AND s.kind IN ('status', 'artifact'))
-               AND (search_corrections.role IS NULL OR s.role = search_corrections.role)
-               AND (search_corrections.actor IS NULL OR s.actor = search_corrections.actor) AS is_searched
-          FROM search_sample(tenant, conversation, since, until) AS s
-    ),
-    vocabulary AS MATERIALIZED (
-        SELECT w.word, length(w.word) AS size, count(*) FILTER (WHERE s.is_searched) AS documents
-          FROM sample s, string_to_table(s.plain_words, ' ') AS w (word)
-         WHERE length(w.word) BETWEEN 3 AND 31
-         GROUP BY w.word
-    ),
-    unknown AS MATERIALIZED (
-        SELECT t.ordinal, t.words AS word, length(t.words) AS size, search_edit_patterns(t.words) AS patterns
+DECLARE
+    by_index CONSTANT boolean := conversation IS NULL AND current_tenant_user() IS NULL;
+    labels   CONSTANT tsquery := search_label_query(tenant, kind, role, actor);
+    frequent CONSTANT integer := 1000;
+    sample   CONSTANT search_sampled[] := search_sample(NULL, tenant, conversation, kind, role, actor, since, until,
+                                                        CASE WHEN by_index THEN frequent ELSE 5 * frequent END);
+    lexemes  text[];
+    word     text;
+    forms    tsquery[];
+    present  text[];
+    absent   text[];
+    unknown  integer := 0;
+BEGIN
+    FOR ordinal, word IN
+        SELECT t.ordinal, t.words
           FROM search_parse_query(query) AS t
          WHERE NOT (t.negated OR t.quoted OR t.prefix)
            AND length(t.words) BETWEEN 4 AND 30
            AND t.words !~ '[0-9[:space:][:punct:]]'
-           AND t.words NOT IN (SELECT v.word FROM vocabulary v)
          ORDER BY t.ordinal
-         LIMIT 3
-    ),
-    -- Half of the word, before or after the edit, is unchanged: that is fast to compare.
-    near AS MATERIALIZED (
-        SELECT u.ordinal, u.word, v.word AS correction, v.documents
-          FROM unknown u
-          JOIN vocabulary v
-            ON v.size BETWEEN u.size - 1 AND u.size + 1
-           AND (starts_with(v.word, left(u.word, u.size / 2 - 1))
-                OR right(v.word, u.size - u.size / 2) = right(u.word, u.size - u.size / 2))
-           AND v.word LIKE ANY (u.patterns)
-         WHERE v.documents > 0
-    ),
-    alike AS MATERIALIZED (
-        SELECT u.ordinal, u.word, v.word AS other
-          FROM unknown u,
-               LATERAL (SELECT v.word
-                          FROM vocabulary v
-                         WHERE starts_with(v.word, left(u.word, greatest(3, u.size / 2)))
-                         LIMIT 20) AS v
-         WHERE u.ordinal IN (SELECT n.ordinal FROM near n)
-    )
-    SELECT DISTINCT ON (n.ordinal) n.ordinal, n.correction
-      FROM near n
-     WHERE n.correction !~ '[0-9[:punct:]]'
-       AND NOT EXISTS (
-               SELECT
-                 FROM alike a,
-                      (SELECT DISTINCT r.language
-                         FROM sample s,
-                              unnest(CASE s.language WHEN 'und' THEN '{en,pt}' ELSE ARRAY[s.language] END) AS r (language)) AS l
-                WHERE a.ordinal = n.ordinal
-                  AND search_term_query(a.word, false, false, l.language) = search_term_query(a.other, false, false, l.language)
-           )
-     ORDER BY n.ordinal, n.documents DESC, n.correction
+    LOOP
+        -- The word itself, and its stems in each of the languages.
+        forms := ARRAY(SELECT string_agg(search_word_query(f.form)::text, '|')::tsquery
+                         FROM unnest(languages) WITH ORDINALITY AS l (language, n),
+                              unnest(word || tsvector_to_array(search_stems(word, l.language))) AS f (form)
+                        GROUP BY l.n
+                        ORDER BY l.n);
+        CONTINUE WHEN EXISTS (SELECT
+                                FROM unnest(sample) AS s
+                               WHERE s.words @@ forms[array_position(languages, s.language)])
+                   OR by_index
+                      AND EXISTS (SELECT
+                                    FROM unnest(search_sample(search_index_query(forms, tenant, kind, role, actor), tenant,
+                                                              NULL, kind, role, actor, since, until, frequent)) AS s
+                                   WHERE s.words @@ forms[array_position(languages, s.language)]);
+        lexemes := coalesce(lexemes, ARRAY(SELECT DISTINCT unnest(tsvector_to_array(s.words)) FROM unnest(sample) AS s));
+        SELECT array_agg(e.edit) FILTER (WHERE l.lexeme IS NOT NULL), array_agg(e.edit) FILTER (WHERE l.lexeme IS NULL)
+          INTO present, absent
+          FROM unnest(search_edits(word)) AS e (edit)
+          LEFT JOIN unnest(lexemes) AS l (lexeme)
+            ON l.lexeme = e.edit;
+        correction := (
+            SELECT search_spelling(f.word, (SELECT search_text(e.event_type, e.content)
+                                              FROM events e
+                                             WHERE e.tenant_id = search_corrections.tenant
+                                               AND e.conversation_id = (f.documents[1]).conversation_id
+                                               AND e.version = (f.documents[1]).version))
+              FROM (SELECT c.word, c.is_present, array_agg(s) AS documents
+                      FROM (SELECT p.word, true AS is_present FROM unnest(present) AS p (word)
+                             UNION ALL
+                            SELECT a.word, false
+                              FROM unnest(absent) AS a (word)
+                             WHERE by_index
+                               AND EXISTS (SELECT
+                                             FROM search_documents d
+                                            WHERE d.words @@ search_word_query(a.word)
+                                           OFFSET 0)) AS c,
+                           unnest(CASE WHEN c.is_present THEN sample
+                                       ELSE search_sample(search_word_query(c.word) && labels, tenant, NULL, kind, role, actor,
+                                                          since, until, frequent)
+                                  END) AS s
+                     WHERE s.words @@ search_exact_query(c.word)
+                     GROUP BY c.word, c.is_present) AS f
+             ORDER BY f.is_present DESC, cardinality(f.documents) DESC, f.word
+             LIMIT 1
+        );
+        RETURN NEXT;
+        unknown := unknown + 1;
+        EXIT WHEN unknown = 3;
+    END LOOP;
+END
 $$;
 
 SELECT eventstore_own('FUNCTION search_corrections');
@@ -1201,7 +1265,7 @@ SELECT eventstore_grant('EXECUTE ON FUNCTION search_corrections', 'eventstore_se
 -- file: search/search_corrected_query.sql
 -- The query with its misspelt words corrected; null if there are none.
 CREATE FUNCTION search_corrected_query(
-    query text, tenant text, conversation uuid, kind text, role text, actor text, since timestamptz, until timestamptz
+    query text, languages text[], tenant text, conversation uuid, kind text, role text, actor text, since timestamptz, until timestamptz
 ) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
 DECLARE
@@ -1213,7 +1277,7 @@ BEGIN
     FOR term IN
         SELECT t.side, t.negated, t.quoted, t.prefix, t.original, c.correction
           FROM search_parse_query(query) AS t
-          LEFT JOIN search_corrections(query, tenant, conversation, kind, role, actor, since, until) AS c
+          LEFT JOIN search_corrections(query, languages, tenant, conversation, kind, role, actor, since, until) AS c
             ON c.ordinal = t.ordinal
          ORDER BY t.ordinal
     LOOP
@@ -1527,7 +1591,7 @@ BEGIN
         EXIT WHEN cardinality(found.matches) > 0 OR cursor_values IS NOT NULL;
         -- What finds nothing is tried with misspelt words corrected, then with some words left out.
         used := CASE attempt
-                    WHEN 0 THEN search_corrected_query(query, tenant, only_conversation, only_kind, only_role, only_actor,
+                    WHEN 0 THEN search_corrected_query(query, languages, tenant, only_conversation, only_kind, only_role, only_actor,
                                                  coalesce(since, '-infinity'), coalesce(until, 'infinity'))
                     ELSE search_relaxed_query(query, attempt)
                 END;
@@ -1593,14 +1657,16 @@ DROP FUNCTION search_relaxed_query;
 DROP FUNCTION search_corrected_query;
 DROP FUNCTION search_corrections;
 DROP FUNCTION search_sample;
-DROP FUNCTION search_edit_patterns;
-DROP FUNCTION search_plain_words;
+DROP TYPE search_sampled;
+DROP FUNCTION search_spelling;
+DROP FUNCTION search_edits;
 DROP FUNCTION search_snippet;
 DROP FUNCTION search_highlight;
 DROP FUNCTION search_highlight_terms;
 DROP FUNCTION search_page;
 DROP FUNCTION search_period_is_short;
 DROP FUNCTION search_index_query;
+DROP FUNCTION search_label_query;
 DROP TYPE search_match;
 DROP FUNCTION search_languages;
 DROP FUNCTION search_query;
