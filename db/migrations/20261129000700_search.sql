@@ -98,8 +98,9 @@ SELECT eventstore_own('FUNCTION search_characters');
 -- server's locale: in the locale C, lower() changes ASCII only, and every character beyond it is taken for a letter. Not
 -- the extension "unaccent": not every server has it, and not every login may install it.
 --
--- A character of the compatibility form stays one character, so that matches can be marked in it; only marks that
--- combine with nothing are lost. The chain of replace() is ten times faster than translate().
+-- A character of the compatibility form stays one character, so that matches can be marked in it: what is not compared,
+-- such as vowel marks of Hebrew and Arabic, becomes a soft hyphen. The chain of replace() is ten times faster than
+-- translate().
 CREATE FUNCTION search_fold(original text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
@@ -120,6 +121,8 @@ BEGIN
     IF octet_length(folded) = length(folded) THEN
         RETURN folded;
     END IF;
+    folded := regexp_replace(folded, '[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640\u064b-\u065f'
+                                     '\u0670\u06d6-\u06ed\u200c\u200d\u2060\ufe00-\ufe0f\ufeff]', U&'\00AD', 'g');
     folded := lower(normalize(regexp_replace(normalize(folded, NFD), '[\u0300-\u036f]+', '', 'g'), NFC) COLLATE "C");
     IF folded ~ '[\u00c6-\u02af\u1e9e]' THEN
         folded := translate(folded, 'ÆÐØÞĐĦŁŊŒŦƁƆƉƊƎƏƐƑƓƔƖƗƘƝƟƤƬƮƱƲƳƵƷǤɃẞøłđħŧı',
@@ -139,12 +142,20 @@ BEGIN
         folded := translate(folded, '٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹०१२३४५६७८९০১২৩৪৫৬৭৮৯๐๑๒๓๔๕๖๗๘๙',
                                     '01234567890123456789012345678901234567890123456789');
     END IF;
-    RETURN regexp_replace(folded, format('[^\u0001-\u007f%s%s%s]', search_characters('letters'),
+    RETURN regexp_replace(folded, format('[^\u0001-\u007f\u00ad%s%s%s]', search_characters('letters'),
                                          search_characters('unsegmented'), search_characters('symbols')), ' ', 'g');
 END
 $$;
 
 SELECT eventstore_own('FUNCTION search_fold');
+
+-- file: search/search_expand.sql
+-- A folded text without the characters that are not compared (see search_fold), and with two letters for ß, æ and œ.
+CREATE FUNCTION search_expand(folded text) RETURNS text
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN replace(replace(replace(replace(folded, U&'\00AD', ''), 'ß', 'ss'), 'æ', 'ae'), 'œ', 'oe');
+
+SELECT eventstore_own('FUNCTION search_expand');
 
 -- file: search/search_bigram.sql
 -- One or two characters, encoded as a word of ASCII letters and digits.
@@ -186,7 +197,7 @@ BEGIN
         words := regexp_replace(words, '(?<![A-Za-z0-9])([A-Za-z]{1,2})\+\+(?![+A-Za-z0-9])', '\1q2b2b ', 'g');
         words := regexp_replace(words, '(?<![A-Za-z0-9])([A-Za-z]{1,2})#(?![#A-Za-z0-9])', '\1q23 ', 'g');
     END IF;
-    words := search_fold(words);
+    words := search_expand(search_fold(words));
     IF octet_length(words) = length(words)
        OR words !~ format('[%s%s]', search_characters('unsegmented'), search_characters('symbols')) THEN
         RETURN words;
@@ -214,7 +225,7 @@ BEGIN
     END IF;
     RETURN coalesce((
         SELECT string_agg(lower(regexp_replace(regexp_replace(m.word[1], '([a-z0-9])([A-Z])', '\1 \2', 'g'),
-                                               '([A-Z]+)([A-Z][a-z])', '\1 \2', 'g') COLLATE "C"), ' ')
+                                               '([A-Z]+)([A-Z][a-z])', '\1 \2', 'g') COLLATE "C"), E'\x1e')
           FROM regexp_matches(original, '(?<![A-Za-z0-9])([A-Za-z0-9]*(?:[a-z0-9][A-Z]|[A-Z]{2}[a-z])[A-Za-z0-9]*)', 'g') AS m (word)
     ), '');
 END
@@ -405,11 +416,12 @@ SELECT eventstore_own('FUNCTION search_stems');
 CREATE FUNCTION search_document(words text, language text, labels text[]) RETURNS tsvector
 LANGUAGE plpgsql IMMUTABLE STRICT AS $$
 DECLARE
-    fitting text := words;
+    -- The control character 1E interrupts phrases: a word there, which is deleted, leaves its position free.
+    fitting text := replace(words, E'\x1e', ' q00000 ');
 BEGIN
     LOOP
         BEGIN
-            RETURN setweight(to_tsvector('pg_catalog.simple'::regconfig, fitting), 'A')
+            RETURN ts_delete(setweight(to_tsvector('pg_catalog.simple'::regconfig, fitting), 'A'), 'q00000')
                 || search_stems(fitting, language)
                 || array_to_tsvector(labels);
         EXCEPTION
@@ -450,7 +462,7 @@ $$;
 SELECT eventstore_own('FUNCTION search_json_text');
 
 -- file: search/search_text_of_parts.sql
--- The text of parts, one line each: texts, names and addresses of files, structured data as JSON, metadata, tool calls and
+-- The text of parts, with the control character 1E between them, which no phrase crosses: texts, names and addresses of files, structured data as JSON, metadata, tool calls and
 -- their results. The contents of files are not included.
 CREATE FUNCTION search_text_of_parts(parts jsonb) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT AS $$
@@ -482,7 +494,7 @@ BEGIN
                                            FROM jsonb_array_elements(p.part -> 'content') WITH ORDINALITY AS c (part, ordinal)
                                           WHERE jsonb_typeof(c.part) = 'object')
                                END)
-                   END, E'\n' ORDER BY p.ordinal)
+                   END, E'\x1e' ORDER BY p.ordinal)
           FROM jsonb_array_elements(parts) WITH ORDINALITY AS p (part, ordinal)
     );
 END
@@ -499,18 +511,18 @@ DECLARE
     result text;
 BEGIN
     IF event_type = 'message.added' THEN
-        result := concat_ws(E'\n', content ->> 'content', content ->> 'metadata');
+        result := concat_ws(E'\x1e', content ->> 'content', content ->> 'metadata');
         IF content ? 'parts' THEN
-            result := concat_ws(E'\n', result, search_text_of_parts(content -> 'parts'));
+            result := concat_ws(E'\x1e', result, search_text_of_parts(content -> 'parts'));
         END IF;
         IF content ? 'extra' THEN
-            result := concat_ws(E'\n', result,
+            result := concat_ws(E'\x1e', result,
                 search_text_of_parts(content #> '{extra,content}'),
                 search_text_of_parts(content #> '{extra,parts}'),
                 (SELECT string_agg(concat_ws(' ', c.call #>> '{function,name}', search_json_text(c.call #>> '{function,arguments}'),
                                              c.call ->> 'name', c.call ->> 'args', c.call ->> 'input',
                                              search_json_text(c.call ->> 'arguments')),
-                                   E'\n' ORDER BY c.ordinal)
+                                   E'\x1e' ORDER BY c.ordinal)
                    FROM jsonb_array_elements(CASE WHEN jsonb_typeof(content #> '{extra,tool_calls}') = 'array'
                                                   THEN content #> '{extra,tool_calls}' END)
                         WITH ORDINALITY AS c (call, ordinal)),
@@ -523,10 +535,10 @@ BEGIN
     ELSIF event_type IN ('task.created', 'task.described') THEN
         result := content ->> 'description';
     ELSIF event_type = 'task.status_changed' THEN
-        result := concat_ws(E'\n', search_text_of_parts(content #> '{message,parts}'),
+        result := concat_ws(E'\x1e', search_text_of_parts(content #> '{message,parts}'),
                           search_text_of_parts(content #> '{message,content}'), content #>> '{message,text}');
     ELSIF event_type IN ('task.artifact_added', 'task.artifact_extended') THEN
-        result := concat_ws(E'\n', content ->> 'name', content ->> 'description', search_text_of_parts(content -> 'parts'));
+        result := concat_ws(E'\x1e', content ->> 'name', content ->> 'description', search_text_of_parts(content -> 'parts'));
     END IF;
     RETURN nullif(left(result, 100000), '');
 END
@@ -593,7 +605,7 @@ SELECT eventstore_own('FUNCTION search_parse_query');
 CREATE FUNCTION search_exact_query(words text, prefix boolean DEFAULT false) RETURNS tsquery
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
-    pairs text := regexp_replace(words, '(\mq[0-3][0-9a-f]{9}) q[0-3][0-9a-f]{4}\M', '\1', 'g');
+    pairs text := regexp_replace(words, '(\mq[0-3][0-9a-f]{9}) q[0-3][0-9a-f]{4}\s*$', '\1');
     query text := regexp_replace(phraseto_tsquery('pg_catalog.simple'::regconfig, pairs)::text, '(''[^'']+'')', '\1:A', 'g');
 BEGIN
     IF prefix THEN
@@ -888,7 +900,7 @@ DECLARE
     marks text[] := '{}';
 BEGIN
     FOR term IN
-        SELECT t.prefix, t.quoted, t.original, t.words, search_fold(t.original) AS folded
+        SELECT t.prefix, t.quoted, t.original, t.words, search_expand(search_fold(t.original)) AS folded
           FROM search_parse_query(query) AS t
          WHERE NOT t.negated
     LOOP
@@ -933,7 +945,9 @@ DECLARE
     initials  text[] := ARRAY(SELECT left(s, 2) FROM unnest(stems) AS s);
     prefixes  text[] := ARRAY(SELECT substr(m, 2) || '%' FROM unnest(marks) AS m WHERE m LIKE '*%');
     words     text[] := '{}';
+    word      text;
     places    integer[] := '{}';
+    ends      integer[] := '{}';
     spans     int4multirange := '{}';
     piece     text[];
     place     integer := 1;
@@ -946,15 +960,16 @@ DECLARE
     shown     text := '';
 BEGIN
     FOR piece IN
-        SELECT regexp_matches(folded, format('([0-9a-z%1$s]+)|([^0-9a-z%1$s]+)', search_characters('letters')), 'g')
+        SELECT regexp_matches(folded, format('([0-9a-z\u00ad%1$s]+)|([^0-9a-z\u00ad%1$s]+)', search_characters('letters')), 'g')
     LOOP
         IF piece[1] IS NOT NULL THEN
-            words := words || piece[1];
+            word := search_expand(piece[1]);
+            words := words || word;
             places := places || place;
-            IF piece[1] = ANY (stems)
-               OR piece[1] LIKE ANY (prefixes)
-               OR (left(piece[1], 2) = ANY (initials)
-                   AND tsvector_to_array(search_stems(piece[1], language)) && stems) THEN
+            ends := ends || place + length(piece[1]);
+            IF word = ANY (stems)
+               OR word LIKE ANY (prefixes)
+               OR (left(word, 2) = ANY (initials) AND tsvector_to_array(search_stems(word, language)) && stems) THEN
                 spans := spans + int4multirange(int4range(place, place + length(piece[1])));
             END IF;
         END IF;
@@ -966,7 +981,7 @@ BEGIN
             size := cardinality(phrase);
             FOR n IN 1 .. cardinality(words) - size + 1 LOOP
                 IF words[n] = phrase[1] AND words[n:n + size - 1] = phrase THEN
-                    spans := spans + int4multirange(int4range(places[n], places[n + size - 1] + length(phrase[size])));
+                    spans := spans + int4multirange(int4range(places[n], ends[n + size - 1]));
                 END IF;
             END LOOP;
         ELSIF mark LIKE '~%' THEN
@@ -1019,7 +1034,7 @@ DECLARE
 BEGIN
     IF place IS NULL THEN
         FOR at IN 0 .. length(document) / 1000 LOOP
-            folded := search_fold(substr(document, at * 1000 + 1, 1200));
+            folded := search_expand(search_fold(substr(document, at * 1000 + 1, 1200)));
             IF setweight(to_tsvector('pg_catalog.simple'::regconfig, folded), 'A') || search_stems(folded, language)
                @@ query THEN
                 place := at * 1000 + 1;
@@ -1029,7 +1044,7 @@ BEGIN
     ELSE
         place := greatest(place - 100, 1);
     END IF;
-    RETURN search_highlight(normalize(substr(document, coalesce(place, 1), 1200), NFKC), language, marks, opening, closing);
+    RETURN search_highlight(normalize(replace(substr(document, coalesce(place, 1), 1200), E'\x1e', E'\n'), NFKC), language, marks, opening, closing);
 END
 $$;
 
@@ -1690,6 +1705,7 @@ DROP FUNCTION search_identifier_parts;
 DROP FUNCTION search_words;
 DROP FUNCTION search_bigrams;
 DROP FUNCTION search_bigram;
+DROP FUNCTION search_expand;
 DROP FUNCTION search_fold;
 DROP FUNCTION search_characters;
 DROP TABLE search_conversations;

@@ -131,8 +131,8 @@ def test_corrections_read_the_latest_documents_and_those_that_the_index_finds(
     url: str, query: str, tenant: str
 ) -> None:
     with open_scoped(url, tenant) as connection:
-        text = """SELECT * FROM search_corrections(%(query)s, search_languages(%(tenant)s), %(tenant)s, NULL, NULL, NULL,
-                                                   NULL, '-infinity', 'infinity')"""
+        text = """SELECT * FROM search_corrections(%(query)s, search_languages(%(tenant)s), %(tenant)s, NULL, NULL,
+                                                   NULL, NULL, '-infinity', 'infinity')"""
         plans = explain_inside(connection, text, {"query": query, "tenant": tenant})
     plans = [plan for plan in plans if "search_documents" in plan.text]
     [latest, *others] = [plan for plan in plans if plan.statement.startswith("SELECT array_agg(ROW(")]

@@ -12,7 +12,9 @@ DECLARE
     initials  text[] := ARRAY(SELECT left(s, 2) FROM unnest(stems) AS s);
     prefixes  text[] := ARRAY(SELECT substr(m, 2) || '%' FROM unnest(marks) AS m WHERE m LIKE '*%');
     words     text[] := '{}';
+    word      text;
     places    integer[] := '{}';
+    ends      integer[] := '{}';
     spans     int4multirange := '{}';
     piece     text[];
     place     integer := 1;
@@ -25,15 +27,16 @@ DECLARE
     shown     text := '';
 BEGIN
     FOR piece IN
-        SELECT regexp_matches(folded, format('([0-9a-z%1$s]+)|([^0-9a-z%1$s]+)', search_characters('letters')), 'g')
+        SELECT regexp_matches(folded, format('([0-9a-z\u00ad%1$s]+)|([^0-9a-z\u00ad%1$s]+)', search_characters('letters')), 'g')
     LOOP
         IF piece[1] IS NOT NULL THEN
-            words := words || piece[1];
+            word := search_expand(piece[1]);
+            words := words || word;
             places := places || place;
-            IF piece[1] = ANY (stems)
-               OR piece[1] LIKE ANY (prefixes)
-               OR (left(piece[1], 2) = ANY (initials)
-                   AND tsvector_to_array(search_stems(piece[1], language)) && stems) THEN
+            ends := ends || place + length(piece[1]);
+            IF word = ANY (stems)
+               OR word LIKE ANY (prefixes)
+               OR (left(word, 2) = ANY (initials) AND tsvector_to_array(search_stems(word, language)) && stems) THEN
                 spans := spans + int4multirange(int4range(place, place + length(piece[1])));
             END IF;
         END IF;
@@ -45,7 +48,7 @@ BEGIN
             size := cardinality(phrase);
             FOR n IN 1 .. cardinality(words) - size + 1 LOOP
                 IF words[n] = phrase[1] AND words[n:n + size - 1] = phrase THEN
-                    spans := spans + int4multirange(int4range(places[n], places[n + size - 1] + length(phrase[size])));
+                    spans := spans + int4multirange(int4range(places[n], ends[n + size - 1]));
                 END IF;
             END LOOP;
         ELSIF mark LIKE '~%' THEN

@@ -11,7 +11,7 @@ DECLARE
 BEGIN
     IF place IS NULL THEN
         FOR at IN 0 .. length(document) / 1000 LOOP
-            folded := search_fold(substr(document, at * 1000 + 1, 1200));
+            folded := search_expand(search_fold(substr(document, at * 1000 + 1, 1200)));
             IF setweight(to_tsvector('pg_catalog.simple'::regconfig, folded), 'A') || search_stems(folded, language)
                @@ query THEN
                 place := at * 1000 + 1;
@@ -21,7 +21,7 @@ BEGIN
     ELSE
         place := greatest(place - 100, 1);
     END IF;
-    RETURN search_highlight(normalize(substr(document, coalesce(place, 1), 1200), NFKC), language, marks, opening, closing);
+    RETURN search_highlight(normalize(replace(substr(document, coalesce(place, 1), 1200), E'\x1e', E'\n'), NFKC), language, marks, opening, closing);
 END
 $$;
 
