@@ -2426,11 +2426,12 @@ CREATE FUNCTION public.search_document(words text, language text, labels text[])
     LANGUAGE plpgsql IMMUTABLE STRICT
     AS $$
 DECLARE
-    fitting text := words;
+    -- The control character 1E interrupts phrases: a word there, which is deleted, leaves its position free.
+    fitting text := replace(words, E'\x1e', ' q00000 ');
 BEGIN
     LOOP
         BEGIN
-            RETURN setweight(to_tsvector('pg_catalog.simple'::regconfig, fitting), 'A')
+            RETURN ts_delete(setweight(to_tsvector('pg_catalog.simple'::regconfig, fitting), 'A'), 'q00000')
                 || search_stems(fitting, language)
                 || array_to_tsvector(labels);
         EXCEPTION
@@ -2483,9 +2484,9 @@ $$;
 
 CREATE FUNCTION public.search_exact_query(words text, prefix boolean DEFAULT false) RETURNS tsquery
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
-    AS $$
+    AS $_$
 DECLARE
-    pairs text := regexp_replace(words, '(\mq[0-3][0-9a-f]{9}) q[0-3][0-9a-f]{4}\M', '\1', 'g');
+    pairs text := regexp_replace(words, '(\mq[0-3][0-9a-f]{9}) q[0-3][0-9a-f]{4}\s*$', '\1');
     query text := regexp_replace(phraseto_tsquery('pg_catalog.simple'::regconfig, pairs)::text, '(''[^'']+'')', '\1:A', 'g');
 BEGIN
     IF prefix THEN
@@ -2493,7 +2494,16 @@ BEGIN
     END IF;
     RETURN regexp_replace(query, '(''q[0-3][0-9a-f]{4}'':)A', '\1*A', 'g')::tsquery;
 END
-$$;
+$_$;
+
+
+--
+-- Name: search_expand(text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_expand(folded text) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN replace(replace(replace(replace(folded, '­'::text, ''::text), 'ß'::text, 'ss'::text), 'æ'::text, 'ae'::text), 'œ'::text, 'oe'::text);
 
 
 --
@@ -2521,6 +2531,8 @@ BEGIN
     IF octet_length(folded) = length(folded) THEN
         RETURN folded;
     END IF;
+    folded := regexp_replace(folded, '[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640\u064b-\u065f'
+                                     '\u0670\u06d6-\u06ed\u200c\u200d\u2060\ufe00-\ufe0f\ufeff]', U&'\00AD', 'g');
     folded := lower(normalize(regexp_replace(normalize(folded, NFD), '[\u0300-\u036f]+', '', 'g'), NFC) COLLATE "C");
     IF folded ~ '[\u00c6-\u02af\u1e9e]' THEN
         folded := translate(folded, 'ÆÐØÞĐĦŁŊŒŦƁƆƉƊƎƏƐƑƓƔƖƗƘƝƟƤƬƮƱƲƳƵƷǤɃẞøłđħŧı',
@@ -2540,7 +2552,7 @@ BEGIN
         folded := translate(folded, '٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹०१२३४५६७८९০১২৩৪৫৬৭৮৯๐๑๒๓๔๕๖๗๘๙',
                                     '01234567890123456789012345678901234567890123456789');
     END IF;
-    RETURN regexp_replace(folded, format('[^\u0001-\u007f%s%s%s]', search_characters('letters'),
+    RETURN regexp_replace(folded, format('[^\u0001-\u007f\u00ad%s%s%s]', search_characters('letters'),
                                          search_characters('unsegmented'), search_characters('symbols')), ' ', 'g');
 END
 $$;
@@ -2636,6 +2648,42 @@ $$;
 
 
 --
+-- Name: search_grapheme_end(text, integer); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_grapheme_end(original text, place integer) RETURNS integer
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+DECLARE
+    joiner CONSTANT integer := x'200d'::integer;
+    code   integer;
+BEGIN
+    FOR n IN place .. place + 30 LOOP
+        code := ascii(substr(original, n, 1));
+        IF code < 768 OR n = 1 OR NOT (
+            code BETWEEN x'0300'::integer AND x'036f'::integer
+            OR code BETWEEN x'0591'::integer AND x'05c7'::integer
+            OR code BETWEEN x'064b'::integer AND x'065f'::integer
+            -- The blocks of Indic scripts, which have the same layout.
+            OR code BETWEEN x'0900'::integer AND x'0dff'::integer
+               AND (code % 128 BETWEEN 1 AND 3 OR code % 128 BETWEEN 60 AND 79 OR code % 128 IN (86, 87, 98, 99))
+            OR code BETWEEN x'0e31'::integer AND x'0e4e'::integer AND code NOT BETWEEN x'0e3f'::integer AND x'0e46'::integer
+            OR code BETWEEN x'1160'::integer AND x'11ff'::integer
+            OR code BETWEEN x'20d0'::integer AND x'20ff'::integer
+            OR code BETWEEN x'fe00'::integer AND x'fe0f'::integer
+            OR code BETWEEN x'1f3fb'::integer AND x'1f3ff'::integer
+            OR code BETWEEN x'e0020'::integer AND x'e007f'::integer
+            OR code IN (joiner, x'3099'::integer, x'309a'::integer)
+            OR ascii(substr(original, n - 1, 1)) = joiner) THEN
+            RETURN n;
+        END IF;
+    END LOOP;
+    RETURN place + 31;
+END
+$$;
+
+
+--
 -- Name: search_highlight(text, text, text[], text, text); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -2650,7 +2698,10 @@ DECLARE
     initials  text[] := ARRAY(SELECT left(s, 2) FROM unnest(stems) AS s);
     prefixes  text[] := ARRAY(SELECT substr(m, 2) || '%' FROM unnest(marks) AS m WHERE m LIKE '*%');
     words     text[] := '{}';
+    parts     text[];
+    part      text;
     places    integer[] := '{}';
+    ends      integer[] := '{}';
     spans     int4multirange := '{}';
     piece     text[];
     place     integer := 1;
@@ -2663,17 +2714,28 @@ DECLARE
     shown     text := '';
 BEGIN
     FOR piece IN
-        SELECT regexp_matches(folded, format('([0-9a-z%1$s]+)|([^0-9a-z%1$s]+)', search_characters('letters')), 'g')
+        SELECT regexp_matches(folded, format('([0-9a-z\u00ad%1$s]+)|([^0-9a-z\u00ad%1$s]+)', search_characters('letters')), 'g')
     LOOP
         IF piece[1] IS NOT NULL THEN
-            words := words || piece[1];
+            words := words || search_expand(piece[1]);
             places := places || place;
-            IF piece[1] = ANY (stems)
-               OR piece[1] LIKE ANY (prefixes)
-               OR (left(piece[1], 2) = ANY (initials)
-                   AND tsvector_to_array(search_stems(piece[1], language)) && stems) THEN
-                spans := spans + int4multirange(int4range(place, place + length(piece[1])));
+            ends := ends || place + length(piece[1]);
+            parts := piece[1:1];
+            part := substr(original, place, length(piece[1]));
+            IF part ~ '[a-z0-9][A-Z]|[A-Z]{2}[a-z]' THEN
+                parts := parts || string_to_array(lower(search_split(part) COLLATE "C"), ' ');
             END IF;
+            next := place;
+            FOR n IN 1 .. cardinality(parts) LOOP
+                part := search_expand(parts[n]);
+                IF part = ANY (stems)
+                   OR part LIKE ANY (prefixes)
+                   OR (left(part, 2) = ANY (initials) AND tsvector_to_array(search_stems(part, language)) && stems) THEN
+                    spans := spans + int4multirange(int4range(next, next + length(parts[n])));
+                    EXIT WHEN n = 1;
+                END IF;
+                next := next + CASE n WHEN 1 THEN 0 ELSE length(parts[n]) END;
+            END LOOP;
         END IF;
         place := place + length(coalesce(piece[1], piece[2]));
     END LOOP;
@@ -2683,7 +2745,7 @@ BEGIN
             size := cardinality(phrase);
             FOR n IN 1 .. cardinality(words) - size + 1 LOOP
                 IF words[n] = phrase[1] AND words[n:n + size - 1] = phrase THEN
-                    spans := spans + int4multirange(int4range(places[n], places[n + size - 1] + length(phrase[size])));
+                    spans := spans + int4multirange(int4range(places[n], ends[n + size - 1]));
                 END IF;
             END LOOP;
         ELSIF mark LIKE '~%' THEN
@@ -2692,7 +2754,8 @@ BEGIN
             LOOP
                 next := strpos(substr(lower(original COLLATE "C"), place), substr(mark, 2));
                 EXIT WHEN next = 0;
-                spans := spans + int4multirange(int4range(place + next - 1, place + next - 1 + size));
+                spans := spans + int4multirange(int4range(place + next - 1,
+                                                          search_grapheme_end(original, place + next - 1 + size)));
                 place := place + next - 1 + size;
             END LOOP;
         END IF;
@@ -2703,11 +2766,11 @@ BEGIN
         span := (SELECT s FROM unnest(spans) AS s WHERE passage IS NULL OR lower(s) >= upper(passage) ORDER BY s LIMIT 1);
         EXIT WHEN number = 2 AND span IS NULL;
         place := coalesce(lower(span), 1);
-        place := greatest(place - least(length(substring(left(original, place - 1) FROM '(?:\S+\s+){0,8}\S*$')), 200),
-                          coalesce(upper(passage), 1));
-        passage := int4range(place, greatest(
-            place + least(length(substring(substr(original, place) FROM '^\s*(?:\S+\s+){0,23}\S*')), 500),
-            coalesce(upper(span), 1)));
+        place := search_grapheme_end(original, greatest(
+            place - least(length(substring(left(original, place - 1) FROM '(?:\S+\s+){0,8}\S*$')), 200),
+            coalesce(upper(passage), 1)));
+        passage := int4range(place, greatest(search_grapheme_end(original, place
+            + least(length(substring(substr(original, place) FROM '^\s*(?:\S+\s+){0,23}\S*')), 500)), coalesce(upper(span), 1)));
         shown := shown || CASE WHEN number = 2 THEN ' … ' ELSE '' END;
         FOR span IN SELECT s FROM unnest(spans) AS s WHERE s <@ passage ORDER BY s LOOP
             shown := shown || substr(original, place, lower(span) - place)
@@ -2733,7 +2796,7 @@ DECLARE
     marks text[] := '{}';
 BEGIN
     FOR term IN
-        SELECT t.prefix, t.quoted, t.original, t.words, search_fold(t.original) AS folded
+        SELECT t.prefix, t.quoted, t.original, t.words, search_expand(search_fold(t.original)) AS folded
           FROM search_parse_query(query) AS t
          WHERE NOT t.negated
     LOOP
@@ -2774,8 +2837,7 @@ BEGIN
         RETURN '';
     END IF;
     RETURN coalesce((
-        SELECT string_agg(lower(regexp_replace(regexp_replace(m.word[1], '([a-z0-9])([A-Z])', '\1 \2', 'g'),
-                                               '([A-Z]+)([A-Z][a-z])', '\1 \2', 'g') COLLATE "C"), ' ')
+        SELECT string_agg(lower(search_split(m.word[1]) COLLATE "C"), E'\x1e')
           FROM regexp_matches(original, '(?<![A-Za-z0-9])([A-Za-z0-9]*(?:[a-z0-9][A-Z]|[A-Z]{2}[a-z])[A-Za-z0-9]*)', 'g') AS m (word)
     ), '');
 END
@@ -3432,17 +3494,21 @@ DECLARE
 BEGIN
     IF place IS NULL THEN
         FOR at IN 0 .. length(document) / 1000 LOOP
-            folded := search_fold(substr(document, at * 1000 + 1, 1200));
+            folded := substr(document, at * 1000 + 1, 1200);
+            folded := concat_ws(' ', search_expand(search_fold(folded)), search_identifier_parts(folded));
             IF setweight(to_tsvector('pg_catalog.simple'::regconfig, folded), 'A') || search_stems(folded, language)
                @@ query THEN
-                place := at * 1000 + 1;
+                -- With a little of what comes before, from a word on if there are spaces.
+                place := greatest(at * 1000 - 199, 1);
+                place := search_grapheme_end(document, place + coalesce(length(substring(
+                             substr(document, place, CASE at WHEN 0 THEN 0 ELSE 50 END) FROM '^\S*\s+')), 0));
                 EXIT;
             END IF;
         END LOOP;
     ELSE
-        place := greatest(place - 100, 1);
+        place := search_grapheme_end(document, greatest(place - 100, 1));
     END IF;
-    RETURN search_highlight(normalize(substr(document, coalesce(place, 1), 1200), NFKC), language, marks, opening, closing);
+    RETURN search_highlight(normalize(replace(substr(document, coalesce(place, 1), 1400), E'\x1e', E'\n'), NFKC), language, marks, opening, closing);
 END
 $$;
 
@@ -3466,6 +3532,15 @@ BEGIN
            END;
 END
 $_$;
+
+
+--
+-- Name: search_split(text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_split(word text) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN regexp_replace(regexp_replace(word, '([a-z0-9])([A-Z])'::text, '\1 \2'::text, 'g'::text), '([A-Z]+)([A-Z][a-z])'::text, '\1 \2'::text, 'g'::text);
 
 
 --
@@ -3526,18 +3601,18 @@ DECLARE
     result text;
 BEGIN
     IF event_type = 'message.added' THEN
-        result := concat_ws(E'\n', content ->> 'content', content ->> 'metadata');
+        result := concat_ws(E'\x1e', content ->> 'content', content ->> 'metadata');
         IF content ? 'parts' THEN
-            result := concat_ws(E'\n', result, search_text_of_parts(content -> 'parts'));
+            result := concat_ws(E'\x1e', result, search_text_of_parts(content -> 'parts'));
         END IF;
         IF content ? 'extra' THEN
-            result := concat_ws(E'\n', result,
+            result := concat_ws(E'\x1e', result,
                 search_text_of_parts(content #> '{extra,content}'),
                 search_text_of_parts(content #> '{extra,parts}'),
                 (SELECT string_agg(concat_ws(' ', c.call #>> '{function,name}', search_json_text(c.call #>> '{function,arguments}'),
                                              c.call ->> 'name', c.call ->> 'args', c.call ->> 'input',
                                              search_json_text(c.call ->> 'arguments')),
-                                   E'\n' ORDER BY c.ordinal)
+                                   E'\x1e' ORDER BY c.ordinal)
                    FROM jsonb_array_elements(CASE WHEN jsonb_typeof(content #> '{extra,tool_calls}') = 'array'
                                                   THEN content #> '{extra,tool_calls}' END)
                         WITH ORDINALITY AS c (call, ordinal)),
@@ -3550,10 +3625,10 @@ BEGIN
     ELSIF event_type IN ('task.created', 'task.described') THEN
         result := content ->> 'description';
     ELSIF event_type = 'task.status_changed' THEN
-        result := concat_ws(E'\n', search_text_of_parts(content #> '{message,parts}'),
+        result := concat_ws(E'\x1e', search_text_of_parts(content #> '{message,parts}'),
                           search_text_of_parts(content #> '{message,content}'), content #>> '{message,text}');
     ELSIF event_type IN ('task.artifact_added', 'task.artifact_extended') THEN
-        result := concat_ws(E'\n', content ->> 'name', content ->> 'description', search_text_of_parts(content -> 'parts'));
+        result := concat_ws(E'\x1e', content ->> 'name', content ->> 'description', search_text_of_parts(content -> 'parts'));
     END IF;
     RETURN nullif(left(result, 100000), '');
 END
@@ -3595,7 +3670,7 @@ BEGIN
                                            FROM jsonb_array_elements(p.part -> 'content') WITH ORDINALITY AS c (part, ordinal)
                                           WHERE jsonb_typeof(c.part) = 'object')
                                END)
-                   END, E'\n' ORDER BY p.ordinal)
+                   END, E'\x1e' ORDER BY p.ordinal)
           FROM jsonb_array_elements(parts) WITH ORDINALITY AS p (part, ordinal)
     );
 END
@@ -3625,7 +3700,7 @@ BEGIN
         words := regexp_replace(words, '(?<![A-Za-z0-9])([A-Za-z]{1,2})\+\+(?![+A-Za-z0-9])', '\1q2b2b ', 'g');
         words := regexp_replace(words, '(?<![A-Za-z0-9])([A-Za-z]{1,2})#(?![#A-Za-z0-9])', '\1q23 ', 'g');
     END IF;
-    words := search_fold(words);
+    words := search_expand(search_fold(words));
     IF octet_length(words) = length(words)
        OR words !~ format('[%s%s]', search_characters('unsegmented'), search_characters('symbols')) THEN
         RETURN words;

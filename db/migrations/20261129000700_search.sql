@@ -215,6 +215,14 @@ $$;
 
 SELECT eventstore_own('FUNCTION search_words');
 
+-- file: search/search_split.sql
+-- A word in camel case with spaces between its parts, such as "get User Name" of getUserName.
+CREATE FUNCTION search_split(word text) RETURNS text
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN regexp_replace(regexp_replace(word, '([a-z0-9])([A-Z])', '\1 \2', 'g'), '([A-Z]+)([A-Z][a-z])', '\1 \2', 'g');
+
+SELECT eventstore_own('FUNCTION search_split');
+
 -- file: search/search_identifier_parts.sql
 -- The parts of the words in camel case of a text, such as "get user name" of getUserName; empty if there is none.
 CREATE FUNCTION search_identifier_parts(original text) RETURNS text
@@ -224,8 +232,7 @@ BEGIN
         RETURN '';
     END IF;
     RETURN coalesce((
-        SELECT string_agg(lower(regexp_replace(regexp_replace(m.word[1], '([a-z0-9])([A-Z])', '\1 \2', 'g'),
-                                               '([A-Z]+)([A-Z][a-z])', '\1 \2', 'g') COLLATE "C"), E'\x1e')
+        SELECT string_agg(lower(search_split(m.word[1]) COLLATE "C"), E'\x1e')
           FROM regexp_matches(original, '(?<![A-Za-z0-9])([A-Za-z0-9]*(?:[a-z0-9][A-Z]|[A-Z]{2}[a-z])[A-Za-z0-9]*)', 'g') AS m (word)
     ), '');
 END
@@ -930,6 +937,41 @@ $$;
 
 SELECT eventstore_own('FUNCTION search_highlight_terms');
 
+-- file: search/search_grapheme_end.sql
+-- The first place of a text, from a given one on, that is not within a character as readers see it: before it are its
+-- combining marks, vowel signs, modifiers and joined emoji. The beginning of the next grapheme of Unicode, approximately.
+CREATE FUNCTION search_grapheme_end(original text, place integer) RETURNS integer
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+DECLARE
+    joiner CONSTANT integer := x'200d'::integer;
+    code   integer;
+BEGIN
+    FOR n IN place .. place + 30 LOOP
+        code := ascii(substr(original, n, 1));
+        IF code < 768 OR n = 1 OR NOT (
+            code BETWEEN x'0300'::integer AND x'036f'::integer
+            OR code BETWEEN x'0591'::integer AND x'05c7'::integer
+            OR code BETWEEN x'064b'::integer AND x'065f'::integer
+            -- The blocks of Indic scripts, which have the same layout.
+            OR code BETWEEN x'0900'::integer AND x'0dff'::integer
+               AND (code % 128 BETWEEN 1 AND 3 OR code % 128 BETWEEN 60 AND 79 OR code % 128 IN (86, 87, 98, 99))
+            OR code BETWEEN x'0e31'::integer AND x'0e4e'::integer AND code NOT BETWEEN x'0e3f'::integer AND x'0e46'::integer
+            OR code BETWEEN x'1160'::integer AND x'11ff'::integer
+            OR code BETWEEN x'20d0'::integer AND x'20ff'::integer
+            OR code BETWEEN x'fe00'::integer AND x'fe0f'::integer
+            OR code BETWEEN x'1f3fb'::integer AND x'1f3ff'::integer
+            OR code BETWEEN x'e0020'::integer AND x'e007f'::integer
+            OR code IN (joiner, x'3099'::integer, x'309a'::integer)
+            OR ascii(substr(original, n - 1, 1)) = joiner) THEN
+            RETURN n;
+        END IF;
+    END LOOP;
+    RETURN place + 31;
+END
+$$;
+
+SELECT eventstore_own('FUNCTION search_grapheme_end');
+
 -- file: search/search_highlight.sql
 -- The passages of a text with matches (search_highlight_terms), and marks around the matches: at most two of about 24
 -- words. If the text has no matches, its beginning.
@@ -945,7 +987,8 @@ DECLARE
     initials  text[] := ARRAY(SELECT left(s, 2) FROM unnest(stems) AS s);
     prefixes  text[] := ARRAY(SELECT substr(m, 2) || '%' FROM unnest(marks) AS m WHERE m LIKE '*%');
     words     text[] := '{}';
-    word      text;
+    parts     text[];
+    part      text;
     places    integer[] := '{}';
     ends      integer[] := '{}';
     spans     int4multirange := '{}';
@@ -963,15 +1006,25 @@ BEGIN
         SELECT regexp_matches(folded, format('([0-9a-z\u00ad%1$s]+)|([^0-9a-z\u00ad%1$s]+)', search_characters('letters')), 'g')
     LOOP
         IF piece[1] IS NOT NULL THEN
-            word := search_expand(piece[1]);
-            words := words || word;
+            words := words || search_expand(piece[1]);
             places := places || place;
             ends := ends || place + length(piece[1]);
-            IF word = ANY (stems)
-               OR word LIKE ANY (prefixes)
-               OR (left(word, 2) = ANY (initials) AND tsvector_to_array(search_stems(word, language)) && stems) THEN
-                spans := spans + int4multirange(int4range(place, place + length(piece[1])));
+            parts := piece[1:1];
+            part := substr(original, place, length(piece[1]));
+            IF part ~ '[a-z0-9][A-Z]|[A-Z]{2}[a-z]' THEN
+                parts := parts || string_to_array(lower(search_split(part) COLLATE "C"), ' ');
             END IF;
+            next := place;
+            FOR n IN 1 .. cardinality(parts) LOOP
+                part := search_expand(parts[n]);
+                IF part = ANY (stems)
+                   OR part LIKE ANY (prefixes)
+                   OR (left(part, 2) = ANY (initials) AND tsvector_to_array(search_stems(part, language)) && stems) THEN
+                    spans := spans + int4multirange(int4range(next, next + length(parts[n])));
+                    EXIT WHEN n = 1;
+                END IF;
+                next := next + CASE n WHEN 1 THEN 0 ELSE length(parts[n]) END;
+            END LOOP;
         END IF;
         place := place + length(coalesce(piece[1], piece[2]));
     END LOOP;
@@ -990,7 +1043,8 @@ BEGIN
             LOOP
                 next := strpos(substr(lower(original COLLATE "C"), place), substr(mark, 2));
                 EXIT WHEN next = 0;
-                spans := spans + int4multirange(int4range(place + next - 1, place + next - 1 + size));
+                spans := spans + int4multirange(int4range(place + next - 1,
+                                                          search_grapheme_end(original, place + next - 1 + size)));
                 place := place + next - 1 + size;
             END LOOP;
         END IF;
@@ -1001,11 +1055,11 @@ BEGIN
         span := (SELECT s FROM unnest(spans) AS s WHERE passage IS NULL OR lower(s) >= upper(passage) ORDER BY s LIMIT 1);
         EXIT WHEN number = 2 AND span IS NULL;
         place := coalesce(lower(span), 1);
-        place := greatest(place - least(length(substring(left(original, place - 1) FROM '(?:\S+\s+){0,8}\S*$')), 200),
-                          coalesce(upper(passage), 1));
-        passage := int4range(place, greatest(
-            place + least(length(substring(substr(original, place) FROM '^\s*(?:\S+\s+){0,23}\S*')), 500),
-            coalesce(upper(span), 1)));
+        place := search_grapheme_end(original, greatest(
+            place - least(length(substring(left(original, place - 1) FROM '(?:\S+\s+){0,8}\S*$')), 200),
+            coalesce(upper(passage), 1)));
+        passage := int4range(place, greatest(search_grapheme_end(original, place
+            + least(length(substring(substr(original, place) FROM '^\s*(?:\S+\s+){0,23}\S*')), 500)), coalesce(upper(span), 1)));
         shown := shown || CASE WHEN number = 2 THEN ' … ' ELSE '' END;
         FOR span IN SELECT s FROM unnest(spans) AS s WHERE s <@ passage ORDER BY s LOOP
             shown := shown || substr(original, place, lower(span) - place)
@@ -1034,17 +1088,21 @@ DECLARE
 BEGIN
     IF place IS NULL THEN
         FOR at IN 0 .. length(document) / 1000 LOOP
-            folded := search_expand(search_fold(substr(document, at * 1000 + 1, 1200)));
+            folded := substr(document, at * 1000 + 1, 1200);
+            folded := concat_ws(' ', search_expand(search_fold(folded)), search_identifier_parts(folded));
             IF setweight(to_tsvector('pg_catalog.simple'::regconfig, folded), 'A') || search_stems(folded, language)
                @@ query THEN
-                place := at * 1000 + 1;
+                -- With a little of what comes before, from a word on if there are spaces.
+                place := greatest(at * 1000 - 199, 1);
+                place := search_grapheme_end(document, place + coalesce(length(substring(
+                             substr(document, place, CASE at WHEN 0 THEN 0 ELSE 50 END) FROM '^\S*\s+')), 0));
                 EXIT;
             END IF;
         END LOOP;
     ELSE
-        place := greatest(place - 100, 1);
+        place := search_grapheme_end(document, greatest(place - 100, 1));
     END IF;
-    RETURN search_highlight(normalize(replace(substr(document, coalesce(place, 1), 1200), E'\x1e', E'\n'), NFKC), language, marks, opening, closing);
+    RETURN search_highlight(normalize(replace(substr(document, coalesce(place, 1), 1400), E'\x1e', E'\n'), NFKC), language, marks, opening, closing);
 END
 $$;
 
@@ -1677,6 +1735,7 @@ DROP FUNCTION search_spelling;
 DROP FUNCTION search_edits;
 DROP FUNCTION search_snippet;
 DROP FUNCTION search_highlight;
+DROP FUNCTION search_grapheme_end;
 DROP FUNCTION search_highlight_terms;
 DROP FUNCTION search_page;
 DROP FUNCTION search_period_is_short;
@@ -1702,6 +1761,7 @@ DROP FUNCTION search_prepare;
 DROP FUNCTION search_config;
 DROP FUNCTION search_language_code;
 DROP FUNCTION search_identifier_parts;
+DROP FUNCTION search_split;
 DROP FUNCTION search_words;
 DROP FUNCTION search_bigrams;
 DROP FUNCTION search_bigram;

@@ -153,7 +153,7 @@ FINDS: dict[str, str] = {
     "--x": "options metadata",
     "-5": "options",
     "ls -F": "options",
-        "tar -ls": "",
+    "tar -ls": "",
     "harbour -monday": "",
     "-harbour": "dashes",
     'porto -"night train"': "",
@@ -251,11 +251,12 @@ async def find(store: EventStore, names: dict[UUID, str], query: str) -> tuple[s
 
 
 async def test_each_query_finds_the_texts_that_a_reader_expects(store: EventStore) -> None:
-    events = [text if isinstance(text, MessageAdded) else MessageAdded(role="user", content=text) for text in TEXTS.values()]
+    events = [
+        text if isinstance(text, MessageAdded) else MessageAdded(role="user", content=text) for text in TEXTS.values()
+    ]
     conversation = await say(store, *events)
     ids = [event.id async for event in store.read(conversation)][1:]
     names = dict(zip(ids, TEXTS, strict=True))
     found = {query: await find(store, names, query) for query in FINDS}
     differing = {query: hits for query, hits in found.items() if hits != (set(FINDS[query].split()),) * 2}
-    print(*differing.items(), sep="\n")
     assert differing == {}
