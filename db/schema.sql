@@ -45,6 +45,18 @@ CREATE TYPE public.search_match AS (
 
 
 --
+-- Name: search_sampled; Type: TYPE; Schema: public; Owner: -
+--
+
+CREATE TYPE public.search_sampled AS (
+	conversation_id uuid,
+	version integer,
+	language text,
+	words tsvector
+);
+
+
+--
 -- Name: add_owner(text, uuid, text); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -2254,10 +2266,10 @@ $$;
 
 
 --
--- Name: search_corrected_query(text, text, uuid, text, text, text, timestamp with time zone, timestamp with time zone); Type: FUNCTION; Schema: public; Owner: -
+-- Name: search_corrected_query(text, text[], text, uuid, text, text, text, timestamp with time zone, timestamp with time zone); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.search_corrected_query(query text, tenant text, conversation uuid, kind text, role text, actor text, since timestamp with time zone, until timestamp with time zone) RETURNS text
+CREATE FUNCTION public.search_corrected_query(query text, languages text[], tenant text, conversation uuid, kind text, role text, actor text, since timestamp with time zone, until timestamp with time zone) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path TO 'public', 'pg_temp'
     AS $$
@@ -2270,7 +2282,7 @@ BEGIN
     FOR term IN
         SELECT t.side, t.negated, t.quoted, t.prefix, t.original, c.correction
           FROM search_parse_query(query) AS t
-          LEFT JOIN search_corrections(query, tenant, conversation, kind, role, actor, since, until) AS c
+          LEFT JOIN search_corrections(query, languages, tenant, conversation, kind, role, actor, since, until) AS c
             ON c.ordinal = t.ordinal
          ORDER BY t.ordinal
     LOOP
@@ -2289,72 +2301,86 @@ $$;
 
 
 --
--- Name: search_corrections(text, text, uuid, text, text, text, timestamp with time zone, timestamp with time zone); Type: FUNCTION; Schema: public; Owner: -
+-- Name: search_corrections(text, text[], text, uuid, text, text, text, timestamp with time zone, timestamp with time zone); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.search_corrections(query text, tenant text, conversation uuid, kind text, role text, actor text, since timestamp with time zone, until timestamp with time zone) RETURNS TABLE(ordinal integer, correction text)
-    LANGUAGE sql STABLE
+CREATE FUNCTION public.search_corrections(query text, languages text[], tenant text, conversation uuid, kind text, role text, actor text, since timestamp with time zone, until timestamp with time zone) RETURNS TABLE(ordinal integer, correction text)
+    LANGUAGE plpgsql STABLE
     SET search_path TO 'public', 'pg_temp'
+    SET enable_seqscan TO 'off'
     SET jit TO 'off'
-    SET max_parallel_workers_per_gather TO '0'
     AS $$
-    WITH sample AS MATERIALIZED (
-        SELECT s.language, s.plain_words,
-               (search_corrections.kind IS NULL OR s.kind = search_corrections.kind
-                OR search_corrections.kind = 'task' AND s.kind IN ('status', 'artifact'))
-               AND (search_corrections.role IS NULL OR s.role = search_corrections.role)
-               AND (search_corrections.actor IS NULL OR s.actor = search_corrections.actor) AS is_searched
-          FROM search_sample(tenant, conversation, since, until) AS s
-    ),
-    vocabulary AS MATERIALIZED (
-        SELECT w.word, length(w.word) AS size, count(*) FILTER (WHERE s.is_searched) AS documents
-          FROM sample s, string_to_table(s.plain_words, ' ') AS w (word)
-         WHERE length(w.word) BETWEEN 3 AND 31
-         GROUP BY w.word
-    ),
-    unknown AS MATERIALIZED (
-        SELECT t.ordinal, t.words AS word, length(t.words) AS size, search_edit_patterns(t.words) AS patterns
+DECLARE
+    by_index CONSTANT boolean := conversation IS NULL AND current_tenant_user() IS NULL;
+    labels   CONSTANT tsquery := search_label_query(tenant, kind, role, actor);
+    frequent CONSTANT integer := 1000;
+    sample   CONSTANT search_sampled[] := search_sample(NULL, tenant, conversation, kind, role, actor, since, until,
+                                                        CASE WHEN by_index THEN frequent ELSE 5 * frequent END);
+    lexemes  text[];
+    word     text;
+    forms    tsquery[];
+    present  text[];
+    absent   text[];
+    unknown  integer := 0;
+BEGIN
+    FOR ordinal, word IN
+        SELECT t.ordinal, t.words
           FROM search_parse_query(query) AS t
          WHERE NOT (t.negated OR t.quoted OR t.prefix)
            AND length(t.words) BETWEEN 4 AND 30
            AND t.words !~ '[0-9[:space:][:punct:]]'
-           AND t.words NOT IN (SELECT v.word FROM vocabulary v)
          ORDER BY t.ordinal
-         LIMIT 3
-    ),
-    -- Half of the word, before or after the edit, is unchanged: that is fast to compare.
-    near AS MATERIALIZED (
-        SELECT u.ordinal, u.word, v.word AS correction, v.documents
-          FROM unknown u
-          JOIN vocabulary v
-            ON v.size BETWEEN u.size - 1 AND u.size + 1
-           AND (starts_with(v.word, left(u.word, u.size / 2 - 1))
-                OR right(v.word, u.size - u.size / 2) = right(u.word, u.size - u.size / 2))
-           AND v.word LIKE ANY (u.patterns)
-         WHERE v.documents > 0
-    ),
-    alike AS MATERIALIZED (
-        SELECT u.ordinal, u.word, v.word AS other
-          FROM unknown u,
-               LATERAL (SELECT v.word
-                          FROM vocabulary v
-                         WHERE starts_with(v.word, left(u.word, greatest(3, u.size / 2)))
-                         LIMIT 20) AS v
-         WHERE u.ordinal IN (SELECT n.ordinal FROM near n)
-    )
-    SELECT DISTINCT ON (n.ordinal) n.ordinal, n.correction
-      FROM near n
-     WHERE n.correction !~ '[0-9[:punct:]]'
-       AND NOT EXISTS (
-               SELECT
-                 FROM alike a,
-                      (SELECT DISTINCT r.language
-                         FROM sample s,
-                              unnest(CASE s.language WHEN 'und' THEN '{en,pt}' ELSE ARRAY[s.language] END) AS r (language)) AS l
-                WHERE a.ordinal = n.ordinal
-                  AND search_term_query(a.word, false, false, l.language) = search_term_query(a.other, false, false, l.language)
-           )
-     ORDER BY n.ordinal, n.documents DESC, n.correction
+    LOOP
+        -- The word itself, and its stems in each of the languages.
+        forms := ARRAY(SELECT string_agg(search_word_query(f.form)::text, '|')::tsquery
+                         FROM unnest(languages) WITH ORDINALITY AS l (language, n),
+                              unnest(word || tsvector_to_array(search_stems(word, l.language))) AS f (form)
+                        GROUP BY l.n
+                        ORDER BY l.n);
+        CONTINUE WHEN EXISTS (SELECT
+                                FROM unnest(sample) AS s
+                               WHERE s.words @@ forms[array_position(languages, s.language)])
+                   OR by_index
+                      AND EXISTS (SELECT
+                                    FROM unnest(search_sample(search_index_query(forms, tenant, kind, role, actor), tenant,
+                                                              NULL, kind, role, actor, since, until, frequent)) AS s
+                                   WHERE s.words @@ forms[array_position(languages, s.language)]);
+        lexemes := coalesce(lexemes, ARRAY(SELECT DISTINCT unnest(tsvector_to_array(s.words)) FROM unnest(sample) AS s));
+        SELECT array_agg(e.edit) FILTER (WHERE l.lexeme IS NOT NULL), array_agg(e.edit) FILTER (WHERE l.lexeme IS NULL)
+          INTO present, absent
+          FROM unnest(search_edits(word)) AS e (edit)
+          LEFT JOIN unnest(lexemes) AS l (lexeme)
+            ON l.lexeme = e.edit;
+        correction := (
+            SELECT search_spelling(f.word, (SELECT search_text(e.event_type, e.content)
+                                              FROM events e
+                                             WHERE e.tenant_id = search_corrections.tenant
+                                               AND e.conversation_id = (f.documents[1]).conversation_id
+                                               AND e.version = (f.documents[1]).version))
+              FROM (SELECT c.word, c.is_present, array_agg(s) AS documents
+                      FROM (SELECT p.word, true AS is_present FROM unnest(present) AS p (word)
+                             UNION ALL
+                            SELECT a.word, false
+                              FROM unnest(absent) AS a (word)
+                             WHERE by_index
+                               AND EXISTS (SELECT
+                                             FROM search_documents d
+                                            WHERE d.words @@ search_word_query(a.word)
+                                           OFFSET 0)) AS c,
+                           unnest(CASE WHEN c.is_present THEN sample
+                                       ELSE search_sample(search_word_query(c.word) && labels, tenant, NULL, kind, role, actor,
+                                                          since, until, frequent)
+                                  END) AS s
+                     WHERE s.words @@ search_exact_query(c.word)
+                     GROUP BY c.word, c.is_present) AS f
+             ORDER BY f.is_present DESC, cardinality(f.documents) DESC, f.word
+             LIMIT 1
+        );
+        RETURN NEXT;
+        unknown := unknown + 1;
+        EXIT WHEN unknown = 3;
+    END LOOP;
+END
 $$;
 
 
@@ -2412,11 +2438,12 @@ CREATE FUNCTION public.search_document(words text, language text, labels text[])
     LANGUAGE plpgsql IMMUTABLE STRICT
     AS $$
 DECLARE
-    fitting text := words;
+    -- The control character 1E interrupts phrases: a word there, which is deleted, leaves its position free.
+    fitting text := replace(words, E'\x1e', ' q00000 ');
 BEGIN
     LOOP
         BEGIN
-            RETURN setweight(to_tsvector('pg_catalog.simple'::regconfig, fitting), 'A')
+            RETURN ts_delete(setweight(to_tsvector('pg_catalog.simple'::regconfig, fitting), 'A'), 'q00000')
                 || search_stems(fitting, language)
                 || array_to_tsvector(labels);
         EXCEPTION
@@ -2429,30 +2456,38 @@ $$;
 
 
 --
--- Name: search_edit_patterns(text); Type: FUNCTION; Schema: public; Owner: -
+-- Name: search_edits(text); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.search_edit_patterns(word text) RETURNS text[]
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    BEGIN ATOMIC
- SELECT array_agg(DISTINCT p.pattern) AS array_agg
-    FROM generate_series(0, length(search_edit_patterns.word)) i(i),
-     LATERAL ( VALUES ("left"(search_edit_patterns.word, i.i),substr(search_edit_patterns.word, (i.i + 1)))) cut(before, behind),
-     LATERAL ( VALUES (((cut.before || '_'::text) || cut.behind)), (
-                 CASE
-                     WHEN (cut.behind <> ''::text) THEN ((cut.before || '_'::text) || substr(cut.behind, 2))
-                     ELSE NULL::text
-                 END), (
-                 CASE
-                     WHEN (cut.behind <> ''::text) THEN (cut.before || substr(cut.behind, 2))
-                     ELSE NULL::text
-                 END), (
-                 CASE
-                     WHEN (length(cut.behind) > 1) THEN (((cut.before || substr(cut.behind, 2, 1)) || substr(cut.behind, 1, 1)) || substr(cut.behind, 3))
-                     ELSE NULL::text
-                 END)) p(pattern)
-   WHERE (p.pattern IS NOT NULL);
-END;
+CREATE FUNCTION public.search_edits(word text) RETURNS text[]
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+DECLARE
+    letters text := CASE WHEN word ~ '[\u0370-\u03ff]' THEN 'αβγδεζηθικλμνξοπρστυφχψω'
+                         WHEN word ~ '[\u0400-\u052f]' THEN 'абвгдежзиклмнопрстуфхцчшщъыьэюяђєѕіјљњћџґ'
+                         WHEN word ~ '[\u0530-\u058f]' THEN 'աբգդեզէըթժիլխծկհձղճմյնշոչպջռսվտրցւփքօֆև'
+                         WHEN word ~ '[\u05d0-\u05ea]' THEN 'אבגדהוזחטיךכלםמןנסעףפץצקרשת'
+                         WHEN word ~ '[\u0620-\u06ff]' THEN 'ءابةتثجحخدذرزسشصضطظعغفقكلمنهوىيپچژکگی'
+                         WHEN word ~ '[\u10d0-\u10ff]' THEN 'აბგდევზთიკლმნოპჟრსტუფქღყშჩცძწჭხჯჰ'
+                         ELSE 'abcdefghijklmnopqrstuvwxyz'
+                    END;
+BEGIN
+    RETURN ARRAY(
+        SELECT DISTINCT e.edit
+          FROM generate_series(0, length(word)) AS i,
+               LATERAL (SELECT left(word, i) AS before, substr(word, i + 1) AS behind) AS cut,
+               LATERAL (
+                   SELECT cut.before || substr(cut.behind, 2)
+                    UNION ALL
+                   SELECT cut.before || substr(cut.behind, 2, 1) || left(cut.behind, 1) || substr(cut.behind, 3)
+                    UNION ALL
+                   SELECT cut.before || l.letter || substr(cut.behind, n)
+                     FROM string_to_table(letters, NULL) AS l (letter), generate_series(1, 2) AS n
+               ) AS e (edit)
+         WHERE e.edit <> word
+    );
+END
+$$;
 
 
 --
@@ -2461,9 +2496,9 @@ END;
 
 CREATE FUNCTION public.search_exact_query(words text, prefix boolean DEFAULT false) RETURNS tsquery
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
-    AS $$
+    AS $_$
 DECLARE
-    pairs text := regexp_replace(words, '(\mq[0-3][0-9a-f]{9}) q[0-3][0-9a-f]{4}\M', '\1', 'g');
+    pairs text := regexp_replace(words, '(\mq[0-3][0-9a-f]{9}) q[0-3][0-9a-f]{4}\s*$', '\1');
     query text := regexp_replace(phraseto_tsquery('pg_catalog.simple'::regconfig, pairs)::text, '(''[^'']+'')', '\1:A', 'g');
 BEGIN
     IF prefix THEN
@@ -2471,7 +2506,16 @@ BEGIN
     END IF;
     RETURN regexp_replace(query, '(''q[0-3][0-9a-f]{4}'':)A', '\1*A', 'g')::tsquery;
 END
-$$;
+$_$;
+
+
+--
+-- Name: search_expand(text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_expand(folded text) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN replace(replace(replace(replace(folded, '­'::text, ''::text), 'ß'::text, 'ss'::text), 'æ'::text, 'ae'::text), 'œ'::text, 'oe'::text);
 
 
 --
@@ -2499,6 +2543,8 @@ BEGIN
     IF octet_length(folded) = length(folded) THEN
         RETURN folded;
     END IF;
+    folded := regexp_replace(folded, '[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640\u064b-\u065f'
+                                     '\u0670\u06d6-\u06ed\u200c\u200d\u2060\ufe00-\ufe0f\ufeff]', U&'\00AD', 'g');
     folded := lower(normalize(regexp_replace(normalize(folded, NFD), '[\u0300-\u036f]+', '', 'g'), NFC) COLLATE "C");
     IF folded ~ '[\u00c6-\u02af\u1e9e]' THEN
         folded := translate(folded, 'ÆÐØÞĐĦŁŊŒŦƁƆƉƊƎƏƐƑƓƔƖƗƘƝƟƤƬƮƱƲƳƵƷǤɃẞøłđħŧı',
@@ -2518,7 +2564,7 @@ BEGIN
         folded := translate(folded, '٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹०१२३४५६७८९০১২৩৪৫৬৭৮৯๐๑๒๓๔๕๖๗๘๙',
                                     '01234567890123456789012345678901234567890123456789');
     END IF;
-    RETURN regexp_replace(folded, format('[^\u0001-\u007f%s%s%s]', search_characters('letters'),
+    RETURN regexp_replace(folded, format('[^\u0001-\u007f\u00ad%s%s%s]', search_characters('letters'),
                                          search_characters('unsegmented'), search_characters('symbols')), ' ', 'g');
 END
 $$;
@@ -2576,7 +2622,7 @@ BEGIN
         EXIT WHEN cardinality(found.matches) > 0 OR cursor_values IS NOT NULL;
         -- What finds nothing is tried with misspelt words corrected, then with some words left out.
         used := CASE attempt
-                    WHEN 0 THEN search_corrected_query(query, tenant, only_conversation, only_kind, only_role, only_actor,
+                    WHEN 0 THEN search_corrected_query(query, languages, tenant, only_conversation, only_kind, only_role, only_actor,
                                                  coalesce(since, '-infinity'), coalesce(until, 'infinity'))
                     ELSE search_relaxed_query(query, attempt)
                 END;
@@ -2614,6 +2660,42 @@ $$;
 
 
 --
+-- Name: search_grapheme_end(text, integer); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_grapheme_end(original text, place integer) RETURNS integer
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+DECLARE
+    joiner CONSTANT integer := x'200d'::integer;
+    code   integer;
+BEGIN
+    FOR n IN place .. place + 30 LOOP
+        code := ascii(substr(original, n, 1));
+        IF code < 768 OR n = 1 OR NOT (
+            code BETWEEN x'0300'::integer AND x'036f'::integer
+            OR code BETWEEN x'0591'::integer AND x'05c7'::integer
+            OR code BETWEEN x'064b'::integer AND x'065f'::integer
+            -- The blocks of Indic scripts, which have the same layout.
+            OR code BETWEEN x'0900'::integer AND x'0dff'::integer
+               AND (code % 128 BETWEEN 1 AND 3 OR code % 128 BETWEEN 60 AND 79 OR code % 128 IN (86, 87, 98, 99))
+            OR code BETWEEN x'0e31'::integer AND x'0e4e'::integer AND code NOT BETWEEN x'0e3f'::integer AND x'0e46'::integer
+            OR code BETWEEN x'1160'::integer AND x'11ff'::integer
+            OR code BETWEEN x'20d0'::integer AND x'20ff'::integer
+            OR code BETWEEN x'fe00'::integer AND x'fe0f'::integer
+            OR code BETWEEN x'1f3fb'::integer AND x'1f3ff'::integer
+            OR code BETWEEN x'e0020'::integer AND x'e007f'::integer
+            OR code IN (joiner, x'3099'::integer, x'309a'::integer)
+            OR ascii(substr(original, n - 1, 1)) = joiner) THEN
+            RETURN n;
+        END IF;
+    END LOOP;
+    RETURN place + 31;
+END
+$$;
+
+
+--
 -- Name: search_highlight(text, text, text[], text, text); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -2628,7 +2710,10 @@ DECLARE
     initials  text[] := ARRAY(SELECT left(s, 2) FROM unnest(stems) AS s);
     prefixes  text[] := ARRAY(SELECT substr(m, 2) || '%' FROM unnest(marks) AS m WHERE m LIKE '*%');
     words     text[] := '{}';
+    parts     text[];
+    part      text;
     places    integer[] := '{}';
+    ends      integer[] := '{}';
     spans     int4multirange := '{}';
     piece     text[];
     place     integer := 1;
@@ -2641,17 +2726,28 @@ DECLARE
     shown     text := '';
 BEGIN
     FOR piece IN
-        SELECT regexp_matches(folded, format('([0-9a-z%1$s]+)|([^0-9a-z%1$s]+)', search_characters('letters')), 'g')
+        SELECT regexp_matches(folded, format('([0-9a-z\u00ad%1$s]+)|([^0-9a-z\u00ad%1$s]+)', search_characters('letters')), 'g')
     LOOP
         IF piece[1] IS NOT NULL THEN
-            words := words || piece[1];
+            words := words || search_expand(piece[1]);
             places := places || place;
-            IF piece[1] = ANY (stems)
-               OR piece[1] LIKE ANY (prefixes)
-               OR (left(piece[1], 2) = ANY (initials)
-                   AND tsvector_to_array(search_stems(piece[1], language)) && stems) THEN
-                spans := spans + int4multirange(int4range(place, place + length(piece[1])));
+            ends := ends || place + length(piece[1]);
+            parts := piece[1:1];
+            part := substr(original, place, length(piece[1]));
+            IF part ~ '[a-z0-9][A-Z]|[A-Z]{2}[a-z]' THEN
+                parts := parts || string_to_array(lower(search_split(part) COLLATE "C"), ' ');
             END IF;
+            next := place;
+            FOR n IN 1 .. cardinality(parts) LOOP
+                part := search_expand(parts[n]);
+                IF part = ANY (stems)
+                   OR part LIKE ANY (prefixes)
+                   OR (left(part, 2) = ANY (initials) AND tsvector_to_array(search_stems(part, language)) && stems) THEN
+                    spans := spans + int4multirange(int4range(next, next + length(parts[n])));
+                    EXIT WHEN n = 1;
+                END IF;
+                next := next + CASE n WHEN 1 THEN 0 ELSE length(parts[n]) END;
+            END LOOP;
         END IF;
         place := place + length(coalesce(piece[1], piece[2]));
     END LOOP;
@@ -2661,7 +2757,7 @@ BEGIN
             size := cardinality(phrase);
             FOR n IN 1 .. cardinality(words) - size + 1 LOOP
                 IF words[n] = phrase[1] AND words[n:n + size - 1] = phrase THEN
-                    spans := spans + int4multirange(int4range(places[n], places[n + size - 1] + length(phrase[size])));
+                    spans := spans + int4multirange(int4range(places[n], ends[n + size - 1]));
                 END IF;
             END LOOP;
         ELSIF mark LIKE '~%' THEN
@@ -2670,7 +2766,8 @@ BEGIN
             LOOP
                 next := strpos(substr(lower(original COLLATE "C"), place), substr(mark, 2));
                 EXIT WHEN next = 0;
-                spans := spans + int4multirange(int4range(place + next - 1, place + next - 1 + size));
+                spans := spans + int4multirange(int4range(place + next - 1,
+                                                          search_grapheme_end(original, place + next - 1 + size)));
                 place := place + next - 1 + size;
             END LOOP;
         END IF;
@@ -2681,11 +2778,11 @@ BEGIN
         span := (SELECT s FROM unnest(spans) AS s WHERE passage IS NULL OR lower(s) >= upper(passage) ORDER BY s LIMIT 1);
         EXIT WHEN number = 2 AND span IS NULL;
         place := coalesce(lower(span), 1);
-        place := greatest(place - least(length(substring(left(original, place - 1) FROM '(?:\S+\s+){0,8}\S*$')), 200),
-                          coalesce(upper(passage), 1));
-        passage := int4range(place, greatest(
-            place + least(length(substring(substr(original, place) FROM '^\s*(?:\S+\s+){0,23}\S*')), 500),
-            coalesce(upper(span), 1)));
+        place := search_grapheme_end(original, greatest(
+            place - least(length(substring(left(original, place - 1) FROM '(?:\S+\s+){0,8}\S*$')), 200),
+            coalesce(upper(passage), 1)));
+        passage := int4range(place, greatest(search_grapheme_end(original, place
+            + least(length(substring(substr(original, place) FROM '^\s*(?:\S+\s+){0,23}\S*')), 500)), coalesce(upper(span), 1)));
         shown := shown || CASE WHEN number = 2 THEN ' … ' ELSE '' END;
         FOR span IN SELECT s FROM unnest(spans) AS s WHERE s <@ passage ORDER BY s LOOP
             shown := shown || substr(original, place, lower(span) - place)
@@ -2711,7 +2808,7 @@ DECLARE
     marks text[] := '{}';
 BEGIN
     FOR term IN
-        SELECT t.prefix, t.quoted, t.original, t.words, search_fold(t.original) AS folded
+        SELECT t.prefix, t.quoted, t.original, t.words, search_expand(search_fold(t.original)) AS folded
           FROM search_parse_query(query) AS t
          WHERE NOT t.negated
     LOOP
@@ -2752,8 +2849,7 @@ BEGIN
         RETURN '';
     END IF;
     RETURN coalesce((
-        SELECT string_agg(lower(regexp_replace(regexp_replace(m.word[1], '([a-z0-9])([A-Z])', '\1 \2', 'g'),
-                                               '([A-Z]+)([A-Z][a-z])', '\1 \2', 'g') COLLATE "C"), ' ')
+        SELECT string_agg(lower(search_split(m.word[1]) COLLATE "C"), E'\x1e')
           FROM regexp_matches(original, '(?<![A-Za-z0-9])([A-Za-z0-9]*(?:[a-z0-9][A-Z]|[A-Z]{2}[a-z])[A-Za-z0-9]*)', 'g') AS m (word)
     ), '');
 END
@@ -2770,26 +2866,13 @@ CREATE FUNCTION public.search_index_query(queries tsquery[], tenant text, kind t
 DECLARE
     combined tsquery := '';
     query    tsquery;
-    labels   text[];
 BEGIN
     FOR query IN SELECT DISTINCT q FROM unnest(queries) AS q WHERE numnode(q) > 0 LOOP
         combined := combined || query;
     END LOOP;
-    IF numnode(combined) = 0 THEN
-        RETURN combined;
-    END IF;
-    labels := search_labels(tenant, role, actor);
-    IF role IS NULL AND actor IS NULL AND coalesce(kind, 'message') IN ('message', 'conversation') THEN
-        RETURN combined && search_word_query(labels[1]);
-    END IF;
-    -- These labels include the tenant.
-    IF role IS NOT NULL OR kind IN ('task', 'status', 'artifact') THEN
-        combined := combined && search_word_query(labels[2]);
-    END IF;
-    IF actor IS NOT NULL THEN
-        combined := combined && search_word_query(labels[3]);
-    END IF;
-    RETURN combined;
+    RETURN CASE WHEN numnode(combined) = 0 THEN combined
+                ELSE combined && search_label_query(tenant, kind, role, actor)
+           END;
 END
 $$;
 
@@ -2809,6 +2892,31 @@ BEGIN
 EXCEPTION
     WHEN OTHERS THEN
         RETURN original;
+END
+$$;
+
+
+--
+-- Name: search_label_query(text, text, text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_label_query(tenant text, kind text, role text, actor text) RETURNS tsquery
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+DECLARE
+    labels text[] := search_labels(tenant, role, actor);
+BEGIN
+    -- The labels of roles and actors include the tenant.
+    RETURN CASE
+        WHEN role IS NULL AND actor IS NULL AND coalesce(kind, 'message') IN ('message', 'conversation') THEN
+            search_word_query(labels[1])
+        WHEN actor IS NULL THEN
+            search_word_query(labels[2])
+        WHEN role IS NULL AND coalesce(kind, 'message') IN ('message', 'conversation') THEN
+            search_word_query(labels[3])
+        ELSE
+            search_word_query(labels[2]) && search_word_query(labels[3])
+    END;
 END
 $$;
 
@@ -3170,15 +3278,6 @@ $$;
 
 
 --
--- Name: search_plain_words(text); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.search_plain_words(words text) RETURNS text
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    RETURN array_to_string(tsvector_to_array(to_tsvector('simple'::regconfig, "left"(words, 1000))), ' '::text);
-
-
---
 -- Name: search_prefix_query(text, text); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -3326,10 +3425,10 @@ $$;
 
 
 --
--- Name: search_sample(text, uuid, timestamp with time zone, timestamp with time zone); Type: FUNCTION; Schema: public; Owner: -
+-- Name: search_sample(tsquery, text, uuid, text, text, text, timestamp with time zone, timestamp with time zone, integer); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.search_sample(tenant text, conversation uuid, since timestamp with time zone, until timestamp with time zone) RETURNS TABLE(kind text, role text, actor text, language text, plain_words text)
+CREATE FUNCTION public.search_sample(index_query tsquery, tenant text, conversation uuid, kind text, role text, actor text, since timestamp with time zone, until timestamp with time zone, budget integer) RETURNS public.search_sampled[]
     LANGUAGE plpgsql STABLE
     SET search_path TO 'public', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -3338,10 +3437,11 @@ CREATE FUNCTION public.search_sample(tenant text, conversation uuid, since times
     SET max_parallel_workers_per_gather TO '0'
     AS $_$
 DECLARE
-    documents     CONSTANT integer := 2000;
-    bytes         CONSTANT integer := 200000;
+    -- Of a user with more conversations, the latest documents of some of them.
     conversations CONSTANT integer := 400;
-    own           uuid[];
+    columns       CONSTANT text := 'd.tenant_id, d.conversation_id, d.version, d.kind, d.role, d.actor, d.created_at, d.language, d.words';
+    own           uuid[] := ARRAY[conversation];
+    result        search_sampled[];
 BEGIN
     IF current_tenant_user() IS NOT NULL THEN
         own := ARRAY(SELECT m.conversation_id
@@ -3350,40 +3450,43 @@ BEGIN
                         AND m.user_id = current_tenant_user()
                         AND (conversation IS NULL OR m.conversation_id = conversation)
                       LIMIT conversations);
-    ELSIF conversation IS NOT NULL THEN
-        own := ARRAY[conversation];
     END IF;
-    IF own = '{}' THEN
-        RETURN;
-    END IF;
-    RETURN QUERY EXECUTE format(
-        'SELECT s.kind::text, s.role::text, s.actor::text, s.language::text, s.plain_words
-           FROM (SELECT d.*, sum(octet_length(d.plain_words)) OVER (ORDER BY d.created_at DESC, d.position DESC) AS bytes
-                   FROM (%s) AS d
-                  WHERE d.created_at >= $3
-                    AND d.created_at < $4
-                    AND (SELECT c.is_deleted
-                           FROM search_conversations c
-                          WHERE c.tenant_id = $1
-                            AND c.conversation_id = d.conversation_id) IS NOT TRUE) AS s
-          WHERE s.bytes <= $6',
-        CASE WHEN own IS NULL THEN
-            'SELECT d.conversation_id, d.position, d.kind, d.role, d.actor, d.created_at, d.language, d.plain_words
-               FROM search_documents d
-              WHERE d.tenant_id = $1 AND d.created_at >= $3 AND d.created_at < $4
-              ORDER BY d.created_at DESC, d.position DESC
-              LIMIT $5'
-        ELSE
-            'SELECT latest.*
-               FROM unnest($2) AS o (conversation_id),
-                    LATERAL (SELECT d.conversation_id, d.position, d.kind, d.role, d.actor, d.created_at, d.language,
-                                    d.plain_words
-                               FROM search_documents d
-                              WHERE d.tenant_id = $1 AND d.conversation_id = o.conversation_id
-                              ORDER BY d.version DESC
-                              LIMIT $5 / cardinality($2)) AS latest'
+    EXECUTE format(
+        'SELECT array_agg(ROW(s.conversation_id, s.version, s.language, s.words)::search_sampled)
+           FROM (SELECT d.*, sum(pg_column_size(d.words)) OVER (ROWS UNBOUNDED PRECEDING) AS bytes
+                   FROM (%s) AS d) AS s
+          WHERE s.bytes <= 4000000
+            AND s.tenant_id = $2
+            AND s.created_at >= $7
+            AND s.created_at < $8
+            AND ($4 IS NULL OR s.kind = $4 OR $4 = ''task'' AND s.kind IN (''status'', ''artifact''))
+            AND ($5 IS NULL OR s.role = $5)
+            AND ($6 IS NULL OR s.actor = $6)
+            AND (SELECT c.is_deleted
+                   FROM search_conversations c
+                  WHERE c.tenant_id = $2
+                    AND c.conversation_id = s.conversation_id) IS NOT TRUE',
+        CASE
+            WHEN index_query IS NOT NULL THEN
+                format('SELECT %s FROM search_documents d WHERE d.words @@ $1 LIMIT $9', columns)
+            WHEN conversation IS NULL AND current_tenant_user() IS NULL THEN
+                format('SELECT %s
+                          FROM search_documents d
+                         WHERE d.tenant_id = $2 AND d.created_at >= $7 AND d.created_at < $8
+                         ORDER BY d.created_at DESC, d.position DESC
+                         LIMIT $9', columns)
+            ELSE
+                format('SELECT latest.*
+                          FROM unnest($3) AS o (conversation_id),
+                               LATERAL (SELECT %s
+                                          FROM search_documents d
+                                         WHERE d.tenant_id = $2 AND d.conversation_id = o.conversation_id
+                                         ORDER BY d.version DESC
+                                         LIMIT $9 / cardinality($3)) AS latest', columns)
         END)
-    USING tenant, own, since, until, documents, bytes;
+    INTO result
+    USING index_query, tenant, own, kind, role, actor, since, until, budget;
+    RETURN coalesce(result, '{}');
 END
 $_$;
 
@@ -3403,19 +3506,53 @@ DECLARE
 BEGIN
     IF place IS NULL THEN
         FOR at IN 0 .. length(document) / 1000 LOOP
-            folded := search_fold(substr(document, at * 1000 + 1, 1200));
+            folded := substr(document, at * 1000 + 1, 1200);
+            folded := concat_ws(' ', search_expand(search_fold(folded)), search_identifier_parts(folded));
             IF setweight(to_tsvector('pg_catalog.simple'::regconfig, folded), 'A') || search_stems(folded, language)
                @@ query THEN
-                place := at * 1000 + 1;
+                -- With a little of what comes before, from a word on if there are spaces.
+                place := greatest(at * 1000 - 199, 1);
+                place := search_grapheme_end(document, place + coalesce(length(substring(
+                             substr(document, place, CASE at WHEN 0 THEN 0 ELSE 50 END) FROM '^\S*\s+')), 0));
                 EXIT;
             END IF;
         END LOOP;
     ELSE
-        place := greatest(place - 100, 1);
+        place := search_grapheme_end(document, greatest(place - 100, 1));
     END IF;
-    RETURN search_highlight(normalize(substr(document, coalesce(place, 1), 1200), NFKC), language, marks, opening, closing);
+    RETURN search_highlight(normalize(replace(substr(document, coalesce(place, 1), 1400), E'\x1e', E'\n'), NFKC), language, marks, opening, closing);
 END
 $$;
+
+
+--
+-- Name: search_spelling(text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_spelling(word text, document text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $_$
+DECLARE
+    original text := normalize(document, NFKC);
+    folded   text := search_fold(original);
+    place    integer := length(substring(folded FROM format('^(.*?(?:^|[^0-9a-z%1$s]))%2$s(?![0-9a-z%1$s])',
+                                                            search_characters('letters'), word)));
+BEGIN
+    RETURN CASE WHEN length(folded) <> length(original) THEN word
+                ELSE coalesce(translate(lower(substr(original, place + 1, length(word)) COLLATE "C"),
+                                        'ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÐÑÒÓÔÕÖØÙÚÛÜÝÞ', 'àáâãäåæçèéêëìíîïðñòóôõöøùúûüýþ'), word)
+           END;
+END
+$_$;
+
+
+--
+-- Name: search_split(text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_split(word text) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN regexp_replace(regexp_replace(word, '([a-z0-9])([A-Z])'::text, '\1 \2'::text, 'g'::text), '([A-Z]+)([A-Z][a-z])'::text, '\1 \2'::text, 'g'::text);
 
 
 --
@@ -3476,18 +3613,18 @@ DECLARE
     result text;
 BEGIN
     IF event_type = 'message.added' THEN
-        result := concat_ws(E'\n', content ->> 'content', content ->> 'metadata');
+        result := concat_ws(E'\x1e', content ->> 'content', content ->> 'metadata');
         IF content ? 'parts' THEN
-            result := concat_ws(E'\n', result, search_text_of_parts(content -> 'parts'));
+            result := concat_ws(E'\x1e', result, search_text_of_parts(content -> 'parts'));
         END IF;
         IF content ? 'extra' THEN
-            result := concat_ws(E'\n', result,
+            result := concat_ws(E'\x1e', result,
                 search_text_of_parts(content #> '{extra,content}'),
                 search_text_of_parts(content #> '{extra,parts}'),
                 (SELECT string_agg(concat_ws(' ', c.call #>> '{function,name}', search_json_text(c.call #>> '{function,arguments}'),
                                              c.call ->> 'name', c.call ->> 'args', c.call ->> 'input',
                                              search_json_text(c.call ->> 'arguments')),
-                                   E'\n' ORDER BY c.ordinal)
+                                   E'\x1e' ORDER BY c.ordinal)
                    FROM jsonb_array_elements(CASE WHEN jsonb_typeof(content #> '{extra,tool_calls}') = 'array'
                                                   THEN content #> '{extra,tool_calls}' END)
                         WITH ORDINALITY AS c (call, ordinal)),
@@ -3500,10 +3637,10 @@ BEGIN
     ELSIF event_type IN ('task.created', 'task.described') THEN
         result := content ->> 'description';
     ELSIF event_type = 'task.status_changed' THEN
-        result := concat_ws(E'\n', search_text_of_parts(content #> '{message,parts}'),
+        result := concat_ws(E'\x1e', search_text_of_parts(content #> '{message,parts}'),
                           search_text_of_parts(content #> '{message,content}'), content #>> '{message,text}');
     ELSIF event_type IN ('task.artifact_added', 'task.artifact_extended') THEN
-        result := concat_ws(E'\n', content ->> 'name', content ->> 'description', search_text_of_parts(content -> 'parts'));
+        result := concat_ws(E'\x1e', content ->> 'name', content ->> 'description', search_text_of_parts(content -> 'parts'));
     END IF;
     RETURN nullif(left(result, 100000), '');
 END
@@ -3545,7 +3682,7 @@ BEGIN
                                            FROM jsonb_array_elements(p.part -> 'content') WITH ORDINALITY AS c (part, ordinal)
                                           WHERE jsonb_typeof(c.part) = 'object')
                                END)
-                   END, E'\n' ORDER BY p.ordinal)
+                   END, E'\x1e' ORDER BY p.ordinal)
           FROM jsonb_array_elements(parts) WITH ORDINALITY AS p (part, ordinal)
     );
 END
@@ -3575,7 +3712,7 @@ BEGIN
         words := regexp_replace(words, '(?<![A-Za-z0-9])([A-Za-z]{1,2})\+\+(?![+A-Za-z0-9])', '\1q2b2b ', 'g');
         words := regexp_replace(words, '(?<![A-Za-z0-9])([A-Za-z]{1,2})#(?![#A-Za-z0-9])', '\1q23 ', 'g');
     END IF;
-    words := search_fold(words);
+    words := search_expand(search_fold(words));
     IF octet_length(words) = length(words)
        OR words !~ format('[%s%s]', search_characters('unsegmented'), search_characters('symbols')) THEN
         RETURN words;
@@ -4675,8 +4812,7 @@ CREATE TABLE public.search_documents (
     actor character varying(255) DEFAULT ''::character varying NOT NULL,
     created_at timestamp with time zone NOT NULL,
     language character varying(20) NOT NULL COLLATE pg_catalog."C",
-    words tsvector NOT NULL,
-    plain_words text DEFAULT ''::text NOT NULL
+    words tsvector NOT NULL
 );
 
 ALTER TABLE ONLY public.search_documents FORCE ROW LEVEL SECURITY;
@@ -4701,13 +4837,6 @@ COMMENT ON COLUMN public.search_documents.id IS 'Id of the message, task or conv
 --
 
 COMMENT ON COLUMN public.search_documents.words IS 'Words of the text (weight A), their stems (weight D), and labels for filters: see search_document, search_labels';
-
-
---
--- Name: COLUMN search_documents.plain_words; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.search_documents.plain_words IS 'Distinct words at the beginning of the text, unstemmed: candidates for corrections';
 
 
 --

@@ -93,12 +93,11 @@ in_language AS MATERIALIZED (
        AND c.language_from < s.version
 )
 INSERT INTO search_documents (tenant_id, conversation_id, version, position, kind, id, role, actor, created_at, language,
-                              words, plain_words)
+                              words)
 SELECT s.tenant_id, s.conversation_id, s.version, s.position, s.kind,
        CASE s.kind WHEN 'conversation' THEN s.conversation_id ELSE coalesce(s.task_id::uuid, s.id) END,
        s.role, s.actor, s.created_at, s.language,
-       search_document(concat_ws(' ', s.words, search_identifier_parts(s.original)), s.language,
-                       search_labels(s.tenant_id, s.role, s.actor)),
-       search_plain_words(s.words)
+       search_document(concat_ws(E'\x1e', s.words, search_identifier_parts(s.original)), s.language,
+                       search_labels(s.tenant_id, s.role, s.actor))
   FROM in_language s
  ORDER BY s.position;

@@ -84,12 +84,13 @@ async def test_corrections_read_no_document_of_conversations_that_a_user_may_not
         await add_messages(store, service, own_tenant, "bob", *[words] * 20)
     await add_messages(store, service, own_tenant, "ana", "a journey", "a train")
     with open_scoped(superuser_url, own_tenant, "ana") as connection:
-        text = "SELECT * FROM search_corrections(%(q)s, %(tenant)s, NULL, NULL, NULL, NULL, '-infinity', 'infinity')"
+        text = """SELECT * FROM search_corrections(%(q)s, search_languages(%(tenant)s), %(tenant)s, NULL, NULL,
+                                                   NULL, NULL, '-infinity', 'infinity')"""
         for query in ("acquisitoin", "itinerayr", "nowhereatall"):
             [sample] = [
                 plan
                 for plan in explain_inside(connection, text, {"q": query, "tenant": own_tenant})
-                if plan.statement.startswith("SELECT s.kind::text")
+                if plan.statement.startswith("SELECT array_agg(ROW(")
             ]
             read = sum(
                 node["Actual Rows"] * node["Actual Loops"]

@@ -127,15 +127,20 @@ def test_a_range_of_time_is_read_by_its_index(url: str, query: str, by: str) -> 
 
 @pytest.mark.parametrize("query", ["absent", " ".join(["antidisestablishmentary"] * 40), "rar comon usul absent"])
 @pytest.mark.parametrize("tenant", ["default", "small"])
-def test_corrections_look_at_the_latest_documents_alone(url: str, query: str, tenant: str) -> None:
+def test_corrections_read_the_latest_documents_and_those_that_the_index_finds(
+    url: str, query: str, tenant: str
+) -> None:
     with open_scoped(url, tenant) as connection:
-        text = (
-            "SELECT * FROM search_corrections(%(query)s, %(tenant)s, NULL, NULL, NULL, NULL, '-infinity', 'infinity')"
-        )
+        text = """SELECT * FROM search_corrections(%(query)s, search_languages(%(tenant)s), %(tenant)s, NULL, NULL,
+                                                   NULL, NULL, '-infinity', 'infinity')"""
         plans = explain_inside(connection, text, {"query": query, "tenant": tenant})
-    [plan] = [plan for plan in plans if plan.statement.startswith("SELECT s.kind::text")]
-    assert plan.indexes - {"search_conversations_pkey"} == {"idx_search_documents_created_at"}
-    assert _read(plan) <= SAMPLE
+    plans = [plan for plan in plans if "search_documents" in plan.text]
+    [latest, *others] = [plan for plan in plans if plan.statement.startswith("SELECT array_agg(ROW(")]
+    assert latest.indexes - {"search_conversations_pkey"} == {"idx_search_documents_created_at"}
+    for plan in others:
+        assert plan.indexes - {"search_conversations_pkey"} == {"idx_search_documents_words"}, plan.text
+    assert all("Seq Scan" not in plan.kinds for plan in plans if plan is not latest)
+    assert sum(map(_read, plans)) <= SAMPLE
 
 
 @pytest.mark.parametrize("query", ["common", "rare", "absent"])

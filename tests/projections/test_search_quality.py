@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
@@ -109,7 +110,7 @@ async def test_words_are_found_in_their_forms(filled: EventStore) -> None:
     [
         ("viajens", "viagens", "trips"),
         ("reesrva", "reserva", "booking"),
-        ("informção", "informacao", "news"),
+        ("informção", "informação", "news"),
         ("statoin closed", "station closed", "station"),
         ("cancelld flights", "cancelled flights", "running"),
         ("chldren", "children", "studies"),
@@ -151,6 +152,16 @@ async def test_the_most_frequent_of_several_near_words_is_taken_and_a_form_is_no
     assert (await search.page("stoke")).searched == "stole"
     assert (await search.page("trains nowhere")).searched == "trains nowhere"
     assert (await search.page("stoke", actor="nobody")).items == []
+
+
+async def test_a_word_is_corrected_to_one_that_only_old_texts_have(store: EventStore) -> None:
+    await say(store, "Informação sobre o farol")
+    await say(store, *["something else"] * 1200)
+    search = Search(store)
+    assert (await search.page("informacoa")).searched == "informação"
+    assert (await search.page("farrol", role="user", until=datetime.now(UTC))).searched == "farol"
+    for filters in ({"role": "assistant"}, {"kind": "task"}, {"until": datetime(2020, 1, 1, tzinfo=UTC)}):
+        assert (await search.page("farrol", **filters)).searched == "farrol"  # type: ignore[arg-type]
 
 
 async def test_three_words_of_a_query_are_corrected(store: EventStore) -> None:

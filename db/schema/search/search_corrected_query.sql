@@ -1,6 +1,6 @@
 -- The query with its misspelt words corrected; null if there are none.
 CREATE FUNCTION search_corrected_query(
-    query text, tenant text, conversation uuid, kind text, role text, actor text, since timestamptz, until timestamptz
+    query text, languages text[], tenant text, conversation uuid, kind text, role text, actor text, since timestamptz, until timestamptz
 ) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
 DECLARE
@@ -12,7 +12,7 @@ BEGIN
     FOR term IN
         SELECT t.side, t.negated, t.quoted, t.prefix, t.original, c.correction
           FROM search_parse_query(query) AS t
-          LEFT JOIN search_corrections(query, tenant, conversation, kind, role, actor, since, until) AS c
+          LEFT JOIN search_corrections(query, languages, tenant, conversation, kind, role, actor, since, until) AS c
             ON c.ordinal = t.ordinal
          ORDER BY t.ordinal
     LOOP

@@ -1,70 +1,88 @@
--- The corrections of the words of a query. Candidates are the first three words of four letters or more that are in no
--- document as they are typed. A word whose other form is in a document ("trains" with "train") is not misspelt.
+-- The corrections of the words of a query. Of the first three words of four letters or more of which no form is in a
+-- document that the search could return, each is corrected to the most frequent word of such documents at one edit.
+--
+-- Words are looked for in the sample, and what it lacks by the index of words; not for a user, because the time would
+-- reveal which words occur in documents of others.
 CREATE FUNCTION search_corrections(
-    query text, tenant text, conversation uuid, kind text, role text, actor text, since timestamptz, until timestamptz
+    query text, languages text[], tenant text, conversation uuid, kind text, role text, actor text, since timestamptz,
+    until timestamptz
 ) RETURNS TABLE (ordinal integer, correction text)
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 SET search_path FROM CURRENT
+SET enable_seqscan = off
 SET jit = off
-SET max_parallel_workers_per_gather = 0
 AS $$
-    WITH sample AS MATERIALIZED (
-        SELECT s.language, s.plain_words,
-               (search_corrections.kind IS NULL OR s.kind = search_corrections.kind
-                OR search_corrections.kind = 'task' AND s.kind IN ('status', 'artifact'))
-               AND (search_corrections.role IS NULL OR s.role = search_corrections.role)
-               AND (search_corrections.actor IS NULL OR s.actor = search_corrections.actor) AS is_searched
-          FROM search_sample(tenant, conversation, since, until) AS s
-    ),
-    vocabulary AS MATERIALIZED (
-        SELECT w.word, length(w.word) AS size, count(*) FILTER (WHERE s.is_searched) AS documents
-          FROM sample s, string_to_table(s.plain_words, ' ') AS w (word)
-         WHERE length(w.word) BETWEEN 3 AND 31
-         GROUP BY w.word
-    ),
-    unknown AS MATERIALIZED (
-        SELECT t.ordinal, t.words AS word, length(t.words) AS size, search_edit_patterns(t.words) AS patterns
+DECLARE
+    by_index CONSTANT boolean := conversation IS NULL AND current_tenant_user() IS NULL;
+    labels   CONSTANT tsquery := search_label_query(tenant, kind, role, actor);
+    frequent CONSTANT integer := 1000;
+    sample   CONSTANT search_sampled[] := search_sample(NULL, tenant, conversation, kind, role, actor, since, until,
+                                                        CASE WHEN by_index THEN frequent ELSE 5 * frequent END);
+    lexemes  text[];
+    word     text;
+    forms    tsquery[];
+    present  text[];
+    absent   text[];
+    unknown  integer := 0;
+BEGIN
+    FOR ordinal, word IN
+        SELECT t.ordinal, t.words
           FROM search_parse_query(query) AS t
          WHERE NOT (t.negated OR t.quoted OR t.prefix)
            AND length(t.words) BETWEEN 4 AND 30
            AND t.words !~ '[0-9[:space:][:punct:]]'
-           AND t.words NOT IN (SELECT v.word FROM vocabulary v)
          ORDER BY t.ordinal
-         LIMIT 3
-    ),
-    -- Half of the word, before or after the edit, is unchanged: that is fast to compare.
-    near AS MATERIALIZED (
-        SELECT u.ordinal, u.word, v.word AS correction, v.documents
-          FROM unknown u
-          JOIN vocabulary v
-            ON v.size BETWEEN u.size - 1 AND u.size + 1
-           AND (starts_with(v.word, left(u.word, u.size / 2 - 1))
-                OR right(v.word, u.size - u.size / 2) = right(u.word, u.size - u.size / 2))
-           AND v.word LIKE ANY (u.patterns)
-         WHERE v.documents > 0
-    ),
-    alike AS MATERIALIZED (
-        SELECT u.ordinal, u.word, v.word AS other
-          FROM unknown u,
-               LATERAL (SELECT v.word
-                          FROM vocabulary v
-                         WHERE starts_with(v.word, left(u.word, greatest(3, u.size / 2)))
-                         LIMIT 20) AS v
-         WHERE u.ordinal IN (SELECT n.ordinal FROM near n)
-    )
-    SELECT DISTINCT ON (n.ordinal) n.ordinal, n.correction
-      FROM near n
-     WHERE n.correction !~ '[0-9[:punct:]]'
-       AND NOT EXISTS (
-               SELECT
-                 FROM alike a,
-                      (SELECT DISTINCT r.language
-                         FROM sample s,
-                              unnest(CASE s.language WHEN 'und' THEN '{en,pt}' ELSE ARRAY[s.language] END) AS r (language)) AS l
-                WHERE a.ordinal = n.ordinal
-                  AND search_term_query(a.word, false, false, l.language) = search_term_query(a.other, false, false, l.language)
-           )
-     ORDER BY n.ordinal, n.documents DESC, n.correction
+    LOOP
+        -- The word itself, and its stems in each of the languages.
+        forms := ARRAY(SELECT string_agg(search_word_query(f.form)::text, '|')::tsquery
+                         FROM unnest(languages) WITH ORDINALITY AS l (language, n),
+                              unnest(word || tsvector_to_array(search_stems(word, l.language))) AS f (form)
+                        GROUP BY l.n
+                        ORDER BY l.n);
+        CONTINUE WHEN EXISTS (SELECT
+                                FROM unnest(sample) AS s
+                               WHERE s.words @@ forms[array_position(languages, s.language)])
+                   OR by_index
+                      AND EXISTS (SELECT
+                                    FROM unnest(search_sample(search_index_query(forms, tenant, kind, role, actor), tenant,
+                                                              NULL, kind, role, actor, since, until, frequent)) AS s
+                                   WHERE s.words @@ forms[array_position(languages, s.language)]);
+        lexemes := coalesce(lexemes, ARRAY(SELECT DISTINCT unnest(tsvector_to_array(s.words)) FROM unnest(sample) AS s));
+        SELECT array_agg(e.edit) FILTER (WHERE l.lexeme IS NOT NULL), array_agg(e.edit) FILTER (WHERE l.lexeme IS NULL)
+          INTO present, absent
+          FROM unnest(search_edits(word)) AS e (edit)
+          LEFT JOIN unnest(lexemes) AS l (lexeme)
+            ON l.lexeme = e.edit;
+        correction := (
+            SELECT search_spelling(f.word, (SELECT search_text(e.event_type, e.content)
+                                              FROM events e
+                                             WHERE e.tenant_id = search_corrections.tenant
+                                               AND e.conversation_id = (f.documents[1]).conversation_id
+                                               AND e.version = (f.documents[1]).version))
+              FROM (SELECT c.word, c.is_present, array_agg(s) AS documents
+                      FROM (SELECT p.word, true AS is_present FROM unnest(present) AS p (word)
+                             UNION ALL
+                            SELECT a.word, false
+                              FROM unnest(absent) AS a (word)
+                             WHERE by_index
+                               AND EXISTS (SELECT
+                                             FROM search_documents d
+                                            WHERE d.words @@ search_word_query(a.word)
+                                           OFFSET 0)) AS c,
+                           unnest(CASE WHEN c.is_present THEN sample
+                                       ELSE search_sample(search_word_query(c.word) && labels, tenant, NULL, kind, role, actor,
+                                                          since, until, frequent)
+                                  END) AS s
+                     WHERE s.words @@ search_exact_query(c.word)
+                     GROUP BY c.word, c.is_present) AS f
+             ORDER BY f.is_present DESC, cardinality(f.documents) DESC, f.word
+             LIMIT 1
+        );
+        RETURN NEXT;
+        unknown := unknown + 1;
+        EXIT WHEN unknown = 3;
+    END LOOP;
+END
 $$;
 
 SELECT eventstore_set_owner('FUNCTION search_corrections');

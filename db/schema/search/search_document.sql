@@ -5,11 +5,12 @@
 CREATE FUNCTION search_document(words text, language text, labels text[]) RETURNS tsvector
 LANGUAGE plpgsql IMMUTABLE STRICT AS $$
 DECLARE
-    fitting text := words;
+    -- The control character 1E interrupts phrases: a word there, which is deleted, leaves its position free.
+    fitting text := replace(words, E'\x1e', ' q00000 ');
 BEGIN
     LOOP
         BEGIN
-            RETURN setweight(to_tsvector('pg_catalog.simple'::regconfig, fitting), 'A')
+            RETURN ts_delete(setweight(to_tsvector('pg_catalog.simple'::regconfig, fitting), 'A'), 'q00000')
                 || search_stems(fitting, language)
                 || array_to_tsvector(labels);
         EXCEPTION

@@ -12,7 +12,6 @@ CREATE TABLE search_documents (
     created_at      timestamptz NOT NULL,
     language        varchar(20) COLLATE "C" NOT NULL,
     words           tsvector NOT NULL,
-    plain_words     text NOT NULL DEFAULT '',
     CONSTRAINT search_documents_pkey PRIMARY KEY (tenant_id, conversation_id, version)
 );
 
@@ -29,8 +28,6 @@ COMMENT ON COLUMN search_documents.kind IS
 COMMENT ON COLUMN search_documents.id IS 'Id of the message, task or conversation';
 COMMENT ON COLUMN search_documents.words IS
     'Words of the text (weight A), their stems (weight D), and labels for filters: see search_document, search_labels';
-COMMENT ON COLUMN search_documents.plain_words IS
-    'Distinct words at the beginning of the text, unstemmed: candidates for corrections';
 
 SELECT eventstore_set_owner('TABLE search_documents');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE search_documents', 'eventstore_projector');

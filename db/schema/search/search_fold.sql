@@ -3,8 +3,9 @@
 -- server's locale: in the locale C, lower() changes ASCII only, and every character beyond it is taken for a letter. Not
 -- the extension "unaccent": not every server has it, and not every login may install it.
 --
--- A character of the compatibility form stays one character, so that matches can be marked in it; only marks that
--- combine with nothing are lost. The chain of replace() is ten times faster than translate().
+-- A character of the compatibility form stays one character, so that matches can be marked in it: what is not compared,
+-- such as vowel marks of Hebrew and Arabic, becomes a soft hyphen. The chain of replace() is ten times faster than
+-- translate().
 CREATE FUNCTION search_fold(original text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
@@ -25,6 +26,8 @@ BEGIN
     IF octet_length(folded) = length(folded) THEN
         RETURN folded;
     END IF;
+    folded := regexp_replace(folded, '[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640\u064b-\u065f'
+                                     '\u0670\u06d6-\u06ed\u200c\u200d\u2060\ufe00-\ufe0f\ufeff]', U&'\00AD', 'g');
     folded := lower(normalize(regexp_replace(normalize(folded, NFD), '[\u0300-\u036f]+', '', 'g'), NFC) COLLATE "C");
     IF folded ~ '[\u00c6-\u02af\u1e9e]' THEN
         folded := translate(folded, 'ÆÐØÞĐĦŁŊŒŦƁƆƉƊƎƏƐƑƓƔƖƗƘƝƟƤƬƮƱƲƳƵƷǤɃẞøłđħŧı',
@@ -44,7 +47,7 @@ BEGIN
         folded := translate(folded, '٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹०१२३४५६७८९০১২৩৪৫৬৭৮৯๐๑๒๓๔๕๖๗๘๙',
                                     '01234567890123456789012345678901234567890123456789');
     END IF;
-    RETURN regexp_replace(folded, format('[^\u0001-\u007f%s%s%s]', search_characters('letters'),
+    RETURN regexp_replace(folded, format('[^\u0001-\u007f\u00ad%s%s%s]', search_characters('letters'),
                                          search_characters('unsegmented'), search_characters('symbols')), ' ', 'g');
 END
 $$;

@@ -12,7 +12,10 @@ DECLARE
     initials  text[] := ARRAY(SELECT left(s, 2) FROM unnest(stems) AS s);
     prefixes  text[] := ARRAY(SELECT substr(m, 2) || '%' FROM unnest(marks) AS m WHERE m LIKE '*%');
     words     text[] := '{}';
+    parts     text[];
+    part      text;
     places    integer[] := '{}';
+    ends      integer[] := '{}';
     spans     int4multirange := '{}';
     piece     text[];
     place     integer := 1;
@@ -25,17 +28,28 @@ DECLARE
     shown     text := '';
 BEGIN
     FOR piece IN
-        SELECT regexp_matches(folded, format('([0-9a-z%1$s]+)|([^0-9a-z%1$s]+)', search_characters('letters')), 'g')
+        SELECT regexp_matches(folded, format('([0-9a-z\u00ad%1$s]+)|([^0-9a-z\u00ad%1$s]+)', search_characters('letters')), 'g')
     LOOP
         IF piece[1] IS NOT NULL THEN
-            words := words || piece[1];
+            words := words || search_expand(piece[1]);
             places := places || place;
-            IF piece[1] = ANY (stems)
-               OR piece[1] LIKE ANY (prefixes)
-               OR (left(piece[1], 2) = ANY (initials)
-                   AND tsvector_to_array(search_stems(piece[1], language)) && stems) THEN
-                spans := spans + int4multirange(int4range(place, place + length(piece[1])));
+            ends := ends || place + length(piece[1]);
+            parts := piece[1:1];
+            part := substr(original, place, length(piece[1]));
+            IF part ~ '[a-z0-9][A-Z]|[A-Z]{2}[a-z]' THEN
+                parts := parts || string_to_array(lower(search_split(part) COLLATE "C"), ' ');
             END IF;
+            next := place;
+            FOR n IN 1 .. cardinality(parts) LOOP
+                part := search_expand(parts[n]);
+                IF part = ANY (stems)
+                   OR part LIKE ANY (prefixes)
+                   OR (left(part, 2) = ANY (initials) AND tsvector_to_array(search_stems(part, language)) && stems) THEN
+                    spans := spans + int4multirange(int4range(next, next + length(parts[n])));
+                    EXIT WHEN n = 1;
+                END IF;
+                next := next + CASE n WHEN 1 THEN 0 ELSE length(parts[n]) END;
+            END LOOP;
         END IF;
         place := place + length(coalesce(piece[1], piece[2]));
     END LOOP;
@@ -45,7 +59,7 @@ BEGIN
             size := cardinality(phrase);
             FOR n IN 1 .. cardinality(words) - size + 1 LOOP
                 IF words[n] = phrase[1] AND words[n:n + size - 1] = phrase THEN
-                    spans := spans + int4multirange(int4range(places[n], places[n + size - 1] + length(phrase[size])));
+                    spans := spans + int4multirange(int4range(places[n], ends[n + size - 1]));
                 END IF;
             END LOOP;
         ELSIF mark LIKE '~%' THEN
@@ -54,7 +68,8 @@ BEGIN
             LOOP
                 next := strpos(substr(lower(original COLLATE "C"), place), substr(mark, 2));
                 EXIT WHEN next = 0;
-                spans := spans + int4multirange(int4range(place + next - 1, place + next - 1 + size));
+                spans := spans + int4multirange(int4range(place + next - 1,
+                                                          search_grapheme_end(original, place + next - 1 + size)));
                 place := place + next - 1 + size;
             END LOOP;
         END IF;
@@ -65,11 +80,11 @@ BEGIN
         span := (SELECT s FROM unnest(spans) AS s WHERE passage IS NULL OR lower(s) >= upper(passage) ORDER BY s LIMIT 1);
         EXIT WHEN number = 2 AND span IS NULL;
         place := coalesce(lower(span), 1);
-        place := greatest(place - least(length(substring(left(original, place - 1) FROM '(?:\S+\s+){0,8}\S*$')), 200),
-                          coalesce(upper(passage), 1));
-        passage := int4range(place, greatest(
-            place + least(length(substring(substr(original, place) FROM '^\s*(?:\S+\s+){0,23}\S*')), 500),
-            coalesce(upper(span), 1)));
+        place := search_grapheme_end(original, greatest(
+            place - least(length(substring(left(original, place - 1) FROM '(?:\S+\s+){0,8}\S*$')), 200),
+            coalesce(upper(passage), 1)));
+        passage := int4range(place, greatest(search_grapheme_end(original, place
+            + least(length(substring(substr(original, place) FROM '^\s*(?:\S+\s+){0,23}\S*')), 500)), coalesce(upper(span), 1)));
         shown := shown || CASE WHEN number = 2 THEN ' … ' ELSE '' END;
         FOR span IN SELECT s FROM unnest(spans) AS s WHERE s <@ passage ORDER BY s LOOP
             shown := shown || substr(original, place, lower(span) - place)

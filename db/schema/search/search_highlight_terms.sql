@@ -9,7 +9,7 @@ DECLARE
     marks text[] := '{}';
 BEGIN
     FOR term IN
-        SELECT t.prefix, t.quoted, t.original, t.words, search_fold(t.original) AS folded
+        SELECT t.prefix, t.quoted, t.original, t.words, search_expand(search_fold(t.original)) AS folded
           FROM search_parse_query(query) AS t
          WHERE NOT t.negated
     LOOP

@@ -6,8 +6,7 @@ BEGIN
         RETURN '';
     END IF;
     RETURN coalesce((
-        SELECT string_agg(lower(regexp_replace(regexp_replace(m.word[1], '([a-z0-9])([A-Z])', '\1 \2', 'g'),
-                                               '([A-Z]+)([A-Z][a-z])', '\1 \2', 'g') COLLATE "C"), ' ')
+        SELECT string_agg(lower(search_split(m.word[1]) COLLATE "C"), E'\x1e')
           FROM regexp_matches(original, '(?<![A-Za-z0-9])([A-Za-z0-9]*(?:[a-z0-9][A-Z]|[A-Z]{2}[a-z])[A-Za-z0-9]*)', 'g') AS m (word)
     ), '');
 END

@@ -1,8 +1,9 @@
--- The latest documents that the caller may see, up to about 30,000 words: of the whole tenant along the times; of a
--- user or of one conversation, the latest of each conversation, of at most four hundred conversations.
+-- Of a limited number of documents (and four megabytes), those with the filters of a search: of documents that the index
+-- of words finds; if there is no query for it, of the latest of the period or, for a user or in a conversation, of theirs.
 CREATE FUNCTION search_sample(
-    tenant text, conversation uuid, since timestamptz, until timestamptz
-) RETURNS TABLE (kind text, role text, actor text, language text, plain_words text)
+    index_query tsquery, tenant text, conversation uuid, kind text, role text, actor text, since timestamptz,
+    until timestamptz, budget integer
+) RETURNS search_sampled[]
 LANGUAGE plpgsql STABLE
 SET search_path FROM CURRENT
 SET enable_seqscan = off
@@ -11,10 +12,11 @@ SET jit = off
 SET max_parallel_workers_per_gather = 0
 AS $$
 DECLARE
-    documents     CONSTANT integer := 2000;
-    bytes         CONSTANT integer := 200000;
+    -- Of a user with more conversations, the latest documents of some of them.
     conversations CONSTANT integer := 400;
-    own           uuid[];
+    columns       CONSTANT text := 'd.tenant_id, d.conversation_id, d.version, d.kind, d.role, d.actor, d.created_at, d.language, d.words';
+    own           uuid[] := ARRAY[conversation];
+    result        search_sampled[];
 BEGIN
     IF current_tenant_user() IS NOT NULL THEN
         own := ARRAY(SELECT m.conversation_id
@@ -23,40 +25,43 @@ BEGIN
                         AND m.user_id = current_tenant_user()
                         AND (conversation IS NULL OR m.conversation_id = conversation)
                       LIMIT conversations);
-    ELSIF conversation IS NOT NULL THEN
-        own := ARRAY[conversation];
     END IF;
-    IF own = '{}' THEN
-        RETURN;
-    END IF;
-    RETURN QUERY EXECUTE format(
-        'SELECT s.kind::text, s.role::text, s.actor::text, s.language::text, s.plain_words
-           FROM (SELECT d.*, sum(octet_length(d.plain_words)) OVER (ORDER BY d.created_at DESC, d.position DESC) AS bytes
-                   FROM (%s) AS d
-                  WHERE d.created_at >= $3
-                    AND d.created_at < $4
-                    AND (SELECT c.is_deleted
-                           FROM search_conversations c
-                          WHERE c.tenant_id = $1
-                            AND c.conversation_id = d.conversation_id) IS NOT TRUE) AS s
-          WHERE s.bytes <= $6',
-        CASE WHEN own IS NULL THEN
-            'SELECT d.conversation_id, d.position, d.kind, d.role, d.actor, d.created_at, d.language, d.plain_words
-               FROM search_documents d
-              WHERE d.tenant_id = $1 AND d.created_at >= $3 AND d.created_at < $4
-              ORDER BY d.created_at DESC, d.position DESC
-              LIMIT $5'
-        ELSE
-            'SELECT latest.*
-               FROM unnest($2) AS o (conversation_id),
-                    LATERAL (SELECT d.conversation_id, d.position, d.kind, d.role, d.actor, d.created_at, d.language,
-                                    d.plain_words
-                               FROM search_documents d
-                              WHERE d.tenant_id = $1 AND d.conversation_id = o.conversation_id
-                              ORDER BY d.version DESC
-                              LIMIT $5 / cardinality($2)) AS latest'
+    EXECUTE format(
+        'SELECT array_agg(ROW(s.conversation_id, s.version, s.language, s.words)::search_sampled)
+           FROM (SELECT d.*, sum(pg_column_size(d.words)) OVER (ROWS UNBOUNDED PRECEDING) AS bytes
+                   FROM (%s) AS d) AS s
+          WHERE s.bytes <= 4000000
+            AND s.tenant_id = $2
+            AND s.created_at >= $7
+            AND s.created_at < $8
+            AND ($4 IS NULL OR s.kind = $4 OR $4 = ''task'' AND s.kind IN (''status'', ''artifact''))
+            AND ($5 IS NULL OR s.role = $5)
+            AND ($6 IS NULL OR s.actor = $6)
+            AND (SELECT c.is_deleted
+                   FROM search_conversations c
+                  WHERE c.tenant_id = $2
+                    AND c.conversation_id = s.conversation_id) IS NOT TRUE',
+        CASE
+            WHEN index_query IS NOT NULL THEN
+                format('SELECT %s FROM search_documents d WHERE d.words @@ $1 LIMIT $9', columns)
+            WHEN conversation IS NULL AND current_tenant_user() IS NULL THEN
+                format('SELECT %s
+                          FROM search_documents d
+                         WHERE d.tenant_id = $2 AND d.created_at >= $7 AND d.created_at < $8
+                         ORDER BY d.created_at DESC, d.position DESC
+                         LIMIT $9', columns)
+            ELSE
+                format('SELECT latest.*
+                          FROM unnest($3) AS o (conversation_id),
+                               LATERAL (SELECT %s
+                                          FROM search_documents d
+                                         WHERE d.tenant_id = $2 AND d.conversation_id = o.conversation_id
+                                         ORDER BY d.version DESC
+                                         LIMIT $9 / cardinality($3)) AS latest', columns)
         END)
-    USING tenant, own, since, until, documents, bytes;
+    INTO result
+    USING index_query, tenant, own, kind, role, actor, since, until, budget;
+    RETURN coalesce(result, '{}');
 END
 $$;
 

@@ -11,17 +11,21 @@ DECLARE
 BEGIN
     IF place IS NULL THEN
         FOR at IN 0 .. length(document) / 1000 LOOP
-            folded := search_fold(substr(document, at * 1000 + 1, 1200));
+            folded := substr(document, at * 1000 + 1, 1200);
+            folded := concat_ws(' ', search_expand(search_fold(folded)), search_identifier_parts(folded));
             IF setweight(to_tsvector('pg_catalog.simple'::regconfig, folded), 'A') || search_stems(folded, language)
                @@ query THEN
-                place := at * 1000 + 1;
+                -- With a little of what comes before, from a word on if there are spaces.
+                place := greatest(at * 1000 - 199, 1);
+                place := search_grapheme_end(document, place + coalesce(length(substring(
+                             substr(document, place, CASE at WHEN 0 THEN 0 ELSE 50 END) FROM '^\S*\s+')), 0));
                 EXIT;
             END IF;
         END LOOP;
     ELSE
-        place := greatest(place - 100, 1);
+        place := search_grapheme_end(document, greatest(place - 100, 1));
     END IF;
-    RETURN search_highlight(normalize(substr(document, coalesce(place, 1), 1200), NFKC), language, marks, opening, closing);
+    RETURN search_highlight(normalize(replace(substr(document, coalesce(place, 1), 1400), E'\x1e', E'\n'), NFKC), language, marks, opening, closing);
 END
 $$;
 

@@ -6,18 +6,18 @@ DECLARE
     result text;
 BEGIN
     IF event_type = 'message.added' THEN
-        result := concat_ws(E'\n', content ->> 'content', content ->> 'metadata');
+        result := concat_ws(E'\x1e', content ->> 'content', content ->> 'metadata');
         IF content ? 'parts' THEN
-            result := concat_ws(E'\n', result, search_text_of_parts(content -> 'parts'));
+            result := concat_ws(E'\x1e', result, search_text_of_parts(content -> 'parts'));
         END IF;
         IF content ? 'extra' THEN
-            result := concat_ws(E'\n', result,
+            result := concat_ws(E'\x1e', result,
                 search_text_of_parts(content #> '{extra,content}'),
                 search_text_of_parts(content #> '{extra,parts}'),
                 (SELECT string_agg(concat_ws(' ', c.call #>> '{function,name}', search_json_text(c.call #>> '{function,arguments}'),
                                              c.call ->> 'name', c.call ->> 'args', c.call ->> 'input',
                                              search_json_text(c.call ->> 'arguments')),
-                                   E'\n' ORDER BY c.ordinal)
+                                   E'\x1e' ORDER BY c.ordinal)
                    FROM jsonb_array_elements(CASE WHEN jsonb_typeof(content #> '{extra,tool_calls}') = 'array'
                                                   THEN content #> '{extra,tool_calls}' END)
                         WITH ORDINALITY AS c (call, ordinal)),
@@ -30,10 +30,10 @@ BEGIN
     ELSIF event_type IN ('task.created', 'task.described') THEN
         result := content ->> 'description';
     ELSIF event_type = 'task.status_changed' THEN
-        result := concat_ws(E'\n', search_text_of_parts(content #> '{message,parts}'),
+        result := concat_ws(E'\x1e', search_text_of_parts(content #> '{message,parts}'),
                           search_text_of_parts(content #> '{message,content}'), content #>> '{message,text}');
     ELSIF event_type IN ('task.artifact_added', 'task.artifact_extended') THEN
-        result := concat_ws(E'\n', content ->> 'name', content ->> 'description', search_text_of_parts(content -> 'parts'));
+        result := concat_ws(E'\x1e', content ->> 'name', content ->> 'description', search_text_of_parts(content -> 'parts'));
     END IF;
     RETURN nullif(left(result, 100000), '');
 END

@@ -1,4 +1,4 @@
--- The text of parts, one line each: texts, names and addresses of files, structured data as JSON, metadata, tool calls and
+-- The text of parts, with the control character 1E between them, which no phrase crosses: texts, names and addresses of files, structured data as JSON, metadata, tool calls and
 -- their results. The contents of files are not included.
 CREATE FUNCTION search_text_of_parts(parts jsonb) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT AS $$
@@ -30,7 +30,7 @@ BEGIN
                                            FROM jsonb_array_elements(p.part -> 'content') WITH ORDINALITY AS c (part, ordinal)
                                           WHERE jsonb_typeof(c.part) = 'object')
                                END)
-                   END, E'\n' ORDER BY p.ordinal)
+                   END, E'\x1e' ORDER BY p.ordinal)
           FROM jsonb_array_elements(parts) WITH ORDINALITY AS p (part, ordinal)
     );
 END

@@ -13,7 +13,7 @@ BEGIN
         words := regexp_replace(words, '(?<![A-Za-z0-9])([A-Za-z]{1,2})\+\+(?![+A-Za-z0-9])', '\1q2b2b ', 'g');
         words := regexp_replace(words, '(?<![A-Za-z0-9])([A-Za-z]{1,2})#(?![#A-Za-z0-9])', '\1q23 ', 'g');
     END IF;
-    words := search_fold(words);
+    words := search_expand(search_fold(words));
     IF octet_length(words) = length(words)
        OR words !~ format('[%s%s]', search_characters('unsegmented'), search_characters('symbols')) THEN
         RETURN words;
