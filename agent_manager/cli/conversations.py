@@ -183,10 +183,13 @@ def conversation(
         return
     found = state.conversation
     print_table(
-        ("id", "name", ">version", "active", "deleted", "updated"),
-        [(found.id, found.name, found.version, found.is_active, found.is_deleted, found.updated_at)],
+        ("id", "name", ">version", "active", "deleted", "updated", "?uuid"),
+        [
+            (found.given_id or found.id, found.name, found.version, found.is_active, found.is_deleted,
+             found.updated_at, found.id)
+        ],
         nothing="",
-    )
+    )  # fmt: skip
     typer.echo()
     print_table(MESSAGES.columns, map(MESSAGES.cells, state.messages), nothing="no messages")
     if state.tasks:

@@ -49,8 +49,8 @@ def pending(
                 print_rows(
                     rows,
                     RowFormat(
-                        ("since", "conversation", "message", "status", ">position"),
-                        lambda row: (row.since, row.conversation_id, row.message_id, row.status, row.position),
+                        ("since", "conversation", "message", ">position", "progress"),
+                        lambda row: (row.since, row.conversation_id, row.message_id, row.position, row.status),
                     ),
                     nothing="nothing is pending",
                     as_json=as_json,

@@ -12,7 +12,7 @@ import typer
 from typer import Option
 
 from agent_manager.cli.options import DataDir, Json, Limit, Tenant, read_settings, run
-from agent_manager.cli.output import bars, duration, print_json, print_lag, print_table
+from agent_manager.cli.output import bars, duration, print_json, print_lag, print_paragraph, print_table
 from eventstore import EventStore
 from eventstore.errors import InputError, printable
 from projections import Statistics
@@ -148,7 +148,7 @@ def _print(by: By, rows: _Rows) -> None:
         (*(_cell(row, column.lstrip(">")) for column in _COLUMNS[by]), bar)
         for row, bar in zip(rows, lengths, strict=True)
     ]
-    print_table((*_COLUMNS[by], charted), cells, nothing=_NOTHING)
+    print_table((*_COLUMNS[by], f"?{charted}"), cells, nothing=_NOTHING)
 
 
 def _cell(row: dict[str, Any], column: str) -> Any:
@@ -182,7 +182,8 @@ def _print_response_times(times: ResponseTimes) -> None:
             )
         if times.unmeasured:
             line += f"; {times.unmeasured:,} dated before their questions and not measured"
-        typer.echo(f"\n{line}")
+        typer.echo()
+        print_paragraph(line)
 
 
 def _print_sizes(sizes: list[Size]) -> None:

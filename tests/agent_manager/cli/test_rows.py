@@ -130,9 +130,9 @@ def test_status_for_people(library: Eventstore) -> None:
 @pytest.mark.parametrize(
     ("command", "heading", "row"),
     [
-        ("conversations", r"id +name +messages +active +updated +given id", rf"{ID}  Journey .* 4  yes .*everything"),
+        ("conversations", r"id +name +messages +active +updated +uuid", rf"{EVERYTHING}  Journey .* 4  yes .* {ID}"),
         ("messages", r"created +role +content", r"user +Olá, até já — 你好"),
-        ("tasks", r"id +status +description +artifacts +updated", rf"{TASK}  completed +looked it up +2 "),
+        ("tasks", r"id +status +artifacts +updated +uuid +description", rf"{TASK}  completed +2 .* looked it up"),
         ("history", r"position +version +time +actor +type +what changed", r"conversation\.created +created as 'Trip'"),
         ("tail", r"position +version +time +actor +type +what changed", r"conversation\.deleted +hidden"),
     ],
