@@ -5234,6 +5234,13 @@ CREATE INDEX idx_conversation_members_user_id ON public.conversation_members USI
 
 
 --
+-- Name: idx_conversations_given_id; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_conversations_given_id ON public.conversations USING btree (tenant_id, given_id COLLATE "C") WHERE (octet_length(given_id) <= 1000);
+
+
+--
 -- Name: idx_conversations_id; Type: INDEX; Schema: public; Owner: -
 --
 

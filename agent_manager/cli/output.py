@@ -6,11 +6,12 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from itertools import repeat, zip_longest
 from shutil import get_terminal_size
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -32,6 +33,7 @@ _PLAIN = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
 errors = Console(stderr=True, highlight=False, color_system=None if _PLAIN else "auto")
 """Standard error, for progress and remarks: standard output has the result alone."""
 
+NO_NAMES: Mapping[UUID, str] = MappingProxyType({})
 _FREE_TEXT = ("name", "content", "description", "what changed", "error", "progress", "partitions", "remark")
 """Columns whose text is wrapped to fit a terminal. The others have ids, numbers, times and words of ours."""
 _NARROWEST_TEXT = 20
@@ -89,19 +91,29 @@ class RowFormat(Generic[Row]):
 
 
 def print_rows(
-    rows: Sequence[Row], row_format: RowFormat[Row], *, nothing: str, as_json: bool, as_page: bool = False
+    rows: Sequence[Row],
+    row_format: RowFormat[Row],
+    *,
+    nothing: str,
+    as_json: bool,
+    as_page: bool = False,
+    names: Mapping[UUID, str] = NO_NAMES,
 ) -> None:
     """Print rows as a table, as a list in JSON, or, of a page, as a list and a cursor in JSON.
 
     With a table the cursor of a page goes to standard error. A list has no place for it; programs that continue use
     pages.
+
+    Args:
+        names: what a table shows in place of ids.
     """
     cursor = rows.next if isinstance(rows, Page) else None
     if as_page or as_json:
         values = [row_format.value(row) for row in rows]
         print_json({"rows": values, "next": cursor} if as_page else values)
     else:
-        print_table(row_format.columns, map(row_format.cells, rows), nothing=nothing)
+        cells = (tuple(names.get(cell, cell) for cell in row_format.cells(row)) for row in rows)
+        print_table(row_format.columns, cells, nothing=nothing)
         print_cursor(cursor)
 
 

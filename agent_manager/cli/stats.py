@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeAlias
 import typer
 from typer import Option
 
-from agent_manager.cli.options import DataDir, Json, Limit, Tenant, read_settings, run
+from agent_manager.cli.options import Actor, DataDir, Json, Limit, Tenant, User, read_settings, run
 from agent_manager.cli.output import bars, duration, print_json, print_lag, print_paragraph, print_table
 from eventstore import EventStore
 from eventstore.errors import InputError, printable
@@ -47,10 +47,11 @@ def stats(
     by: Annotated[By | None, Option(help="Only the numbers by this.")] = None,
     since: Annotated[str | None, Option(metavar="DAY", help="From this day on: YYYY-MM-DD.")] = None,
     until: Annotated[str | None, Option(metavar="DAY", help="Up to and including this day.")] = None,
-    actor: Annotated[str | None, Option(help="Only of this actor.")] = None,
+    actor: Actor = None,
     zone: Annotated[str, Option(help="The time zone of the days, such as America/Sao_Paulo.")] = "UTC",
     limit: Limit = None,
     as_json: Json = False,
+    user: User = None,
     data_dir: DataDir = None,
     tenant: Tenant = None,
 ) -> None:
@@ -69,7 +70,7 @@ def stats(
     }
 
     async def work(store: EventStore) -> None:
-        statistics = Statistics(store)
+        statistics = Statistics(store, caller=store.caller(user=user))
         if by is None:
             await (_print_all_as_json if as_json else _print_overview)(statistics, which)
         else:

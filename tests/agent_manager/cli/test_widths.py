@@ -145,7 +145,7 @@ def test_no_table_loses_anything_at_any_width(
     monkeypatch.setenv("DATABASE_URL", crowded_url)
     result = eventstore(*arguments)
     assert result.code == 0
-    cells = {cell for line in result.lines for cell in re.split(r" {2,}", line)} - {"uuid"}
+    cells = {cell for line in result.lines[1:] for cell in re.split(r" {2,}", line)} - {"uuid"}
     if arguments[0].startswith("conversation"):
         cells -= {CROWDED_UUID}  # beside the given id
     main = {cell for cell in cells if not re.fullmatch("█*[▏▎▍▌▋▊▉]?", cell)}
