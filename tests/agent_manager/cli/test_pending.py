@@ -70,6 +70,16 @@ def test_a_failing_agent_is_reported(asked: Eventstore, monkeypatch: pytest.Monk
     assert asked("pending", "--json").out.strip() == "[]"
 
 
+@pytest.mark.parametrize(
+    ("option", "numbers"), [("--answer", {"answered": 1, "failed": 0}), ("--abandon", {"abandoned": 1})]
+)
+def test_the_outcome_as_json(
+    asked: Eventstore, monkeypatch: pytest.MonkeyPatch, option: str, numbers: dict[str, int]
+) -> None:
+    monkeypatch.setenv("EVENTSTORE_ANSWER", "echo")
+    assert json.loads(asked("pending", option, "--json").out) == numbers
+
+
 def test_pending_messages_are_abandoned(asked: Eventstore) -> None:
     assert asked("pending", "--answer", "--abandon").code == 2
     assert asked("pending", "--abandon").out.strip() == "1 abandoned"
