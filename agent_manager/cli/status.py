@@ -20,6 +20,7 @@ def status(as_json: Json = False, data_dir: DataDir = None) -> None:
             return
         slow = "; consumers are not notified, and poll every few seconds" if now.notify_queue_usage >= 0.5 else ""
         print_fields([
+            ("version", now.version),
             ("database", f"{now.database_url}, schema {now.db_schema}"),
             ("server", f"PostgreSQL {now.server_version}"),
             ("log", f"{now.events:,} events in {now.conversations:,} conversations, {now.bytes / 1e6:,.1f} MB, "

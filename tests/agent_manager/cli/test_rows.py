@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from support.commandline import EVERYTHING, STRANGE, TASK, Eventstore, rows_of
 
-from eventstore import EventStore, MessageAdded, Settings, conversation_uuid
+from eventstore import EventStore, MessageAdded, Settings, __version__, conversation_uuid
 from projections import PROJECTIONS, catch_up
 
 SHOWN = "\\x1b[31mred\\x07 [bold]no markup[/bold] \\x9b31m\\x7f :smile: [/] end"
@@ -113,6 +113,7 @@ def test_status_as_json(library: Eventstore, library_url: str) -> None:
     status = json.loads(result.out)
     assert status["events"] == status["last_position"] == status["horizon"] == 21
     assert status["conversations"] == 4
+    assert status["version"] == __version__
     assert status["database_url"].startswith("postgresql://")
     assert [p["name"] for p in status["projections"]] == sorted(projection.name for projection in PROJECTIONS)
     assert all(p["position"] == 21 and p["lag_events"] == 0 and p["is_current"] for p in status["projections"])
