@@ -98,7 +98,7 @@ def messages(
         )
         nothing = "the conversation has no such messages" if found else "no such messages"
         names = {} if found else await given_ids(reader, (row.conversation_id for row in page))
-        options.print(page, MESSAGES if found else ALL_MESSAGES, names=names, nothing=nothing)
+        options.print(page, MESSAGES if found else ALL_MESSAGES.with_names(names), nothing=nothing)
         await print_lag(store)
 
     options.run(work)
@@ -122,7 +122,7 @@ def tasks(
         page = await reader.tasks(found, status=status, deleted=deleted, at_least=at_least, **options.filters(found))
         nothing = "the conversation has no such tasks" if found else "no such tasks"
         names = {} if found else await given_ids(reader, (row.conversation_id for row in page))
-        options.print(page, TASKS if found else ALL_TASKS, names=names, nothing=nothing)
+        options.print(page, TASKS if found else ALL_TASKS.with_names(names), nothing=nothing)
         await print_lag(store)
 
     options.run(work)
@@ -143,7 +143,7 @@ def history(
         found = await _find(reader, conversation)
         page = await reader.history(found, types=kind or None, actor=actor, **options.filters(found))
         names = {} if found else await given_ids(reader, (row.conversation_id for row in page))
-        options.print(page, EVENTS if found else ALL_EVENTS, names=names, nothing="no such events")
+        options.print(page, EVENTS if found else ALL_EVENTS.with_names(names), nothing="no such events")
 
     options.run(work)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import signal
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from functools import wraps
@@ -15,7 +15,7 @@ from uuid import UUID
 
 from typer import Option
 
-from agent_manager.cli.output import NO_NAMES, RowFormat, print_rows
+from agent_manager.cli.output import RowFormat, print_rows
 from agent_manager.settings import ServerSettings
 from eventstore import EventStore, Settings
 from eventstore.errors import InputError, printable
@@ -161,11 +161,9 @@ class ListOptions:
         """Return a reader of what the tenant, or the user, may see."""
         return Reader(store, caller=store.caller(user=self.user), timeout=timeout)
 
-    def print(
-        self, page: Page[T], row_format: RowFormat[T], *, nothing: str, names: Mapping[UUID, str] = NO_NAMES
-    ) -> None:
-        """Print a page as these options demand; see :func:`print_rows`."""
-        print_rows(page, row_format, nothing=nothing, as_json=self.as_json, as_page=self.as_page, names=names)
+    def print(self, page: Page[T], row_format: RowFormat[T], *, nothing: str) -> None:
+        """Print a page as these options demand."""
+        print_rows(page, row_format, nothing=nothing, as_json=self.as_json, as_page=self.as_page)
 
 
 def with_list_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from itertools import repeat, zip_longest
 from shutil import get_terminal_size
-from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -33,7 +32,6 @@ _PLAIN = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
 errors = Console(stderr=True, highlight=False, color_system=None if _PLAIN else "auto")
 """Standard error, for progress and remarks: standard output has the result alone."""
 
-NO_NAMES: Mapping[UUID, str] = MappingProxyType({})
 _FREE_TEXT = ("name", "content", "description", "what changed", "error", "progress", "partitions", "remark")
 """Columns whose text is wrapped to fit a terminal. The others have ids, numbers, times and words of ours."""
 _NARROWEST_TEXT = 20
@@ -89,6 +87,10 @@ class RowFormat(Generic[Row]):
     cells: Callable[[Row], tuple[Any, ...]]
     value: Callable[[Row], Any] = lambda row: row
 
+    def with_names(self, names: Mapping[UUID, str]) -> RowFormat[Row]:
+        """Return a format whose cells have names in place of the ids that have one."""
+        return dataclasses.replace(self, cells=lambda row: tuple(names.get(cell, cell) for cell in self.cells(row)))
+
 
 def print_rows(
     rows: Sequence[Row],
@@ -97,23 +99,18 @@ def print_rows(
     nothing: str,
     as_json: bool,
     as_page: bool = False,
-    names: Mapping[UUID, str] = NO_NAMES,
 ) -> None:
     """Print rows as a table, as a list in JSON, or, of a page, as a list and a cursor in JSON.
 
     With a table the cursor of a page goes to standard error. A list has no place for it; programs that continue use
     pages.
-
-    Args:
-        names: what a table shows in place of ids.
     """
     cursor = rows.next if isinstance(rows, Page) else None
     if as_page or as_json:
         values = [row_format.value(row) for row in rows]
         print_json({"rows": values, "next": cursor} if as_page else values)
     else:
-        cells = (tuple(names.get(cell, cell) for cell in row_format.cells(row)) for row in rows)
-        print_table(row_format.columns, cells, nothing=nothing)
+        print_table(row_format.columns, map(row_format.cells, rows), nothing=nothing)
         print_cursor(cursor)
 
 
@@ -136,10 +133,15 @@ def print_remark(line: str, style: str | None = None) -> None:
     errors.print(line, style=style, soft_wrap=True, markup=False)
 
 
+def print_error(program: str, message: str) -> None:
+    """Print an error to standard error."""
+    errors.print(Text.assemble((f"{program}: error:", "bold red"), f" {message}"), soft_wrap=True)
+
+
 def print_warnings(warnings: Iterable[str]) -> None:
     """Print each warning as a line to standard error."""
     for warning in warnings:
-        print_remark(f"warning: {warning}")
+        print_remark(f"warning: {warning}", "yellow")
 
 
 async def print_lag(store: EventStore) -> None:
