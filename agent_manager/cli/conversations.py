@@ -62,7 +62,7 @@ def conversations(
         page = await options.reader(store, timeout).conversations(
             active=active, deleted=deleted, actor=actor, by=order, at_least=at_least, **filters
         )
-        is_filtered = active is not None or actor or options.since or options.until or options.after
+        is_filtered = active is not None or actor or options.user or options.since or options.until or options.after
         nothing = (
             "no such conversations"
             if is_filtered
