@@ -1,8 +1,13 @@
 """Conversations of A2A applications: managers, agents, importers, the HTTP server and the command line."""
 
-from agent_manager.application import ApplicationManager
-from agent_manager.errors import AnswerFailed, ManagerClosed
-from agent_manager.factory import AsyncManager, application_manager, async_manager
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agent_manager.application import ApplicationManager
+    from agent_manager.errors import AnswerFailed, ManagerClosed
+    from agent_manager.factory import AsyncManager, application_manager, async_manager
+    from eventstore import __version__ as __version__
 
 __all__ = [
     "AnswerFailed",
@@ -12,3 +17,24 @@ __all__ = [
     "application_manager",
     "async_manager",
 ]
+
+_MODULES = {
+    "AnswerFailed": "agent_manager.errors",
+    "ApplicationManager": "agent_manager.application",
+    "AsyncManager": "agent_manager.factory",
+    "ManagerClosed": "agent_manager.errors",
+    "__version__": "eventstore",
+    "application_manager": "agent_manager.factory",
+    "async_manager": "agent_manager.factory",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name when it is used first: the command line, in this package, needs none of them for completion."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_MODULES]

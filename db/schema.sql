@@ -3482,7 +3482,7 @@ BEGIN
                                           FROM search_documents d
                                          WHERE d.tenant_id = $2 AND d.conversation_id = o.conversation_id
                                          ORDER BY d.version DESC
-                                         LIMIT $9 / cardinality($3)) AS latest', columns)
+                                         LIMIT $9 / greatest(cardinality($3), 1)) AS latest', columns)
         END)
     INTO result
     USING index_query, tenant, own, kind, role, actor, since, until, budget;
@@ -5372,6 +5372,13 @@ CREATE INDEX idx_conversation_actors_pages_by_update ON public.conversation_acto
 --
 
 CREATE INDEX idx_conversation_members_user_id ON public.conversation_members USING btree (tenant_id, user_id, conversation_id);
+
+
+--
+-- Name: idx_conversations_given_id; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_conversations_given_id ON public.conversations USING btree (tenant_id, given_id COLLATE "C") WHERE (octet_length(given_id) <= 1000);
 
 
 --

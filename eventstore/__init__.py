@@ -33,6 +33,8 @@ from eventstore.settings import Settings
 from eventstore.store import EventStore
 from eventstore.sync import SyncEventStore
 
+__version__ = "0.1.0"
+
 __all__ = [
     "ANY",
     "EXISTS",

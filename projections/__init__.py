@@ -1,5 +1,6 @@
 """The read side: projections from the log to read tables, the worker that maintains the tables, and reading them."""
 
+from eventstore import __version__ as __version__
 from projections.apply import catch_up
 from projections.cache import ConversationCache
 from projections.compare import TableDifference

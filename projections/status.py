@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from eventstore import EventStore
+from eventstore import EventStore, __version__
 from eventstore.database.queries import query
 from eventstore.errors import translated
 from eventstore.read import horizon
@@ -76,6 +76,7 @@ class Status:
     """The log and its projections.
 
     Attributes:
+        version: of this program, not of the server.
         bytes: of the table ``events`` on disk, indexes included.
         horizon: the position up to which the log is final.
         warnings: what is wrong with the database; see :func:`read_warnings`.
@@ -83,6 +84,7 @@ class Status:
             notify, and consumers poll every few seconds.
     """
 
+    version: str
     database_url: str
     server_version: str
     db_schema: str
@@ -116,6 +118,7 @@ async def read_status(store: EventStore, projections: Sequence[Projection] = PRO
         with translated():
             appends = await (await connection.execute(_STATUS_APPENDS)).fetchall()
     return Status(
+        version=__version__,
         database_url=store.server.public_url,
         server_version=version,
         db_schema=store.settings.db_schema,

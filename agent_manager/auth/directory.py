@@ -195,6 +195,11 @@ class Directory:
         """Return the keys of a tenant, the oldest first."""
         return [Key(*row) for row in await self._fetch_of_tenant("keys", tenant)]
 
+    async def key_ids(self, tenant: str, beginning: str, limit: int) -> list[str]:
+        """Return the ids of a tenant's keys that begin with a text, at most so many."""
+        parameters = {"tenant": checked_tenant(tenant), "beginning": _checked_name(beginning), "limit": limit}
+        return [row[0] for row in await self._fetch("key_ids", parameters)]
+
     async def revoke_key(self, tenant: str, key: str) -> Key:
         """Revoke a key permanently; that takes effect everywhere within a second.
 

@@ -8,11 +8,14 @@ from uuid import UUID
 import typer
 from typer import Argument, Option
 
+from agent_manager.cli.ids import find_conversation, given_ids
 from agent_manager.cli.options import (
+    Actor,
     DataDir,
     Json,
     ListOptions,
     Tenant,
+    User,
     parse_time,
     read_settings,
     run,
@@ -22,19 +25,12 @@ from agent_manager.cli.output import print_json, print_lag, print_table, row_val
 from agent_manager.cli.rows import ALL_EVENTS, ALL_MESSAGES, ALL_TASKS, CONVERSATIONS, EVENTS, MESSAGES, TASKS
 from eventstore import EventStore
 from eventstore.events import HIGHEST_POSITION
-from projections import Reader
-from projections.reading import WAIT_SECONDS, not_found
+from projections import ConversationState, Reader
+from projections.reading import WAIT_SECONDS
 
-_LATEST = 2**63 - 1
-
-ConversationId = Annotated[str, Argument(metavar="ID", help="A conversation's id, or the id that its client gave it.")]
-OptionalConversationId = Annotated[
-    str | None,
-    Argument(
-        metavar="ID", help="A conversation's id, or the id that its client gave it; all conversations by default."
-    ),
-]
-Actor = Annotated[str | None, Option(metavar="ACTOR", help="Only what this actor caused.")]
+_ID = "A conversation's id, or the id that its client gave it, or as much of its beginning as no other id has."
+ConversationId = Annotated[str, Argument(metavar="ID", help=_ID)]
+OptionalConversationId = Annotated[str | None, Argument(metavar="ID", help=f"{_ID} All conversations by default.")]
 OfDeleted = Annotated[bool, Option("--deleted", help="Include deleted conversations, if all conversations are listed.")]
 AtLeast = Annotated[
     int | None, Option(metavar="POSITION", min=0, help="Wait until the workers have applied this position of the log.")
@@ -46,7 +42,9 @@ Timeout = Annotated[float, Option(metavar="SECONDS", min=0, help="How long --at-
 def conversations(
     active: Annotated[bool | None, Option("--active/--archived", help="Only active, or only archived ones.")] = None,
     deleted: Annotated[bool, Option("--deleted", help="Include deleted ones.")] = False,
-    user: Annotated[str | None, Option(metavar="ACTOR", help="Only those in which this actor appears.")] = None,
+    actor: Annotated[
+        str | None, Option(metavar="ACTOR", help="Only those in which this actor caused an event.")
+    ] = None,
     by: Annotated[str, Option(metavar="updated|created", help="The time to sort by.")] = "updated",
     at_least: AtLeast = None,
     timeout: Timeout = WAIT_SECONDS,
@@ -61,10 +59,10 @@ def conversations(
     async def work(store: EventStore) -> None:
         filters = options.filters(None) | {"limit": options.limit}
         order = cast("Literal['updated', 'created']", by)
-        page = await Reader(store, timeout=timeout).conversations(
-            active=active, deleted=deleted, actor=user, by=order, at_least=at_least, **filters
+        page = await options.reader(store, timeout).conversations(
+            active=active, deleted=deleted, actor=actor, by=order, at_least=at_least, **filters
         )
-        is_filtered = active is not None or user or options.since or options.until or options.after
+        is_filtered = active is not None or actor or options.user or options.since or options.until or options.after
         nothing = (
             "no such conversations"
             if is_filtered
@@ -80,7 +78,7 @@ def conversations(
 def messages(
     conversation: OptionalConversationId = None,
     role: Annotated[str | None, Option(help="Only with this role.")] = None,
-    user: Actor = None,
+    actor: Actor = None,
     deleted: OfDeleted = False,
     at_least: AtLeast = None,
     timeout: Timeout = WAIT_SECONDS,
@@ -93,13 +91,14 @@ def messages(
     """
 
     async def work(store: EventStore) -> None:
-        reader = Reader(store, timeout=timeout)
-        found = await _resolve(reader, conversation, at_least)
+        reader = options.reader(store, timeout)
+        found = await _find(reader, conversation)
         page = await reader.messages(
-            found, role=role, actor=user, deleted=deleted, at_least=at_least, **options.filters(found)
+            found, role=role, actor=actor, deleted=deleted, at_least=at_least, **options.filters(found)
         )
         nothing = "the conversation has no such messages" if found else "no such messages"
-        options.print(page, MESSAGES if found else ALL_MESSAGES, nothing=nothing)
+        names = {} if found else await given_ids(reader, (row.conversation_id for row in page))
+        options.print(page, MESSAGES if found else ALL_MESSAGES.with_names(names), nothing=nothing)
         await print_lag(store)
 
     options.run(work)
@@ -118,11 +117,12 @@ def tasks(
     """List the tasks of a conversation, the oldest first, or the newest of all."""
 
     async def work(store: EventStore) -> None:
-        reader = Reader(store, timeout=timeout)
-        found = await _resolve(reader, conversation, at_least)
+        reader = options.reader(store, timeout)
+        found = await _find(reader, conversation)
         page = await reader.tasks(found, status=status, deleted=deleted, at_least=at_least, **options.filters(found))
         nothing = "the conversation has no such tasks" if found else "no such tasks"
-        options.print(page, TASKS if found else ALL_TASKS, nothing=nothing)
+        names = {} if found else await given_ids(reader, (row.conversation_id for row in page))
+        options.print(page, TASKS if found else ALL_TASKS.with_names(names), nothing=nothing)
         await print_lag(store)
 
     options.run(work)
@@ -132,31 +132,24 @@ def tasks(
 def history(
     conversation: OptionalConversationId = None,
     kind: Annotated[list[str] | None, Option("--type", help="Only events of this type; may be repeated.")] = None,
-    user: Actor = None,
+    actor: Actor = None,
     *,
     options: ListOptions,
 ) -> None:
     """Show the audit trail of a conversation, or of all: every event, from the log itself."""
 
     async def work(store: EventStore) -> None:
-        reader = Reader(store)
-        found = None if conversation is None else await _resolve_in_log(store, reader, conversation)
-        page = await reader.history(found, types=kind or None, actor=user, **options.filters(found))
-        options.print(page, EVENTS if found else ALL_EVENTS, nothing="no such events")
+        reader = options.reader(store)
+        found = await _find(reader, conversation)
+        page = await reader.history(found, types=kind or None, actor=actor, **options.filters(found))
+        names = {} if found else await given_ids(reader, (row.conversation_id for row in page))
+        options.print(page, EVENTS if found else ALL_EVENTS.with_names(names), nothing="no such events")
 
     options.run(work)
 
 
-async def _resolve(reader: Reader, conversation: str | None, at_least: int | None) -> UUID | None:
-    return None if conversation is None else (await reader.conversation(conversation, at_least=at_least)).id
-
-
-async def _resolve_in_log(store: EventStore, reader: Reader, conversation: str) -> UUID:
-    """Return the id of a conversation, without the read tables and so without a worker."""
-    for candidate in reader.candidates(conversation):
-        async for _ in store.read(candidate, limit=1):
-            return candidate
-    raise not_found(conversation)
+async def _find(reader: Reader, conversation: str | None) -> UUID | None:
+    return None if conversation is None else await find_conversation(reader, conversation)
 
 
 def conversation(
@@ -165,6 +158,7 @@ def conversation(
     position: Annotated[int | None, Option(min=1, help="As it was at this position of the log.")] = None,
     time: Annotated[str | None, Option(metavar="TIME", help="As it was known at this time, ISO 8601.")] = None,
     as_json: Json = False,
+    user: User = None,
     data_dir: DataDir = None,
     tenant: Tenant = None,
 ) -> None:
@@ -173,7 +167,12 @@ def conversation(
     if all(value is None for value in at.values()):
         at["position"] = HIGHEST_POSITION
     settings = read_settings(data_dir, tenant)
-    state = run(lambda store: Reader(store).conversation_at(conversation, **at), settings)
+
+    async def read(store: EventStore) -> ConversationState:
+        reader = Reader(store, caller=store.caller(user=user))
+        return await reader.conversation_at(await find_conversation(reader, conversation), **at)
+
+    state = run(read, settings)
     if as_json:
         print_json({
             "conversation": row_value(state.conversation),
@@ -183,10 +182,13 @@ def conversation(
         return
     found = state.conversation
     print_table(
-        ("id", "name", ">version", "active", "deleted", "updated"),
-        [(found.id, found.name, found.version, found.is_active, found.is_deleted, found.updated_at)],
+        ("id", "name", ">version", "active", "deleted", "updated", "?uuid"),
+        [
+            (found.given_id or found.id, found.name, found.version, found.is_active, found.is_deleted,
+             found.updated_at, found.id)
+        ],
         nothing="",
-    )
+    )  # fmt: skip
     typer.echo()
     print_table(MESSAGES.columns, map(MESSAGES.cells, state.messages), nothing="no messages")
     if state.tasks:

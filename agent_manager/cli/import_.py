@@ -13,7 +13,7 @@ from rich.progress import DownloadColumn, TimeRemainingColumn
 from typer import Argument, Option
 
 from agent_manager.cli.options import DataDir, Json, Tenant, read_settings, run, run_stoppable
-from agent_manager.cli.output import errors, print_json, progress_bars, text
+from agent_manager.cli.output import errors, print_json, print_paragraph, progress_bars, text
 from agent_manager.importers import ImportReport, import_backup, import_files, migrate
 from agent_manager.importers.a2a_demo import EndpointSource
 from agent_manager.importers.backup import BackupSource, open_backup, write_private
@@ -73,14 +73,17 @@ def import_(
     settings = read_settings(data_dir, tenant)
     if sum((bool(paths), from_url is not None, from_adk is not None, from_backup is not None)) != 1:
         raise typer.BadParameter("give FILEs, or one of --from-url, --from-adk and --from-backup")
-    if paths and (as_json or report is not None):
-        raise typer.BadParameter("--json and --report are for --from-url, --from-adk and --from-backup")
+    if paths and report is not None:
+        raise typer.BadParameter("--report is for --from-url, --from-adk and --from-backup")
     if from_backup is not None and zone is not None:
         raise typer.BadParameter("--time-zone: a backup keeps the zone that it was taken with")
     known_zone = UTC if zone is None else time_zone(zone)
 
     async def import_logs(store: EventStore) -> None:
-        if (await import_chat_logs(store, paths or (), tenant=tenant, strict=strict, zone=known_zone)).problems:
+        imported = await import_chat_logs(
+            store, paths or (), tenant=tenant, strict=strict, zone=known_zone, as_json=as_json
+        )
+        if imported.problems:
             raise typer.Exit(1)
 
     async def import_source() -> MigrationReport:
@@ -112,7 +115,7 @@ def import_(
 
 
 async def import_chat_logs(
-    store: EventStore, paths: Sequence[str], *, tenant: str | None, strict: bool, zone: tzinfo = UTC
+    store: EventStore, paths: Sequence[str], *, tenant: str | None, strict: bool, as_json: bool, zone: tzinfo = UTC
 ) -> ImportReport:
     """Import files with a progress bar, print the result, and bring the read tables up to date."""
     with progress_bars(DownloadColumn(), TimeRemainingColumn()) as progress:
@@ -122,13 +125,16 @@ async def import_chat_logs(
             progress.update(bar, completed=now.bytes_read, total=now.total_bytes)
 
         report = await import_files(store, paths, tenant=tenant, strict=strict, zone=zone, progress=show)
-    for problem in (*report.problems, *report.unread_times):
-        typer.echo(str(problem), err=True)
-    typer.echo(
-        f"{report.conversations:,} conversations, {report.messages:,} messages, {report.tasks:,} tasks: "
-        f"{report.new_events:,} new events, {report.known_events:,} known already"
-        + (f"; {len(report.problems):,} malformed line(s) left out" if report.problems else "")
-    )
+    if as_json:
+        print_json(report)
+    else:
+        for problem in (*report.problems, *report.unread_times):
+            typer.echo(str(problem), err=True)
+        print_paragraph(
+            f"{report.conversations:,} conversations, {report.messages:,} messages, {report.tasks:,} tasks: "
+            f"{report.new_events:,} new events, {report.known_events:,} known already"
+            + (f"; {len(report.problems):,} malformed line(s) left out" if report.problems else "")
+        )
     with errors.status("updating the read tables …"):
         await catch_up(store)
     return report

@@ -10,9 +10,11 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from agent_manager.auth import Directory, TokenScope
+from agent_manager.auth import Directory, Key, TokenScope
+from agent_manager.cli.ids import find_key
 from agent_manager.cli.options import DataDir, Json, Tenant, read_settings, run
 from agent_manager.cli.output import RowFormat, print_json, print_remark, print_result, print_rows
+from eventstore import EventStore
 from eventstore.errors import InputError, printable
 
 keys = typer.Typer(help="Add, list, revoke the keys of a tenant.", no_args_is_help=True, rich_markup_mode=None)
@@ -23,7 +25,9 @@ _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 @keys.command("add")
 def keys_add(
     name: Annotated[str, Argument(metavar="NAME", help="What the key is for.")],
-    user: Annotated[str | None, Option(metavar="USER", help="Its bearer; by default the whole tenant.")] = None,
+    user: Annotated[
+        str | None, Option(metavar="USER", help="The user on whose behalf it acts; by default the whole tenant.")
+    ] = None,
     scope: Annotated[
         list[TokenScope] | None, Option(help="A permission; may be repeated. By default read and write.")
     ] = None,
@@ -77,11 +81,16 @@ def keys_list(as_json: Json = False, data_dir: DataDir = None, tenant: Tenant = 
 
 @keys.command("revoke")
 def keys_revoke(
-    key: Annotated[str, Argument(metavar="ID", help="The key's id, as listed.")],
+    key: Annotated[str, Argument(metavar="ID", help="The key's id, as listed, or its beginning.")],
     as_json: Json = False,
     data_dir: DataDir = None,
     tenant: Tenant = None,
 ) -> None:
     """Revoke a key permanently; takes effect everywhere within a second."""
-    revoked = run(lambda store: Directory(store).revoke_key(store.tenant, key), read_settings(data_dir, tenant))
+
+    async def revoke(store: EventStore) -> Key:
+        directory = Directory(store)
+        return await directory.revoke_key(store.tenant, await find_key(directory, store.tenant, key))
+
+    revoked = run(revoke, read_settings(data_dir, tenant))
     print_result(revoked, f"key {revoked.id} revoked", as_json=as_json)

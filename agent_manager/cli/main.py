@@ -1,4 +1,7 @@
-"""The entry point, which assembles the commands and prints errors in a line or two."""
+"""The entry point, which assembles the commands and prints errors in a line or two.
+
+It imports nothing that takes long, so that completion and help answer immediately.
+"""
 
 from __future__ import annotations
 
@@ -9,39 +12,68 @@ import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from eventstore.errors import EventStoreError
+from agent_manager.cli.completion import description
 
-MODULES = {
-    "up": "up",
-    "project": "project",
-    "import": "import_",
-    "rollback": "rollback",
-    "conversations": "conversations",
-    "messages": "conversations",
-    "tasks": "conversations",
-    "history": "conversations",
-    "conversation": "conversations",
-    "pending": "pending",
-    "tail": "tail",
-    "status": "status",
-    "stats": "stats",
-    "search": "search",
-    "migrate": "migrate",
-    "seed": "seed",
-    "rebuild": "rebuild",
-    "verify": "verify",
-    "parked": "parked",
-    "retry": "parked",
-    "tenants": "tenants",
-    "users": "users",
-    "keys": "keys",
+GROUPS = {
+    "Start": {"up": "up", "project": "project"},
+    "Read": {
+        "conversations": "conversations",
+        "conversation": "conversations",
+        "messages": "conversations",
+        "tasks": "conversations",
+        "history": "conversations",
+        "tail": "tail",
+        "search": "search",
+        "stats": "stats",
+    },
+    "Write": {"seed": "seed", "import": "import_", "pending": "pending"},
+    "Operate": {
+        "status": "status",
+        "migrate": "migrate",
+        "rebuild": "rebuild",
+        "verify": "verify",
+        "parked": "parked",
+        "retry": "parked",
+        "rollback": "rollback",
+    },
+    "Administer": {"tenants": "tenants", "users": "users", "keys": "keys"},
 }
-"""The modules of this package that implement the commands, in the order of the help."""
+"""The commands in the order of the help, with the modules of this package that implement them."""
+MODULES = {name: module for group in GROUPS.values() for name, module in group.items()}
+
+
+class _Group(TyperGroup):
+    """A group whose help shows the first sentence of each command whole."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        sentences = {name: child.get_short_help_str(1_000) for name, child in self.commands.items()}
+        _write_commands(formatter, {"Commands": sentences})
+
+
+class CommandGroup(_Group):
+    """The group of all commands."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands: Any = Commands()
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        described = description()["commands"]
+        _write_commands(
+            formatter, {title: {name: described[name]["help"] for name in names} for title, names in GROUPS.items()}
+        )
+
+
+def _write_commands(formatter: Any, groups: dict[str, dict[str, str]]) -> None:
+    widest = max(len(name) for names in groups.values() for name in names)
+    for title, sentences in groups.items():
+        with formatter.section(title):
+            formatter.write_dl([(name.ljust(widest), sentence) for name, sentence in sentences.items()])
 
 
 @cache
@@ -52,7 +84,7 @@ def command(name: str) -> Any:
     )
     app = typer.Typer(rich_markup_mode=None)
     if isinstance(implementation, typer.Typer):
-        app.add_typer(implementation, name=name)
+        app.add_typer(implementation, name=name, cls=_Group)
     else:
         app.command(name)(implementation)
     group: Any = typer.main.get_group(app)
@@ -72,12 +104,12 @@ class Commands(Mapping[str, Any]):
         return len(MODULES)
 
 
-class CommandGroup(TyperGroup):
-    """The group of all commands."""
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        from eventstore import __version__
 
-    def __init__(self, **attributes: Any) -> None:
-        super().__init__(**attributes)
-        self.commands: Any = Commands()
+        typer.echo(f"eventstore {__version__}")
+        raise typer.Exit
 
 
 app = typer.Typer(
@@ -91,17 +123,19 @@ app = typer.Typer(
     Getting started:
 
     \b
-      eventstore up                   start everything, HTTP included; leave it running
+      eventstore up                   start everything; leave it running
       eventstore import chats.jsonl   in another terminal: import chat logs
       eventstore conversations        list them
-      eventstore messages ID          read one
+      eventstore messages ID          read one; the beginning of an id is enough
       eventstore history ID           show its audit trail
       eventstore stats                numbers by day, role, actor and status
-      eventstore conversation ID --time 2026-01-31T09:30    as it was
 
     The server is configured by DATABASE_URL, or by POSTGRES_HOST, POSTGRES_PORT, POSTGRES_DB, POSTGRES_USER and
     POSTGRES_PASSWORD, in the environment or in a file .env. Without them, a command starts an embedded PostgreSQL and
     stops it on exit; its data is in EVENTSTORE_DATA_DIR. EVENTSTORE_SCHEMA and EVENTSTORE_TENANT set schema and tenant.
+
+    --user USER reads on behalf of a user: only what they own and what is shared with them. --actor ACTOR selects what
+    an actor (a user, an agent, the system) caused.
 
     Exit codes: 0 success, 1 an error, printed to standard error, 2 wrong usage, 130 interrupted (up and project: 0).
     """,
@@ -113,7 +147,11 @@ app = typer.Typer(
 
 
 @app.callback()
-def _callback() -> None:
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
     """Make the application a group although no command is added to it here: CommandGroup has them."""
 
 
@@ -132,15 +170,20 @@ def run_program(program: typer.Typer, name: str) -> None:
             program(prog_name=name)
         finally:
             sys.stdout.flush()  # here, where a closed pipe can be handled, and not when Python exits
-    except EventStoreError as error:
-        typer.echo(f"{name}: error: {error}", err=True)
-        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
-    except OSError as error:
-        if not isinstance(error, BrokenPipeError):  # the reader of the output has exited, such as head or less
-            typer.echo(f"{name}: error: {error}: free disk space, or write the output elsewhere", err=True)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that Python's last flush succeeds
+    except Exception as error:
+        from agent_manager.cli.output import print_error
+        from eventstore.errors import EventStoreError
+
+        if isinstance(error, EventStoreError):
+            print_error(name, str(error))
+        elif isinstance(error, OSError):
+            if not isinstance(error, BrokenPipeError):  # the reader of the output has exited, such as head or less
+                print_error(name, f"{error}: free disk space, or write the output elsewhere")
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that Python's last flush succeeds
+        else:
+            raise
         sys.exit(1)
 
 

@@ -19,7 +19,8 @@ from agent_manager.cli.output import RowFormat, print_rows
 from agent_manager.settings import ServerSettings
 from eventstore import EventStore, Settings
 from eventstore.errors import InputError, printable
-from projections import Page
+from projections import Page, Reader
+from projections.reading import WAIT_SECONDS
 
 T = TypeVar("T")
 
@@ -39,6 +40,15 @@ AllowSuperuser = Annotated[
     ),
 ]
 Tenant = Annotated[str | None, Option(help="The tenant (EVENTSTORE_TENANT; 'default').")]
+User = Annotated[
+    str | None,
+    Option(
+        "--user",
+        metavar="USER",
+        help="On behalf of this user: only what they own and what is shared with them. By default the whole tenant.",
+    ),
+]
+Actor = Annotated[str | None, Option("--actor", metavar="ACTOR", help="Only what this actor caused.")]
 Json = Annotated[bool, Option("--json", help="Print JSON for programs instead of a table.")]
 Limit = Annotated[int | None, Option("--limit", "-n", min=1, help="The most rows.")]
 Since = Annotated[str | None, Option(metavar="TIME", help="Only from this time on, ISO 8601.")]
@@ -126,6 +136,7 @@ class ListOptions:
     limit: Limit = None
     after: After = None
     as_json: Json = False
+    user: User = None
     data_dir: DataDir = None
     tenant: Tenant = None
 
@@ -142,6 +153,10 @@ class ListOptions:
     def run(self, work: Callable[[EventStore], Coroutine[Any, Any, None]]) -> None:
         """Open the store, and do the work of a command with it."""
         run(work, read_settings(self.data_dir, self.tenant))
+
+    def reader(self, store: EventStore, timeout: float = WAIT_SECONDS) -> Reader:
+        """Return a reader of what the tenant, or the user, may see."""
+        return Reader(store, caller=store.caller(user=self.user), timeout=timeout)
 
     def print(self, page: Page[T], row_format: RowFormat[T], *, nothing: str) -> None:
         """Print a page as these options demand."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from itertools import repeat, zip_longest
+from shutil import get_terminal_size
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -15,7 +18,6 @@ import typer
 from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
-from rich.table import Table
 from rich.text import Text
 
 from eventstore import EventStore
@@ -24,13 +26,28 @@ from projections import Page, applied_position
 
 Row = TypeVar("Row")
 
-errors = Console(stderr=True, highlight=False)
+_PLAIN = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+"""Whether a terminal gets no styles."""
+
+errors = Console(stderr=True, highlight=False, color_system=None if _PLAIN else "auto")
 """Standard error, for progress and remarks: standard output has the result alone."""
 
-_FREE_TEXT = ("name", "content", "snippet", "description", "what changed")
-"""Columns whose text may be folded to fit a terminal."""
-_JSON_CONTROLS = {code: f"\\u{code:04x}" for code in range(127, 160)}  # json.dumps escapes the others
-_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
+_FREE_TEXT = ("name", "content", "snippet", "description", "what changed", "error", "progress", "partitions", "remark")
+"""Columns whose text is wrapped to fit a terminal. The others have ids, numbers, times and words of ours."""
+_NARROWEST_TEXT = 20
+"""Characters of a line that are pleasant to read; a column of text is narrower only if all of it is."""
+_GAP = _INDENT = "  "
+_SEPARATORS = (0x2028, 0x2029)  # ends of lines, for some programs
+_REORDERING = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
+"""Characters that make a terminal show the text beside them in another order."""
+_JSON_CONTROLS = {code: f"\\u{code:04x}" for code in (*range(127, 160), *_SEPARATORS, *_REORDERING)}
+"""The characters that json.dumps does not escape by itself."""
+_CONTROLS = (
+    {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+    | {code: f"\\u{code:04x}" for code in (*_SEPARATORS, *_REORDERING)}
+    | {9: "\\t", 10: "\\n", 13: "\\r"}
+)
+_CONTROLS_IN_LINES = {code: escaped for code, escaped in _CONTROLS.items() if code not in (9, 10)}
 
 
 def print_json(value: Any) -> None:
@@ -75,6 +92,10 @@ class RowFormat(Generic[Row]):
     cells: Callable[[Row], tuple[Any, ...]]
     value: Callable[[Row], Any] = lambda row: row
 
+    def with_names(self, names: Mapping[UUID, str]) -> RowFormat[Row]:
+        """Return a format whose cells have names in place of the ids that have one."""
+        return dataclasses.replace(self, cells=lambda row: tuple(names.get(cell, cell) for cell in self.cells(row)))
+
 
 def print_rows(rows: Sequence[Row], row_format: RowFormat[Row], *, nothing: str, as_json: bool) -> None:
     """Print rows as a table, and the cursor of the next page on standard error; or both as a page in JSON."""
@@ -105,10 +126,15 @@ def print_remark(line: str, style: str | None = None) -> None:
     errors.print(line, style=style, soft_wrap=True, markup=False)
 
 
+def print_error(program: str, message: str) -> None:
+    """Print an error to standard error."""
+    errors.print(Text.assemble((f"{program}: error:", "bold red"), f" {message}"), soft_wrap=True)
+
+
 def print_warnings(warnings: Iterable[str]) -> None:
     """Print each warning as a line to standard error."""
     for warning in warnings:
-        print_remark(f"warning: {warning}")
+        print_remark(f"warning: {warning}", "yellow")
 
 
 async def print_lag(store: EventStore) -> None:
@@ -126,50 +152,159 @@ def progress_bars(*columns: ProgressColumn) -> Progress:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, nothing: str) -> None:
-    """Print a table.
+    """Print a table: on a terminal so that it fits, elsewhere a line per row with every column.
 
     Args:
-        columns: the headings; one that begins with ``>`` is aligned to the right.
+        columns: the headings; one that begins with ``>`` is aligned to the right, and one that begins with ``?`` is
+            left out on a terminal that is too narrow for all.
         nothing: what to print to standard error if there are no rows.
     """
-    headings = [column.lstrip(">") for column in columns]
-    right = [column.startswith(">") for column in columns]
-    cells = [[text(cell) for cell in row] for row in rows]
+    cells = list(zip(*rows, strict=True))
     if not cells:
         print_remark(nothing)
-    elif sys.stdout.isatty():
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for heading, is_right in zip(headings, right, strict=True):
-            is_free = heading in _FREE_TEXT
-            table.add_column(heading, justify="right" if is_right else "left", no_wrap=not is_free, overflow="fold")
-        for row in cells:
-            table.add_row(*map(Text, row))
-        Console(highlight=False).print(table)
+        return
+    table = [_Column(column, values) for column, values in zip(columns, cells, strict=True)]
+    if _in_terminal():
+        _print_fitting(table, get_terminal_size().columns)
     else:
-        _print_aligned([headings, *cells], right)
+        _print_aligned(table)
 
 
-def _print_aligned(lines: list[list[str]], right: list[bool]) -> None:
+def print_fields(fields: Sequence[tuple[str, str]]) -> None:
+    """Print values below each other, with their headings."""
+    if _in_terminal():
+        _print_list([_Column(heading, [value]) for heading, value in fields], 0, get_terminal_size().columns)
+    else:
+        indent = max(len(heading) for heading, _ in fields)
+        sys.stdout.writelines(f"{heading:<{indent}}{_GAP}{text(value)}\n" for heading, value in fields)
+
+
+def print_paragraph(line: str) -> None:
+    """Print a line, on a terminal wrapped between words."""
+    lines = _wrapped(line, get_terminal_size().columns) if _in_terminal() else [line]
+    sys.stdout.writelines(f"{each}\n" for each in lines)
+
+
+class _Column:
+    """A column of a table: how it is printed, and the texts of its cells."""
+
+    def __init__(self, column: str, values: Iterable[Any]) -> None:
+        self.heading = column.lstrip(">?")
+        self.is_right, self.is_extra = column.startswith(">"), column.startswith("?")
+        self.is_text = self.heading in _FREE_TEXT
+        self.cells = [text(value, keep_lines=self.is_text and _in_terminal()) for value in values]
+
+    def pad(self, cell: str, width: int) -> str:
+        space = " " * (width - cell_len(cell))
+        return space + cell if self.is_right else cell + space
+
+
+def _print_fitting(columns: list[_Column], width: int) -> None:
+    """Print rows in the first of these forms that fits. In all of them ids, numbers and times stay whole.
+
+    A table of all columns; without those that may be left out; with the text under its row; a list for each row.
+    """
+    main = [column for column in columns if not column.is_extra]
+    for table in (columns, main):
+        if (widths := _widths(table, width)) is not None:
+            _print_table(table, widths)
+            return
+    if texts := [column for column in main if column.is_text]:
+        others = [column for column in main if column is not texts[-1]]
+        if others and (widths := _widths(others, width)) is not None:
+            _print_table(others, widths, texts[-1], width)
+            return
+    listed = list({column.heading: column for column in reversed(columns)}.values())[::-1]  # a chart repeats a heading
+    for row in range(len(listed[0].cells)):
+        if row:
+            sys.stdout.write("\n")
+        _print_list(listed, row, width)
+
+
+def _widths(columns: list[_Column], width: int) -> list[int] | None:
+    """Return the widths of columns beside each other; None if they do not fit. Texts share what the others leave."""
+    for breaks_headings in (False, True):
+        natural = []
+        for column in columns:
+            heading = column.heading.split() if breaks_headings else [column.heading]
+            lines = (line for cell in column.cells for line in cell.split("\n"))
+            natural.append(max(map(cell_len, (*heading, *lines))))
+        widths = [min(n, _NARROWEST_TEXT) if column.is_text else n for n, column in zip(natural, columns, strict=True)]
+        free = width - sum(widths) - len(_GAP) * (len(columns) - 1)
+        if free < 0:
+            continue
+        short = [number for number, least in enumerate(widths) if natural[number] > least]
+        for rest, number in zip(range(len(short), 0, -1), short, strict=True):
+            more = min(natural[number] - widths[number], free // rest)
+            widths[number] += more
+            free -= more
+        return widths
+    return None
+
+
+def _print_table(columns: list[_Column], widths: list[int], under: _Column | None = None, width: int = 0) -> None:
+    """Print columns beside each other on a terminal, and a text under each row."""
+    texts = [under.heading, *under.cells] if under else repeat("")
+    rows = zip(*([column.heading, *column.cells] for column in columns), strict=True)
+    for number, (row, text_under) in enumerate(zip(rows, texts, strict=False)):
+        lines = []
+        for parts in zip_longest(*map(_wrapped, row, widths), fillvalue=""):
+            padded = [column.pad(part, wide) for column, part, wide in zip(columns, parts, widths, strict=True)]
+            lines.append(_GAP.join(padded).rstrip())
+        if under:
+            lines += [_INDENT + line for line in _wrapped(text_under, width - len(_INDENT))]
+        sys.stdout.writelines(f"{line if number else _bold(line)}\n" for line in lines)
+
+
+def _print_list(columns: list[_Column], row: int, width: int) -> None:
+    """Print the values of a row below each other on a terminal, if need be under their headings."""
+    indent = max(cell_len(column.heading) for column in columns) + len(_GAP)
+    for column in columns:
+        if not (cell := column.cells[row]):
+            continue
+        whole, word = cell_len(cell), max(map(cell_len, cell.split()), default=0)
+        needed = min(word, _NARROWEST_TEXT) if column.is_text else whole if whole <= width - len(_INDENT) else word
+        is_under = width - indent < needed
+        room = width - (len(_INDENT) if is_under else indent)
+        first, *more = _wrapped(cell, room)
+        gap = f"\n{_INDENT}" if is_under else " " * (indent - cell_len(column.heading))
+        sys.stdout.write(f"{_bold(column.heading)}{gap}{first}".rstrip() + "\n")
+        sys.stdout.writelines(f"{_INDENT if is_under else ' ' * indent}{line}\n" for line in more)
+
+
+def _wrapped(cell: str, width: int) -> list[str]:
+    """Return the lines of a text on a terminal; a word that is longer than a line is broken."""
+    if cell_len(cell) <= width and "\n" not in cell:
+        return [cell]
+    return [line.plain.rstrip() for line in Text(cell).wrap(errors, width, tab_size=4)]
+
+
+def _in_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
+def _bold(line: str) -> str:
+    return typer.style(line, bold=True) if line and not _PLAIN else line
+
+
+def _print_aligned(columns: list[_Column]) -> None:
     """Print a row per line for files and pipes: nothing is cut, and the last column is not padded."""
-    lines = [[cell.replace("\n", "\\n") for cell in line] for line in lines]
-    widths = [max(cell_len(line[column]) for line in lines) for column in range(len(right) - 1)] + [0]
-    for line in lines:
-        padded = []
-        for cell, width, is_right in zip(line, widths, right, strict=True):
-            space = " " * (width - cell_len(cell))
-            padded.append(space + cell if is_right else cell + space)
-        sys.stdout.write("  ".join(padded) + "\n")
+    widths = [max(map(cell_len, (column.heading, *column.cells))) for column in columns]
+    widths[-1] = 0
+    for row in zip(*([column.heading, *column.cells] for column in columns), strict=True):
+        padded = (column.pad(cell, width) for column, cell, width in zip(columns, row, widths, strict=True))
+        sys.stdout.write(_GAP.join(padded) + "\n")
 
 
-def text(cell: Any) -> str:
-    """Return the text of a cell, with control characters escaped."""
-    if cell is None:
+def text(value: Any, *, keep_lines: bool = False) -> str:
+    """Return the text of a value, with control characters escaped, except the ends of lines if these are kept."""
+    if value is None:
         return ""
-    if isinstance(cell, datetime):
-        return cell.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    if isinstance(cell, bool):
-        return "yes" if cell else "no"
-    return str(cell).translate(_CONTROLS)
+    if isinstance(value, datetime):
+        return value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value).translate(_CONTROLS_IN_LINES if keep_lines else _CONTROLS)
 
 
 def row_value(row: Any) -> dict[str, Any]:

@@ -16,10 +16,10 @@ def parked(as_json: Json = False, data_dir: DataDir = None) -> None:
     print_rows(
         run(lambda store: read_parked(store, load_projections(settings.projections)), settings),
         RowFormat(
-            ("projection", "conversation", ">version", ">position", "type", "error", "parked", ">tries"),
+            ("projection", "conversation", ">version", ">position", "type", "parked", ">tries", "error"),
             lambda row: (
                 row.projection, row.conversation_id, row.version, row.position, row.event_type,
-                f"{row.sqlstate} {row.error}", row.parked_at, row.tries,
+                row.parked_at, row.tries, f"{row.sqlstate} {row.error}",
             ),
         ),
         nothing="nothing is parked",

@@ -9,7 +9,7 @@ from typer import Option
 
 from agent_manager.agents import agent_from_settings
 from agent_manager.cli.options import DataDir, Json, read_settings, run
-from agent_manager.cli.output import RowFormat, print_rows
+from agent_manager.cli.output import RowFormat, print_remark, print_result, print_rows, text
 from agent_manager.factory import AsyncManager
 from eventstore import EventStore
 from eventstore.errors import SettingsError
@@ -38,19 +38,19 @@ def pending(
     async def work(store: EventStore) -> None:
         async with AsyncManager(store, answer=agent, runs_worker=False) as manager:
             if answer:
-                await _answer_pending(manager)
+                await _answer_pending(manager, as_json)
                 return
             rows = await manager.pending()
             if abandon:
                 for row in rows:
                     await manager.abandon(row)
-                typer.echo(f"{len(rows)} abandoned")
+                print_result({"abandoned": len(rows)}, f"{len(rows)} abandoned", as_json=as_json)
             else:
                 print_rows(
                     rows,
                     RowFormat(
-                        ("since", "conversation", "message", "status", ">position"),
-                        lambda row: (row.since, row.conversation_id, row.message_id, row.status, row.position),
+                        ("since", "conversation", "message", ">position", "progress"),
+                        lambda row: (row.since, row.conversation_id, row.message_id, row.position, row.status),
                     ),
                     nothing="nothing is pending",
                     as_json=as_json,
@@ -59,13 +59,14 @@ def pending(
     run(work, settings)
 
 
-async def _answer_pending(manager: AsyncManager) -> None:
+async def _answer_pending(manager: AsyncManager, as_json: bool) -> None:
     answered = await manager.answer_pending()
     failed = [(row, error) for row, error in answered if error is not None]
     for row, error in failed:
-        typer.echo(f"message {row.message_id} of {row.conversation_id}: {error}", err=True)
-    typer.echo(f"{len(answered) - len(failed)} answered, {len(failed)} failed")
+        print_remark(text(f"message {row.message_id} of {row.conversation_id}: {error}"))
+    numbers = {"answered": len(answered) - len(failed), "failed": len(failed)}
+    print_result(numbers, f"{numbers['answered']} answered, {numbers['failed']} failed", as_json=as_json)
     if left := await manager.pending():
-        typer.echo(f"{len(left)} more are being answered by another process, or have just arrived", err=True)
+        print_remark(f"{len(left)} more are being answered by another process, or have just arrived")
     if failed:
         raise typer.Exit(1)

@@ -10,7 +10,7 @@ from typer import Option
 
 from agent_manager.cli.import_ import Backups, ReportFile, print_report
 from agent_manager.cli.options import DataDir, Json, Tenant, read_settings, run_stoppable
-from agent_manager.cli.output import errors
+from agent_manager.cli.output import errors, print_result
 from agent_manager.importers.backup import SUFFIX, check_tenant, choose_backup, open_backup
 from agent_manager.importers.migration import BACKUPS
 from agent_manager.importers.rollback import roll_back
@@ -65,7 +65,7 @@ def rollback(
         if url is None:
             raise typer.BadParameter("--baseline: give the application's --url")
         path = write_baseline(run_stoppable(measure(url, tenant)), backups)
-        typer.echo(f"recorded in {path}")
+        print_result({"recorded_in": str(path)}, f"recorded in {path}", as_json=as_json)
         return
 
     async def work() -> Report:

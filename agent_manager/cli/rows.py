@@ -78,8 +78,8 @@ def _text(message: event_types.MessageAdded) -> str:
 
 
 CONVERSATIONS: RowFormat[Conversation] = RowFormat(
-    ("id", "name", ">messages", "active", "updated", "given id"),
-    lambda c: (c.id, c.name, c.message_count, c.is_active, c.updated_at, c.given_id),
+    ("id", "name", ">messages", "active", "updated", "?uuid"),
+    lambda c: (c.given_id or c.id, c.name, c.message_count, c.is_active, c.updated_at, c.id),
 )
 MESSAGES: RowFormat[Message] = RowFormat(
     ("created", "role", "content"), lambda m: (m.created_at, m.role, _content(m)), _message_value
@@ -90,10 +90,10 @@ ALL_MESSAGES: RowFormat[Message] = RowFormat(
     _message_value,
 )
 TASKS: RowFormat[Task] = RowFormat(
-    ("id", "status", "description", ">artifacts", "updated"),
-    lambda t: (t.id, t.status, t.description, len(t.artifacts), t.updated_at),
+    ("id", "status", ">artifacts", "updated", "?uuid", "description"),
+    lambda t: (t.given_id or t.id, t.status, len(t.artifacts), t.updated_at, t.id, t.description),
 )
-ALL_TASKS: RowFormat[Task] = RowFormat((*TASKS.columns, "conversation"), lambda t: (*TASKS.cells(t), t.conversation_id))
+ALL_TASKS: RowFormat[Task] = RowFormat(("conversation", *TASKS.columns), lambda t: (t.conversation_id, *TASKS.cells(t)))
 EVENTS: RowFormat[Event] = RowFormat(
     (">position", ">version", "time", "actor", "type", "what changed"),
     lambda e: (e.position, e.version, e.timestamp, e.actor, e.event_type, what_changed(e)),

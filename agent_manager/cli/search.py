@@ -7,7 +7,20 @@ from typing import Annotated, cast
 
 from typer import Argument, Option
 
-from agent_manager.cli.options import After, DataDir, Json, Since, Tenant, Until, parse_time, read_settings, run
+from agent_manager.cli.ids import find_conversation, given_ids
+from agent_manager.cli.options import (
+    Actor,
+    After,
+    DataDir,
+    Json,
+    Since,
+    Tenant,
+    Until,
+    User,
+    parse_time,
+    read_settings,
+    run,
+)
 from agent_manager.cli.output import print_cursor, print_page, print_remark, print_table
 from eventstore import EventStore
 from projections import Reader, Search
@@ -23,7 +36,7 @@ def search(
         ),
     ] = None,
     role: Annotated[str | None, Option(help="Only messages with this role.")] = None,
-    user: Annotated[str | None, Option(help="Only what this actor said or caused.")] = None,
+    actor: Actor = None,
     conversation: Annotated[str | None, Option(metavar="ID", help="Only in this conversation.")] = None,
     since: Since = None,
     until: Until = None,
@@ -35,6 +48,7 @@ def search(
     limit: Annotated[int, Option("--limit", "-n", min=1, max=MAX_PAGE, help="The most results.")] = 20,
     after: After = None,
     as_json: Json = False,
+    user: User = None,
     data_dir: DataDir = None,
     tenant: Tenant = None,
 ) -> None:
@@ -46,13 +60,14 @@ def search(
     """
 
     async def work(store: EventStore) -> None:
-        found = None if conversation is None else (await Reader(store).conversation(conversation)).id
-        page = await Search(store).page(
+        reader = Reader(store, caller=store.caller(user=user))
+        found = None if conversation is None else await find_conversation(reader, conversation)
+        page = await Search(store, caller=reader.caller).page(
             query,
             by=cast(SearchOrder, by),
             kind=cast(HitKind | None, kind),
             role=role,
-            actor=user,
+            actor=actor,
             conversation=found,
             since=parse_time(since, "--since", UTC),
             until=parse_time(until, "--until", UTC),
@@ -65,9 +80,13 @@ def search(
         if as_json:
             print_page(page, page.next, searched=page.searched)
             return
+        names = await given_ids(reader, (hit.conversation_id for hit in page))
         print_table(
             ("time", "conversation", "kind", "role", "actor", "snippet"),
-            [(h.created_at, h.conversation_id, h.kind, h.role, h.actor, h.snippet) for h in page],
+            [
+                (h.created_at, names.get(h.conversation_id, h.conversation_id), h.kind, h.role, h.actor, h.snippet)
+                for h in page
+            ],
             nothing="nothing matches",
         )
         print_cursor(page.next)

@@ -11,8 +11,8 @@ from typing import Annotated, Any, TypeAlias
 import typer
 from typer import Option
 
-from agent_manager.cli.options import DataDir, Json, Limit, Tenant, read_settings, run
-from agent_manager.cli.output import bars, duration, print_json, print_lag, print_page, print_table
+from agent_manager.cli.options import Actor, DataDir, Json, Limit, Tenant, User, read_settings, run
+from agent_manager.cli.output import bars, duration, print_json, print_lag, print_page, print_paragraph, print_table
 from eventstore import EventStore
 from eventstore.errors import InputError, printable
 from projections import Statistics
@@ -47,10 +47,11 @@ def stats(
     by: Annotated[By | None, Option(help="Only the numbers by this.")] = None,
     since: Annotated[str | None, Option(metavar="DAY", help="From this day on: YYYY-MM-DD.")] = None,
     until: Annotated[str | None, Option(metavar="DAY", help="Up to and including this day.")] = None,
-    actor: Annotated[str | None, Option(help="Only of this actor.")] = None,
+    actor: Actor = None,
     zone: Annotated[str, Option(help="The time zone of the days, such as America/Sao_Paulo.")] = "UTC",
     limit: Limit = None,
     as_json: Json = False,
+    user: User = None,
     data_dir: DataDir = None,
     tenant: Tenant = None,
 ) -> None:
@@ -69,7 +70,7 @@ def stats(
     }
 
     async def work(store: EventStore) -> None:
-        statistics = Statistics(store)
+        statistics = Statistics(store, caller=store.caller(user=user))
         if by is None:
             await (_print_all_as_json if as_json else _print_overview)(statistics, which)
         else:
@@ -148,7 +149,7 @@ def _print(by: By, rows: _Rows) -> None:
         (*(_cell(row, column.lstrip(">")) for column in _COLUMNS[by]), bar)
         for row, bar in zip(rows, lengths, strict=True)
     ]
-    print_table((*_COLUMNS[by], charted), cells, nothing=_NOTHING)
+    print_table((*_COLUMNS[by], f"?{charted}"), cells, nothing=_NOTHING)
 
 
 def _cell(row: dict[str, Any], column: str) -> Any:
@@ -182,7 +183,8 @@ def _print_response_times(times: ResponseTimes) -> None:
             )
         if times.unmeasured:
             line += f"; {times.unmeasured:,} dated before their questions and not measured"
-        typer.echo(f"\n{line}")
+        typer.echo()
+        print_paragraph(line)
 
 
 def _print_sizes(sizes: list[Size]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from agent_manager.cli.options import DataDir, Json, read_settings, run
-from agent_manager.cli.output import print_json, print_table, print_warnings
+from agent_manager.cli.output import print_fields, print_json, print_table, print_warnings
 from eventstore import EventStore
 from projections import load_projections, read_status
 
@@ -18,20 +18,21 @@ def status(as_json: Json = False, data_dir: DataDir = None) -> None:
         if as_json:
             print_json(now)
             return
-        typer.echo(f"database       {now.database_url}, schema {now.db_schema}")
-        typer.echo(f"server         PostgreSQL {now.server_version}")
-        typer.echo(
-            f"log            {now.events:,} events in {now.conversations:,} conversations, {now.bytes / 1e6:,.1f} MB, "
-            f"last position {now.last_position:,}, final up to {now.horizon:,}"
-        )
-        print_warnings(now.warnings)
         slow = "; consumers are not notified, and poll every few seconds" if now.notify_queue_usage >= 0.5 else ""
-        typer.echo(f"notifications  the server's queue is {now.notify_queue_usage:.0%} full{slow}")
-        for append in now.appends_in_flight:
-            typer.echo(
-                f"in flight      an append of {append.login or 'a prepared transaction'} "
-                f"(process {append.pid}, {append.application or 'no name'}, {append.state}) for {append.seconds:,.1f} s"
-            )
+        print_fields([
+            ("version", now.version),
+            ("database", f"{now.database_url}, schema {now.db_schema}"),
+            ("server", f"PostgreSQL {now.server_version}"),
+            ("log", f"{now.events:,} events in {now.conversations:,} conversations, {now.bytes / 1e6:,.1f} MB, "
+                    f"last position {now.last_position:,}, final up to {now.horizon:,}"),
+            ("notifications", f"the server's queue is {now.notify_queue_usage:.0%} full{slow}"),
+            *(
+                ("in flight", f"an append of {append.login or 'a prepared transaction'} (process {append.pid}, "
+                              f"{append.application or 'no name'}, {append.state}) for {append.seconds:,.1f} s")
+                for append in now.appends_in_flight
+            ),
+        ])  # fmt: skip
+        print_warnings(now.warnings)
         typer.echo()
         print_table(
             (

@@ -39,6 +39,11 @@ COMMENT ON COLUMN conversations.version IS 'Version of the last event applied to
 CREATE INDEX idx_conversations_pages_by_update ON conversations (tenant_id, updated_at, id);
 CREATE INDEX idx_conversations_pages ON conversations (tenant_id, created_at, id);
 
+-- Finds the conversations whose given id begins with a text. A key of an index has a largest size: the few ids above it
+-- are found only whole, by the conversation's id.
+CREATE INDEX idx_conversations_given_id ON conversations (tenant_id, given_id COLLATE "C")
+ WHERE octet_length(given_id) <= 1000;
+
 ALTER TABLE conversations ALTER COLUMN name SET STATISTICS 0;
 ALTER TABLE conversations ALTER COLUMN given_id SET STATISTICS 0;
 

@@ -39,6 +39,14 @@ RETURNING id, kind, name, created_at, disabled_at
 -- name: has_tenant
 SELECT EXISTS (SELECT FROM identity_tenants WHERE id = %(tenant)s)
 
+-- name: key_ids
+SELECT k.id
+  FROM identity_keys k
+ WHERE k.tenant_id = %(tenant)s
+   AND k.id BETWEEN %(beginning)s AND %(beginning)s || '~'  -- which follows all characters of an id
+ ORDER BY k.id
+ LIMIT %(limit)s
+
 -- name: keys
 SELECT k.id, k.tenant_id, k.user_id, k.name, k.scopes, k.created_at, k.expires_at, k.revoked_at, k.last_used_at,
        CASE WHEN k.revoked_at IS NOT NULL THEN 'revoked'

@@ -13,6 +13,7 @@ from agent_manager.server.context import ServerContext
 from agent_manager.server.read_your_writes import READ_TABLES
 from agent_manager.server.routes.declarations import errors
 from agent_manager.server.schemas.common import Out, Position
+from eventstore import __version__
 from eventstore.errors import StoreClosed
 from eventstore.read import horizon
 from projections import applied_position, select_projections
@@ -24,6 +25,7 @@ class HealthOut(Out):
     """The process responds."""
 
     status: Literal["ok"] = "ok"
+    version: str = Field(default=__version__, description="The version of the server's program.")
 
 
 class ReadyOut(Out):

@@ -192,6 +192,17 @@ def test_malformed_lines_are_reported_and_the_others_are_imported(empty: Eventst
     assert len(rows_of(empty, "conversations")) == 2
 
 
+def test_an_import_reports_as_json(empty: Eventstore, mixed: Path) -> None:
+    result = empty("import", "--json", str(mixed))
+    assert (result.code, result.err) == (1, "")
+    report = json.loads(result.out)
+    assert (report["conversations"], report["messages"], report["known_events"]) == (2, 2, 0)
+    assert all(problem["reason"] for problem in report["problems"])
+    assert len({problem["line"] for problem in report["problems"]}) == 3
+    seeded = json.loads(empty("seed", "--json").out)
+    assert (seeded["new_events"], seeded["problems"]) == (15, [])
+
+
 def test_strict_stops_at_the_first_malformed_line(empty: Eventstore, mixed: Path) -> None:
     assert_refused(empty("import", "--strict", str(mixed)), "mixed.jsonl:2: ")
     assert len(rows_of(empty, "tail")) == 2, "what stood before the line is in"

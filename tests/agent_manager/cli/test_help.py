@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module, metadata
 from typing import Any
 
 import pytest
@@ -44,6 +45,30 @@ def test_the_help_lists_every_command(eventstore: Eventstore) -> None:
     listed = eventstore("--help").out
     for path in commands():
         assert re.search(rf"^  {path[0]} ", listed, re.MULTILINE), path
+
+
+@pytest.mark.parametrize("path", [(), ("migrate",), ("keys",), ("users",), ("tenants",)], ids=" ".join)
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_help_of_a_group_has_whole_sentences(
+    eventstore: Eventstore, monkeypatch: pytest.MonkeyPatch, path: tuple[str, ...], width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    out = eventstore(*path, "--help").out
+    assert "..." not in out.partition("Options:")[2]
+    sentences = re.split(r"\n(?:  \S+ +|\S|$)", out.partition("Options:")[2])
+    assert all(sentence.rstrip().endswith((".", ":")) for sentence in sentences if sentence.strip())
+
+
+def test_the_help_has_its_commands_in_groups(eventstore: Eventstore) -> None:
+    headings = re.findall(r"^([A-Z]\w+):$", eventstore("--help").out, re.MULTILINE)
+    assert headings == ["Options", "Start", "Read", "Write", "Operate", "Administer"]
+
+
+@pytest.mark.parametrize("module", ["eventstore", "projections", "agent_manager"])
+def test_the_version_is_that_of_the_distribution(eventstore: Eventstore, module: str) -> None:
+    version = metadata.version("flowagents-eventstore")
+    assert import_module(module).__version__ == version
+    assert eventstore("--version").out == f"eventstore {version}\n"
 
 
 @pytest.mark.parametrize("command", ["project", "status", "messages"])

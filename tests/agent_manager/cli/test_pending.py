@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -67,6 +68,16 @@ def test_a_failing_agent_is_reported(asked: Eventstore, monkeypatch: pytest.Monk
     assert (result.code, result.out.strip()) == (1, "0 answered, 1 failed")
     assert "message m1 of trip: TypeError" in result.err
     assert rows_of(asked, "pending") == []
+
+
+@pytest.mark.parametrize(
+    ("option", "numbers"), [("--answer", {"answered": 1, "failed": 0}), ("--abandon", {"abandoned": 1})]
+)
+def test_the_outcome_as_json(
+    asked: Eventstore, monkeypatch: pytest.MonkeyPatch, option: str, numbers: dict[str, int]
+) -> None:
+    monkeypatch.setenv("EVENTSTORE_ANSWER", "echo")
+    assert json.loads(asked("pending", option, "--json").out) == numbers
 
 
 def test_pending_messages_are_abandoned(asked: Eventstore) -> None:

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from support.commandline import EVERYTHING, STRANGE, TASK, Eventstore, rows_of
 
-from eventstore import EventStore, MessageAdded, Settings, conversation_uuid
+from eventstore import EventStore, MessageAdded, Settings, __version__, conversation_uuid
 from projections import PROJECTIONS, catch_up
 
 SHOWN = "\\x1b[31mred\\x07 [bold]no markup[/bold] \\x9b31m\\x7f :smile: [/] end"
@@ -113,6 +113,7 @@ def test_status_as_json(library: Eventstore, library_url: str) -> None:
     status = json.loads(result.out)
     assert status["events"] == status["last_position"] == status["horizon"] == 21
     assert status["conversations"] == 4
+    assert status["version"] == __version__
     assert status["database_url"].startswith("postgresql://")
     assert [p["name"] for p in status["projections"]] == sorted(projection.name for projection in PROJECTIONS)
     assert all(p["position"] == 21 and p["lag_events"] == 0 and p["is_current"] for p in status["projections"])
@@ -130,9 +131,9 @@ def test_status_for_people(library: Eventstore) -> None:
 @pytest.mark.parametrize(
     ("command", "heading", "row"),
     [
-        ("conversations", r"id +name +messages +active +updated +given id", rf"{ID}  Journey .* 4  yes .*everything"),
+        ("conversations", r"id +name +messages +active +updated +uuid", rf"{EVERYTHING}  Journey .* 4  yes .* {ID}"),
         ("messages", r"created +role +content", r"user +Olá, até já — 你好"),
-        ("tasks", r"id +status +description +artifacts +updated", rf"{TASK}  completed +looked it up +2 "),
+        ("tasks", r"id +status +artifacts +updated +uuid +description", rf"{TASK}  completed +2 .* looked it up"),
         ("history", r"position +version +time +actor +type +what changed", r"conversation\.created +created as 'Trip'"),
         ("tail", r"position +version +time +actor +type +what changed", r"conversation\.deleted +hidden"),
     ],

@@ -42,7 +42,7 @@ def test_filters_and_cursors_are_options(said: Eventstore) -> None:
     assert [hit["role"] for hit in second["items"]] == ["assistant"]
     narrowed = said("search", "train", "--until", "2025-01-11", "--conversation", "trip", "--role", "assistant")
     assert len(narrowed.out.splitlines()) == 2
-    assert said("search", "train", "--since", "2025-02-01T00:00+01:00", "--user", "nobody").out == ""
+    assert said("search", "train", "--since", "2025-02-01T00:00+01:00", "--actor", "nobody").out == ""
 
 
 def test_corrections_and_further_results_are_mentioned(said: Eventstore) -> None:

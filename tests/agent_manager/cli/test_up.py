@@ -19,6 +19,8 @@ from support.processes import Commands, Running
 from support.servers import open_folder
 from support.waiting import until
 
+from eventstore import __version__
+
 SECONDS_TO_STOP = 10
 
 
@@ -213,7 +215,7 @@ def test_https_is_served_with_a_certificate(started: Commands, database_url: str
     up.until_printed("Ctrl-C")
     url = re.findall(r"^HTTP +(https://[^;]+);", up.out, re.MULTILINE)[0]
     answer = httpx.get(f"{url}/health", verify=ssl.create_default_context(cafile=str(certificate)))
-    assert answer.json() == {"status": "ok"}
+    assert answer.json() == {"status": "ok", "version": __version__}
     assert answer.headers["strict-transport-security"].startswith("max-age=")
     old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     old.check_hostname, old.verify_mode = False, ssl.CERT_NONE

@@ -41,7 +41,7 @@ def test_conversations_that_differ_are_listed(empty: Eventstore, url: str, backu
     [
         (["import"], 2, "give FILEs, or one of"),
         (["import", "x.jsonl", "--from-url", "http://a"], 2, "give FILEs, or one of"),
-        (["import", "x.jsonl", "--json"], 2, "are for --from-url"),
+        (["import", "x.jsonl", "--report", "x.json"], 2, "is for --from-url"),
         (
             ["import", "--from-adk", "nothing.db", "--time-zone", "Nowhere/City"],
             1,
