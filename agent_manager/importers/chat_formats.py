@@ -114,7 +114,8 @@ def _read_chatgpt(value: Any) -> Chat:
     sent = checked_object(value, "the conversation")
     nodes = checked_object(sent.get("mapping"), "mapping")
     for name, node in nodes.items():
-        checked_object(node, f"mapping.{name}")
+        if not isinstance(checked_object(node, f"mapping.{name}").get("parent"), str | None):
+            raise MalformedChat(f"mapping.{name}.parent: is {kind(node['parent'])}, expected the id of a node")
         if node.get("message") is not None:
             checked_object(node["message"], f"mapping.{name}.message")
     leaf = sent.get("current_node")
@@ -302,7 +303,9 @@ def _claude_message(message: Json, place: str, calls: _OpenCalls) -> ChatMessage
 
 def _claude_file(item: Json) -> Json:
     file_id, name = text_or_none(item.get("file_uuid") or item.get("id")), text_or_none(item.get("file_name"))
-    uri = text_or_none(item.get("preview_url")) or (f"urn:uuid:{file_id}" if file_id else quote(name or "file"))
+    uri = text_or_none(item.get("preview_url")) or (
+        f"urn:uuid:{file_id}" if file_id else quote(name or "file", errors="surrogatepass")
+    )
     used = ("file_name", "file_type", "preview_url")
     return file_part(
         uri, name, item.get("file_type"),
@@ -504,7 +507,11 @@ def _langchain_message(value: Any) -> tuple[Any, Json] | None:
 def _is_langchain(value: Any) -> bool:
     messages = _langchain_list(value)
     read = _langchain_message(messages[0]) if messages else None
-    return read is not None and (read[0] in _LANGCHAIN_ROLES or read[0] in ("chat", "generic", "remove"))
+    return (
+        read is not None
+        and isinstance(read[0], str)
+        and (read[0] in _LANGCHAIN_ROLES or read[0] in ("chat", "generic", "remove"))
+    )
 
 
 def _langchain_list(value: Any) -> list[Any]:

@@ -442,6 +442,7 @@ def test_what_is_not_recognised_is_described(value: Any, description: str) -> No
         ({"mapping": {"a": 1}}, None, r"^mapping\.a: is a number"),
         (chatgpt(node("a", "root", None)), None, r"^mapping\.a\.message\.author\.role: is missing"),  # type: ignore[arg-type]
         (chatgpt(node("a", "root", "critic", "x")), None, r"^mapping\.a\.message\.role: 'critic' is not a known role"),
+        ({"mapping": {"a": {"parent": [1]}}}, None, r"^mapping\.a\.parent: is a list"),
         ({"chat_messages": None}, None, "^chat_messages: is null, expected a list"),
         ({"chat_messages": [1]}, None, r"^chat_messages\[0\]: is a number"),
         ({"chat_messages": [{"uuid": "x"}]}, None, r"^chat_messages\[0\]\.sender: is missing"),
@@ -451,6 +452,7 @@ def test_what_is_not_recognised_is_described(value: Any, description: str) -> No
         ({"object": "response", "output": {}}, None, "^output: is an object, expected a list of items"),
         ({"messages": []}, "chatgpt", "^mapping: is null"),
         ({"a": 1}, "openai", "^messages: is missing"),
+        ([{"type": [1], "data": {}}], "langchain", r"^messages\[0\]\.type: \[1\] is not known"),
         (1, "claude", "^the conversation: is a number"),
     ],
 )  # fmt: skip
