@@ -255,25 +255,27 @@ class _Importer:
                     expected = f"; {_EXPECTED}" if isinstance(value.error, NotJson) else ""
                     reason = printable(str(value.error), longest=500) + expected
                     self._reject(ImportProblem(value.file, None, reason), value.error)
+        for name, file in self.files.items():
+            if file.held_back:
+                await self.flush()
+                self._reject_unrecognised(name, file)
 
     async def end(self) -> None:
-        """Append the last group, and report what has no format, and how many problems there are beyond those reported.
-
-        If no value of a file has a known format, it is one problem.
-        """
+        """Append the last group, and report how many problems there are beyond those reported."""
         await self.flush()
         for name, file in self.files.items():
-            if file.unrecognised and file.unrecognised == file.values:
-                first = file.held_back[0]
-                number = f" ({file.values:,} such values)" if file.values > 1 else ""
-                reason = f"{first.reason}{number}; {_EXPECTED}"
-                self._reject(ImportProblem(name, None, reason, first.place), None)
             for count, problems in (
                 (file.problems, self.report.problems),
                 (file.unread_times, self.report.unread_times),
             ):
                 if count > MAX_PROBLEMS:
                     problems.append(ImportProblem(name, None, f"and {count - MAX_PROBLEMS:,} more"))
+
+    def _reject_unrecognised(self, name: str, file: _File) -> None:
+        """Report, as one problem, that no value of a file has a known format."""
+        first, file.held_back = file.held_back[0], []
+        number = f" ({file.values:,} such values)" if file.values > 1 else ""
+        self._reject(ImportProblem(name, None, f"{first.reason}{number}; {_EXPECTED}", first.place), None)
 
     def _count_bytes(self, number: int) -> None:
         self.report.bytes_read += number

@@ -188,7 +188,7 @@ def test_malformed_lines_are_reported_and_the_others_are_imported(empty: Eventst
     assert [line.partition(" ")[0] for line in result.err.splitlines()] == [f"mixed.jsonl:{n}:" for n in (2, 3, 4)]
     assert "messages[0].role: 'robot' is not a known role" in result.err
     assert "2 conversations, 2 messages" in result.out
-    assert "3 malformed line(s) left out" in result.out
+    assert "; 3 not imported" in result.out
     assert len(json.loads(empty("conversations", "--json").out)) == 2
 
 
