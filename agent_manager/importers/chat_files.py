@@ -18,8 +18,8 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, aclosing, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, aclosing, nullcontext, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
@@ -31,11 +31,11 @@ STDIN = "-"
 
 MAX_VALUE_BYTES = 256 * 1024 * 1024
 """Longer values are skipped: a value has to fit in memory several times."""
-_CHUNK = 256 * 1024
-_PIECE = 8 * 1024
+CHUNK_BYTES = 256 * 1024
+PIECE_BYTES = 8 * 1024
 """What is decompressed at a time: a bomb expands it a few thousandfold at most."""
 _ZSTD = b"\x28\xb5\x2f\xfd"
-_HEAD = 1024 * 1024
+HEAD_BYTES = 1024 * 1024
 """How much of a file is looked at to decide between lines and documents."""
 _EXPORT = re.compile(r"(^|/)conversations(-\d+)?\.json$")
 """The conversations in an archive as ChatGPT and Claude export them. What else is in it is not conversations."""
@@ -103,7 +103,10 @@ def expanded(paths: Sequence[str]) -> list[str]:
         for folder, folders, names in os.walk(path, onerror=_raise):
             folders[:] = [name for name in folders if not name.startswith(".")]
             found += [os.path.join(folder, name) for name in names if not name.startswith(".")]
-        files += sorted((name for name in found if os.path.isfile(name)), key=lambda name: Path(name).parts)
+        found = sorted((name for name in found if os.path.isfile(name)), key=lambda name: Path(name).parts)
+        if not found:
+            raise FileUnreadable(path, "the folder holds no files")
+        files += found
     return files
 
 
@@ -227,12 +230,12 @@ async def _next_chunk(file: IO[bytes]) -> bytes:
         loop.add_reader(descriptor, ready.set)
     except (NotImplementedError, OSError):  # a loop without add_reader, a regular file, or a stream that is not a file
         await asyncio.sleep(0)  # let the other coroutines of the loop run
-        return read1(_CHUNK)
+        return read1(CHUNK_BYTES)
     try:
         await ready.wait()
     finally:
         loop.remove_reader(descriptor)
-    return read1(_CHUNK)
+    return read1(CHUNK_BYTES)
 
 
 async def _peek(chunks: AsyncIterator[bytes], size: int) -> tuple[bytes, AsyncGenerator[bytes, None]]:
@@ -264,7 +267,7 @@ def _gunzip() -> Decompress:
         while data := data.lstrip(b"\0") if decompressor is None else data:  # zeros may follow a member
             if decompressor is None:
                 decompressor = zlib.decompressobj(wbits=31)
-            yield decompressor.decompress(data, _CHUNK)
+            yield decompressor.decompress(data, CHUNK_BYTES)
             data = decompressor.unconsumed_tail or decompressor.unused_data
             if decompressor.eof:
                 decompressor = None
@@ -285,8 +288,8 @@ def _unzstd() -> Decompress:
             while data:
                 if decompressor is None:
                     decompressor = zstandard.ZstdDecompressor().decompressobj()
-                yield decompressor.decompress(data[:_PIECE])
-                data = (decompressor.unused_data if decompressor.eof else b"") + data[_PIECE:]
+                yield decompressor.decompress(data[:PIECE_BYTES])
+                data = (decompressor.unused_data if decompressor.eof else b"") + data[PIECE_BYTES:]
                 if decompressor.eof:
                     decompressor = None
         except zstandard.ZstdError as error:
@@ -325,13 +328,14 @@ async def _in_utf_8(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]
 async def _split(name: str, chunks: AsyncIterator[bytes], is_many: IsMany) -> AsyncGenerator[JsonValue, None]:
     """Yield the values of a text in UTF-8."""
     head, are_lines = b"", None
-    while len(head) < _HEAD and are_lines is None and (chunk := await anext(chunks, b"")):
+    while len(head) < HEAD_BYTES and are_lines is None and (chunk := await anext(chunks, b"")):
         head += chunk
         are_lines = _are_lines(head)
     text = head.lstrip()
     if text and not are_lines and not text.startswith((b"{", b"[")):
         raise NotJson(f"is not JSON: it begins with {_shown(text)}")
-    splitter = Documents(name, is_many) if are_lines is False or _WRAPPER.match(text) else Lines(name)
+    is_document = are_lines is False or (are_lines is None and _WRAPPER.match(text))
+    splitter = Documents(name, is_many) if is_document else Lines(name, is_many)
     async for chunk in _joined(head, chunks):
         for value in splitter.feed(chunk):
             yield value
@@ -347,27 +351,29 @@ def _shown(beginning: bytes) -> str:
 def _are_lines(head: bytes) -> bool | None:
     """Return whether each line of a file that begins so is a value; None if that is not known yet.
 
-    Of an object as a document, no line is an object that is not indented. An array is a document even on one line.
+    Of an object as a document, no line is an object that is not indented. An array is a document even on one line,
+    unless another array follows on the next one.
     """
     text = head.lstrip()
-    if text.startswith(b"["):
-        return False
     *lines, _ = text.split(b"\n")
-    return any(map(_is_object, lines)) if lines else None
+    if text.startswith(b"["):
+        first = [line for line in lines if line.strip()][:2]
+        return len(first) == 2 and all(_is_value(line, b"[") for line in first)
+    return any(_is_value(line, b"{") for line in lines) if lines else None
 
 
-def _is_object(line: bytes) -> bool:
+def _is_value(line: bytes, bracket: bytes) -> bool:
     try:
-        return line.startswith(b"{") and bool(json.loads(line))
+        return line.startswith(bracket) and bool(json.loads(line))
     except (ValueError, RecursionError):
         return False
 
 
 class Lines:
-    """Divides a text into lines, which end at line feeds."""
+    """Divides a text into lines, which end at line feeds; a line with many conversations into its elements."""
 
-    def __init__(self, file: str) -> None:
-        self._file = file
+    def __init__(self, file: str, is_many: IsMany) -> None:
+        self._file, self._is_many = file, is_many
         self._line, self._size = 1, 0
         self._pieces: list[bytes] = []
 
@@ -376,7 +382,7 @@ class Lines:
         *ends, rest = chunk.split(b"\n")
         for end in ends:
             self._pieces.append(end)
-            yield self._value(self._size + len(end) + 1)
+            yield from self._values(self._size + len(end) + 1)
             self._line, self._size, self._pieces = self._line + 1, 0, []
         self._size += len(rest)
         self._pieces.append(rest)
@@ -386,11 +392,18 @@ class Lines:
     def end(self) -> Iterator[JsonValue]:
         """Yield the last line, if it does not end with a line feed."""
         if self._size:
-            yield self._value(self._size)
+            yield from self._values(self._size)
 
-    def _value(self, size: int) -> JsonValue:
+    def _values(self, size: int) -> Iterator[JsonValue]:
         text = b"".join(self._pieces) if size <= MAX_VALUE_BYTES else None
-        return JsonValue(self._file, self._line, "", size, text)
+        if text is not None and _WRAPPER.match(text):
+            divided = Documents(self._file, self._is_many)
+            with suppress(EOFError):
+                elements = [*divided.feed(text), *divided.end()]
+                if any(element.place for element in elements):
+                    yield from (replace(element, line=self._line) for element in elements)
+                    return
+        yield JsonValue(self._file, self._line, "", size, text)
 
 
 _SPACE = re.compile(rb"[\s,]*+")

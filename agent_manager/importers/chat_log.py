@@ -63,6 +63,7 @@ from eventstore import (
     TaskStatusChanged,
     conversation_uuid,
     message_from_sent,
+    sent_message,
 )
 from eventstore.append import MAX_EVENTS, AppendRequest
 from eventstore.database.queries import query
@@ -321,7 +322,7 @@ class _Importer:
             raise MalformedChat(f"is longer than {MAX_VALUE_BYTES:,} bytes, the limit: split the conversation")
         if not text.strip():
             return None
-        chat = self.reader.read(parse(text))
+        chat, value = self.reader.read(parse(text)), replace(value, text=None)
         conversation = self._converted(chat, value)
         if chat.given_id is None:
             conversation.or_else = lambda: self._converted(chat, value, whole_id(chat, self.tenant))
@@ -342,7 +343,7 @@ class _Importer:
             except RecursionError:
                 raise MalformedChat("is nested too deeply: flatten the values in it") from None
             first += len(part)
-        conversation.value = replace(value, text=None)
+        conversation.value = value
         return conversation
 
     async def _add(self, conversation: Conversation) -> None:
@@ -565,7 +566,7 @@ def _says_the_same(stored: object, event: EventData) -> bool:
     """Return whether two events with the same id differ in nothing but what surrounds a message in an export."""
     if not isinstance(stored, MessageAdded) or not isinstance(event, MessageAdded):
         return True  # derived from a message
-    return (stored.role, stored.content, stored.parts) == (event.role, event.content, event.parts)
+    return {**sent_message(stored), "export": None} == {**sent_message(event), "export": None}
 
 
 async def _names(store: EventStore, tenant: str, conversations: Sequence[UUID]) -> Sequence[tuple[Any, ...]]:
@@ -721,9 +722,9 @@ class _Converter:
             find_time(holder, self._zone) for holder in (chat.time_members, *(each.sent for each in chat.messages))
         )
         time = next(filter(None, times), None)
-        self._time = time if chat.is_export else None
         self._add(created, self._derived_id("conversation"), IMPORTER, time, "conversation")
         self._note_unread_time("conversation", chat.time_members, time)
+        self._time = time if chat.is_export else None
 
     def add_message(self, index: int, read: ChatMessage) -> None:
         sent, place = read.sent, read.place
@@ -787,9 +788,10 @@ class _Converter:
 
     def _note_unread_time(self, place: str, sent: Mapping[str, Any], time: datetime | None) -> None:
         if time is None:
+            used = "import" if self._time is None else "message before"
             for name in TIME_MEMBERS:
                 if sent.get(name) not in (None, ""):
-                    problem = f"{place}.{name}: {sent[name]!r:.60} is not a time; the time of the import is used"
+                    problem = f"{place}.{name}: {sent[name]!r:.60} is not a time; the time of the {used} is used"
                     self.conversation.unread_times.append(problem)
                     break
 

@@ -134,6 +134,22 @@ async def test_an_array_of_conversations_is_divided_into_them(indent: int | None
             assert [lines[value.line - 1].strip() for value in elements] == [b"{", b"{"]
 
 
+async def test_a_line_with_many_conversations_is_divided_too(tmp_path: Path) -> None:
+    sharegpt = {"conversations": [{"from": "human", "value": "x"}]}
+    lines = [{"object": "list", "data": CONVERSATIONS}, sharegpt, '{"data": [{"messages"', {"id": "c"}]
+    path = tmp_path / "log"
+    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
+    assert [(value.line, value.place) for value in await found(path)] == [
+        (1, "data[0]"), (1, "data[1]"), (2, ""), (3, ""), (4, "")
+    ]  # fmt: skip
+
+
+async def test_an_array_on_each_line_is_a_value(tmp_path: Path) -> None:
+    lines = ['[{"role": "user"}]', "", '[{"role": "user"}]', '[{"role"', '[{"role": "tool"}]']
+    (tmp_path / "log").write_text("\n".join(lines))
+    assert [text.decode() for _, text in await read(tmp_path / "log") if text is not None] == lines
+
+
 async def test_an_array_of_messages_is_one_value(tmp_path: Path) -> None:
     messages = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hi"}]
     path = tmp_path / "chat.json"
@@ -197,7 +213,7 @@ async def test_a_value_of_a_document_beyond_the_limit_is_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chat_files, "MAX_VALUE_BYTES", 1000)
-    monkeypatch.setattr(chat_files, "_CHUNK", 100)
+    monkeypatch.setattr(chat_files, "CHUNK_BYTES", 100)
     sent = [{"mapping": {}}, {"mapping": {"a": "x" * 5000}}, {"mapping": {"b": 1}}]
     (tmp_path / "all.json").write_text(json.dumps(sent))
     texts = [value.text for value in await found(tmp_path / "all.json")]
@@ -292,6 +308,12 @@ async def test_of_another_archive_all_files_are_read_in_order(tmp_path: Path) ->
     assert "archive" in str(problem.error)
 
 
+def empty_folder(folder: Path) -> Path:
+    (folder / "empty").mkdir()
+    (folder / "empty" / ".hidden").touch()
+    return folder / "empty"
+
+
 def test_a_folder_stands_for_its_files_in_order_without_hidden_ones(tmp_path: Path) -> None:
     for name in ("b.jsonl", "a/z.json", "a/b/c.json", "a.json", ".hidden", ".git/x.json"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -299,6 +321,8 @@ def test_a_folder_stands_for_its_files_in_order_without_hidden_ones(tmp_path: Pa
     names = [str(Path(name).relative_to(tmp_path)) for name in expanded([str(tmp_path)])]
     assert names == ["a/b/c.json", "a/z.json", "a.json", "b.jsonl"]
     assert expanded(["-", "missing"]) == ["-", "missing"]
+    with pytest.raises(FileUnreadable, match="holds no files"):
+        expanded([str(empty_folder(tmp_path))])
 
 
 async def test_a_file_that_cannot_be_read_is_an_error_that_names_it(tmp_path: Path) -> None:

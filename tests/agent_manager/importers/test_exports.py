@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -90,10 +91,20 @@ async def test_an_edited_first_message_is_another_branch_of_the_same_conversatio
     assert await texts(store, CHAT) == ["hello", "hi", "edited"]
 
 
-async def test_conversations_without_ids_grow_and_stay_apart(store: EventStore, tmp_path: Path) -> None:
+def block(text: str) -> list[dict[str, Any]]:
+    """A text as Anthropic's content blocks, which show the format."""
+    return [{"type": "text", "text": text}, {"type": "thinking", "thinking": "x"}]
+
+
+@pytest.mark.parametrize("given", [str, block])
+async def test_conversations_without_ids_grow_and_stay_apart(
+    given: Callable[[str], Any], store: EventStore, tmp_path: Path
+) -> None:
     def chat(*contents: str) -> dict[str, Any]:
         roles = ["user", "assistant"] * 3
-        return {"messages": [{"role": role, "content": text} for role, text in zip(roles, contents, strict=False)]}
+        return {
+            "messages": [{"role": role, "content": given(text)} for role, text in zip(roles, contents, strict=False)]
+        }
 
     report = await import_value(store, tmp_path, [chat("q", "a"), chat("q", "a", "r", "b"), chat("q", "a", "other")])
     assert (report.problems, report.conversations, report.new_events) == ([], 3, 3 + 2 + 4)
