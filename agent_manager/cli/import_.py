@@ -150,7 +150,7 @@ async def import_chat_logs(
         + (f"; {report.rejected:,} not imported" if report.rejected else "")
     )
     if report.left_out:
-        left_out = ", ".join(f"{number:,} {what}" for what, number in sorted(report.left_out.items()))
+        left_out = ", ".join(f"{what} ({number:,})" for what, number in sorted(report.left_out.items()))
         typer.echo(f"left out of these conversations: {left_out}", err=True)
     with errors.status("updating the read tables …"):
         await catch_up(store)

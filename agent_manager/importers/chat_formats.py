@@ -380,8 +380,9 @@ def _answer(value: Json) -> Any:
 
 def _flattened(value: Any) -> Any:
     """Return a record of a request and its response with the members of the request."""
-    if isinstance(value, dict) and isinstance(request := value.get("request"), dict):
-        request = _member(request, "body") or request
+    request = _member(value, "request") if isinstance(value, dict) else {}
+    request = _member(request, "body") or request
+    if request.keys() & {"messages", "input"} and not value.keys() & {"messages", "input"}:
         return {name: member for name, member in value.items() if name != "request"} | request
     return value
 
@@ -542,6 +543,7 @@ def _read_langchain(value: Any) -> Chat:
 # OpenAI Responses: items of input and output
 
 
+_ITEM_LISTS = ("instructions", "input", "items", "data", "output")
 _ITEM_TYPES = ("message", "reasoning", "item_reference", "compaction")
 _ANSWERED_LATER = ("function_call", "custom_tool_call", "computer_call", "local_shell_call", "shell_call")
 """Calls that the application answers in a later item; the server has answered the others within the item."""
@@ -559,7 +561,7 @@ def _is_responses(value: Any) -> bool:
         return any(map(_is_item, value))
     if not isinstance(value, dict) or "messages" in value or "mapping" in value or "chat_messages" in value:
         return False
-    lists = [value.get("input"), value.get("output"), value.get("items"), _member(value, "response").get("output")]
+    lists = [*(value.get(name) for name in _ITEM_LISTS), _member(value, "response").get("output")]
     return value.get("object") == "response" or any(
         isinstance(items, list) and any(_is_item(item) or _is_openai_message(item) for item in items) for items in lists
     )
@@ -568,15 +570,14 @@ def _is_responses(value: Any) -> bool:
 def _read_responses(value: Any) -> Chat:
     sent: Json = {"input": value} if isinstance(value, list) else checked_object(value, "the response")
     if isinstance(answer := _answer(sent), dict):
-        sent = sent | answer
-    lists = ("instructions", "input", "items", "output")
-    chat = _chat(sent, [], *lists, "response", "object", "conversation", "previous_response_id")
+        sent = sent | {name: member for name, member in answer.items() if member is not None}
+    chat = _chat(sent, [], *_ITEM_LISTS, "response", "object", "conversation", "previous_response_id")
     conversation = sent.get("conversation")
     chat.follows = id_text(_member(sent, "conversation").get("id", conversation))
     chat.follows = chat.follows or text_or_none(sent.get("previous_response_id"))
     chat.may_be_followed = True
     prefix = text_or_none(sent.get("id"))
-    for name in lists:
+    for name in _ITEM_LISTS:
         items = sent.get(name)
         if isinstance(items, str):
             items = [{"role": "system" if name == "instructions" else "user", "content": items}] if items else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -392,6 +393,38 @@ def test_langchain_messages_are_read_in_all_forms(form: int) -> None:
         ]
         assert tasks(conversation) == {'météo({"ville":"Orléans"})': ("failed", ["pluie"])}
     assert read({"id": "thread-1", "messages": sent}).given_id == "thread-1"
+
+
+# Texts
+
+texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        lambda text: chatgpt(node("a", "root", "user", text)),
+        lambda text: {
+            "uuid": "c",
+            "chat_messages": [claude_message("a", ROOT, "human", [{"type": "text", "text": text}])],
+        },
+        lambda text: {"uuid": "c", "chat_messages": [{"uuid": "a", "sender": "human", "text": text}]},
+        lambda text: {"conversations": [{"from": "human", "value": text}]},
+        lambda text: {"model": "m", "system": None, "messages": [{"role": "user", "content": text}]},
+        lambda text: {"input": text, "output": [{"type": "message", "role": "assistant", "content": []}]},
+        lambda text: langchain("human", content=text)[:1],
+    ],
+)
+@given(texts)
+def test_texts_are_kept_to_the_byte(sent: Callable[[str], Any], text: str) -> None:
+    assert roles_and_texts(read(sent(text)))[0] == ("user", text)
+
+
+def test_items_of_a_list_and_a_request_in_a_member_of_its_own_are_read() -> None:
+    items = {"object": "list", "data": [*RESPONSE["input"], *RESPONSE["output"]], "has_more": False}  # type: ignore[misc]
+    assert read(items).messages == 5
+    sent = {"id": "x", "messages": [{"role": "user", "content": "kept"}], "request": {"messages": []}}
+    assert roles_and_texts(read(sent)) == [("user", "kept")]
 
 
 # Conversations without ids
