@@ -288,7 +288,6 @@ class _Importer:
             conversation = self._prepared(value)
         except InputError as error:
             file.values += 1
-            await self.flush()  # what is before it comes first
             reason = f"{error}; {_EXPECTED}" if isinstance(error, NotRecognised) and self.strict else str(error)
             problem = ImportProblem(value.file, value.line, printable(reason, longest=500), value.place)
             if isinstance(error, NotRecognised) and not self.strict:
@@ -296,6 +295,8 @@ class _Importer:
                 if file.unrecognised == file.values:
                     file.held_back = [*file.held_back, problem][:MAX_PROBLEMS]
                     return
+            if self.group:
+                await self.flush()  # the problems of what is before it come first
             self._release(file)
             self._reject(problem, error)
         else:
