@@ -122,9 +122,7 @@ def _read_chatgpt(value: Any) -> Chat:
     if not isinstance(leaf, str) or leaf not in nodes:
         parents = {node["parent"] for node in nodes.values() if isinstance(node.get("parent"), str)}
         leaves = [name for name in nodes if name not in parents]
-        leaf = max(
-            leaves, key=lambda name: _number((nodes[name].get("message") or {}).get("create_time")), default=None
-        )
+        leaf = max(leaves, key=lambda name: _number(_member(nodes[name], "message").get("create_time")), default=None)
     path = _branch(leaf, lambda name: parent if (parent := nodes[name].get("parent")) in nodes else None)
     chat = _chat(sent, [], "mapping", "current_node", *_IDS)
     calls = _OpenCalls()
@@ -153,7 +151,7 @@ def _member(value: Json, name: str) -> Json:
 def _chatgpt_message(name: str, node: Json, calls: _OpenCalls, chat: Chat) -> ChatMessage | None:
     message, place = node["message"], f"mapping.{name}.message"
     author, recipient = _member(message, "author"), text_or_none(message.get("recipient"))
-    role, author_name = author.get("role"), text_or_none(author.get("name")) or "tool"
+    role, author_name = author.get("role"), text_or_none(author.get("name"))
     if role is None:
         raise MalformedChat(f"{place}.author.role: is missing")
     parts = _chatgpt_parts(message)
@@ -179,7 +177,7 @@ def _chatgpt_message(name: str, node: Json, calls: _OpenCalls, chat: Chat) -> Ch
         key = calls.take(
             lambda call: call.key == ("node", node.get("parent")),
             lambda call: call.name == author_name,
-            lambda call: call.name.partition(".")[0] == author_name.partition(".")[0],
+            lambda call: call.name.partition(".")[0] == (author_name or "").partition(".")[0],
         )
         if key is not None:
             status = _member(_member(message, "metadata"), "aggregate_result").get("status")
@@ -207,7 +205,8 @@ def _chatgpt_parts(message: Json) -> list[Json]:
         if isinstance(content.get("parts"), list):
             parts += [part for item in content["parts"] if (part := _chatgpt_part(item, attachments)) is not None]
         elif texts:
-            rest.pop("language", None) if rest.get("language") == "unknown" else None
+            if rest.get("language") == "unknown":
+                del rest["language"]
             parts.append(text_part(texts[0], rest))
         elif rest and content.get("content_type") not in ("text", "code", "multimodal_text"):
             parts.append(data_part(content))
@@ -272,7 +271,7 @@ def _claude_branch(messages: list[Json], leaf: Any) -> set[int]:
     """Return the indexes of the messages of the current branch: of all, unless replies were edited or repeated."""
     index_of = {message["uuid"]: index for index, message in enumerate(messages) if text_or_none(message.get("uuid"))}
     parents = [parent for message in messages if isinstance(parent := message.get("parent_message_uuid"), str)]
-    if len(set(parents)) == len(parents):
+    if len(set(parents)) == len(parents) or not index_of.keys() & set(parents):
         return set(range(len(messages)))
     if not isinstance(leaf, str) or leaf not in index_of:
         leaf = messages[-1].get("uuid")
@@ -354,9 +353,7 @@ def _messages_of(value: Any) -> list[Any]:
 
 def _is_anthropic(value: Any) -> bool:
     if isinstance(value, dict):
-        if value.get("type") == "message" and "role" in value and isinstance(value.get("content"), list):
-            return True
-        if _is_anthropic_message(_answer(value)):
+        if _is_anthropic_message(value) or _is_anthropic_message(_answer(value)):
             return True
         if "system" in value and isinstance(value.get("messages"), list):
             return True
@@ -369,7 +366,7 @@ def _is_anthropic(value: Any) -> bool:
 
 
 def _is_anthropic_message(value: Any) -> bool:
-    return isinstance(value, dict) and value.get("type") == "message" and isinstance(value.get("content"), list)
+    return isinstance(value, dict) and value.get("type") == "message" and "role" in value and "content" in value
 
 
 def _answer(value: Json) -> Any:
@@ -403,11 +400,11 @@ def _read_anthropic(value: Any) -> Chat:
     calls = _OpenCalls()
     for message, place in messages:
         checked_object(message, place)
-        content = message.get("content")
-        _, found_calls, results = _blocks(_listed(content), place, calls)
-        read = ChatMessage(message, place, found_calls, results)
-        if results and len(results) == len(_listed(content)) and message.get("role") == "user":
-            read.role = Role.TOOL  # the API has no other role for results
+        blocks, read = _listed(message.get("content")), openai_message(message, place)
+        _, found_calls, results = _blocks(blocks, place, calls)
+        read.calls, read.results = read.calls + found_calls, read.results + results
+        if results and len(results) == len(blocks) and message.get("role") == "user":
+            read.role = Role.TOOL  # the API has no role of its own for results
         chat.messages.append(read)
     return chat
 
@@ -528,6 +525,8 @@ def _read_langchain(value: Any) -> Chat:
         if read is None:
             raise MalformedChat(f"{place}: is not a message of LangChain: expected type and data, or lc and kwargs")
         name, data = read
+        if name == "remove":  # an instruction to the program, without content
+            continue
         role = _LANGCHAIN_ROLES.get(name) if isinstance(name, str) else None
         if role is None and name in ("chat", "generic"):
             role = {"human": "user", "ai": "assistant"}.get(str(data.get("role")), data.get("role"))
@@ -585,7 +584,9 @@ def _read_responses(value: Any) -> Chat:
             raise MalformedChat(f"{name}: is {kind(items)}, expected a list of items")
         for index, item in enumerate(items or ()):
             place = f"{name}[{index}]"
-            read = _responses_message(checked_object(item, place), place)
+            if checked_object(item, place).get("type") == "item_reference":  # to an item that the conversation has
+                continue
+            read = _responses_message(item, place)
             if prefix is not None and not text_or_none(read.sent.get("id")):
                 read.sent = {"id": f"{prefix}/{place}"} | {k: v for k, v in read.sent.items() if k != "id"}
             chat.messages.append(read)

@@ -230,6 +230,11 @@ def test_of_claude_the_current_leaf_chooses_the_branch() -> None:
     assert [text for _, text in roles_and_texts(read(sent))] == ["Ein Rezept für Käse", "andere Antwort"]
 
 
+def test_of_claude_messages_whose_parents_are_unknown_are_all_read() -> None:
+    sent = {**CLAUDE, "chat_messages": [claude_message(name, ROOT, "human", name) for name in "abc"]}
+    assert [text for _, text in roles_and_texts(read(sent))] == ["a", "b", "c"]
+
+
 def test_of_claude_without_branches_all_messages_are_read_in_their_order() -> None:
     sent = {**CLAUDE, "chat_messages": [
         {"uuid": "a", "sender": "human", "text": "one"}, {"uuid": "b", "sender": "assistant", "text": "two"}
@@ -290,6 +295,12 @@ def test_anthropic_messages_are_kept_as_they_were_sent() -> None:
     assert created(conversation).metadata == {"model": "claude-x", "max_tokens": 10}
 
 
+def test_calls_of_openai_beside_a_system_prompt_are_tasks_too() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    turns = [{"role": "assistant", "content": None, "tool_calls": [call]}, {"role": "tool", "tool_call_id": "c"}]
+    assert tasks(read({"system": "Be kind.", "messages": turns})) == {"f({})": ("completed", [])}
+
+
 def test_a_request_and_its_response_are_one_conversation() -> None:
     answer = {"id": "msg_1", "type": "message", "role": "assistant", "content": [{"type": "text", "text": "Snow."}]}
     for sent in ({"request": ANTHROPIC, "response": answer}, {**ANTHROPIC, "response": {"body": answer}}):
@@ -347,6 +358,12 @@ def test_a_response_continues_the_one_before_it() -> None:
     )
     assert first.id == second.id
     assert [type(event.data) for event in second.events[2:4]] == [TaskArtifactAdded, TaskStatusChanged]
+
+
+def test_references_and_instructions_without_content_are_no_messages() -> None:
+    assert read({"input": [{"type": "item_reference", "id": "msg_1"}, {"role": "user", "content": "x"}]}).messages == 1
+    removal = {"type": "remove", "data": {"id": "run-1", "content": ""}}
+    assert read([LANGCHAIN[1][0], removal]).messages == 1
 
 
 def test_a_list_of_items_and_a_text_are_input() -> None:
