@@ -80,7 +80,7 @@ GROUP_CONVERSATIONS = 50
 GROUP_EVENTS = 2_000
 """An append ends with the conversation that reaches this number."""
 GROUP_BYTES = 4 * 1024 * 1024
-"""An append ends, and progress is reported, when this many bytes of lines were read."""
+"""An append ends, and progress is reported, when this many bytes were read."""
 MAX_PROBLEMS = 10
 """The most problems of a file that a report has in full; the others are counted."""
 _GROWTH = 8
@@ -91,6 +91,7 @@ _EVENT = re.compile(r"\bevents\[(\d+)\](?:\.content(?:\.extra)?)?(?=[ .:\[])")
 _FIRST_EVENTS = query("agent_manager.importers", "first_events")
 _NAMES = query("agent_manager.importers", "names")
 FORMAT_NAMES = tuple(each.name for each in reversed(FORMATS))
+"""The formats that can be imported."""
 _EXPECTED = f"recognised are {RECOGNISED}"
 TIME_MEMBERS = ("timestamp", "created_at", "created", "create_time", "time")
 """The members that hold the time of a message or conversation; the first one that can be read counts."""
@@ -99,7 +100,7 @@ _RESULT_ARTIFACT_ID = "result"
 
 
 class StartsDifferently(ConflictError):
-    """The log holds another conversation under the same id. Nothing of the line was written."""
+    """The log holds another conversation under the same id. Nothing of this one was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,7 @@ class ImportProblem:
     Attributes:
         file: as it was given; with its name in a folder or an archive.
         line: where the conversation begins, counted from 1; None if it is about the whole file.
+        reason: what is wrong, with the place in the conversation if there is one.
         place: the path of the conversation in its document, such as ``[3]``; empty for a line and a whole document.
     """
 
@@ -247,8 +249,10 @@ class _Importer:
 
     async def read(self, path: str) -> None:
         """Read a file; of an archive, its files."""
+        names: dict[str, None] = {}
         async with aclosing(values(path, is_many, self._count_bytes)) as found:
             async for value in found:
+                names[value.file] = None
                 if isinstance(value, JsonValue):
                     await self._read_value(value)
                 else:
@@ -256,8 +260,8 @@ class _Importer:
                     expected = f"; {_EXPECTED}" if isinstance(value.error, NotJson) else ""
                     reason = printable(str(value.error), longest=500) + expected
                     self._reject(ImportProblem(value.file, None, reason), value.error)
-        for name, file in self.files.items():
-            if file.held_back:
+        for name in names:
+            if (file := self.files[name]).held_back:
                 await self.flush()
                 self._reject_unrecognised(name, file)
 
