@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from mimetypes import guess_type
 from typing import Any
 from urllib.parse import quote
 
@@ -231,7 +232,8 @@ def _chatgpt_part(item: Any, attachments: list[Json]) -> Json | None:
         shown = next((each for each in attachments if each.get("id") == pointer.rpartition("/")[2]), {})
         if shown:
             attachments.remove(shown)
-        rest = {name: member for name, member in item.items() if name != "asset_pointer" and member is not None}
+        used = ("asset_pointer", "content_type")
+        rest = {name: member for name, member in item.items() if name not in used and member is not None}
         media_type = shown.get("mime_type") or shown.get("mimeType")
         return file_part(pointer, shown.get("name"), media_type, rest)
     if text_or_none(item.get("text")):  # the transcription of what was spoken
@@ -305,11 +307,12 @@ def _claude_file(item: Json) -> Json:
     uri = text_or_none(item.get("preview_url")) or (
         f"urn:uuid:{file_id}" if file_id else quote(name or "file", errors="surrogatepass")
     )
+    media_type = text_or_none(item.get("file_type")) or ""
+    if "/" not in media_type:  # a suffix, such as txt
+        media_type = guess_type(f"file.{media_type}")[0] or ""
     used = ("file_name", "file_type", "preview_url")
-    return file_part(
-        uri, name, item.get("file_type"),
-        {key: member for key, member in item.items() if key not in used and member not in (None, "")},
-    )  # fmt: skip
+    rest = {key: member for key, member in item.items() if key not in used and member not in (None, "")}
+    return file_part(uri, name, media_type or None, rest)
 
 
 def _blocks(blocks: list[Any], place: str, calls: _OpenCalls) -> tuple[list[Json], list[ToolCall], list[ToolResult]]:

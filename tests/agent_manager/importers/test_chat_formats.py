@@ -218,7 +218,7 @@ def test_of_claude_messages_calls_and_attachments_are_read() -> None:
     }
     files = [part for part in messages(conversation)[0]["parts"] if part["kind"] == "file"]
     assert [part["file"] for part in files] == [
-        {"uri": "k%C3%A4se.txt", "name": "käse.txt", "mimeType": "txt"},
+        {"uri": "k%C3%A4se.txt", "name": "käse.txt", "mimeType": "text/plain"},
         {"uri": "urn:uuid:f1", "name": "foto.jpg"},
     ]
     assert files[0]["metadata"] == {"file_size": 3, "extracted_content": "Brie"}
