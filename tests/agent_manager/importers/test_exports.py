@@ -1,4 +1,4 @@
-"""Exports are imported once, grow, and what is wrong with a file is said in few lines."""
+"""Exports are imported once, grow, and what is wrong with a file is reported in few lines."""
 
 from __future__ import annotations
 
