@@ -9,6 +9,7 @@ import io
 import json
 import os
 import sys
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -218,6 +219,26 @@ async def test_a_value_of_a_document_beyond_the_limit_is_skipped(
     (tmp_path / "all.json").write_text(json.dumps(sent))
     texts = [value.text for value in await found(tmp_path / "all.json")]
     assert [text and json.loads(text) for text in texts] == [sent[0], None, sent[2]]
+
+
+@pytest.mark.parametrize("beginning", ["[", '{"object": "list", "data": ['])
+async def test_a_file_is_not_held_in_memory(beginning: str, tmp_path: Path) -> None:
+    size, number = 16 * 1024 * 1024, 0
+    element = json.dumps({"id": "a", "messages": [{"role": "user", "content": "x" * 20_000}]})
+    path = tmp_path / "all.json"
+    with path.open("w") as file:
+        file.write(beginning + element)
+        while file.tell() < size:
+            file.write("," + element)
+        file.write("]" if beginning == "[" else "]}")
+    tracemalloc.start()
+    try:
+        async for value in values(str(path), is_many, lambda number: None):
+            number += isinstance(value, JsonValue)
+        assert tracemalloc.get_traced_memory()[1] < size // 2
+    finally:
+        tracemalloc.stop()
+    assert number == pytest.approx(size / len(element), rel=0.01)
 
 
 @pytest.mark.parametrize(
