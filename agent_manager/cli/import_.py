@@ -13,10 +13,11 @@ from rich.progress import DownloadColumn, TimeRemainingColumn
 from typer import Argument, Option
 
 from agent_manager.cli.options import DataDir, Json, Tenant, read_settings, run, run_stoppable
-from agent_manager.cli.output import errors, print_json, print_paragraph, progress_bars, text
+from agent_manager.cli.output import errors, print_json, print_paragraph, print_remark, progress_bars, text
 from agent_manager.importers import ImportReport, import_backup, import_files, migrate
 from agent_manager.importers.a2a_demo import EndpointSource
 from agent_manager.importers.backup import BackupSource, open_backup, write_private
+from agent_manager.importers.chat_log import FORMAT_NAMES
 from agent_manager.importers.google_adk import AdkSource
 from agent_manager.importers.migration import BACKUPS, MigrationReport
 from agent_manager.importers.rollback_criteria import has_baseline, measure, write_baseline
@@ -30,8 +31,12 @@ ReportFile = Annotated[Path | None, Option("--report", metavar="FILE", help="Wri
 
 
 def import_(
-    paths: Annotated[list[str] | None, Argument(metavar="FILE", help="JSON Lines; - is standard input.")] = None,
-    strict: Annotated[bool, Option("--strict", help="Stop at the first malformed line.")] = False,
+    paths: Annotated[list[str] | None, Argument(metavar="FILE", help="Files or folders; - is standard input.")] = None,
+    strict: Annotated[bool, Option("--strict", help="Stop at the first conversation that is malformed.")] = False,
+    format_name: Annotated[
+        str | None,
+        Option("--format", metavar="NAME", help=f"The format, if it is not recognised: {', '.join(FORMAT_NAMES)}."),
+    ] = None,
     from_url: Annotated[
         str | None, Option(metavar="URL", help="An application with the endpoints of the A2A demo.")
     ] = None,
@@ -51,16 +56,18 @@ def import_(
     data_dir: DataDir = None,
     tenant: Tenant = None,
 ) -> None:
-    """Import chat logs, or migrate from an in-memory application or from google-adk.
+    """Import chat logs and exports, or migrate from an in-memory application or from google-adk.
 
-    Chat logs are JSON Lines: one conversation per line, messages in the OpenAI chat format.
+    A file is JSON Lines, an array or a document, also compressed with gzip or zstd, or a .zip; a folder stands for the
+    files in it. Recognised are messages in the OpenAI chat format, the exports of ChatGPT and Claude, ShareGPT,
+    Anthropic Messages, OpenAI Responses, and LangChain's messages.
 
     \b
       {"id": "a-1", "title": "Trains", "messages": [{"role": "user", "content": "hello"}, …]}
 
-    Each message becomes an event, each tool call a task that its result completes. A member created_at, timestamp or
-    time of a message is kept as the time when it happened. Importing a file again adds only what is new. A malformed
-    line is reported with file, line and reason, the others are imported, and the exit code is 1.
+    Each message becomes an event, each tool call a task that its result completes. The time of a message is kept as the
+    time when it happened. Importing a file again adds only what is new. A malformed conversation is reported with file,
+    line and reason, the others are imported, and the exit code is 1.
 
     --from-url migrates what an application like the A2A demo holds in memory, --from-adk what google-adk stores in
     SQLite or PostgreSQL. A backup is written to the --backups folder, what is new is stored, and every conversation,
@@ -75,15 +82,17 @@ def import_(
         raise typer.BadParameter("give FILEs, or one of --from-url, --from-adk and --from-backup")
     if paths and report is not None:
         raise typer.BadParameter("--report is for --from-url, --from-adk and --from-backup")
+    if not paths and format_name is not None:
+        raise typer.BadParameter("--format is for FILEs")
     if from_backup is not None and zone is not None:
         raise typer.BadParameter("--time-zone: a backup keeps the zone that it was taken with")
     known_zone = UTC if zone is None else time_zone(zone)
 
     async def import_logs(store: EventStore) -> None:
         imported = await import_chat_logs(
-            store, paths or (), tenant=tenant, strict=strict, zone=known_zone, as_json=as_json
+            store, paths or (), tenant=tenant, strict=strict, zone=known_zone, format_name=format_name, as_json=as_json
         )
-        if imported.problems:
+        if imported.rejected:
             raise typer.Exit(1)
 
     async def import_source() -> MigrationReport:
@@ -115,7 +124,14 @@ def import_(
 
 
 async def import_chat_logs(
-    store: EventStore, paths: Sequence[str], *, tenant: str | None, strict: bool, as_json: bool, zone: tzinfo = UTC
+    store: EventStore,
+    paths: Sequence[str],
+    *,
+    tenant: str | None,
+    strict: bool,
+    as_json: bool,
+    zone: tzinfo = UTC,
+    format_name: str | None = None,
 ) -> ImportReport:
     """Import files with a progress bar, print the result, and bring the read tables up to date."""
     with progress_bars(DownloadColumn(), TimeRemainingColumn()) as progress:
@@ -124,7 +140,9 @@ async def import_chat_logs(
         def show(now: ImportReport) -> None:
             progress.update(bar, completed=now.bytes_read, total=now.total_bytes)
 
-        report = await import_files(store, paths, tenant=tenant, strict=strict, zone=zone, progress=show)
+        report = await import_files(
+            store, paths, tenant=tenant, strict=strict, zone=zone, format_name=format_name, progress=show
+        )
     if as_json:
         print_json(report)
     else:
@@ -133,8 +151,11 @@ async def import_chat_logs(
         print_paragraph(
             f"{report.conversations:,} conversations, {report.messages:,} messages, {report.tasks:,} tasks: "
             f"{report.new_events:,} new events, {report.known_events:,} known already"
-            + (f"; {len(report.problems):,} malformed line(s) left out" if report.problems else "")
+            + (f"; {report.rejected:,} not imported" if report.rejected else "")
         )
+        if report.left_out:
+            left_out = ", ".join(f"{what} ({number:,})" for what, number in sorted(report.left_out.items()))
+            print_remark(f"left out of these conversations: {left_out}")
     with errors.status("updating the read tables …"):
         await catch_up(store)
     return report

@@ -6,7 +6,8 @@ interrupted import continues.
 
 from __future__ import annotations
 
-from agent_manager.importers.chat_log import FileUnreadable, ImportProblem, ImportReport, ImportStopped, import_files
+from agent_manager.importers.chat_files import FileUnreadable
+from agent_manager.importers.chat_log import ImportProblem, ImportReport, ImportStopped, import_files
 from agent_manager.importers.migration import import_backup, migrate, migrate_from
 from agent_manager.importers.restore import restore_into
 

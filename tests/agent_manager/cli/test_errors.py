@@ -188,7 +188,7 @@ def test_malformed_lines_are_reported_and_the_others_are_imported(empty: Eventst
     assert [line.partition(" ")[0] for line in result.err.splitlines()] == [f"mixed.jsonl:{n}:" for n in (2, 3, 4)]
     assert "messages[0].role: 'robot' is not a known role" in result.err
     assert "2 conversations, 2 messages" in result.out
-    assert "3 malformed line(s) left out" in result.out
+    assert "; 3 not imported" in result.out
     assert len(rows_of(empty, "conversations")) == 2
 
 
@@ -197,6 +197,7 @@ def test_an_import_reports_as_json(empty: Eventstore, mixed: Path) -> None:
     assert (result.code, result.err) == (1, "")
     report = json.loads(result.out)
     assert (report["conversations"], report["messages"], report["known_events"]) == (2, 2, 0)
+    assert report["rejected"] == 3
     assert all(problem["reason"] for problem in report["problems"])
     assert len({problem["line"] for problem in report["problems"]}) == 3
     seeded = json.loads(empty("seed", "--json").out)

@@ -156,7 +156,7 @@ async def test_a_strict_import_stops_at_a_bad_line(kind: str, store: EventStore,
 
 async def test_a_strict_import_stops_at_a_conflict(store: EventStore, log: WriteLog) -> None:
     await import_files(store, [log(conversation("b", "hello"))])
-    with pytest.raises(ImportStopped, match=r"chat\.jsonl:2: conversation .* already holds"):
+    with pytest.raises(ImportStopped, match=r"chat\.jsonl:2: conversation 'b' already holds .* messages\[0\]"):
         await import_files(store, [log(*(conversation(x, "other") for x in "abc"))], strict=True)
     assert await ids(store) == ["b", "a"]
 
@@ -185,10 +185,10 @@ async def test_a_byte_order_mark_is_ignored(store: EventStore, log: WriteLog) ->
 async def test_a_line_beyond_the_limit_is_reported(
     store: EventStore, log: WriteLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent_manager.importers.chat_log.MAX_LINE_BYTES", 100)
+    monkeypatch.setattr("agent_manager.importers.chat_files.MAX_VALUE_BYTES", 100)
     report = await import_files(store, [log(conversation("a"), conversation("b", "x" * 100), conversation("c"))])
     assert [problem.line for problem in report.problems] == [2]
-    assert "bytes long" in report.problems[0].reason
+    assert "is longer than" in report.problems[0].reason
     assert await ids(store) == ["a", "c"]
 
 
