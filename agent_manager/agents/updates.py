@@ -94,6 +94,11 @@ def checked_update(update: Update) -> Update:
     return update
 
 
+def respelled_message(message: Json) -> Json:
+    """Return a message with its members, such as ``message_id`` or ``content``, under the names of A2A."""
+    return _message(message)
+
+
 def normalize_response(response: httpx.Response, invalid: list[InvalidUpdate]) -> None:
     """Respell the updates in a response of JSON-RPC while its body is read.
 

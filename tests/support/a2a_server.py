@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import ssl
 import subprocess
 import sys
 import threading
@@ -275,16 +276,18 @@ async def _events(body: Json, updates: AsyncIterator[Any]) -> AsyncIterator[str]
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
+def serving(app: FastAPI, tls: ssl.SSLContext | None = None) -> Iterator[str]:
     """Serves an application from a thread; gives its URL."""
     config = uvicorn.Config(app, port=0, log_level="error", lifespan="off", timeout_graceful_shutdown=1)
+    config.load()
+    config.ssl = tls
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
         until(lambda: server.started or not thread.is_alive(), "the agent serves")
         port = server.servers[0].sockets[0].getsockname()[1]
-        yield f"http://127.0.0.1:{port}"
+        yield f"http{'s' * (tls is not None)}://127.0.0.1:{port}"
     finally:
         server.should_exit = server.force_exit = True
         thread.join(20)

@@ -261,9 +261,9 @@ async def test_a_card_without_a_supported_interface_is_rejected(agent: Agent) ->
     card = await fetch_card(agent.url)
     for name in ("url", "supportedInterfaces", "additionalInterfaces"):
         card.pop(name, None)
-    grpc = {"url": agent.url, "preferredTransport": "GRPC"}
-    with pytest.raises(AgentUnsupported, match="JSONRPC or HTTP"):
-        assert [update async for update in remote(card | grpc)(said("hello"), Context())]
+    soap = {"url": agent.url, "preferredTransport": "SOAP"}
+    with pytest.raises(AgentUnsupported, match=r"JSONRPC, HTTP\+JSON, GRPC"):
+        assert [update async for update in remote(card | soap)(said("hello"), Context())]
 
 
 @pytest.mark.skipif(not OLD, reason="a2a-sdk 1.x speaks both")
