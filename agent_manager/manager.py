@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 from agent_manager.a2a import Json
 from agent_manager.agent_registry import AgentRegistry
 from agent_manager.agents.agent import Answer
+from agent_manager.agents.credentials import AgentCredentials
 from agent_manager.answering import Answers
 from agent_manager.conversation_cache import MAX_BYTES, ConversationFoldCache
 from agent_manager.conversation_fold import (
@@ -52,19 +53,27 @@ class Manager:
         log: the storage.
         answer: the agent that answers messages; without one, messages get no reply.
         fold_bytes: approximate size of the contents of cached conversations.
+        credentials: the credentials with which the cards of registered agents are fetched.
 
     Attributes:
         answers: the answers to the messages.
     """
 
-    def __init__(self, log: Log, answer: Answer | None = None, fold_bytes: int = MAX_BYTES) -> None:
+    def __init__(
+        self,
+        log: Log,
+        answer: Answer | None = None,
+        fold_bytes: int = MAX_BYTES,
+        credentials: AgentCredentials | None = None,
+    ) -> None:
         self.tenant = log.tenant
         self.agent = answer
         self._closable = ClosableLog(log)
         self._log = log = cast(Log, self._closable)
         self._cache = ConversationFoldCache(log, fold_bytes)
         self._writer = Writer(log, self._cache)
-        self._registry = AgentRegistry(log, self._cache)
+        self._registry = AgentRegistry(log, self._cache, credentials)
+        self._credentials = credentials
         self.answers = Answers(log, self._cache, self._writer, self._registry)
 
     async def __aenter__(self) -> Self:

@@ -105,7 +105,7 @@ def _interface(card: Json, newest: str) -> Interface:
     additional, supported = card.get("additionalInterfaces"), card.get("supportedInterfaces")
     version = card.get("protocolVersion") or "0.3.0"
     listed: list[tuple[Any, ...]] = [(card.get("preferredTransport") or "JSONRPC", card.get("url"), version)]
-    if isinstance(supported, list):
+    if isinstance(supported, list) and supported:
         names = ("protocolBinding", "url", "protocolVersion", "tenant")
         listed = [tuple(each.get(name) or "" for name in names) for each in supported if isinstance(each, dict)]
     if isinstance(additional, list):
