@@ -184,7 +184,7 @@ _IS_SAFE_IN_ENV_FILE: dict[str, Callable[[str], bool]] = {
 
 
 class _EnvFile(DotEnvSettingsSource):
-    """A source that reads ``.env`` and rejects a setting that names code or files, unless another source overrides it."""
+    """A source that reads ``.env`` and rejects settings that name code or files, unless others override them."""
 
     def __call__(self) -> dict[str, Any]:
         """Return the values by field.
