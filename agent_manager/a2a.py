@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple, TypeAlias
 from uuid import UUID
 
+from eventstore.errors import InputError
 from eventstore.event_types import TaskArtifactAdded, TaskArtifactExtended, TaskStatus
 from projections import Task
 
@@ -373,6 +374,52 @@ def _valid_part(item: Any, version: Version) -> Json:
         return text_part(text, version)
     data = item if isinstance(item, dict) else {"value": item}
     return {"kind": "data", "data": data} if version == "0.3" else {"data": data}
+
+
+# Settings of push notifications, in 1.x's format
+
+
+def push_notification_config(given: Json, config_id: str) -> Json:
+    """Return a setting of push notifications of either version in 1.x's format.
+
+    Args:
+        config_id: the id of a setting that has none.
+
+    Raises:
+        InputError: a member is not valid; names it.
+    """
+    config = given.get("pushNotificationConfig", given) if isinstance(given, dict) else None
+    if not isinstance(config, dict):
+        raise InputError("the setting of push notifications is not an object with a url")
+    authentication = config.get("authentication")
+    if authentication is not None:
+        if not isinstance(authentication, dict):
+            raise InputError("authentication: is not an object with a scheme and credentials")
+        schemes = authentication.get("schemes")  # of 0.3
+        scheme = authentication.get("scheme", schemes[0] if isinstance(schemes, list) and schemes else None)
+        authentication = {"scheme": scheme, "credentials": authentication.get("credentials")}
+        authentication = _given_texts(authentication, "authentication.")
+        if "scheme" not in authentication:
+            raise InputError("authentication.scheme: is missing: give one such as Bearer")
+    members = _given_texts({name: config.get(name) for name in ("id", "url", "token")}, "")
+    if not members.get("url", "").startswith(("http://", "https://")):
+        raise InputError("url: expected the http or https URL that the agent is to notify")
+    return {"id": config_id} | members | ({} if authentication is None else {"authentication": authentication})
+
+
+def without_secrets(config: Json) -> Json:
+    """Return a setting of push notifications without its token and credentials."""
+    shown = _without(config, "token")
+    if "authentication" in shown:
+        shown["authentication"] = _without(shown["authentication"], "credentials")
+    return shown
+
+
+def _given_texts(values: Json, path: str) -> Json:
+    for name, value in values.items():
+        if not isinstance(value, str | None):
+            raise InputError(f"{path}{name}: {value!r:.80} is not a text")
+    return {name: value for name, value in values.items() if value}
 
 
 # Agent cards with the members that clients of both versions require

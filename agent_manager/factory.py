@@ -23,6 +23,7 @@ from agent_manager.application import ApplicationManager
 from agent_manager.conversation_cache import MAX_BYTES, VisibleConversations, VisibleIds
 from agent_manager.manager import Manager
 from agent_manager.storage import AppendedPositions, Differences, DualWriteLog, MemoryLog, ServerLog, copy_log
+from agent_manager.task_requests import TaskRequests
 from agent_manager.writer import Writer
 from eventstore import EventStore, Settings, conversation_uuid
 from eventstore.concurrency import cancel_and_wait
@@ -175,6 +176,7 @@ class AsyncManager(Manager):
         manager._writer = Writer(log, cache)
         manager._registry = registry = AgentRegistry(log, self._cache, self._credentials)
         manager.answers = Answers(log, cache, manager._writer, registry)
+        manager.task_requests = TaskRequests(log, cache, self._writer, self.agent)
         return manager
 
     def count_with(self, count: Callable[[int], None]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from http import HTTPStatus
 from importlib import import_module, metadata
 from importlib.util import find_spec
 from threading import Lock
@@ -39,12 +40,18 @@ TASK_NOT_FOUND, TASK_NOT_CANCELABLE = -32001, -32002
 """A2A's JSON-RPC codes for a task that the agent does not know, and for one that it cannot cancel."""
 
 _CODES = {
-    "TaskNotFoundError": TASK_NOT_FOUND,
-    "TaskNotCancelableError": TASK_NOT_CANCELABLE,
-    "PushNotificationNotSupportedError": -32003,
-    "UnsupportedOperationError": -32004,
-}
-"""Classes of a2a-sdk 1.x, which stand for errors of every transport."""
+    "TaskNotFoundError": TASK_NOT_FOUND, "TASK_NOT_FOUND": TASK_NOT_FOUND,
+    "TaskNotCancelableError": TASK_NOT_CANCELABLE, "TASK_NOT_CANCELABLE": TASK_NOT_CANCELABLE,
+    "PushNotificationNotSupportedError": -32003, "PUSH_NOTIFICATION_NOT_SUPPORTED": -32003,
+    "UnsupportedOperationError": -32004, "UNSUPPORTED_OPERATION": -32004,
+    "MethodNotFoundError": -32601,
+}  # fmt: skip
+"""Errors by the names that a2a-sdk 1.x gives their classes, and 1.x their reasons over HTTP+JSON."""
+_ERROR_BYTES = 10_000
+"""Beginning of an error's body in which its name is sought."""
+
+UNSUPPORTED = frozenset((-32003, -32004, -32601, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED))
+"""Codes of agents that do not support a request."""
 
 _TRANSPORTS = {
     "JSONRPC": ("jsonrpc", "JsonRpcTransport"),
@@ -159,6 +166,22 @@ class ClientV03:
         """Cancel a task; return its state afterwards."""
         return self._json(await self._transport.cancel_task(self._types.TaskIdParams(id=task_id)))
 
+    async def set_push_notification(self, task_id: str, config: Json) -> None:
+        """Let the agent notify a URL of changes of a task; the setting is in 1.x's format and has an id."""
+        if (authentication := config.get("authentication")) is not None:
+            config = config | {"authentication": authentication | {"schemes": [authentication["scheme"]]}}
+        setting = {"taskId": task_id, "pushNotificationConfig": config}
+        await self._transport.set_task_callback(self._types.TaskPushNotificationConfig.model_validate(setting))
+
+    async def push_notification(self, task_id: str, config_id: str) -> Json:
+        """Return a setting of push notifications."""
+        params = self._types.GetTaskPushNotificationConfigParams(id=task_id, push_notification_config_id=config_id)
+        return self._json(await self._transport.get_task_callback(params))
+
+    async def delete_push_notification(self, task_id: str, config_id: str) -> None:
+        """Delete a setting of push notifications; no transport of a2a-sdk 0.3 can."""
+        raise NotImplementedError
+
     async def resubscribe(self, task_id: str) -> AsyncGenerator[Json, None]:
         """Yield further updates of a task that the agent is working on."""
         async for update in self._transport.resubscribe(self._types.TaskIdParams(id=task_id)):
@@ -204,6 +227,18 @@ class ClientV1:
 
     async def cancel(self, task_id: str) -> Json:
         return self._json(await self._transport.cancel_task(self._request("CancelTaskRequest", id=task_id)))
+
+    async def set_push_notification(self, task_id: str, config: Json) -> None:
+        request = self._request("TaskPushNotificationConfig", taskId=task_id, **config)
+        await self._transport.create_task_push_notification_config(request)
+
+    async def push_notification(self, task_id: str, config_id: str) -> Json:
+        request = self._request("GetTaskPushNotificationConfigRequest", taskId=task_id, id=config_id)
+        return self._json(await self._transport.get_task_push_notification_config(request))
+
+    async def delete_push_notification(self, task_id: str, config_id: str) -> None:
+        request = self._request("DeleteTaskPushNotificationConfigRequest", taskId=task_id, id=config_id)
+        await self._transport.delete_task_push_notification_config(request)
 
     async def resubscribe(self, task_id: str) -> AsyncGenerator[Json, None]:
         async for update in self._transport.subscribe(self._request("SubscribeToTaskRequest", id=task_id)):
@@ -267,8 +302,10 @@ def agent_error(error: Exception, name: str) -> AgentError:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, httpx.HTTPStatusError):
-            code = cause.response.status_code
-            return AgentRefused(f"{name}: answered with the HTTP status {code}", code)
+            status, body = cause.response.status_code, cause.response.text[:_ERROR_BYTES]
+            word = next((word for word in _CODES if f'"{word}"' in body), None)
+            text = f"{name}: answered with the HTTP status {status}{f': {word}' if word else ''}"
+            return AgentRefused(text, _CODES[word] if word else status)
         if isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout | httpx.UnsupportedProtocol | httpx.InvalidURL):
             return AgentUnreachable(f"{name}: cannot be reached: {printable(str(cause)) or type(cause).__name__}")
         if isinstance(cause, httpx.TimeoutException):

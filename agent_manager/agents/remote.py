@@ -14,18 +14,38 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from agent_manager.a2a import Json
-from agent_manager.agents.a2a_client import TASK_NOT_FOUND, Client, a2a_client, agent_error, agent_errors
+from agent_manager.agents.a2a_client import (
+    TASK_NOT_CANCELABLE,
+    TASK_NOT_FOUND,
+    UNSUPPORTED,
+    Client,
+    a2a_client,
+    agent_error,
+    agent_errors,
+)
 from agent_manager.agents.agent import Context, TaskTracker, Update, with_final_reply
 from agent_manager.agents.cards import CARD_SECONDS, agent_url, fetch_card, http_client
 from agent_manager.agents.credentials import AgentCredentials
 from agent_manager.agents.updates import update_from_wire
-from agent_manager.errors import AgentError, AgentLost, AgentRefused, AgentStalled, InvalidUpdate, TaskUnknown
+from agent_manager.errors import (
+    AgentError,
+    AgentLost,
+    AgentRefused,
+    AgentStalled,
+    AgentUnsupported,
+    InvalidUpdate,
+    RequestUnsupported,
+    TaskNotCancelable,
+    TaskUnknown,
+)
 from eventstore.urls import show_url
 
 T = TypeVar("T")
 
 SILENCE_SECONDS = 120.0
 TOTAL_SECONDS = 1800.0
+CONTROL_SECONDS = 20.0
+"""Time limit for a request that changes a task, for which a client of this server waits."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 """Seconds between requests for the state of an open task."""
 
@@ -80,15 +100,38 @@ class RemoteAgent:
         """
         return self._limited(with_final_reply(self._resume(task_id)))
 
-    async def cancel(self, task_id: str) -> Update:
+    async def cancel(self, task_id: str, context: Context) -> Update:
         """Cancel a task; return its state afterwards.
 
         Raises:
             TaskUnknown: the agent does not know the task.
-            TaskNotCancelable: the agent cannot cancel it.
+            TaskNotCancelable, RequestUnsupported: the agent cannot cancel it, or no task at all.
         """
         async with self._exchange([]) as exchange:
-            return exchange.snapshot(await self._requested(exchange.client.cancel(task_id)))
+            return exchange.snapshot(await self._controlled(exchange.client.cancel(task_id)))
+
+    async def set_push_notification(self, task_id: str, config: Json) -> None:
+        """Let the agent notify a URL of changes of a task.
+
+        Args:
+            config: see :func:`agent_manager.a2a.push_notification_config`.
+
+        Raises:
+            TaskUnknown: the agent does not know the task.
+            RequestUnsupported: the agent sends no push notifications.
+        """
+        async with self._exchange([]) as exchange:
+            await self._controlled(exchange.client.set_push_notification(task_id, config))
+
+    async def push_notification(self, task_id: str, config_id: str) -> Json:
+        """Return a setting of push notifications as the agent has it; raises as :meth:`set_push_notification`."""
+        async with self._exchange([]) as exchange:
+            return await self._controlled(exchange.client.push_notification(task_id, config_id))
+
+    async def delete_push_notification(self, task_id: str, config_id: str) -> None:
+        """Delete a setting of push notifications; raises as :meth:`set_push_notification`."""
+        async with self._exchange([]) as exchange:
+            await self._controlled(exchange.client.delete_push_notification(task_id, config_id))
 
     async def _limited(self, updates: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
         """Yield the updates within the time limits. Time that the consumer spends between updates does not count.
@@ -141,7 +184,7 @@ class RemoteAgent:
     async def _resume(self, task_id: str) -> AsyncGenerator[Update, None]:
         invalid: list[InvalidUpdate] = []
         async with self._exchange(invalid) as exchange:
-            task = await self._requested(exchange.client.task(task_id))
+            task = await self._requested(exchange.client.task(task_id), self._silence)
             with agent_errors(self.name):
                 yield exchange.snapshot(task)
                 if exchange.task.is_open and exchange.is_streaming:
@@ -155,18 +198,33 @@ class RemoteAgent:
                 async for update in exchange.polled():
                     yield update
 
-    async def _requested(self, request: Awaitable[T]) -> T:
+    async def _requested(self, request: Awaitable[T], seconds: float) -> T:
         """Return the response to a request about a task. Raises TaskUnknown if the agent does not know the task."""
         try:
-            async with asyncio.timeout(self._silence):
+            async with asyncio.timeout(seconds):
                 with agent_errors(self.name):
                     return await request
         except TimeoutError:
-            raise AgentStalled(f"{self.name}: did not answer within {self._silence:g} seconds") from None
+            raise AgentStalled(f"{self.name}: did not answer within {seconds:g} seconds") from None
         except AgentRefused as error:
             if error.code in (TASK_NOT_FOUND, HTTPStatus.NOT_FOUND):
                 raise TaskUnknown(str(error), error.code) from error
             raise
+
+    async def _controlled(self, request: Awaitable[T]) -> T:
+        """Return the response to a request that changes a task, or its settings."""
+        try:
+            return await self._requested(request, min(self._silence, CONTROL_SECONDS))
+        except TaskUnknown:
+            raise
+        except AgentRefused as error:
+            if error.code in (TASK_NOT_CANCELABLE, HTTPStatus.CONFLICT):
+                raise TaskNotCancelable(str(error)) from error
+            if error.code in UNSUPPORTED:
+                raise RequestUnsupported(str(error)) from error
+            raise
+        except AgentUnsupported as error:
+            raise RequestUnsupported(str(error)) from error
 
     @asynccontextmanager
     async def _exchange(self, invalid: list[InvalidUpdate]) -> AsyncIterator[_Exchange]:

@@ -14,11 +14,15 @@ from agent_manager.a2a import RESERVED, Json
 from agent_manager.agents.agent import (
     Answer,
     ArtifactUpdate,
+    Cancel,
     Context,
+    PushNotifications,
     Resume,
     StatusUpdate,
     Update,
+    cancellation,
     closing,
+    push_notifications_of,
     resumption,
 )
 from eventstore.ids import derived_uuid
@@ -55,6 +59,24 @@ class TenantIsolatedAgent:
 
         return isolated
 
+    @property
+    def cancel(self) -> Cancel | None:
+        """The function that cancels a task of the agent, see :func:`~agent_manager.agents.agent.cancellation`."""
+        cancel = cancellation(self._answer)
+        if cancel is None:
+            return None
+
+        async def isolated(task_id: str, context: Context) -> Update:
+            ids = _ContextIds(context.tenant)
+            return ids.restored(await cancel(task_id, ids.isolated(context)))
+
+        return isolated
+
+    @property
+    def push_notifications(self) -> PushNotifications | None:
+        """The settings of the agent's push notifications; they name no contexts."""
+        return push_notifications_of(self._answer)
+
 
 class _ContextIds:
     """The unique ids that one exchange uses, and the tenant's own ids that they replace."""
@@ -74,9 +96,9 @@ class _ContextIds:
     async def restored_all(self, updates: AsyncIterator[Update]) -> AsyncGenerator[Update, None]:
         async with closing(updates):
             async for update in updates:
-                yield self._restored(update)
+                yield self.restored(update)
 
-    def _restored(self, update: Update) -> Update:
+    def restored(self, update: Update) -> Update:
         members = {each.name: self._restored_json(getattr(update, each.name)) for each in fields(update)}
         if isinstance(update, StatusUpdate | ArtifactUpdate) and update.context_id is not None:
             members["context_id"] = self._own.get(update.context_id, update.context_id)

@@ -129,7 +129,7 @@ async def test_a_task_is_resumed_and_an_unknown_one_is_an_error(served: tuple[st
         await updates.aclose()
         resumed = agent.resume(task, Context())
         assert await working(resumed) == task
-        await agent.cancel(task)
+        await agent.cancel(task, Context())
         assert states([update async for update in resumed])[-1] == "canceled"
     with pytest.raises(TaskUnknown):
         await anext(remote(url).resume("00000000-0000-4000-8000-000000000000", Context()))
