@@ -418,6 +418,8 @@ class TaskFold:
 
     Attributes:
         given_id: the id that the agent chose.
+        actor: the actor of its first event.
+        first_id: the id that its first event gave it; None if that event did not create it.
         position: the position of its first event.
         version: the version of its last event in the conversation.
         contexts: the latest ``contextId`` by actor.
@@ -428,6 +430,8 @@ class TaskFold:
 
     def __init__(self, task_id: UUID, first: Event) -> None:
         self.given_id = str(task_id)
+        self.actor = first.actor
+        self.first_id = (first.data.given_id or str(task_id)) if isinstance(first.data, TaskCreated) else None
         self.position = first.position
         self.version = first.version
         self.contexts: dict[str, str] = {}

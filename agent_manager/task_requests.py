@@ -3,6 +3,9 @@
 A request is appended with the permissions of the client before the agent receives it, so that a client who may not
 write to the conversation cannot use the agent. The state that the agent returns is appended as the agent's.
 
+Everybody who may write to a conversation can append an event that begins a task under the id of a task of another
+conversation. So the agent receives only the ids that it has given to tasks itself, in their first event.
+
 The secrets of a setting of push notifications (``token``, ``authentication.credentials``) are passed on to the agent
 and not stored: everybody who may read the log would see them.
 """
@@ -19,9 +22,10 @@ from agent_manager.agents.agent import (
     StatusUpdate,
     Update,
     cancellation,
+    load,
     push_notifications_of,
 )
-from agent_manager.agents.recorder import Recording, split_event, storable
+from agent_manager.agents.recorder import Recording, actor_of, split_event, storable
 from agent_manager.agents.updates import checked_update
 from agent_manager.conversation_cache import ConversationFoldCache
 from agent_manager.conversation_fold import ConversationFold, PushNotification, TaskFold
@@ -69,6 +73,8 @@ class TaskRequests:
         cancel = cancellation(self._agent)
         if cancel is None and self._agent is not None and _is_in_work(fold, task):
             raise TaskNotCancelable(f"{shown} cannot be cancelled: its agent is working on it, and cannot be stopped")
+        if cancel is not None:
+            await self._check_agent(task)
         await self._append(fold, TaskCancelRequested(task_id=task.id), event_id)
         if cancel is None:
             update: Update = StatusUpdate(task.given_id, None, {"state": state_name(TaskStatus.CANCELED, "0.3")})
@@ -89,6 +95,7 @@ class TaskRequests:
             config_id: the id of a setting that has none.
         """
         task, agent = _task(fold, task_id), self._push_notifications()
+        await self._check_agent(task)
         config = push_notification_config(given, config_id)
         shown = without_secrets(config)
         await self._append(fold, TaskPushNotificationSet(task_id=task.id, config_id=config["id"], config=shown))
@@ -112,12 +119,14 @@ class TaskRequests:
         agent = push_notifications_of(self._agent)
         if agent is None or kept.actor != (self._log.actor or _USER):
             return kept.config
+        await self._check_agent(task)
         return push_notification_config(await agent.push_notification(task.given_id, config_id), config_id)
 
     async def delete_push_notification(self, fold: ConversationFold, task_id: str, config_id: str) -> None:
         """See :meth:`agent_manager.manager.Manager.delete_push_notification`."""
         task, agent = _task(fold, task_id), self._push_notifications()
         kept = _push_notification(task, config_id)
+        await self._check_agent(task)
         await self._append(fold, TaskPushNotificationDeleted(task_id=task.id, config_id=config_id))
         try:
             await agent.delete_push_notification(task.given_id, config_id)
@@ -132,6 +141,15 @@ class TaskRequests:
         if agent is None:
             raise RequestUnsupported("the agent sends no push notifications: follow the events of the conversation")
         return agent
+
+    async def _check_agent(self, task: TaskFold) -> None:
+        """Check that the task is one of the agent. Raises RequestUnsupported."""
+        await load(self._agent)
+        if task.actor != actor_of(self._agent) or task.first_id != task.given_id:
+            raise RequestUnsupported(
+                f"task {printable(task.given_id)!r} was begun by {printable(task.actor)!r}, not by the agent "
+                f"{printable(actor_of(self._agent))!r}"
+            )
 
     async def _append(self, fold: ConversationFold, event: EventData, event_id: UUID | None = None) -> None:
         await self._log.append(fold.id, [NewEvent(event, event_id or uuid4(), actor=_USER)])

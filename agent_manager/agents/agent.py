@@ -123,6 +123,13 @@ It raises :class:`~agent_manager.errors.TaskUnknown`, before any update, if the 
 """
 
 
+async def load(answer: Answer | None) -> None:
+    """Make an agent's name known, if the agent has to fetch it."""
+    function = getattr(answer, "load", None)
+    if callable(function):
+        await function()
+
+
 Cancel: TypeAlias = Callable[[str, Context], Coroutine[Any, Any, Update]]
 """A function that cancels a task by its id, and returns its state afterwards.
 

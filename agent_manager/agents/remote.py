@@ -100,6 +100,11 @@ class RemoteAgent:
         """
         return self._limited(with_final_reply(self._resume(task_id)))
 
+    async def load(self) -> None:
+        """Fetch the agent's card, unless it is known. Raises AgentError."""
+        async with self._exchange([]):
+            pass
+
     async def cancel(self, task_id: str, context: Context) -> Update:
         """Cancel a task; return its state afterwards.
 

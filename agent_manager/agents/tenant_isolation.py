@@ -22,6 +22,7 @@ from agent_manager.agents.agent import (
     Update,
     cancellation,
     closing,
+    load,
     push_notifications_of,
     resumption,
 )
@@ -29,15 +30,19 @@ from eventstore.ids import derived_uuid
 
 
 class TenantIsolatedAgent:
-    """An agent that receives ids unique across tenants, and whose updates carry the tenant's own ids again.
-
-    Attributes:
-        name: the name of the agent.
-    """
+    """An agent that receives ids unique across tenants, and whose updates carry the tenant's own ids again."""
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
-        self.name = getattr(answer, "name", None)
+
+    @property
+    def name(self) -> str | None:
+        """The name of the agent; that of a remote agent changes when its card is fetched."""
+        return getattr(self._answer, "name", None)
+
+    async def load(self) -> None:
+        """Make the name known."""
+        await load(self._answer)
 
     def __call__(self, message: Json, context: Context) -> AsyncGenerator[Update, None]:
         """Yield the agent's updates."""

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import metadata
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 from support.official_agent import Recorded, official_agent
@@ -18,7 +19,8 @@ from agent_manager.agents.remote import remote
 from agent_manager.errors import AgentUnreachable, AnswerFailed, RequestUnsupported, TaskNotCancelable
 from agent_manager.factory import async_manager
 from agent_manager.manager import Manager
-from eventstore import Settings
+from agent_manager.storage import MemoryLog
+from eventstore import EventData, NewEvent, Settings, TaskCreated
 from eventstore.errors import InputError, NotFound
 
 pytest.importorskip("a2a", reason="a2a-sdk is not installed")
@@ -41,7 +43,7 @@ def served(request: pytest.FixtureRequest) -> Iterator[tuple[str, Recorded]]:
 
 
 def managing(answer: Any) -> Any:
-    return async_manager(Settings(_env_file=None), storage="memory", answer=answer)
+    return async_manager(Settings(), storage="memory", answer=answer)
 
 
 async def with_task(manager: Manager, conversation: str, text: str) -> Json:
@@ -208,3 +210,26 @@ async def test_a_cancelled_task_whose_answer_fails_stays_cancelled() -> None:
             await task["sending"]
         [stored] = await manager.tasks("trip")
         assert stored["status"]["state"] == "canceled"
+
+
+async def test_a_task_that_the_agent_did_not_begin_is_not_cancelled_there() -> None:
+    log = MemoryLog("default")
+
+    async def begin(conversation: str, event: EventData) -> None:
+        view = await manager.create_conversation(conversation_id=conversation)
+        await log.append(view.id, [NewEvent(event, actor="bob")])
+
+    with official_agent(pushes=True) as (url, _):
+        async with Manager(log, remote(url)) as manager:
+            task = await with_task(manager, "trip", "work")
+            await begin("forged", TaskCreated(task_id=uuid4(), given_id=task["id"], status="in_progress"))
+            own = await with_task(manager, "renamed", "ask")
+            await begin("renamed", TaskCreated(task_id=UUID(own["id"]), given_id=task["id"]))
+            for conversation in ("forged", "renamed"):
+                with pytest.raises(RequestUnsupported, match="was begun by"):
+                    await manager.cancel_task(conversation, task["id"])
+                with pytest.raises(RequestUnsupported, match="was begun by"):
+                    await manager.set_push_notification(conversation, task["id"], {"url": HOOK})
+            assert "WORKING" in (await manager.tasks("trip"))[0]["status"]["state"]
+            await manager.cancel_task("trip", task["id"])
+            await task["sending"]
