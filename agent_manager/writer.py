@@ -260,6 +260,9 @@ def checked_message(message: Any) -> Json:
     """
     if not isinstance(message, dict):
         raise InvalidEvent("message", f"is a {type(message).__name__}: give the message as a JSON object")
+    inner = next((name for name in ("message", "request", "params") if isinstance(message.get(name), dict)), None)
+    if "role" not in message and inner is not None:
+        raise InvalidEvent("message", f"is a request that contains a message: send its member {inner!r} alone")
     for name in ("messageId", "contextId", "taskId"):
         if not isinstance(message.get(name), str | None):
             raise InvalidEvent(f"message.{name}", f"{message[name]!r:.80} is not a text")

@@ -21,8 +21,8 @@ from agent_manager.server.schemas.common import Out
 router = APIRouter(prefix="/conversations/{conversation}/tasks/{task}", tags=["tasks"], route_class=AuthorizedRoute)
 
 _EXAMPLES = [
-    {"url": "https://client.example/hook", "token": "t1"},
-    {"id": "p1", "url": "https://client.example/hook", "authentication": {"scheme": "Bearer", "credentials": "c1"}},
+    {"url": "https://client.example/hook", "token": "secret"},
+    {"id": "p1", "url": "https://client.example/hook", "authentication": {"scheme": "Bearer", "credentials": "secret"}},
     {"pushNotificationConfig": {"url": "https://client.example/hook", "authentication": {"schemes": ["Bearer"]}}},
 ]
 PushNotificationIn = Annotated[
@@ -44,7 +44,7 @@ class PushNotificationsOut(Out):
 @router.post("/cancel", response_model=Json, **writes(Data.CONVERSATION, NOT_FOUND, CONFLICT, BAD_GATEWAY, TOO_LARGE))
 async def cancel_task(context: CurrentContext, conversation: str, task: str) -> Json:
     """Cancel a task at its agent; return it as A2A JSON. Callers without the scope `read` get its id and state."""
-    fold = await _fold(context, conversation)
+    fold = await _fold(context, conversation, is_write=True)
     canceled = await context.manager.task_requests.cancel(fold, task, context.new_id("cancel"))
     if context.identity.may(TokenScope.READ):
         return canceled
@@ -61,7 +61,7 @@ async def set_push_notification(
     context: CurrentContext, conversation: str, task: str, config: PushNotificationIn
 ) -> Json:
     """Let the agent of a task notify a URL of its changes; one with the same id is replaced."""
-    fold = await _fold(context, conversation)
+    fold = await _fold(context, conversation, is_write=True)
     config_id = str(context.new_id("push notification"))
     return await context.manager.task_requests.set_push_notification(fold, task, config, config_id)
 
@@ -97,10 +97,12 @@ async def get_push_notification(context: CurrentContext, conversation: str, task
 )
 async def delete_push_notification(context: CurrentContext, conversation: str, task: str, config: str) -> None:
     """Delete a setting of push notifications, here and at the agent."""
-    fold = await _fold(context, conversation)
+    fold = await _fold(context, conversation, is_write=True)
     await context.manager.task_requests.delete_push_notification(fold, task, config)
 
 
-async def _fold(context: CurrentContext, conversation: str) -> ConversationFold:
+async def _fold(context: CurrentContext, conversation: str, *, is_write: bool = False) -> ConversationFold:
     resolved = await get_or_404(context.reader, conversation)
+    if is_write:
+        context.check_writable(resolved.id)
     return await context.manager.conversation_fold(resolved.id)
