@@ -43,6 +43,7 @@ from eventstore import (
     Role,
     TaskArtifactAdded,
     TaskArtifactExtended,
+    TaskCancelRequested,
     TaskCreated,
     TaskDescribed,
     TaskPushNotificationDeleted,
@@ -276,6 +277,9 @@ class ConversationFold:
                     self._contexts[event.actor] = context
                 if cause is not None:
                     self._tasks_by_cause[cause] = data.task_id
+            case TaskCancelRequested() as data:
+                if (known := self.tasks.get(data.task_id)) is not None:
+                    known.cancel_requests.add(event.id)
             case TaskPushNotificationSet() | TaskPushNotificationDeleted() as data:
                 if (known := self.tasks.get(data.task_id)) is not None:
                     known.set_push_notification(event.actor, data)
@@ -423,6 +427,7 @@ class TaskFold:
         position: the position of its first event.
         version: the version of its last event in the conversation.
         contexts: the latest ``contextId`` by actor.
+        cancel_requests: the ids of the events that requested to cancel it.
         push_notifications: the settings of push notifications by their ids, without their secrets.
         description: the subject, such as the text of the message that the task answers.
         causation_id: the event of the message whose answer began the task; None if it was imported.
@@ -435,6 +440,7 @@ class TaskFold:
         self.position = first.position
         self.version = first.version
         self.contexts: dict[str, str] = {}
+        self.cancel_requests: set[UUID] = set()
         self.push_notifications: dict[str, PushNotification] = {}
         self.description = ""
         self.causation_id = first.metadata.causation_id

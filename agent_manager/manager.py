@@ -291,8 +291,7 @@ class Manager:
             RequestUnsupported: the agent sends no push notifications, or does not know the task.
             AgentError: the agent did not answer.
         """
-        fold = await self._existing(conversation_id)
-        return await self.task_requests.set_push_notification(fold, task_id, config, str(uuid4()))
+        return await self.task_requests.set_push_notification(await self._existing(conversation_id), task_id, config)
 
     async def push_notifications(self, conversation_id: str, task_id: str) -> list[Json]:
         """Return the settings of push notifications of a task, without secrets. Raises NotFound."""

@@ -64,10 +64,12 @@ class TaskRequests:
         """See :meth:`agent_manager.manager.Manager.cancel_task`.
 
         Args:
-            event_id: the id of the event of the request.
+            event_id: the id of the event of the request, the same if the request is repeated.
         """
         task = _task(fold, task_id)
         shown = f"task {printable(task.given_id)!r}"
+        if task.status in FINAL and event_id in task.cancel_requests:
+            return fold.wire(task)  # the request is repeated
         if task.status in FINAL:
             raise TaskNotCancelable(f"{shown} cannot be cancelled: it is {task.status}")
         cancel = cancellation(self._agent)
@@ -88,17 +90,21 @@ class TaskRequests:
         fold = await self._existing(fold.id)
         return fold.wire(fold.tasks[task.id])
 
-    async def set_push_notification(self, fold: ConversationFold, task_id: str, given: Json, config_id: str) -> Json:
+    async def set_push_notification(
+        self, fold: ConversationFold, task_id: str, given: Json, event_id: UUID | None = None
+    ) -> Json:
         """See :meth:`agent_manager.manager.Manager.set_push_notification`.
 
         Args:
-            config_id: the id of a setting that has none.
+            event_id: as for :meth:`cancel`; also the id of a setting that has none.
         """
         task, agent = _task(fold, task_id), self._push_notifications()
         await self._check_agent(task)
-        config = push_notification_config(given, config_id)
+        event_id = event_id or uuid4()
+        config = push_notification_config(given, str(event_id))
         shown = without_secrets(config)
-        await self._append(fold, TaskPushNotificationSet(task_id=task.id, config_id=config["id"], config=shown))
+        event = TaskPushNotificationSet(task_id=task.id, config_id=config["id"], config=shown)
+        await self._append(fold, event, event_id)
         try:
             await agent.set_push_notification(task.given_id, config)
         except BaseException as error:

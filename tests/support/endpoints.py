@@ -65,15 +65,20 @@ class Endpoint:
 
     def request(self, client: httpx.AsyncClient, conversation: str, file_id: str = "x", **more: Any) -> Any:
         """A request that could be answered, about a conversation."""
-        path = self.path
-        places = {"conversation": conversation, "file_id": file_id, "user": "bob", "task": TASK, "config": "p1"}
-        for name, value in places.items():
-            path = path.replace(f"{{{name}}}", value)
+        path = self.filled_path(conversation, file_id)
         if self.method in ("POST", "PATCH"):
             more["json"] = _filled(BODIES[self.method, self.path], conversation)
         if self.method == "DELETE" or self.method == "GET":
             more["params"] = QUERIES.get(self.path, {}) if self.method == "DELETE" or "search" in self.path else {}
         return client.request(self.method, path, **more)
+
+    def filled_path(self, conversation: str, file_id: str = "x") -> str:
+        """The path with something in its places."""
+        path = self.path
+        places = {"conversation": conversation, "file_id": file_id, "user": "bob", "task": TASK, "config": "p1"}
+        for name, value in places.items():
+            path = path.replace(f"{{{name}}}", value)
+        return path
 
 
 def _filled(value: Any, conversation: str) -> Any:

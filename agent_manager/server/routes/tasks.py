@@ -62,8 +62,9 @@ async def set_push_notification(
 ) -> Json:
     """Let the agent of a task notify a URL of its changes; one with the same id is replaced."""
     fold = await _fold(context, conversation, is_write=True)
-    config_id = str(context.new_id("push notification"))
-    return await context.manager.task_requests.set_push_notification(fold, task, config, config_id)
+    return await context.manager.task_requests.set_push_notification(
+        fold, task, config, context.new_id("push notification")
+    )
 
 
 @router.get("/push-notifications", response_model=PushNotificationsOut, **reads(Data.CONTENT, NOT_FOUND))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from importlib import metadata
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -13,6 +14,7 @@ from support.official_agent import Recorded, official_agent
 from support.serving import Served, served
 from support.waiting import until_async
 
+from agent_manager.agents.local import from_callable
 from agent_manager.agents.remote import remote
 from agent_manager.auth import TokenScope
 from eventstore import EventStore
@@ -93,6 +95,10 @@ async def test_a_task_is_cancelled_once(answered: tuple[Served, Recorded]) -> No
     assert "CANCELED" in canceled.json()["status"]["state"].upper()
     again = await here.client.post(path, headers={"Idempotency-Key": "k"})
     assert (again.status_code, again.json()) == (200, canceled.json())
+    # The process died between what it wrote and the answer.
+    await here.store.pool.fetch("UPDATE idempotency_keys SET status = NULL RETURNING 1")
+    again = await here.client.post(path, headers={"Idempotency-Key": "k"})
+    assert (again.status_code, again.json()["status"]) == (200, canceled.json()["status"])
     refused = await here.client.post(path)
     assert (refused.status_code, refused.json()["title"]) == (409, "TaskNotCancelable"), refused.text
     assert refused.headers["content-type"] == "application/problem+json"
@@ -130,12 +136,33 @@ async def test_the_examples_of_push_notifications_are_set_read_and_deleted(answe
         assert "secret" not in made.text
     listed = (await here.client.get(path)).json()["items"]
     assert [each["url"] for each in listed] == ["https://client.example/hook"] * len(examples)
+    answers = [await here.client.post(path, json=examples[0], headers={"Idempotency-Key": "k"}) for _ in range(2)]
+    await here.store.pool.fetch("UPDATE idempotency_keys SET status = NULL RETURNING 1")
+    answers.append(await here.client.post(path, json=examples[0], headers={"Idempotency-Key": "k"}))
+    assert [answer.json() for answer in answers] == [answers[0].json()] * 3
+    listed = (await here.client.get(path)).json()["items"]
+    assert len(listed) == len(examples) + 1
     for each in listed:
         assert (await here.client.delete(f"{path}/{each['id']}")).status_code == 204
     assert (await here.client.get(path)).json()["items"] == []
     assert (await here.client.delete(f"{path}/p1")).status_code == 404
     refused = await here.client.post(path, json={"url": 5})
     assert (refused.status_code, "url: 5" in refused.json()["detail"]) == (422, True)
+
+
+async def test_a_task_is_named_by_its_encoded_id_or_by_its_id_in_the_tables(store: EventStore) -> None:
+    async def clerk(message: Json) -> AsyncIterator[Json]:
+        yield {"id": message["content"], "status": {"state": "input-required"}}
+
+    async with served(store, answer=from_callable(clerk)) as here:
+        for number, given in enumerate(("a/b c%", "é..", "plain")):
+            trip = await here.begin(id=f"named {number}")
+            await here.client.post(f"/v1/conversations/{trip}/send", json={"role": "user", "content": given})
+            assert await task_of(here.client, trip, "input-required") == given
+            [task] = (await here.client.get(f"/v1/conversations/{trip}/tasks")).json()["items"]
+            name = task["id"] if given == "plain" else quote(given, safe="")
+            canceled = await here.client.post(f"/v1/conversations/named%20{number}/tasks/{name}/cancel")
+            assert (canceled.status_code, canceled.json()["id"]) == (200, given), canceled.text
 
 
 async def test_permissions_decide_before_the_agent_is_reached_and_secrets_are_shown_to_nobody_else(
