@@ -27,6 +27,7 @@ MODULES = {
     "history": "conversations",
     "conversation": "conversations",
     "pending": "pending",
+    "cancel": "cancel",
     "tail": "tail",
     "status": "status",
     "stats": "stats",
