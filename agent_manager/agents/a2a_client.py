@@ -296,7 +296,7 @@ def agent_error(error: Exception, name: str) -> AgentError:
     if isinstance(error, NotImplementedError):
         return AgentUnsupported(f"{name}: a2a-sdk cannot request this from an agent of its version and transport")
     code = next((_CODES[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in _CODES), None)
-    if code is not None:
+    if code is not None and not isinstance(error.__cause__, httpx.HTTPStatusError):
         return AgentRefused(f"{name}: {printable(str(error))}", code)
     text = printable(f"{type(error).__name__}: {error}")
     cause: BaseException | None = error

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 from support.official_agent import Recorded, official_agent
+from support.waiting import until_async
 
 from agent_manager.a2a import parts_text, status_of
 from agent_manager.agents import access
 from agent_manager.agents.agent import Context, Reply, StatusUpdate, TaskSnapshot, Update
 from agent_manager.agents.cards import fetch_card
 from agent_manager.agents.remote import remote
-from agent_manager.errors import AgentUnreachable, AgentUnsupported, InvalidUpdate, TaskUnknown
+from agent_manager.errors import AgentStalled, AgentUnreachable, AgentUnsupported, InvalidUpdate, TaskUnknown
 
 pytest.importorskip("a2a", reason="a2a-sdk is not installed")
 pytest.importorskip("grpc", reason="grpcio is not installed")
@@ -210,3 +211,23 @@ async def test_grpc_works_in_the_event_loops_of_several_threads() -> None:
             return asyncio.run(all_of_it())
 
         assert await asyncio.gather(*(asyncio.to_thread(one) for _ in range(8))) == [1] * 8
+
+
+async def test_an_agent_that_sends_nothing_stalls_over_every_transport(served: tuple[str, Recorded]) -> None:
+    with pytest.raises(AgentStalled, match=r"sent nothing for 0\.5 seconds"):
+        await heard(served[0], said("work"), silence=0.5)
+
+
+async def test_closing_the_iterator_closes_the_connection(served: tuple[str, Recorded]) -> None:
+    url, recorded = served
+    if not recorded.streams:
+        return
+    before = asyncio.all_tasks()
+    updates = remote(url)(said("work"), Context())
+    assert await working(updates)
+    await updates.aclose()
+
+    async def nobody_waits() -> bool:
+        return asyncio.all_tasks() <= before
+
+    await until_async(nobody_waits, "no task of the client's is left")
