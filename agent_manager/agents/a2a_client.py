@@ -328,7 +328,8 @@ def _grpc_error(error: Any, name: str) -> AgentError:
         return AgentStalled(f"{name}: {text}")
     if "larger than max" in text:
         return InvalidUpdate(f"{name}: {text}")
-    return AgentRefused(f"{name}: answered with the status {status} of gRPC: {text}")
+    code = next((code for word, code in _CODES.items() if text.startswith(word)), None)  # of agents of 0.3
+    return AgentRefused(f"{name}: answered with the status {status} of gRPC: {text}", code)
 
 
 def _json_rpc_error(error: Exception, name: str) -> AgentRefused | None:

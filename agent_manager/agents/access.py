@@ -161,9 +161,9 @@ class GrpcChannel:
         """Return a function that calls a method with one response."""
         call = self._channel.unary_unary(method, **options)
 
-        async def send(request: Any, *, metadata: Headers = (), **more: Any) -> Any:
+        async def send(request: Any, *, metadata: Headers | None = None, **more: Any) -> Any:
             return self._decoded(
-                await call(request, metadata=[*metadata, *self._headers], **more), response_deserializer
+                await call(request, metadata=[*(metadata or ()), *self._headers], **more), response_deserializer
             )
 
         return send
@@ -172,8 +172,8 @@ class GrpcChannel:
         """Return a function that calls a method with a stream of responses."""
         call = self._channel.unary_stream(method, **options)
 
-        def send(request: Any, *, metadata: Headers = (), **more: Any) -> GrpcStream:
-            stream = call(request, metadata=[*metadata, *self._headers], **more)
+        def send(request: Any, *, metadata: Headers | None = None, **more: Any) -> GrpcStream:
+            stream = call(request, metadata=[*(metadata or ()), *self._headers], **more)
             return GrpcStream(stream, partial(self._decoded, decode=response_deserializer))
 
         return send

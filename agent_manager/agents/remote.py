@@ -102,8 +102,9 @@ class RemoteAgent:
 
     async def load(self) -> None:
         """Fetch the agent's card, unless it is known. Raises AgentError."""
-        async with self._exchange([]):
-            pass
+        if self._card is None:
+            async with self._exchange([]):
+                pass
 
     async def cancel(self, task_id: str, context: Context) -> Update:
         """Cancel a task; return its state afterwards.
