@@ -76,6 +76,7 @@ class RemoteAgent:
     ) -> None:
         self._url = agent_url(agent) if isinstance(agent, str) else None
         self._card = None if isinstance(agent, str) else agent
+        self._is_outdated = self._card is None
         self._silence, self._total, self._card_seconds = silence, total, card_seconds
         self._allow_private = allow_private
         self._credentials = credentials or AgentCredentials()
@@ -183,8 +184,7 @@ class RemoteAgent:
                     async for update in exchange.polled():
                         yield update
         except AgentError:
-            if self._url is not None:
-                self._card = None  # it may be outdated: fetch it again for the next message
+            self._is_outdated = self._url is not None  # perhaps: the card is fetched again for the next message
             raise
 
     async def _resume(self, task_id: str) -> AsyncGenerator[Update, None]:
@@ -243,9 +243,10 @@ class RemoteAgent:
             access.add(self._url)
         async with http_client(access, invalid) as http, AsyncExitStack() as stack:
             card = self._card
-            if card is None:
+            if card is None or self._is_outdated:
                 assert self._url is not None
                 card = self._card = await fetch_card(self._url, seconds=self._card_seconds, http=http)
+                self._is_outdated = False
             capabilities = card.get("capabilities")
             is_streaming = isinstance(capabilities, dict) and capabilities.get("streaming") is True
             with agent_errors(self.name):
