@@ -11,6 +11,7 @@ an agent card is completed, and a message is validated or repaired, before it is
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple, TypeAlias
 from uuid import UUID
@@ -378,6 +379,8 @@ def _valid_part(item: Any, version: Version) -> Json:
 
 # Settings of push notifications, in 1.x's format
 
+_CONFIG_ID = "[A-Za-z0-9_-]{1,255}"
+
 
 def push_notification_config(given: Json, config_id: str) -> Json:
     """Return a setting of push notifications of either version in 1.x's format.
@@ -404,6 +407,8 @@ def push_notification_config(given: Json, config_id: str) -> Json:
     members = _given_texts({name: config.get(name) for name in ("id", "url", "token")}, "")
     if not members.get("url", "").startswith(("http://", "https://")):
         raise InputError("url: expected the http or https URL that the agent is to notify")
+    if not re.fullmatch(_CONFIG_ID, members.get("id", config_id)):  # a2a-sdk writes it into paths as it is
+        raise InputError("id: expected at most 255 letters, digits and the characters _ and -")
     return {"id": config_id} | members | ({} if authentication is None else {"authentication": authentication})
 
 

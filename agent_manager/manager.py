@@ -298,11 +298,10 @@ class Manager:
         return self.task_requests.push_notifications(await self._existing(conversation_id), task_id)
 
     async def push_notification(self, conversation_id: str, task_id: str, config_id: str) -> Json:
-        """Return a setting of push notifications; to the actor who set it, with its secrets, as the agent has it.
+        """Return a setting of push notifications; to the actor who set it, with its secrets, if the agent returns it.
 
         Raises:
             NotFound: there is no such setting.
-            AgentError: the agent did not answer.
         """
         return await self.task_requests.push_notification(await self._existing(conversation_id), task_id, config_id)
 

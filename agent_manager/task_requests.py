@@ -29,7 +29,7 @@ from agent_manager.agents.recorder import Recording, actor_of, split_event, stor
 from agent_manager.agents.updates import checked_update
 from agent_manager.conversation_cache import ConversationFoldCache
 from agent_manager.conversation_fold import ConversationFold, PushNotification, TaskFold
-from agent_manager.errors import RequestUnsupported, TaskNotCancelable, TaskUnknown
+from agent_manager.errors import AgentError, RequestUnsupported, TaskNotCancelable, TaskUnknown
 from agent_manager.storage import Log
 from agent_manager.writer import Writer
 from eventstore import (
@@ -40,7 +40,7 @@ from eventstore import (
     TaskPushNotificationSet,
     TaskStatus,
 )
-from eventstore.errors import EventTooLarge, NotFound, printable
+from eventstore.errors import EventTooLarge, InputError, NotFound, printable
 
 _USER = "user"
 """The actor of a request without one of its own."""
@@ -125,8 +125,11 @@ class TaskRequests:
         agent = push_notifications_of(self._agent)
         if agent is None or kept.actor != (self._log.actor or _USER):
             return kept.config
-        await self._check_agent(task)
-        return push_notification_config(await agent.push_notification(task.given_id, config_id), config_id)
+        try:
+            await self._check_agent(task)
+            return push_notification_config(await agent.push_notification(task.given_id, config_id), config_id)
+        except (AgentError, RequestUnsupported, InputError):  # what is stored can be read without the agent
+            return kept.config
 
     async def delete_push_notification(self, fold: ConversationFold, task_id: str, config_id: str) -> None:
         """See :meth:`agent_manager.manager.Manager.delete_push_notification`."""

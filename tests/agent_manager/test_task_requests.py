@@ -125,6 +125,7 @@ async def test_push_notifications_are_set_at_the_agent_and_kept_without_their_se
         ({"url": HOOK, "token": {}}, "token: {} is not a text"),
         ({"url": HOOK, "authentication": "Bearer"}, "authentication: is not an object"),
         ({"url": HOOK, "authentication": {"credentials": "c"}}, r"authentication\.scheme: is missing"),
+        ({"url": HOOK, "id": "../../tasks"}, "id: expected at most 255 letters"),
         ({"pushNotificationConfig": []}, "is not an object"),
     ],
 )
@@ -142,6 +143,14 @@ async def test_an_agent_without_push_notifications_refuses_them_and_nothing_is_k
             with pytest.raises(RequestUnsupported, match=r"(?i)not support"):
                 await manager.set_push_notification("trip", task["id"], {"url": HOOK})
             assert await manager.push_notifications("trip", task["id"]) == []
+
+
+async def test_a_setting_is_read_without_its_secrets_if_the_agent_is_gone() -> None:
+    async with AsyncExitStack() as stack:
+        with official_agent(pushes=True) as (url, _):
+            manager, task = await stack.enter_async_context(working(url, "ask"))
+            await manager.set_push_notification("trip", task["id"], {"id": "p", "url": HOOK, "token": "s3cr3t"})
+        assert await manager.push_notification("trip", task["id"], "p") == {"id": "p", "url": HOOK}
 
 
 async def test_an_agent_that_cannot_be_reached_cancels_nothing() -> None:

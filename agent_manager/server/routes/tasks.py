@@ -82,10 +82,10 @@ async def list_push_notifications(context: CurrentContext, conversation: str, ta
 @router.get(
     "/push-notifications/{config}",
     response_model=Json,
-    **reads(Data.CONTENT, NOT_FOUND, CONFLICT, BAD_GATEWAY),
+    **reads(Data.CONTENT, NOT_FOUND),
 )
 async def get_push_notification(context: CurrentContext, conversation: str, task: str, config: str) -> Json:
-    """Return a setting of push notifications; to the caller who set it with its secrets, as the agent has it."""
+    """Return a setting of push notifications; to the caller who set it with its secrets, if the agent returns it."""
     fold = await _fold(context, conversation)
     return await context.manager.task_requests.push_notification(fold, task, config)
 
