@@ -6,16 +6,17 @@ the same in both, in camelCase.
 
 Conversions keep values that neither version defines, and return values of the target version unchanged. Values that A2A
 does define must have A2A's types: a client that reads a list fails on the whole list because of one malformed item. So
-an agent card is completed, and a message is validated or repaired (:mod:`agent_manager.wire_classes`), before it is
-served.
+an agent card is completed, and a message is validated or repaired, before it is served or sent to an agent.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple, TypeAlias
 from uuid import UUID
 
+from eventstore.errors import InputError
 from eventstore.event_types import TaskArtifactAdded, TaskArtifactExtended, TaskStatus
 from projections import Task
 
@@ -249,6 +250,7 @@ def _without(value: Json, *names: str) -> Json:
 _FILE_TEXTS = ("mimeType", "mime_type", "name")
 _PART_TEXTS = ("text", "raw", "url", "filename", "mediaType")
 _CONTENTS = ("text", "raw", "url", "data")
+_TEXT_LISTS = ("extensions", "referenceTaskIds")
 
 
 class InvalidMember(NamedTuple):
@@ -264,9 +266,8 @@ def invalid_member(message: Json, version: Version) -> InvalidMember | None:
         return InvalidMember("kind", "is not 'message'")
     if not isinstance(message.get("metadata"), dict | None):
         return InvalidMember("metadata", "is not an object")
-    for name in ("extensions", "referenceTaskIds"):
-        items = message.get(name)
-        if items is not None and not (isinstance(items, list) and all(isinstance(item, str) for item in items)):
+    for name in _TEXT_LISTS:
+        if not (message.get(name) is None or _is_text_list(message[name])):
             return InvalidMember(name, "is not a list of texts")
     parts = message.get("parts")
     if not isinstance(parts, list):
@@ -312,6 +313,118 @@ def _invalid_v1(part: Json) -> InvalidMember | None:
 def _first_non_text(value: Json, names: Iterable[str], path: str) -> InvalidMember | None:
     wrong = next((name for name in names if not isinstance(value.get(name), str | None)), None)
     return None if wrong is None else InvalidMember(path + wrong, "is not a text")
+
+
+def _is_text_list(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+# Messages that are not valid, as the nearest ones that are
+
+
+def repaired(message: Json, version: Version, message_id: str) -> Json:
+    """Return a message that is not valid in A2A, such as one of an imported chat, as the nearest one that is.
+
+    Args:
+        message_id: the id of a message that has none.
+    """
+    given_id, role = message.get("messageId"), message.get("role")
+    valid_id = given_id if isinstance(given_id, str) and given_id else message_id
+    result = agent_message(_valid_parts(message, version), version, valid_id)
+    if role in ("user", "ROLE_USER"):
+        result["role"] = role_in_version("user", version)
+    result |= {name: message[name] for name in ("contextId", "taskId") if isinstance(message.get(name), str)}
+    if isinstance(message.get("metadata"), dict):
+        result["metadata"] = message["metadata"]
+    return result | {name: message[name] for name in _TEXT_LISTS if _is_text_list(message.get(name))}
+
+
+def message_to_send(message: Json, version: Version, message_id: str) -> Json:
+    """Return a message of any format as an agent of a version understands it.
+
+    Agents know the roles user and agent: a message with another role, such as system or tool, is sent as the user's.
+
+    Args:
+        message_id: the id of a message that has none.
+    """
+    is_agents = message.get("role") in (*_AGENT.values(), "assistant")
+    message = message | {"role": agent_role(version) if is_agents else _USER[version]}
+    given_id = message.get("messageId")
+    if not (isinstance(given_id, str) and given_id):
+        message["messageId"] = message_id
+    converted = message_in_version(message, version)
+    if converted.get("parts") and invalid_member(converted, version) is None:
+        return converted | {"parts": [_valid_part(part, version) for part in converted["parts"]]}
+    return repaired(converted, version, message_id)
+
+
+def _valid_parts(message: Json, version: Version) -> list[Json]:
+    content = message.get("parts", message.get("content"))
+    items = content if isinstance(content, list) else [] if content is None else [content]
+    calls = {name: message[name] for name in ("tool_calls", "function_call") if message.get(name) is not None}
+    return [_valid_part(item, version) for item in [*items, *([calls] if calls else [])]]
+
+
+def _valid_part(item: Any, version: Version) -> Json:
+    if isinstance(item, dict) and invalid_part(item, version) is None:
+        has_content = not item.keys().isdisjoint(_CONTENTS)
+        if "kind" in item if version == "0.3" else has_content and "kind" not in item:
+            return item
+    text = item.get("text") if isinstance(item, dict) else item
+    if isinstance(text, str):
+        return text_part(text, version)
+    data = item if isinstance(item, dict) else {"value": item}
+    return {"kind": "data", "data": data} if version == "0.3" else {"data": data}
+
+
+# Settings of push notifications, in 1.x's format
+
+_CONFIG_ID = "[A-Za-z0-9_-]{1,255}"
+
+
+def push_notification_config(given: Json, config_id: str) -> Json:
+    """Return a setting of push notifications of either version in 1.x's format.
+
+    Args:
+        config_id: the id of a setting that has none.
+
+    Raises:
+        InputError: a member is not valid; names it.
+    """
+    config = given.get("pushNotificationConfig", given) if isinstance(given, dict) else None
+    if not isinstance(config, dict):
+        raise InputError("the setting of push notifications is not an object with a url")
+    authentication = config.get("authentication")
+    if authentication is not None:
+        if not isinstance(authentication, dict):
+            raise InputError("authentication: is not an object with a scheme and credentials")
+        schemes = authentication.get("schemes")  # of 0.3
+        scheme = authentication.get("scheme", schemes[0] if isinstance(schemes, list) and schemes else None)
+        authentication = {"scheme": scheme, "credentials": authentication.get("credentials")}
+        authentication = _given_texts(authentication, "authentication.")
+        if "scheme" not in authentication:
+            raise InputError("authentication.scheme: is missing: give one such as Bearer")
+    members = _given_texts({name: config.get(name) for name in ("id", "url", "token")}, "")
+    if not members.get("url", "").startswith(("http://", "https://")):
+        raise InputError("url: expected the http or https URL that the agent is to notify")
+    if not re.fullmatch(_CONFIG_ID, members.get("id", config_id)):  # a2a-sdk writes it into paths as it is
+        raise InputError("id: expected at most 255 letters, digits and the characters _ and -")
+    return {"id": config_id} | members | ({} if authentication is None else {"authentication": authentication})
+
+
+def without_secrets(config: Json) -> Json:
+    """Return a setting of push notifications without its token and credentials."""
+    shown = _without(config, "token")
+    if "authentication" in shown:
+        shown["authentication"] = _without(shown["authentication"], "credentials")
+    return shown
+
+
+def _given_texts(values: Json, path: str) -> Json:
+    for name, value in values.items():
+        if not isinstance(value, str | None):
+            raise InputError(f"{path}{name}: {value!r:.80} is not a text")
+    return {name: value for name, value in values.items() if value}
 
 
 # Agent cards with the members that clients of both versions require

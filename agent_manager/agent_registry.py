@@ -10,6 +10,7 @@ from pydantic_core import to_json
 
 from agent_manager.a2a import RESERVED, Json
 from agent_manager.agents.cards import fetch_card
+from agent_manager.agents.credentials import AgentCredentials
 from agent_manager.conversation_cache import ConversationFoldCache
 from agent_manager.storage import Log
 from agent_manager.writer import checked_id
@@ -27,8 +28,9 @@ RECENT_SECONDS = 1.0
 class AgentRegistry:
     """The registered agents of one tenant."""
 
-    def __init__(self, log: Log, cache: ConversationFoldCache) -> None:
+    def __init__(self, log: Log, cache: ConversationFoldCache, credentials: AgentCredentials | None = None) -> None:
         self._log = log
+        self._credentials = credentials
         self._cache = cache
         self._id = conversation_uuid(log.tenant, AGENTS)
         self._read_at = -inf
@@ -36,7 +38,8 @@ class AgentRegistry:
     async def register(self, url_or_card: str | Json, *, allow_private: bool) -> Json:
         """See :meth:`agent_manager.manager.Manager.register_agent`."""
         if isinstance(url_or_card, str):
-            url, card = url_or_card, await fetch_card(url_or_card, allow_private=allow_private)
+            url = url_or_card
+            card = await fetch_card(url, allow_private=allow_private, credentials=self._credentials)
         elif isinstance(url_or_card, dict):
             card = url_or_card
             if not (url := url_of(card) or ""):

@@ -445,6 +445,9 @@ class AnswerSession:
             reason = {"error": error or _INTERRUPTED}
             failed = TaskStatusChanged(task_id=each, status=TaskStatus.FAILED, metadata=reason)
             events.append(NewEvent(failed, actor="system", metadata=Metadata(causation_id=str(message))))
+        if events:  # a task that was cancelled meanwhile has not failed
+            ended = await self._writer.ended_tasks(self.accepted.conversation)
+            events = [event for event in events if getattr(event.data, "task_id", None) not in ended]
         answered = _answered_event(MessageAnswered(message_id=message, outcome=outcome, error=error, task_id=task_id))
         try:
             await self._append([*events, answered])

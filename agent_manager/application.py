@@ -236,6 +236,10 @@ class ApplicationManager:
         """The tasks of all conversations that are not hidden, in the order in which they began."""
         return list(map(self._classes.to_task, self._call(Manager.tasks)))
 
+    def cancel_task(self, conversation_id: str, task_id: str) -> Any:
+        """Cancel a task at its agent, see :meth:`agent_manager.manager.Manager.cancel_task`; return the task."""
+        return self._classes.to_task(self._call(Manager.cancel_task, conversation_id, task_id))
+
     @property
     def events(self) -> list[Any]:
         """The latest 10,000 events, oldest first."""

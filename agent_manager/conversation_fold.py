@@ -43,8 +43,11 @@ from eventstore import (
     Role,
     TaskArtifactAdded,
     TaskArtifactExtended,
+    TaskCancelRequested,
     TaskCreated,
     TaskDescribed,
+    TaskPushNotificationDeleted,
+    TaskPushNotificationSet,
     TaskStatus,
     TaskStatusChanged,
     sent_message,
@@ -274,6 +277,12 @@ class ConversationFold:
                     self._contexts[event.actor] = context
                 if cause is not None:
                     self._tasks_by_cause[cause] = data.task_id
+            case TaskCancelRequested() as data:
+                if (known := self.tasks.get(data.task_id)) is not None:
+                    known.cancel_requests.add(event.id)
+            case TaskPushNotificationSet() | TaskPushNotificationDeleted() as data:
+                if (known := self.tasks.get(data.task_id)) is not None:
+                    known.set_push_notification(event.actor, data)
             case ConversationCreated() | ConversationForked() | ConversationRenamed() as data:
                 self.name = self.name if data.name is None else data.name
                 if not isinstance(data, ConversationRenamed):
@@ -401,23 +410,38 @@ class ConversationFold:
         return self._contexts | next(of_task, {})
 
 
+class PushNotification(NamedTuple):
+    """A setting of push notifications, without its secrets, and who set it."""
+
+    actor: str
+    config: Json
+
+
 class TaskFold:
     """The state of a task after its events.
 
     Attributes:
         given_id: the id that the agent chose.
+        actor: the actor of its first event.
+        first_id: the id that its first event gave it; None if that event did not create it.
         position: the position of its first event.
         version: the version of its last event in the conversation.
         contexts: the latest ``contextId`` by actor.
+        cancel_requests: the ids of the events that requested to cancel it.
+        push_notifications: the settings of push notifications by their ids, without their secrets.
         description: the subject, such as the text of the message that the task answers.
         causation_id: the event of the message whose answer began the task; None if it was imported.
     """
 
     def __init__(self, task_id: UUID, first: Event) -> None:
         self.given_id = str(task_id)
+        self.actor = first.actor
+        self.first_id = (first.data.given_id or str(task_id)) if isinstance(first.data, TaskCreated) else None
         self.position = first.position
         self.version = first.version
         self.contexts: dict[str, str] = {}
+        self.cancel_requests: set[UUID] = set()
+        self.push_notifications: dict[str, PushNotification] = {}
         self.description = ""
         self.causation_id = first.metadata.causation_id
         self._id = task_id
@@ -460,6 +484,22 @@ class TaskFold:
         self.description = self.description if data.description is None else data.description
         self._metadata = self._metadata if data.metadata is None else data.metadata
         self._extra = apply_description(self._extra, data.extra, history)
+
+    def set_push_notification(self, actor: str, data: TaskPushNotificationSet | TaskPushNotificationDeleted) -> None:
+        """Apply an event that sets or deletes a setting of push notifications."""
+        self.push_notifications.pop(data.config_id, None)
+        if isinstance(data, TaskPushNotificationSet):
+            self.push_notifications[data.config_id] = PushNotification(actor, data.config)
+
+    @property
+    def id(self) -> UUID:
+        """The id of the task in the tables."""
+        return self._id
+
+    @property
+    def status(self) -> TaskStatus:
+        """The status of the task."""
+        return TaskStatus(self._status)
 
     @property
     def is_open(self) -> bool:

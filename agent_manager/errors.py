@@ -5,6 +5,8 @@
     AnswerFailed              the agent failed; the failure is stored
     AnswerTaken               another process answers the message
     ManagerClosed             the manager is closed
+    TaskNotCancelable         the task has ended, or its agent cannot cancel it
+    RequestUnsupported        the agent does not support what was requested of it
     InvalidAgentUrl           a text is not the URL of an agent
     AgentError                the agent did not answer
     ├── AgentUnreachable      no connection, or no agent card at its URL
@@ -19,7 +21,7 @@
 
 from __future__ import annotations
 
-from eventstore.errors import EventStoreError, InputError, StoreClosed
+from eventstore.errors import ConflictError, EventStoreError, InputError, StoreClosed
 
 
 class AnswerFailed(EventStoreError):
@@ -35,6 +37,14 @@ class ManagerClosed(StoreClosed):
 
     def __init__(self) -> None:
         InputError.__init__(self, "the manager is closed: open it again with initialize(), 'with' or 'async with'")
+
+
+class TaskNotCancelable(ConflictError):
+    """The task has ended, or its agent cannot cancel it."""
+
+
+class RequestUnsupported(ConflictError):
+    """The agent does not support what was requested of it."""
 
 
 class InvalidAgentUrl(InputError):

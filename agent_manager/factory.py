@@ -15,6 +15,7 @@ from typing import Any, Literal, Self, TypeAlias
 from agent_manager.agent_registry import AGENTS, AgentRegistry
 from agent_manager.agents.agent import Answer
 from agent_manager.agents.agent_spec import agent_from_spec
+from agent_manager.agents.credentials import AgentCredentials
 from agent_manager.agents.local import CallableAgent, from_callable
 from agent_manager.agents.remote import RemoteAgent
 from agent_manager.answering import Answers
@@ -22,6 +23,7 @@ from agent_manager.application import ApplicationManager
 from agent_manager.conversation_cache import MAX_BYTES, VisibleConversations, VisibleIds
 from agent_manager.manager import Manager
 from agent_manager.storage import AppendedPositions, Differences, DualWriteLog, MemoryLog, ServerLog, copy_log
+from agent_manager.task_requests import TaskRequests
 from agent_manager.writer import Writer
 from eventstore import EventStore, Settings, conversation_uuid
 from eventstore.concurrency import cancel_and_wait
@@ -57,9 +59,10 @@ def application_manager(
         ServerError, SchemaError: there is no server, or its schema does not fit.
     """
     settings = _settings_of(settings)
-    agent = _agent(answer, settings)
+    credentials = AgentCredentials.load(settings.agent_credentials)
+    agent = _agent(answer, settings, credentials)
     differences = Differences()
-    open_manager = partial(_open_manager, settings, storage, agent, differences)
+    open_manager = partial(_open_manager, settings, storage, agent, credentials, differences)
     manager = ApplicationManager(open_manager, types, differences)
     manager.initialize()
     return manager
@@ -87,7 +90,8 @@ def async_manager(
         ServerError, SchemaError: on entering; there is no server, or its schema does not fit.
     """
     settings = _settings_of(settings)
-    return _open_manager(settings, storage, _agent(answer, settings), Differences())
+    credentials = AgentCredentials.load(settings.agent_credentials)
+    return _open_manager(settings, storage, _agent(answer, settings, credentials), credentials, Differences())
 
 
 def _settings_of(settings: Settings | str | None) -> Settings:
@@ -97,23 +101,27 @@ def _settings_of(settings: Settings | str | None) -> Settings:
     return Settings(database_url=settings) if isinstance(settings, str) else settings or Settings()
 
 
-def _agent(answer: Callable[..., Any] | str | None, settings: Settings) -> Answer | None:
+def _agent(answer: Callable[..., Any] | str | None, settings: Settings, credentials: AgentCredentials) -> Answer | None:
     answer = answer if answer is not None else settings.answer or None
     if answer is None or isinstance(answer, CallableAgent | RemoteAgent):
         return answer
-    return agent_from_spec(answer) if isinstance(answer, str) else from_callable(answer)
+    return agent_from_spec(answer, credentials=credentials) if isinstance(answer, str) else from_callable(answer)
 
 
 def _open_manager(
-    settings: Settings, storage: Storage | None, agent: Answer | None, differences: Differences
+    settings: Settings,
+    storage: Storage | None,
+    agent: Answer | None,
+    credentials: AgentCredentials,
+    differences: Differences,
 ) -> AbstractAsyncContextManager[Manager]:
     match storage or settings.storage:
         case "memory":
-            return Manager(MemoryLog(settings.tenant), agent)
+            return Manager(MemoryLog(settings.tenant), agent, credentials=credentials)
         case "both":
-            return _dual_write_manager(settings, agent, differences)
+            return _dual_write_manager(settings, agent, credentials, differences)
         case "postgres":
-            return _postgresql_manager(settings, agent)
+            return _postgresql_manager(settings, agent, credentials)
         case other:
             raise SettingsError(f"storage: {other!r:.80} is unknown: expected 'memory', 'postgres' or 'both'")
 
@@ -127,6 +135,7 @@ class AsyncManager(Manager):
         answer: the agent that answers messages; without one, messages get no reply.
         runs_worker: whether to update the read tables meanwhile; ``eventstore up`` does so already.
         fold_bytes: approximate size of the contents of cached conversations.
+        credentials: the credentials with which the cards of registered agents are fetched.
     """
 
     def __init__(
@@ -137,9 +146,10 @@ class AsyncManager(Manager):
         answer: Answer | None = None,
         runs_worker: bool = True,
         fold_bytes: int = MAX_BYTES,
+        credentials: AgentCredentials | None = None,
     ) -> None:
         self._server = ServerLog(store, tenant)
-        super().__init__(self._server, answer, fold_bytes)
+        super().__init__(self._server, answer, fold_bytes, credentials)
         self.store = store
         self._runs_worker = runs_worker
         self._stack = AsyncExitStack()
@@ -164,8 +174,9 @@ class AsyncManager(Manager):
         manager._log = log = self._server.acting_for(user, actor, count)
         manager._cache = cache = self._cache if user is None else VisibleConversations(self._cache, visible_ids)
         manager._writer = Writer(log, cache)
-        manager._registry = registry = AgentRegistry(log, self._cache)
+        manager._registry = registry = AgentRegistry(log, self._cache, self._credentials)
         manager.answers = Answers(log, cache, manager._writer, registry)
+        manager.task_requests = TaskRequests(log, cache, self._writer, self.agent)
         return manager
 
     def count_with(self, count: Callable[[int], None]) -> None:
@@ -188,14 +199,16 @@ class AsyncManager(Manager):
 
 
 @asynccontextmanager
-async def _postgresql_manager(settings: Settings, answer: Answer | None) -> AsyncIterator[AsyncManager]:
-    async with EventStore(settings) as store, AsyncManager(store, answer=answer) as manager:
+async def _postgresql_manager(
+    settings: Settings, answer: Answer | None, credentials: AgentCredentials
+) -> AsyncIterator[AsyncManager]:
+    async with EventStore(settings) as store, AsyncManager(store, answer=answer, credentials=credentials) as manager:
         yield manager
 
 
 @asynccontextmanager
 async def _dual_write_manager(
-    settings: Settings, answer: Answer | None, differences: Differences
+    settings: Settings, answer: Answer | None, credentials: AgentCredentials, differences: Differences
 ) -> AsyncIterator[Manager]:
     """Open a manager that writes to PostgreSQL and memory; the contents of PostgreSQL are copied into memory first."""
     async with EventStore(settings) as store, _running_worker(store):
@@ -204,7 +217,7 @@ async def _dual_write_manager(
         main, other = (memory, server) if settings.read_from == "memory" else (server, memory)
         log = DualWriteLog(main, other, differences)
         try:
-            async with Manager(log, answer) as manager:
+            async with Manager(log, answer, credentials=credentials) as manager:
                 yield manager
         finally:
             await log.append_all_missing()

@@ -15,6 +15,7 @@ import asyncio
 import ipaddress
 import json
 import socket
+import ssl
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any, cast
@@ -41,6 +42,7 @@ def open_client(
     limit: int,
     allow_private: bool = True,
     trusted_host: str = "",
+    transport: httpx.AsyncBaseTransport | None = None,
     hooks: Sequence[Callable[[httpx.Response], Awaitable[None]]] = (),
     **options: Any,
 ) -> httpx.AsyncClient:
@@ -51,6 +53,7 @@ def open_client(
         allow_private: Connect also to addresses that are not global: private, loopback, link-local. If False, the
             proxies of the environment are not used, because they would resolve host names again.
         trusted_host: A host that the operator has configured; it may have any address.
+        transport: A transport that applies these rules itself.
         hooks: Called with each response before its body is read.
         options: Further arguments of ``httpx.AsyncClient``.
     """
@@ -59,7 +62,7 @@ def open_client(
         _limit_body(response, limit)
 
     return httpx.AsyncClient(
-        transport=None if allow_private else _CheckedTransport(trusted_host),
+        transport=transport if transport or allow_private else CheckedTransport(trusted_host),
         headers={"Accept-Encoding": "gzip"},
         event_hooks={"response": [limit_body, *hooks]},
         **options,
@@ -103,21 +106,16 @@ def is_global(address: str) -> bool:
     return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
 
 
-class _CheckedTransport(httpx.AsyncBaseTransport):
+class CheckedTransport(httpx.AsyncBaseTransport):
     """A transport that resolves host names itself and connects only to global addresses."""
 
-    def __init__(self, trusted_host: str) -> None:
-        self._trusted_host = trusted_host.lower()
-        self._inner = httpx.AsyncHTTPTransport()
+    def __init__(self, trusted_host: str, verify: ssl.SSLContext | bool = True) -> None:
+        self._trusted_host = trusted_host
+        self._inner = httpx.AsyncHTTPTransport(verify=verify)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        host = request.url.host
-        addresses = await _resolve(host, request.url.port or (443 if request.url.scheme == "https" else 80))
-        if host.lower() != self._trusted_host and not all(map(is_global, addresses)):
-            raise PrivateAddress(
-                f"{host} has a private, loopback or link-local address, from which this server fetches nothing: "
-                "EVENTSTORE_AGENT_ALLOW_PRIVATE=true allows it"
-            )
+        host, port = request.url.host, request.url.port or (443 if request.url.scheme == "https" else 80)
+        addresses = await checked_addresses(host, port, trusted_host=self._trusted_host)
         for address in addresses[:-1]:
             try:
                 return await self._send(request, host, address)
@@ -139,6 +137,24 @@ class _CheckedTransport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self._inner.aclose()
+
+
+async def checked_addresses(host: str, port: int, *, allow_private: bool = False, trusted_host: str = "") -> list[str]:
+    """Return the addresses of a host, to be connected to without another look-up.
+
+    Args:
+        allow_private, trusted_host: see :func:`open_client`.
+
+    Raises:
+        httpx.ConnectError: The name cannot be resolved; as :class:`PrivateAddress`, an address is not allowed.
+    """
+    addresses = await _resolve(host, port)
+    if not allow_private and host.lower() != trusted_host.lower() and not all(map(is_global, addresses)):
+        raise PrivateAddress(
+            f"{host} has a private, loopback or link-local address, from which this server fetches nothing: "
+            "EVENTSTORE_AGENT_ALLOW_PRIVATE=true allows it"
+        )
+    return addresses
 
 
 async def _resolve(host: str, port: int) -> list[str]:

@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 from agent_manager.a2a import Json
 from agent_manager.agent_registry import AgentRegistry
 from agent_manager.agents.agent import Answer
+from agent_manager.agents.credentials import AgentCredentials
 from agent_manager.answering import Answers
 from agent_manager.conversation_cache import MAX_BYTES, ConversationFoldCache
 from agent_manager.conversation_fold import (
@@ -25,6 +26,7 @@ from agent_manager.conversation_fold import (
 )
 from agent_manager.errors import AnswerFailed, AnswerTaken
 from agent_manager.storage import ClosableLog, Log
+from agent_manager.task_requests import TaskRequests
 from agent_manager.writer import Writer, checked_id, checked_message
 from eventstore import (
     ConversationArchived,
@@ -52,20 +54,30 @@ class Manager:
         log: the storage.
         answer: the agent that answers messages; without one, messages get no reply.
         fold_bytes: approximate size of the contents of cached conversations.
+        credentials: the credentials with which the cards of registered agents are fetched.
 
     Attributes:
         answers: the answers to the messages.
+        task_requests: the requests of clients about tasks: to cancel them, and to be notified.
     """
 
-    def __init__(self, log: Log, answer: Answer | None = None, fold_bytes: int = MAX_BYTES) -> None:
+    def __init__(
+        self,
+        log: Log,
+        answer: Answer | None = None,
+        fold_bytes: int = MAX_BYTES,
+        credentials: AgentCredentials | None = None,
+    ) -> None:
         self.tenant = log.tenant
         self.agent = answer
         self._closable = ClosableLog(log)
         self._log = log = cast(Log, self._closable)
         self._cache = ConversationFoldCache(log, fold_bytes)
         self._writer = Writer(log, self._cache)
-        self._registry = AgentRegistry(log, self._cache)
+        self._registry = AgentRegistry(log, self._cache, credentials)
+        self._credentials = credentials
         self.answers = Answers(log, self._cache, self._writer, self._registry)
+        self.task_requests = TaskRequests(log, self._cache, self._writer, answer)
 
     async def __aenter__(self) -> Self:
         self._closable.is_closed = False
@@ -253,6 +265,56 @@ class Manager:
         found = [(task.position, fold, task) for fold in folds.values() for task in fold.tasks.values()]
         return [fold.wire(task) for _, fold, task in sorted(found, key=itemgetter(0)) if not fold.is_deleted]
 
+    async def cancel_task(self, conversation_id: str, task_id: str) -> Json:
+        """Cancel a task at its agent, and store the state that the agent returns; return the task.
+
+        A task that nobody works on, such as one that waits for input, is cancelled here if its agent has no function
+        for it.
+
+        Raises:
+            NotFound: there is no such conversation or task.
+            TaskNotCancelable, RequestUnsupported: the task has ended, or the agent cannot cancel it.
+            AgentError: the agent did not answer.
+        """
+        return await self.task_requests.cancel(await self._existing(conversation_id), task_id)
+
+    async def set_push_notification(self, conversation_id: str, task_id: str, config: Json) -> Json:
+        """Let the agent of a task notify a URL of its changes; return the setting as it is stored, without secrets.
+
+        Args:
+            config: ``url`` and optionally ``id``, ``token`` and ``authentication``, as in A2A 0.3 or 1.x. The agent
+                receives all of it; token and credentials are not stored.
+
+        Raises:
+            InputError: the setting is not valid.
+            NotFound: there is no such conversation or task.
+            RequestUnsupported: the agent sends no push notifications, or does not know the task.
+            AgentError: the agent did not answer.
+        """
+        return await self.task_requests.set_push_notification(await self._existing(conversation_id), task_id, config)
+
+    async def push_notifications(self, conversation_id: str, task_id: str) -> list[Json]:
+        """Return the settings of push notifications of a task, without secrets. Raises NotFound."""
+        return self.task_requests.push_notifications(await self._existing(conversation_id), task_id)
+
+    async def push_notification(self, conversation_id: str, task_id: str, config_id: str) -> Json:
+        """Return a setting of push notifications; to the actor who set it, with its secrets, if the agent returns it.
+
+        Raises:
+            NotFound: there is no such setting.
+        """
+        return await self.task_requests.push_notification(await self._existing(conversation_id), task_id, config_id)
+
+    async def delete_push_notification(self, conversation_id: str, task_id: str, config_id: str) -> None:
+        """Delete a setting of push notifications at the agent, and here.
+
+        Raises:
+            NotFound: there is no such setting.
+            RequestUnsupported: the agent cannot delete it.
+            AgentError: the agent did not answer.
+        """
+        await self.task_requests.delete_push_notification(await self._existing(conversation_id), task_id, config_id)
+
     async def events(self, *, after: int = 0, limit: int | None = None) -> list[EventView]:
         """Return the events after a position, oldest first; those among the latest ``limit`` that are not deleted.
 
@@ -305,6 +367,13 @@ class Manager:
         fold = await self._fold(conversation_id)
         if fold is None:
             raise NotFound(f"no conversation has the id {printable(conversation_id)!r}")
+        return fold
+
+    async def conversation_fold(self, conversation: UUID) -> ConversationFold:
+        """Return a conversation by its id in the log and the tables. Raises NotFound."""
+        fold = await self._cache.get(conversation)
+        if fold is None:
+            raise NotFound(f"no conversation has the id {conversation}")
         return fold
 
     async def _change(self, conversation_id: str, event: EventData) -> ConversationView:

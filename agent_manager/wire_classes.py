@@ -20,14 +20,11 @@ from agent_manager import default_classes
 from agent_manager.a2a import (
     Json,
     Version,
-    agent_message,
-    invalid_part,
     message_in_version,
     minimal_card,
     readable_card,
-    role_in_version,
+    repaired,
     task_in_version,
-    text_part,
     version_of,
     with_interfaces,
 )
@@ -188,37 +185,3 @@ def from_wire(kind: type, wire: Json) -> Any:
 
 def _json_format() -> Any:
     return import_module("google.protobuf.json_format")
-
-
-def repaired(message: Json, version: Version, message_id: str) -> Json:
-    """Return a message that is not valid in A2A, such as one of an imported chat, as the nearest one that is.
-
-    Args:
-        message_id: the id of a message that has none.
-    """
-    given_id, role = message.get("messageId"), message.get("role")
-    valid_id = given_id if isinstance(given_id, str) and given_id else message_id
-    result = agent_message(_valid_parts(message, version), version, valid_id)
-    if role in ("user", "ROLE_USER"):
-        result["role"] = role_in_version("user", version)
-    result |= {name: message[name] for name in ("contextId", "taskId") if isinstance(message.get(name), str)}
-    if isinstance(message.get("metadata"), dict):
-        result["metadata"] = message["metadata"]
-    return result
-
-
-def _valid_parts(message: Json, version: Version) -> list[Json]:
-    content = message.get("parts", message.get("content"))
-    items = content if isinstance(content, list) else [] if content is None else [content]
-    calls = {name: message[name] for name in ("tool_calls", "function_call") if message.get(name) is not None}
-    return [_valid_part(item, version) for item in [*items, *([calls] if calls else [])]]
-
-
-def _valid_part(item: Any, version: Version) -> Json:
-    if isinstance(item, dict) and ("kind" in item) == (version == "0.3") and invalid_part(item, version) is None:
-        return item
-    text = item.get("text") if isinstance(item, dict) else item
-    if isinstance(text, str):
-        return text_part(text, version)
-    data = item if isinstance(item, dict) else {"value": item}
-    return {"kind": "data", "data": data} if version == "0.3" else {"data": data}

@@ -28,7 +28,7 @@ from typing import Any
 from uuid import UUID, uuid4
 from weakref import WeakValueDictionary
 
-from agent_manager.a2a import RESERVED, Json
+from agent_manager.a2a import FINAL, RESERVED, Json
 from agent_manager.conversation_cache import ConversationFoldCache
 from agent_manager.conversation_fold import Accepted, ConversationFold
 from agent_manager.storage import Log
@@ -122,6 +122,11 @@ class Writer:
         # One at a time: of two appends that expect the same version, one would have to start again.
         async with self._locks.setdefault(conversation_id, asyncio.Lock()):
             await self._append(conversation_id, make, depends_on_state=True, retries_forever=True)
+
+    async def ended_tasks(self, conversation_id: UUID) -> set[UUID]:
+        """Return the tasks of a conversation that are in a final state."""
+        fold = await self._cache.get(conversation_id)
+        return set() if fold is None else {task.id for task in fold.tasks.values() if task.status in FINAL}
 
     async def append_once(self, conversation_id: UUID, event: NewEvent) -> None:
         """Append an event unless there is one of its id."""
@@ -255,6 +260,9 @@ def checked_message(message: Any) -> Json:
     """
     if not isinstance(message, dict):
         raise InvalidEvent("message", f"is a {type(message).__name__}: give the message as a JSON object")
+    inner = next((name for name in ("message", "request", "params") if isinstance(message.get(name), dict)), None)
+    if "role" not in message and inner is not None:
+        raise InvalidEvent("message", f"is a request that contains a message: send its member {inner!r} alone")
     for name in ("messageId", "contextId", "taskId"):
         if not isinstance(message.get(name), str | None):
             raise InvalidEvent(f"message.{name}", f"{message[name]!r:.80} is not a text")

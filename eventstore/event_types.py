@@ -285,6 +285,30 @@ class TaskArtifactExtended(_Artifact):
     continues_text: bool | None = None
 
 
+class TaskCancelRequested(EventData):
+    """Somebody asked the agent to cancel a task. Its answer is the status of the task that follows."""
+
+    event_type: Literal["task.cancel_requested"] = "task.cancel_requested"
+    task_id: UUID
+
+
+class TaskPushNotificationSet(EventData):
+    """The agent was asked to notify a URL of changes of a task. ``config`` is the setting without its secrets."""
+
+    event_type: Literal["task.push_notification_set"] = "task.push_notification_set"
+    task_id: UUID
+    config_id: str
+    config: dict[str, Any]
+
+
+class TaskPushNotificationDeleted(EventData):
+    """The agent was asked not to notify a URL any more."""
+
+    event_type: Literal["task.push_notification_deleted"] = "task.push_notification_deleted"
+    task_id: UUID
+    config_id: str
+
+
 class _WholeContent(EventData):
     """An event whose content is one value."""
 
@@ -344,7 +368,10 @@ BuiltInEvent = Annotated[
     | TaskStatusChanged
     | TaskDescribed
     | TaskArtifactAdded
-    | TaskArtifactExtended,
+    | TaskArtifactExtended
+    | TaskCancelRequested
+    | TaskPushNotificationSet
+    | TaskPushNotificationDeleted,
     Field(discriminator="event_type"),
 ]
 """The union of the built-in events, discriminated by ``event_type``."""

@@ -40,7 +40,8 @@ def _unprefixed(name: str) -> Any:
 class Settings(BaseSettings):
     """Settings of a store. Keyword arguments override environment variables, which override ``.env``.
 
-    ``.env`` is read from the working directory, where others may have put it: it cannot name code to run.
+    ``.env`` is read from the working directory, where others may have put it: it cannot name code to run, nor a file of
+    credentials, which names files to send.
 
     The server is the one that ``DATABASE_URL`` names or, without it, the ``POSTGRES_*`` variables. Without any of them
     the embedded server is used.
@@ -66,6 +67,7 @@ class Settings(BaseSettings):
     pg_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     tenant: Annotated[str, Field(min_length=1, max_length=255)] = "default"
     answer: str = ""
+    agent_credentials: Path | None = None
     max_content_bytes: Annotated[int, Field(ge=1024, le=128 * 1024 * 1024)] = 1024 * 1024
     connect_timeout: Annotated[int, Field(ge=1, le=600, description="seconds")] = 10
     projections: str = ""
@@ -123,6 +125,11 @@ class Settings(BaseSettings):
             raise ValueError("names that begin with pg_ are reserved by PostgreSQL")
         return value
 
+    @field_validator("agent_credentials", mode="before")
+    @classmethod
+    def _none_if_empty(cls, value: Any) -> Any:
+        return None if value == "" else value
+
     @field_validator("data_dir")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
@@ -170,26 +177,27 @@ _OPTIONS = {
 
 _IS_SAFE_IN_ENV_FILE: dict[str, Callable[[str], bool]] = {
     "answer": lambda value: value in ("", "echo") or "://" in value,
+    "agent_credentials": lambda value: not value,
     "projections": lambda value: not value,
 }
-"""For each setting that can name Python or SQL to run: whether a value is safe because it names no code."""
+"""For each setting that can name Python or SQL to run, or files to send: whether a value names none."""
 
 
 class _EnvFile(DotEnvSettingsSource):
-    """A source that reads ``.env`` and rejects a setting that names code, unless a stronger source overrides it."""
+    """A source that reads ``.env`` and rejects settings that name code or files, unless others override them."""
 
     def __call__(self) -> dict[str, Any]:
         """Return the values by field.
 
         Raises:
-            SettingsError: one of them names code, and no option or environment variable overrides it.
+            SettingsError: one of them names code or files, and no option or environment variable overrides it.
         """
         values = super().__call__()
         for name, is_safe in _IS_SAFE_IN_ENV_FILE.items():
             if name not in self.current_state and not is_safe(str(values.get(name, "")).strip()):
                 raise SettingsError(
-                    f".env: EVENTSTORE_{name.upper()} names code to run, which a file in the working directory may "
-                    "not: set it in the environment, or remove it from .env"
+                    f".env: EVENTSTORE_{name.upper()} names code to run or files to send, which a file in the working "
+                    "directory may not: set it in the environment, or remove it from .env"
                 )
         return values
 

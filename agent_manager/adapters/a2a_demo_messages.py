@@ -29,12 +29,20 @@ from cachetools import LRUCache
 from starlette.requests import Request
 from starlette.responses import Response
 
-from agent_manager.a2a import Json, Version, agent_role, invalid_member, message_in_version, text_part, version_of
+from agent_manager.a2a import (
+    Json,
+    Version,
+    agent_role,
+    invalid_member,
+    message_in_version,
+    repaired,
+    text_part,
+    version_of,
+)
 from agent_manager.agents.updates import renamed
 from agent_manager.conversation_fold import ConversationFold, ConversationView, Summary
 from agent_manager.manager import Manager
 from agent_manager.server.conversation_lookup import visible_ids
-from agent_manager.wire_classes import repaired
 from eventstore import MessageAdded, sent_message
 from eventstore.errors import InputError, InvalidEvent, NotFound, printable
 from eventstore.ids import derived_uuid

@@ -4,6 +4,7 @@ from agent_manager.a2a import task_to_wire
 from agent_manager.agents.agent import Answer, ArtifactUpdate, Context, Reply, StatusUpdate, TaskSnapshot, Update
 from agent_manager.agents.agent_spec import agent_from_settings, agent_from_spec
 from agent_manager.agents.cards import fetch_card
+from agent_manager.agents.credentials import AgentCredentials
 from agent_manager.agents.local import echo, from_callable
 from agent_manager.agents.recorder import Recording
 from agent_manager.agents.remote import remote
@@ -20,6 +21,7 @@ from agent_manager.errors import (
 )
 
 __all__ = [
+    "AgentCredentials",
     "AgentError",
     "AgentLost",
     "AgentRefused",

@@ -7,15 +7,18 @@ checks do not depend on the installed version.
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
-from copy import deepcopy
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from http import HTTPStatus
 from importlib import import_module, metadata
+from importlib.util import find_spec
 from threading import Lock
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from uuid import uuid4
 
-from agent_manager.a2a import Json, message_in_version
+from agent_manager.a2a import Json, Version, message_to_send
+from agent_manager.agents.updates import respelled_message
 from agent_manager.errors import (
     AgentError,
     AgentLost,
@@ -30,30 +33,104 @@ from eventstore.errors import EventStoreError, printable
 if TYPE_CHECKING:
     import httpx
 
-TYPES = "a2a.types"
-TASK_NOT_FOUND = -32001
-"""A2A's JSON-RPC code for a task that the agent does not know."""
+    from agent_manager.agents.access import AgentAccess, GrpcChannel
 
-_TRANSPORTS = {"JSONRPC": ("jsonrpc", "JsonRpcTransport"), "HTTP+JSON": ("rest", "RestTransport")}
-"""Supported transports by their names in agent cards: module and class in a2a-sdk 0.3."""
+TYPES = "a2a.types"
+TASK_NOT_FOUND, TASK_NOT_CANCELABLE = -32001, -32002
+"""A2A's JSON-RPC codes for a task that the agent does not know, and for one that it cannot cancel."""
+
+_CODES = {
+    "TaskNotFoundError": TASK_NOT_FOUND, "TASK_NOT_FOUND": TASK_NOT_FOUND,
+    "TaskNotCancelableError": TASK_NOT_CANCELABLE, "TASK_NOT_CANCELABLE": TASK_NOT_CANCELABLE,
+    "PushNotificationNotSupportedError": -32003, "PUSH_NOTIFICATION_NOT_SUPPORTED": -32003,
+    "UnsupportedOperationError": -32004, "UNSUPPORTED_OPERATION": -32004,
+    "MethodNotFoundError": -32601,
+}  # fmt: skip
+"""Errors by the names that a2a-sdk 1.x gives their classes, and 1.x their reasons over HTTP+JSON."""
+_ERROR_BYTES = 10_000
+"""Beginning of an error's body in which its name is sought."""
+
+UNSUPPORTED = frozenset((-32003, -32004, -32601, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED))
+"""Codes of agents that do not support a request."""
+
+_TRANSPORTS = {
+    "JSONRPC": ("jsonrpc", "JsonRpcTransport"),
+    "HTTP+JSON": ("rest", "RestTransport"),
+    "GRPC": ("grpc", "GrpcTransport"),
+}
+"""Transports by their names in agent cards: module and class in a2a-sdk 0.3."""
 
 _import_lock = Lock()
 _imported_here: set[str] = set()
 
 
-def open_client(card: Json, http: httpx.AsyncClient) -> ClientV03 | ClientV1:
-    """Return a client of the agent that a card describes.
+@asynccontextmanager
+async def a2a_client(card: Json, http: httpx.AsyncClient, access: AgentAccess) -> AsyncIterator[Client]:
+    """Open a client of the agent that a card describes, on the first of its interfaces that can be used.
+
+    Args:
+        http: the client for the transports on HTTP.
+        access: the rules for gRPC; the credentials for the interface are added to it.
 
     Raises:
         AgentUnsupported: a2a-sdk is not installed, or cannot talk to the agent.
+        httpx.ConnectError: the host of an interface for gRPC cannot be resolved, or has an address that is not allowed.
     """
+    from agent_manager.agents.access import grpc_url, open_channel
+
     try:
-        version = metadata.version("a2a-sdk")
+        is_old = metadata.version("a2a-sdk").startswith("0.")
     except metadata.PackageNotFoundError:
         raise AgentUnsupported(
             "talking to a remote agent takes a2a-sdk: pip install 'flowagents-eventstore[a2a]'"
         ) from None
-    return ClientV03(card, http) if version.startswith("0.") else ClientV1(card, http)
+    interface = _interface(card, newest="0.3" if is_old else "1")
+    access.add(grpc_url(interface.url) if interface.transport == "GRPC" else interface.url)
+    async with AsyncExitStack() as stack:
+        channel = None
+        if interface.transport == "GRPC":
+            channel = await open_channel(grpc_url(interface.url), access)
+            stack.push_async_callback(channel.close)
+        yield (ClientV03 if is_old else ClientV1)(interface, http, channel)
+
+
+class Interface(NamedTuple):
+    """An interface in an agent's card."""
+
+    transport: str
+    url: str
+    version: str
+    tenant: str = ""
+
+
+def _interface(card: Json, newest: str) -> Interface:
+    """Return the first interface of a card that can be used; of several with its transport, one of version 1.
+
+    Args:
+        newest: the beginning of the newest version that can be used.
+    """
+    additional, supported = card.get("additionalInterfaces"), card.get("supportedInterfaces")
+    version = card.get("protocolVersion") or "0.3.0"
+    listed: list[tuple[Any, ...]] = [(card.get("preferredTransport") or "JSONRPC", card.get("url"), version)]
+    if isinstance(supported, list) and supported:
+        names = ("protocolBinding", "url", "protocolVersion", "tenant")
+        listed = [tuple(each.get(name) or "" for name in names) for each in supported if isinstance(each, dict)]
+    if isinstance(additional, list):
+        listed += [(each.get("transport"), each.get("url"), version) for each in additional if isinstance(each, dict)]
+    known = [Interface(*map(str, each)) for each in listed if each[0] in list(_TRANSPORTS) and each[1]]
+    usable = [each for each in known if each.version.startswith(("0.", newest))]
+    has_grpc = find_spec("grpc") is not None
+    if not usable or not (has_grpc or any(each.transport != "GRPC" for each in usable)):
+        details = ""
+        if usable:
+            details = " without gRPC: pip install 'flowagents-eventstore[grpc]'"
+        elif known:
+            details = f" of version {newest}; newer ones take a2a-sdk 1.0 or later"
+        name, transports = card.get("name") or "the agent", ", ".join(_TRANSPORTS)
+        raise AgentUnsupported(f"the card of {name} offers no interface of {transports}{details}")
+    usable = [each for each in usable if has_grpc or each.transport != "GRPC"]
+    same = [each for each in usable if each.transport == usable[0].transport]
+    return next((each for each in same if each.version.startswith("1.")), same[0])
 
 
 class ClientV03:
@@ -62,16 +139,17 @@ class ClientV03:
     The SDK's own client merges updates into one task and fails on an agent that sends two.
     """
 
-    def __init__(self, card: Json, http: httpx.AsyncClient) -> None:
-        module, transport, url = _interface(card)
+    def __init__(self, interface: Interface, http: httpx.AsyncClient, channel: GrpcChannel | None) -> None:
+        module, transport = _TRANSPORTS[interface.transport]
+        make = getattr(sdk_module(f"a2a.client.transports.{module}"), transport)
         self._types = sdk_module(TYPES)
-        self._transport = getattr(sdk_module(f"a2a.client.transports.{module}"), transport)(http, url=url)
+        self._transport = make(http, url=interface.url) if channel is None else make(channel, None)
 
     async def send(self, message: Json, *, streaming: bool) -> AsyncGenerator[Json, None]:
-        """Send a message of either A2A version and yield the updates, as wire JSON, as they arrive."""
+        """Send a message of any format that the store accepts, and yield the updates, as wire JSON, as they arrive."""
         types = self._types
         params = types.MessageSendParams(
-            message=types.Message.model_validate(message_in_version(message, "0.3")),
+            message=types.Message.model_validate(_outgoing(message, "0.3")),
             configuration=types.MessageSendConfiguration(blocking=True),
         )
         if not streaming:
@@ -84,6 +162,26 @@ class ClientV03:
         """Return the current state of a task."""
         return self._json(await self._transport.get_task(self._types.TaskQueryParams(id=task_id)))
 
+    async def cancel(self, task_id: str) -> Json:
+        """Cancel a task; return its state afterwards."""
+        return self._json(await self._transport.cancel_task(self._types.TaskIdParams(id=task_id)))
+
+    async def set_push_notification(self, task_id: str, config: Json) -> None:
+        """Let the agent notify a URL of changes of a task; the setting is in 1.x's format and has an id."""
+        if (authentication := config.get("authentication")) is not None:
+            config = config | {"authentication": authentication | {"schemes": [authentication["scheme"]]}}
+        setting = {"taskId": task_id, "pushNotificationConfig": config}
+        await self._transport.set_task_callback(self._types.TaskPushNotificationConfig.model_validate(setting))
+
+    async def push_notification(self, task_id: str, config_id: str) -> Json:
+        """Return a setting of push notifications."""
+        params = self._types.GetTaskPushNotificationConfigParams(id=task_id, push_notification_config_id=config_id)
+        return self._json(await self._transport.get_task_callback(params))
+
+    async def delete_push_notification(self, task_id: str, config_id: str) -> None:
+        """Delete a setting of push notifications; no transport of a2a-sdk 0.3 can."""
+        raise NotImplementedError
+
     async def resubscribe(self, task_id: str) -> AsyncGenerator[Json, None]:
         """Yield further updates of a task that the agent is working on."""
         async for update in self._transport.resubscribe(self._types.TaskIdParams(id=task_id)):
@@ -95,75 +193,72 @@ class ClientV03:
         return wire
 
 
-def _interface(card: Json) -> tuple[str, str, str]:
-    """Return the SDK's module and class, and the URL, for the first interface of a card that can be used."""
-    additional, supported = card.get("additionalInterfaces") or [], card.get("supportedInterfaces") or []
-    interfaces = [
-        (card.get("preferredTransport") or "JSONRPC", card.get("url")),
-        *((entry.get("transport"), entry.get("url")) for entry in additional if isinstance(entry, dict)),
-        *(
-            (entry.get("protocolBinding"), entry.get("url"))
-            for entry in supported
-            if isinstance(entry, dict) and str(entry.get("protocolVersion", "")).startswith("0.3")
-        ),
-    ]
-    for protocol, url in interfaces:
-        if protocol in list(_TRANSPORTS) and isinstance(url, str) and url:
-            return *_TRANSPORTS[protocol], url
-    newer = " of version 0.3; newer ones take a2a-sdk 1.0 or later" if "supportedInterfaces" in card else ""
-    raise _no_interface(card.get("name"), newer)
-
-
 class ClientV1:
-    """A client of one agent, on the client of a2a-sdk 1.x, which talks to agents of 0.3 too: see :class:`ClientV03`."""
+    """A client of one agent, on the transports of a2a-sdk 1.x, which talk to agents of 0.3 too: see :class:`ClientV03`.
 
-    def __init__(self, card: Json, http: httpx.AsyncClient) -> None:
+    The SDK's factory of clients finds no gRPC for agents of 0.3 if the application imported the SDK's server for these.
+    """
+
+    def __init__(self, interface: Interface, http: httpx.AsyncClient, channel: GrpcChannel | None) -> None:
+        module, transport = _TRANSPORTS[interface.transport]
+        sdk_module("a2a.client")  # first, because the SDK's modules import each other
+        if interface.version.startswith("0."):
+            make = getattr(sdk_module(f"a2a.compat.v0_3.{module}_transport"), f"Compat{transport}")
+        else:
+            make = getattr(sdk_module(f"a2a.client.transports.{module}"), transport)
         self._types = sdk_module(TYPES)
         self._json_format = sdk_module("google.protobuf.json_format")
-        parse = sdk_module("a2a.client.card_resolver").parse_agent_card
-        try:
-            self._card = parse(deepcopy(card))
-        except (self._json_format.ParseError, ValueError) as error:
-            raise AgentUnsupported(f"the card of {card.get('name') or 'the agent'} cannot be read: {error}") from None
-        self._http = http
-        self._client(streaming=True)  # raises now, not at the first message, if the card offers no usable interface
+        http.headers.setdefault("A2A-Version", "1.0")
+        self._transport = make(http, None, interface.url) if channel is None else make(channel, None)
+        self._tenant = interface.tenant
 
     async def send(self, message: Json, *, streaming: bool) -> AsyncGenerator[Json, None]:
-        request = self._json_format.ParseDict(
-            {"message": message_in_version(message, "1.0")},
-            self._types.SendMessageRequest(),
-            ignore_unknown_fields=True,
-        )
-        async for update in self._client(streaming).send_message(request):
+        request = self._request("SendMessageRequest", message=_outgoing(message, "1.0"))
+        if not streaming:
+            yield self._json(await self._transport.send_message(request))
+            return
+        async for update in self._transport.send_message_streaming(request):
             yield self._json(update)
+            if update.HasField("message"):  # it is the only one
+                return
 
     async def task(self, task_id: str) -> Json:
-        return self._json(await self._client(streaming=False).get_task(self._types.GetTaskRequest(id=task_id)))
+        return self._json(await self._transport.get_task(self._request("GetTaskRequest", id=task_id)))
+
+    async def cancel(self, task_id: str) -> Json:
+        return self._json(await self._transport.cancel_task(self._request("CancelTaskRequest", id=task_id)))
+
+    async def set_push_notification(self, task_id: str, config: Json) -> None:
+        request = self._request("TaskPushNotificationConfig", taskId=task_id, **config)
+        await self._transport.create_task_push_notification_config(request)
+
+    async def push_notification(self, task_id: str, config_id: str) -> Json:
+        request = self._request("GetTaskPushNotificationConfigRequest", taskId=task_id, id=config_id)
+        return self._json(await self._transport.get_task_push_notification_config(request))
+
+    async def delete_push_notification(self, task_id: str, config_id: str) -> None:
+        request = self._request("DeleteTaskPushNotificationConfigRequest", taskId=task_id, id=config_id)
+        await self._transport.delete_task_push_notification_config(request)
 
     async def resubscribe(self, task_id: str) -> AsyncGenerator[Json, None]:
-        request = self._types.SubscribeToTaskRequest(id=task_id)
-        async for update in self._client(streaming=True).subscribe(request):
+        async for update in self._transport.subscribe(self._request("SubscribeToTaskRequest", id=task_id)):
             yield self._json(update)
 
-    def _client(self, streaming: bool) -> Any:
-        module = sdk_module("a2a.client")
-        config = module.ClientConfig(
-            httpx_client=self._http, streaming=streaming, supported_protocol_bindings=list(_TRANSPORTS)
-        )
-        try:
-            return module.ClientFactory(config).create(self._card)
-        except ValueError:
-            raise _no_interface(self._card.name) from None
+    def _request(self, name: str, **members: Any) -> Any:
+        if self._tenant:
+            members["tenant"] = self._tenant
+        return self._json_format.ParseDict(members, getattr(self._types, name)(), ignore_unknown_fields=True)
 
     def _json(self, message: Any) -> Json:
         wire: Json = self._json_format.MessageToDict(message)
         return wire
 
 
-def _no_interface(name: str | None, details: str = "") -> AgentUnsupported:
-    return AgentUnsupported(
-        f"the card of {name or 'the agent'} offers no {' or '.join(_TRANSPORTS)} interface{details}"
-    )
+Client: TypeAlias = ClientV03 | ClientV1
+
+
+def _outgoing(message: Json, version: Version) -> Json:
+    return message_to_send(respelled_message(message), version, str(uuid4()))
 
 
 def sdk_module(name: str) -> ModuleType:
@@ -195,31 +290,53 @@ def agent_errors(name: str) -> Iterator[None]:
 
 
 def agent_error(error: Exception, name: str) -> AgentError:
-    """Return the :class:`AgentError` for an exception of httpx or a2a-sdk."""
+    """Return the :class:`AgentError` for an exception of httpx, grpc or a2a-sdk."""
     import httpx  # imported when used: it takes about as long as all the rest
 
+    if isinstance(error, NotImplementedError):
+        return AgentUnsupported(f"{name}: a2a-sdk cannot request this from an agent of its version and transport")
+    code = next((_CODES[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in _CODES), None)
+    if code is not None and not isinstance(error.__cause__, httpx.HTTPStatusError):
+        return AgentRefused(f"{name}: {printable(str(error))}", code)
     text = printable(f"{type(error).__name__}: {error}")
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, httpx.HTTPStatusError):
-            code = cause.response.status_code
-            return AgentRefused(f"{name}: answered with the HTTP status {code}", code)
+            status, body = cause.response.status_code, cause.response.text[:_ERROR_BYTES]
+            word = next((word for word in _CODES if f'"{word}"' in body), None)
+            text = f"{name}: answered with the HTTP status {status}{f': {word}' if word else ''}"
+            return AgentRefused(text, _CODES[word] if word else status)
         if isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout | httpx.UnsupportedProtocol | httpx.InvalidURL):
             return AgentUnreachable(f"{name}: cannot be reached: {printable(str(cause)) or type(cause).__name__}")
         if isinstance(cause, httpx.TimeoutException):
             return AgentStalled(f"{name}: {text}")
         if isinstance(cause, httpx.TransportError) and type(cause).__name__ != "SSEError":
             return AgentLost(f"{name}: the connection broke while it answered: {printable(str(cause))}")
+        if type(cause).__name__ == "AioRpcError":
+            return _grpc_error(cause, name)
         cause = cause.__cause__
     return _json_rpc_error(error, name) or InvalidUpdate(f"{name}: what it sent cannot be understood: {text}")
 
 
+def _grpc_error(error: Any, name: str) -> AgentError:
+    status, text = error.code().name, printable(str(error.details()))
+    if status == "UNAVAILABLE":
+        if "failed to connect" in text:
+            return AgentUnreachable(f"{name}: cannot be reached: {text}")
+        return AgentLost(f"{name}: the connection broke while it answered: {text}")
+    if status == "DEADLINE_EXCEEDED":
+        return AgentStalled(f"{name}: {text}")
+    if "larger than max" in text:
+        return InvalidUpdate(f"{name}: {text}")
+    code = next((code for word, code in _CODES.items() if text.startswith(word)), None)  # of agents of 0.3
+    return AgentRefused(f"{name}: answered with the status {status} of gRPC: {text}", code)
+
+
 def _json_rpc_error(error: Exception, name: str) -> AgentRefused | None:
-    """Return an error of JSON-RPC. In 0.3 the exception holds it; in 1.x most codes have a class, others only text."""
+    """Return an error of JSON-RPC. In 0.3 the exception holds it; in 1.x codes without a class leave only text."""
     inner: Any = getattr(error, "error", None)
     if isinstance(code := getattr(inner, "code", None), int):
         return AgentRefused(f"{name}: {printable(str(inner.message))} (error {code})", code)
     classes = [kind.__name__ for kind in type(error).__mro__]
     is_sdk = "A2AError" in classes and error.__cause__ is None and not str(error).startswith("Invalid JSON-RPC")
-    code = TASK_NOT_FOUND if "TaskNotFoundError" in classes else None
-    return AgentRefused(f"{name}: {printable(str(error))}", code) if is_sdk else None
+    return AgentRefused(f"{name}: {printable(str(error))}") if is_sdk else None

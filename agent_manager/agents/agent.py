@@ -123,6 +123,45 @@ It raises :class:`~agent_manager.errors.TaskUnknown`, before any update, if the 
 """
 
 
+async def load(answer: Answer | None) -> None:
+    """Make an agent's name known, if the agent has to fetch it."""
+    function = getattr(answer, "load", None)
+    if callable(function):
+        await function()
+
+
+Cancel: TypeAlias = Callable[[str, Context], Coroutine[Any, Any, Update]]
+"""A function that cancels a task by its id, and returns its state afterwards.
+
+It raises :class:`~agent_manager.errors.TaskNotCancelable` if the agent cannot cancel it.
+"""
+
+
+def cancellation(answer: Answer | None) -> Cancel | None:
+    """Return the function that cancels an agent's tasks; None if the agent cannot cancel."""
+    cancel: Cancel | None = getattr(answer, "cancel", None)
+    return cancel if callable(cancel) else None
+
+
+class PushNotifications(Protocol):
+    """The settings of an agent's push notifications, which it sends to URLs that its clients give."""
+
+    async def set_push_notification(self, task_id: str, config: Json) -> None:
+        """Let the agent notify a URL of changes of a task."""
+
+    async def push_notification(self, task_id: str, config_id: str) -> Json:
+        """Return a setting."""
+
+    async def delete_push_notification(self, task_id: str, config_id: str) -> None:
+        """Delete a setting."""
+
+
+def push_notifications_of(answer: Answer | None) -> PushNotifications | None:
+    """Return the settings of an agent's push notifications; None if it has none."""
+    found: Any = getattr(answer, "push_notifications", answer)
+    return found if callable(getattr(found, "set_push_notification", None)) else None
+
+
 def resumption(answer: Answer) -> Resume | None:
     """Return the function that resumes an agent's answer; None if the agent cannot resume."""
     resume: Resume | None = getattr(answer, "resume", None)

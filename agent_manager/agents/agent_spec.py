@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agent_manager.agents.agent import Answer
+from agent_manager.agents.credentials import AgentCredentials
 from agent_manager.agents.local import echo, from_callable
 from agent_manager.agents.remote import remote
 from eventstore import Settings
@@ -21,22 +22,23 @@ def agent_from_settings(settings: Settings) -> Answer | None:
     """Return the agent that the settings name (``EVENTSTORE_ANSWER``); None if they name none.
 
     Raises:
-        SettingsError: there is no such agent.
+        SettingsError: there is no such agent, or a file with credentials cannot be used.
     """
+    credentials = AgentCredentials.load(settings.agent_credentials)
     try:
-        return agent_from_spec(settings.answer) if settings.answer else None
+        return agent_from_spec(settings.answer, credentials=credentials) if settings.answer else None
     except InputError as error:
         raise SettingsError(f"EVENTSTORE_ANSWER: {error}") from None
 
 
-def agent_from_spec(spec: str, *, allow_private: bool = True) -> Answer:
+def agent_from_spec(spec: str, *, allow_private: bool = True, credentials: AgentCredentials | None = None) -> Answer:
     """Return the agent that a text names: :data:`CHOICES`.
 
     The function is one for :func:`~agent_manager.agents.local.from_callable`, or any
     :class:`~agent_manager.agents.agent.Answer`.
 
     Args:
-        allow_private: see :func:`~agent_manager.agents.remote.remote`.
+        allow_private, credentials: see :func:`~agent_manager.agents.remote.remote`.
 
     Raises:
         SettingsError: there is no such agent.
@@ -44,7 +46,7 @@ def agent_from_spec(spec: str, *, allow_private: bool = True) -> Answer:
     if spec == "echo":
         return echo()
     if "://" in spec:
-        return remote(spec, allow_private=allow_private)
+        return remote(spec, allow_private=allow_private, credentials=credentials)
     module, colon, path = spec.partition(":")
     if not (colon and path and all(part.isidentifier() for part in (*module.split("."), *path.split(".")))):
         raise SettingsError(f"the agent {show_name(spec)!r:.200} does not exist: expected {CHOICES}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from agent_manager.a2a import Json
 from agent_manager.agents.a2a_client import agent_errors
+from agent_manager.agents.credentials import AgentCredentials
 from agent_manager.agents.updates import normalize_response
 from agent_manager.errors import (
     AgentRefused,
@@ -22,26 +23,32 @@ from eventstore.urls import check_url, show_name, show_url
 if TYPE_CHECKING:  # imported when used: it takes about as long as all the rest
     import httpx
 
+    from agent_manager.agents.access import AgentAccess
+
 PATHS = ("/.well-known/agent-card.json", "/.well-known/agent.json")
 """Paths of the card below an agent's URL, newest version of A2A first."""
 MAX_BYTES = 1024 * 1024
 """Largest card."""
-MAX_RESPONSE_BYTES = 64 * 1024 * 1024
-"""Largest response of an agent, streams included."""
-CONNECT_SECONDS = 10.0
 CARD_SECONDS = 20.0
 _MAX_PORT = 65535
 
 
 async def fetch_card(
-    url: str, *, seconds: float = CARD_SECONDS, http: httpx.AsyncClient | None = None, allow_private: bool = True
+    url: str,
+    *,
+    seconds: float = CARD_SECONDS,
+    http: httpx.AsyncClient | None = None,
+    allow_private: bool = True,
+    credentials: AgentCredentials | None = None,
 ) -> Json:
     """Return the card of the agent at a URL as the agent serves it; with ``url`` added if the card has none.
 
     Args:
         url: the URL of the agent, or of the card itself (it ends in ``.json``).
         seconds: time limit for the whole call.
-        allow_private: fetch it also from an address that is not global, if no client is given.
+        http: the client to use; without one, one is made with the arguments that follow.
+        allow_private: fetch it also from an address that is not global.
+        credentials: the credentials of agents.
 
     Raises:
         InvalidAgentUrl: the URL is not valid.
@@ -52,7 +59,11 @@ async def fetch_card(
     """
     base = agent_url(url)
     if http is None:
-        async with http_client(allow_private=allow_private) as client:
+        from agent_manager.agents.access import AgentAccess
+
+        access = AgentAccess(allow_private, credentials=credentials or AgentCredentials())
+        access.add(base)
+        async with http_client(access) as client:
             return await fetch_card(base, seconds=seconds, http=client)
     urls = [base] if base.endswith(".json") else [base + path for path in PATHS]
     try:
@@ -89,9 +100,7 @@ def agent_url(text: str) -> str:
     return url.rstrip("/")
 
 
-def http_client(
-    rejected: list[InvalidUpdate] | None = None, *, allow_private: bool = True, trusted_host: str = ""
-) -> httpx.AsyncClient:
+def http_client(access: AgentAccess, rejected: list[InvalidUpdate] | None = None) -> httpx.AsyncClient:
     """Return a client for one exchange with an agent. It belongs to the running event loop.
 
     Only connecting has a time limit; answers are limited by the caller. An error status raises at once, because some
@@ -100,22 +109,24 @@ def http_client(
     Args:
         rejected: collects invalid updates, see :func:`~agent_manager.agents.updates.normalize_response`; None leaves
             responses as they are.
-        allow_private, trusted_host: see :func:`~agent_manager.http_client.open_client`.
     """
     import httpx
 
+    from agent_manager.agents.access import CONNECT_SECONDS, MAX_RESPONSE_BYTES, AuthorizingTransport
     from agent_manager.http_client import open_client
 
     async def check(response: httpx.Response) -> None:
         if response.is_error:
+            await response.aread()  # a2a-sdk finds the kind of the error in the body
             response.raise_for_status()
         if rejected is not None:
             normalize_response(response, rejected)
 
     return open_client(
         limit=MAX_RESPONSE_BYTES,
-        allow_private=allow_private,
-        trusted_host=trusted_host,
+        allow_private=access.allow_private,
+        trusted_host=access.trusted_host,
+        transport=AuthorizingTransport(access) if access.credentials else None,
         hooks=[check],
         timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
         follow_redirects=True,

@@ -10,6 +10,7 @@ from uuid import uuid4
 from agent_manager.a2a import Json, agent_message, text_part, version_of
 from agent_manager.agents.agent import (
     ArtifactUpdate,
+    Cancel,
     Context,
     Reply,
     StatusUpdate,
@@ -42,7 +43,8 @@ class CallableAgent:
     """An agent that calls a function: ``async def f(message)`` or ``async def f(message, context)``.
 
     The function returns, or yields as an asynchronous generator: a text; a message, task or update as JSON of A2A 0.3
-    or 1.x; an :data:`~agent_manager.agents.agent.Update`; or None for nothing.
+    or 1.x; an :data:`~agent_manager.agents.agent.Update`; or None for nothing. If it has an attribute ``cancel``, that
+    cancels its tasks, see :data:`~agent_manager.agents.agent.Cancel`.
 
     Args:
         name: the agent's name; by default the function's.
@@ -56,6 +58,7 @@ class CallableAgent:
             raise InputError(f"{function!r:.200} cannot answer: expected async def f(message)")
         names = (name, getattr(function, "name", None), getattr(function, "__name__", None))
         self.name: str = next((each for each in names if isinstance(each, str)), type(function).__name__)
+        self.cancel: Cancel | None = getattr(function, "cancel", None)
         self._function = function
         self._takes_context = _takes_two_arguments(function)
 

@@ -253,8 +253,12 @@ class Recording:
         return task_uuid(self.tenant, self.conversation_id, given_id)
 
     def _event(self, data: EventData) -> NewEvent:
-        actor = storable_text(str(getattr(self.answer, "name", None) or DEFAULT_ACTOR))[:255]
-        return NewEvent(data, actor=actor, metadata=Metadata(causation_id=self.causation_id))
+        return NewEvent(data, actor=actor_of(self.answer), metadata=Metadata(causation_id=self.causation_id))
+
+
+def actor_of(answer: Answer | None) -> str:
+    """Return the actor of the events of an agent's answer."""
+    return storable_text(str(getattr(answer, "name", None) or DEFAULT_ACTOR))[:255]
 
 
 def _changes(task_id: UUID, recorded: RecordedTask, extra: Json | None, metadata: Json | None) -> list[EventData]:

@@ -6,29 +6,46 @@ A client is opened for every answer and belongs to its event loop: answers run i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from agent_manager.a2a import Json
-from agent_manager.agents.a2a_client import TASK_NOT_FOUND, ClientV03, ClientV1, agent_error, agent_errors, open_client
+from agent_manager.agents.a2a_client import (
+    TASK_NOT_CANCELABLE,
+    TASK_NOT_FOUND,
+    UNSUPPORTED,
+    Client,
+    a2a_client,
+    agent_error,
+    agent_errors,
+)
 from agent_manager.agents.agent import Context, TaskTracker, Update, with_final_reply
 from agent_manager.agents.cards import CARD_SECONDS, agent_url, fetch_card, http_client
+from agent_manager.agents.credentials import AgentCredentials
 from agent_manager.agents.updates import update_from_wire
-from agent_manager.errors import AgentError, AgentRefused, AgentStalled, InvalidUpdate, TaskUnknown
+from agent_manager.errors import (
+    AgentError,
+    AgentLost,
+    AgentRefused,
+    AgentStalled,
+    AgentUnsupported,
+    InvalidUpdate,
+    RequestUnsupported,
+    TaskNotCancelable,
+    TaskUnknown,
+)
 from eventstore.urls import show_url
-
-if TYPE_CHECKING:
-    import httpx
 
 T = TypeVar("T")
 
 SILENCE_SECONDS = 120.0
 TOTAL_SECONDS = 1800.0
+CONTROL_SECONDS = 20.0
+"""Time limit for a request that changes a task, for which a client of this server waits."""
 _FIRST_PAUSE, _MAX_PAUSE = 0.1, 5.0
 """Seconds between requests for the state of an open task."""
 
@@ -41,6 +58,7 @@ class RemoteAgent:
         total: time limit for an answer.
         card_seconds: time limit for fetching the card.
         allow_private: follow its card, or a redirect, to an address that is not global; its own host is trusted.
+        credentials: the credentials of agents, from which its own are chosen by its URL.
 
     Raises:
         InvalidAgentUrl: the URL is not valid.
@@ -54,11 +72,14 @@ class RemoteAgent:
         total: float = TOTAL_SECONDS,
         card_seconds: float = CARD_SECONDS,
         allow_private: bool = True,
+        credentials: AgentCredentials | None = None,
     ) -> None:
         self._url = agent_url(agent) if isinstance(agent, str) else None
         self._card = None if isinstance(agent, str) else agent
+        self._is_outdated = self._card is None
         self._silence, self._total, self._card_seconds = silence, total, card_seconds
         self._allow_private = allow_private
+        self._credentials = credentials or AgentCredentials()
 
     @property
     def name(self) -> str:
@@ -70,7 +91,7 @@ class RemoteAgent:
         """Send the message and yield the agent's updates; poll a task that it leaves open until it is not."""
         if context.task_id is not None and not message.get("taskId"):
             message = message | {"taskId": context.task_id}
-        return self._updates(partial(self._send, message, context))
+        return self._limited(with_final_reply(self._send(message, context)))
 
     def resume(self, task_id: str, context: Context) -> AsyncGenerator[Update, None]:
         """Yield the updates of a task that the agent was working on, until it is no longer open.
@@ -78,17 +99,46 @@ class RemoteAgent:
         Raises:
             TaskUnknown: the agent does not know the task.
         """
-        return self._updates(partial(self._resume, task_id))
+        return self._limited(with_final_reply(self._resume(task_id)))
 
-    async def _updates(self, run: _Run) -> AsyncGenerator[Update, None]:
-        invalid: list[InvalidUpdate] = []
-        host = (urlsplit(self._url).hostname or "") if self._url else ""
-        async with (
-            http_client(invalid, allow_private=self._allow_private, trusted_host=host) as http,
-            aclosing(self._limited(with_final_reply(run(http, invalid)))) as updates,
-        ):
-            async for update in updates:
-                yield update
+    async def load(self) -> None:
+        """Fetch the agent's card, unless it is known. Raises AgentError."""
+        if self._card is None:
+            async with self._exchange([]):
+                pass
+
+    async def cancel(self, task_id: str, context: Context) -> Update:
+        """Cancel a task; return its state afterwards.
+
+        Raises:
+            TaskUnknown: the agent does not know the task.
+            TaskNotCancelable, RequestUnsupported: the agent cannot cancel it, or no task at all.
+        """
+        async with self._exchange([]) as exchange:
+            return exchange.snapshot(await self._controlled(exchange.client.cancel(task_id)))
+
+    async def set_push_notification(self, task_id: str, config: Json) -> None:
+        """Let the agent notify a URL of changes of a task.
+
+        Args:
+            config: see :func:`agent_manager.a2a.push_notification_config`.
+
+        Raises:
+            TaskUnknown: the agent does not know the task.
+            RequestUnsupported: the agent sends no push notifications.
+        """
+        async with self._exchange([]) as exchange:
+            await self._controlled(exchange.client.set_push_notification(task_id, config))
+
+    async def push_notification(self, task_id: str, config_id: str) -> Json:
+        """Return a setting of push notifications as the agent has it; raises as :meth:`set_push_notification`."""
+        async with self._exchange([]) as exchange:
+            return await self._controlled(exchange.client.push_notification(task_id, config_id))
+
+    async def delete_push_notification(self, task_id: str, config_id: str) -> None:
+        """Delete a setting of push notifications; raises as :meth:`set_push_notification`."""
+        async with self._exchange([]) as exchange:
+            await self._controlled(exchange.client.delete_push_notification(task_id, config_id))
 
     async def _limited(self, updates: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
         """Yield the updates within the time limits. Time that the consumer spends between updates does not count.
@@ -114,68 +164,98 @@ class RemoteAgent:
                 remaining -= asyncio.get_running_loop().time() - started
                 yield update
 
-    async def _send(
-        self, message: Json, context: Context, http: httpx.AsyncClient, invalid: list[InvalidUpdate]
-    ) -> AsyncGenerator[Update, None]:
+    async def _send(self, message: Json, context: Context) -> AsyncGenerator[Update, None]:
+        invalid: list[InvalidUpdate] = []
         try:
-            exchange = await self._exchange(http, invalid)
-            is_silent = True
-            with agent_errors(self.name):
-                wire_updates = exchange.client.send(
-                    context.addressed_to(self.name, message), streaming=exchange.is_streaming
-                )
-                async with aclosing(exchange.parsed(wire_updates)) as updates:
-                    async for update in updates:
-                        is_silent = False
+            async with self._exchange(invalid) as exchange:
+                is_silent = True
+                with agent_errors(self.name):
+                    wire_updates = exchange.client.send(
+                        context.addressed_to(self.name, message), streaming=exchange.is_streaming
+                    )
+                    async with aclosing(exchange.parsed(wire_updates)) as updates:
+                        async for update in updates:
+                            is_silent = False
+                            yield update
+                    if invalid:
+                        raise invalid[0]
+                    if is_silent:
+                        raise InvalidUpdate("the agent finished without an update")
+                    async for update in exchange.polled():
                         yield update
-                if invalid:
-                    raise invalid[0]
-                if is_silent:
-                    raise InvalidUpdate("the agent finished without an update")
-                async for update in exchange.polled():
-                    yield update
         except AgentError:
-            if self._url is not None:
-                self._card = None  # it may be outdated: fetch it again for the next message
+            self._is_outdated = self._url is not None  # perhaps: the card is fetched again for the next message
             raise
 
-    async def _resume(
-        self, task_id: str, http: httpx.AsyncClient, invalid: list[InvalidUpdate]
-    ) -> AsyncGenerator[Update, None]:
-        exchange = await self._exchange(http, invalid)
-        try:
+    async def _resume(self, task_id: str) -> AsyncGenerator[Update, None]:
+        invalid: list[InvalidUpdate] = []
+        async with self._exchange(invalid) as exchange:
+            task = await self._requested(exchange.client.task(task_id), self._silence)
             with agent_errors(self.name):
-                task = await exchange.client.task(task_id)
+                yield exchange.snapshot(task)
+                if exchange.task.is_open and exchange.is_streaming:
+                    async with aclosing(exchange.resubscribed(task_id)) as updates:
+                        async for update in updates:
+                            yield update
+                    # Updates between the first request and the subscription are only in the task: request it again.
+                    yield exchange.snapshot(await exchange.client.task(task_id))
+                if invalid:
+                    raise invalid[0]
+                async for update in exchange.polled():
+                    yield update
+
+    async def _requested(self, request: Awaitable[T], seconds: float) -> T:
+        """Return the response to a request about a task. Raises TaskUnknown if the agent does not know the task."""
+        try:
+            async with asyncio.timeout(seconds):
+                with agent_errors(self.name):
+                    return await request
+        except TimeoutError:
+            raise AgentStalled(f"{self.name}: did not answer within {seconds:g} seconds") from None
         except AgentRefused as error:
             if error.code in (TASK_NOT_FOUND, HTTPStatus.NOT_FOUND):
                 raise TaskUnknown(str(error), error.code) from error
             raise
-        with agent_errors(self.name):
-            yield exchange.snapshot(task)
-            if exchange.task.is_open and exchange.is_streaming:
-                async with aclosing(exchange.resubscribed(task_id)) as updates:
-                    async for update in updates:
-                        yield update
-                # Updates between the first request and the subscription are only in the task: request it again.
-                yield exchange.snapshot(await exchange.client.task(task_id))
-            if invalid:
-                raise invalid[0]
-            async for update in exchange.polled():
-                yield update
 
-    async def _exchange(self, http: httpx.AsyncClient, invalid: list[InvalidUpdate]) -> _Exchange:
-        if self._card is None:
-            assert self._url is not None
-            self._card = await fetch_card(self._url, seconds=self._card_seconds, http=http)
-        capabilities = self._card.get("capabilities")
-        is_streaming = isinstance(capabilities, dict) and capabilities.get("streaming") is True
-        return _Exchange(open_client(self._card, http), is_streaming, invalid)
+    async def _controlled(self, request: Awaitable[T]) -> T:
+        """Return the response to a request that changes a task, or its settings."""
+        try:
+            return await self._requested(request, min(self._silence, CONTROL_SECONDS))
+        except TaskUnknown:
+            raise
+        except AgentRefused as error:
+            if error.code in (TASK_NOT_CANCELABLE, HTTPStatus.CONFLICT):
+                raise TaskNotCancelable(str(error)) from error
+            if error.code in UNSUPPORTED:
+                raise RequestUnsupported(str(error)) from error
+            raise
+        except AgentUnsupported as error:
+            raise RequestUnsupported(str(error)) from error
+
+    @asynccontextmanager
+    async def _exchange(self, invalid: list[InvalidUpdate]) -> AsyncIterator[_Exchange]:
+        """Open an exchange with the agent; errors of updates that are left out are added to ``invalid``."""
+        from agent_manager.agents.access import AgentAccess
+
+        host = (urlsplit(self._url).hostname or "") if self._url else ""
+        access = AgentAccess(self._allow_private, host, self._credentials)
+        if self._url is not None:
+            access.add(self._url)
+        async with http_client(access, invalid) as http, AsyncExitStack() as stack:
+            card = self._card
+            if card is None or self._is_outdated:
+                assert self._url is not None
+                card = self._card = await fetch_card(self._url, seconds=self._card_seconds, http=http)
+                self._is_outdated = False
+            capabilities = card.get("capabilities")
+            is_streaming = isinstance(capabilities, dict) and capabilities.get("streaming") is True
+            with agent_errors(self.name):
+                client = await stack.enter_async_context(a2a_client(card, http, access))
+            yield _Exchange(client, is_streaming, invalid)
 
 
 remote = RemoteAgent
 """A function that returns a :class:`RemoteAgent`."""
-
-_Run: TypeAlias = "Callable[[httpx.AsyncClient, list[InvalidUpdate]], AsyncGenerator[Update, None]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +267,7 @@ class _Exchange:
         task: the task that the updates are about.
     """
 
-    client: ClientV03 | ClientV1
+    client: Client
     is_streaming: bool
     invalid: list[InvalidUpdate]
     task: TaskTracker = field(default_factory=TaskTracker)
@@ -205,13 +285,16 @@ class _Exchange:
                 yield update
 
     async def resubscribed(self, task_id: str) -> AsyncGenerator[Update, None]:
-        """Yield further updates of a task; none if the agent does not support it."""
+        """Yield further updates of a task; none if the agent does not support it, or if the task has just ended.
+
+        Some agents break the connection then. If the agent is lost, the next request for the task fails, too.
+        """
         try:
             async with aclosing(self.parsed(self.client.resubscribe(task_id))) as updates:
                 async for update in updates:
                     yield update
         except Exception as error:
-            if not isinstance(agent_error(error, ""), AgentRefused):
+            if not isinstance(agent_error(error, ""), AgentRefused | AgentLost):
                 raise
 
     async def polled(self) -> AsyncGenerator[Update, None]:

@@ -14,26 +14,35 @@ from agent_manager.a2a import RESERVED, Json
 from agent_manager.agents.agent import (
     Answer,
     ArtifactUpdate,
+    Cancel,
     Context,
+    PushNotifications,
     Resume,
     StatusUpdate,
     Update,
+    cancellation,
     closing,
+    load,
+    push_notifications_of,
     resumption,
 )
 from eventstore.ids import derived_uuid
 
 
 class TenantIsolatedAgent:
-    """An agent that receives ids unique across tenants, and whose updates carry the tenant's own ids again.
-
-    Attributes:
-        name: the name of the agent.
-    """
+    """An agent that receives ids unique across tenants, and whose updates carry the tenant's own ids again."""
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
-        self.name = getattr(answer, "name", None)
+
+    @property
+    def name(self) -> str | None:
+        """The name of the agent; that of a remote agent changes when its card is fetched."""
+        return getattr(self._answer, "name", None)
+
+    async def load(self) -> None:
+        """Make the name known."""
+        await load(self._answer)
 
     def __call__(self, message: Json, context: Context) -> AsyncGenerator[Update, None]:
         """Yield the agent's updates."""
@@ -55,6 +64,24 @@ class TenantIsolatedAgent:
 
         return isolated
 
+    @property
+    def cancel(self) -> Cancel | None:
+        """The function that cancels a task of the agent, see :func:`~agent_manager.agents.agent.cancellation`."""
+        cancel = cancellation(self._answer)
+        if cancel is None:
+            return None
+
+        async def isolated(task_id: str, context: Context) -> Update:
+            ids = _ContextIds(context.tenant)
+            return ids.restored(await cancel(task_id, ids.isolated(context)))
+
+        return isolated
+
+    @property
+    def push_notifications(self) -> PushNotifications | None:
+        """The settings of the agent's push notifications; they name no contexts."""
+        return push_notifications_of(self._answer)
+
 
 class _ContextIds:
     """The unique ids that one exchange uses, and the tenant's own ids that they replace."""
@@ -74,9 +101,9 @@ class _ContextIds:
     async def restored_all(self, updates: AsyncIterator[Update]) -> AsyncGenerator[Update, None]:
         async with closing(updates):
             async for update in updates:
-                yield self._restored(update)
+                yield self.restored(update)
 
-    def _restored(self, update: Update) -> Update:
+    def restored(self, update: Update) -> Update:
         members = {each.name: self._restored_json(getattr(update, each.name)) for each in fields(update)}
         if isinstance(update, StatusUpdate | ArtifactUpdate) and update.context_id is not None:
             members["context_id"] = self._own.get(update.context_id, update.context_id)

@@ -94,8 +94,15 @@ def checked_update(update: Update) -> Update:
     return update
 
 
+def respelled_message(message: Json) -> Json:
+    """Return a message with its members, such as ``message_id`` or ``content``, under the names of A2A."""
+    return _message(message)
+
+
 def normalize_response(response: httpx.Response, invalid: list[InvalidUpdate]) -> None:
-    """Respell the updates in a response of JSON-RPC while its body is read.
+    """Respell the updates in a response of JSON-RPC, or of HTTP+JSON of 1.x, while its body is read.
+
+    Those of HTTP+JSON of 0.3 are JSON of another protobuf, which a2a-sdk reads.
 
     Args:
         invalid: collects the errors of updates that are left out of a stream. In a response that is one JSON document,
@@ -106,12 +113,13 @@ def normalize_response(response: httpx.Response, invalid: list[InvalidUpdate]) -
     content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if "content-encoding" in response.headers or content_type not in ("text/event-stream", "application/json"):
         return
-    is_stream = content_type == "text/event-stream"
+    is_stream, is_v1 = content_type == "text/event-stream", response.request.headers.get("a2a-version") == "1.0"
     original = cast("httpx.AsyncByteStream", response.stream)
 
     class NormalizedStream(httpx.AsyncByteStream):
         async def __aiter__(self) -> AsyncIterator[bytes]:
-            async for chunk in _normalized_events(original, invalid) if is_stream else _normalized_document(original):
+            whole = _normalized_events(original, invalid, is_v1) if is_stream else _normalized_document(original, is_v1)
+            async for chunk in whole:
                 yield chunk
 
         async def aclose(self) -> None:
@@ -120,11 +128,13 @@ def normalize_response(response: httpx.Response, invalid: list[InvalidUpdate]) -
     response.stream = NormalizedStream()
 
 
-async def _normalized_document(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-    yield _normalized_payload(b"".join([chunk async for chunk in chunks]))
+async def _normalized_document(chunks: AsyncIterable[bytes], is_v1: bool) -> AsyncIterator[bytes]:
+    yield _normalized_payload(b"".join([chunk async for chunk in chunks]), is_v1)
 
 
-async def _normalized_events(chunks: AsyncIterable[bytes], invalid: list[InvalidUpdate]) -> AsyncIterator[bytes]:
+async def _normalized_events(
+    chunks: AsyncIterable[bytes], invalid: list[InvalidUpdate], is_v1: bool
+) -> AsyncIterator[bytes]:
     """Yield server-sent events, each as soon as it is complete."""
     lines: list[bytes] = []
     rest: list[bytes] = []
@@ -138,24 +148,26 @@ async def _normalized_events(chunks: AsyncIterable[bytes], invalid: list[Invalid
             lines.append(line)
             if not line.strip():
                 try:
-                    yield b"".join(map(_normalized_line, lines))
+                    yield b"".join([_normalized_line(each, is_v1) for each in lines])
                 except InvalidUpdate as error:
                     invalid.append(error)
                 lines = []
     yield b"\n".join([*lines, b"".join(rest)])
 
 
-def _normalized_line(line: bytes) -> bytes:
+def _normalized_line(line: bytes, is_v1: bool) -> bytes:
     if not line.startswith(b"data:"):
         return line + b"\n"
-    return b"data: " + _normalized_payload(line.removeprefix(b"data:").strip()) + b"\n"
+    return b"data: " + _normalized_payload(line.removeprefix(b"data:").strip(), is_v1) + b"\n"
 
 
-def _normalized_payload(text: bytes) -> bytes:
+def _normalized_payload(text: bytes, is_v1: bool) -> bytes:
     try:
         payload = json.loads(text)
     except (ValueError, RecursionError):
         return text  # the SDK reports the error
+    if is_v1 and isinstance(payload, dict) and _envelope(payload) is not None:  # HTTP+JSON
+        return json.dumps(_normalized_result(payload)).encode()
     if not isinstance(payload, dict) or "jsonrpc" not in payload or not isinstance(payload.get("result"), dict):
         return text
     result = _normalized_result(payload["result"])

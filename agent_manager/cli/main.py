@@ -31,7 +31,7 @@ GROUPS = {
         "search": "search",
         "stats": "stats",
     },
-    "Write": {"seed": "seed", "import": "import_", "pending": "pending"},
+    "Write": {"seed": "seed", "import": "import_", "pending": "pending", "cancel": "cancel"},
     "Operate": {
         "status": "status",
         "migrate": "migrate",

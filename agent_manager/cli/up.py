@@ -16,6 +16,7 @@ from typing import Annotated
 from typer import Option
 
 from agent_manager.agents.agent_spec import agent_from_spec
+from agent_manager.agents.credentials import AgentCredentials
 from agent_manager.cli.options import AllowSuperuser, DataDir, read_settings
 from agent_manager.cli.project import print_line, run_workers
 from agent_manager.factory import AsyncManager
@@ -83,26 +84,43 @@ def up(
     if tls_key is not None and tls_cert is None:
         raise SettingsError("--tls-key: its certificate is missing: give --tls-cert too")
     tls = None if tls_cert is None else tls_context(tls_cert, tls_key)
+    credentials = AgentCredentials.load(settings.agent_credentials)
     if settings.answer:
         agent_from_spec(settings.answer)  # to report a wrong name before anything is started
     if no_http:
         asyncio.run(run_workers(settings, _describe))
         return
     with listen(host, port) as listening:
-        http = partial(_serve_http, listening=listening, port=port, requires_tokens=require_tokens, tls=tls)
+        http = partial(
+            _serve_http,
+            listening=listening,
+            port=port,
+            requires_tokens=require_tokens,
+            tls=tls,
+            credentials=credentials,
+        )
         asyncio.run(run_workers(settings, _describe, http))
 
 
 @asynccontextmanager
 async def _serve_http(
-    store: EventStore, *, listening: socket.socket, port: int | None, requires_tokens: bool, tls: ssl.SSLContext | None
+    store: EventStore,
+    *,
+    listening: socket.socket,
+    port: int | None,
+    requires_tokens: bool,
+    tls: ssl.SSLContext | None,
+    credentials: AgentCredentials,
 ) -> AsyncIterator[None]:
     """Serve HTTP until the end of the block."""
     settings = server_settings(store.settings)
     agent = settings.answer
-    answer = agent_from_spec(agent, allow_private=may_fetch_private(store, listening)) if agent else None
+    allow_private = may_fetch_private(store, listening)
+    answer = agent_from_spec(agent, allow_private=allow_private, credentials=credentials) if agent else None
     async with (
-        AsyncManager(store, answer=answer, runs_worker=False, fold_bytes=OWN_FOLD_BYTES) as manager,
+        AsyncManager(
+            store, answer=answer, runs_worker=False, fold_bytes=OWN_FOLD_BYTES, credentials=credentials
+        ) as manager,
         serving(store, manager, listening, requires_tokens=requires_tokens, tls=tls) as server_context,
     ):
         url = url_of(listening, has_tls=tls is not None)

@@ -38,7 +38,7 @@ from agent_manager.server.context import ServerContext
 from agent_manager.server.limits import largest_body
 from agent_manager.server.middleware import Deadline, RequestGuard
 from agent_manager.server.problems import error_response, problem, problem_of_validation
-from agent_manager.server.routes import agents, conversations, health, log, members, messages, search, statistics
+from agent_manager.server.routes import agents, conversations, health, log, members, messages, search, statistics, tasks
 from agent_manager.server.routes.declarations import problem_schema
 from eventstore.errors import EventStoreError
 
@@ -48,6 +48,7 @@ ROUTERS = {
         conversations.router,
         members.router,
         messages.router,
+        tasks.router,
         log.router,
         search.router,
         statistics.router,

@@ -71,16 +71,21 @@ def test_the_env_file_names_the_server(tmp_path: Path) -> None:
     assert Settings().server_url() == "postgresql://agents@there:5432/flowagents"
 
 
-@pytest.mark.parametrize("name", ["EVENTSTORE_ANSWER", "eventstore_answer", "EVENTSTORE_PROJECTIONS"])
-def test_the_env_file_may_not_name_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["EVENTSTORE_ANSWER", "eventstore_answer", "EVENTSTORE_PROJECTIONS", "EVENTSTORE_AGENT_CREDENTIALS"]
+)
+def test_the_env_file_may_not_name_code_or_credentials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     (tmp_path / ".env").write_text(f"export {name}='there:run'\n")
     with pytest.raises(SettingsError, match=rf"^\.env: {name.upper()} names code"):
         Settings()
     monkeypatch.setenv(name.upper(), "here:run")
     settings = Settings()
-    assert "here:run" in (settings.answer, settings.projections)
+    assert "here:run" in (settings.answer, settings.projections, str(settings.agent_credentials))
     monkeypatch.delenv(name.upper())
-    assert "here:run" in Settings(**{name.lower().removeprefix("eventstore_"): "here:run"}).model_dump().values()
+    settings = Settings(**{name.lower().removeprefix("eventstore_"): "here:run"})
+    assert "here:run" in map(str, settings.model_dump().values())
 
 
 @pytest.mark.parametrize("answer", ["echo", "https://agent.example/", ""])

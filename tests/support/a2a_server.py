@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import ssl
 import subprocess
 import sys
 import threading
@@ -41,6 +42,7 @@ class Agent:
     Attributes:
         shape: of A2A that it speaks, 0.3 or 1.0.
         streams: whether its card says that it streams.
+        transport: that its card names.
         card_path: where its card is.
         asked: the messages that it received.
         looks: the number of requests for a task.
@@ -50,6 +52,7 @@ class Agent:
 
     shape: str
     streams: bool
+    transport: str = "JSONRPC"
     card_path: str = "/.well-known/agent-card.json"
     url: str = ""
     asked: list[Json] = field(default_factory=list)
@@ -66,8 +69,8 @@ class Agent:
             "capabilities": {"streaming": self.streams},
         }  # fmt: skip
         if self.shape == "0.3":
-            return base | {"url": self.url, "protocolVersion": "0.3.0", "preferredTransport": "JSONRPC"}
-        interface = {"url": self.url, "protocolBinding": "JSONRPC", "protocolVersion": "1.0"}
+            return base | {"url": self.url, "protocolVersion": "0.3.0", "preferredTransport": self.transport}
+        interface = {"url": self.url, "protocolBinding": self.transport, "protocolVersion": "1.0"}
         return base | {"supportedInterfaces": [interface]}
 
     def message(self, text: str, **more: Any) -> Json:
@@ -250,6 +253,16 @@ def application(agent: Agent) -> FastAPI:
             return Response(said, media_type="application/json") if isinstance(said, str) else JSONResponse(said)
         return JSONResponse({"jsonrpc": "2.0", "id": body["id"]})
 
+    @app.post("/message:{how}")
+    async def rest(how: str, request: Request) -> Response:
+        message = (await request.json())["message"]
+        agent.asked.append(message)
+        updates = PLAYS[message["parts"][0]["text"]](agent)
+        if how == "stream":
+            lines = (f"data: {json.dumps(update)}\n\n" async for update in updates)
+            return StreamingResponse(lines, media_type="text/event-stream")
+        return JSONResponse(await anext(updates))
+
     return app
 
 
@@ -275,16 +288,18 @@ async def _events(body: Json, updates: AsyncIterator[Any]) -> AsyncIterator[str]
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
+def serving(app: FastAPI, tls: ssl.SSLContext | None = None) -> Iterator[str]:
     """Serves an application from a thread; gives its URL."""
     config = uvicorn.Config(app, port=0, log_level="error", lifespan="off", timeout_graceful_shutdown=1)
+    config.load()
+    config.ssl = tls
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
         until(lambda: server.started or not thread.is_alive(), "the agent serves")
         port = server.servers[0].sockets[0].getsockname()[1]
-        yield f"http://127.0.0.1:{port}"
+        yield f"http{'s' * (tls is not None)}://127.0.0.1:{port}"
     finally:
         server.should_exit = server.force_exit = True
         thread.join(20)

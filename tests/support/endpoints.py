@@ -12,6 +12,7 @@ from agent_manager.server.app import ROUTERS
 from agent_manager.server.authorization import AuthorizedRoute
 
 MESSAGE = {"messageId": "m9", "role": "user", "parts": [{"kind": "text", "text": "let me in"}]}
+TASK = "7b6c0e02-1f0e-4d0c-9a43-0f6f1d0b7f2e"
 EVENT = {"event_type": "my.own", "content": 1}
 
 BODIES: dict[tuple[str, str], Any] = {
@@ -19,6 +20,8 @@ BODIES: dict[tuple[str, str], Any] = {
     ("PATCH", "/v1/conversations/{conversation}"): {"name": "mine now"},
     ("POST", "/v1/conversations/{conversation}/messages"): {"role": "user", "content": "let me in"},
     ("POST", "/v1/conversations/{conversation}/send"): MESSAGE,
+    ("POST", "/v1/conversations/{conversation}/tasks/{task}/cancel"): {},
+    ("POST", "/v1/conversations/{conversation}/tasks/{task}/push-notifications"): {"url": "https://client.example"},
     ("POST", "/v1/conversations/{conversation}/events"): {"events": [EVENT]},
     ("POST", "/v1/conversations/{conversation}/members"): {"user": "bob", "access": "write"},
     ("POST", "/v1/agents"): {"card": {"name": "clerk", "url": "https://agents.example/clerk"}},
@@ -62,12 +65,20 @@ class Endpoint:
 
     def request(self, client: httpx.AsyncClient, conversation: str, file_id: str = "x", **more: Any) -> Any:
         """A request that could be answered, about a conversation."""
-        path = self.path.replace("{conversation}", conversation).replace("{file_id}", file_id).replace("{user}", "bob")
+        path = self.filled_path(conversation, file_id)
         if self.method in ("POST", "PATCH"):
             more["json"] = _filled(BODIES[self.method, self.path], conversation)
         if self.method == "DELETE" or self.method == "GET":
             more["params"] = QUERIES.get(self.path, {}) if self.method == "DELETE" or "search" in self.path else {}
         return client.request(self.method, path, **more)
+
+    def filled_path(self, conversation: str, file_id: str = "x") -> str:
+        """The path with something in its places."""
+        path = self.path
+        places = {"conversation": conversation, "file_id": file_id, "user": "bob", "task": TASK, "config": "p1"}
+        for name, value in places.items():
+            path = path.replace(f"{{{name}}}", value)
+        return path
 
 
 def _filled(value: Any, conversation: str) -> Any:

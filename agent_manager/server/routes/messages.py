@@ -10,6 +10,7 @@ from pydantic import AwareDatetime, Field
 from starlette.responses import Response
 
 from agent_manager.a2a import Json
+from agent_manager.agents.updates import renamed
 from agent_manager.server.authorization import AuthorizedRoute, Data
 from agent_manager.server.context import CurrentContext, write_page
 from agent_manager.server.conversation_lookup import get_or_404
@@ -124,7 +125,7 @@ async def send_message(context: CurrentContext, conversation: str, message: Mess
     manager = context.manager
     view = await manager.get_conversation(conversation)
     accepted = await manager.accept(
-        message,
+        renamed(message),
         str(resolved.id) if view is None else view.conversation_id,
         event_id=None if context.claim is None else context.new_id("message"),
     )

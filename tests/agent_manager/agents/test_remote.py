@@ -58,6 +58,13 @@ def streaming(request: pytest.FixtureRequest) -> Iterator[Agent]:
         yield agent
 
 
+@pytest.fixture(scope="module", params=[*SHAPES, *(["1.0 HTTP+JSON"] if "1.0" in SHAPES else [])])
+def misspelling(request: pytest.FixtureRequest) -> Iterator[Agent]:
+    shape, _, transport = request.param.partition(" ")
+    with agent_in_thread(shape, streams=True, transport=transport or "JSONRPC") as agent:
+        yield agent
+
+
 async def heard(url: str, text: str, **limits: float) -> list[Update]:
     return [update async for update in remote(url, **limits)(said(text), Context())]
 
@@ -200,15 +207,15 @@ async def test_updates_before_a_malformed_one_are_kept(streaming: Agent) -> None
         assert states(await heard(streaming.url, "nonsense"))[0] == "in_progress"
 
 
-async def test_other_spellings_are_accepted(streaming: Agent) -> None:
-    updates = await heard(streaming.url, "spelled")
+async def test_other_spellings_are_accepted(misspelling: Agent) -> None:
+    updates = await heard(misspelling.url, "spelled")
     assert states(updates) == ["in_progress", "in_progress", "canceled"]
     assert isinstance(updates[1], StatusUpdate)
     assert parts_text(updates[1].status["message"]["parts"]) == "thinking"
 
 
-async def test_an_unknown_state_is_rejected_and_later_updates_are_kept(streaming: Agent) -> None:
-    updates = await heard_until_it_failed(streaming.url, "invented", InvalidUpdate)
+async def test_an_unknown_state_is_rejected_and_later_updates_are_kept(misspelling: Agent) -> None:
+    updates = await heard_until_it_failed(misspelling.url, "invented", InvalidUpdate)
     assert states(updates) == ["in_progress", "completed"]
     assert isinstance(updates[1], ArtifactUpdate)
 
@@ -261,9 +268,9 @@ async def test_a_card_without_a_supported_interface_is_rejected(agent: Agent) ->
     card = await fetch_card(agent.url)
     for name in ("url", "supportedInterfaces", "additionalInterfaces"):
         card.pop(name, None)
-    grpc = {"url": agent.url, "preferredTransport": "GRPC"}
-    with pytest.raises(AgentUnsupported, match="JSONRPC or HTTP"):
-        assert [update async for update in remote(card | grpc)(said("hello"), Context())]
+    soap = {"url": agent.url, "preferredTransport": "SOAP"}
+    with pytest.raises(AgentUnsupported, match=r"JSONRPC, HTTP\+JSON, GRPC"):
+        assert [update async for update in remote(card | soap)(said("hello"), Context())]
 
 
 @pytest.mark.skipif(not OLD, reason="a2a-sdk 1.x speaks both")

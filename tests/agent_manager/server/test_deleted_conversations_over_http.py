@@ -9,13 +9,12 @@ import asyncio
 from typing import Any
 
 import pytest
-from support.endpoints import Endpoint, endpoints
+from support.endpoints import TASK, Endpoint, endpoints
 from support.serving import Served
 
 pytestmark = pytest.mark.shared_database
 
 WORD = "xyzzy"
-TASK = "7b6c0e02-1f0e-4d0c-9a43-0f6f1d0b7f2e"
 MESSAGE = {"messageId": "m1", "role": "user", "parts": [{"kind": "text", "text": WORD}]}
 REFUSED, HIDDEN, SHOWN, SAME, OTHER = "refused", "hidden", "shown", "as before", "of no conversation"
 
@@ -33,6 +32,11 @@ TABLE: dict[tuple[str, str], str] = {
     ("POST", "/v1/conversations/{conversation}/messages"): REFUSED,
     ("POST", "/v1/conversations/{conversation}/send"): REFUSED,
     ("GET", "/v1/conversations/{conversation}/tasks"): SHOWN,
+    ("POST", "/v1/conversations/{conversation}/tasks/{task}/cancel"): REFUSED,
+    ("POST", "/v1/conversations/{conversation}/tasks/{task}/push-notifications"): OTHER,  # here is no agent to set them
+    ("GET", "/v1/conversations/{conversation}/tasks/{task}/push-notifications"): OTHER,
+    ("GET", "/v1/conversations/{conversation}/tasks/{task}/push-notifications/{config}"): OTHER,
+    ("DELETE", "/v1/conversations/{conversation}/tasks/{task}/push-notifications/{config}"): OTHER,
     ("GET", "/v1/messages"): HIDDEN,
     ("GET", "/v1/tasks"): HIDDEN,
     ("GET", "/v1/conversations/{conversation}/events"): SHOWN,

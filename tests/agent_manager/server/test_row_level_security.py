@@ -98,6 +98,8 @@ def with_conversation() -> list[Endpoint]:
 async def test_an_owner_reads_everything_of_their_conversation(private: PrivateConversation) -> None:
     """Otherwise the rest would prove nothing."""
     for endpoint in endpoints():
+        if "{task}" in endpoint.path:
+            continue  # see test_remote_agents.py
         if endpoint.method == "GET" and not endpoint.is_endless and endpoint.path not in ("/health", "/ready"):
             params = {"q": "Lisbon"} if "search" in endpoint.path else {}
             path = endpoint.path.replace("{conversation}", private.trip).replace("{file_id}", private.file)

@@ -13,7 +13,7 @@ import httpx
 import psycopg
 import pytest
 from support.callers import People, Person
-from support.endpoints import Endpoint, endpoints
+from support.endpoints import TASK, Endpoint, endpoints
 from support.serving import Served, served
 
 from agent_manager.auth import TokenScope
@@ -59,10 +59,12 @@ async def callers(superuser_url: str, protected: Served, people: People) -> Call
         message = {"messageId": f"m{number}", "contextId": "trip", "role": "user", "parts": parts}
         assert (await everything.post(f"/v1/conversations/{trip}/messages", message)).status_code == 201
     waiting = {"role": "user", "content": TEXT, "given_id": "w", "awaits_answer": True}
-    task = {"task_id": "7b6c0e02-1f0e-4d0c-9a43-0f6f1d0b7f2e", "description": TEXT}
+    task = {"task_id": TASK, "description": TEXT}
+    push = {"task_id": TASK, "config_id": "p1", "config": {"url": "https://client.example"}}
     events = [
         {"event_type": "message.added", "content": waiting},
         {"event_type": "task.created", "content": task},
+        {"event_type": "task.push_notification_set", "content": push},
     ]
     last = await everything.post(f"/v1/conversations/{trip}/events", {"events": events})
     for path in ("/v1/search?q=x", "/v1/statistics"):
@@ -92,7 +94,7 @@ def of_scope(scope: TokenScope) -> list[Endpoint]:
 
 
 async def ask(person: Person, endpoint: Endpoint, callers: Callers, **params: Any) -> httpx.Response:
-    path = endpoint.path.replace("{conversation}", callers.trip).replace("{file_id}", callers.file)
+    path = endpoint.filled_path(callers.trip, callers.file)
     if endpoint.method == "GET":
         params |= {"q": "Lisbon"} if "search" in path else {}
         params |= {"limit": 1} if path.rpartition("/")[2] in PAGED else {}
