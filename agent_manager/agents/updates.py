@@ -29,6 +29,7 @@ from agent_manager.a2a import (
 )
 from agent_manager.agents.agent import ArtifactUpdate, Reply, StatusUpdate, TaskSnapshot, Update
 from agent_manager.errors import AgentRefused, InvalidUpdate
+from eventstore.json_text import escape_line_separators
 
 if TYPE_CHECKING:
     import httpx
@@ -148,7 +149,8 @@ async def _normalized_events(chunks: AsyncIterable[bytes], invalid: list[Invalid
 def _normalized_line(line: bytes) -> bytes:
     if not line.startswith(b"data:"):
         return line + b"\n"
-    return b"data: " + _normalized_payload(line.removeprefix(b"data:").strip()) + b"\n"
+    payload = _normalized_payload(line.removeprefix(b"data:").strip())
+    return b"data: " + escape_line_separators(payload) + b"\n"  # the SDK divides the stream by str.splitlines
 
 
 def _normalized_payload(text: bytes) -> bytes:

@@ -29,7 +29,8 @@ errors = Console(stderr=True, highlight=False)
 
 _FREE_TEXT = ("name", "content", "description", "what changed")
 """Columns whose text may be folded to fit a terminal."""
-_JSON_CONTROLS = {code: f"\\u{code:04x}" for code in range(127, 160)}  # json.dumps escapes the others
+_JSON_CONTROLS = {code: f"\\u{code:04x}" for code in (*range(127, 160), 0x2028, 0x2029)}
+"""Escapes of the control characters and line separators that json.dumps does not escape."""
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
 
 
