@@ -21,6 +21,8 @@ from uuid import UUID, uuid4
 from agent_manager.a2a import (
     FINAL,
     Json,
+    Version,
+    agent_message,
     agent_role,
     append_chunk,
     artifact_delta,
@@ -28,9 +30,10 @@ from agent_manager.a2a import (
     merge_texts,
     state_name,
     status_of,
+    text_part,
     version_of,
 )
-from agent_manager.agents.agent import Answer, ArtifactUpdate, Reply, StatusUpdate, TaskSnapshot, Update
+from agent_manager.agents.agent import Answer, ArtifactUpdate, Reply, ReplyChunk, StatusUpdate, TaskSnapshot, Update
 from agent_manager.errors import InvalidUpdate
 from eventstore import (
     EventData,
@@ -50,6 +53,10 @@ from eventstore.message_format import ROLES
 DEFAULT_ACTOR = "agent"
 _TASK_MEMBERS = ("id", "status", "artifacts", "metadata")
 """Members of a task that have a place in its events; all others are stored in ``extra``."""
+_ARTIFACT_MEMBERS = ("name", "description", "extra", "metadata")
+"""Members of an artifact, beside its parts, that a chunk may repeat."""
+_CHUNK_MEMBERS = ("append", "lastChunk")
+"""Members of an update that say how it continues an artifact."""
 
 
 @dataclass(slots=True)
@@ -104,7 +111,7 @@ class Recording:
             InvalidEvent: a value in it cannot be stored.
         """
         match update:
-            case Reply(message):
+            case Reply(message) | ReplyChunk(message):
                 return [self._reply(message)]
             case TaskSnapshot(task):
                 events = self._snapshot(task)
@@ -121,9 +128,9 @@ class Recording:
         recorded = self._tasks[self._latest_task]
         if recorded.status is not None and status_of(recorded.status.get("state")) in FINAL:
             return []
-        task_id = self._task_uuid(self._latest_task)
+        version = version_of({"status": recorded.status})
         recorded.status = {"state": state_name(TaskStatus.FAILED, "0.3")}
-        return [self._event(TaskStatusChanged(task_id=task_id, status=TaskStatus.FAILED, metadata={"error": reason}))]
+        return [self._event(task_failed(self._task_uuid(self._latest_task), reason, version))]
 
     def _reply(self, message: Json) -> NewEvent:
         message_id, role = message.get("messageId"), message.get("role")
@@ -288,6 +295,40 @@ def artifact_key(artifact: Json) -> str:
     """Return the id of an artifact; an empty text if it has none."""
     key = artifact.get("artifactId")
     return key if isinstance(key, str) else ""
+
+
+def task_failed(task_id: UUID, reason: str, version: Version = "0.3") -> TaskStatusChanged:
+    """Return the failure of a task that its agent did not report: the message of its status has the reason."""
+    message = agent_message([text_part(reason, version)], version, str(uuid4()))
+    return TaskStatusChanged(task_id=task_id, status=TaskStatus.FAILED, message=message, metadata={"error": reason})
+
+
+def merged(events: Iterable[NewEvent]) -> list[NewEvent]:
+    """Return the events, with consecutive chunks of an artifact in one event if nothing is lost by that."""
+    result: list[NewEvent] = []
+    for event in events:
+        if result and (data := _merged(result[-1].data, event.data)) is not None:
+            result[-1] = replace(result[-1], data=data)
+        else:
+            result.append(event)
+    return result
+
+
+def _merged(first: EventData, second: EventData) -> EventData | None:
+    if not isinstance(first, TaskArtifactAdded | TaskArtifactExtended) or not isinstance(second, TaskArtifactExtended):
+        return None
+    if first.last_chunk or (first.task_id, first.artifact_id) != (second.task_id, second.artifact_id):
+        return None
+    if any(getattr(second, name) not in (None, getattr(first, name)) for name in _ARTIFACT_MEMBERS):
+        return None
+    members = [{n: v for n, v in (each.update or {}).items() if n not in _CHUNK_MEMBERS} for each in (first, second)]
+    if members[0] != members[1]:
+        return None
+    whole = append_chunk({"parts": first.parts}, {"parts": second.parts}, continues=second.continues_text is True)
+    update = dict(first.update or {})
+    if second.update is not None and "lastChunk" in second.update:
+        update["lastChunk"] = second.update["lastChunk"]
+    return first.model_copy(update={"parts": whole["parts"], "last_chunk": second.last_chunk, "update": update or None})
 
 
 def task_uuid(tenant: str, conversation_id: UUID, given_id: str) -> UUID:

@@ -27,7 +27,7 @@ from agent_manager.a2a import (
     text_part,
     version_of,
 )
-from agent_manager.agents.agent import ArtifactUpdate, Reply, StatusUpdate, TaskSnapshot, Update
+from agent_manager.agents.agent import ArtifactUpdate, Reply, ReplyChunk, StatusUpdate, TaskSnapshot, Update
 from agent_manager.errors import AgentRefused, InvalidUpdate
 from eventstore.json_text import escape_line_separators
 
@@ -79,6 +79,8 @@ def checked_update(update: Update) -> Update:
     match update:
         case Reply(message):
             return Reply(_message(message, required=True))
+        case ReplyChunk(message):
+            return ReplyChunk(_message(message, required=True))
         case TaskSnapshot(task):
             return TaskSnapshot(_task(task))
         case StatusUpdate():

@@ -62,7 +62,7 @@ SELECT c.id, c.name, c.is_active, c.created_at, c.updated_at, c.metadata, c.tena
 -- name: messages
 -- The messages of a conversation, or of all. See "conversations".
 SELECT m.id, m.conversation_id, m.role, m.content, m.parts, m.created_at, m.metadata, m.tenant_id, m.given_id,
-       m.version, m.actor, m.extra, m.member_order
+       m.version, m.actor, m.extra, m.status, m.error, m.member_order
   FROM messages m
  WHERE {within}
    AND coalesce(true

@@ -124,7 +124,7 @@ async def test_updates_arrive_while_the_agent_works(streaming: Agent) -> None:
     assert [(chunk.append, bool(chunk.last_chunk)) for chunk in chunks] == [(False, False), (True, False), (True, True)]
     reply = updates[-1]
     assert isinstance(reply, Reply)
-    assert parts_text(reply.message["parts"]) == "one \ntwo \nthree"
+    assert parts_text(reply.message["parts"]) == "one two three"
     assert reply.message["taskId"] == "t"
 
 
