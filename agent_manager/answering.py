@@ -303,7 +303,7 @@ async def _call_agent(agent: Answer | None, session: AnswerSession, run: RunCoro
         return Answered(reply)
     trace = None if isinstance(problem, EventStoreError | _StoreFailed) else problem
     _log.warning("message %s was not answered: %s", session.accepted.event_id, problem, exc_info=trace)
-    await run(session.finish(outcome, _reason(problem, agent)))
+    await run(session.finish(outcome, _reason(problem)))
     return Answered(reply, printable(_description(problem), 2000))
 
 
@@ -316,7 +316,7 @@ _ADDRESS = re.compile(
 _LONGEST_REASON = 500
 
 
-def _reason(problem: Exception, agent: Answer | None) -> str:
+def _reason(problem: Exception) -> str:
     """Return the reason of a failure for everyone who may read the conversation: without secrets and addresses.
 
     The text of an exception that a function of the application raised can contain anything: its type must do.
@@ -324,9 +324,8 @@ def _reason(problem: Exception, agent: Answer | None) -> str:
     if not isinstance(problem, AgentError | InvalidEvent | EventTooLarge | _StoreFailed):
         return f"the agent failed: {type(problem).__name__} (the log of the process that answered has the details)"
     text = _description(problem)
-    name = getattr(agent, "name", None)
-    if isinstance(name, str) and "://" in name:
-        text = text.replace(name, "the agent")
+    if (own := _ADDRESS.match(text)) is not None:  # the agent's name is its URL until its card is known
+        text = f"the agent{text[own.end() :]}"
     return printable(_ADDRESS.sub("(address)", text), _LONGEST_REASON)
 
 

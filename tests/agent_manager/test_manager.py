@@ -15,6 +15,7 @@ from support.agents import agent, text_of, user_message
 from support.waiting import SECONDS, until_async
 
 from agent_manager import AnswerFailed, AsyncManager, ManagerClosed, async_manager
+from agent_manager.a2a import parts_text
 from agent_manager.agents.agent import Context, Reply
 from agent_manager.agents.local import from_callable
 from agent_manager.manager import Manager
