@@ -43,7 +43,7 @@ from agent_manager.agents.agent import (
     closing,
     resumption,
 )
-from agent_manager.agents.recorder import Recording, merged, split_event, storable, task_failed, task_uuid
+from agent_manager.agents.recorder import Recording, merged, notes_in, split_event, storable, task_failed, task_uuid
 from agent_manager.agents.streaming import batches
 from agent_manager.conversation_cache import ConversationFoldCache
 from agent_manager.conversation_fold import Accepted, ConversationFold, Key
@@ -415,6 +415,7 @@ class AnswerSession:
         self._writer = writer
         self._lease = lease
         self._on_release = on_release
+        self._notes: list[str] = []
         self._known_events = fold.caused_by(accepted.event_id)
         self._unfinished = {task.given_id for task in fold.unfinished_tasks(accepted.event_id)}
         self._recording = Recording(
@@ -471,10 +472,12 @@ class AnswerSession:
         try:
             await self._append([event])
         except EventTooLarge as error:
-            await self._append(split_event(event, error.limit))
+            parts = split_event(event, error.limit)
+            await self._append(parts)
+            self._notes += notes_in(parts)
 
     async def finish(self, outcome: Outcome, error: str | None) -> None:
-        """Store the outcome, so that the message is no longer pending.
+        """Store the outcome, so that the message is no longer pending; if it is answered, what was not stored of it.
 
         Tasks of an interrupted answer that this one did not mention have failed.
 
@@ -489,6 +492,7 @@ class AnswerSession:
         for each in unfinished - ({task_id} if events else set()):
             failed = task_failed(each, error or _INTERRUPTED)
             events.append(NewEvent(failed, actor="system", metadata=Metadata(causation_id=str(message))))
+        error = error or printable(" ".join(dict.fromkeys(self._notes)), _LONGEST_REASON) or None
         answered = _answered_event(MessageAnswered(message_id=message, outcome=outcome, error=error, task_id=task_id))
         try:
             await self._append([*events, answered])

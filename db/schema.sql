@@ -4616,7 +4616,7 @@ COMMENT ON COLUMN public.messages.status IS 'Of its answer: pending, answered, f
 -- Name: COLUMN messages.error; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.messages.error IS 'Why the answer failed or was abandoned';
+COMMENT ON COLUMN public.messages.error IS 'Why the answer failed or was abandoned, or what was not stored of it';
 
 
 --

@@ -67,7 +67,7 @@ class Message(ReadTableRow):
     """A row of the table ``messages``.
 
     ``status`` is that of its answer: ``pending``, ``answered``, ``failed`` or ``abandoned``; None if it awaits none.
-    ``error`` says why an answer failed or was abandoned.
+    ``error`` says why an answer failed or was abandoned, or what was not stored of it.
     """
 
     id: UUID

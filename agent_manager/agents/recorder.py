@@ -13,6 +13,7 @@ conversation that the agent answers in.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from typing import Any, cast
@@ -45,6 +46,7 @@ from eventstore import (
     TaskDescribed,
     message_from_sent,
 )
+from eventstore.errors import printable
 from eventstore.event_types import TaskStatus, TaskStatusChanged
 from eventstore.ids import derived_uuid, is_canonical_uuid
 from eventstore.json_text import MAX_DEPTH, to_json
@@ -346,8 +348,9 @@ NOTE = "eventstore:not_stored"
 _MAX_DEPTH = MAX_DEPTH - 8
 """Levels of nesting in an update: its event adds a few."""
 _SURROGATES = frozenset(map(chr, range(0xD800, 0xE000)))
-_NOTE_BYTES = 200
-"""Largest size of a note."""
+_NOTES = re.compile(r"\[not stored: [^\]]*\]")
+_NOTE_BYTES, _NAME_BYTES = 600, 40
+"""Largest size of a note, and of a file's name and type in it."""
 _CHARACTER_BYTES = 6
 """Largest size of a character as JSON."""
 
@@ -518,19 +521,31 @@ def _with_fewer(value: Any, sizes: dict[Any, int], excess: int, limit: int) -> A
 
 def _part_note(part: Any, size: int, limit: int) -> Json:
     note: Json = {}
-    names: list[str] = []
+    facts: Json = {}
     if isinstance(part, dict):
         note = {"kind": "text"} if "kind" in part else {}
         file = part["file"] if isinstance(part.get("file"), dict) else part
-        members = ("mimeType", "mediaType", "name", "filename")
-        names = [file[member][:40] for member in members if isinstance(file.get(member), str)]
-    what = f"a part ({', '.join(names)})" if names else "a part"
-    return note | {"text": _note(f"{what} of {size:,} bytes", limit)}
+        for names in (("mimeType", "mediaType"), ("name", "filename")):
+            if name := next((each for each in names if isinstance(file.get(each), str)), None):
+                facts[name] = printable(file[name]).encode()[:_NAME_BYTES].decode(errors="ignore")
+        encoded = file.get("bytes", file.get("raw"))
+        if isinstance(encoded, str):
+            size = len(encoded) * 3 // 4 - encoded[-2:].count("=")
+    what = f"a part ({', '.join(facts.values())})" if facts else "a part"
+    metadata = {"metadata": {NOTE: facts | {"bytes": size}}}
+    return note | {"text": _note(f"{what} of {size:,} bytes", limit)} | metadata
 
 
 def _note(what: str, limit: int | None = None) -> str:
-    reason = "" if limit is None else f", the limit of an event is {limit:,} bytes"
-    return f"[not stored: {what}{reason}]"
+    too_large = (
+        "" if limit is None else f", the limit of an event is {limit:,} bytes: raise EVENTSTORE_MAX_CONTENT_BYTES"
+    )
+    return f"[not stored: {what}{too_large}]"
+
+
+def notes_in(events: Iterable[NewEvent]) -> list[str]:
+    """Return the notes in events that :func:`split_event` has made."""
+    return [note for event in events for note in _NOTES.findall(to_json(event.data.to_content(), "content").decode())]
 
 
 def _size(value: Any) -> int:

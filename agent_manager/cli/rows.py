@@ -18,7 +18,7 @@ def _content(message: Message) -> str:
     if not text and (calls := (message.extra or {}).get("tool_calls")):
         text = f"tool calls: {json.dumps(calls, ensure_ascii=False)}"
     text = text or str(message.parts or message.extra or "")
-    if message.status in (None, "answered"):
+    if message.status is None or (message.status == "answered" and message.error is None):
         return text
     return f"{text} [{_outcome(message.status, message.error)}]"
 

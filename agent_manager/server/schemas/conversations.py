@@ -98,7 +98,7 @@ class MessageOut(Out):
     status: Literal["pending", "answered", "failed", "abandoned"] | None = Field(
         description="The status of its answer; null if it awaits none."
     )
-    error: str | None = Field(description="Why the answer failed or was abandoned.")
+    error: str | None = Field(description="Why the answer failed or was abandoned, or what was not stored of it.")
     sent: Json = Field(description="The message as it was sent.")
 
 

@@ -26,7 +26,7 @@ COMMENT ON COLUMN messages.content IS 'Text; if the message was sent as parts, t
 COMMENT ON COLUMN messages.member_order IS 'As in conversations; "sent" is the order of the message itself';
 COMMENT ON COLUMN messages.extra IS 'Members of the message that no other column holds';
 COMMENT ON COLUMN messages.status IS 'Of its answer: pending, answered, failed, abandoned; null if it awaits none';
-COMMENT ON COLUMN messages.error IS 'Why the answer failed or was abandoned';
+COMMENT ON COLUMN messages.error IS 'Why the answer failed or was abandoned, or what was not stored of it';
 
 CREATE INDEX idx_messages_pages ON messages (tenant_id, created_at, conversation_id, version);
 
