@@ -7,13 +7,11 @@ the log is. While the events of one page are processed, the next one is fetched.
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_right
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import accumulate
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from psycopg import AsyncCursor
@@ -163,18 +161,21 @@ async def in_batches(
     Args:
         read: reads a number of events after a position or version.
         place: returns the position or version of an event.
-        held_bytes: size of the contents in a batch, unless a single event is larger.
+        held_bytes: size of the contents with which a batch ends.
     """
     limit = _FIRST_BATCH
     while True:
-        batch = [event async for event in read(after, limit)]
-        is_last = len(batch) < limit
-        sizes = list(accumulate(event.size for event in batch))
-        fitting = max(1, bisect_right(sizes, held_bytes))
-        if fitting < len(batch):
-            del batch[fitting:]
-            is_last = False
-        limit = min(2 * limit, _LARGEST_BATCH) if fitting >= len(sizes) else fitting
+        batch: list[Event] = []
+        size = 0
+        async with aclosing(cast("AsyncGenerator[Event, None]", read(after, limit))) as events:
+            async for event in events:
+                batch.append(event)
+                size += event.size
+                if size > held_bytes:
+                    break
+        fits = size <= held_bytes
+        is_last = fits and len(batch) < limit
+        limit = min(2 * limit, _LARGEST_BATCH) if fits else len(batch)
         for event in batch:
             yield event
             after = place(event)
@@ -213,7 +214,21 @@ class Source:
     @property
     def text(self) -> str:
         """The query without the conditions that are left out, so that it is planned for the others."""
-        return query_without("eventstore", self.name, frozenset(self.parameters.keys() - self.given.keys()))
+        text = query_without("eventstore", self.name, frozenset(self.parameters.keys() - self.given.keys()))
+        return bounded_query(text, _PAGE_BYTES)
+
+
+def bounded_query(text: str, most: int) -> str:
+    """Return a query that ends with the first row by which its last column, ``bytes``, adds up to more than ``most``.
+
+    The sum is a further column. Sizes differ a millionfold, and a statement of a hundred rows could return a gigabyte.
+    The sizes are those of the values as they are stored, which PostgreSQL knows without reading them: values that it
+    could compress are larger. The rows keep their order, in which the sum is made.
+    """
+    return f"""SELECT *
+  FROM (SELECT q.*, sum(q.bytes) OVER (ROWS UNBOUNDED PRECEDING)::bigint AS bytes_so_far
+          FROM ({text}) AS q) AS q
+ WHERE q.bytes_so_far - q.bytes <= {most}"""
 
 
 def conversation_source(conversation_id: UUID, event_filter: Filter, *, backwards: bool) -> Source:
@@ -297,7 +312,7 @@ class RemainingRange:
     def advance(self, rows: list[TupleRow]) -> None:
         """Remove the page that consists of these rows."""
         first, last, size = self._page()
-        if len(rows) >= size:
+        if len(rows) >= size or (rows and rows[-1][-1] > _PAGE_BYTES):
             first = last = rows[-1][self._source.column]
         if self._source.backwards:
             self._last = first - 1

@@ -29,6 +29,7 @@ from psycopg.types.numeric import Int8
 
 from eventstore.database.queries import query, query_without
 from eventstore.errors import InputError, InvalidCursor, printable
+from eventstore.read import bounded_query
 from projections.rows import Conversation, Message, ReadTableRow, Task
 
 PAGE_BYTES = 8 * 1024 * 1024
@@ -140,7 +141,8 @@ async def read_rows(
         rows = await fetch(text, given)
         for row in rows:
             yield row
-        if len(rows) < wanted:
+        is_cut = listing.is_bounded and bool(rows) and rows[-1][-1] > _CHUNK_BYTES
+        if len(rows) < wanted and not is_cut:
             return
         if limit is not None:
             limit -= len(rows)
@@ -224,6 +226,11 @@ class Listing(Generic[Row]):
         return _statement(self, frozenset(conditions), comparisons, newest_first), parameters
 
     @cached_property
+    def is_bounded(self) -> bool:
+        """Whether its rows may be large, so that a statement returns only about :data:`_CHUNK_BYTES`."""
+        return "AS bytes" in query("projections", self.query)
+
+    @cached_property
     def filters(self) -> frozenset[str]:
         """The parameters of the statement, each in a line that is left out without it."""
         return frozenset(re.findall(r"%\((\w+)\)s", query("projections", self.query))) - {"limit"}
@@ -247,7 +254,8 @@ def _statement(
     order = ", ".join(f"{column.name} {direction}" for column in listing.order)
     text = query_without("projections", listing.query, listing.filters - conditions)
     # Not str.format: other braces in the text are JSON.
-    return text.replace("{within}", "\n   AND ".join(within)).replace("{order}", order)
+    text = text.replace("{within}", "\n   AND ".join(within)).replace("{order}", order)
+    return bounded_query(text, _CHUNK_BYTES) if listing.is_bounded else text
 
 
 def _typed(value: Any) -> Any:

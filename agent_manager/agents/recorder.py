@@ -537,10 +537,9 @@ def _part_note(part: Any, size: int, limit: int) -> Json:
 
 
 def _note(what: str, limit: int | None = None) -> str:
-    too_large = (
-        "" if limit is None else f", the limit of an event is {limit:,} bytes: raise EVENTSTORE_MAX_CONTENT_BYTES"
-    )
-    return f"[not stored: {what}{too_large}]"
+    if limit is not None:
+        what += f", the limit of an event is {limit:,} bytes: raise EVENTSTORE_MAX_CONTENT_BYTES"
+    return f"[not stored: {what}]"
 
 
 def notes_in(events: Iterable[NewEvent]) -> list[str]:

@@ -38,6 +38,9 @@ REJECTIONS_PER_SECOND, REJECTION_SECONDS = 50, 5.0
 BODY_BYTES = 64 * 1024 * 1024
 """The budget for all request bodies in memory, unless a tenant's part of it is less than two of the largest bodies."""
 
+MAX_CONTAINERS = 1_000_000
+"""The most objects and arrays in a body, each of some 70 bytes in parsed form; braces in texts count, too."""
+
 
 @dataclass(frozen=True)
 class _Buckets:

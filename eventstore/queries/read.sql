@@ -1,7 +1,7 @@
 -- name: read_conversation_backwards
 -- A line is left out if its parameter is not given.
 SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id, e.tenant_id, e.event_type,
-       e.actor, e.content, e.metadata, e.salt, e.digest
+       e.actor, e.content, e.metadata, e.salt, e.digest, pg_column_size(e.content) + pg_column_size(e.metadata) AS bytes
   FROM events e
  WHERE e.tenant_id = %(tenant)s
    AND e.conversation_id = %(conversation_id)s
@@ -16,7 +16,7 @@ SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, 
 -- name: read_conversation_forwards
 -- A line is left out if its parameter is not given.
 SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id, e.tenant_id, e.event_type,
-       e.actor, e.content, e.metadata, e.salt, e.digest
+       e.actor, e.content, e.metadata, e.salt, e.digest, pg_column_size(e.content) + pg_column_size(e.metadata) AS bytes
   FROM events e
  WHERE e.tenant_id = %(tenant)s
    AND e.conversation_id = %(conversation_id)s
@@ -35,7 +35,7 @@ SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, 
 -- of two plain bounds the planner would assume that one event in 200 matches, and sort. coalesce keeps it from using
 -- another index for the conditions, which would read all events of a tenant for each page.
 SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id, e.tenant_id, e.event_type,
-       e.actor, e.content, e.metadata, e.salt, e.digest
+       e.actor, e.content, e.metadata, e.salt, e.digest, pg_column_size(e.content) + pg_column_size(e.metadata) AS bytes
   FROM events e
  WHERE e.position <= %(last)s
    AND (e.position, 0) >= (%(first)s, 0)
@@ -56,7 +56,7 @@ SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, 
 -- of two plain bounds the planner would assume that one event in 200 matches, and sort. coalesce keeps it from using
 -- another index for the conditions, which would read all events of a tenant for each page.
 SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id, e.tenant_id, e.event_type,
-       e.actor, e.content, e.metadata, e.salt, e.digest
+       e.actor, e.content, e.metadata, e.salt, e.digest, pg_column_size(e.content) + pg_column_size(e.metadata) AS bytes
   FROM events e
  WHERE e.position >= %(first)s
    AND (e.position, 0) <= (%(last)s, 0)

@@ -62,7 +62,9 @@ SELECT c.id, c.name, c.is_active, c.created_at, c.updated_at, c.metadata, c.tena
 -- name: messages
 -- The messages of a conversation, or of all. See "conversations".
 SELECT m.id, m.conversation_id, m.role, m.content, m.parts, m.created_at, m.metadata, m.tenant_id, m.given_id,
-       m.version, m.actor, m.extra, m.status, m.error, m.member_order
+       m.version, m.actor, m.extra, m.status, m.error, m.member_order,
+       octet_length(m.content) + coalesce(pg_column_size(m.parts), 0) + coalesce(pg_column_size(m.extra), 0)
+           + coalesce(pg_column_size(m.metadata), 0) AS bytes
   FROM messages m
  WHERE {within}
    AND coalesce(true
@@ -107,7 +109,12 @@ SELECT t.id, t.conversation_id, t.status, t.description, t.created_at, t.updated
        t.status_extra,
        CASE WHEN t.added_history IS NULL THEN t.member_order
             ELSE coalesce(t.member_order, jsonb_build_object()) || jsonb_build_object('added_history', t.added_history)
-       END AS member_order
+       END AS member_order,
+       coalesce(pg_column_size(t.extra), 0) + coalesce(pg_column_size(t.status_message), 0)
+           + (SELECT coalesce(sum(pg_column_size(a.parts)), 0)
+                FROM task_artifacts a
+               WHERE a.task_id = t.id
+                 AND coalesce(a.tenant_id = t.tenant_id AND a.conversation_id = t.conversation_id, false)) AS bytes
   FROM tasks t
  WHERE {within}
    AND coalesce(true

@@ -23,7 +23,7 @@ from eventstore.read import SPAN, Filter, RemainingRange, Source, conversation_s
 
 SHORT, LONG = 5_000, 50_000
 LIMIT = 100
-ALONG_AN_INDEX = {"Index Scan", "Index Only Scan", "Limit", "Result"}
+ALONG_AN_INDEX = {"Index Scan", "Index Only Scan", "Limit", "Result", "WindowAgg", "Subquery Scan"}
 
 KINDS: tuple[Kind, ...] = ("force_custom_plan", "force_generic_plan")
 every_plan = pytest.mark.parametrize("kind", KINDS, ids=["custom", "generic"])
