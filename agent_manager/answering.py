@@ -47,7 +47,7 @@ from agent_manager.agents.recorder import Recording, merged, notes_in, split_eve
 from agent_manager.agents.streaming import batches
 from agent_manager.conversation_cache import ConversationFoldCache
 from agent_manager.conversation_fold import Accepted, ConversationFold, Key
-from agent_manager.errors import AgentError, AnswerTaken, InvalidUpdate, ManagerClosed, TaskUnknown
+from agent_manager.errors import AgentError, AgentUnreachable, AnswerTaken, InvalidUpdate, ManagerClosed, TaskUnknown
 from agent_manager.storage import LeaseStatus, Log
 from agent_manager.writer import Writer
 from eventstore import MessageAnswered, Metadata, NewEvent, conversation_uuid
@@ -287,7 +287,8 @@ async def _call_agent(agent: Answer | None, session: AnswerSession, run: RunCoro
             async with aclosing(batches(_updates(agent, session, run))) as received:
                 async for updates in received:
                     invalid = await _store(session, updates, run)
-                    problem = problem or invalid  # the updates that follow are stored all the same
+                    if problem is None and invalid is not None:  # the updates that follow are stored all the same
+                        problem = _StoreFailed(invalid)
                     replies = [update.message for update in updates if isinstance(update, Reply)]
                     reply = replies[-1] if replies else reply
     except _StoreFailed as failure:
@@ -321,16 +322,18 @@ def _reason(problem: Exception) -> str:
 
     The text of an exception that a function of the application raised can contain anything: its type must do.
     """
-    if not isinstance(problem, AgentError | InvalidEvent | EventTooLarge | _StoreFailed):
+    if not isinstance(problem, AgentError | _StoreFailed):
         return f"the agent failed: {type(problem).__name__} (the log of the process that answered has the details)"
     text = _description(problem)
+    if isinstance(problem, AgentUnreachable):  # the cause names the host
+        text = re.sub("(: cannot be reached).*", r"\1", text, flags=re.DOTALL)
     if (own := _ADDRESS.match(text)) is not None:  # the agent's name is its URL until its card is known
         text = f"the agent{text[own.end() :]}"
     return printable(_ADDRESS.sub("(address)", text), _LONGEST_REASON)
 
 
 def _description(problem: Exception) -> str:
-    if isinstance(problem, InvalidUpdate | InvalidEvent | EventTooLarge | _StoreFailed):
+    if isinstance(problem, _StoreFailed):
         return f"an update of the agent cannot be stored: {problem}"
     return str(problem) if isinstance(problem, AgentError) else f"{type(problem).__name__}: {problem}"
 

@@ -199,6 +199,7 @@ async def _raises(message: dict[str, Any]) -> AsyncIterator[str]:
         (from_callable(_raises), "the agent failed: ValueError"),
         (remote(_Unreachable.url), "the agent: cannot be reached"),
         (remote({"name": "clerk", "url": _Unreachable.url}), "clerk: cannot be reached"),
+        (remote({"name": "clerk", "url": "http://agents.invalid/"}), "clerk: cannot be reached"),
     ],
 )
 async def test_the_reason_of_a_failure_has_no_secrets_and_addresses(
@@ -210,7 +211,7 @@ async def test_the_reason_of_a_failure_has_no_secrets_and_addresses(
         assert question["status"] == "failed"
         assert question["error"].startswith(reason)
         shown = json.dumps([await items(here, trip, what) for what in ("messages", "tasks", "events")])
-        assert not any(secret in shown for secret in ("hunter2", "10.0.0.7", "127.0.0.1", _Unreachable.url))
+        assert not any(secret in shown for secret in ("hunter2", "10.0.0.7", "127.0.0.1", "invalid", _Unreachable.url))
 
 
 SPEAKER = """
