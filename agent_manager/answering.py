@@ -323,7 +323,7 @@ def _reason(problem: Exception) -> str:
     The text of an exception that a function of the application raised can contain anything: its type must do.
     """
     if not isinstance(problem, AgentError | _StoreFailed):
-        return f"the agent failed: {type(problem).__name__} (the log of the process that answered has the details)"
+        return f"the agent raised {type(problem).__name__}; the log of the process that answered has the details"
     text = _description(problem)
     if isinstance(problem, AgentUnreachable):  # the cause names the host
         text = re.sub("(: cannot be reached).*", r"\1", text, flags=re.DOTALL)

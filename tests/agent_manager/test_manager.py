@@ -164,7 +164,7 @@ async def test_a_failure_is_recorded_and_the_message_is_no_longer_pending(
     assert found is not None
     [answered] = [event async for event in store.read(found.id, types=["message.answered"])]
     assert answered.content["outcome"] == "failed"
-    reason = "the agent failed: RuntimeError (the log of the process that answered has the details)"
+    reason = "the agent raised RuntimeError; the log of the process that answered has the details"
     assert answered.content["error"] == parts_text(task["status"]["message"]["parts"]) == reason
     assert answered.content["task_id"]
 

@@ -196,7 +196,7 @@ async def _raises(message: dict[str, Any]) -> AsyncIterator[str]:
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (from_callable(_raises), "the agent failed: ValueError"),
+        (from_callable(_raises), "the agent raised ValueError"),
         (remote(_Unreachable.url), "the agent: cannot be reached"),
         (remote({"name": "clerk", "url": _Unreachable.url}), "clerk: cannot be reached"),
         (remote({"name": "clerk", "url": "http://agents.invalid/"}), "clerk: cannot be reached"),
