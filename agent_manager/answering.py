@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+import re
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
@@ -42,11 +43,11 @@ from agent_manager.agents.agent import (
     closing,
     resumption,
 )
-from agent_manager.agents.recorder import Recording, split_event, storable, task_uuid
-from agent_manager.agents.updates import checked_update
+from agent_manager.agents.recorder import Recording, merged, notes_in, split_event, storable, task_failed, task_uuid
+from agent_manager.agents.streaming import batches
 from agent_manager.conversation_cache import ConversationFoldCache
 from agent_manager.conversation_fold import Accepted, ConversationFold, Key
-from agent_manager.errors import AgentError, AnswerTaken, InvalidUpdate, ManagerClosed, TaskUnknown
+from agent_manager.errors import AgentError, AgentUnreachable, AnswerTaken, InvalidUpdate, ManagerClosed, TaskUnknown
 from agent_manager.storage import LeaseStatus, Log
 from agent_manager.writer import Writer
 from eventstore import MessageAnswered, Metadata, NewEvent, conversation_uuid
@@ -62,7 +63,6 @@ from eventstore.errors import (
     StoreClosed,
     printable,
 )
-from eventstore.event_types import TaskStatus, TaskStatusChanged
 from eventstore.ids import derived_uuid
 
 T = TypeVar("T")
@@ -280,34 +280,62 @@ async def _call_agent(agent: Answer | None, session: AnswerSession, run: RunCoro
         EventStoreError: the store failed; the message stays pending.
     """
     reply = session.reply
-    error: str | None = None
+    problem: Exception | None = None
     outcome: Outcome = "failed"
     try:
         if agent is not None:
-            async with aclosing(_updates(agent, session, run)) as updates:
-                async for value in updates:
-                    try:
-                        update = checked_update(value)
-                        await _store(session, update, run)
-                    except (InvalidUpdate, InvalidEvent, EventTooLarge) as problem:
-                        # The updates that follow are stored all the same.
-                        error = error or f"an update of the agent cannot be stored: {problem}"
-                        continue
-                    reply = update.message if isinstance(update, Reply) else reply
-    except _StoreFailed as problem:
-        if isinstance(problem.error, ConversationIsDeleted):
+            async with aclosing(batches(_updates(agent, session, run))) as received:
+                async for updates in received:
+                    invalid = await _store(session, updates, run)
+                    if problem is None and invalid is not None:  # the updates that follow are stored all the same
+                        problem = _StoreFailed(invalid)
+                    replies = [update.message for update in updates if isinstance(update, Reply)]
+                    reply = replies[-1] if replies else reply
+    except _StoreFailed as failure:
+        if isinstance(failure.error, ConversationIsDeleted):
             outcome = "abandoned"
-        elif not isinstance(problem.error, InputError):
-            raise problem.error from None
-        error = f"an update of the agent cannot be stored: {problem.error}"
-    except Exception as problem:
-        error = str(problem) if isinstance(problem, AgentError) else f"{type(problem).__name__}: {problem}"
-    if error is None:
+        elif not isinstance(failure.error, InputError):
+            raise failure.error from None
+        problem = failure
+    except Exception as failure:
+        problem = failure
+    if problem is None:
         await run(session.finish("answered", None))
         return Answered(reply)
-    error = printable(error, 2000)
-    await run(session.finish(outcome, error))
-    return Answered(reply, error)
+    trace = None if isinstance(problem, EventStoreError | _StoreFailed) else problem
+    _log.warning("message %s was not answered: %s", session.accepted.event_id, problem, exc_info=trace)
+    await run(session.finish(outcome, _reason(problem)))
+    return Answered(reply, printable(_description(problem), 2000))
+
+
+_ADDRESS = re.compile(
+    r"[a-z][a-z0-9+.-]*://\S*?(?=[^\w/]*(?:\s|$))"  # a URL
+    r"|\[[0-9a-f:]*:[0-9a-f:.]*\](?::\d+)?|\b\d{1,3}(?:\.\d{1,3}){3}\b(?::\d+)?"  # an address of IPv6, of IPv4
+    r"|\b[a-z][\w-]*(?:\.[\w-]+)*:\d{2,5}\b",  # host:port
+    re.IGNORECASE,
+)
+_MAX_REASON_CHARACTERS = 500
+
+
+def _reason(problem: Exception) -> str:
+    """Return the reason of a failure for everyone who may read the conversation: without secrets and addresses.
+
+    The text of an exception that a function of the application raised can contain anything: its type must do.
+    """
+    if not isinstance(problem, AgentError | _StoreFailed):
+        return f"the agent raised {type(problem).__name__}; the log of the process that answered has the details"
+    text = _description(problem)
+    if isinstance(problem, AgentUnreachable):  # the cause names the host
+        text = re.sub("(: cannot be reached).*", r"\1", text, flags=re.DOTALL)
+    if (own := _ADDRESS.match(text)) is not None:  # the agent's name is its URL until its card is known
+        text = f"the agent{text[own.end() :]}"
+    return printable(_ADDRESS.sub("(address)", text), _MAX_REASON_CHARACTERS)
+
+
+def _description(problem: Exception) -> str:
+    if isinstance(problem, _StoreFailed):
+        return f"an update of the agent cannot be stored: {problem}"
+    return str(problem) if isinstance(problem, AgentError) else f"{type(problem).__name__}: {problem}"
 
 
 async def _updates(agent: Answer, session: AnswerSession, run: RunCoroutine) -> AsyncGenerator[Update, None]:
@@ -347,11 +375,9 @@ class _StoreFailed(Exception):
         self.error = error
 
 
-async def _store(session: AnswerSession, update: Update, run: RunCoroutine) -> None:
+async def _store(session: AnswerSession, updates: list[Update | InvalidUpdate], run: RunCoroutine) -> Exception | None:
     try:
-        await run(session.record(update))
-    except (InvalidUpdate, InvalidEvent, EventTooLarge):
-        raise
+        return await run(session.record(updates))
     except Exception as error:
         raise _StoreFailed(error) from error
 
@@ -392,6 +418,7 @@ class AnswerSession:
         self._writer = writer
         self._lease = lease
         self._on_release = on_release
+        self._notes: list[str] = []
         self._known_events = fold.caused_by(accepted.event_id)
         self._unfinished = {task.given_id for task in fold.unfinished_tasks(accepted.event_id)}
         self._recording = Recording(
@@ -407,29 +434,53 @@ class AnswerSession:
             self.task.apply(snapshot)
             self._recording.events_of(snapshot)  # stored already; later updates are compared with it
 
-    async def record(self, update: Update) -> None:
-        """Store an update, durably.
+    async def record(self, updates: Iterable[Update | InvalidUpdate]) -> Exception | None:
+        """Store updates, durably; return the error of the first that cannot be stored.
 
         Raises:
             AnswerTaken: another process is answering, or has answered.
         """
-        update = storable(update)
+        problems: list[Exception] = []
+        events: list[NewEvent] = []
+        for update in updates:
+            try:
+                events += self._events_of(update)
+            except (InvalidUpdate, InvalidEvent) as problem:
+                problems.append(problem)
+        events = merged(events)
+        for start in range(0, len(events), MAX_EVENTS):
+            part = events[start : start + MAX_EVENTS]
+            try:
+                await self._append(part)
+            except (InvalidEvent, EventTooLarge):
+                for event in part:
+                    try:
+                        await self._append_divided(event)
+                    except (InvalidEvent, EventTooLarge) as problem:
+                        problems.append(problem)
+        return problems[0] if problems else None
+
+    def _events_of(self, given: Update | InvalidUpdate) -> list[NewEvent]:
+        if isinstance(given, InvalidUpdate):
+            raise given
+        update = storable(given)
         match update:
             case TaskSnapshot(task):
                 self._unfinished.discard(task["id"])
             case StatusUpdate() | ArtifactUpdate():
                 self._unfinished.discard(update.task_id)
-        events = self._recording.events_of(update)
-        for start in range(0, len(events), MAX_EVENTS):
-            part = events[start : start + MAX_EVENTS]
-            try:
-                await self._append(part)
-            except EventTooLarge as error:
-                for event in part:
-                    await self._append(split_event(event, error.limit))
+        return self._recording.events_of(update)
+
+    async def _append_divided(self, event: NewEvent) -> None:
+        try:
+            await self._append([event])
+        except EventTooLarge as error:
+            parts = split_event(event, error.limit)
+            await self._append(parts)
+            self._notes += notes_in(parts)
 
     async def finish(self, outcome: Outcome, error: str | None) -> None:
-        """Store the outcome, so that the message is no longer pending.
+        """Store the outcome, so that the message is no longer pending; if it is answered, what was not stored of it.
 
         Tasks of an interrupted answer that this one did not mention have failed.
 
@@ -442,12 +493,12 @@ class AnswerSession:
             task_uuid(self._writer.tenant, self.accepted.conversation, given_id) for given_id in self._unfinished
         }
         for each in unfinished - ({task_id} if events else set()):
-            reason = {"error": error or _INTERRUPTED}
-            failed = TaskStatusChanged(task_id=each, status=TaskStatus.FAILED, metadata=reason)
+            failed = task_failed(each, error or _INTERRUPTED)
             events.append(NewEvent(failed, actor="system", metadata=Metadata(causation_id=str(message))))
         if events:  # a task that was cancelled meanwhile has not failed
             ended = await self._writer.ended_tasks(self.accepted.conversation)
             events = [event for event in events if getattr(event.data, "task_id", None) not in ended]
+        error = error or printable(" ".join(dict.fromkeys(self._notes)), _MAX_REASON_CHARACTERS) or None
         answered = _answered_event(MessageAnswered(message_id=message, outcome=outcome, error=error, task_id=task_id))
         try:
             await self._append([*events, answered])

@@ -173,7 +173,7 @@ class ApplicationManager:
         wire = to_wire(message)
         key = self._accepted.take(message, wire)
         accepted = await (self._run(Manager.accept, wire) if key is None else self._run(Manager.stored, key))
-        await self._answer_and_log(accepted)
+        await self._answer(accepted)
 
     def send_message(self, conversation_id: str, message: Any) -> Any:
         """Accept a message for a conversation, answer it, and return the reply; None if the agent sends none.
@@ -225,7 +225,7 @@ class ApplicationManager:
         for pending in await self._run(Manager.pending):
             accepted = await self._run(Manager.accepted, pending)
             with suppress(AnswerTaken):
-                await self._answer_and_log(accepted, alive)
+                await self._answer(accepted, alive)
                 count += 1
         return count
 
@@ -263,11 +263,6 @@ class ApplicationManager:
         return list(map(self._classes.to_card, self._call(Manager.agents)))
 
     # Private
-
-    async def _answer_and_log(self, accepted: Accepted, alive: set[UUID] | None = None) -> None:
-        answered = await self._answer(accepted, alive)
-        if answered.error is not None:
-            log.warning("message %s was not answered: %s", accepted.message_id, answered.error)
 
     async def _answer(self, accepted: Accepted, alive: set[UUID] | None = None) -> Answered:
         portal, manager = await self._opened()

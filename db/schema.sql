@@ -4722,10 +4722,13 @@ CREATE TABLE public.messages (
     given_id text,
     extra jsonb,
     metadata jsonb,
-    member_order jsonb
+    member_order jsonb,
+    status character varying(20),
+    error text
 );
 ALTER TABLE ONLY public.messages ALTER COLUMN content SET STATISTICS 0;
 ALTER TABLE ONLY public.messages ALTER COLUMN given_id SET STATISTICS 0;
+ALTER TABLE ONLY public.messages ALTER COLUMN error SET STATISTICS 0;
 
 ALTER TABLE ONLY public.messages FORCE ROW LEVEL SECURITY;
 
@@ -4749,6 +4752,20 @@ COMMENT ON COLUMN public.messages.extra IS 'Members of the message that no other
 --
 
 COMMENT ON COLUMN public.messages.member_order IS 'As in conversations; "sent" is the order of the message itself';
+
+
+--
+-- Name: COLUMN messages.status; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.messages.status IS 'Of its answer: pending, answered, failed, abandoned; null if it awaits none';
+
+
+--
+-- Name: COLUMN messages.error; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.messages.error IS 'Why the answer failed or was abandoned, or what was not stored of it';
 
 
 --

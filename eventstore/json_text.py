@@ -21,6 +21,9 @@ from eventstore.errors import InvalidEvent
 MAX_DEPTH = 200
 """Levels of nesting that are allowed; well below the limits of Python's and PostgreSQL's recursive parsers."""
 
+LINE_SEPARATORS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
+"""Characters that end a line for ``str.splitlines``, by which also httpx divides a stream into lines."""
+
 _EXACT_FLOATS = 1e16  # from here on repr() writes an exponent, which jsonb reads as an integer
 
 
@@ -50,6 +53,13 @@ def from_json(text: bytes) -> Any:
         return _parse_fast(text, allow_inf_nan=False)
     except ValueError:  # it is nested too deep for the fast parser, or has a number that this cannot represent
         return json.loads(text)
+
+
+def escape_line_separators(text: bytes) -> bytes:
+    """Return a JSON text, in one line, with those :data:`LINE_SEPARATORS` escaped that JSON allows in a text."""
+    for separator in "\x85\u2028\u2029":
+        text = text.replace(separator.encode(), b"\\u%04x" % ord(separator))
+    return text
 
 
 def json_equal(a: Any, b: Any) -> bool:

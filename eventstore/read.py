@@ -7,13 +7,11 @@ the log is. While the events of one page are processed, the next one is fetched.
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_right
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import accumulate
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from psycopg import AsyncCursor
@@ -163,18 +161,21 @@ async def in_batches(
     Args:
         read: reads a number of events after a position or version.
         place: returns the position or version of an event.
-        held_bytes: size of the contents in a batch, unless a single event is larger.
+        held_bytes: size of the contents with which a batch ends.
     """
     limit = _FIRST_BATCH
     while True:
-        batch = [event async for event in read(after, limit)]
-        is_last = len(batch) < limit
-        sizes = list(accumulate(event.size for event in batch))
-        fitting = max(1, bisect_right(sizes, held_bytes))
-        if fitting < len(batch):
-            del batch[fitting:]
-            is_last = False
-        limit = min(2 * limit, _MAX_BATCH) if fitting >= len(sizes) else fitting
+        batch: list[Event] = []
+        size = 0
+        async with aclosing(cast("AsyncGenerator[Event, None]", read(after, limit))) as events:
+            async for event in events:
+                batch.append(event)
+                size += event.size
+                if size > held_bytes:
+                    break
+        fits = size <= held_bytes
+        is_last = fits and len(batch) < limit
+        limit = min(2 * limit, _MAX_BATCH) if fits else len(batch)
         for event in batch:
             yield event
             after = place(event)

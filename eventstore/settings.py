@@ -68,7 +68,8 @@ class Settings(BaseSettings):
     tenant: Annotated[str, Field(min_length=1, max_length=255)] = "default"
     answer: str = ""
     agent_credentials: Path | None = None
-    max_content_bytes: Annotated[int, Field(ge=1024, le=128 * 1024 * 1024)] = 1024 * 1024
+    max_content_bytes: Annotated[int, Field(ge=1024, le=128 * 1024 * 1024)] = 12 * 1024 * 1024
+    """A file of 8 MiB in Base64, which is a third longer, beside a text."""
     connect_timeout: Annotated[int, Field(ge=1, le=600, description="seconds")] = 10
     projections: str = ""
     pool_size: Annotated[int, Field(ge=1, le=1000)] = 8

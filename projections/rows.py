@@ -64,7 +64,11 @@ class Conversation(ReadTableRow):
 @lazy_row("parts", "metadata", "extra")
 @dataclass(frozen=True, init=False)
 class Message(ReadTableRow):
-    """A row of the table ``messages``."""
+    """A row of the table ``messages``.
+
+    ``status`` is that of its answer: ``pending``, ``answered``, ``failed`` or ``abandoned``; None if it awaits none.
+    ``error`` says why an answer failed or was abandoned, or what was not stored of it.
+    """
 
     id: UUID
     conversation_id: UUID
@@ -78,6 +82,8 @@ class Message(ReadTableRow):
     version: int
     actor: str
     extra: dict[str, Any] | None
+    status: str | None
+    error: str | None
 
     @property
     def sent(self) -> dict[str, Any]:

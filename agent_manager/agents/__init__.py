@@ -1,7 +1,16 @@
 """Agents that answer messages: a function of the application, the echo agent, or a remote A2A agent."""
 
 from agent_manager.a2a import task_to_wire
-from agent_manager.agents.agent import Answer, ArtifactUpdate, Context, Reply, StatusUpdate, TaskSnapshot, Update
+from agent_manager.agents.agent import (
+    Answer,
+    ArtifactUpdate,
+    Context,
+    Reply,
+    ReplyChunk,
+    StatusUpdate,
+    TaskSnapshot,
+    Update,
+)
 from agent_manager.agents.agent_spec import agent_from_settings, agent_from_spec
 from agent_manager.agents.cards import fetch_card
 from agent_manager.agents.credentials import AgentCredentials
@@ -36,6 +45,7 @@ __all__ = [
     "InvalidUpdate",
     "Recording",
     "Reply",
+    "ReplyChunk",
     "StatusUpdate",
     "TaskSnapshot",
     "Update",

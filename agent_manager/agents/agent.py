@@ -29,6 +29,13 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplyChunk:
+    """A piece of a message: consecutive pieces with one ``messageId`` make up a message of all their parts."""
+
+    message: Json
+
+
+@dataclass(frozen=True, slots=True)
 class TaskSnapshot:
     """A whole task in its present state."""
 
@@ -72,7 +79,7 @@ class ArtifactUpdate:
     extra: Json | None = None
 
 
-Update: TypeAlias = Reply | TaskSnapshot | StatusUpdate | ArtifactUpdate
+Update: TypeAlias = Reply | ReplyChunk | TaskSnapshot | StatusUpdate | ArtifactUpdate
 """Anything that an agent yields while it answers."""
 
 
@@ -184,7 +191,7 @@ async def with_final_reply(updates: AsyncGenerator[Update, None]) -> AsyncGenera
     has_reply = False
     async with aclosing(updates):
         async for update in updates:
-            has_reply |= isinstance(update, Reply)
+            has_reply |= isinstance(update, Reply | ReplyChunk)
             task.apply(update)
             yield update
     if not has_reply and (message := task.final_message()) is not None:
@@ -230,8 +237,9 @@ class TaskTracker:
             case ArtifactUpdate():
                 self._select(update.task_id, update.context_id)
                 key = str(update.artifact.get("artifactId"))
-                whole = self._artifacts.get(key) if update.append else None
-                self._artifacts[key] = update.artifact if whole is None else append_chunk(whole, update.artifact)
+                whole, chunk = self._artifacts.get(key) if update.append else None, update.artifact
+                # In the reply, unlike in the artifact, a text that comes in chunks is one text.
+                self._artifacts[key] = chunk if whole is None else append_chunk(whole, chunk, continues=True)
 
     def final_message(self) -> Json | None:
         """Return a message that can replace a missing reply: that of the status, or one of the artifacts' parts."""

@@ -13,6 +13,7 @@ from agent_manager.agents.agent import (
     Cancel,
     Context,
     Reply,
+    ReplyChunk,
     StatusUpdate,
     TaskSnapshot,
     Update,
@@ -43,7 +44,8 @@ class CallableAgent:
     """An agent that calls a function: ``async def f(message)`` or ``async def f(message, context)``.
 
     The function returns, or yields as an asynchronous generator: a text; a message, task or update as JSON of A2A 0.3
-    or 1.x; an :data:`~agent_manager.agents.agent.Update`; or None for nothing. If it has an attribute ``cancel``, that
+    or 1.x; an :data:`~agent_manager.agents.agent.Update`; or None for nothing. Texts that it yields one after the other
+    are the pieces of one message, such as the tokens of a language model. If it has an attribute ``cancel``, that
     cancels its tasks, see :data:`~agent_manager.agents.agent.Cancel`.
 
     Args:
@@ -70,10 +72,15 @@ class CallableAgent:
         result = self._function(message, context) if self._takes_context else self._function(message)
         if isinstance(result, AsyncIterator):
             invalid: InvalidUpdate | None = None
+            reply: Json | None = None  # that the next text continues
             async with closing(result) as values:
                 async for value in values:
                     try:
-                        if value is not None:
+                        if isinstance(value, str):
+                            reply = reply or _reply(message, context, [])
+                            yield ReplyChunk(reply | {"parts": [text_part(value, version_of(reply))]})
+                        elif value is not None:
+                            reply = None
                             yield _update(value, message, context)
                     except InvalidUpdate as error:  # the updates that follow are used all the same
                         invalid = invalid or error
@@ -91,7 +98,7 @@ from_callable = CallableAgent
 
 
 def _update(value: AgentResult, message: Json, context: Context) -> Update:
-    if isinstance(value, Reply | TaskSnapshot | StatusUpdate | ArtifactUpdate):
+    if isinstance(value, Reply | ReplyChunk | TaskSnapshot | StatusUpdate | ArtifactUpdate):
         return checked_update(value)
     if isinstance(value, str):
         return Reply(_reply(message, context, [text_part(value, version_of(message))]))

@@ -13,6 +13,7 @@ conversation that the agent answers in.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from typing import Any, cast
@@ -21,6 +22,8 @@ from uuid import UUID, uuid4
 from agent_manager.a2a import (
     FINAL,
     Json,
+    Version,
+    agent_message,
     agent_role,
     append_chunk,
     artifact_delta,
@@ -28,9 +31,10 @@ from agent_manager.a2a import (
     merge_texts,
     state_name,
     status_of,
+    text_part,
     version_of,
 )
-from agent_manager.agents.agent import Answer, ArtifactUpdate, Reply, StatusUpdate, TaskSnapshot, Update
+from agent_manager.agents.agent import Answer, ArtifactUpdate, Reply, ReplyChunk, StatusUpdate, TaskSnapshot, Update
 from agent_manager.errors import InvalidUpdate
 from eventstore import (
     EventData,
@@ -42,6 +46,7 @@ from eventstore import (
     TaskDescribed,
     message_from_sent,
 )
+from eventstore.errors import printable
 from eventstore.event_types import TaskStatus, TaskStatusChanged
 from eventstore.ids import derived_uuid, is_canonical_uuid
 from eventstore.json_text import MAX_DEPTH, to_json
@@ -50,6 +55,10 @@ from eventstore.message_format import ROLES
 DEFAULT_ACTOR = "agent"
 _TASK_MEMBERS = ("id", "status", "artifacts", "metadata")
 """Members of a task that have a place in its events; all others are stored in ``extra``."""
+_ARTIFACT_MEMBERS = ("name", "description", "extra", "metadata")
+"""Members of an artifact, beside its parts, that a chunk may repeat."""
+_CHUNK_MEMBERS = ("append", "lastChunk")
+"""Members of an update that say how it continues an artifact."""
 
 
 @dataclass(slots=True)
@@ -104,7 +113,7 @@ class Recording:
             InvalidEvent: a value in it cannot be stored.
         """
         match update:
-            case Reply(message):
+            case Reply(message) | ReplyChunk(message):
                 return [self._reply(message)]
             case TaskSnapshot(task):
                 events = self._snapshot(task)
@@ -121,9 +130,9 @@ class Recording:
         recorded = self._tasks[self._latest_task]
         if recorded.status is not None and status_of(recorded.status.get("state")) in FINAL:
             return []
-        task_id = self._task_uuid(self._latest_task)
+        version = version_of({"status": recorded.status})
         recorded.status = {"state": state_name(TaskStatus.FAILED, "0.3")}
-        return [self._event(TaskStatusChanged(task_id=task_id, status=TaskStatus.FAILED, metadata={"error": reason}))]
+        return [self._event(task_failed(self._task_uuid(self._latest_task), reason, version))]
 
     def _reply(self, message: Json) -> NewEvent:
         message_id, role = message.get("messageId"), message.get("role")
@@ -294,6 +303,40 @@ def artifact_key(artifact: Json) -> str:
     return key if isinstance(key, str) else ""
 
 
+def task_failed(task_id: UUID, reason: str, version: Version = "0.3") -> TaskStatusChanged:
+    """Return the failure of a task that its agent did not report: the message of its status has the reason."""
+    message = agent_message([text_part(reason, version)], version, str(uuid4()))
+    return TaskStatusChanged(task_id=task_id, status=TaskStatus.FAILED, message=message, metadata={"error": reason})
+
+
+def merged(events: Iterable[NewEvent]) -> list[NewEvent]:
+    """Return the events, with consecutive chunks of an artifact in one event if nothing is lost by that."""
+    result: list[NewEvent] = []
+    for event in events:
+        if result and (data := _merged(result[-1].data, event.data)) is not None:
+            result[-1] = replace(result[-1], data=data)
+        else:
+            result.append(event)
+    return result
+
+
+def _merged(first: EventData, second: EventData) -> EventData | None:
+    if not isinstance(first, TaskArtifactAdded | TaskArtifactExtended) or not isinstance(second, TaskArtifactExtended):
+        return None
+    if first.last_chunk or (first.task_id, first.artifact_id) != (second.task_id, second.artifact_id):
+        return None
+    if any(getattr(second, name) not in (None, getattr(first, name)) for name in _ARTIFACT_MEMBERS):
+        return None
+    members = [{n: v for n, v in (each.update or {}).items() if n not in _CHUNK_MEMBERS} for each in (first, second)]
+    if members[0] != members[1]:
+        return None
+    whole = append_chunk({"parts": first.parts}, {"parts": second.parts}, continues=second.continues_text is True)
+    update = dict(first.update or {})
+    if second.update is not None and "lastChunk" in second.update:
+        update["lastChunk"] = second.update["lastChunk"]
+    return first.model_copy(update={"parts": whole["parts"], "last_chunk": second.last_chunk, "update": update or None})
+
+
 def task_uuid(tenant: str, conversation_id: UUID, given_id: str) -> UUID:
     """Return the id of a task by the id that its agent gave it in a conversation."""
     if is_canonical_uuid(given_id):
@@ -309,8 +352,9 @@ NOTE = "eventstore:not_stored"
 _MAX_DEPTH = MAX_DEPTH - 8
 """Levels of nesting in an update: its event adds a few."""
 _SURROGATES = frozenset(map(chr, range(0xD800, 0xE000)))
-_NOTE_BYTES = 200
-"""Largest size of a note."""
+_NOTES = re.compile(r"\[not stored: [^\]]*\]")
+_NOTE_BYTES, _NAME_BYTES = 600, 40
+"""Largest size of a note, and of a file's name and type in it."""
 _CHARACTER_BYTES = 6
 """Largest size of a character as JSON."""
 
@@ -481,19 +525,30 @@ def _with_fewer(value: Any, sizes: dict[Any, int], excess: int, limit: int) -> A
 
 def _part_note(part: Any, size: int, limit: int) -> Json:
     note: Json = {}
-    names: list[str] = []
+    facts: Json = {}
     if isinstance(part, dict):
         note = {"kind": "text"} if "kind" in part else {}
         file = part["file"] if isinstance(part.get("file"), dict) else part
-        members = ("mimeType", "mediaType", "name", "filename")
-        names = [file[member][:40] for member in members if isinstance(file.get(member), str)]
-    what = f"a part ({', '.join(names)})" if names else "a part"
-    return note | {"text": _note(f"{what} of {size:,} bytes", limit)}
+        for names in (("mimeType", "mediaType"), ("name", "filename")):
+            if name := next((each for each in names if isinstance(file.get(each), str)), None):
+                facts[name] = printable(file[name]).encode()[:_NAME_BYTES].decode(errors="ignore")
+        encoded = file.get("bytes", file.get("raw"))
+        if isinstance(encoded, str):
+            size = len(encoded) * 3 // 4 - encoded[-2:].count("=")
+    what = f"a part ({', '.join(facts.values())})" if facts else "a part"
+    metadata = {"metadata": {NOTE: facts | {"bytes": size}}}
+    return note | {"text": _note(f"{what} of {size:,} bytes", limit)} | metadata
 
 
 def _note(what: str, limit: int | None = None) -> str:
-    reason = "" if limit is None else f", the limit of an event is {limit:,} bytes"
-    return f"[not stored: {what}{reason}]"
+    if limit is not None:
+        what += f", the limit of an event is {limit:,} bytes: raise EVENTSTORE_MAX_CONTENT_BYTES"
+    return f"[not stored: {what}]"
+
+
+def notes_in(events: Iterable[NewEvent]) -> list[str]:
+    """Return the notes in events that :func:`split_event` has made."""
+    return [note for event in events for note in _NOTES.findall(to_json(event.data.to_content(), "content").decode())]
 
 
 def _size(value: Any) -> int:

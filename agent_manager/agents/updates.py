@@ -27,8 +27,9 @@ from agent_manager.a2a import (
     text_part,
     version_of,
 )
-from agent_manager.agents.agent import ArtifactUpdate, Reply, StatusUpdate, TaskSnapshot, Update
+from agent_manager.agents.agent import ArtifactUpdate, Reply, ReplyChunk, StatusUpdate, TaskSnapshot, Update
 from agent_manager.errors import AgentRefused, InvalidUpdate
+from eventstore.json_text import escape_line_separators
 
 if TYPE_CHECKING:
     import httpx
@@ -78,6 +79,8 @@ def checked_update(update: Update) -> Update:
     match update:
         case Reply(message):
             return Reply(_message(message, required=True))
+        case ReplyChunk(message):
+            return ReplyChunk(_message(message, required=True))
         case TaskSnapshot(task):
             return TaskSnapshot(_task(task))
         case StatusUpdate():
@@ -158,7 +161,8 @@ async def _normalized_events(
 def _normalized_line(line: bytes, is_v1: bool) -> bytes:
     if not line.startswith(b"data:"):
         return line + b"\n"
-    return b"data: " + _normalized_payload(line.removeprefix(b"data:").strip(), is_v1) + b"\n"
+    payload = _normalized_payload(line.removeprefix(b"data:").strip(), is_v1)
+    return b"data: " + escape_line_separators(payload) + b"\n"  # the SDK divides the stream by str.splitlines
 
 
 def _normalized_payload(text: bytes, is_v1: bool) -> bytes:

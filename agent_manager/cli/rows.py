@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from agent_manager.a2a import parts_text
 from agent_manager.cli.output import RowFormat, row_value
 from eventstore import Event, event_types
 from projections import Conversation, Message, Task
@@ -13,11 +14,18 @@ _MAX_CHANGE_CHARACTERS = 200
 
 
 def _content(message: Message) -> str:
-    if message.content:
-        return message.content
-    if calls := (message.extra or {}).get("tool_calls"):
-        return f"tool calls: {json.dumps(calls, ensure_ascii=False)}"
-    return str(message.parts or message.extra or "")
+    text = message.content
+    if not text and (calls := (message.extra or {}).get("tool_calls")):
+        text = f"tool calls: {json.dumps(calls, ensure_ascii=False)}"
+    text = text or str(message.parts or message.extra or "")
+    if message.status is None or (message.status == "answered" and message.error is None):
+        return text
+    return f"{text} [{_outcome(message.status, message.error)}]"
+
+
+def _outcome(status: str, error: str | None) -> str:
+    words = {"pending": "awaits an answer", "answered": "answered", "failed": "answer failed", "abandoned": "abandoned"}
+    return words[status] + (f": {error}" if error else "")
 
 
 def _message_value(message: Message) -> dict[str, Any]:
@@ -56,10 +64,13 @@ def _describe(event: Event) -> str:
             return f"no longer shared with {user!r}"
         case event_types.MessageAdded() as message:
             return f"{message.role}: {_text(message)}"
+        case event_types.MessageAnswered(outcome=outcome, error=error):
+            return _outcome(outcome, error)
         case event_types.TaskCreated(description=description, status=status, task_id=task):
             return f"task {task} {status}: {description}"
-        case event_types.TaskStatusChanged(status=status, task_id=task):
-            return f"task {task} is {status}"
+        case event_types.TaskStatusChanged(status=status, task_id=task, message=message):
+            text = parts_text((message or {}).get("parts"))
+            return f"task {task} is {status}" + (f": {text}" if text else "")
         case event_types.TaskDescribed(description=description, task_id=task):
             return f"task {task}: {description}" if description is not None else f"task {task} has further members"
         case event_types.TaskArtifactAdded(artifact_id=artifact, task_id=task):

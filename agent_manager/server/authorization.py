@@ -40,9 +40,9 @@ from agent_manager.a2a import Json
 from agent_manager.auth import Authenticator, Identity, TokenScope, Unauthorized
 from agent_manager.server.idempotency import PARAMETER, StoredResponse
 from agent_manager.server.json_request import BODY_METHODS, JsonRequest
-from agent_manager.server.limits import Limits
+from agent_manager.server.limits import MAX_CONTAINERS, Limits
 from agent_manager.server.middleware import check_query, decode_parameters
-from agent_manager.server.problems import BadToken, NotAllowed, NoToken, Rejected
+from agent_manager.server.problems import BadToken, NotAllowed, NoToken, Rejected, TooManyValues
 from agent_manager.server.protocol import SET_DISPLACEABLE, network_of
 from eventstore.errors import EventStoreError
 
@@ -354,8 +354,15 @@ def _limit_of(request: Request) -> int:
 
 
 async def _size_of(request: Request) -> int:
-    """Return the size of the body. Starlette keeps the body for the endpoint."""
+    """Return the size of the body. Starlette keeps the body for the endpoint.
+
+    Raises:
+        TooManyValues: The body would take many times its size in parsed form.
+    """
     try:
-        return len(await request.body())
+        body = await request.body()
     except ClientDisconnect:
         raise HTTPException(400, "the body is not complete") from None
+    if body.count(b"{") + body.count(b"[") > MAX_CONTAINERS:
+        raise TooManyValues(MAX_CONTAINERS)
+    return len(body)

@@ -38,6 +38,9 @@ REJECTIONS_PER_SECOND, REJECTION_SECONDS = 50, 5.0
 BODY_BYTES = 64 * 1024 * 1024
 """The budget for all request bodies in memory, unless a tenant's part of it is less than two of the largest bodies."""
 
+MAX_CONTAINERS = 1_000_000
+"""The most objects and arrays in a body, each of some 70 bytes in parsed form; braces in texts count, too."""
+
 
 @dataclass(frozen=True)
 class _Buckets:
@@ -282,8 +285,11 @@ class TimeSlice:
 
 
 def largest_body(settings: ServerSettings) -> int:
-    """Return the limit on the bytes of one request body."""
-    return 2 * settings.max_content_bytes + 65536
+    """Return the limit on the bytes of one request body: an event of the largest size, its escapes and what is around.
+
+    Four of them are within :data:`BODY_BYTES` by default.
+    """
+    return settings.max_content_bytes * 5 // 4 + 65536
 
 
 class Limits:

@@ -140,6 +140,15 @@ class UnsupportedMediaType(Rejected):
     status, reason = 415, "media type"
 
 
+class TooManyValues(Rejected):
+    """The body has more objects and arrays than the server parses at a time."""
+
+    status, reason = 413, "many values"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the body has more than {limit:,} objects and arrays: send less at a time")
+
+
 class TooMany(Rejected):
     """The tenant or the caller exceeds its share of a limit."""
 

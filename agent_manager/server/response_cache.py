@@ -313,11 +313,18 @@ class BodyWriter:
         await self._slice.give_way()
 
     async def write_items(self, items: Iterable[_T] | AsyncIterable[_T], encode: Callable[[_T], bytes]) -> None:
-        """Append items with commas between them. A large row of a read table is encoded in a thread."""
+        """Append items with commas between them. A large row of a read table is encoded in a thread.
+
+        It takes several times its size meanwhile, so one at a time is encoded.
+        """
         separator = b""
         async for item in items if isinstance(items, AsyncIterable) else _iterate(items):
-            text = await _in_thread(encode, item) if getattr(item, "size", 0) > LARGE_BYTES else encode(item)
-            await self.write(separator + text)
+            if getattr(item, "size", 0) > LARGE_BYTES:
+                async with self._spool.encoding:
+                    await self.write(separator)
+                    await self.write(await _in_thread(encode, item))
+            else:
+                await self.write(separator + encode(item))
             separator = b","
 
     async def copy(self, body: StoredBody, start: int, end: int) -> None:
@@ -415,6 +422,7 @@ class Spool:
     Attributes:
         used: Bytes of all bodies.
         in_memory: Bytes of the bodies in memory.
+        encoding: Is held while a large row is encoded.
     """
 
     def __init__(self, max_bytes: int, evict: Callable[[str | None], bool], turns: WorkTurns) -> None:
@@ -425,6 +433,7 @@ class Spool:
         self._used_by: Counter[str] = Counter()
         self.used = 0
         self.in_memory = 0
+        self.encoding = asyncio.Lock()
 
     def reserve(self, tenant: str, size: int, *, body_size: int) -> None:
         """Reserve bytes for a tenant's body.

@@ -40,6 +40,7 @@ from eventstore import Caller, Event, EventStore
 from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import InputError
 from eventstore.events import HIGHEST_POSITION
+from eventstore.json_text import LINE_SEPARATORS, escape_line_separators
 from eventstore.read import end_of_log, in_batches
 from projections import Reader
 
@@ -440,7 +441,7 @@ class EventStream(Response):
 
 
 def encode_event(event: Event) -> bytes:
-    """Return an event as a server-sent event. JSON escapes the line breaks of its data."""
-    name = event.event_type.replace("\n", " ").replace("\r", " ")
-    data = event_out(event).model_dump_json()
-    return f"id: {event.position}\nevent: {name}\ndata: {data}\n\n".encode()
+    """Return an event as a server-sent event, of three lines also for clients that know more separators than SSE."""
+    name = "".join(" " if character in LINE_SEPARATORS else character for character in event.event_type)
+    data = escape_line_separators(event_out(event).model_dump_json().encode())
+    return f"id: {event.position}\nevent: {name}\ndata: ".encode() + data + b"\n\n"

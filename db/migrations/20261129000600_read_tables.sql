@@ -68,6 +68,8 @@ CREATE TABLE messages (
     extra           jsonb,
     metadata        jsonb,
     member_order    jsonb,
+    status          varchar(20),
+    error           text,
     CONSTRAINT messages_pkey PRIMARY KEY (tenant_id, conversation_id, id)
 );
 
@@ -78,11 +80,14 @@ CREATE INDEX idx_messages_created_at ON messages (created_at DESC);
 COMMENT ON COLUMN messages.content IS 'Text; if the message was sent as parts, that of the parts';
 COMMENT ON COLUMN messages.member_order IS 'As in conversations; "sent" is the order of the message itself';
 COMMENT ON COLUMN messages.extra IS 'Members of the message that no other column holds';
+COMMENT ON COLUMN messages.status IS 'Of its answer: pending, answered, failed, abandoned; null if it awaits none';
+COMMENT ON COLUMN messages.error IS 'Why the answer failed or was abandoned, or what was not stored of it';
 
 CREATE INDEX idx_messages_pages ON messages (tenant_id, created_at, conversation_id, version);
 
 ALTER TABLE messages ALTER COLUMN content SET STATISTICS 0;
 ALTER TABLE messages ALTER COLUMN given_id SET STATISTICS 0;
+ALTER TABLE messages ALTER COLUMN error SET STATISTICS 0;
 
 SELECT eventstore_set_owner('TABLE messages');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE messages', 'eventstore_projector');

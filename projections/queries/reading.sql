@@ -71,7 +71,7 @@ SELECT c.id, c.name, c.is_active, c.created_at, c.updated_at, c.metadata, c.tena
 -- name: messages
 -- The messages of a conversation, or of all. See "conversations".
 SELECT m.id, m.conversation_id, m.role, m.content, m.parts, m.created_at, m.metadata, m.tenant_id, m.given_id,
-       m.version, m.actor, m.extra, m.member_order, m.total
+       m.version, m.actor, m.extra, m.status, m.error, m.member_order, m.total
   FROM (SELECT m.*, sum(m.size) OVER (ROWS UNBOUNDED PRECEDING) AS total
           FROM (SELECT m.*, 1000 + estimated_size(m.content) + estimated_size(m.parts)
                        + estimated_size(m.metadata) + estimated_size(m.extra) AS size

@@ -15,6 +15,7 @@ from support.agents import agent, text_of, user_message
 from support.waiting import SECONDS, until_async
 
 from agent_manager import AnswerFailed, AsyncManager, ManagerClosed, async_manager
+from agent_manager.a2a import parts_text
 from agent_manager.agents.agent import Context, Reply
 from agent_manager.agents.local import from_callable
 from agent_manager.manager import Manager
@@ -163,7 +164,8 @@ async def test_a_failure_is_recorded_and_the_message_is_no_longer_pending(
     assert found is not None
     [answered] = [event async for event in store.read(found.id, types=["message.answered"])]
     assert answered.content["outcome"] == "failed"
-    assert answered.content["error"] == "RuntimeError: the agent broke off"
+    reason = "the agent raised RuntimeError; the log of the process that answered has the details"
+    assert answered.content["error"] == parts_text(task["status"]["message"]["parts"]) == reason
     assert answered.content["task_id"]
 
 

@@ -1,4 +1,4 @@
-"""Pending messages await an answer and have none, however the log is divided into batches."""
+"""Pending messages await an answer and have none; messages have the outcome of theirs, however the log is divided."""
 
 from __future__ import annotations
 
@@ -16,20 +16,23 @@ from projections.apply import Applier
 _TENANTS = count(1)
 MESSAGES = [UUID(int=number, version=4) for number in range(1, 5)]
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["asks", "says", "is answered"]), st.integers(0, 1), st.integers(0, 3)), max_size=16
+    st.tuples(st.sampled_from(["asks", "says", "is answered", "has failed"]), st.integers(0, 1), st.integers(0, 3)),
+    max_size=16,
 )
 
 
 def event(word: str, message: UUID) -> NewEvent:
     if word == "is answered":
         return NewEvent(MessageAnswered(message_id=message, outcome="answered"))
+    if word == "has failed":
+        return NewEvent(MessageAnswered(message_id=message, outcome="failed", error="the agent cannot be reached"))
     return NewEvent(
         MessageAdded(role="user", content="x", awaits_answer=word == "asks", given_id=str(message)), message
     )
 
 
-def test_pending_messages_await_an_answer_and_have_none(settings: Settings, database_url: str) -> None:
-    [pending] = select_projections(["pending"])
+def test_pending_messages_await_an_answer_and_messages_have_its_outcome(settings: Settings, database_url: str) -> None:
+    pending, messages = (select_projections([name])[0] for name in ("pending", "messages"))
     with SyncEventStore(settings) as store:
 
         async def follow(projection: Projection, size: int) -> None:
@@ -45,13 +48,16 @@ def test_pending_messages_await_an_answer_and_have_none(settings: Settings, data
             tenant = f"tenant-{next(_TENANTS)}"
             added: set[tuple[int, int]] = set()
             for word, conversation, number in steps:
-                if word == "is answered" or (conversation, number) not in added:
+                is_answer = word in ("is answered", "has failed")
+                if is_answer or (conversation, number) not in added:
                     store.append(UUID(int=conversation), [event(word, MESSAGES[number])], tenant=tenant)
-                if word != "is answered":
+                if not is_answer:
                     added.add((conversation, number))
-            store.portal.call(follow(pending, size))
-            expected = fold(store.read_log(tenant=tenant))["pending_messages"]
-            assert stored(database_url, [tenant])["pending_messages"] == expected
+            expected, found = fold(store.read_log(tenant=tenant)), {}
+            for table, projection in (("pending_messages", pending), ("messages", messages)):
+                store.portal.call(follow(projection, size))
+                found[table] = stored(database_url, [tenant])[table]
+            assert found == {table: expected[table] for table in found}
 
         run()
 

@@ -128,6 +128,17 @@ async def _work(agent: Agent) -> AsyncIterator[Any]:
     yield agent.a_status("completed", final=True)
 
 
+async def _tokens(agent: Agent) -> AsyncIterator[Any]:
+    yield agent.a_task("working")
+    for number in range(1000):
+        yield agent.a_chunk(f"{number} ", append=number > 0, last=number == 999)
+    yield agent.a_status("completed", final=True)
+
+
+async def _separators(agent: Agent) -> AsyncIterator[Any]:
+    yield json.dumps(_envelope({"id": 1}, agent.a_message("a\u2028b\u2029c\x85d\ve\x1ef")), ensure_ascii=False)
+
+
 async def _whole(agent: Agent) -> AsyncIterator[Any]:
     part = {"kind": "text", "text": "all"} if agent.shape == "0.3" else {"text": "all"}
     yield agent.a_task("completed", history=[agent.message("before")], artifacts=[{"artifactId": "a", "parts": [part]}])
@@ -215,7 +226,7 @@ PLAYS: dict[str, Play] = {
     "hello": _hello, "work": _work, "whole": _whole, "ask": _ask, "stall": _stall, "chatter": _chatter, "die": _die,
     "lie": _lie, "no first chunk": _no_first_chunk, "nonsense": _nonsense, "no json": _no_json, "number": _number,
     "nothing": _nothing, "refuse": _refuse, "leave": _leave, "leave once": _leave_once,
-    "spelled": _spelled, "invented": _invented,
+    "separators": _separators, "tokens": _tokens, "spelled": _spelled, "invented": _invented,
 }  # fmt: skip
 """What an agent may do."""
 

@@ -21,7 +21,7 @@ from support.plainhttp import PlainClient
 
 SEARCH_WORDS, WORD_LETTERS = 40, 24
 BULK = 10_000
-MAX_BODY = 2 * 1024 * 1024 + 65536
+MAX_BODY = 15 * 1024 * 1024 + 65536
 """What the server takes by default."""
 UNREAD_SECONDS = 20
 PAUSE_SECONDS = 0.02

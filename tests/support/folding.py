@@ -72,6 +72,8 @@ class _Folding:
         self._actor(event)
         if event.event_type == "message.added":
             self._message(event)
+        if event.event_type == "message.answered":
+            self._answered(event)
         if event.event_type in ("message.added", "message.answered"):
             self._pending(event)
         if event.event_type in _TASK_EVENTS:
@@ -139,7 +141,14 @@ class _Folding:
             "version": event.version, "role": content["role"], "content": shown, "parts": parts,
             "created_at": event.occurred_at, "actor": event.actor, "given_id": content.get("given_id"),
             "extra": extra or None, "metadata": content.get("metadata"), "member_order": _order(event) | sent or None,
+            "status": "pending" if content.get("awaits_answer") is True else None, "error": None,
         }  # fmt: skip
+
+    def _answered(self, event: Event) -> None:
+        key = (event.tenant_id, str(event.conversation_id), event.content["message_id"])
+        row = self.tables["messages"].get(key)
+        if row is not None and row["status"] is not None:
+            row |= {"status": event.content["outcome"], "error": event.content.get("error")}
 
     def _pending(self, event: Event) -> None:
         key = (event.tenant_id, str(event.conversation_id))

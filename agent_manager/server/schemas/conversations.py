@@ -96,6 +96,10 @@ class MessageOut(Out):
     actor: str
     content: str = Field(description="The text of the message.")
     created_at: AwareDatetime
+    status: Literal["pending", "answered", "failed", "abandoned"] | None = Field(
+        description="The status of its answer; null if it awaits none."
+    )
+    error: str | None = Field(description="Why the answer failed or was abandoned, or what was not stored of it.")
     sent: Json = Field(description="The message as it was sent.")
 
 

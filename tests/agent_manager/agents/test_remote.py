@@ -112,6 +112,12 @@ async def test_the_message_arrives_as_it_was_sent_in_either_version(agent: Agent
         assert asked["role"] == ("user" if agent.shape == "0.3" else "ROLE_USER")
 
 
+async def test_line_separators_within_a_text_do_not_divide_an_update(agent: Agent) -> None:
+    [update] = await heard(agent.url, "separators")
+    assert isinstance(update, Reply)
+    assert parts_text(update.message["parts"]) == "a\u2028b\u2029c\x85d\ve\x1ef"
+
+
 async def test_updates_arrive_while_the_agent_works(streaming: Agent) -> None:
     updates = await heard(streaming.url, "work")
     kinds = [type(update) for update in updates]
@@ -125,7 +131,7 @@ async def test_updates_arrive_while_the_agent_works(streaming: Agent) -> None:
     assert [(chunk.append, bool(chunk.last_chunk)) for chunk in chunks] == [(False, False), (True, False), (True, True)]
     reply = updates[-1]
     assert isinstance(reply, Reply)
-    assert parts_text(reply.message["parts"]) == "one \ntwo \nthree"
+    assert parts_text(reply.message["parts"]) == "one two three"
     assert reply.message["taskId"] == "t"
 
 

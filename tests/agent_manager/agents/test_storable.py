@@ -20,7 +20,7 @@ from agent_manager.conversation_fold import ConversationFold
 from agent_manager.factory import AsyncManager
 from agent_manager.manager import Manager
 from agent_manager.storage import MemoryLog, appended_event
-from eventstore import Appended, EventStore, NewEvent, TaskCreated
+from eventstore import Appended, EventStore, NewEvent, Settings, TaskCreated
 from eventstore.json_text import to_json
 from projections import Reader, catch_up
 
@@ -51,6 +51,13 @@ BAD = [
     ({"a\0": 1}, "a NUL character"),
     ({"a"}, "a set, which JSON cannot express"),
 ]
+
+
+@pytest.fixture
+async def store(settings: Settings) -> AsyncIterator[EventStore]:
+    """A store that takes contents of 1 MiB."""
+    async with EventStore(settings.model_copy(update={"max_content_bytes": 2**20})) as store:
+        yield store
 
 
 async def told(updates: list[Update], manager: Manager) -> Json:
@@ -126,8 +133,12 @@ async def test_a_note_replaces_a_file_that_is_too_large(store: EventStore) -> No
     for parts in (task["artifacts"][0]["parts"], messages[1]["parts"]):
         assert parts[0] == caption
         assert parts[1]["kind"] == "text"
-        assert "a part (image/png, cat.png) of 1,200," in parts[1]["text"]
-        assert "the limit of an event is 1,048,576 bytes" in parts[1]["text"]
+        assert "a part (image/png, cat.png) of 900,000 bytes" in parts[1]["text"]
+        assert "the limit of an event is 1,048,576 bytes: raise EVENTSTORE_MAX_CONTENT_BYTES" in parts[1]["text"]
+        facts = {"mimeType": "image/png", "name": "cat.png", "bytes": 900_000}
+        assert parts[1]["metadata"] == {"eventstore:not_stored": facts}
+    [question, _] = await Reader(store).messages()
+    assert (question.status, question.error) == ("answered", parts[1]["text"])
     [row] = await Reader(store).tasks()
     assert str(row.status) == "completed"
 

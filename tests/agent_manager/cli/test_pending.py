@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.commandline import Eventstore, rows_of
+from support.ports import free_port
 
 from agent_manager.agents.agent import Context, Reply, Update
 from agent_manager.factory import AsyncManager
@@ -38,6 +39,16 @@ def test_pending_messages_are_answered(asked: Eventstore, monkeypatch: pytest.Mo
     monkeypatch.setenv("EVENTSTORE_ANSWER", "echo")
     assert asked("pending", "--answer").out.strip() == "1 answered, 0 failed"
     assert asked("pending").err.strip() == "nothing is pending"
+
+
+def test_the_failure_of_an_agent_shows_in_the_conversation(asked: Eventstore, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "[awaits an answer]" in asked("conversation", "trip").out
+    monkeypatch.setenv("EVENTSTORE_ANSWER", f"http://127.0.0.1:{free_port()}")
+    assert asked("pending", "--answer").code == 1
+    for command in ("conversation", "history"):
+        out = " ".join(asked(command, "trip").out.split())
+        assert "answer failed: the agent: cannot be reached" in out
+        assert "127.0.0.1" not in out
 
 
 async def test_messages_that_another_process_answers_are_left_to_it(

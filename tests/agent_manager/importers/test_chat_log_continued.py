@@ -15,6 +15,7 @@ from eventstore import (
     ConversationCreated,
     EventStore,
     MessageAdded,
+    Settings,
     TaskArtifactAdded,
     TaskCreated,
     conversation_uuid,
@@ -78,15 +79,16 @@ async def test_a_changed_message_is_rejected(store: EventStore, tmp_path: Path) 
     assert await names_and_messages(store) == ("T", 1)
 
 
-async def test_tasks_of_a_message_within_the_limit_are_cut_to_it(store: EventStore, tmp_path: Path) -> None:
+async def test_tasks_of_a_message_within_the_limit_are_cut_to_it(settings: Settings, tmp_path: Path) -> None:
     # Both messages take just less than the limit; the call as a description and the result as an artifact take more.
     arguments = {f"member {number}": '"' for number in range(50_000)}
     call = {"id": "k", "type": "function", "function": {"name": "f", "arguments": arguments}}
     result = {"role": "tool", "tool_call_id": "k", "content": "x" * 1_048_495}
     messages = [{"role": "assistant", "content": None, "tool_calls": [call]}, result]
-    report = await import_lines(store, tmp_path, {"id": "c", "title": "T", "messages": messages})
+    async with EventStore(settings.model_copy(update={"max_content_bytes": 2**20})) as store:
+        report = await import_lines(store, tmp_path, {"id": "c", "title": "T", "messages": messages})
+        events = [event async for event in store.read(conversation_uuid(store.tenant, "c"))]
     assert (report.problems, report.tasks) == ([], 1)
-    events = [event async for event in store.read(conversation_uuid(store.tenant, "c"))]
     assert [sent_message(event.data) for event in events if isinstance(event.data, MessageAdded)] == messages
     [task] = [event.data for event in events if isinstance(event.data, TaskCreated)]
     [artifact] = [event.data for event in events if isinstance(event.data, TaskArtifactAdded)]

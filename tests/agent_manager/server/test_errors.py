@@ -14,6 +14,7 @@ import pytest
 from support.environment import clear_settings
 from support.serving import Served, served
 
+from agent_manager.server.limits import largest_body
 from agent_manager.server.problems import problem_of, status_of
 from eventstore import EventStore, Settings, errors
 from eventstore.database.embedded.embedded_server import EmbeddedServer
@@ -105,7 +106,7 @@ async def test_an_unknown_path_is_not_found_and_a_wrong_method_is_not_allowed(he
 
 
 async def test_a_body_that_is_too_large_is_rejected_before_it_is_read(here: Served) -> None:
-    limit = 2 * here.store.settings.max_content_bytes + 65536
+    limit = largest_body(here.store.settings)
 
     async def endless() -> Any:
         for _ in range(limit // 100_000 + 2):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from support.waiting import until_async
 
 from agent_manager.server import streams
 from eventstore import ApplicationEvent, EventStore, MessageAdded
+from eventstore.json_text import LINE_SEPARATORS
 
 pytestmark = pytest.mark.shared_database
 
@@ -119,6 +121,29 @@ async def test_a_name_with_line_breaks_cannot_forge_events(here: Served) -> None
         event = await source.next()
         assert (event.name, event.data["content"]) == ("a  id: 999 data: no", {"x": "\n\ndata: no\r\n"})
         assert event.id == event.data["position"]
+
+
+async def test_line_separators_in_texts_and_names_divide_no_event_for_line_based_clients(here: Served) -> None:
+    text = "".join(f"{number}{separator}" for number, separator in enumerate(LINE_SEPARATORS))
+    trip = await here.begin()
+    name = text.replace("\n", "").replace("\r", "")
+    await here.store.append(trip, [MessageAdded(role="user", content=text), ApplicationEvent(name, {text: [text]})])
+    for path in (f"/v1/conversations/{trip}/stream?after=0", "/v1/log/stream?after=0"):
+        lines: list[str] = []
+        chunks: list[str] = []
+        async with here.client.stream("GET", path) as response:
+            async for chunk in response.aiter_text():
+                chunks.append(chunk)
+                lines = "".join(chunks).splitlines()
+                if sum(line.startswith("data: ") for line in lines) == 3 and lines[-1] == "":
+                    break
+        events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+        assert [event["content"] for event in events[1:]] == [{"role": "user", "content": text}, {text: [text]}]
+        assert events[2]["event_type"] == name
+        assert all(line == "" or line.partition(": ")[0] in ("id", "event", "data", "retry") for line in lines)
+        async with here.client.stream("GET", path) as response:
+            by_httpx = response.aiter_lines()
+            assert [await anext(by_httpx) for _ in range(len(lines) - 1)] == lines[:-1]
 
 
 async def test_an_idle_stream_sends_keep_alive_comments(here: Served, monkeypatch: pytest.MonkeyPatch) -> None:
