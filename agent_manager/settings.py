@@ -1,4 +1,4 @@
-"""Settings of the HTTP server: JWT, limits, and where agents' cards may be fetched from."""
+"""Settings of the service: JWT, limits, backups, and where agents' cards may be fetched from."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ class ServerSettings(Settings):
     """The settings of a store, and those of the HTTP server that serves it."""
 
     agent_allow_private: bool | None = None
+    backup_dir: str = ""
     jwt_key: SecretStr | None = None
     jwt_jwks: str = ""
     jwt_issuer: str = ""

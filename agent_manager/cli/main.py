@@ -35,6 +35,7 @@ MODULES = {
     "seed": "seed",
     "rebuild": "rebuild",
     "verify": "verify",
+    "backup": "backup",
     "parked": "parked",
     "retry": "parked",
     "tenants": "tenants",
