@@ -22,6 +22,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, Self
@@ -34,7 +35,7 @@ from eventstore.errors import InputError, NotFound, printable
 FORMAT = 1
 _GZIP = 16 + zlib.MAX_WBITS
 _CHUNK_BYTES = 1024 * 1024
-_MANIFESTS, _INCOMPLETE = "manifests/", "incomplete.json"
+_LOG, _MANIFESTS, _INCOMPLETE = "log", "manifests", "incomplete.json"
 
 
 class BackupDamaged(InputError):
@@ -46,8 +47,8 @@ class BackupDamaged(InputError):
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(
-            f"{printable(name)}: {reason}: restore an older backup (eventstore backup list), or copy the file from "
-            "another place where the backups are kept"
+            f"{printable(name)}: {reason}: restore an older backup (eventstore backup list), or write the file anew "
+            "from the live log (eventstore backup create --full)"
         )
         self.name = name
         self.reason = reason
@@ -139,12 +140,13 @@ class Directory:
     def __str__(self) -> str:
         return str(self.path)
 
-    def names(self, folder: str) -> list[str]:
-        """Return the names of the files in a folder, without it."""
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Return the sizes of the files in a folder, by name."""
         try:
-            return sorted(entry.name for entry in os.scandir(self.path / folder) if not entry.name.startswith("."))
+            entries = list(os.scandir(self.path / folder))
         except FileNotFoundError:
-            return []
+            return {}
+        return {f"{folder}/{entry.name}": entry.stat().st_size for entry in entries if not entry.name.startswith(".")}
 
     def read(self, name: str) -> Iterator[bytes]:
         """Yield the content of a file. Raises FileNotFoundError."""
@@ -203,10 +205,10 @@ class Bucket:
     def __str__(self) -> str:
         return self._url
 
-    def names(self, folder: str) -> list[str]:
+    def sizes(self, folder: str) -> dict[str, int]:
         """See :class:`Directory`."""
-        found = self._obstore.list_with_delimiter(self._store, prefix=folder)
-        return sorted(entry["path"].rpartition("/")[2] for entry in found["objects"])
+        found = self._obstore.list_with_delimiter(self._store, prefix=folder)["objects"]
+        return {f"{folder}/{entry['path'].rpartition('/')[2]}": entry["size"] for entry in found}
 
     def read(self, name: str) -> Iterator[bytes]:
         """See :class:`Directory`."""
@@ -236,8 +238,8 @@ class Archive:
 
     def ids(self) -> list[str]:
         """Return the ids of the backups, oldest first."""
-        names = self.target.names(_MANIFESTS)
-        return [name.removesuffix(".json") for name in names if name.endswith(".json")]
+        names = sorted(self.target.sizes(_MANIFESTS))
+        return [name[len(_MANIFESTS) + 1 : -len(".json")] for name in names if name.endswith(".json")]
 
     def manifest(self, backup_id: str | None = None) -> Manifest:
         """Return a backup, by default the newest.
@@ -253,7 +255,17 @@ class Archive:
             backup_id = ids[-1]
         elif backup_id not in ids:
             raise NotFound(f"{self.target} has no backup {printable(backup_id)!r}: eventstore backup list shows them")
-        return self._read_manifest(f"{_MANIFESTS}{backup_id}.json")
+        return self._read_manifest(f"{_MANIFESTS}/{backup_id}.json")
+
+    def manifests(self) -> tuple[list[Manifest], list[BackupDamaged]]:
+        """Return all backups, oldest first, and the errors of those whose manifests are damaged."""
+        intact, damaged = [], []
+        for each in self.ids():
+            try:
+                intact.append(self.manifest(each))
+            except BackupDamaged as error:
+                damaged.append(error)
+        return intact, damaged
 
     def incomplete(self) -> Manifest | None:
         """Return what an interrupted backup has written; None if there is nothing of use."""
@@ -261,18 +273,30 @@ class Archive:
             return self._read_manifest(_INCOMPLETE)
         return None
 
+    def longest_log(self) -> tuple[Segment, ...]:
+        """Return the segments that reach farthest, of all backups and of what an interrupted one has written.
+
+        They end before the first one whose file is missing or has another size.
+        """
+        manifests, _ = self.manifests()
+        incomplete = self.incomplete()
+        logs = [each.segments for each in (*manifests, *([incomplete] if incomplete else []))]
+        sizes = self.target.sizes(_LOG)
+        longest = max(logs, key=lambda segments: segments[-1].last if segments else 0, default=())
+        return tuple(takewhile(lambda segment: sizes.get(segment.name) == segment.size, longest))
+
     def write_manifest(self, manifest: Manifest, *, is_complete: bool) -> None:
         """Write the manifest of a backup; a complete one ends the incomplete one."""
         text = manifest.model_dump_json(indent=1)
         document = json.dumps({"sha256": hashlib.sha256(text.encode()).hexdigest(), "manifest": text}, indent=1)
-        name = f"{_MANIFESTS}{manifest.id}.json" if is_complete else _INCOMPLETE
+        name = f"{_MANIFESTS}/{manifest.id}.json" if is_complete else _INCOMPLETE
         self.target.write(name, iter((document.encode(),)))
         if is_complete:
             self.target.delete(_INCOMPLETE)
 
     def delete_manifest(self, manifest: Manifest) -> None:
         """Delete the manifest of a backup: the backup no longer exists, whatever becomes of its files."""
-        self.target.delete(f"{_MANIFESTS}{manifest.id}.json")
+        self.target.delete(f"{_MANIFESTS}/{manifest.id}.json")
 
     def _read_manifest(self, name: str) -> Manifest:
         try:

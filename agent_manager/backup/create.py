@@ -44,17 +44,28 @@ TABLES = {
 class BackupRunning(ConflictError):
     """Another process is making a backup of the same database."""
 
+    TEXT = "another process is making a backup of this database: wait until it has ended"
+
+    def __init__(self) -> None:
+        super().__init__(self.TEXT)
+
 
 class BackupMismatch(InputError):
     """The backups in a target are of another log."""
 
 
 async def create_backup(
-    store: EventStore, archive: Archive, *, on_progress: Callable[[Manifest], None] = lambda _: None
+    store: EventStore,
+    archive: Archive,
+    *,
+    is_full: bool = False,
+    on_progress: Callable[[Manifest], None] = lambda _: None,
 ) -> Manifest:
     """Make a backup.
 
     Args:
+        is_full: write the whole log anew. The same events make the same files, so this also mends damaged ones, of
+            earlier backups too.
         on_progress: called after each segment.
 
     Raises:
@@ -70,7 +81,7 @@ async def create_backup(
                     created_at=created_at,
                     position=await horizon(store.connections.projector),
                     server_version=".".join(map(str, divmod(reading.info.server_version, 10000))),
-                    segments=await _earlier_segments(reading, store, archive),
+                    segments=() if is_full else await _earlier_segments(reading, store, archive),
                     tables={},
                 )
                 while (segment := await _write_segment(reading, store, archive, manifest)) is not None:
@@ -90,7 +101,7 @@ async def _exclusively(connection: Connection, store: EventStore) -> AsyncIterat
         await set_role(connection, store.settings, APP)
         [(is_free,)] = await (await connection.execute(query("agent_manager.backup", "lock"))).fetchall()
         if not is_free:
-            raise BackupRunning("another process is making a backup of this database: wait until it has ended")
+            raise BackupRunning
         yield
 
 
@@ -100,9 +111,7 @@ async def _earlier_segments(connection: Connection, store: EventStore, archive: 
     Raises:
         BackupMismatch: the log does not have the last event of theirs.
     """
-    found = [archive.manifest()] if archive.ids() else []
-    found += [incomplete] if (incomplete := archive.incomplete()) is not None else []
-    segments = max((each.segments for each in found), key=lambda each: each[-1].last if each else 0, default=())
+    segments = archive.longest_log()
     if not segments:
         return ()
     last = segments[-1]

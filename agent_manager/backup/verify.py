@@ -29,14 +29,15 @@ def verify_backups(archive: Archive, backup_id: str | None = None) -> tuple[list
     """Read the files of all backups, or of one, and return the manifests and what is wrong.
 
     A file that several backups share is read once.
+
+    Raises:
+        NotFound: there is no backup, or none with this id.
     """
-    manifests: list[Manifest] = []
-    faults: list[Fault] = []
-    for each in archive.ids() if backup_id is None else [backup_id]:
-        try:
-            manifests.append(archive.manifest(each))
-        except BackupDamaged as error:
-            faults.append(Fault(error.name, error.reason))
+    if backup_id is None and archive.ids():
+        manifests, damaged = archive.manifests()
+    else:
+        manifests, damaged = [archive.manifest(backup_id)], []
+    faults = [Fault(error.name, error.reason) for error in damaged]
     for name, part in {part.name: part for manifest in manifests for part in manifest.parts}.items():
         try:
             if isinstance(part, Segment):

@@ -43,7 +43,14 @@ Monthly = Annotated[int, Option("--monthly", min=0, help="Keep the last backup o
 
 
 @backup.command("create")
-def backup_create(where: Where = None, as_json: Json = False, data_dir: DataDir = None) -> None:
+def backup_create(
+    where: Where = None,
+    is_full: Annotated[
+        bool, Option("--full", help="Write the whole log anew, which also replaces damaged files of earlier backups.")
+    ] = False,
+    as_json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
     """Write the events since the last backup, and the tenants, users and keys.
 
     Reading and writing continue meanwhile. After an interruption the same command continues.
@@ -52,11 +59,11 @@ def backup_create(where: Where = None, as_json: Json = False, data_dir: DataDir 
     archive = _archive(where, settings)
 
     async def work(store: EventStore) -> Manifest:
-        return await create_backup(store, archive)
+        return await create_backup(store, archive, is_full=is_full)
 
     made = run(work, settings)
     print_result(
-        _value(made),
+        backup_value(made),
         f"backup {made.id}: {made.events:,} events up to position {made.position:,}, {decimal(made.size)}",
         as_json=as_json,
     )
@@ -67,14 +74,17 @@ def backup_list(where: Where = None, as_json: Json = False, data_dir: DataDir = 
     """List the backups, oldest first."""
     archive = _archive(where, read_settings(data_dir))
     now = datetime.now(UTC)
+    manifests, damaged = archive.manifests()
+    for error in damaged:
+        print_remark(str(error))
     print_rows(
-        [archive.manifest(each) for each in archive.ids()],
+        manifests,
         RowFormat(
             ("id", "age", ">events", ">position", ">size"),
             lambda row: (
                 row.id, duration((now - row.created_at).total_seconds()), row.events, row.position, decimal(row.size)
             ),
-            _value,
+            backup_value,
         ),
         nothing="no backups yet: eventstore backup create makes one",
         as_json=as_json,
@@ -173,7 +183,7 @@ def _archive(where: str | None, settings: ServerSettings) -> Archive:
     return Archive(open_target(named))
 
 
-def _value(manifest: Manifest) -> dict[str, object]:
+def backup_value(manifest: Manifest) -> dict[str, object]:
     """Return what programs read of a backup."""
     return {
         "id": manifest.id,
