@@ -1,4 +1,4 @@
-"""Settings of the HTTP server: JWT, limits, and where agents' cards may be fetched from."""
+"""Settings of the service: JWT, limits, backups, and where agents' cards may be fetched from."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ class ServerSettings(Settings):
     """The settings of a store, and those of the HTTP server that serves it."""
 
     agent_allow_private: bool | None = None
+    backup_dir: str = ""
+    backup_minutes: Annotated[float, Field(gt=0, le=1e6, description="from one backup to the next")] = 60
+    backup_daily: Annotated[int, Field(ge=0, le=10_000, description="backups kept, the last one of a day")] = 7
+    backup_weekly: Annotated[int, Field(ge=0, le=10_000, description="backups kept, the last one of a week")] = 4
+    backup_monthly: Annotated[int, Field(ge=0, le=10_000, description="backups kept, the last one of a month")] = 12
     jwt_key: SecretStr | None = None
     jwt_jwks: str = ""
     jwt_issuer: str = ""

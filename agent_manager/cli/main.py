@@ -40,6 +40,7 @@ GROUPS = {
         "parked": "parked",
         "retry": "parked",
         "rollback": "rollback",
+        "backup": "backup",
     },
     "Administer": {"tenants": "tenants", "users": "users", "keys": "keys"},
 }

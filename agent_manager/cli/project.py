@@ -33,14 +33,14 @@ def project(data_dir: DataDir = None, allow_superuser: AllowSuperuser = False) -
 async def run_workers(
     settings: Settings,
     describe: Callable[[EventStore, Sequence[Projection]], None] | None = None,
-    http: Callable[[EventStore], AbstractAsyncContextManager[None]] | None = None,
+    *services: Callable[[EventStore], AbstractAsyncContextManager[None]],
 ) -> None:
     """Run workers until a signal arrives.
 
     Args:
         describe: prints what was started, and migrates the schema first; None to run workers alone, which wait for a
             server that is unreachable.
-        http: serves HTTP meanwhile.
+        services: run meanwhile, each until the end of its block.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -65,8 +65,8 @@ async def run_workers(
                 print_line("Workers", f"{names} follow the log; Ctrl-C stops")
             with suppress(ConnectionLost, ServerUnreachable):  # the workers wait for a lost server and report it
                 print_warnings(await read_warnings(store))
-            if http is not None:
-                await stack.enter_async_context(http(store))
+            for service in services:
+                await stack.enter_async_context(service(store))
             if describe is not None:
                 print_line("Stop", "Ctrl-C")
             await asyncio.wait((worker, stopped), return_when=asyncio.FIRST_COMPLETED)

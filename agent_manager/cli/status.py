@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import typer
 
+from agent_manager.backup.archive import Archive, Manifest, open_target
+from agent_manager.cli.backup import backup_value
 from agent_manager.cli.options import DataDir, Json, read_settings, run
-from agent_manager.cli.output import print_fields, print_json, print_table, print_warnings
+from agent_manager.cli.output import duration, print_fields, print_json, print_table, print_warnings, row_value
+from agent_manager.settings import ServerSettings
 from eventstore import EventStore
 from projections import load_projections, read_status
 
 
 def status(as_json: Json = False, data_dir: DataDir = None) -> None:
-    """Show the size of the log, and how far each projection is behind it."""
+    """Show the size of the log, how far each projection is behind it, and the age of the newest backup."""
+    settings = read_settings(data_dir)
 
     async def work(store: EventStore) -> None:
         now = await read_status(store, load_projections(store.settings.projections))
+        backup = _newest_backup(settings)
         if as_json:
-            print_json(now)
+            print_json(row_value(now) | {"backup": backup and backup_value(backup)})
             return
         slow = "; consumers are not notified, and poll every few seconds" if now.notify_queue_usage >= 0.5 else ""
         print_fields([
@@ -31,6 +38,7 @@ def status(as_json: Json = False, data_dir: DataDir = None) -> None:
                               f"{append.application or 'no name'}, {append.state}) for {append.seconds:,.1f} s")
                 for append in now.appends_in_flight
             ),
+            *([("backup", _describe(backup))] if settings.backup_dir else []),
         ])  # fmt: skip
         print_warnings(now.warnings)
         typer.echo()
@@ -52,4 +60,17 @@ def status(as_json: Json = False, data_dir: DataDir = None) -> None:
             nothing="no worker is running: eventstore up, or eventstore project",
         )
 
-    run(work, read_settings(data_dir))
+    run(work, settings)
+
+
+def _newest_backup(settings: ServerSettings) -> Manifest | None:
+    """Return the newest backup, None if there is none."""
+    manifests, _ = Archive(open_target(settings.backup_dir)).manifests() if settings.backup_dir else ([], [])
+    return manifests[-1] if manifests else None
+
+
+def _describe(backup: Manifest | None) -> str:
+    if backup is None:
+        return "none yet"
+    age = duration((datetime.now(UTC) - backup.created_at).total_seconds())
+    return f"{age} old, {backup.events:,} events up to position {backup.position:,}"

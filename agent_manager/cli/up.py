@@ -17,7 +17,9 @@ from typer import Option
 
 from agent_manager.agents.agent_spec import agent_from_spec
 from agent_manager.agents.credentials import AgentCredentials
+from agent_manager.backup.schedule import follow_schedule
 from agent_manager.cli.options import AllowSuperuser, DataDir, read_settings
+from agent_manager.cli.output import print_remark
 from agent_manager.cli.project import print_line, run_workers
 from agent_manager.factory import AsyncManager
 from agent_manager.server.context import OWN_FOLD_BYTES
@@ -33,6 +35,7 @@ from agent_manager.server.serve import (
 )
 from agent_manager.settings import server_settings
 from eventstore import EventStore, Settings
+from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import SettingsError
 from eventstore.urls import show_name, show_url
 from projections import Projection
@@ -88,7 +91,7 @@ def up(
     if settings.answer:
         agent_from_spec(settings.answer)  # to report a wrong name before anything is started
     if no_http:
-        asyncio.run(run_workers(settings, _describe))
+        asyncio.run(run_workers(settings, _describe, _make_backups))
         return
     with listen(host, port) as listening:
         http = partial(
@@ -99,7 +102,22 @@ def up(
             tls=tls,
             credentials=credentials,
         )
-        asyncio.run(run_workers(settings, _describe, http))
+        asyncio.run(run_workers(settings, _describe, _make_backups, http))
+
+
+@asynccontextmanager
+async def _make_backups(store: EventStore) -> AsyncIterator[None]:
+    """Make backups as the settings demand, until the end of the block."""
+    settings = server_settings(store.settings)
+    if not settings.backup_dir:
+        yield
+        return
+    print_line("Backups", f"every {settings.backup_minutes:g} minutes, into {settings.backup_dir}")
+    following = asyncio.create_task(follow_schedule(settings, print_remark))
+    try:
+        yield
+    finally:
+        await cancel_and_wait([following])
 
 
 @asynccontextmanager

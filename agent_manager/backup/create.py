@@ -1,0 +1,175 @@
+"""Making a backup: the events since the last one, and the tenants, users and keys.
+
+The log is read as far as it is final (``docs/concepts/order.md``), a segment in each statement, so that no snapshot is
+held for long; readers and writers are not blocked. Memory is constant. After an interruption the next backup continues
+behind the last complete segment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from psycopg import sql
+
+from agent_manager.backup.archive import FORMAT, Archive, Manifest, Part, PartWriter, Segment
+from eventstore import EventStore
+from eventstore.database.connection import APP, PROJECTOR, Connection, set_role
+from eventstore.database.queries import query
+from eventstore.errors import ConflictError, InputError, translated
+from eventstore.read import horizon
+
+SEGMENT_EVENTS = 50_000
+SEGMENT_BYTES = 64 * 1024 * 1024
+"""How much a segment holds, by the server's estimate of the text. One below half of both is written anew by the next
+backup with the events that follow, so that frequent backups do not leave many small ones."""
+
+EVENT_COLUMNS = (
+    "position", "timestamp", "version", "schema_version", "conversation_id", "id", "tenant_id", "event_type", "actor",
+    "content", "metadata", "salt", "digest",
+)  # fmt: skip
+TABLES = {
+    "identity_tenants": ("id", "name", "created_at", "suspended_at"),
+    "identity_users": ("tenant_id", "id", "kind", "name", "created_at", "disabled_at"),
+    "identity_keys": (
+        "id", "tenant_id", "user_id", "name", "hash", "scopes", "created_at", "expires_at", "revoked_at",
+        "last_used_at",
+    ),
+}  # fmt: skip
+"""The tables beside the log, with their columns; in an order in which they can be filled."""
+
+
+class BackupRunning(ConflictError):
+    """Another process is making a backup of the same database."""
+
+    TEXT = "another process is making a backup of this database: wait until it has ended"
+
+    def __init__(self) -> None:
+        super().__init__(self.TEXT)
+
+
+class BackupMismatch(InputError):
+    """The backups in a target are of another log."""
+
+
+async def create_backup(
+    store: EventStore,
+    archive: Archive,
+    *,
+    is_full: bool = False,
+    on_progress: Callable[[Manifest], None] = lambda _: None,
+) -> Manifest:
+    """Make a backup.
+
+    Args:
+        is_full: write the whole log anew. The same events make the same files, so this also mends damaged ones, of
+            earlier backups too.
+        on_progress: called after each segment.
+
+    Raises:
+        BackupRunning: another process is making one.
+        BackupMismatch: the target has backups of another log.
+    """
+    async with await store.connect(PROJECTOR) as reading, await store.connect(APP) as locking:
+        with translated():
+            async with _exclusively(locking, store):
+                created_at = datetime.now(UTC)
+                manifest = Manifest(
+                    format=FORMAT,
+                    created_at=created_at,
+                    position=await horizon(store.connections.projector),
+                    server_version=".".join(map(str, divmod(reading.info.server_version, 10000))),
+                    segments=() if is_full else await _earlier_segments(reading, store, archive),
+                    tables={},
+                )
+                while (segment := await _write_segment(reading, store, archive, manifest)) is not None:
+                    manifest = manifest.model_copy(update={"segments": (*manifest.segments, segment)})
+                    archive.write_manifest(manifest, is_complete=False)
+                    on_progress(manifest)
+                tables = {table: await _write_table(locking, archive, manifest.id, table) for table in TABLES}
+                manifest = manifest.model_copy(update={"tables": tables})
+                archive.write_manifest(manifest, is_complete=True)
+    return manifest
+
+
+@asynccontextmanager
+async def _exclusively(connection: Connection, store: EventStore) -> AsyncIterator[None]:
+    """Hold the lock of backups during the block, in a transaction that holds no snapshot between its statements."""
+    async with connection.transaction():
+        await set_role(connection, store.settings, APP)
+        [(is_free,)] = await (await connection.execute(query("agent_manager.backup", "lock"))).fetchall()
+        if not is_free:
+            raise BackupRunning
+        yield
+
+
+async def _earlier_segments(connection: Connection, store: EventStore, archive: Archive) -> tuple[Segment, ...]:
+    """Return the segments in the archive that this backup continues.
+
+    Raises:
+        BackupMismatch: the log does not have the last event of theirs.
+    """
+    segments = archive.longest_log()
+    if not segments:
+        return ()
+    last = segments[-1]
+    async with connection.transaction():
+        await set_role(connection, store.settings, PROJECTOR)
+        cursor = await connection.execute(query("agent_manager.backup", "digest_at"), {"position": last.last})
+        row = await cursor.fetchone()
+    if row != (last.last_digest,):
+        raise BackupMismatch(
+            f"{archive.target} has backups of another log: its event at position {last.last} is not in this database: "
+            "give another directory or bucket"
+        )
+    is_small = 2 * last.rows < SEGMENT_EVENTS and 2 * last.text_bytes < SEGMENT_BYTES
+    return segments[:-1] if is_small else segments
+
+
+async def _write_segment(
+    connection: Connection, store: EventStore, archive: Archive, manifest: Manifest
+) -> Segment | None:
+    """Write the events that follow a backup's segments; return None if there are none."""
+    after = manifest.segments[-1].last if manifest.segments else 0
+    given = {"after": after, "horizon": manifest.position, "limit": SEGMENT_EVENTS, "bytes": SEGMENT_BYTES}
+    with PartWriter() as writer:
+        first_row = last_row = b""
+        async with connection.transaction():
+            await set_role(connection, store.settings, PROJECTOR)
+            async for row in _copied(connection, query("agent_manager.backup", "events"), given):
+                writer.write(row)
+                first_row, last_row = first_row or row, row
+        if not last_row:
+            return None
+        first, last = (int(row.partition(b"\t")[0]) for row in (first_row, last_row))
+        fields = last_row.decode().rstrip("\n").split("\t")
+        saved = writer.save(archive.target, f"log/{first:019}-{last:019}.copy.gz")
+    return Segment(
+        **saved,
+        columns=EVENT_COLUMNS,
+        first=first,
+        last=last,
+        last_digest=fields[-1].removeprefix("\\\\x"),
+        last_time=datetime.fromisoformat(fields[1]),
+        text_bytes=writer.text_bytes,
+    )
+
+
+async def _write_table(connection: Connection, archive: Archive, backup_id: str, table: str) -> Part:
+    """Write the rows of a table beside the log."""
+    columns = sql.SQL(", ").join(map(sql.Identifier, TABLES[table]))
+    statement = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT").format(columns, sql.Identifier(table))
+    with PartWriter() as writer:
+        async for row in _copied(connection, statement, {}):
+            writer.write(row)
+        return Part(**writer.save(archive.target, f"identity/{backup_id}-{table}.copy.gz"), columns=TABLES[table])
+
+
+async def _copied(connection: Connection, statement: Any, given: dict[str, Any]) -> AsyncIterator[bytes]:
+    """Yield the rows of a COPY statement, in a format that does not depend on the login's settings."""
+    await connection.execute(query("agent_manager.backup", "output_format"))
+    async with connection.cursor() as cursor, cursor.copy(statement, given or None) as copy:
+        async for row in copy:
+            yield bytes(row)

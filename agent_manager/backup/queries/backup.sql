@@ -1,0 +1,81 @@
+-- name: events
+-- The events after a position, up to one up to which the log is final, as many as fit a segment.
+COPY (
+    SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id, e.tenant_id, e.event_type,
+           e.actor, e.content, e.metadata, e.salt, e.digest
+      FROM (SELECT e.*, sum(e.size) OVER (ROWS UNBOUNDED PRECEDING) AS total
+              FROM (SELECT e.*, 500 + estimated_size(e.content) + estimated_size(e.metadata) AS size
+                      FROM events e
+                     WHERE e.position > %(after)s
+                       AND (e.position, 0) <= (%(horizon)s, 0)
+                     ORDER BY e.position
+                     LIMIT %(limit)s) AS e) AS e
+     WHERE e.total - e.size < %(bytes)s
+) TO STDOUT
+
+-- name: output_format
+-- The text of times and bytes, whatever the login's settings are.
+SELECT set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO', true), set_config('bytea_output', 'hex', true)
+
+-- name: lock
+-- One backup at a time, over all processes. The lock ends with the transaction.
+SELECT pg_try_advisory_xact_lock('identity_keys'::regclass::oid::bigint::bit(32)::integer, 0)
+
+-- name: digest_at
+SELECT encode(e.digest, 'hex') FROM events e WHERE e.position = %(position)s
+
+-- name: is_empty
+SELECT NOT EXISTS (SELECT FROM events) AND NOT EXISTS (SELECT FROM identity_tenants)
+
+-- name: begin_restore
+-- As an append does: until the commit, the log is not final from here on, and workers wait. The table takes a segment
+-- before it becomes part of the log, because COPY cannot write to a table with row-level security.
+SELECT register_append()
+
+-- name: received_events
+CREATE TEMPORARY TABLE received_events (LIKE events) ON COMMIT DROP
+
+-- name: delete_later
+-- Everything from the first event on that is beyond a position or time. Times increase with positions, but not strictly:
+-- what remains is a beginning of the log.
+DELETE FROM received_events r
+ WHERE r.position >= (SELECT min(b.position)
+                        FROM received_events b
+                       WHERE b.position > %(position)s
+                          OR b.timestamp > %(time)s)
+
+-- name: add_received
+INSERT INTO events (position, timestamp, version, schema_version, conversation_id, id, tenant_id, event_type, actor,
+                    content, metadata, salt, digest)
+SELECT r.position, r.timestamp, r.version, r.schema_version, r.conversation_id, r.id, r.tenant_id, r.event_type, r.actor,
+       r.content, r.metadata, r.salt, r.digest
+  FROM received_events r
+ ORDER BY r.position
+
+-- name: clear_received
+TRUNCATE received_events
+
+-- name: add_members
+INSERT INTO conversation_members (tenant_id, conversation_id, user_id, access)
+SELECT m.tenant_id, m.conversation_id, m.user_id, m.access
+  FROM members_of_log() AS m
+
+-- name: check_events
+-- The number of events, their last position, and the first one that has not the digest of its content. The salt of an
+-- erased event is null; its digest cannot be computed any more.
+SELECT count(*), coalesce(max(e.position), 0),
+       min(e.position) FILTER (WHERE e.salt IS NOT NULL
+                                 AND e.digest <> event_digest(e.salt, e.position, e.timestamp, e.version,
+                                                              e.schema_version, e.conversation_id, e.id, e.tenant_id,
+                                                              e.event_type, e.actor, e.content, e.metadata))
+  FROM events e
+
+-- name: set_position
+-- Later events follow the restored ones.
+SELECT setval('events_position', greatest(%(position)s::bigint, 1), %(position)s > 0)
+
+-- name: digest_of_segment
+-- The number of the events between two positions, and a digest of theirs.
+SELECT count(*), encode(sha256(coalesce(string_agg(e.digest, ''::bytea ORDER BY e.position), ''::bytea)), 'hex')
+  FROM events e
+ WHERE e.position BETWEEN %(first)s AND %(last)s

@@ -1,0 +1,88 @@
+"""Verifying backups without a database: every byte of every file, and the digest of every event."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from uuid import UUID
+
+from agent_manager.backup.archive import Archive, BackupDamaged, Manifest, Segment
+
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_ESCAPES = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
+_ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A file that cannot be restored."""
+
+    name: str
+    reason: str
+
+
+def verify_backups(archive: Archive, backup_id: str | None = None) -> tuple[list[Manifest], list[Fault]]:
+    """Read the files of all backups, or of one, and return the manifests and what is wrong.
+
+    A file that several backups share is read once.
+
+    Raises:
+        NotFound: there is no backup, or none with this id.
+    """
+    if backup_id is None and archive.ids():
+        manifests, damaged = archive.manifests()
+    else:
+        manifests, damaged = [archive.manifest(backup_id)], []
+    faults = [Fault(error.name, error.reason) for error in damaged]
+    for name, part in {part.name: part for manifest in manifests for part in manifest.parts}.items():
+        try:
+            if isinstance(part, Segment):
+                _check_events(archive, part)
+            else:
+                for _ in archive.read_part(part):
+                    continue
+        except BackupDamaged as error:
+            faults.append(Fault(name, error.reason))
+    return manifests, faults
+
+
+def _check_events(archive: Archive, segment: Segment) -> None:
+    """Raise BackupDamaged unless a segment holds its events in order, each with the digest of its content."""
+    before, position = segment.first - 1, 0
+    for line in _lines(archive.read_part(segment)):
+        fields = [None if field == rb"\N" else _ESCAPE.sub(_unescaped, field) for field in line.split(b"\t")]
+        position, digest = int(fields[0] or 0), fields[-1]
+        if not before < position <= segment.last:
+            raise BackupDamaged(segment.name, f"the event at position {position} is not in its place")
+        if fields[-2] is not None and digest != rb"\x" + _digest(fields).hex().encode():
+            raise BackupDamaged(segment.name, f"the event at position {position} has not the digest of its content")
+        before = position
+    if position != segment.last:
+        raise BackupDamaged(segment.name, f"ends at position {position}, not at {segment.last}")
+
+
+def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from lines
+
+
+def _unescaped(match: re.Match[bytes]) -> bytes:
+    return _ESCAPES.get(match[1], match[1])
+
+
+def _digest(fields: list[bytes | None]) -> bytes:
+    """Return the digest of an event, in the byte format of ``docs/concepts/digest.md``."""
+    position, timestamp, version, schema_version, conversation, event_id, *texts, salt, _ = (
+        field or b"" for field in fields
+    )
+    microseconds = (datetime.fromisoformat(timestamp.decode()) - _EPOCH) // timedelta(microseconds=1)
+    numbers = struct.pack(">qqih", int(position), microseconds, int(version), int(schema_version))
+    ids = UUID(conversation.decode()).bytes + UUID(event_id.decode()).bytes
+    named = b"".join(struct.pack(">i", len(text)) + text for text in texts)
+    return sha256(bytes.fromhex(salt.decode()[2:]) + numbers + ids + named).digest()

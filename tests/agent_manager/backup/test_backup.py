@@ -1,0 +1,367 @@
+"""Backups hold all that was committed before they began, and are restored exactly, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import random
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.servers import DatabaseServer
+from support.waiting import until_async
+
+from agent_manager.auth import Directory as Identities
+from agent_manager.backup import (
+    Archive,
+    Manifest,
+    Retention,
+    create_backup,
+    open_target,
+    restore_backup,
+    verify_backups,
+)
+from agent_manager.backup import create as creating
+from agent_manager.backup.archive import BackupDamaged
+from agent_manager.backup.create import BackupMismatch, BackupRunning
+from agent_manager.backup.restore import DatabaseNotEmpty, DrillFailed, drill
+from agent_manager.backup.retention import prune
+from agent_manager.settings import ServerSettings
+from eventstore import ConversationCreated, ConversationShared, EventStore, MessageAdded, NewEvent, Settings
+from eventstore.concurrency import cancel_and_wait
+from eventstore.errors import NotFound
+from projections import Worker, catch_up
+
+STRANGE = "tab\t line\n return\r back\\slash \\N \\. é 東京 \u2028 \x01\x7f \b\f\v"
+EVENTS = "SELECT * FROM events ORDER BY position"
+TABLES = (
+    "SELECT * FROM conversation_members ORDER BY tenant_id, conversation_id, user_id",
+    "SELECT * FROM identity_tenants ORDER BY id",
+    "SELECT * FROM identity_users ORDER BY tenant_id, id",
+    "SELECT * FROM identity_keys ORDER BY id",
+    "SELECT * FROM conversations ORDER BY id",
+    "SELECT * FROM messages ORDER BY conversation_id, version",
+)
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Archive:
+    return Archive(open_target(str(tmp_path / "backups")))
+
+
+@pytest.fixture
+def other(server: DatabaseServer, clean_environment: None) -> Iterator[Settings]:
+    """The settings of an empty database without a schema."""
+    name = server.create_database(migrated=False)
+    yield ServerSettings(database_url=server.url(name))
+    server.drop_database(name)
+
+
+@pytest.fixture(autouse=True)
+def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(creating, "SEGMENT_EVENTS", 10)
+
+
+async def say(store: EventStore, number: int = 1, conversation: UUID | None = None, **options: Any) -> int:
+    """Append messages; return the last position."""
+    messages = [NewEvent(MessageAdded(role="user", content=f"{STRANGE} {n}"), actor=STRANGE) for n in range(number)]
+    return (await store.append(conversation or uuid4(), messages, **options)).position
+
+
+async def fill(store: EventStore) -> None:
+    """Append to several tenants, with owners and members, and add tenants, users and keys."""
+    identities = Identities(store)
+    for tenant in ("default", "acme"):
+        await identities.add_tenant(tenant, STRANGE.replace("\x01", ""))
+        await identities.add_user(tenant, "ana", name="Ana")
+        await identities.add_key(tenant, "first", user="ana")
+        shared = uuid4()
+        await store.append(shared, [ConversationCreated(name="trip")], tenant=tenant, user="ana")
+        await store.append(shared, [ConversationShared(user="bob", access="read")], tenant=tenant, user="ana")
+        await say(store, 12, tenant=tenant)
+    await catch_up(store)
+
+
+def rows(server: DatabaseServer, settings: Settings, *statements: str) -> list[list[Any]]:
+    """Return the rows of a database as its superuser sees them."""
+    url = settings.server_url()
+    assert url is not None
+    with psycopg.connect(server.superuser_url_of(url.rpartition("/")[2].partition("?")[0])) as connection:
+        return [connection.execute(statement.encode()).fetchall() for statement in statements]
+
+
+async def test_a_restored_database_equals_the_first_one_and_continues_it(
+    server: DatabaseServer, settings: Settings, store: EventStore, archive: Archive, other: Settings
+) -> None:
+    await fill(store)
+    manifest = await create_backup(store, archive)
+    restored = await restore_backup(other, archive, manifest)
+    assert restored.events == manifest.events == 28
+    assert rows(server, other, EVENTS, *TABLES) == rows(server, settings, EVENTS, *TABLES)
+    async with EventStore(other) as continued:
+        assert await say(continued) > restored.position
+        assert len([event async for event in continued.read_log(all_tenants=True)]) == 29
+
+
+async def test_a_backup_writes_only_what_is_new(store: EventStore, archive: Archive) -> None:
+    await say(store, 10)
+    await say(store, 7)
+    first = await create_backup(store, archive)
+    assert [segment.rows for segment in first.segments] == [10, 7]
+    await say(store, 1)
+    second = await create_backup(store, archive)
+    assert second.segments[:2] == first.segments
+    assert [segment.rows for segment in second.segments] == [10, 7, 1]
+    await say(store, 1)
+    third = await create_backup(store, archive)
+    assert third.segments[:2] == first.segments
+    assert [segment.rows for segment in third.segments] == [10, 7, 2], "a small segment is written anew"
+    assert (await create_backup(store, archive)).segments == third.segments
+    assert len(archive.ids()) == 4
+
+
+async def test_an_interrupted_backup_is_continued(
+    store: EventStore, archive: Archive, other: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await say(store, 35)
+
+    def interrupt(manifest: Manifest) -> None:
+        if len(manifest.segments) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        await create_backup(store, archive, on_progress=interrupt)
+    assert archive.ids() == []
+    written: list[int] = []
+    manifest = await create_backup(store, archive, on_progress=lambda now: written.append(len(now.segments)))
+    assert written == [3, 4]
+    assert verify_backups(archive) == ([manifest], [])
+    assert (await restore_backup(other, archive, manifest)).events == 35
+
+
+async def test_all_that_was_acknowledged_before_a_backup_is_in_it_whatever_is_written_meanwhile(
+    server: DatabaseServer, store: EventStore, archive: Archive, other: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(creating, "SEGMENT_EVENTS", 300)
+    acknowledged: list[int] = []
+
+    async def write() -> None:
+        conversation = uuid4()
+        while True:
+            acknowledged.append(await say(store, 3, conversation))
+
+    async def more_than(number: int) -> bool:
+        return len(acknowledged) > number
+
+    writers = [asyncio.create_task(write()) for _ in range(8)]
+    try:
+        for _ in range(5):
+            before = len(acknowledged)
+            await until_async(partial(more_than, before + 50), "further appends")
+            at_least = max(acknowledged)
+            manifest = await create_backup(store, archive)
+            assert manifest.position >= at_least
+    finally:
+        await cancel_and_wait(writers)
+    await restore_backup(other, archive, manifest)
+    up_to = f"SELECT * FROM events WHERE position <= {manifest.position} ORDER BY position"
+    assert rows(server, other, EVENTS) == rows(server, store.settings, up_to)
+
+
+async def test_only_one_backup_is_made_at_a_time(store: EventStore, archive: Archive) -> None:
+    await say(store, 15)
+    second: list[asyncio.Task[Manifest]] = []
+
+    def begin_second(_: Manifest) -> None:
+        second.append(asyncio.create_task(create_backup(store, archive)))
+
+    first = asyncio.create_task(create_backup(store, archive, on_progress=begin_second))
+    await first
+    outcomes = await asyncio.gather(*second, return_exceptions=True)
+    assert isinstance(outcomes[0], BackupRunning)
+
+
+async def test_backups_of_another_log_are_not_continued(
+    server: DatabaseServer, store: EventStore, archive: Archive
+) -> None:
+    await say(store, 15)
+    await create_backup(store, archive)
+    name = server.create_database()
+    try:
+        async with EventStore(ServerSettings(database_url=server.url(name))) as another:
+            await say(another, 30)
+            with pytest.raises(BackupMismatch, match="another log"):
+                await create_backup(another, archive)
+    finally:
+        server.drop_database(name)
+    assert len(archive.ids()) == 1
+
+
+async def test_a_log_is_restored_up_to_a_position_or_a_time(
+    server: DatabaseServer, store: EventStore, archive: Archive, other: Settings
+) -> None:
+    positions = [await say(store) for _ in range(25)]
+    manifest = await create_backup(store, archive)
+    [events] = rows(server, store.settings, EVENTS)
+    time = events[16][1]
+    expected = [event for event in events if event[1] <= time]
+    restored = await restore_backup(other, archive, manifest, time=time)
+    assert (restored.events, restored.position) == (17, positions[16])
+    assert rows(server, other, EVENTS) == [expected]
+    name = server.create_database(migrated=False)
+    try:
+        again = ServerSettings(database_url=server.url(name))
+        restored = await restore_backup(again, archive, manifest, position=positions[4])
+        assert (restored.events, restored.position) == (5, positions[4])
+        with pytest.raises(DatabaseNotEmpty):
+            await restore_backup(again, archive, manifest)
+    finally:
+        server.drop_database(name)
+
+
+async def test_a_worker_on_the_restored_database_misses_nothing(
+    server: DatabaseServer, settings: Settings, store: EventStore, archive: Archive
+) -> None:
+    await fill(store)
+    manifest = await create_backup(store, archive)
+    name = server.create_database()
+    try:
+        other = ServerSettings(database_url=server.url(name))
+        async with EventStore(other) as running:
+            worker = asyncio.create_task(Worker(running).run())
+            try:
+                await restore_backup(other, archive, manifest)
+            finally:
+                await cancel_and_wait([worker])
+        assert rows(server, other, EVENTS, *TABLES) == rows(server, settings, EVENTS, *TABLES)
+    finally:
+        server.drop_database(name)
+
+
+@pytest.fixture
+async def intact(store: EventStore, archive: Archive) -> Archive:
+    await fill(store)
+    await create_backup(store, archive)
+    await say(store, 8)
+    await create_backup(store, archive)
+    return archive
+
+
+async def test_every_damaged_byte_is_found_and_nothing_is_restored(
+    server: DatabaseServer, intact: Archive, other: Settings, tmp_path: Path
+) -> None:
+    files = sorted(path for path in (tmp_path / "backups").rglob("*") if path.is_file())
+    rng = random.Random(5)
+    assert verify_backups(intact)[1] == []
+    for path in files:
+        whole = path.read_bytes()
+        places = {0, len(whole) // 2, len(whole) - 1, *rng.sample(range(len(whole)), min(20, len(whole)))}
+        damaged = [whole[:place] + bytes([whole[place] ^ (1 << place % 8)]) + whole[place + 1 :] for place in places]
+        for content in (*damaged, whole[:-1], whole + b"\0", whole + whole, b""):
+            path.write_bytes(content)
+            _, faults = verify_backups(intact)
+            assert [fault.name for fault in faults] == [str(path.relative_to(tmp_path / "backups"))]
+        path.unlink()
+        if path.parent.name != "manifests":
+            assert [fault.reason for fault in verify_backups(intact)[1]] == ["is missing"]
+        path.write_bytes(whole)
+    newest = intact.manifest()
+    (segment_path,) = [path for path in files if str(path).endswith(newest.segments[-1].name)]
+    whole = segment_path.read_bytes()
+    segment_path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    with pytest.raises(BackupDamaged, match=r"restore an older backup"):
+        await restore_backup(other, intact, newest)
+    segment_path.write_bytes(whole)
+    await restore_backup(other, intact, newest)
+
+
+async def test_an_event_that_was_changed_in_the_database_is_found_in_its_backup(
+    server: DatabaseServer, store: EventStore, archive: Archive, superuser_url: str, other: Settings
+) -> None:
+    await say(store, 15)
+    with psycopg.connect(superuser_url, autocommit=True) as superuser:
+        superuser.execute("SET session_replication_role = replica")
+        superuser.execute("ALTER TABLE events DISABLE TRIGGER ALL")
+        superuser.execute('UPDATE events SET content = content || \'{"content": "forged"}\' WHERE position = 12')
+        superuser.execute("ALTER TABLE events ENABLE ALWAYS TRIGGER events_are_append_only")
+        superuser.execute("ALTER TABLE events ENABLE ALWAYS TRIGGER event_is_append_only")
+    manifest = await create_backup(store, archive)
+    [fault] = verify_backups(archive)[1]
+    assert fault.reason == "the event at position 12 has not the digest of its content"
+    with pytest.raises(BackupDamaged, match="position 12 has not the digest"):
+        await restore_backup(other, archive, manifest)
+
+
+async def test_a_drill_restores_the_newest_backup_and_compares_it_with_the_live_log(
+    store: EventStore, archive: Archive, superuser_url: str
+) -> None:
+    with pytest.raises(NotFound, match="eventstore backup create"):
+        await drill(store, archive)
+    await say(store, 15)
+    manifest = await create_backup(store, archive)
+    await say(store, 4)
+    done = await drill(store, archive)
+    assert (done.backup_id, done.events, done.events_since) == (manifest.id, 15, 4)
+    assert done.recovery_seconds > 0
+    assert done.age_seconds >= 0
+    with psycopg.connect(superuser_url, autocommit=True) as superuser:
+        superuser.execute("ALTER TABLE events DISABLE TRIGGER ALL")
+        superuser.execute("UPDATE events SET digest = sha256('forged') WHERE position = 12")
+    with pytest.raises(DrillFailed, match="positions 11 and 15"):
+        await drill(store, archive)
+
+
+def test_files_can_be_read_with_zcat_alone(intact: Archive, tmp_path: Path) -> None:
+    segment = intact.manifest().segments[0]
+    lines = gzip.decompress((tmp_path / "backups" / segment.name).read_bytes()).decode().splitlines()
+    assert lines[0].split("\t")[0] == str(segment.first)
+
+
+async def test_pruning_deletes_exactly_the_files_that_no_backup_needs(
+    store: EventStore, archive: Archive, other: Settings, tmp_path: Path
+) -> None:
+    for _ in range(4):
+        await say(store, 3)
+        await create_backup(store, archive)
+    ids = archive.ids()
+    assert prune(archive, Retention(daily=1, weekly=1, monthly=1)) == ids[:3]
+    assert archive.ids() == ids[3:]
+    kept = {str(path.relative_to(tmp_path / "backups")) for path in (tmp_path / "backups").rglob("*.gz")}
+    assert kept == {part.name for part in archive.manifest().parts}
+    await say(store, 3)
+    manifest = await create_backup(store, archive)
+    assert (await restore_backup(other, archive, manifest)).events == 15
+
+
+@given(st.lists(st.integers(0, 24 * 400), unique=True, min_size=1), st.tuples(*[st.integers(0, 5)] * 3))
+def test_the_last_backup_of_each_period_is_kept(hours: list[int], numbers: tuple[int, int, int]) -> None:
+    begin = datetime(2025, 12, 30, tzinfo=UTC)
+    manifests = [
+        Manifest(
+            format=1, created_at=begin + timedelta(hours=hour), position=0, server_version="", segments=(), tables={}
+        )
+        for hour in hours
+    ]
+    times = sorted((begin + timedelta(hours=hour) for hour in hours), reverse=True)
+    expected = {times[0]}
+    for number, form in zip(numbers, ("%Y-%m-%d", "%G-%V", "%Y-%m"), strict=True):
+        periods = sorted({time.strftime(form) for time in times}, reverse=True)[:number]
+        expected |= {next(time for time in times if time.strftime(form) == period) for period in periods}
+    kept = Retention(*numbers).kept(manifests)
+    assert kept == {manifest.id for manifest in manifests if manifest.created_at in expected}
+
+
+def test_a_target_is_written_for_its_user_alone(intact: Archive, tmp_path: Path) -> None:
+    for path in (tmp_path / "backups").rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0, path
+    shutil.rmtree(tmp_path / "backups")
+    assert intact.ids() == []
