@@ -47,7 +47,7 @@ _CONTROLS = (
     | {code: f"\\u{code:04x}" for code in (*_SEPARATORS, *_REORDERING)}
     | {9: "\\t", 10: "\\n", 13: "\\r"}
 )
-_CONTROLS_IN_LINES = {code: escaped for code, escaped in _CONTROLS.items() if code not in (9, 10)}
+_CONTROLS_IN_LINES = {code: escaped for code, escaped in _CONTROLS.items() if code != 10}
 
 
 def print_json(value: Any) -> None:
@@ -283,7 +283,7 @@ def _wrapped(cell: str, width: int) -> list[str]:
     """Return the lines of a text on a terminal; a word that is longer than a line is broken."""
     if cell_len(cell) <= width and "\n" not in cell:
         return [cell]
-    return [line.plain.rstrip() for line in Text(cell).wrap(errors, width, tab_size=4)]
+    return [line.plain.rstrip() for line in Text(cell).wrap(errors, width)]
 
 
 def _in_terminal() -> bool:
@@ -311,7 +311,7 @@ def text(value: Any, *, keep_lines: bool = False) -> str:
         return value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return str(value).translate(_CONTROLS_IN_LINES if keep_lines else _CONTROLS)
+    return str(value).expandtabs(4).translate(_CONTROLS_IN_LINES) if keep_lines else str(value).translate(_CONTROLS)
 
 
 def row_value(row: Any) -> dict[str, Any]:
