@@ -46,7 +46,7 @@ def completed(shell: str, line: str, program: str = "from agent_manager.cli impo
     variables = {
         "COMP_WORDS": words,
         "COMP_CWORD": str(words.count(" ")),
-        "_TYPER_COMPLETE_ARGS": words,
+        "_TYPER_COMPLETE_ARGS": words.rstrip() if shell == "powershell" else words,
         "_TYPER_COMPLETE_FISH_ACTION": "get-args",
         "_TYPER_COMPLETE_WORD_TO_COMPLETE": words.rpartition(" ")[2],
         "_EVENTSTORE_COMPLETE": f"complete_{shell}",
