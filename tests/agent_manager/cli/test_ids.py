@@ -80,6 +80,13 @@ def test_an_ambiguous_beginning_is_an_error_that_names_the_candidates(talks: Eve
         assert f"{UUIDS[4]} and others" in many.err
 
 
+def test_the_candidates_are_ids_that_begin_as_typed(talks: Eventstore) -> None:
+    uuids = [row["id"] for row in rows_of(talks, "conversations")]
+    first = next(digit for digit in "0123456789abcdef" if sum(uuid.startswith(digit) for uuid in uuids) > 1)
+    named = talks("messages", first).err.partition("several ids begin so: ")[2].split(":")[0]
+    assert all(name.startswith(first) for name in named.removesuffix(" and others").split(", "))
+
+
 def test_other_texts_name_no_conversation(talks: Eventstore) -> None:
     for text in ("", "zzz", "%", "_", "tr%", "0a6c0e03-1f0f", "0a6-c0e03", "Journa", "-"):
         result = talks("messages", "--", text)

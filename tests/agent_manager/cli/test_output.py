@@ -37,6 +37,23 @@ def test_a_terminal_gets_a_table_that_fits(monkeypatch: pytest.MonkeyPatch) -> N
     assert "[bold]\\x1b[31m" in terminal.getvalue()
 
 
+@pytest.mark.parametrize("width", [20, 40, 80])
+@pytest.mark.parametrize("kind", [Terminal, io.StringIO])
+def test_a_table_may_be_printed_in_parts(monkeypatch: pytest.MonkeyPatch, width: int, kind: type[io.StringIO]) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    rows = [(number, f"id-{number}", "text " * 8, "x") for number in range(10, 14)]
+    columns = (">position", "id", "content", "type")
+    outputs = []
+    for parts in ([rows], [rows[:2], rows[2:], []]):
+        output = kind()
+        with monkeypatch.context() as patch:
+            patch.setattr("sys.stdout", output)
+            for number, part in enumerate(parts):
+                print_table(columns, part, nothing="nothing", is_continued=number > 0)
+        outputs.append(output.getvalue())
+    assert outputs[0] == outputs[1]
+
+
 COLUMNS = [">position", "id", "name", "content", "what changed", "?uuid", "updated"]
 TEXTS = st.text(
     st.sampled_from("ab 東👍\n\t\x1b\u202e\u3000\u00a0-") | st.characters(exclude_categories=["Cs"]), max_size=80

@@ -67,7 +67,7 @@ TABLES = [
 ]
 
 EXACT = re.compile(
-    r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[\d,.:]+( (s|ms|min|h|d))?|\d{4}-\d\d-\d\d( \d\d:\d\d:\d\d)?"
+    r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[\d,.:]+( (s|ms|min|h|d))?|\d{4}-\d\d-\d\d( \d\d:\d\d:\d\dZ?)?"
     r"|[a-z0-9]{12}|[a-z_]+\.[a-z_]+"
 )
 """Ids, numbers, times, types of events."""
