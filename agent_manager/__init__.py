@@ -1,8 +1,6 @@
 """Conversations of A2A applications: managers, agents, importers, the HTTP server and the command line."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # typing, and what it imports, would take longer than all of this
 if TYPE_CHECKING:
     from agent_manager.application import ApplicationManager
     from agent_manager.errors import AnswerFailed, ManagerClosed
@@ -29,8 +27,10 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Import a name when it is used first: the command line, in this package, needs none of them for completion."""
+def __getattr__(name: str) -> object:
+    """Import a name when it is used first: the command line, in this package, begins without them."""
+    from importlib import import_module
+
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_MODULES[name]), name)

@@ -95,7 +95,11 @@ def _words(shell: str) -> tuple[list[str], str]:
         return words[1:number], words[number] if number < len(words) else ""
     text = os.environ.get("_TYPER_COMPLETE_ARGS", "")
     words = _split(text)[1:]
-    return (words[:-1], words[-1]) if words and not text.endswith(" ") else (words, "")
+    if shell in ("zsh", "fish"):
+        incomplete = words[-1] if words and not text.endswith(" ") else ""
+    else:  # which leaves out the space at the end
+        incomplete = os.environ.get("_TYPER_COMPLETE_WORD_TO_COMPLETE", "")
+    return (words[:-1] if incomplete else words), incomplete
 
 
 def _split(text: str) -> list[str]:

@@ -33,17 +33,17 @@ async def find_conversation(reader: Reader, text: str) -> UUID:
     """
     if (resolved := await resolve(reader, text)) is not None:
         return resolved.id
-    uuid, uuid_end = _uuid_range(text)
+    first, last = _uuid_range(text)
     parameters = {
         "tenant": reader.tenant,
-        "uuid": uuid,
-        "uuid_end": uuid_end,
+        "uuid": first,
+        "uuid_end": last,
         "text": text,
         "text_end": f"{text}\U0010ffff",
         "limit": _NAMED + 1,
     }
     rows = await reader.store.tables(reader.caller).fetch(_BEGINNING, parameters) if text else []
-    _check_one(text, [given_id or str(conversation) for conversation, given_id in rows])
+    _check_one(text, [given if (given or "").startswith(text) else str(uuid) for uuid, given in rows])
     if not rows:
         raise not_found(text)
     found: UUID = rows[0][0]

@@ -47,7 +47,7 @@ _CONTROLS = (
     | {code: f"\\u{code:04x}" for code in (*_SEPARATORS, *_REORDERING)}
     | {9: "\\t", 10: "\\n", 13: "\\r"}
 )
-_CONTROLS_IN_LINES = {code: escaped for code, escaped in _CONTROLS.items() if code not in (9, 10)}
+_CONTROLS_IN_LINES = {code: escaped for code, escaped in _CONTROLS.items() if code != 10}
 
 
 def print_json(value: Any) -> None:
@@ -151,23 +151,27 @@ def progress_bars(*columns: ProgressColumn) -> Progress:
     )  # fmt: skip
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, nothing: str) -> None:
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, nothing: str, is_continued: bool = False
+) -> None:
     """Print a table: on a terminal so that it fits, elsewhere a line per row with every column.
 
     Args:
         columns: the headings; one that begins with ``>`` is aligned to the right, and one that begins with ``?`` is
             left out on a terminal that is too narrow for all.
         nothing: what to print to standard error if there are no rows.
+        is_continued: whether these are further rows of the table that was printed last.
     """
     cells = list(zip(*rows, strict=True))
     if not cells:
-        print_remark(nothing)
+        if not is_continued:
+            print_remark(nothing)
         return
     table = [_Column(column, values) for column, values in zip(columns, cells, strict=True)]
     if _in_terminal():
-        _print_fitting(table, get_terminal_size().columns)
+        _print_fitting(table, get_terminal_size().columns, is_continued)
     else:
-        _print_aligned(table)
+        _print_aligned(table, is_continued)
 
 
 def print_fields(fields: Sequence[tuple[str, str]]) -> None:
@@ -199,7 +203,7 @@ class _Column:
         return space + cell if self.is_right else cell + space
 
 
-def _print_fitting(columns: list[_Column], width: int) -> None:
+def _print_fitting(columns: list[_Column], width: int, is_continued: bool) -> None:
     """Print rows in the first of these forms that fits. In all of them ids, numbers and times stay whole.
 
     A table of all columns; without those that may be left out; with the text under its row; a list for each row.
@@ -207,16 +211,16 @@ def _print_fitting(columns: list[_Column], width: int) -> None:
     main = [column for column in columns if not column.is_extra]
     for table in (columns, main):
         if (widths := _widths(table, width)) is not None:
-            _print_table(table, widths)
+            _print_table(table, widths, is_continued)
             return
     if texts := [column for column in main if column.is_text]:
         others = [column for column in main if column is not texts[-1]]
         if others and (widths := _widths(others, width)) is not None:
-            _print_table(others, widths, texts[-1], width)
+            _print_table(others, widths, is_continued, texts[-1], width)
             return
     listed = list({column.heading: column for column in reversed(columns)}.values())[::-1]  # a chart repeats a heading
     for row in range(len(listed[0].cells)):
-        if row:
+        if row or is_continued:
             sys.stdout.write("\n")
         _print_list(listed, row, width)
 
@@ -242,11 +246,15 @@ def _widths(columns: list[_Column], width: int) -> list[int] | None:
     return None
 
 
-def _print_table(columns: list[_Column], widths: list[int], under: _Column | None = None, width: int = 0) -> None:
+def _print_table(
+    columns: list[_Column], widths: list[int], is_continued: bool, under: _Column | None = None, width: int = 0
+) -> None:
     """Print columns beside each other on a terminal, and a text under each row."""
     texts = [under.heading, *under.cells] if under else repeat("")
     rows = zip(*([column.heading, *column.cells] for column in columns), strict=True)
     for number, (row, text_under) in enumerate(zip(rows, texts, strict=False)):
+        if is_continued and number == 0:
+            continue
         lines = []
         for parts in zip_longest(*map(_wrapped, row, widths), fillvalue=""):
             padded = [column.pad(part, wide) for column, part, wide in zip(columns, parts, widths, strict=True)]
@@ -276,7 +284,7 @@ def _wrapped(cell: str, width: int) -> list[str]:
     """Return the lines of a text on a terminal; a word that is longer than a line is broken."""
     if cell_len(cell) <= width and "\n" not in cell:
         return [cell]
-    return [line.plain.rstrip() for line in Text(cell).wrap(errors, width, tab_size=4)]
+    return [line.plain.rstrip() for line in Text(cell).wrap(errors, width)]
 
 
 def _in_terminal() -> bool:
@@ -287,11 +295,11 @@ def _bold(line: str) -> str:
     return typer.style(line, bold=True) if line and not _PLAIN else line
 
 
-def _print_aligned(columns: list[_Column]) -> None:
+def _print_aligned(columns: list[_Column], is_continued: bool) -> None:
     """Print a row per line for files and pipes: nothing is cut, and the last column is not padded."""
     widths = [max(map(cell_len, (column.heading, *column.cells))) for column in columns]
     widths[-1] = 0
-    for row in zip(*([column.heading, *column.cells] for column in columns), strict=True):
+    for row in zip(*([column.heading, *column.cells][is_continued:] for column in columns), strict=True):
         padded = (column.pad(cell, width) for column, cell, width in zip(columns, row, widths, strict=True))
         sys.stdout.write(_GAP.join(padded) + "\n")
 
@@ -304,7 +312,7 @@ def text(value: Any, *, keep_lines: bool = False) -> str:
         return value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return str(value).translate(_CONTROLS_IN_LINES if keep_lines else _CONTROLS)
+    return str(value).expandtabs(4).translate(_CONTROLS_IN_LINES) if keep_lines else str(value).translate(_CONTROLS)
 
 
 def row_value(row: Any) -> dict[str, Any]:

@@ -8,6 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
 from support.environment import child_environment
 from support.processes import EVENTSTORE
 
@@ -32,6 +35,45 @@ def test_a_terminal_gets_a_table_that_fits(monkeypatch: pytest.MonkeyPatch) -> N
     assert max(map(len, lines)) <= 40
     assert lines[0].split() == ["n", "content"]
     assert "[bold]\\x1b[31m" in terminal.getvalue()
+
+
+@pytest.mark.parametrize("width", [20, 40, 80])
+@pytest.mark.parametrize("kind", [Terminal, io.StringIO])
+def test_a_table_may_be_printed_in_parts(monkeypatch: pytest.MonkeyPatch, width: int, kind: type[io.StringIO]) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    rows = [(number, f"id-{number}", "text " * 8, "x") for number in range(10, 14)]
+    columns = (">position", "id", "content", "type")
+    outputs = []
+    for parts in ([rows], [rows[:2], rows[2:], []]):
+        output = kind()
+        with monkeypatch.context() as patch:
+            patch.setattr("sys.stdout", output)
+            for number, part in enumerate(parts):
+                print_table(columns, part, nothing="nothing", is_continued=number > 0)
+        outputs.append(output.getvalue())
+    assert outputs[0] == outputs[1]
+
+
+COLUMNS = [">position", "id", "name", "content", "what changed", "?uuid", "updated"]
+TEXTS = st.text(
+    st.sampled_from("ab 東👍\n\t\x1b\u202e\u3000\u00a0-") | st.characters(exclude_categories=["Cs"]), max_size=80
+)
+
+
+@given(data=st.data(), width=st.integers(20, 200))
+def test_any_text_fits_any_terminal(data: st.DataObject, width: int) -> None:
+    columns = data.draw(st.lists(st.sampled_from(COLUMNS), min_size=1, unique=True))
+    rows = data.draw(st.lists(st.tuples(*(TEXTS for _ in columns)), min_size=1, max_size=3))
+    terminal = Terminal()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", str(width))
+        patch.setattr("sys.stdout", terminal)
+        print_table(columns, rows, nothing="")
+    out = re.sub(r"\x1b\[[01]m", "", terminal.getvalue())
+    assert max(map(cell_len, out.split("\n"))) <= width
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]", out)
+    kept = "".join(cell for row in rows for column, cell in zip(columns, row, strict=True) if column != "?uuid")
+    assert all(out.count(character) >= kept.count(character) for character in "ab東👍")
 
 
 @pytest.mark.parametrize(
