@@ -327,8 +327,8 @@ def _requested_page(context: RequestContext, request: Request, params: Any) -> _
     """Return the page that the client requests; None if it requests the whole list.
 
     Raises:
-        InvalidEvent: The limit or the cursor is not valid; names it.
-        InvalidCursor: The cursor is of another caller or another list.
+        InvalidEvent: The limit is not a number from 1 to 1000, or the cursor is not a text.
+        InvalidCursor: The cursor is damaged, or is of another caller or another list.
     """
     given = dict(request.query_params) | (params if isinstance(params, dict) else {})
     if not given.keys() & _PageQuery.model_fields.keys():
@@ -609,14 +609,14 @@ async def _events_of_page(
     page: _Page,
     is_listed: Callable[[Event, Summary], bool] = lambda event, conversation: True,
 ) -> tuple[list[tuple[Event, Summary]], int | None]:
-    """Return the events of a page with their conversations, without those of deleted ones, and where the page ends.
+    """Return the events of a page, each with its conversation, and the position where the page ends.
 
-    The latter is a position, or None if no event follows.
-
-    A page ends before its limit if the events that were read for it take more than :data:`PAGE_BYTES`.
+    Events of deleted conversations are left out. A page ends before its limit if the events that were read for it take
+    more than :data:`PAGE_BYTES`. The position is None if no event follows.
     """
     caller, manager = context.caller, context.manager
     position, after, size = await manager.position(), int(page.place or 0), 0
+    versions = await manager.versions()
     found: list[tuple[Event, Summary]] = []
     while len(found) <= page.limit and size <= PAGE_BYTES:
         events: list[Event] = []
@@ -638,8 +638,8 @@ async def _events_of_page(
             return found, None
         is_last = len(events) < wanted and size <= PAGE_BYTES
         after = events[-1].position
-        versions = {event.conversation_id: event.version for event in events}
-        summaries = await context.server_context.summaries.read(manager, versions)
+        ids = {event.conversation_id for event in events} & versions.keys()
+        summaries = await context.server_context.summaries.read(manager, {id: versions[id] for id in ids})
         found += [
             (event, summary)
             for event in events

@@ -105,6 +105,15 @@ async def test_a_page_stays_where_it_began_while_others_write(filled: Served, me
     assert len(got) > len(names)
 
 
+@pytest.mark.parametrize("method", ["conversation/list", "events/get", "task/list"])
+async def test_pages_leave_out_what_was_deleted_after_it_was_read(filled: Served, method: str) -> None:
+    before = await pages(filled.client, method, 2)
+    assert (await filled.client.delete("/v1/conversations/c2")).status_code == 204
+    after = await pages(filled.client, method, 2)
+    assert [item for page in after for item in page] == await whole(filled.client, method)
+    assert sum(map(len, after)) < sum(map(len, before))
+
+
 @every_list
 async def test_a_page_may_be_requested_in_the_query(filled: Served, method: str) -> None:
     first = await call(filled.client, method, LISTS[method] | {"limit": 2})
