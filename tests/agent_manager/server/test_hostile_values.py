@@ -104,7 +104,8 @@ async def test_no_value_in_a_body_causes_a_server_error(here: Served, endpoint: 
             answer = await send(here, endpoint, replaced(body, path, text), **{"Content-Type": "application/json"})
             assert answer[0] < 500 or "AgentUnreachable" in answer[1], (path, text[:40], answer)
     for each in endpoints():
-        if each.needs is not None and each.method == "GET" and not each.is_endless and "file_id" not in each.path:
+        is_read = each.method == "GET" and not each.is_endless and each.needs is not None
+        if is_read and "{" not in each.path.replace("{conversation}", ""):
             assert (await each.request(here.client, "trip")).status_code == 200, each
 
 
@@ -140,7 +141,7 @@ async def test_a_body_that_is_not_sent_as_json_is_refused_by_its_type(here: Serv
         assert (status, named in told, "application/json" in told or "encoding" in told) == (415, True, True), told
     for kind in ("application/json", "Application/JSON; charset=utf-8", "application/a2a+json"):
         status, told = await send(here, endpoint, body, **{"Content-Type": kind})
-        assert status < 400 or status == 409 or "AgentUnreachable" in told, (kind, told)
+        assert status < 400 or status in (404, 409) or "AgentUnreachable" in told, (kind, told)
 
 
 @pytest.mark.parametrize("endpoint", endpoints(), ids=lambda each: f"{each.method} {each.path}")

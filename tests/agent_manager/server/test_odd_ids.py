@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import Any
 from urllib.parse import quote
 
@@ -14,7 +15,11 @@ from support.serving import Served
 
 pytestmark = pytest.mark.shared_database
 
-OF_CONVERSATION = [each for each in endpoints() if each.names_conversation]
+OF_CONVERSATION = [
+    each
+    for each in endpoints()
+    if each.names_conversation and set(re.findall(r"{\w+}", each.path)) <= {"{conversation}", "{user}"}
+]
 
 
 def encoded(text: str) -> str:
