@@ -109,6 +109,18 @@ async def test_no_value_in_a_body_causes_a_server_error(here: Served, endpoint: 
             assert (await each.request(here.client, "trip")).status_code == 200, each
 
 
+@pytest.mark.parametrize("path", ["/v1/conversations", "/conversation/create", "/v1/conversations/trip/events"])
+async def test_no_depth_of_nesting_causes_a_server_error(here: Served, path: str) -> None:
+    await begun(here)
+    for depth in (*range(100, 800, 100), *range(800, 1000, 10)):
+        for opening, closing in (("[", "]"), ('{"a":', "}"), ("[", r'"\ud83d\ude00"' + "]")):
+            value = opening * depth + ("" if closing[0] == '"' else "1") + closing + closing[-1] * (depth - 1)
+            body = f'{{"metadata": {value}, "events": [{{"event_type": "a", "content": {value}}}]}}'
+            headers = {"Content-Type": "application/json", "Idempotency-Key": f"{depth}{closing}"}
+            answer = await here.client.post(path, content=body, headers=headers)
+            assert answer.status_code < 500, (depth, opening, answer.text)
+
+
 async def test_the_place_of_what_cannot_be_stored_is_named(here: Served) -> None:
     await begun(here)
     events = next(each for each in WRITES if each.path.endswith("/events"))
