@@ -161,14 +161,14 @@ class Summary(NamedTuple):
         version: the version of the conversation to which the facts apply.
         given_id: the id that the client chose.
         a2a_version: the A2A version of its first message; None if it has no messages.
-        tasks: the ids that agents chose for its tasks, by the tasks' own ids.
+        tasks: the ids that agents chose for its tasks, and the positions where they began, by the tasks' own ids.
     """
 
     version: int
     given_id: str
     is_deleted: bool
     a2a_version: Version | None
-    tasks: dict[UUID, str]
+    tasks: dict[UUID, tuple[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,7 +386,7 @@ class ConversationFold:
         """The facts about the conversation that lists of events need."""
         first = next(iter(self.messages.values()), None)
         version = None if first is None else version_of(first)
-        tasks = {task_id: task.given_id for task_id, task in self.tasks.items()}
+        tasks = {task_id: (task.given_id, task.position) for task_id, task in self.tasks.items()}
         return Summary(self.version, self.given_id, self.is_deleted, version, tasks)
 
     def pending(self, event_id: UUID) -> Pending:
@@ -571,7 +571,7 @@ def event_view(event: Event, conversation: Summary) -> EventView | None:
 
 
 def _agent_message(event: Event, conversation: Summary, task_id: UUID, parts: list[Any], version: Version) -> Json:
-    ids = {"contextId": conversation.given_id, "taskId": conversation.tasks[task_id]}
+    ids = {"contextId": conversation.given_id, "taskId": conversation.tasks[task_id][0]}
     return agent_message(parts, version, str(event.id)) | ids
 
 

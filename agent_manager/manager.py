@@ -146,9 +146,13 @@ class Manager:
         """Return the versions of all conversations, in the order in which they began."""
         return await self._log.conversations()
 
-    def folds(self, versions: Mapping[UUID, int | None]) -> AsyncIterator[ConversationFold]:
-        """Yield conversations at these versions or later, in the order given, without caching them."""
-        return self._cache.each(versions, keep=False)
+    def folds(self, versions: Mapping[UUID, int | None], *, keep: bool = False) -> AsyncIterator[ConversationFold]:
+        """Yield conversations at these versions or later, in the order given.
+
+        Args:
+            keep: whether to cache them.
+        """
+        return self._cache.each(versions, keep=keep)
 
     # Messages
 

@@ -45,7 +45,7 @@ class Hit:
         snippet: the matching passages, with marks around the matches.
     """
 
-    kind: str
+    kind: HitKind
     id: UUID
     conversation_id: UUID
     version: int

@@ -5,20 +5,25 @@ lists hold everything that a tenant has. A list is written as it is read, so it 
 of the list before: items that have not changed are copied as bytes, and only new ones are read and encoded. That is
 possible because events never change, and a conversation changes only with its version.
 
+A client that does not want everything requests pages: ``limit``, and ``after`` with the ``next`` of the page before, in
+``params`` or in the query. The result is then a page, as the lists below ``/v1`` are; its cost does not depend on the
+rest of the list.
+
 Every list is in one A2A version, see :mod:`agent_manager.adapters.a2a_demo_messages`: the one that the client requests,
-or one that is derived from the conversations.
+or one that is derived from the conversations; all its pages are, if it is read in pages, in that of the first page.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from fastapi import APIRouter
+from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
@@ -39,21 +44,24 @@ from agent_manager.adapters.a2a_demo_messages import (
 from agent_manager.agent_registry import checked_conversation
 from agent_manager.conversation_fold import ConversationFold, ConversationView, Summary, event_view
 from agent_manager.server.authorization import AuthorizedRoute, Data, needs
-from agent_manager.server.context import CurrentContext, RequestContext
+from agent_manager.server.context import LARGE_LIMIT, CurrentContext, RequestContext
 from agent_manager.server.conversation_lookup import resolve
 from agent_manager.server.idempotency import StoredResponse
 from agent_manager.server.problems import ERROR_RESPONSE, Rejected, headers_of, members_of, status_of, title_of
 from agent_manager.server.read_your_writes import log_change_token
 from agent_manager.server.response_cache import BodyWriter, Frame, StoredBody
 from agent_manager.server.routes.declarations import NOT_MODIFIED, Responses, errors
+from agent_manager.server.schemas.common import Cursor, Limit
 from agent_manager.storage import LISTED
 from eventstore import Event, MessageAdded, sent_message
-from eventstore.errors import EventStoreError, InputError, printable
+from eventstore.errors import EventStoreError, InputError, InvalidCursor, InvalidEvent, printable
+from projections.pages import PAGE_BYTES
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 PARSE_ERROR, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32602, -32603
 _CODES = dict.fromkeys((400, 415), PARSE_ERROR) | dict.fromkeys((404, 409, 413, 422), INVALID_PARAMS)
+_TASK_TYPES = ("task.described", *(each for each in LISTED if each.startswith("task.")))
 _ENTRY_BYTES = 300
 """The approximate memory of an entry of an index."""
 
@@ -82,6 +90,18 @@ _TEXT: Json = {"type": "string"}
 _NULLABLE_OBJECT: Json = {"type": ["object", "null"]}
 _OBJECTS: Json = {"type": "array", "items": _OBJECT}
 _PAIRS: Json = {"type": "array", "items": {"type": "array", "items": _TEXT, "minItems": 2, "maxItems": 2}}
+_NULLABLE_TEXT: Json = {"type": ["string", "null"]}
+_PAGE: Json = {
+    "type": "object",
+    "properties": {
+        "limit": {"type": "integer", "minimum": 1, "maximum": 1000, "description": "Requests a page: items at most."},
+        "after": {"type": "string", "description": "`next` of the page before."},
+    },
+}
+_PAGE_OF_CONVERSATION: Json = _PAGE | {
+    "properties": _PAGE["properties"] | {"conversation_id": _TEXT},
+    "required": ["conversation_id"],
+}
 _FILE: Responses = {200: {"content": {"*/*": {}}, "description": "The bytes of the file."}}
 
 
@@ -92,14 +112,20 @@ def _json(members: Json, *required: str) -> Json:
     return {"application/json": {"schema": schema | ({"required": list(required)} if required else {})}}
 
 
-def _call(path: str, data: Data, params: Json | None, result: Json) -> Callable[[F], F]:
+def _call(path: str, data: Data, params: Json | None, result: Json, *, has_pages: bool = False) -> Callable[[F], F]:
     """Return the decorator of a JSON-RPC call.
 
     Args:
         params, result: OpenAPI descriptions of the parameters, None if there are none, and of the result.
+        has_pages: Whether the result is a list of which the client may request pages.
     """
     members, required = {"method": _TEXT}, () if params is None else ("params",)
-    content = _json(members if params is None else members | {"params": params}, *required)
+    is_list = result["type"] == "array"
+    described = params
+    if has_pages:
+        described = {"anyOf": [params or {"type": "null"}, _PAGE_OF_CONVERSATION if params else _PAGE]}
+        result = {"anyOf": [result, {"type": "object", "properties": {"items": result, "next": _NULLABLE_TEXT}}]}
+    content = _json(members if described is None else members | {"params": described}, *required)
     success = {"description": "The result.", "content": _json({"result": result, "error": _NULLABLE_OBJECT}, "result")}
     error_members = {"code": {"type": "integer"}, "message": _TEXT, "data": _NULLABLE_OBJECT}
     error = {"type": "object", "properties": error_members, "required": ["code", "message"]}
@@ -108,7 +134,7 @@ def _call(path: str, data: Data, params: Json | None, result: Json) -> Callable[
     return router.post(
         path,
         openapi_extra={"requestBody": {"content": content, "required": params is not None}} | needs(data),
-        responses={200: success} | failures | (NOT_MODIFIED if result["type"] == "array" else {}),
+        responses={200: success} | failures | (NOT_MODIFIED if is_list else {}),
     )
 
 
@@ -120,7 +146,7 @@ async def create_conversation(context: CurrentContext, request: Request) -> Resp
     return _success(request, _conversation_head(view) | {"messages": messages_of(view, "0.3")})
 
 
-@_call("/conversation/list", Data.CONTENT, None, _OBJECTS)
+@_call("/conversation/list", Data.CONTENT, None, _OBJECTS, has_pages=True)
 async def list_conversations(context: CurrentContext, request: Request) -> Response:
     """List all conversations with their messages, oldest first, without the deleted ones."""
     return await _list(context, request, _write_conversations)
@@ -138,44 +164,45 @@ async def send_message(context: CurrentContext, request: Request) -> Response:
     return _success(request, {"message_id": accepted.message_id, "context_id": accepted.conversation_id})
 
 
-@_call("/message/list", Data.CONTENT, _TEXT, _OBJECTS)
+@_call("/message/list", Data.CONTENT, _TEXT, _OBJECTS, has_pages=True)
 async def list_messages(context: CurrentContext, request: Request) -> Response:
     """List the messages of a conversation, with addresses for their files; none if it does not exist or is deleted."""
-    call = await _read_call(request)
-    conversation = call.get("params")
+    params = (await _read_call(request)).get("params")
+    conversation = params.get("conversation_id") if isinstance(params, dict) else params
     if not isinstance(conversation, str):
-        raise InputError("params: must be the id of a conversation, as a string")
+        raise InputError(
+            "params: must be the id of a conversation, as a string, or an object with conversation_id, limit and after"
+        )
+    page = _requested_page(context, request, params)
     resolved = await resolve(context.reader, conversation)
     if resolved is None or resolved.is_deleted:
-        return _success(request, [])
-    requested = requested_version(request)
+        return _success(request, [] if page is None else {"items": [], "next": None})
 
-    async def write(out: BodyWriter) -> None:
-        await _write_messages(out, context, resolved.id, requested)
+    async def write_list(
+        out: BodyWriter, context: RequestContext, requested: Version | None, page: _Page | None
+    ) -> None:
+        await _write_messages(out, context, resolved.id, requested, page)
 
-    parameters = (resolved.id, requested)
-    return await context.respond(
-        str(resolved.version), write, parameters=parameters, frame=_frame(request), is_large=True
-    )
+    return await _respond(context, request, str(resolved.version), write_list, page, resolved.id)
 
 
 @_call("/message/pending", Data.CONTENT, None, _PAIRS)
 async def pending_messages(context: CurrentContext, request: Request) -> Response:
     """List the messages that await an answer: the id, and the status."""
 
-    async def write(out: BodyWriter, context: RequestContext, _: Version | None) -> None:
+    async def write(out: BodyWriter, context: RequestContext, *_: Any) -> None:
         await _write_array(out, [(each.message_id, each.status) for each in await context.manager.pending()])
 
     return await _list(context, request, write)
 
 
-@_call("/events/get", Data.CONTENT, None, _OBJECTS)
+@_call("/events/get", Data.CONTENT, None, _OBJECTS, has_pages=True)
 async def get_events(context: CurrentContext, request: Request) -> Response:
     """List the events, oldest first."""
     return await _list(context, request, _write_events)
 
 
-@_call("/task/list", Data.CONTENT, None, _OBJECTS)
+@_call("/task/list", Data.CONTENT, None, _OBJECTS, has_pages=True)
 async def list_tasks(context: CurrentContext, request: Request) -> Response:
     """List all tasks, oldest first."""
     return await _list(context, request, _write_tasks)
@@ -196,7 +223,7 @@ async def register_agent(context: CurrentContext, request: Request) -> Response:
 async def list_agents(context: CurrentContext, request: Request) -> Response:
     """List the cards of the registered agents."""
 
-    async def write(out: BodyWriter, context: RequestContext, _: Version | None) -> None:
+    async def write(out: BodyWriter, context: RequestContext, *_: Any) -> None:
         await _write_array(out, map(readable_card, await context.manager.agents()))
 
     return await _list(context, request, write)
@@ -250,7 +277,7 @@ def _error_response(scope: Scope, error: Rejected | EventStoreError) -> Response
     """Return the JSON-RPC error."""
     status = status_of(error)
     rpc_error = {
-        "code": _CODES.get(status, INTERNAL_ERROR),
+        "code": INVALID_PARAMS if isinstance(error, InputError) else _CODES.get(status, INTERNAL_ERROR),
         "message": printable(str(error), 2000),
         "data": {"type": title_of(error), **members_of(error)},
     }
@@ -270,20 +297,88 @@ def _call_id(request: Request) -> int | str | None:
 
 # The lists
 
-WriteList = Callable[[BodyWriter, RequestContext, Version | None], Awaitable[None]]
-"""A function that writes a list in the A2A version that the client requests, if any."""
+
+class _Page(NamedTuple):
+    """A page that the client requests.
+
+    Attributes:
+        a2a_version: The A2A version of the page before; None for the first page.
+        place: The place where the page before ended; None for the first page.
+    """
+
+    limit: int
+    a2a_version: Version | None = None
+    place: str | None = None
+
+
+class _PageQuery(BaseModel):
+    limit: Limit = 50
+    after: Cursor = None
+
+
+WriteList = Callable[[BodyWriter, RequestContext, Version | None, _Page | None], Awaitable[None]]
+"""A function that writes a list, or a page of it, in the A2A version that the client requests, if any.
+
+If the page is not the last one, it sets the cursor of the body to its A2A version and the place where it ends.
+"""
+
+
+def _requested_page(context: RequestContext, request: Request, params: Any) -> _Page | None:
+    """Return the page that the client requests; None if it requests the whole list.
+
+    Raises:
+        InvalidEvent: The limit is not a number from 1 to 1000, or the cursor is not a text.
+        InvalidCursor: The cursor is damaged, or is of another caller or another list.
+    """
+    given = dict(request.query_params) | (params if isinstance(params, dict) else {})
+    if not given.keys() & _PageQuery.model_fields.keys():
+        return None
+    try:
+        query = _PageQuery.model_validate(given)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise InvalidEvent(f"params.{fault['loc'][0]}", fault["msg"]) from None
+    after = context.open_cursor(query.after)
+    if after is None:
+        return _Page(query.limit)
+    if not after.startswith(f"{request.url.path} "):
+        raise InvalidCursor("the cursor is of another list: begin this list without a cursor")
+    _, version, place = after.split(" ", 2)
+    return _Page(query.limit, "1.0" if version == "1.0" else "0.3", place)
 
 
 async def _list(context: RequestContext, request: Request, write_list: WriteList) -> Response:
     """Return the response to a request for a list, cached until the log changes."""
-    await _read_call(request)
-    requested = requested_version(request)
-    change_token = await log_change_token(context.store)
+    page = _requested_page(context, request, (await _read_call(request)).get("params"))
+    return await _respond(context, request, await log_change_token(context.store), write_list, page)
+
+
+async def _respond(
+    context: RequestContext,
+    request: Request,
+    change_token: str,
+    write_list: WriteList,
+    page: _Page | None,
+    conversation_id: UUID | None = None,
+) -> Response:
+    """Return the response with a list, or with a page of it: ``{"items": […], "next": …}``."""
+    requested = requested_version(request) or (None if page is None else page.a2a_version)
+    frame = _frame(request)
 
     async def write(out: BodyWriter) -> None:
-        await write_list(out, context, requested)
+        await write_list(out, context, requested, page)
+        if out.cursor is not None:
+            out.cursor = f"{request.url.path} {out.cursor}"
+        elif page is not None:
+            await out.write(b',"next":null}')
 
-    return await context.respond(change_token, write, parameters=requested, frame=_frame(request), is_large=True)
+    return await context.respond(
+        change_token,
+        write,
+        parameters=(conversation_id, requested, page),
+        frame=frame if page is None else Frame(frame.before + b'{"items":', frame.after),
+        is_large=page is None or page.limit > LARGE_LIMIT,
+    )
 
 
 async def _write_array(out: BodyWriter, items: Iterable[Any]) -> None:
@@ -303,24 +398,47 @@ class _ListedConversation(NamedTuple):
 class _ConversationsIndex(NamedTuple):
     a2a_version: Version
     listed: dict[UUID, _ListedConversation]
+    is_cut: bool
+    """Whether the page ends before the last conversation."""
 
 
-async def _write_conversations(out: BodyWriter, context: RequestContext, requested: Version | None) -> None:
-    """Write all conversations with their messages in the order of their creation, without the deleted ones.
+async def _write_conversations(
+    out: BodyWriter, context: RequestContext, requested: Version | None, page: _Page | None
+) -> None:
+    """Write the conversations with their messages in the order of their creation, without the deleted ones.
 
     Without a requested version, the version of the list depends on all conversations. So the list is written in the
     version of the list before, or of the first conversation, and written again if that turns out to be wrong.
     """
     versions = await context.manager.versions()
+    if page is not None:
+        versions = _versions_of_page(versions, page)
     guess = requested or (out.previous[1].a2a_version if out.previous is not None else None)
     while True:
-        index = await _try_conversations(out, context, versions, guess, is_guess=requested is None)
+        index = await _try_conversations(out, context, versions, guess, page, is_guess=requested is None)
         needed = requested or version_of_list(each.summary for each in index.listed.values())
         if index.a2a_version == needed:
             break
         guess = needed
         out.discard()
     out.index, out.index_bytes = index, _ENTRY_BYTES * len(index.listed)
+    if index.is_cut:
+        out.cursor = f"{index.a2a_version} {next(reversed(index.listed)).hex}"
+
+
+def _versions_of_page(versions: dict[UUID, int], page: _Page) -> dict[UUID, int]:
+    """Return the conversations after the one that ended the page before.
+
+    Raises:
+        InvalidCursor: That one is not visible any more.
+    """
+    if page.place is None:
+        return versions
+    ids = iter(versions)
+    last = UUID(page.place)
+    if last not in ids:  # consumes the ids up to the last one
+        raise InvalidCursor("the conversation that ended the page before is not visible any more: begin again")
+    return {id: versions[id] for id in ids}
 
 
 async def _try_conversations(
@@ -328,6 +446,7 @@ async def _try_conversations(
     context: RequestContext,
     versions: Mapping[UUID, int],
     a2a_version: Version | None,
+    page: _Page | None,
     *,
     is_guess: bool,
 ) -> _ConversationsIndex:
@@ -340,20 +459,27 @@ async def _try_conversations(
     unchanged: dict[UUID, _ListedConversation] = {}
     if before is not None and before.a2a_version == a2a_version:
         unchanged = {id: each for id, each in before.listed.items() if each.summary.version == versions.get(id)}
-    folds = context.manager.folds({id: version for id, version in versions.items() if id not in unchanged})
-    next_fold = await anext(folds, None)
+    changed = {id: version for id, version in versions.items() if id not in unchanged}
+    folds = context.manager.folds(changed) if page is None else _folds_of_page(context, changed, page)
+    next_fold: ConversationFold | None = None
     listed: dict[UUID, _ListedConversation] = {}
     await out.write(b"[")
     separator = b""
+    count, is_cut = 0, False
     for conversation_id in versions:
-        fold = next_fold if next_fold is not None and next_fold.id == conversation_id else None
-        if fold is not None:
-            next_fold = await anext(folds, None)
-            summary = context.server_context.summaries.add(context.caller.tenant, fold)
-        elif conversation_id in unchanged:
+        fold = None
+        if conversation_id in unchanged:
             summary = unchanged[conversation_id].summary
-        else:  # not visible any more
-            continue
+        else:
+            next_fold = next_fold or await anext(folds, None)
+            if next_fold is None or next_fold.id != conversation_id:  # not visible any more
+                continue
+            fold, next_fold = next_fold, None
+            summary = context.server_context.summaries.add(context.caller.tenant, fold)
+        count += not summary.is_deleted
+        if page is not None and not summary.is_deleted and (count > page.limit or out.size > PAGE_BYTES):
+            is_cut = True
+            break
         a2a_version = a2a_version or (None if summary.is_deleted else summary.a2a_version)
         start = end = out.size
         if not summary.is_deleted:
@@ -370,7 +496,17 @@ async def _try_conversations(
         if is_guess and a2a_version == "1.0" and summary.a2a_version == "0.3" and not summary.is_deleted:
             break
     await out.write(b"]")
-    return _ConversationsIndex(a2a_version or "0.3", listed)
+    return _ConversationsIndex(a2a_version or "0.3", listed, is_cut)
+
+
+async def _folds_of_page(
+    context: RequestContext, versions: dict[UUID, int], page: _Page
+) -> AsyncIterator[ConversationFold]:
+    """Yield conversations, and read no more of them at a time than the page holds, and the next one."""
+    ids = list(versions)
+    for start in range(0, len(ids), page.limit + 1):
+        async for fold in context.manager.folds({id: versions[id] for id in ids[start : start + page.limit + 1]}):
+            yield fold
 
 
 async def _write_conversation(out: BodyWriter, fold: ConversationFold, a2a_version: Version) -> None:
@@ -404,10 +540,19 @@ class _TasksIndex(NamedTuple):
     conversations: dict[UUID, tuple[int, list[_ListedTask]]]
 
 
-async def _write_tasks(out: BodyWriter, context: RequestContext, requested: Version | None) -> None:
-    """Write all tasks in the order of their creation, without those of deleted conversations."""
-    summaries = await context.server_context.summaries.read(context.manager)
+async def _write_tasks(out: BodyWriter, context: RequestContext, requested: Version | None, page: _Page | None) -> None:
+    """Write the tasks in the order of their creation, without those of deleted conversations."""
+    listed_positions: set[int] | None = None
+    end: int | None = None
+    if page is None:
+        summaries = await context.server_context.summaries.read(context.manager)
+    else:
+        begun, end = await _events_of_page(context, _TASK_TYPES, page, _begins_task)
+        summaries = {event.conversation_id: summary for event, summary in begun}
+        listed_positions = {event.position for event, _ in begun}
     a2a_version = requested or version_of_list(summaries.values())
+    if end is not None:
+        out.cursor = f"{a2a_version} {end}"
     body, before = out.previous or (None, None)
     listed_before = before.conversations if before is not None and before.a2a_version == a2a_version else {}
     entries: list[tuple[_ListedTask, UUID, int, StoredBody | None]] = []
@@ -426,6 +571,8 @@ async def _write_tasks(out: BodyWriter, context: RequestContext, requested: Vers
         async for fold in context.manager.folds(changed):
             version = fold.version
             for task in list(fold.tasks.values()):
+                if listed_positions is not None and task.position not in listed_positions:
+                    continue
                 start = new.size
                 await new.write(to_json(task_in_version(fold.wire(task), a2a_version)))
                 encoded.append((_ListedTask(task.position, start, new.size), fold.id, version))
@@ -446,7 +593,64 @@ async def _write_tasks(out: BodyWriter, context: RequestContext, requested: Vers
         _, tasks = index.conversations.setdefault(conversation_id, (version, []))
         tasks.append(_ListedTask(listed.position, start, out.size))
     await out.write(b"]")
-    out.index, out.index_bytes = index, _ENTRY_BYTES * (len(index.conversations) + len(entries))
+    if page is None:  # a page may hold a part of a conversation's tasks
+        out.index, out.index_bytes = index, _ENTRY_BYTES * (len(index.conversations) + len(entries))
+
+
+def _begins_task(event: Event, conversation: Summary) -> bool:
+    """Return whether an event is the first one of its task."""
+    _, position = conversation.tasks.get(getattr(event.data, "task_id", None), ("", 0))  # type: ignore[arg-type]
+    return position == event.position
+
+
+async def _events_of_page(
+    context: RequestContext,
+    types: Sequence[str],
+    page: _Page,
+    is_listed: Callable[[Event, Summary], bool] = lambda event, conversation: True,
+) -> tuple[list[tuple[Event, Summary]], int | None]:
+    """Return the events of a page, each with its conversation, and the position where the page ends.
+
+    Events of deleted conversations are left out. A page ends before its limit if the events that were read for it take
+    more than :data:`PAGE_BYTES`. The position is None if no event follows.
+    """
+    caller, manager = context.caller, context.manager
+    position, after, size = await manager.position(), int(page.place or 0), 0
+    versions = await manager.versions()
+    found: list[tuple[Event, Summary]] = []
+    while len(found) <= page.limit and size <= PAGE_BYTES:
+        events: list[Event] = []
+        wanted = page.limit + 1 - len(found)
+        reading = context.store.read_log(
+            after=after,
+            until_position=position,
+            limit=wanted,
+            types=types,
+            tenant=caller.tenant,
+            user=caller.user,
+        )
+        async for event in reading:
+            events.append(event)
+            size += event.size
+            if size > PAGE_BYTES:
+                break
+        if not events:
+            return found, None
+        is_last = len(events) < wanted and size <= PAGE_BYTES
+        after = events[-1].position
+        ids = {event.conversation_id for event in events} & versions.keys()
+        summaries = await context.server_context.summaries.read(manager, {id: versions[id] for id in ids})
+        found += [
+            (event, summary)
+            for event in events
+            if (summary := summaries.get(event.conversation_id)) is not None
+            and not summary.is_deleted
+            and is_listed(event, summary)
+        ]
+        if is_last:
+            return found, None
+    listed = found[: page.limit]
+    return listed, listed[-1][0].position if len(found) > page.limit else after
 
 
 class _EventsIndex(NamedTuple):
@@ -462,8 +666,20 @@ class _EventsIndex(NamedTuple):
     deleted: Mapping[UUID, bool]
 
 
-async def _write_events(out: BodyWriter, context: RequestContext, requested: Version | None) -> None:
+async def _write_events(
+    out: BodyWriter, context: RequestContext, requested: Version | None, page: _Page | None
+) -> None:
     """Write the events, oldest first, without those of deleted conversations."""
+    if page is not None:
+        listed, end = await _events_of_page(context, LISTED, page)
+        version = requested or version_of_list(summary for _, summary in listed)
+        if end is not None:
+            out.cursor = f"{version} {end}"
+        encoded_events = (_encode_event(event, summary, version) for event, summary in listed)
+        await out.write(b"[")
+        await out.write_items(filter(None, encoded_events), lambda encoded: encoded)
+        await out.write(b"]")
+        return
     position = await context.manager.position()
     summaries = await context.server_context.summaries.read(context.manager)
     a2a_version = requested or version_of_list(summaries.values())
@@ -523,25 +739,39 @@ class _MessagesIndex(NamedTuple):
 
 
 async def _write_messages(
-    out: BodyWriter, context: RequestContext, conversation_id: UUID, requested: Version | None
+    out: BodyWriter, context: RequestContext, conversation_id: UUID, requested: Version | None, page: _Page | None
 ) -> None:
     """Write the messages of a conversation, oldest first, in the requested version or that of the first message."""
-    version, count, a2a_version = 0, 0, requested
+    before = _MessagesIndex(0, 0, None)
     await out.write(b"[")
-    if out.previous is not None:
-        body, (version, count, a2a_version) = out.previous
+    if page is None and out.previous is not None:
+        body, before = out.previous
         await out.copy(body, 1, body.size - 1)
+    elif page is not None and page.place is not None:
+        last_version, earlier = map(int, page.place.split())
+        before = _MessagesIndex(last_version, earlier, None)
+    version, count, a2a_version = before.version, before.messages, requested or before.a2a_version
+    separator = b"," if page is None and count else b""
     events = context.store.read(
-        conversation_id, after=version, types=["message.added"], tenant=context.caller.tenant, user=context.caller.user
+        conversation_id,
+        after=version,
+        types=["message.added"],
+        limit=None if page is None else page.limit + 1,
+        tenant=context.caller.tenant,
+        user=context.caller.user,
     )
     async for event in events:
+        if page is not None and (count - before.messages == page.limit or out.size > PAGE_BYTES):
+            out.cursor = f"{a2a_version} {version} {count}"
+            break
         version = event.version
         if isinstance(event.data, MessageAdded):
             sent = sent_message(event.data)
             a2a_version = a2a_version or version_of(sent)
             message = as_message(sent, a2a_version, id_of_unnamed(conversation_id, count))
-            encoded = to_json(with_file_addresses(message, conversation_id, version))
-            await out.write((b"," if count else b"") + encoded)
+            await out.write(separator + to_json(with_file_addresses(message, conversation_id, version)))
+            separator = b","
             count += 1
     await out.write(b"]")
-    out.index, out.index_bytes = _MessagesIndex(version, count, a2a_version), _ENTRY_BYTES
+    if page is None:
+        out.index, out.index_bytes = _MessagesIndex(version, count, a2a_version), _ENTRY_BYTES

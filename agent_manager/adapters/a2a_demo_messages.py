@@ -19,7 +19,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -275,9 +275,15 @@ class SummaryCache:
     def __init__(self) -> None:
         self._summaries: LRUCache[tuple[str, UUID], Summary] = LRUCache(_MAX_CACHED, getsizeof=_entries)
 
-    async def read(self, manager: Manager) -> dict[UUID, Summary]:
-        """Return the summaries of a manager's conversations in the order of their creation."""
-        versions = await manager.versions()
+    async def read(self, manager: Manager, versions: Mapping[UUID, int] | None = None) -> dict[UUID, Summary]:
+        """Return the summaries of conversations at these versions or later; by default of all of a manager's, in order.
+
+        Args:
+            versions: Of conversations that the manager's user may see. They are few: what is read of them is cached.
+        """
+        is_scan = versions is None
+        if versions is None:
+            versions = await manager.versions()
         found: dict[UUID, Summary | None] = dict.fromkeys(versions)
         missing: dict[UUID, int | None] = {}
         for conversation_id, version in versions.items():
@@ -286,7 +292,7 @@ class SummaryCache:
                 found[conversation_id] = cached
             else:
                 missing[conversation_id] = version
-        async for fold in manager.folds(missing):
+        async for fold in manager.folds(missing, keep=not is_scan):
             found[fold.id] = self.add(manager.tenant, fold)
         return {id: each for id, each in found.items() if each is not None}
 

@@ -8,7 +8,8 @@ A request passes through these steps, from top to bottom; each ends it with a pr
    the host and the origin, makes the path canonical, and bounds the body. ``Deadline`` bounds the time.
 3. FastAPI matches the path to a route, an :class:`~agent_manager.server.authorization.AuthorizedRoute`. It identifies
    the caller, applies :mod:`~agent_manager.server.limits`, and checks the scope, all before it reads the body. Then it
-   reads the body, and the request waits for its turn among those of its tenant. If it has an ``Idempotency-Key``,
+   reads the body, the request waits for its turn among those of its tenant, and
+   :mod:`~agent_manager.server.json_request` parses the body. If the request has an ``Idempotency-Key``,
    :mod:`~agent_manager.server.idempotency` runs it once.
 4. FastAPI validates the parameters and the body against :mod:`~agent_manager.server.schemas` and calls the endpoint in
    :mod:`~agent_manager.server.routes` with a :class:`~agent_manager.server.context.RequestContext`: the store, the

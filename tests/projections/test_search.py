@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID, uuid4
 
 import psycopg
@@ -14,6 +14,7 @@ from support.examples import examples
 from support.searching import SEARCH, found, say
 
 from eventstore import (
+    ConversationCreated,
     ConversationDeleted,
     ConversationReactivated,
     EventStore,
@@ -22,9 +23,11 @@ from eventstore import (
     NewEvent,
     TaskArtifactAdded,
     TaskCreated,
+    TaskStatusChanged,
 )
 from eventstore.errors import InputError
-from projections import Search, catch_up, read_parked, wait_for
+from projections import Page, Search, all_items, catch_up, read_parked, wait_for
+from projections.search import HitKind
 
 pytestmark = pytest.mark.shared_database
 
@@ -259,6 +262,30 @@ async def test_what_does_not_fit_is_cut_and_the_projection_goes_on(store: EventS
     for text in HOSTILE.values():
         for query in (text[:1000], f'"{text[:900]}"', f"{text[:40].split()[0]}*", text[-30:]):
             await search.page(query)
+
+
+async def test_results_come_in_pages_like_any_list_and_each_kind_is_a_filter(store: EventStore) -> None:
+    conversation, task = uuid4(), uuid4()
+    parts = [{"kind": "text", "text": "a lantern"}]
+    events = [
+        ConversationCreated(name="lantern"),
+        MessageAdded(role="user", content="a lantern"),
+        TaskCreated(task_id=task, description="a lantern"),
+        TaskArtifactAdded(task_id=task, artifact_id="a", parts=parts),
+        TaskStatusChanged(task_id=task, status="completed", message={"role": "agent", "parts": parts}),
+    ]
+    await store.append(conversation, events)
+    await catch_up(store, SEARCH)
+    search = Search(store)
+    page = await search.page("lantern", by="time", limit=2)
+    assert isinstance(page, Page)
+    assert (page.items, len(page), page.searched) == (list(page), 2, "lantern")
+    hits = [hit async for hit in all_items(search.page, "lantern", by="time", limit=2)]
+    assert hits[:2] == page
+    assert {hit.kind for hit in hits} == set(get_args(HitKind))
+    for hit in hits:
+        assert isinstance(hit.snippet, str)
+        assert hit in (await search.page("lantern", by="time", kind=hit.kind)).items
 
 
 async def test_sql_can_search_only_through_the_function(store: EventStore, database_url: str) -> None:
