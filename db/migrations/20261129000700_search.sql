@@ -592,7 +592,7 @@ BEGIN
         original := regexp_replace(original, CASE WHEN negated AND NOT quoted THEN '^-|\*$' WHEN prefix THEN '\*$' ELSE '^$' END,
                                    '', 'g');
         words := trim(search_words(original));
-        words := substring(words FROM '^(?:[\s[:punct:]]*[^\s[:punct:]]+){0,40}');
+        words := substring(words FROM '^[\s[:punct:]]*((?:[\s[:punct:]]*[^\s[:punct:]]+){0,40})');
         -- A quarter of all words begin with the same letter as another.
         prefix := prefix AND coalesce(length(substring(words FROM '[^\s[:punct:]]+(?=[\s[:punct:]]*$)')) > 1, false);
         IF words ~ '[^\s[:punct:]]' THEN
@@ -1264,7 +1264,7 @@ DECLARE
     frequent CONSTANT integer := 1000;
     sample   CONSTANT search_sampled[] := search_sample(NULL, tenant, conversation, kind, role, actor, since, until,
                                                         CASE WHEN by_index THEN frequent ELSE 5 * frequent END);
-    lexemes  text[];
+    known    text[];
     word     text;
     forms    tsquery[];
     present  text[];
@@ -1293,12 +1293,13 @@ BEGIN
                                     FROM unnest(search_sample(search_index_query(forms, tenant, kind, role, actor), tenant,
                                                               NULL, kind, role, actor, since, until, frequent)) AS s
                                    WHERE s.words @@ forms[array_position(languages, s.language)]);
-        lexemes := coalesce(lexemes, ARRAY(SELECT DISTINCT unnest(tsvector_to_array(s.words)) FROM unnest(sample) AS s));
-        SELECT array_agg(e.edit) FILTER (WHERE l.lexeme IS NOT NULL), array_agg(e.edit) FILTER (WHERE l.lexeme IS NULL)
+        known := coalesce(known, ARRAY(
+            SELECT DISTINCT unnest(tsvector_to_array(ts_filter(s.words, '{a}'))) FROM unnest(sample) AS s));
+        SELECT array_agg(e.edit) FILTER (WHERE k.word IS NOT NULL), array_agg(e.edit) FILTER (WHERE k.word IS NULL)
           INTO present, absent
           FROM unnest(search_edits(word)) AS e (edit)
-          LEFT JOIN unnest(lexemes) AS l (lexeme)
-            ON l.lexeme = e.edit;
+          LEFT JOIN unnest(known) AS k (word)
+            ON k.word = e.edit;
         correction := (
             SELECT search_spelling(f.word, (SELECT search_text(e.event_type, e.content)
                                               FROM events e

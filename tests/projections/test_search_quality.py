@@ -112,6 +112,7 @@ async def test_words_are_found_in_their_forms(filled: EventStore) -> None:
         ("reesrva", "reserva", "booking"),
         ("informção", "informação", "news"),
         ("statoin closed", "station closed", "station"),
+        ("(statoin, closde?)", "station closed", "station"),
         ("cancelld flights", "cancelled flights", "running"),
         ("chldren", "children", "studies"),
     ],
