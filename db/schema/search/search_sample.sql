@@ -57,7 +57,7 @@ BEGIN
                                           FROM search_documents d
                                          WHERE d.tenant_id = $2 AND d.conversation_id = o.conversation_id
                                          ORDER BY d.version DESC
-                                         LIMIT $9 / cardinality($3)) AS latest', columns)
+                                         LIMIT $9 / greatest(cardinality($3), 1)) AS latest', columns)
         END)
     INTO result
     USING index_query, tenant, own, kind, role, actor, since, until, budget;
