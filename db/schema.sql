@@ -2316,11 +2316,9 @@ DECLARE
     frequent CONSTANT integer := 1000;
     sample   CONSTANT search_sampled[] := search_sample(NULL, tenant, conversation, kind, role, actor, since, until,
                                                         CASE WHEN by_index THEN frequent ELSE 5 * frequent END);
-    lexemes  text[];
+    known    text[];
     word     text;
     forms    tsquery[];
-    present  text[];
-    absent   text[];
     unknown  integer := 0;
 BEGIN
     FOR ordinal, word IN
@@ -2332,9 +2330,10 @@ BEGIN
          ORDER BY t.ordinal
     LOOP
         -- The word itself, and its stems in each of the languages.
-        forms := ARRAY(SELECT string_agg(search_word_query(f.form)::text, '|')::tsquery
-                         FROM unnest(languages) WITH ORDINALITY AS l (language, n),
-                              unnest(word || tsvector_to_array(search_stems(word, l.language))) AS f (form)
+        forms := ARRAY(SELECT search_exact_query(word) || coalesce(string_agg(search_word_query(s.stem)::text, '|'), '')::tsquery
+                         FROM unnest(languages) WITH ORDINALITY AS l (language, n)
+                         LEFT JOIN LATERAL unnest(tsvector_to_array(search_stems(word, l.language))) AS s (stem)
+                           ON true
                         GROUP BY l.n
                         ORDER BY l.n);
         CONTINUE WHEN EXISTS (SELECT
@@ -2345,35 +2344,33 @@ BEGIN
                                     FROM unnest(search_sample(search_index_query(forms, tenant, kind, role, actor), tenant,
                                                               NULL, kind, role, actor, since, until, frequent)) AS s
                                    WHERE s.words @@ forms[array_position(languages, s.language)]);
-        lexemes := coalesce(lexemes, ARRAY(SELECT DISTINCT unnest(tsvector_to_array(s.words)) FROM unnest(sample) AS s));
-        SELECT array_agg(e.edit) FILTER (WHERE l.lexeme IS NOT NULL), array_agg(e.edit) FILTER (WHERE l.lexeme IS NULL)
-          INTO present, absent
-          FROM unnest(search_edits(word)) AS e (edit)
-          LEFT JOIN unnest(lexemes) AS l (lexeme)
-            ON l.lexeme = e.edit;
+        known := coalesce(known, ARRAY(
+            SELECT DISTINCT unnest(tsvector_to_array(ts_filter(s.words, '{a}'))) FROM unnest(sample) AS s));
         correction := (
             SELECT search_spelling(f.word, (SELECT search_text(e.event_type, e.content)
                                               FROM events e
                                              WHERE e.tenant_id = search_corrections.tenant
                                                AND e.conversation_id = (f.documents[1]).conversation_id
                                                AND e.version = (f.documents[1]).version))
-              FROM (SELECT c.word, c.is_present, array_agg(s) AS documents
-                      FROM (SELECT p.word, true AS is_present FROM unnest(present) AS p (word)
-                             UNION ALL
-                            SELECT a.word, false
-                              FROM unnest(absent) AS a (word)
-                             WHERE by_index
-                               AND EXISTS (SELECT
-                                             FROM search_documents d
-                                            WHERE d.words @@ search_word_query(a.word)
-                                           OFFSET 0)) AS c,
-                           unnest(CASE WHEN c.is_present THEN sample
+              FROM (SELECT c.word, c.is_likely, c.is_recent, array_agg(s) AS documents
+                      FROM (SELECT e.edit AS word, e.is_likely, k.word IS NOT NULL AS is_recent
+                              FROM search_edits(word) AS e
+                              LEFT JOIN unnest(known) AS k (word)
+                                ON k.word = e.edit
+                             WHERE k.word IS NOT NULL
+                                OR by_index
+                                   AND EXISTS (SELECT
+                                                 FROM search_documents d
+                                                WHERE d.words @@ search_word_query(e.edit)
+                                               OFFSET 0)
+                            OFFSET 0) AS c,
+                           unnest(CASE WHEN c.is_recent THEN sample
                                        ELSE search_sample(search_word_query(c.word) && labels, tenant, NULL, kind, role, actor,
                                                           since, until, frequent)
                                   END) AS s
                      WHERE s.words @@ search_exact_query(c.word)
-                     GROUP BY c.word, c.is_present) AS f
-             ORDER BY f.is_present DESC, cardinality(f.documents) DESC, f.word
+                     GROUP BY c.word, c.is_likely, c.is_recent) AS f
+             ORDER BY f.is_likely DESC, f.is_recent DESC, cardinality(f.documents) DESC, f.word
              LIMIT 1
         );
         RETURN NEXT;
@@ -2459,7 +2456,7 @@ $$;
 -- Name: search_edits(text); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.search_edits(word text) RETURNS text[]
+CREATE FUNCTION public.search_edits(word text) RETURNS TABLE(edit text, is_likely boolean)
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     AS $$
 DECLARE
@@ -2472,20 +2469,20 @@ DECLARE
                          ELSE 'abcdefghijklmnopqrstuvwxyz'
                     END;
 BEGIN
-    RETURN ARRAY(
-        SELECT DISTINCT e.edit
-          FROM generate_series(0, length(word)) AS i,
-               LATERAL (SELECT left(word, i) AS before, substr(word, i + 1) AS behind) AS cut,
-               LATERAL (
-                   SELECT cut.before || substr(cut.behind, 2)
-                    UNION ALL
-                   SELECT cut.before || substr(cut.behind, 2, 1) || left(cut.behind, 1) || substr(cut.behind, 3)
-                    UNION ALL
-                   SELECT cut.before || l.letter || substr(cut.behind, n)
-                     FROM string_to_table(letters, NULL) AS l (letter), generate_series(1, 2) AS n
-               ) AS e (edit)
-         WHERE e.edit <> word
-    );
+    RETURN QUERY
+    SELECT e.edit, bool_or(e.is_likely)
+      FROM generate_series(0, length(word)) AS i,
+           LATERAL (SELECT left(word, i) AS before, substr(word, i + 1) AS behind) AS cut,
+           LATERAL (
+               SELECT cut.before || substr(cut.behind, 2, 1) || left(cut.behind, 1) || substr(cut.behind, 3), true
+                UNION ALL
+               SELECT cut.before || substr(cut.behind, 2), false
+                UNION ALL
+               SELECT cut.before || l.letter || substr(cut.behind, n), n = 1
+                 FROM string_to_table(letters, NULL) AS l (letter), generate_series(1, 2) AS n
+           ) AS e (edit, is_likely)
+     WHERE e.edit <> word
+     GROUP BY e.edit;
 END
 $$;
 
@@ -3238,7 +3235,7 @@ BEGIN
         original := regexp_replace(original, CASE WHEN negated AND NOT quoted THEN '^-|\*$' WHEN prefix THEN '\*$' ELSE '^$' END,
                                    '', 'g');
         words := trim(search_words(original));
-        words := substring(words FROM '^(?:[\s[:punct:]]*[^\s[:punct:]]+){0,40}');
+        words := substring(words FROM '^[\s[:punct:]]*((?:[\s[:punct:]]*[^\s[:punct:]]+){0,40})');
         -- A quarter of all words begin with the same letter as another.
         prefix := prefix AND coalesce(length(substring(words FROM '[^\s[:punct:]]+(?=[\s[:punct:]]*$)')) > 1, false);
         IF words ~ '[^\s[:punct:]]' THEN
@@ -3346,11 +3343,13 @@ DECLARE
     term       record;
     term_query tsquery;
     last_side  integer;
+    has_wanted boolean;
 BEGIN
     FOREACH reading IN ARRAY ARRAY['exact'] || CASE language WHEN 'und' THEN ARRAY['en', 'pt'] ELSE ARRAY[language] END LOOP
         whole := '';
         part := '';
         last_side := 0;
+        has_wanted := false;
         FOR term IN
             SELECT t.side, t.negated, t.prefix, t.quoted, t.words FROM search_parse_query(query) AS t ORDER BY t.ordinal
         LOOP
@@ -3364,6 +3363,7 @@ BEGIN
                 term_query := search_exact_query(term.words, term.prefix);
             END IF;
             CONTINUE WHEN numnode(term_query) = 0 OR (shown AND term.negated);
+            has_wanted := has_wanted OR NOT term.negated;
             part := CASE
                         WHEN shown THEN part || term_query
                         WHEN term.negated THEN part && !!term_query
@@ -3372,11 +3372,7 @@ BEGIN
         END LOOP;
         whole := whole || part;
         -- Stop words alone leave nothing to search for but what is excluded.
-        IF reading = 'exact' OR shown OR EXISTS (
-               SELECT
-                 FROM search_parse_query(query) AS t
-                WHERE NOT t.negated
-                  AND numnode(search_term_query(t.words, t.prefix, t.quoted, reading)) > 0) THEN
+        IF reading = 'exact' OR shown OR has_wanted THEN
             combined := combined || whole;
         END IF;
     END LOOP;

@@ -42,7 +42,7 @@ class Hit:
         created_at: when it happened, if the event says so; otherwise when it was appended.
         language: a code such as ``pt``; ``und`` if it is not known.
         rank: how well it matches; 0 if the results are ordered by time.
-        snippet: the matching passages, with marks around the matches.
+        snippet: the matching passages as plain text, not HTML, with marks around the matches.
     """
 
     kind: HitKind

@@ -17,16 +17,18 @@ from eventstore import (
     ConversationCreated,
     ConversationDeleted,
     ConversationReactivated,
+    EventData,
     EventStore,
     MessageAdded,
     Metadata,
     NewEvent,
     TaskArtifactAdded,
     TaskCreated,
+    TaskDescribed,
     TaskStatusChanged,
 )
 from eventstore.errors import InputError
-from projections import Page, Search, all_items, catch_up, read_parked, wait_for
+from projections import Page, Search, all_items, catch_up, read_parked, rebuild, wait_for
 from projections.search import HitKind
 
 pytestmark = pytest.mark.shared_database
@@ -119,6 +121,52 @@ async def test_pages_are_stable_while_rows_arrive(store: EventStore, by: Any, qu
             break
         after = page.next
     assert taken == [hit.id for hit in whole]
+
+
+@given(
+    st.sampled_from(["relevance", "time"]),
+    st.integers(1, 7),
+    st.lists(st.integers(0, 4), min_size=3, max_size=30),
+    st.lists(st.sampled_from(["append", "catch up", "rebuild", "describe", "delete"]), max_size=12),
+)
+@examples(12)
+async def test_pages_lose_and_repeat_nothing_whatever_happens_between_them(
+    store: EventStore, by: Any, limit: int, minutes: list[int], steps: list[str]
+) -> None:
+    tenant, conversation, other, task = str(uuid4()), uuid4(), uuid4(), uuid4()
+    search = Search(store, tenant)
+
+    async def append(conversation: UUID, *events: NewEvent | EventData) -> None:
+        await store.append(conversation, list(events), tenant=tenant)
+
+    await append(conversation, *(at(minute, "pebble " * (minute + 1)) for minute in minutes))
+    await append(other, at(2, "pebble"), TaskCreated(task_id=task, description="pebble"))
+    await catch_up(store, SEARCH)
+    await append(conversation, *(at(minute, "pebble late") for minute in minutes))  # which the next step may apply
+    whole = (await search.page("pebble", by=by, limit=1000)).hits
+    assert len(whole) == len(minutes) + 2
+    seen = []
+    after = None
+    for step in (*steps, *["catch up"] * 100):
+        page = await search.page("pebble", by=by, limit=limit, after=after)
+        seen += [(hit.conversation_id, hit.version) for hit in page.hits]
+        if (after := page.cursor) is None:
+            break
+        match step:
+            case "append":
+                await append(conversation, at(2, "pebble pebble"), at(9, "pebble"), at(-1, "pebble"))
+            case "describe":
+                await append(other, TaskDescribed(task_id=task, description="pebble again"))
+            case "delete":
+                await append(other, ConversationDeleted())
+                await append(other, ConversationReactivated())
+            case "rebuild":
+                await rebuild(store, SEARCH)
+            case "catch up":
+                await catch_up(store, SEARCH)
+    assert len(seen) == len(set(seen))
+    replaced = {(other, 2)}
+    assert {(hit.conversation_id, hit.version) for hit in whole} - replaced <= set(seen)
 
 
 async def test_a_cursor_is_valid_for_its_own_search_only(store: EventStore) -> None:

@@ -112,6 +112,7 @@ async def test_words_are_found_in_their_forms(filled: EventStore) -> None:
         ("reesrva", "reserva", "booking"),
         ("informção", "informação", "news"),
         ("statoin closed", "station closed", "station"),
+        ("(statoin, closde?)", "station closed", "station"),
         ("cancelld flights", "cancelled flights", "running"),
         ("chldren", "children", "studies"),
     ],
@@ -144,6 +145,15 @@ async def test_a_word_with_one_wrong_letter_finds_a_whole_word_of_the_texts(
     page = await Search(filled).page(wrong, marks=("", ""))
     assert page.items
     assert page.searched in (wrong, word)  # what is wrong can be another form, which is found as it is
+
+
+async def test_a_missing_or_exchanged_letter_is_likelier_than_a_wrong_one(store: EventStore) -> None:
+    await say(store, "coast", "costs costs", "costs", "wonder", "wander", "wander", "nonfree")
+    search = Search(store)
+    assert (await search.page("coats")).searched == "coast"
+    assert (await search.page("wnder")).searched == "wander"
+    assert (await search.page("wonderx")).searched == "wonder"
+    assert (await search.page("nonfre")).searched == "nonfree"  # although that is its stem
 
 
 async def test_the_most_frequent_of_several_near_words_is_taken_and_a_form_is_not_misspelt(store: EventStore) -> None:

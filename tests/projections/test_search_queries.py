@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from uuid import UUID
+from pathlib import Path
+from uuid import UUID, uuid4
 
+import psycopg
 import pytest
-from support.searching import say
+from psycopg import sql
+from support.searching import libc_locales, say
+from support.servers import memory_folder, open_folder
 
-from eventstore import EventStore, MessageAdded
+from eventstore import EventStore, MessageAdded, Settings
+from eventstore.database.embedded.embedded_server import EmbeddedServer
+from eventstore.database.migrate import Migrator
 from projections import Search
 
 pytestmark = pytest.mark.shared_database
@@ -244,19 +250,56 @@ FINDS: dict[str, str] = {
 """Each with the names of the texts, in any order."""
 
 
-async def find(store: EventStore, names: dict[UUID, str], query: str) -> tuple[set[str], set[str]]:
-    search = Search(store)
-    best, latest = [(await search.page(query, by=by, limit=100)).hits for by in ("relevance", "time")]  # type: ignore[arg-type]
-    return {names[hit.id] for hit in best}, {names[hit.id] for hit in latest}
-
-
-async def test_each_query_finds_the_texts_that_a_reader_expects(store: EventStore) -> None:
+async def fill(store: EventStore) -> dict[UUID, str]:
+    """Append the texts; return the names of the events."""
     events = [
         text if isinstance(text, MessageAdded) else MessageAdded(role="user", content=text) for text in TEXTS.values()
     ]
     conversation = await say(store, *events)
-    ids = [event.id async for event in store.read(conversation)][1:]
-    names = dict(zip(ids, TEXTS, strict=True))
-    found = {query: await find(store, names, query) for query in FINDS}
-    differing = {query: hits for query, hits in found.items() if hits != (set(FINDS[query].split()),) * 2}
+    return dict(zip([event.id async for event in store.read(conversation)][1:], TEXTS, strict=True))
+
+
+async def test_each_query_finds_the_texts_that_a_reader_expects(store: EventStore) -> None:
+    names = await fill(store)
+    search = Search(store)
+    differing = {}
+    for query, expected in FINDS.items():
+        best = {names[hit.id] for hit in (await search.page(query, limit=100)).hits}
+        latest = {names[hit.id] for hit in (await search.page(query, by="time", limit=100)).hits}
+        if not best == latest == set(expected.split()):
+            differing[query] = (best, latest)
     assert differing == {}
+
+
+DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
+
+
+async def results(server: EmbeddedServer, locale: str) -> object:
+    """Return the results of all queries in a new database of a locale."""
+    name = f"locale_{uuid4().hex}"
+    create = sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER libc LOCALE {}")
+    with psycopg.connect(server.superuser_url, autocommit=True) as superuser:
+        superuser.execute(create.format(sql.Identifier(name), locale))
+    url = server.superuser_url.replace("/flowagents?", f"/{name}?")
+    settings = Settings(database_url=url, allow_superuser=True)
+    Migrator(url, settings).up()
+    async with EventStore(settings) as store:
+        names = await fill(store)
+        found = {}
+        for query in [*FINDS, *(word[:-2] + word[-1] for word in FINDS if word.isalpha() and len(word) > 5)]:
+            page = await Search(store).page(query, limit=100)
+            found[query] = [(names[hit.id], hit.language, hit.rank, hit.snippet) for hit in page.hits], page.searched
+        return found
+
+
+@pytest.mark.slow
+@pytest.mark.any_server
+async def test_results_depend_neither_on_the_locale_nor_on_the_version(clean_environment: None) -> None:
+    found = {}
+    for programs in (None, DEBIAN_15):
+        if programs is None or programs.is_dir():
+            with open_folder(memory_folder()) as folder, EmbeddedServer(folder / "server", bin_dir=programs) as server:
+                for locale in libc_locales():
+                    found[programs, locale] = await results(server, locale)
+    for key, of_one in found.items():
+        assert of_one == found[None, "C"], key

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID, uuid4
@@ -33,3 +34,10 @@ async def found(store: EventStore, query: str, *, tenant: str | None = None, **f
 def texts(*said: str) -> Sequence[str]:
     """The texts in the order in which sets of them are compared."""
     return sorted(said)
+
+
+def libc_locales() -> list[str]:
+    """The locales that the machine has, of those in which searches are compared; the first is C."""
+    available = set(subprocess.run(["locale", "-a"], capture_output=True, text=True, check=True).stdout.split())
+    compared = ["C", "C.utf8", "de_DE.utf8", "en_US.utf8", "pt_BR.utf8", "tr_TR.utf8"]
+    return [locale for locale in compared if locale in available]

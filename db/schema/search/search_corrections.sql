@@ -1,5 +1,6 @@
 -- The corrections of the words of a query. Of the first three words of four letters or more of which no form is in a
--- document that the search could return, each is corrected to the most frequent word of such documents at one edit.
+-- document that the search could return, each is corrected to a word of such documents at one edit: a likely one
+-- (search_edits) if there is any, and the most frequent of these.
 --
 -- Words are looked for in the sample, and what it lacks by the index of words; not for a user, because the time would
 -- reveal which words occur in documents of others.
@@ -18,11 +19,9 @@ DECLARE
     frequent CONSTANT integer := 1000;
     sample   CONSTANT search_sampled[] := search_sample(NULL, tenant, conversation, kind, role, actor, since, until,
                                                         CASE WHEN by_index THEN frequent ELSE 5 * frequent END);
-    lexemes  text[];
+    known    text[];
     word     text;
     forms    tsquery[];
-    present  text[];
-    absent   text[];
     unknown  integer := 0;
 BEGIN
     FOR ordinal, word IN
@@ -34,9 +33,10 @@ BEGIN
          ORDER BY t.ordinal
     LOOP
         -- The word itself, and its stems in each of the languages.
-        forms := ARRAY(SELECT string_agg(search_word_query(f.form)::text, '|')::tsquery
-                         FROM unnest(languages) WITH ORDINALITY AS l (language, n),
-                              unnest(word || tsvector_to_array(search_stems(word, l.language))) AS f (form)
+        forms := ARRAY(SELECT search_exact_query(word) || coalesce(string_agg(search_word_query(s.stem)::text, '|'), '')::tsquery
+                         FROM unnest(languages) WITH ORDINALITY AS l (language, n)
+                         LEFT JOIN LATERAL unnest(tsvector_to_array(search_stems(word, l.language))) AS s (stem)
+                           ON true
                         GROUP BY l.n
                         ORDER BY l.n);
         CONTINUE WHEN EXISTS (SELECT
@@ -47,35 +47,33 @@ BEGIN
                                     FROM unnest(search_sample(search_index_query(forms, tenant, kind, role, actor), tenant,
                                                               NULL, kind, role, actor, since, until, frequent)) AS s
                                    WHERE s.words @@ forms[array_position(languages, s.language)]);
-        lexemes := coalesce(lexemes, ARRAY(SELECT DISTINCT unnest(tsvector_to_array(s.words)) FROM unnest(sample) AS s));
-        SELECT array_agg(e.edit) FILTER (WHERE l.lexeme IS NOT NULL), array_agg(e.edit) FILTER (WHERE l.lexeme IS NULL)
-          INTO present, absent
-          FROM unnest(search_edits(word)) AS e (edit)
-          LEFT JOIN unnest(lexemes) AS l (lexeme)
-            ON l.lexeme = e.edit;
+        known := coalesce(known, ARRAY(
+            SELECT DISTINCT unnest(tsvector_to_array(ts_filter(s.words, '{a}'))) FROM unnest(sample) AS s));
         correction := (
             SELECT search_spelling(f.word, (SELECT search_text(e.event_type, e.content)
                                               FROM events e
                                              WHERE e.tenant_id = search_corrections.tenant
                                                AND e.conversation_id = (f.documents[1]).conversation_id
                                                AND e.version = (f.documents[1]).version))
-              FROM (SELECT c.word, c.is_present, array_agg(s) AS documents
-                      FROM (SELECT p.word, true AS is_present FROM unnest(present) AS p (word)
-                             UNION ALL
-                            SELECT a.word, false
-                              FROM unnest(absent) AS a (word)
-                             WHERE by_index
-                               AND EXISTS (SELECT
-                                             FROM search_documents d
-                                            WHERE d.words @@ search_word_query(a.word)
-                                           OFFSET 0)) AS c,
-                           unnest(CASE WHEN c.is_present THEN sample
+              FROM (SELECT c.word, c.is_likely, c.is_recent, array_agg(s) AS documents
+                      FROM (SELECT e.edit AS word, e.is_likely, k.word IS NOT NULL AS is_recent
+                              FROM search_edits(word) AS e
+                              LEFT JOIN unnest(known) AS k (word)
+                                ON k.word = e.edit
+                             WHERE k.word IS NOT NULL
+                                OR by_index
+                                   AND EXISTS (SELECT
+                                                 FROM search_documents d
+                                                WHERE d.words @@ search_word_query(e.edit)
+                                               OFFSET 0)
+                            OFFSET 0) AS c,
+                           unnest(CASE WHEN c.is_recent THEN sample
                                        ELSE search_sample(search_word_query(c.word) && labels, tenant, NULL, kind, role, actor,
                                                           since, until, frequent)
                                   END) AS s
                      WHERE s.words @@ search_exact_query(c.word)
-                     GROUP BY c.word, c.is_present) AS f
-             ORDER BY f.is_present DESC, cardinality(f.documents) DESC, f.word
+                     GROUP BY c.word, c.is_likely, c.is_recent) AS f
+             ORDER BY f.is_likely DESC, f.is_recent DESC, cardinality(f.documents) DESC, f.word
              LIMIT 1
         );
         RETURN NEXT;

@@ -1,5 +1,6 @@
--- All words at one edit (a letter missing, added, replaced, or exchanged with the next) from a folded word, in its alphabet.
-CREATE FUNCTION search_edits(word text) RETURNS text[]
+-- The words at one edit from a folded word, in its alphabet. is_likely: whether the word lacks a letter, or has two
+-- exchanged; an added or replaced letter could be any of the alphabet, which makes each such edit less likely.
+CREATE FUNCTION search_edits(word text) RETURNS TABLE (edit text, is_likely boolean)
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
     letters text := CASE WHEN word ~ '[\u0370-\u03ff]' THEN 'αβγδεζηθικλμνξοπρστυφχψω'
@@ -11,20 +12,20 @@ DECLARE
                          ELSE 'abcdefghijklmnopqrstuvwxyz'
                     END;
 BEGIN
-    RETURN ARRAY(
-        SELECT DISTINCT e.edit
-          FROM generate_series(0, length(word)) AS i,
-               LATERAL (SELECT left(word, i) AS before, substr(word, i + 1) AS behind) AS cut,
-               LATERAL (
-                   SELECT cut.before || substr(cut.behind, 2)
-                    UNION ALL
-                   SELECT cut.before || substr(cut.behind, 2, 1) || left(cut.behind, 1) || substr(cut.behind, 3)
-                    UNION ALL
-                   SELECT cut.before || l.letter || substr(cut.behind, n)
-                     FROM string_to_table(letters, NULL) AS l (letter), generate_series(1, 2) AS n
-               ) AS e (edit)
-         WHERE e.edit <> word
-    );
+    RETURN QUERY
+    SELECT e.edit, bool_or(e.is_likely)
+      FROM generate_series(0, length(word)) AS i,
+           LATERAL (SELECT left(word, i) AS before, substr(word, i + 1) AS behind) AS cut,
+           LATERAL (
+               SELECT cut.before || substr(cut.behind, 2, 1) || left(cut.behind, 1) || substr(cut.behind, 3), true
+                UNION ALL
+               SELECT cut.before || substr(cut.behind, 2), false
+                UNION ALL
+               SELECT cut.before || l.letter || substr(cut.behind, n), n = 1
+                 FROM string_to_table(letters, NULL) AS l (letter), generate_series(1, 2) AS n
+           ) AS e (edit, is_likely)
+     WHERE e.edit <> word
+     GROUP BY e.edit;
 END
 $$;
 

@@ -28,7 +28,7 @@ BEGIN
         original := regexp_replace(original, CASE WHEN negated AND NOT quoted THEN '^-|\*$' WHEN prefix THEN '\*$' ELSE '^$' END,
                                    '', 'g');
         words := trim(search_words(original));
-        words := substring(words FROM '^(?:[\s[:punct:]]*[^\s[:punct:]]+){0,40}');
+        words := substring(words FROM '^[\s[:punct:]]*((?:[\s[:punct:]]*[^\s[:punct:]]+){0,40})');
         -- A quarter of all words begin with the same letter as another.
         prefix := prefix AND coalesce(length(substring(words FROM '[^\s[:punct:]]+(?=[\s[:punct:]]*$)')) > 1, false);
         IF words ~ '[^\s[:punct:]]' THEN

@@ -12,11 +12,13 @@ DECLARE
     term       record;
     term_query tsquery;
     last_side  integer;
+    has_wanted boolean;
 BEGIN
     FOREACH reading IN ARRAY ARRAY['exact'] || CASE language WHEN 'und' THEN ARRAY['en', 'pt'] ELSE ARRAY[language] END LOOP
         whole := '';
         part := '';
         last_side := 0;
+        has_wanted := false;
         FOR term IN
             SELECT t.side, t.negated, t.prefix, t.quoted, t.words FROM search_parse_query(query) AS t ORDER BY t.ordinal
         LOOP
@@ -30,6 +32,7 @@ BEGIN
                 term_query := search_exact_query(term.words, term.prefix);
             END IF;
             CONTINUE WHEN numnode(term_query) = 0 OR (shown AND term.negated);
+            has_wanted := has_wanted OR NOT term.negated;
             part := CASE
                         WHEN shown THEN part || term_query
                         WHEN term.negated THEN part && !!term_query
@@ -38,11 +41,7 @@ BEGIN
         END LOOP;
         whole := whole || part;
         -- Stop words alone leave nothing to search for but what is excluded.
-        IF reading = 'exact' OR shown OR EXISTS (
-               SELECT
-                 FROM search_parse_query(query) AS t
-                WHERE NOT t.negated
-                  AND numnode(search_term_query(t.words, t.prefix, t.quoted, reading)) > 0) THEN
+        IF reading = 'exact' OR shown OR has_wanted THEN
             combined := combined || whole;
         END IF;
     END LOOP;
