@@ -111,10 +111,11 @@ def _interface(card: Json, newest: str) -> Interface:
     """
     additional, supported = card.get("additionalInterfaces"), card.get("supportedInterfaces")
     version = card.get("protocolVersion") or "0.3.0"
-    listed: list[tuple[Any, ...]] = [(card.get("preferredTransport") or "JSONRPC", card.get("url"), version)]
-    if isinstance(supported, list) and supported:
+    listed: list[tuple[Any, ...]] = []
+    if isinstance(supported, list):
         names = ("protocolBinding", "url", "protocolVersion", "tenant")
         listed = [tuple(each.get(name) or "" for name in names) for each in supported if isinstance(each, dict)]
+    listed.append((card.get("preferredTransport") or "JSONRPC", card.get("url"), version))
     if isinstance(additional, list):
         listed += [(each.get("transport"), each.get("url"), version) for each in additional if isinstance(each, dict)]
     known = [Interface(*map(str, each)) for each in listed if each[0] in list(_TRANSPORTS) and each[1]]
@@ -328,7 +329,8 @@ def _grpc_error(error: Any, name: str) -> AgentError:
         return AgentStalled(f"{name}: {text}")
     if "larger than max" in text:
         return InvalidUpdate(f"{name}: {text}")
-    code = next((code for word, code in _CODES.items() if text.startswith(word)), None)  # of agents of 0.3
+    statuses = {"NOT_FOUND": TASK_NOT_FOUND, "UNIMPLEMENTED": _CODES["MethodNotFoundError"]}
+    code = next((code for word, code in _CODES.items() if text.startswith(word)), statuses.get(status))
     return AgentRefused(f"{name}: answered with the status {status} of gRPC: {text}", code)
 
 

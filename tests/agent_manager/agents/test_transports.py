@@ -164,6 +164,14 @@ async def test_of_interfaces_with_one_transport_that_of_version_1_is_used() -> N
         assert recorded.headers[-1]["a2a-version"] == "1.0"
 
 
+async def test_the_interface_of_0_3_is_used_if_no_newer_one_of_the_card_can_be() -> None:
+    with official_agent() as (url, recorded):
+        newer = [{"url": url, "protocolBinding": "SOAP", "protocolVersion": "1.0"}]
+        card = await fetch_card(url) | {"supportedInterfaces": newer, "url": url, "protocolVersion": "0.3.0"}
+        assert [update async for update in remote(card)(said("hello"), Context())]
+        assert recorded.headers[-1]["a2a-version"] == "0.3"
+
+
 # gRPC has the rules and limits of HTTP
 
 
