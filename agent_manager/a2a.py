@@ -423,7 +423,7 @@ def without_secrets(config: Json) -> Json:
 def _given_texts(values: Json, path: str) -> Json:
     for name, value in values.items():
         if not isinstance(value, str | None):
-            raise InputError(f"{path}{name}: {value!r:.80} is not a text")
+            raise InputError(f"{path}{name}: is not a text")  # without the value, which may be a secret
     return {name: value for name, value in values.items() if value}
 
 

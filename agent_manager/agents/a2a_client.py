@@ -111,24 +111,23 @@ def _interface(card: Json, newest: str) -> Interface:
     """
     additional, supported = card.get("additionalInterfaces"), card.get("supportedInterfaces")
     version = card.get("protocolVersion") or "0.3.0"
-    listed: list[tuple[Any, ...]] = [(card.get("preferredTransport") or "JSONRPC", card.get("url"), version)]
-    if isinstance(supported, list) and supported:
+    listed: list[tuple[Any, ...]] = []
+    if isinstance(supported, list):
         names = ("protocolBinding", "url", "protocolVersion", "tenant")
         listed = [tuple(each.get(name) or "" for name in names) for each in supported if isinstance(each, dict)]
+    listed.append((card.get("preferredTransport") or "JSONRPC", card.get("url"), version))
     if isinstance(additional, list):
         listed += [(each.get("transport"), each.get("url"), version) for each in additional if isinstance(each, dict)]
     known = [Interface(*map(str, each)) for each in listed if each[0] in list(_TRANSPORTS) and each[1]]
     usable = [each for each in known if each.version.startswith(("0.", newest))]
     has_grpc = find_spec("grpc") is not None
-    if not usable or not (has_grpc or any(each.transport != "GRPC" for each in usable)):
-        details = ""
-        if usable:
-            details = " without gRPC: pip install 'flowagents-eventstore[grpc]'"
-        elif known:
-            details = f" of version {newest}; newer ones take a2a-sdk 1.0 or later"
-        name, transports = card.get("name") or "the agent", ", ".join(_TRANSPORTS)
-        raise AgentUnsupported(f"the card of {name} offers no interface of {transports}{details}")
+    offers = f"the card of {card.get('name') or 'the agent'} offers"
+    if not usable:
+        newer = f" of version {newest}; newer ones take a2a-sdk 1.0 or later" if known else ""
+        raise AgentUnsupported(f"{offers} no interface of {', '.join(_TRANSPORTS)}{newer}")
     usable = [each for each in usable if has_grpc or each.transport != "GRPC"]
+    if not usable:
+        raise AgentUnsupported(f"{offers} only gRPC, which takes pip install 'flowagents-eventstore[grpc]'")
     same = [each for each in usable if each.transport == usable[0].transport]
     return next((each for each in same if each.version.startswith("1.")), same[0])
 
@@ -328,7 +327,8 @@ def _grpc_error(error: Any, name: str) -> AgentError:
         return AgentStalled(f"{name}: {text}")
     if "larger than max" in text:
         return InvalidUpdate(f"{name}: {text}")
-    code = next((code for word, code in _CODES.items() if text.startswith(word)), None)  # of agents of 0.3
+    statuses = {"NOT_FOUND": TASK_NOT_FOUND, "UNIMPLEMENTED": _CODES["MethodNotFoundError"]}
+    code = next((code for word, code in _CODES.items() if text.startswith(word)), statuses.get(status))
     return AgentRefused(f"{name}: answered with the status {status} of gRPC: {text}", code)
 
 

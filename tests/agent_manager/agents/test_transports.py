@@ -13,7 +13,7 @@ from support.official_agent import Recorded, official_agent
 from support.waiting import until_async
 
 from agent_manager.a2a import parts_text, status_of
-from agent_manager.agents import access
+from agent_manager.agents import a2a_client, access
 from agent_manager.agents.agent import Context, Reply, StatusUpdate, TaskSnapshot, Update
 from agent_manager.agents.cards import fetch_card
 from agent_manager.agents.remote import remote
@@ -162,6 +162,21 @@ async def test_of_interfaces_with_one_transport_that_of_version_1_is_used() -> N
         card = await fetch_card(url) | {"supportedInterfaces": interfaces}
         assert [update async for update in remote(card)(said("hello"), Context())]
         assert recorded.headers[-1]["a2a-version"] == "1.0"
+
+
+async def test_the_interface_of_0_3_is_used_if_no_newer_one_of_the_card_can_be() -> None:
+    with official_agent() as (url, recorded):
+        newer = [{"url": url, "protocolBinding": "SOAP", "protocolVersion": "1.0"}]
+        card = await fetch_card(url) | {"supportedInterfaces": newer, "url": url, "protocolVersion": "0.3.0"}
+        assert [update async for update in remote(card)(said("hello"), Context())]
+        assert recorded.headers[-1]["a2a-version"] == "0.3"
+
+
+async def test_a_card_that_offers_only_grpc_names_the_extra_that_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(a2a_client, "find_spec", lambda name: None)
+    interface = {"url": "h:1", "protocolBinding": "GRPC", "protocolVersion": "1.0"}
+    with pytest.raises(AgentUnsupported, match=r"only gRPC, which takes pip install 'flowagents-eventstore\[grpc\]'"):
+        assert [u async for u in remote(first({"supportedInterfaces": [interface]}))(said("hello"), Context())]
 
 
 # gRPC has the rules and limits of HTTP
