@@ -37,7 +37,9 @@ def search(
     ] = None,
     role: Annotated[str | None, Option(help="Only messages with this role.")] = None,
     actor: Actor = None,
-    conversation: Annotated[str | None, Option(metavar="ID", help="Only in this conversation.")] = None,
+    conversation: Annotated[
+        str | None, Option(metavar="ID", help="Only in this conversation, by its id or the beginning of it.")
+    ] = None,
     since: Since = None,
     until: Until = None,
     by: Annotated[str, Option(help="relevance: the best first; time: the latest first.")] = "relevance",
