@@ -143,14 +143,14 @@ async def test_pages_lose_and_repeat_nothing_whatever_happens_between_them(
     await append(other, at(2, "pebble"), TaskCreated(task_id=task, description="pebble"))
     await catch_up(store, SEARCH)
     await append(conversation, *(at(minute, "pebble late") for minute in minutes))  # which the next step may apply
-    whole = (await search.page("pebble", by=by, limit=1000)).hits
+    whole = await search.page("pebble", by=by, limit=1000)
     assert len(whole) == len(minutes) + 2
     seen = []
     after = None
     for step in (*steps, *["catch up"] * 100):
         page = await search.page("pebble", by=by, limit=limit, after=after)
-        seen += [(hit.conversation_id, hit.version) for hit in page.hits]
-        if (after := page.cursor) is None:
+        seen += [(hit.conversation_id, hit.version) for hit in page]
+        if (after := page.next) is None:
             break
         match step:
             case "append":

@@ -264,8 +264,8 @@ async def test_each_query_finds_the_texts_that_a_reader_expects(store: EventStor
     search = Search(store)
     differing = {}
     for query, expected in FINDS.items():
-        best = {names[hit.id] for hit in (await search.page(query, limit=100)).hits}
-        latest = {names[hit.id] for hit in (await search.page(query, by="time", limit=100)).hits}
+        best = {names[hit.id] for hit in await search.page(query, limit=100)}
+        latest = {names[hit.id] for hit in await search.page(query, by="time", limit=100)}
         if not best == latest == set(expected.split()):
             differing[query] = (best, latest)
     assert differing == {}
@@ -288,7 +288,7 @@ async def results(server: EmbeddedServer, locale: str) -> object:
         found = {}
         for query in [*FINDS, *(word[:-2] + word[-1] for word in FINDS if word.isalpha() and len(word) > 5)]:
             page = await Search(store).page(query, limit=100)
-            found[query] = [(names[hit.id], hit.language, hit.rank, hit.snippet) for hit in page.hits], page.searched
+            found[query] = [(names[hit.id], hit.language, hit.rank, hit.snippet) for hit in page], page.searched
         return found
 
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.shared_database
 
 
 async def marked(store: EventStore, query: str) -> str:
-    [hit] = (await Search(store).page(query, marks=("[", "]"))).hits
+    [hit] = await Search(store).page(query, marks=("[", "]"))
     return hit.snippet
 
 
@@ -76,7 +76,7 @@ async def test_no_snippet_is_long_or_begins_or_ends_within_a_character(
 ) -> None:
     text = "".join(before) * times + " needle " + "".join(behind) * times
     conversation = await say(store, text)
-    [hit] = (await Search(store).page("needle", conversation=conversation, marks=("[", "]"))).hits
+    [hit] = await Search(store).page("needle", conversation=conversation, marks=("[", "]"))
     shown = hit.snippet.replace("[needle]", "needle")
     assert hit.snippet.count("[") == 1
     assert len(shown) <= 800
