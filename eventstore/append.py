@@ -95,11 +95,13 @@ async def append_or_begin(append: AppendEvents, wanted: Append, begin: Beginning
     Raises:
         InputError: the expected version is that of a conversation that exists.
     """
-    expected = wanted.expected
-    if expected not in (ANY, NO_STREAM, 0):
-        raise InputError(f"expected: {expected!r:.80} is for a conversation that exists: leave out expected or begin")
+    must_be_new = encode_expected(wanted.expected) == encode_expected(NO_STREAM)
+    if not must_be_new and wanted.expected != ANY:
+        raise InputError(
+            f"expected: {wanted.expected!r} is for a conversation that exists: leave out expected or begin"
+        )
     while True:
-        if expected == ANY:
+        if not must_be_new:
             with suppress(WrongExpectedVersion):
                 return await append(wanted.events, EXISTS)
         try:
@@ -109,7 +111,7 @@ async def append_or_begin(append: AppendEvents, wanted: Append, begin: Beginning
             path = re.sub(r"events\[(\d+)\]", _path_after_begin, error.path, count=1)
             raise InvalidEvent(path, error.reason) from None
         except WrongExpectedVersion:
-            if expected != ANY:
+            if must_be_new:
                 raise
 
 

@@ -477,6 +477,8 @@ async def test_what_may_not_be_appended_begins_nothing(store: EventStore) -> Non
     for expected in (1, EXISTS):
         with pytest.raises(InputError, match="leave out expected or begin"):
             await store.append("anas", [note()], begin=TRIP, expected=expected)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="expected version 'never'"):
+        await store.append("anas", [note()], begin=TRIP, expected="never")  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"begin: .* is not a ConversationCreated"):
         await store.append("new", [note()], begin=NewEvent(note()))
     with pytest.raises(InvalidEvent, match=r"^begin\.content\.metadata\.a: has a NUL"):
