@@ -7,7 +7,7 @@ them elsewhere. gRPC has no redirects; its names are resolved and checked here, 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
@@ -71,11 +71,14 @@ class AuthorizingTransport(httpx.AsyncBaseTransport):
         if origin not in self._transports:
             self._transports[origin] = self._transport(origin, credentials)
         if credentials is not None:
-            headers = request.headers.copy()
-            headers.update(credentials.current_headers())
             # A request of its own: the client would copy the headers of its request into a redirected one.
             request = httpx.Request(
-                request.method, request.url, headers=headers, stream=request.stream, extensions=request.extensions
+                request.method,
+                request.url,
+                # No variable holds them, because reports of errors may show local variables.
+                headers={**request.headers, **credentials.current_headers()},
+                stream=request.stream,
+                extensions=request.extensions,
             )
         return await self._transports[origin].handle_async_request(request)
 
@@ -141,8 +144,7 @@ async def open_channel(url: str, access: AgentAccess) -> GrpcChannel:
         options.append(("grpc.ssl_target_name_override", origin.host))
         files = {} if credentials is None else credentials.pem_files()
         channel = grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(**files), options)
-    headers = {} if credentials is None else credentials.current_headers()
-    return GrpcChannel(channel, [(name.lower(), value) for name, value in headers.items()])
+    return GrpcChannel(channel, {} if credentials is None else credentials.current_headers())
 
 
 class GrpcChannel:
@@ -152,9 +154,9 @@ class GrpcChannel:
     received: gRPC would log an error of a deserializer and go on.
     """
 
-    def __init__(self, channel: Any, headers: Headers) -> None:
+    def __init__(self, channel: Any, headers: Mapping[str, str]) -> None:
         self._channel = channel
-        self._headers = headers
+        self._headers = list(headers.items())
         self._left = MAX_RESPONSE_BYTES
 
     def unary_unary(self, method: str, *, response_deserializer: Decode, **options: Any) -> Callable[..., Any]:

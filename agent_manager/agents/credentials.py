@@ -141,14 +141,14 @@ class Credentials(BaseModel):
         return Origin.of(self.url)
 
     def current_headers(self) -> dict[str, str]:
-        """Return the headers to send, with the present contents of the files.
+        """Return the headers to send, by their names in small letters, with the present contents of the files.
 
         Raises:
             SettingsError: a file cannot be read, or its content cannot be the value of a header.
         """
-        headers = {name: self._value(secret, f"header {name}") for name, secret in self.headers.items()}
+        headers = {name.lower(): self._value(secret, f"header {name}") for name, secret in self.headers.items()}
         if self.bearer_token is not None:
-            headers["Authorization"] = f"Bearer {self._value(self.bearer_token, 'bearer_token')}"
+            headers["authorization"] = f"Bearer {self._value(self.bearer_token, 'bearer_token')}"
         return headers
 
     def _value(self, secret: Secret, name: str) -> str:

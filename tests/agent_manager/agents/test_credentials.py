@@ -36,7 +36,7 @@ pytestmark = [
 
 SECRET = "s3cr3t-0123456789"
 MESSAGE = {"role": "user", "content": "hello"}
-HEADERS = 'headers = { X-Api-Key = { file = "key" }, X-Team = "travel" }\n'
+HEADERS = 'headers = { X-Api-Key = { file = "key" }, X-Team = "travel", User-Agent = "ours" }\n'
 
 
 def written(folder: Path, url: str, *lines: str) -> AgentCredentials:
@@ -76,6 +76,7 @@ async def test_every_request_has_the_token_and_headers(
             assert headers["authorization"] == f"Bearer {SECRET}"
             assert headers["x-api-key"] == f"key-{SECRET}"
             assert headers["x-team"] == "travel"
+            assert headers["user-agent"] == "ours" or transport == "GRPC"  # which sends its own
 
 
 async def test_a_renewed_token_is_used_at_once(tmp_path: Path) -> None:
@@ -110,7 +111,7 @@ async def test_only_agents_below_the_url_receive_its_credentials_and_the_longest
     file.write_text(file.read_text() + '[[agents]]\nurl = "http://127.0.0.1:1/a/b/"\nbearer_token = "two"\n')
     credentials = AgentCredentials.load(file)
     found = {
-        path: entry and entry.current_headers()["Authorization"]
+        path: entry and entry.current_headers()["authorization"]
         for path in ("", "/ab", "/a", "/a/", "/a/c", "/a/b", "/a/b/agent.json")
         for entry in [credentials.find(f"http://127.0.0.1:1{path}")]
     }
