@@ -493,7 +493,7 @@ class AnswerSession:
             task_uuid(self._writer.tenant, self.accepted.conversation, given_id) for given_id in self._unfinished
         }
         for each in unfinished - ({task_id} if events else set()):
-            failed = task_failed(each, error or _INTERRUPTED)
+            failed = task_failed(each, error or _INTERRUPTED, str(message))
             events.append(NewEvent(failed, actor="system", metadata=Metadata(causation_id=str(message))))
         error = error or printable(" ".join(dict.fromkeys(self._notes)), _LONGEST_REASON) or None
         answered = _answered_event(MessageAnswered(message_id=message, outcome=outcome, error=error, task_id=task_id))
