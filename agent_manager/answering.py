@@ -493,7 +493,7 @@ class AnswerSession:
             task_uuid(self._writer.tenant, self.accepted.conversation, given_id) for given_id in self._unfinished
         }
         for each in unfinished - ({task_id} if events else set()):
-            failed = task_failed(each, error or _INTERRUPTED)
+            failed = task_failed(each, error or _INTERRUPTED, str(message))
             events.append(NewEvent(failed, actor="system", metadata=Metadata(causation_id=str(message))))
         if events:  # a task that was cancelled meanwhile has not failed
             ended = await self._writer.ended_tasks(self.accepted.conversation)

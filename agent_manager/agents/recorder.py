@@ -132,7 +132,8 @@ class Recording:
             return []
         version = version_of({"status": recorded.status})
         recorded.status = {"state": state_name(TaskStatus.FAILED, "0.3")}
-        return [self._event(task_failed(self._task_uuid(self._latest_task), reason, version))]
+        task_id = self._task_uuid(self._latest_task)
+        return [self._event(task_failed(task_id, reason, self.causation_id, version))]
 
     def _reply(self, message: Json) -> NewEvent:
         message_id, role = message.get("messageId"), message.get("role")
@@ -303,9 +304,10 @@ def artifact_key(artifact: Json) -> str:
     return key if isinstance(key, str) else ""
 
 
-def task_failed(task_id: UUID, reason: str, version: Version = "0.3") -> TaskStatusChanged:
+def task_failed(task_id: UUID, reason: str, causation_id: str | None, version: Version = "0.3") -> TaskStatusChanged:
     """Return the failure of a task that its agent did not report: the message of its status has the reason."""
-    message = agent_message([text_part(reason, version)], version, str(uuid4()))
+    message_id = str(derived_uuid("failed", str(task_id), causation_id or ""))
+    message = agent_message([text_part(reason, version)], version, message_id)
     return TaskStatusChanged(task_id=task_id, status=TaskStatus.FAILED, message=message, metadata={"error": reason})
 
 
