@@ -2,7 +2,7 @@
 
 Each is made by a process of its own, ``eventstore backup create``, so that compressing a large log takes nothing from
 the threads that serve. All processes of a service may follow the same schedule: a backup is due when the newest one in
-the target is old enough, whoever made it, and the database's lock lets one of them make it.
+the target is old enough, by whichever process it was made, and the database's lock lets one of them make it.
 """
 
 from __future__ import annotations

@@ -164,7 +164,7 @@ async def import_chat_logs(
 def print_report(report: Report, as_json: bool, file: Path | None) -> None:
     """Print a report, and exit with code 1 if there is something to act on."""
     if file is not None:
-        write_private(file, json.dumps(report.values(), indent=2) + "\n")  # differences quote what was said
+        write_private(file, json.dumps(report.values(), indent=2) + "\n")  # differences quote messages
     if as_json:
         print_json(report.values())
     else:
