@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from agent_manager.a2a import merge_texts
 from agent_manager.agents.agent import ArtifactUpdate, Reply, StatusUpdate, TaskSnapshot, Update
 from agent_manager.agents.local import from_callable
-from agent_manager.agents.recorder import NOTE, Recording, split_event, storable, storable_text
+from agent_manager.agents.recorder import NOTE, Recording, merged, split_event, storable, storable_text
 from agent_manager.conversation_fold import ConversationFold
 from agent_manager.factory import AsyncManager
 from agent_manager.manager import Manager
@@ -226,6 +226,38 @@ def test_events_fit_the_limit_and_divided_ones_lose_nothing(update: Update) -> N
         assert merge_texts(artifact) == merge_texts(update.artifact)
     if isinstance(update, TaskSnapshot) and all(len(to_json(m, "m")) < LIMIT // 2 for m in update.task["history"]):
         assert shown["history"] == update.task["history"]
+
+
+CHUNKS = st.builds(
+    lambda name, parts, append, last, members, context: ArtifactUpdate(
+        "t", context, {"artifactId": name, "parts": parts} | members, append, last
+    ),
+    st.sampled_from("ab"), PARTS, st.sampled_from([True, True, True, False]), st.none() | st.booleans(),
+    st.sampled_from([{}, {}, {"name": "x"}, {"metadata": {"y": 1}}]), st.sampled_from([None, None, "c"]),
+)  # fmt: skip
+
+
+@given(st.lists(CHUNKS | st.just(StatusUpdate("t", None, {"state": "working"})), max_size=12))
+def test_merged_chunks_make_up_the_same_artifacts(updates: list[Update]) -> None:
+    conversation = UUID(int=1, version=4)
+    recording = Recording("default", conversation)
+    events = [event for update in updates for event in recording.events_of(update)]
+    fewer = merged(events)
+    assert len(fewer) <= len(events)
+    shown = []
+    for stored in (events, fewer):
+        fold = ConversationFold(conversation)
+        for version, event in enumerate(stored, 1):
+            fold.apply(kept(event, conversation, version))
+        shown.append([(task.wire([]), task.contexts) for task in fold.tasks.values()])
+    assert shown[0] == shown[1]
+
+
+def test_chunks_of_one_artifact_are_one_event() -> None:
+    recording = Recording("default", UUID(int=1, version=4))
+    chunks = [ArtifactUpdate("t", "c", {"artifactId": "a", "parts": [{"text": str(n)}]}, n > 0) for n in range(50)]
+    events = merged(event for chunk in chunks for event in recording.events_of(chunk))
+    assert [event.data.event_type for event in events] == ["task.created", "task.artifact_added"]
 
 
 def parts_of(update: Update) -> list[Any]:
