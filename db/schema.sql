@@ -2330,7 +2330,8 @@ BEGIN
          ORDER BY t.ordinal
     LOOP
         -- The word itself, and its stems in each of the languages.
-        forms := ARRAY(SELECT search_exact_query(word) || coalesce(string_agg(search_word_query(s.stem)::text, '|'), '')::tsquery
+        forms := ARRAY(SELECT search_exact_query(word)
+                              || coalesce(string_agg(search_word_query(s.stem)::text, '|'), '')::tsquery
                          FROM unnest(languages) WITH ORDINALITY AS l (language, n)
                          LEFT JOIN LATERAL unnest(tsvector_to_array(search_stems(word, l.language))) AS s (stem)
                            ON true
@@ -2365,8 +2366,8 @@ BEGIN
                                                OFFSET 0)
                             OFFSET 0) AS c,
                            unnest(CASE WHEN c.is_recent THEN sample
-                                       ELSE search_sample(search_word_query(c.word) && labels, tenant, NULL, kind, role, actor,
-                                                          since, until, frequent)
+                                       ELSE search_sample(search_word_query(c.word) && labels, tenant, NULL, kind, role,
+                                                          actor, since, until, frequent)
                                   END) AS s
                      WHERE s.words @@ search_exact_query(c.word)
                      GROUP BY c.word, c.is_likely, c.is_recent) AS f
@@ -2540,8 +2541,8 @@ BEGIN
     IF octet_length(folded) = length(folded) THEN
         RETURN folded;
     END IF;
-    folded := regexp_replace(folded, '[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640\u064b-\u065f'
-                                     '\u0670\u06d6-\u06ed\u200c\u200d\u2060\ufe00-\ufe0f\ufeff]', U&'\00AD', 'g');
+    folded := regexp_replace(folded, '[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640'
+                                     '\u064b-\u065f\u0670\u06d6-\u06ed\u200c\u200d\u2060\ufe00-\ufe0f\ufeff]', U&'\00AD', 'g');
     folded := lower(normalize(regexp_replace(normalize(folded, NFD), '[\u0300-\u036f]+', '', 'g'), NFC) COLLATE "C");
     IF folded ~ '[\u00c6-\u02af\u1e9e]' THEN
         folded := translate(folded, 'ÆÐØÞĐĦŁŊŒŦƁƆƉƊƎƏƐƑƓƔƖƗƘƝƟƤƬƮƱƲƳƵƷǤɃẞøłđħŧı',
@@ -2619,8 +2620,8 @@ BEGIN
         EXIT WHEN cardinality(found.matches) > 0 OR cursor_values IS NOT NULL;
         -- What finds nothing is tried with misspelt words corrected, then with some words left out.
         used := CASE attempt
-                    WHEN 0 THEN search_corrected_query(query, languages, tenant, only_conversation, only_kind, only_role, only_actor,
-                                                 coalesce(since, '-infinity'), coalesce(until, 'infinity'))
+                    WHEN 0 THEN search_corrected_query(query, languages, tenant, only_conversation, only_kind, only_role,
+                                                 only_actor, coalesce(since, '-infinity'), coalesce(until, 'infinity'))
                     ELSE search_relaxed_query(query, attempt)
                 END;
         attempt := attempt + 1;
@@ -2723,7 +2724,8 @@ DECLARE
     shown     text := '';
 BEGIN
     FOR piece IN
-        SELECT regexp_matches(folded, format('([0-9a-z\u00ad%1$s]+)|([^0-9a-z\u00ad%1$s]+)', search_characters('letters')), 'g')
+        SELECT regexp_matches(folded, format('([0-9a-z\u00ad%1$s]+)|([^0-9a-z\u00ad%1$s]+)', search_characters('letters')),
+                              'g')
     LOOP
         IF piece[1] IS NOT NULL THEN
             words := words || search_expand(piece[1]);
@@ -2778,8 +2780,10 @@ BEGIN
         place := search_grapheme_end(original, greatest(
             place - least(length(substring(left(original, place - 1) FROM '(?:\S+\s+){0,8}\S*$')), 200),
             coalesce(upper(passage), 1)));
-        passage := int4range(place, greatest(search_grapheme_end(original, place
-            + least(length(substring(substr(original, place) FROM '^\s*(?:\S+\s+){0,23}\S*')), 500)), coalesce(upper(span), 1)));
+        passage := int4range(place, greatest(
+            search_grapheme_end(original, place + least(
+                length(substring(substr(original, place) FROM '^\s*(?:\S+\s+){0,23}\S*')), 500)),
+            coalesce(upper(span), 1)));
         shown := shown || CASE WHEN number = 2 THEN ' … ' ELSE '' END;
         FOR span IN SELECT s FROM unnest(spans) AS s WHERE s <@ passage ORDER BY s LOOP
             shown := shown || substr(original, place, lower(span) - place)
@@ -3435,7 +3439,8 @@ CREATE FUNCTION public.search_sample(index_query tsquery, tenant text, conversat
 DECLARE
     -- Of a user with more conversations, the latest documents of some of them.
     conversations CONSTANT integer := 400;
-    columns       CONSTANT text := 'd.tenant_id, d.conversation_id, d.version, d.kind, d.role, d.actor, d.created_at, d.language, d.words';
+    columns       CONSTANT text :=
+        'd.tenant_id, d.conversation_id, d.version, d.kind, d.role, d.actor, d.created_at, d.language, d.words';
     own           uuid[] := ARRAY[conversation];
     result        search_sampled[];
 BEGIN
@@ -3516,7 +3521,8 @@ BEGIN
     ELSE
         place := search_grapheme_end(document, greatest(place - 100, 1));
     END IF;
-    RETURN search_highlight(normalize(replace(substr(document, coalesce(place, 1), 1400), E'\x1e', E'\n'), NFKC), language, marks, opening, closing);
+    RETURN search_highlight(normalize(replace(substr(document, coalesce(place, 1), 1400), E'\x1e', E'\n'), NFKC), language,
+                            marks, opening, closing);
 END
 $$;
 

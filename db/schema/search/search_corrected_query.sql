@@ -1,6 +1,7 @@
 -- The query with its misspelt words corrected; null if there are none.
 CREATE FUNCTION search_corrected_query(
-    query text, languages text[], tenant text, conversation uuid, kind text, role text, actor text, since timestamptz, until timestamptz
+    query text, languages text[], tenant text, conversation uuid, kind text, role text, actor text, since timestamptz,
+    until timestamptz
 ) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
 DECLARE

@@ -33,7 +33,8 @@ BEGIN
          ORDER BY t.ordinal
     LOOP
         -- The word itself, and its stems in each of the languages.
-        forms := ARRAY(SELECT search_exact_query(word) || coalesce(string_agg(search_word_query(s.stem)::text, '|'), '')::tsquery
+        forms := ARRAY(SELECT search_exact_query(word)
+                              || coalesce(string_agg(search_word_query(s.stem)::text, '|'), '')::tsquery
                          FROM unnest(languages) WITH ORDINALITY AS l (language, n)
                          LEFT JOIN LATERAL unnest(tsvector_to_array(search_stems(word, l.language))) AS s (stem)
                            ON true
@@ -68,8 +69,8 @@ BEGIN
                                                OFFSET 0)
                             OFFSET 0) AS c,
                            unnest(CASE WHEN c.is_recent THEN sample
-                                       ELSE search_sample(search_word_query(c.word) && labels, tenant, NULL, kind, role, actor,
-                                                          since, until, frequent)
+                                       ELSE search_sample(search_word_query(c.word) && labels, tenant, NULL, kind, role,
+                                                          actor, since, until, frequent)
                                   END) AS s
                      WHERE s.words @@ search_exact_query(c.word)
                      GROUP BY c.word, c.is_likely, c.is_recent) AS f

@@ -65,8 +65,8 @@ BEGIN
         EXIT WHEN cardinality(found.matches) > 0 OR cursor_values IS NOT NULL;
         -- What finds nothing is tried with misspelt words corrected, then with some words left out.
         used := CASE attempt
-                    WHEN 0 THEN search_corrected_query(query, languages, tenant, only_conversation, only_kind, only_role, only_actor,
-                                                 coalesce(since, '-infinity'), coalesce(until, 'infinity'))
+                    WHEN 0 THEN search_corrected_query(query, languages, tenant, only_conversation, only_kind, only_role,
+                                                 only_actor, coalesce(since, '-infinity'), coalesce(until, 'infinity'))
                     ELSE search_relaxed_query(query, attempt)
                 END;
         attempt := attempt + 1;

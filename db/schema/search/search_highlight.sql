@@ -28,7 +28,8 @@ DECLARE
     shown     text := '';
 BEGIN
     FOR piece IN
-        SELECT regexp_matches(folded, format('([0-9a-z\u00ad%1$s]+)|([^0-9a-z\u00ad%1$s]+)', search_characters('letters')), 'g')
+        SELECT regexp_matches(folded, format('([0-9a-z\u00ad%1$s]+)|([^0-9a-z\u00ad%1$s]+)', search_characters('letters')),
+                              'g')
     LOOP
         IF piece[1] IS NOT NULL THEN
             words := words || search_expand(piece[1]);
@@ -83,8 +84,10 @@ BEGIN
         place := search_grapheme_end(original, greatest(
             place - least(length(substring(left(original, place - 1) FROM '(?:\S+\s+){0,8}\S*$')), 200),
             coalesce(upper(passage), 1)));
-        passage := int4range(place, greatest(search_grapheme_end(original, place
-            + least(length(substring(substr(original, place) FROM '^\s*(?:\S+\s+){0,23}\S*')), 500)), coalesce(upper(span), 1)));
+        passage := int4range(place, greatest(
+            search_grapheme_end(original, place + least(
+                length(substring(substr(original, place) FROM '^\s*(?:\S+\s+){0,23}\S*')), 500)),
+            coalesce(upper(span), 1)));
         shown := shown || CASE WHEN number = 2 THEN ' … ' ELSE '' END;
         FOR span IN SELECT s FROM unnest(spans) AS s WHERE s <@ passage ORDER BY s LOOP
             shown := shown || substr(original, place, lower(span) - place)

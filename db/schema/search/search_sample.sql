@@ -14,7 +14,8 @@ AS $$
 DECLARE
     -- Of a user with more conversations, the latest documents of some of them.
     conversations CONSTANT integer := 400;
-    columns       CONSTANT text := 'd.tenant_id, d.conversation_id, d.version, d.kind, d.role, d.actor, d.created_at, d.language, d.words';
+    columns       CONSTANT text :=
+        'd.tenant_id, d.conversation_id, d.version, d.kind, d.role, d.actor, d.created_at, d.language, d.words';
     own           uuid[] := ARRAY[conversation];
     result        search_sampled[];
 BEGIN

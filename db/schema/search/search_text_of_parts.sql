@@ -1,5 +1,5 @@
--- The text of parts, with the control character 1E between them, which no phrase crosses: texts, names and addresses of files, structured data as JSON, metadata, tool calls and
--- their results. The contents of files are not included.
+-- The text of parts, with the control character 1E between them, which no phrase crosses: texts, names and addresses of
+-- files, structured data as JSON, metadata, tool calls and their results. The contents of files are not included.
 CREATE FUNCTION search_text_of_parts(parts jsonb) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT AS $$
 BEGIN
