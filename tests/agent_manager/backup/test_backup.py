@@ -301,6 +301,7 @@ async def test_an_event_that_was_changed_in_the_database_is_found_in_its_backup(
         await restore_backup(other, archive, manifest)
 
 
+@pytest.mark.slow
 async def test_a_drill_restores_the_newest_backup_and_compares_it_with_the_live_log(
     store: EventStore, archive: Archive, superuser_url: str
 ) -> None:

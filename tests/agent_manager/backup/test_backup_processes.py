@@ -52,6 +52,7 @@ def test_a_backup_that_was_killed_is_continued(
     assert verify_backups(archive) == ([manifest], [])
 
 
+@pytest.mark.slow
 def test_a_service_makes_backups_and_shows_the_age_of_the_newest(
     started: Commands, database_url: str, archive: Archive, tmp_path: Path
 ) -> None:
@@ -70,6 +71,7 @@ def test_a_service_makes_backups_and_shows_the_age_of_the_newest(
     assert "failed" not in "".join(service.err for service in services)
 
 
+@pytest.mark.slow
 def test_a_backup_that_fails_is_reported(started: Commands, database_url: str, tmp_path: Path) -> None:
     (tmp_path / "backups").write_text("a file, not a folder")
     service = started.start(

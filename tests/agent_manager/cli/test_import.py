@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.commandline import Eventstore
+from support.commandline import Eventstore, rows_of
 
 
 def node(parent: str | None, role: str, text: str) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def test_an_export_is_imported_with_a_remark_on_what_is_left_out(empty: Eventsto
     result = empty("import", str(export))
     assert (result.code, result.out) == (0, "1 conversations, 2 messages, 0 tasks: 3 new events, 0 known already\n")
     assert result.err == "left out of these conversations: messages of other branches (1)\n"
-    sent = json.loads(empty("messages", "t-1", "--json").out)
+    sent = rows_of(empty, "messages", "t-1")
     assert [message["content"] for message in sent] == ["hello", "new"]
 
 

@@ -11,7 +11,7 @@ from support.odd_ids import ODD_IDS
 from eventstore import ConversationCreated, EventStore, MessageAdded, Settings
 from projections import catch_up
 
-pytestmark = pytest.mark.shared_database
+pytestmark = [pytest.mark.shared_database, pytest.mark.slow]
 
 
 @pytest.fixture

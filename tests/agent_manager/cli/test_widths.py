@@ -183,6 +183,7 @@ def test_a_terminal_shows_positions_and_ids_whole(clean_environment: None, crowd
     assert re.search(r"\b12041\b", out)
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_no_styles_if_it_is_asked_for_none(clean_environment: None, crowded_url: str) -> None:
     assert "\x1b[1m" in in_terminal(80, "history", DATABASE_URL=crowded_url)
     for variables in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):

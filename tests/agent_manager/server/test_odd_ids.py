@@ -13,7 +13,7 @@ from support.endpoints import BODIES, Endpoint, endpoints
 from support.odd_ids import ODD_IDS
 from support.serving import Served
 
-pytestmark = pytest.mark.shared_database
+pytestmark = [pytest.mark.shared_database, pytest.mark.slow]
 
 OF_CONVERSATION = [
     each
