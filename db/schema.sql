@@ -4071,7 +4071,7 @@ BEGIN
     PERFORM 'epoch'::timestamptz AT TIME ZONE zone;  -- an unknown zone is an error, also without a day
     IF isfinite(midnight) THEN
         midnight := (SELECT min(m.moment)
-                       FROM generate_series(midnight - interval '2 hours', midnight, '15 minutes') AS m (moment)
+                       FROM generate_series(midnight - interval '4 hours', midnight, '15 minutes') AS m (moment)
                       WHERE (m.moment AT TIME ZONE zone)::date >= day);
     END IF;
     IF isfinite(midnight) AND date_bin('15 minutes', midnight, '4714-11-24 00:00+00 BC') <> midnight THEN

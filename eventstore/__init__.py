@@ -35,6 +35,7 @@ from eventstore.scope import Caller
 from eventstore.settings import Settings
 from eventstore.store import EventStore
 from eventstore.sync import SyncEventStore
+from eventstore.times import parse_time
 
 __version__ = "0.1.0"
 
@@ -81,5 +82,6 @@ __all__ = [
     "UnknownEvent",
     "conversation_uuid",
     "message_from_sent",
+    "parse_time",
     "sent_message",
 ]

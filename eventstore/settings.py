@@ -105,7 +105,8 @@ class Settings(BaseSettings):
             first = error.errors(include_input=False)[0]
             variable = self.variable_of(str(first["loc"][0]))
             names = f"{variable}, {_OPTIONS[variable]}" if variable in _OPTIONS else variable
-            raise SettingsError(f"{names}: {first['msg']}: correct the environment, .env or the option") from None
+            what = first["msg"].removeprefix("Value error, ")
+            raise SettingsError(f"{names}: {what}: correct the environment, .env or the option") from None
 
     @classmethod
     def variable_of(cls, name: str) -> str:
@@ -115,6 +116,18 @@ class Settings(BaseSettings):
             return name.upper()
         alias = field.validation_alias
         return str(alias.choices[-1]) if isinstance(alias, AliasChoices) else f"EVENTSTORE_{name.upper()}"
+
+    @field_validator(
+        "database_url", "postgres_host", "postgres_db", "postgres_user", "postgres_password", "listen_url", "data_dir",
+        mode="before",
+    )  # fmt: skip
+    @classmethod
+    def _not_empty(cls, value: Any) -> Any:
+        # Of an empty variable another server would be the result, or the working directory as the data directory.
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if isinstance(text, str) and not text.strip():
+            raise ValueError("is empty: remove it, or give a value")
+        return value
 
     @field_validator("db_schema")
     @classmethod
@@ -142,7 +155,7 @@ class Settings(BaseSettings):
         Raises:
             SettingsError: ``DATABASE_URL`` is not a PostgreSQL URL that names a database.
         """
-        if self.database_url is not None and self.database_url.get_secret_value():
+        if self.database_url is not None:
             return _checked_url(self.database_url.get_secret_value())
         password = self.postgres_password.get_secret_value() if self.postgres_password else ""
         if not any((self.postgres_host, self.postgres_port, self.postgres_db, self.postgres_user, password)):
@@ -163,7 +176,7 @@ class Settings(BaseSettings):
         Raises:
             SettingsError: ``EVENTSTORE_LISTEN_URL`` is not a PostgreSQL URL that names a database.
         """
-        if self.listen_url is None or not self.listen_url.get_secret_value():
+        if self.listen_url is None:
             return None
         return _checked_url(self.listen_url.get_secret_value(), "EVENTSTORE_LISTEN_URL")
 

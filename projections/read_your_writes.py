@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -20,8 +21,9 @@ from psycopg.types.numeric import Int8
 from eventstore import Caller, EventStore
 from eventstore.database.queries import query, query_without
 from eventstore.errors import InputError, NotCaughtUp
-from eventstore.read import RawRows
+from eventstore.read import RawRows, end_of_log
 from projections.projection import ALL_PARTITIONS, PROJECTIONS, Projection, select_projections
+from projections.status import read_workers
 
 Written = Mapping[UUID | None, int]
 """Positions by the conversation that they were written to; None stands for any conversation."""
@@ -32,6 +34,9 @@ LAGGING = query("projections", "lagging")
 _POSITION = query("projections", "position")
 _WRITTEN = query("projections", "written")
 _AT_LEAST = query("projections", "at_least")
+_CHECKPOINTS = query("projections", "checkpoint_positions")
+_UNAPPLIED = query("projections", "unapplied")
+NO_WORKER = "no worker is running: eventstore up or eventstore project starts one"
 _POLL_SECONDS = 0.01
 
 
@@ -68,11 +73,34 @@ async def wait_for_written(
     deadline = asyncio.get_running_loop().time() + timeout
     while missing := await lagging(store, projections, written):
         if asyncio.get_running_loop().time() > deadline:
-            raise NotCaughtUp(
-                f"the read tables have not applied position {max(missing.values())} after {timeout} seconds: "
-                "is a worker running? eventstore up or eventstore project starts one"
-            )
+            what = "a worker is running" if await read_workers(store) else NO_WORKER
+            position = max(missing.values())
+            raise NotCaughtUp(f"the read tables have not applied position {position} after {timeout} seconds: {what}")
         await asyncio.sleep(_POLL_SECONDS)
+
+
+async def wait_for_log(
+    store: EventStore, tenant: str, projections: Sequence[Projection], *, timeout: float
+) -> dict[str, int]:
+    """Wait until the projections have applied what the log holds now of a tenant, if a worker is running.
+
+    Returns:
+        The number of events that a projection has not applied, by its name; empty if all have applied all.
+    """
+    until = await end_of_log(store.connections.auditor)
+    if (after := await applied_position(store, projections)) >= until:
+        return {}
+    written = await _written(store, tenant, after, until)
+    if written and await read_workers(store):
+        with suppress(NotCaughtUp):
+            await wait_for_written(store, projections, written, timeout=timeout)
+    checkpoints = await store.connections.reader.fetch(
+        _CHECKPOINTS, {"projections": [projection.name for projection in projections]}
+    )
+    names, partitions, positions = map(list, zip(*checkpoints, strict=True))
+    given = {"projections": names, "partitions": partitions, "positions": positions}
+    range_of_log = {"tenant": tenant, "after": Int8(after), "until": Int8(until)}
+    return dict(await store.log(Caller(tenant)).fetch(_UNAPPLIED, given | range_of_log))
 
 
 async def lagging(store: EventStore, projections: Sequence[Projection], written: Written) -> dict[int, int]:
@@ -127,6 +155,10 @@ async def written_between(store: EventStore, tenant: str, after: int, until: int
 
     If the tenant has no event at ``until``, nothing is known of that position, and all conversations count.
     """
-    given = {"tenant": tenant, "after": Int8(after), "until": Int8(until)}
-    written: dict[UUID | None, int] = dict(await store.log(Caller(tenant)).fetch(_WRITTEN, given))
+    written = await _written(store, tenant, after, until)
     return written if until in written.values() else {None: until}
+
+
+async def _written(store: EventStore, tenant: str, after: int, until: int) -> dict[UUID | None, int]:
+    given = {"tenant": tenant, "after": Int8(after), "until": Int8(until)}
+    return dict(await store.log(Caller(tenant)).fetch(_WRITTEN, given))

@@ -6,10 +6,10 @@ projection ``statistics`` maintains the tables that the functions read.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any, TypedDict, TypeVar, Unpack
+from zoneinfo import ZoneInfo
 
 import psycopg
 
@@ -17,6 +17,7 @@ from eventstore import Caller, EventStore
 from eventstore.database.queries import query
 from eventstore.errors import EventStoreError, InputError
 from eventstore.json_text import check_text
+from eventstore.times import parse_zone
 from projections.reading import caller_of
 
 Row = TypeVar("Row")
@@ -24,7 +25,8 @@ MAX_ROWS = 10_000
 """The rows of a list at most, such as the days of 27 years."""
 UNDATED = "undated"
 """The key of undated times in place of a day."""
-_ZONE_ADVICE = "give a name such as America/Sao_Paulo, or an offset such as -03:00"
+_ABBREVIATIONS = {"CET": "Europe/Brussels", "EET": "Europe/Athens", "MET": "Europe/Brussels", "WET": "Europe/Lisbon"}
+"""Zones, with the one that each is a link to in the IANA database: PostgreSQL reads their names as fixed offsets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +170,8 @@ class StatisticsFilter(TypedDict, total=False):
     Attributes:
         since, until: the first and the last day, both included.
         actor: only what this actor caused.
-        zone: the time zone of the days, by a name that PostgreSQL knows, such as ``America/Sao_Paulo``, or by its
-            offset from UTC, such as ``-03:00``, positive east of Greenwich; by default UTC.
+        zone: the time zone of the days: a name of the IANA database, such as ``America/Sao_Paulo``, or an offset from
+            UTC, such as ``-03:00``, negative west of Greenwich; by default UTC.
     """
 
     since: date | None
@@ -255,19 +257,17 @@ def _checked_filters(
     return {"since": since, "until": until, "actor": actor, "zone": _zone(zone)}
 
 
-def _zone(zone: str) -> str:
+def _zone(text: str) -> str:
     """Return a time zone as PostgreSQL reads it: in an offset, it takes a positive sign for west (POSIX)."""
-    offset = re.fullmatch(r"([+-])([01]\d)(?::?([0-5]\d))?", zone)
-    if offset is not None:
-        sign, hours, minutes = offset.groups()
-        return f"{'-' if sign == '+' else '+'}{hours}:{minutes or '00'}"
-    if not zone[:1].isalpha() or (re.search(r"[+-]\d", zone) and not zone.startswith("Etc/")):
-        raise InputError(f"zone: {zone!r}: {_ZONE_ADVICE}")
-    return zone
+    zone = parse_zone(text)
+    if isinstance(zone, ZoneInfo):
+        return _ABBREVIATIONS.get(zone.key, zone.key)
+    minutes = (zone.utcoffset(None) or timedelta()) // timedelta(minutes=1)
+    return f"{'-' if minutes > 0 else '+'}{abs(minutes) // 60:02}:{abs(minutes) % 60:02}" if minutes else "UTC"
 
 
 def _zone_error(error: psycopg.Error) -> EventStoreError | None:
     """Return the error for what only the SQL functions check: a time zone that is unknown or does not fit the days."""
     if error.sqlstate != "22023":
         return None
-    return InputError(f"zone: {error.diag.message_primary}: {error.diag.message_hint or _ZONE_ADVICE}")
+    return InputError(f"zone: {error.diag.message_primary}: {error.diag.message_hint or 'choose another'}")

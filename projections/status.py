@@ -108,6 +108,11 @@ async def read_warnings(store: EventStore) -> list[str]:
     return await asyncio.to_thread(store.server.migrator().findings)
 
 
+async def read_workers(store: EventStore) -> list[WorkerStatus]:
+    """Return the workers that run now."""
+    return [WorkerStatus(*row) for row in await store.connections.reader.fetch(_STATUS_WORKERS)]
+
+
 async def read_status(store: EventStore, projections: Sequence[Projection] = PROJECTIONS) -> Status:
     """Return the status. It counts the events, which takes time on a large log."""
     pool = store.connections.projector  # sees the events of all tenants
@@ -131,7 +136,7 @@ async def read_status(store: EventStore, projections: Sequence[Projection] = PRO
             ProjectionStatus(name, position, updated_at, lag_events, lag_seconds, hashes.get(name) == made_by, parked)
             for name, position, updated_at, made_by, lag_events, lag_seconds, parked in rows
         ],
-        workers=[WorkerStatus(*row) for row in await pool.fetch(_STATUS_WORKERS)],
+        workers=await read_workers(store),
         appends_in_flight=[AppendInFlight(*row) for row in appends],
         warnings=await read_warnings(store),
         notify_queue_usage=queue_usage,

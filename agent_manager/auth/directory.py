@@ -17,12 +17,16 @@ from eventstore.database.connection import APP
 from eventstore.database.queries import query
 from eventstore.errors import ConflictError, EventStoreError, InputError, InvalidEvent, NotFound, printable, translated
 from eventstore.json_text import check_text
-from eventstore.scope import Caller, checked_tenant
+from eventstore.scope import ALL_TENANTS, Caller, checked_tenant
 
 KEY_ACTOR = "key:"
 """The prefix of the actor of events that a key without a user causes."""
 MAX_LIFETIME = timedelta(days=36_500)
 _OWNER = "eventstore_owner"
+_NAMED_TENANTS = 10
+"""The most tenants that an error names."""
+_HAS_EVENTS = query("agent_manager.auth", "has_events")
+_TENANTS_IN_LOG = query("agent_manager.auth", "tenants_in_log")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,7 @@ class Directory:
         Raises:
             ConflictError: it exists.
         """
-        parameters = {"id": checked_tenant(tenant), "name": _checked_name(name)}
+        parameters = {"tenant": checked_tenant(tenant), "name": _checked_name(name)}
         taken = ConflictError(f"tenant {printable(tenant)} exists already: choose another id")
         return Tenant(*await self._fetch_one("add_tenant", parameters, taken))
 
@@ -120,8 +124,20 @@ class Directory:
 
     async def suspend_tenant(self, tenant: str, *, suspended: bool = True) -> Tenant:
         """Reject all tokens of a tenant, or accept them again. Its data stays."""
-        parameters = {"id": checked_tenant(tenant), "suspended": suspended}
-        return Tenant(*await self._fetch_one("suspend_tenant", parameters, _no_tenant(tenant)))
+        parameters = {"tenant": checked_tenant(tenant), "suspended": suspended}
+        return Tenant(*await self._fetch_one("suspend_tenant", parameters))
+
+    async def check_exists(self, tenant: str) -> None:
+        """Check that a tenant was added, or has events: whatever appends to the log need not add its tenant.
+
+        Raises:
+            NotFound: neither; the error names the tenants that exist.
+        """
+        if await self._was_added(tenant):
+            return
+        if not (await self._store.log(Caller(tenant)).fetch(_HAS_EVENTS, {"tenant": tenant}))[0][0]:
+            in_log = await self._store.log(ALL_TENANTS).fetch(_TENANTS_IN_LOG, {"limit": _NAMED_TENANTS + 1})
+            raise await self._no_tenant(tenant, (str(name) for (name,) in in_log))
 
     async def add_user(self, tenant: str, user: str, name: str = "", *, agent: bool = False) -> User:
         """Add a user or an agent.
@@ -135,7 +151,7 @@ class Directory:
             "kind": "agent" if agent else "user",
             "name": _checked_name(name),
         }
-        is_new, *row = await self._fetch_one("add_user", parameters, _no_tenant(tenant))
+        is_new, *row = await self._fetch_one("add_user", parameters)
         if not is_new:
             raise ConflictError(f"tenant {printable(tenant)} has a user {printable(user)} already: choose another id")
         return User(*row)
@@ -240,10 +256,14 @@ class Directory:
         """Return the logins that are bound to a tenant, by name."""
         return [BoundLogin(*row) for row in await self._fetch("logins", {}, role=_OWNER)]
 
-    async def _fetch_one(self, name: str, parameters: dict[str, Any], missing: EventStoreError) -> tuple[Any, ...]:
-        if not (rows := await self._fetch(name, parameters)):
-            raise missing
-        return rows[0]
+    async def _fetch_one(
+        self, name: str, parameters: dict[str, Any], missing: EventStoreError | None = None
+    ) -> tuple[Any, ...]:
+        """Return the row of a statement. Without one, the tenant does not exist, or else ``missing`` is raised."""
+        if rows := await self._fetch(name, parameters):
+            return rows[0]
+        await self._check_tenant(parameters["tenant"])
+        raise missing or await self._no_tenant(parameters["tenant"])
 
     async def _fetch_of_tenant(self, name: str, tenant: str) -> list[tuple[Any, ...]]:
         if not (rows := await self._fetch(name, {"tenant": checked_tenant(tenant)})):
@@ -251,8 +271,20 @@ class Directory:
         return rows
 
     async def _check_tenant(self, tenant: str) -> None:
-        if not (await self._fetch("has_tenant", {"tenant": checked_tenant(tenant)}))[0][0]:
-            raise _no_tenant(tenant)
+        if not await self._was_added(tenant):
+            raise await self._no_tenant(tenant)
+
+    async def _was_added(self, tenant: str) -> bool:
+        return bool((await self._fetch("has_tenant", {"tenant": checked_tenant(tenant)}))[0][0])
+
+    async def _no_tenant(self, tenant: str, others: Iterable[str] = ()) -> NotFound:
+        """Return the error for a tenant that does not exist, which names those that were added and ``others``."""
+        names = sorted({row.id for row in await self.tenants()}.union(others))
+        known = ", ".join(map(printable, names[:_NAMED_TENANTS])) or "none"
+        return NotFound(
+            f"tenant {printable(tenant)} does not exist: eventstore tenants add TENANT adds one; these exist: {known}"
+            + (", and more" if len(names) > _NAMED_TENANTS else "")
+        )
 
     async def _fetch(self, name: str, parameters: dict[str, Any], role: str = APP) -> list[tuple[Any, ...]]:
         async with await self._store.connect(role) as connection:
@@ -270,14 +302,8 @@ def _message(error: psycopg.Error) -> str:
     return printable(": ".join(filter(None, (error.diag.message_primary, error.diag.message_hint))), 500)
 
 
-def _no_tenant(tenant: str) -> NotFound:
-    return NotFound(
-        f"tenant {printable(tenant)} does not exist: eventstore tenants list shows all, eventstore tenants add adds one"
-    )
-
-
 def _no_user(tenant: str, user: str) -> NotFound:
-    return NotFound(f"tenant {printable(tenant)} has no user {printable(user)}: eventstore users add adds one")
+    return NotFound(f"tenant {printable(tenant)} has no user {printable(user)}: eventstore users add USER adds one")
 
 
 def checked_user(user: str) -> str:

@@ -104,6 +104,7 @@ async def _fill(
             f"the database {connection.info.dbname} has events or tenants already: restore into a new one"
         )
     await execute("begin_restore")
+    await execute("clear_tenants")
     await execute("received_events")
     events = 0
     for segment in manifest.segments:

@@ -20,11 +20,12 @@ from agent_manager.backup import (
     restore_backup,
     verify_backups,
 )
-from agent_manager.cli.options import DataDir, Json, parse_time, read_settings, run, run_stoppable
+from agent_manager.cli.options import DataDir, Json, read_settings, run, run_stoppable
 from agent_manager.cli.output import RowFormat, duration, print_json, print_remark, print_result, print_rows
 from agent_manager.settings import ServerSettings
 from eventstore import EventStore
 from eventstore.errors import SettingsError
+from eventstore.times import parse_time
 
 backup = typer.Typer(
     help="Back up the log incrementally; verify, restore, try and prune backups.",
@@ -134,7 +135,7 @@ def backup_restore(
     settings = read_settings(data_dir)
     archive = _archive(where, settings)
     manifest = archive.manifest(backup_id)
-    limit = parse_time(time, "--time")
+    limit = None if time is None else parse_time(time, "--time")
     restored = run_stoppable(restore_backup(settings, archive, manifest, position=position, time=limit))
     print_result(
         restored,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, cast
+import sys
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated, Any
 from uuid import UUID
 
 import typer
@@ -10,22 +13,24 @@ from typer import Argument, Option
 
 from agent_manager.cli.ids import find_conversation, given_ids
 from agent_manager.cli.options import (
+    DEFAULT_LIMIT,
     Actor,
     DataDir,
     Json,
     ListOptions,
     Tenant,
     User,
-    parse_time,
     read_settings,
     run,
+    time_option,
     with_list_options,
 )
-from agent_manager.cli.output import print_json, print_lag, print_table, row_value
+from agent_manager.cli.output import Lag, Table, in_pages, json_text, print_json_rows, print_pages, print_table
 from agent_manager.cli.rows import ALL_EVENTS, ALL_MESSAGES, ALL_TASKS, CONVERSATIONS, EVENTS, MESSAGES, TASKS
-from eventstore import EventStore
+from eventstore import Event, EventStore
 from eventstore.events import HIGHEST_POSITION
-from projections import ConversationState, Reader
+from projections import Message, Reader, Task
+from projections.conversation_snapshot import ConversationSnapshot
 from projections.reading import WAIT_SECONDS
 
 _ID = "A conversation's id, or the id that its client gave it, or as much of its beginning as no other id has."
@@ -35,7 +40,7 @@ OfDeleted = Annotated[bool, Option("--deleted", help="Include deleted conversati
 AtLeast = Annotated[
     int | None, Option(metavar="POSITION", min=0, help="Wait until the workers have applied this position of the log.")
 ]
-Timeout = Annotated[float, Option(metavar="SECONDS", min=0, help="How long --at-least waits at most.")]
+Timeout = Annotated[float, Option(metavar="SECONDS", min=0, help="How long to wait for the workers at most.")]
 
 
 @with_list_options
@@ -57,19 +62,20 @@ def conversations(
     """
 
     async def work(store: EventStore) -> None:
-        filters = options.filters(None) | {"limit": options.limit}
-        order = cast("Literal['updated', 'created']", by)
-        page = await options.reader(store, timeout).conversations(
-            active=active, deleted=deleted, actor=actor, by=order, at_least=at_least, **filters
+        lag = await Lag.wait(store, "conversations", *(["actors"] if actor is not None else []), timeout=timeout)
+        is_filtered = (
+            active is not None or actor is not None or options.user or options.since or options.until or options.after
         )
-        is_filtered = active is not None or actor or options.user or options.since or options.until or options.after
         nothing = (
             "no such conversations"
             if is_filtered
             else "no conversations yet: eventstore seed or eventstore import FILE.jsonl adds some"
         )
-        options.print(page, CONVERSATIONS, nothing=nothing)
-        await print_lag(store)
+        await options.print(
+            options.reader(store, timeout).conversations, CONVERSATIONS, nothing=nothing,
+            active=active, deleted=deleted, actor=actor, by=by, at_least=at_least, **options.filters(None),
+        )  # fmt: skip
+        lag.print()
 
     options.run(work)
 
@@ -91,15 +97,16 @@ def messages(
     """
 
     async def work(store: EventStore) -> None:
+        lag = await Lag.wait(store, "conversations", "messages", timeout=timeout)
         reader = options.reader(store, timeout)
         found = await _find(reader, conversation)
-        page = await reader.messages(
-            found, role=role, actor=actor, deleted=deleted, at_least=at_least, **options.filters(found)
-        )
         nothing = "the conversation has no such messages" if found else "no such messages"
-        names = {} if found else await given_ids(reader, (row.conversation_id for row in page))
-        options.print(page, MESSAGES if found else ALL_MESSAGES.with_names(names), nothing=nothing)
-        await print_lag(store)
+        await options.print(
+            partial(reader.messages, found), MESSAGES if found else ALL_MESSAGES, nothing=nothing,
+            role=role, actor=actor, deleted=deleted, at_least=at_least, **_list_of(reader, found),
+            **options.filters(found),
+        )  # fmt: skip
+        lag.print()
 
     options.run(work)
 
@@ -117,13 +124,15 @@ def tasks(
     """List the tasks of a conversation, the oldest first, or the newest of all."""
 
     async def work(store: EventStore) -> None:
+        lag = await Lag.wait(store, "conversations", "tasks", timeout=timeout)
         reader = options.reader(store, timeout)
         found = await _find(reader, conversation)
-        page = await reader.tasks(found, status=status, deleted=deleted, at_least=at_least, **options.filters(found))
         nothing = "the conversation has no such tasks" if found else "no such tasks"
-        names = {} if found else await given_ids(reader, (row.conversation_id for row in page))
-        options.print(page, TASKS if found else ALL_TASKS.with_names(names), nothing=nothing)
-        await print_lag(store)
+        await options.print(
+            partial(reader.tasks, found), TASKS if found else ALL_TASKS, nothing=nothing,
+            status=status, deleted=deleted, at_least=at_least, **_list_of(reader, found), **options.filters(found),
+        )  # fmt: skip
+        lag.print()
 
     options.run(work)
 
@@ -141,9 +150,10 @@ def history(
     async def work(store: EventStore) -> None:
         reader = options.reader(store)
         found = await _find(reader, conversation)
-        page = await reader.history(found, types=kind or None, actor=actor, **options.filters(found))
-        names = {} if found else await given_ids(reader, (row.conversation_id for row in page))
-        options.print(page, EVENTS if found else ALL_EVENTS.with_names(names), nothing="no such events")
+        await options.print(
+            partial(reader.history, found), EVENTS if found else ALL_EVENTS, nothing="no such events",
+            types=kind or None, actor=actor, **_list_of(reader, found), **options.filters(found),
+        )  # fmt: skip
 
     options.run(work)
 
@@ -152,35 +162,53 @@ async def _find(reader: Reader, conversation: str | None) -> UUID | None:
     return None if conversation is None else await find_conversation(reader, conversation)
 
 
+def _list_of(reader: Reader, conversation: UUID | None) -> dict[str, Any]:
+    """Return how a list is printed: a conversation whole, or the newest of all with the ids that clients gave them."""
+    if conversation is not None:
+        return {}
+
+    async def names(rows: Sequence[Message | Task | Event]) -> dict[UUID, str]:
+        return await given_ids(reader, (row.conversation_id for row in rows))
+
+    return {"default_limit": DEFAULT_LIMIT, "names": names}
+
+
 def conversation(
     conversation: ConversationId,
     version: Annotated[int | None, Option(min=1, help="As it was at this version.")] = None,
     position: Annotated[int | None, Option(min=1, help="As it was at this position of the log.")] = None,
-    time: Annotated[str | None, Option(metavar="TIME", help="As it was known at this time, ISO 8601.")] = None,
+    time: Annotated[
+        str | None, Option(metavar="TIME", help="As it was known at this time; ISO 8601, in UTC without an offset.")
+    ] = None,
     as_json: Json = False,
     user: User = None,
     data_dir: DataDir = None,
     tenant: Tenant = None,
 ) -> None:
     """Show a conversation with its messages and tasks, as it is or as it was, computed from the log itself."""
-    at: dict[str, Any] = {"version": version, "position": position, "time": parse_time(time, "--time")}
+    at: dict[str, Any] = {"version": version, "position": position, "time": time_option(time, "--time")}
     if all(value is None for value in at.values()):
         at["position"] = HIGHEST_POSITION
-    settings = read_settings(data_dir, tenant)
 
-    async def read(store: EventStore) -> ConversationState:
+    async def work(store: EventStore) -> None:
         reader = Reader(store, caller=store.caller(user=user))
-        return await reader.conversation_at(await find_conversation(reader, conversation), **at)
+        async with reader.snapshot_at(await find_conversation(reader, conversation), **at) as snapshot:
+            await (_print_as_json if as_json else _print_as_tables)(snapshot)
 
-    state = run(read, settings)
-    if as_json:
-        print_json({
-            "conversation": row_value(state.conversation),
-            "messages": list(map(MESSAGES.value, state.messages)),
-            "tasks": list(map(TASKS.value, state.tasks)),
-        })  # fmt: skip
-        return
-    found = state.conversation
+    run(work, read_settings(data_dir, tenant), tenant)
+
+
+async def _print_as_json(snapshot: ConversationSnapshot) -> None:
+    conversation = json_text({"conversation": snapshot.conversation}).removesuffix("\n}")
+    messages = (MESSAGES.value(message) async for message in snapshot.messages())
+    tasks = (TASKS.value(task) async for task in snapshot.tasks())
+    await print_json_rows(messages, before=f'{conversation},\n  "messages": ')
+    await print_json_rows(tasks, before=',\n  "tasks": ')
+    sys.stdout.write("\n}\n")
+
+
+async def _print_as_tables(snapshot: ConversationSnapshot) -> None:
+    found = snapshot.conversation
     print_table(
         ("id", "name", ">version", "active", "deleted", "updated", "?uuid"),
         [
@@ -190,7 +218,10 @@ def conversation(
         nothing="",
     )  # fmt: skip
     typer.echo()
-    print_table(MESSAGES.columns, map(MESSAGES.cells, state.messages), nothing="no messages")
-    if state.tasks:
-        typer.echo()
-        print_table(TASKS.columns, map(TASKS.cells, state.tasks), nothing="")
+    messages = in_pages(snapshot.messages(), lambda message: len(message.content or ""))
+    await print_pages(messages, MESSAGES, nothing="no messages", as_json=False)
+    tasks = Table(TASKS.columns)
+    async for page in in_pages(snapshot.tasks(), lambda task: len(task.description)):
+        if page and not tasks.has_rows:
+            typer.echo()
+        tasks.print(map(TASKS.cells, page))

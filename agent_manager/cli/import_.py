@@ -12,7 +12,7 @@ import typer
 from rich.progress import DownloadColumn, TimeRemainingColumn
 from typer import Argument, Option
 
-from agent_manager.cli.options import DataDir, Json, Tenant, read_settings, run, run_stoppable
+from agent_manager.cli.options import DataDir, Json, Tenant, check_tenant_option, read_settings, run, run_stoppable
 from agent_manager.cli.output import errors, print_json, print_paragraph, print_remark, progress_bars, text
 from agent_manager.importers import ImportReport, import_backup, import_files, migrate
 from agent_manager.importers.a2a_demo import EndpointSource
@@ -21,9 +21,10 @@ from agent_manager.importers.chat_log import FORMAT_NAMES
 from agent_manager.importers.google_adk import AdkSource
 from agent_manager.importers.migration import BACKUPS, MigrationReport
 from agent_manager.importers.rollback_criteria import has_baseline, measure, write_baseline
-from agent_manager.importers.source import Source, time_zone
+from agent_manager.importers.source import Source
 from agent_manager.importers.verify import Report
 from eventstore import EventStore
+from eventstore.times import parse_zone
 from projections import catch_up
 
 Backups = Annotated[Path, Option("--backups", metavar="FOLDER", help="The folder for backups of sources.")]
@@ -86,7 +87,7 @@ def import_(
         raise typer.BadParameter("--format is for FILEs")
     if from_backup is not None and zone is not None:
         raise typer.BadParameter("--time-zone: a backup keeps the zone that it was taken with")
-    known_zone = UTC if zone is None else time_zone(zone)
+    known_zone = UTC if zone is None else parse_zone(zone, "--time-zone")
 
     async def import_logs(store: EventStore) -> None:
         imported = await import_chat_logs(
@@ -102,6 +103,7 @@ def import_(
                 status.update(f"{step} …")
 
             async with EventStore(settings) as store:
+                await check_tenant_option(store, tenant)
                 if from_backup is not None:
                     backup = open_backup(from_backup)
                     if tenant is None or backup.tenant == settings.tenant:
@@ -118,7 +120,7 @@ def import_(
                 return result
 
     if paths:
-        run(import_logs, settings)
+        run(import_logs, settings, tenant)
     else:
         print_report(run_stoppable(import_source()), as_json, report)
 

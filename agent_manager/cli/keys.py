@@ -74,7 +74,7 @@ def keys_list(as_json: Json = False, data_dir: DataDir = None, tenant: Tenant = 
                 row.state,
             ),
         ),
-        nothing="no keys yet: eventstore keys add adds one",
+        nothing="no keys yet: eventstore keys add NAME adds one",
         as_json=as_json,
     )  # fmt: skip
 

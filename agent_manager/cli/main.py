@@ -8,16 +8,19 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import import_module
+from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from agent_manager.cli.completion import description
+from agent_manager.cli.interrupts import INTERRUPTED, ExitOnInterrupt, exit_on_interrupt
 
 GROUPS = {
     "Start": {"up": "up", "project": "project"},
@@ -56,6 +59,10 @@ class _Group(TyperGroup):
         _write_commands(formatter, {"Commands": sentences})
 
 
+_MAY_BE_EMPTY = "--actor"
+"""The option that an empty value has a meaning for: what was appended without an actor."""
+
+
 class CommandGroup(_Group):
     """The group of all commands."""
 
@@ -69,6 +76,21 @@ class CommandGroup(_Group):
             formatter, {title: {name: described[name]["help"] for name in names} for title, names in GROUPS.items()}
         )
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse empty values of options, which unset variables of a shell leave behind, before they are converted."""
+        for option, value in pairwise(("", *args)):
+            if option == "--":
+                break
+            if not value and option.startswith("-"):
+                option += " ''"
+            elif re.fullmatch("--[^=]+=", value):
+                option = value
+            else:
+                continue
+            if not option.startswith(_MAY_BE_EMPTY):
+                raise typer.BadParameter(f"{option}: is empty: give a value, or leave out the option")
+        return super().parse_args(ctx, args)
+
 
 def _write_commands(formatter: Any, groups: dict[str, dict[str, str]]) -> None:
     widest = max(len(name) for names in groups.values() for name in names)
@@ -80,9 +102,9 @@ def _write_commands(formatter: Any, groups: dict[str, dict[str, str]]) -> None:
 @cache
 def command(name: str) -> Any:
     """Import and return a command, or a group of commands."""
-    implementation = getattr(
-        import_module(f"agent_manager.cli.{MODULES[name]}"), "import_" if name == "import" else name
-    )
+    with ExitOnInterrupt():
+        module = import_module(f"agent_manager.cli.{MODULES[name]}")
+    implementation = getattr(module, "import_" if name == "import" else name)
     app = typer.Typer(rich_markup_mode=None)
     if isinstance(implementation, typer.Typer):
         app.add_typer(implementation, name=name, cls=_Group)
@@ -158,7 +180,10 @@ def _options(
 
 def main() -> None:
     """Run the command ``eventstore``."""
-    run_program(app, "eventstore")
+    try:
+        run_program(app, "eventstore")
+    finally:
+        exit_on_interrupt()
 
 
 def run_program(program: typer.Typer, name: str) -> None:
@@ -172,7 +197,7 @@ def run_program(program: typer.Typer, name: str) -> None:
         finally:
             sys.stdout.flush()  # here, where a closed pipe can be handled, and not when Python exits
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except Exception as error:
         from agent_manager.cli.output import print_error
         from eventstore.errors import EventStoreError

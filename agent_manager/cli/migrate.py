@@ -58,6 +58,8 @@ def migrate_down(
 ) -> None:
     """Revert the latest migration. Stop workers and applications first.
 
+    Only "eventstore migrate up" applies it again: no other command undoes this.
+
     The read tables can be dropped and rebuilt at any time; the log, and the directory of tenants, users and keys,
     cannot. Reverting a migration that would drop one of these with its content requires --destroy-events.
     """

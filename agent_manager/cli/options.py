@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, tzinfo
+from datetime import datetime
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -15,16 +15,17 @@ from uuid import UUID
 
 from typer import Option
 
-from agent_manager.cli.output import RowFormat, print_rows
+from agent_manager.cli.output import RowFormat, print_pages
 from agent_manager.settings import ServerSettings
 from eventstore import EventStore, Settings
-from eventstore.errors import InputError, printable
+from eventstore.times import parse_time
 from projections import Page, Reader
+from projections.pages import PAGE_SIZE
 from projections.reading import WAIT_SECONDS
 
 T = TypeVar("T")
 
-_DEFAULT_LIMIT = 50
+DEFAULT_LIMIT = 50
 """Of lists over all conversations."""
 
 DataDir = Annotated[
@@ -51,8 +52,8 @@ User = Annotated[
 Actor = Annotated[str | None, Option("--actor", metavar="ACTOR", help="Only what this actor caused.")]
 Json = Annotated[bool, Option("--json", help="Print JSON for programs instead of a table.")]
 Limit = Annotated[int | None, Option("--limit", "-n", min=1, help="The most rows.")]
-Since = Annotated[str | None, Option(metavar="TIME", help="Only from this time on, ISO 8601.")]
-Until = Annotated[str | None, Option(metavar="TIME", help="Only before this time.")]
+Since = Annotated[str | None, Option(metavar="TIME", help="Only from this time; ISO 8601, in UTC without an offset.")]
+Until = Annotated[str | None, Option(metavar="TIME", help="Only before this time; as --since.")]
 After = Annotated[str | None, Option(metavar="CURSOR", help="The page after the one that printed this cursor.")]
 
 
@@ -62,14 +63,30 @@ def read_settings(data_dir: Path | None = None, tenant: str | None = None, **oth
     return ServerSettings(**{name: value for name, value in options.items() if value not in (None, False)})
 
 
-def run(work: Callable[[EventStore], Coroutine[Any, Any, T]], settings: Settings) -> T:
-    """Open the store, and return the result of the work of a command with it."""
+def run(work: Callable[[EventStore], Coroutine[Any, Any, T]], settings: Settings, tenant: str | None = None) -> T:
+    """Open the store, and return the result of the work of a command with it.
+
+    Args:
+        tenant: the tenant that the command line names, if it does.
+
+    Raises:
+        NotFound: that tenant does not exist.
+    """
 
     async def run_with_store() -> T:
         async with EventStore(settings) as store:
+            await check_tenant_option(store, tenant)
             return await work(store)
 
     return asyncio.run(run_with_store())
+
+
+async def check_tenant_option(store: EventStore, tenant: str | None) -> None:
+    """Check that the tenant that the command line names exists, if it names one."""
+    if tenant is not None:
+        from agent_manager.auth import Directory  # imports what few commands need
+
+        await Directory(store).check_exists(tenant)
 
 
 def run_stoppable(work: Coroutine[Any, Any, T]) -> T:
@@ -104,26 +121,9 @@ def run_stoppable(work: Coroutine[Any, Any, T]) -> T:
         raise
 
 
-def parse_time(text: str | None, option: str, zone: tzinfo | None = None) -> datetime | None:
-    """Return the time of an option; None if it was not given.
-
-    Args:
-        zone: the zone of a time without an offset; local time by default, as in the tables that are printed.
-
-    Raises:
-        InputError: it is not a time.
-    """
-    if text is None:
-        return None
-    try:
-        time = datetime.fromisoformat(text.strip())
-        if time.tzinfo is not None:
-            return time
-        return time.astimezone() if zone is None else time.replace(tzinfo=zone)
-    except (ValueError, OverflowError):
-        raise InputError(
-            f"{option} {printable(text)}: is not a time: write it as 2026-01-31T09:30:00Z or 2026-01-31"
-        ) from None
+def time_option(text: str | None, option: str) -> datetime | None:
+    """Return the time of an option; None if it was not given."""
+    return None if text is None else parse_time(text, option)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,24 +143,49 @@ class ListOptions:
     def filters(self, conversation: UUID | None) -> dict[str, Any]:
         """Return the arguments of the reader: a conversation is listed in its order, all of them newest first."""
         return {
-            "since": parse_time(self.since, "--since"),
-            "until": parse_time(self.until, "--until"),
+            "since": time_option(self.since, "--since"),
+            "until": time_option(self.until, "--until"),
             "newest_first": conversation is None if self.newest is None else self.newest,
-            "limit": _DEFAULT_LIMIT if self.limit is None and conversation is None else self.limit,
-            "after": self.after,
         }
 
     def run(self, work: Callable[[EventStore], Coroutine[Any, Any, None]]) -> None:
         """Open the store, and do the work of a command with it."""
-        run(work, read_settings(self.data_dir, self.tenant))
+        run(work, read_settings(self.data_dir, self.tenant), self.tenant)
 
     def reader(self, store: EventStore, timeout: float = WAIT_SECONDS) -> Reader:
         """Return a reader of what the tenant, or the user, may see."""
         return Reader(store, caller=store.caller(user=self.user), timeout=timeout)
 
-    def print(self, page: Page[T], row_format: RowFormat[T], *, nothing: str) -> None:
-        """Print a page as these options demand."""
-        print_rows(page, row_format, nothing=nothing, as_json=self.as_json)
+    async def print(
+        self,
+        read: Callable[..., Awaitable[Page[T]]],
+        row_format: RowFormat[T],
+        *,
+        nothing: str,
+        default_limit: int | None = None,
+        names: Callable[[Sequence[T]], Awaitable[Mapping[UUID, str]]] | None = None,
+        **filters: Any,
+    ) -> None:
+        """Read a list, and print it as these options demand, in the memory of a page.
+
+        Args:
+            read: returns a page of the list: a method of the Reader.
+            default_limit: the number of rows if the options give none; None prints the whole list.
+            names: returns the names that a table shows in place of the ids in a page.
+        """
+
+        async def pages() -> AsyncIterator[Page[T]]:
+            remaining, after = self.limit or default_limit, self.after
+            while True:
+                size = PAGE_SIZE if remaining is None else min(remaining, PAGE_SIZE)
+                page = await read(limit=size, after=after, **filters)
+                yield page
+                after = page.next
+                remaining = None if remaining is None else remaining - len(page)
+                if after is None or remaining == 0:
+                    return
+
+        await print_pages(pages(), row_format, nothing=nothing, as_json=self.as_json, names=names)
 
 
 def with_list_options(command: Callable[..., None]) -> Callable[..., None]:

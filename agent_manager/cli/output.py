@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
-from itertools import repeat, zip_longest
+from datetime import UTC, date, datetime
+from itertools import islice, repeat, zip_longest
 from shutil import get_terminal_size
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 from uuid import UUID
 
 import typer
@@ -21,8 +22,11 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from rich.text import Text
 
 from eventstore import EventStore
-from eventstore.read import end_of_log
-from projections import Page, applied_position
+from projections import Page, select_projections
+from projections.pages import PAGE_BYTES, PAGE_SIZE
+from projections.read_your_writes import NO_WORKER, wait_for_log
+from projections.reading import WAIT_SECONDS
+from projections.status import read_workers
 
 Row = TypeVar("Row")
 
@@ -40,7 +44,7 @@ _GAP = _INDENT = "  "
 _SEPARATORS = (0x2028, 0x2029)  # ends of lines, for some programs
 _REORDERING = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
 """Characters that make a terminal show the text beside them in another order."""
-_JSON_CONTROLS = {code: f"\\u{code:04x}" for code in (*range(127, 160), *_SEPARATORS, *_REORDERING)}
+_JSON_CONTROLS = re.compile(f"[{''.join(map(chr, (*range(127, 160), *_SEPARATORS, *_REORDERING)))}]")
 """The characters that json.dumps does not escape by itself."""
 _CONTROLS = (
     {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
@@ -52,7 +56,7 @@ _CONTROLS_IN_LINES = {code: escaped for code, escaped in _CONTROLS.items() if co
 
 def print_json(value: Any) -> None:
     """Print a value, or a list of dataclasses or dicts, as JSON."""
-    sys.stdout.write(_json(value, indent=2) + "\n")
+    sys.stdout.write(json_text(value) + "\n")
 
 
 def print_page(items: Iterable[Any], cursor: str | None = None, **more: Any) -> None:
@@ -62,14 +66,30 @@ def print_page(items: Iterable[Any], cursor: str | None = None, **more: Any) -> 
 
 def print_json_line(value: Any) -> None:
     """Print a value as one line of JSON Lines, immediately."""
-    sys.stdout.write(_json(value, indent=None) + "\n")
+    sys.stdout.write(json_text(value, indent=None) + "\n")
     sys.stdout.flush()
 
 
-def _json(value: Any, *, indent: int | None) -> str:
+async def print_json_rows(rows: AsyncIterable[Any], *, before: str) -> None:
+    """Print a list that is a member of an object as :func:`print_json` does, one row after the other.
+
+    Args:
+        before: what is printed before it, once its first row is there or it is known to be empty.
+    """
+    is_empty = True
+    async for row in rows:
+        sys.stdout.write(f"{before}[" if is_empty else ",")
+        sys.stdout.write(f"\n{json_text(row)}".replace("\n", "\n    "))
+        is_empty = False
+    sys.stdout.write(f"{before}[]" if is_empty else "\n  ]")
+
+
+def json_text(value: Any, *, indent: int | None = 2) -> str:
+    """Return a value as JSON."""
     # Escapes what the terminal cannot show, and control characters everywhere.
     ascii_only = "utf" not in (sys.stdout.encoding or "").lower()
-    return json.dumps(value, indent=indent, default=_plain, ensure_ascii=ascii_only).translate(_JSON_CONTROLS)
+    written = json.dumps(value, indent=indent, default=_plain, ensure_ascii=ascii_only)
+    return _JSON_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", written)
 
 
 def _plain(value: Any) -> Any:
@@ -97,14 +117,63 @@ class RowFormat(Generic[Row]):
         return dataclasses.replace(self, cells=lambda row: tuple(names.get(cell, cell) for cell in self.cells(row)))
 
 
-def print_rows(rows: Sequence[Row], row_format: RowFormat[Row], *, nothing: str, as_json: bool) -> None:
-    """Print rows as a table, and the cursor of the next page on standard error; or both as a page in JSON."""
-    cursor = rows.next if isinstance(rows, Page) else None
+def print_rows(rows: Iterable[Row], row_format: RowFormat[Row], *, nothing: str, as_json: bool) -> None:
+    """Print rows as a table, or as a page in JSON."""
     if as_json:
-        print_page(map(row_format.value, rows), cursor)
+        print_page(map(row_format.value, rows))
     else:
         print_table(row_format.columns, map(row_format.cells, rows), nothing=nothing)
-        print_cursor(cursor)
+
+
+async def print_pages(
+    pages: AsyncIterable[Sequence[Row]],
+    row_format: RowFormat[Row],
+    *,
+    nothing: str,
+    as_json: bool,
+    names: Callable[[Sequence[Row]], Awaitable[Mapping[UUID, str]]] | None = None,
+) -> None:
+    """Print the rows of pages, of which it holds one at a time, as one table or as one page in JSON.
+
+    The cursor of the next page is the last member of the JSON; with a table it goes to standard error.
+
+    Args:
+        names: returns the names that a table shows in place of the ids in a page.
+    """
+    cursor: str | None = None
+
+    async def values() -> AsyncIterator[Any]:
+        nonlocal cursor
+        async for page in pages:
+            for row in page:
+                yield row_format.value(row)
+            cursor = page.next if isinstance(page, Page) else None
+
+    if as_json:
+        await print_json_rows(values(), before='{\n  "items": ')
+        sys.stdout.write(f',\n  "next": {json_text(cursor)}\n}}\n')
+        return
+    table = Table(row_format.columns)
+    async for page in pages:
+        named = row_format if names is None else row_format.with_names(await names(page))
+        table.print(map(named.cells, page))
+        cursor = page.next if isinstance(page, Page) else None
+    if not table.has_rows:
+        print_remark(nothing)
+    print_cursor(cursor)
+
+
+async def in_pages(rows: AsyncIterable[Row], size_of: Callable[[Row], int]) -> AsyncIterator[list[Row]]:
+    """Yield rows in lists of limited length and size: at least one list, which may be empty."""
+    page: list[Row] = []
+    size = 0
+    async for row in rows:
+        if len(page) >= PAGE_SIZE or size > PAGE_BYTES:
+            yield page
+            page, size = [], 0
+        page.append(row)
+        size += size_of(row)
+    yield page
 
 
 def print_result(value: Any, line: str, *, as_json: bool) -> None:
@@ -137,10 +206,31 @@ def print_warnings(warnings: Iterable[str]) -> None:
         print_remark(f"warning: {warning}", "yellow")
 
 
-async def print_lag(store: EventStore) -> None:
-    """Print a remark if the read tables are behind the log."""
-    if await applied_position(store) < await end_of_log(store.connections.auditor):
-        print_remark("the read tables are behind the log: eventstore up or eventstore project brings them up to date")
+@dataclass(frozen=True)
+class Lag:
+    """The events that a command does not see in the read tables: their number by projection."""
+
+    events: dict[str, int]
+    has_worker: bool
+
+    @classmethod
+    async def wait(cls, store: EventStore, *projections: str, timeout: float = WAIT_SECONDS) -> Self:
+        """Wait until the read tables hold what the log holds now, if a worker is running, and return what is missing.
+
+        Args:
+            projections: those whose tables the command reads.
+            timeout: seconds to wait at most.
+        """
+        with errors.status("waiting for the workers …"):
+            behind = await wait_for_log(store, store.tenant, select_projections(projections), timeout=timeout)
+        return cls(behind, bool(behind and await read_workers(store)))
+
+    def print(self) -> None:
+        """Print a remark if anything is missing."""
+        if self.events:
+            numbers = ", ".join(f"{name} by {number:,} event(s)" for name, number in sorted(self.events.items()))
+            what = "a worker is running and will apply them" if self.has_worker else NO_WORKER
+            print_remark(f"read tables are behind the log ({numbers}): {what}")
 
 
 def progress_bars(*columns: ProgressColumn) -> Progress:
@@ -151,27 +241,61 @@ def progress_bars(*columns: ProgressColumn) -> Progress:
     )  # fmt: skip
 
 
-def print_table(
-    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, nothing: str, is_continued: bool = False
-) -> None:
-    """Print a table: on a terminal so that it fits, elsewhere a line per row with every column.
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, nothing: str) -> None:
+    """Print a table: see :class:`Table`.
+
+    Args:
+        nothing: what to print to standard error if there are no rows.
+    """
+    table = Table(columns)
+    table.print(rows)
+    if not table.has_rows:
+        print_remark(nothing)
+
+
+class Table:
+    """A table, printed at once or page by page: on a terminal so that it fits, elsewhere each row as a line.
+
+    The first rows decide how all are printed. Further ones that would not stay whole begin a table below.
 
     Args:
         columns: the headings; one that begins with ``>`` is aligned to the right, and one that begins with ``?`` is
             left out on a terminal that is too narrow for all.
-        nothing: what to print to standard error if there are no rows.
-        is_continued: whether these are further rows of the table that was printed last.
     """
-    cells = list(zip(*rows, strict=True))
-    if not cells:
+
+    def __init__(self, columns: Sequence[str]) -> None:
+        self._columns = columns
+        self._layout: _Layout | None = None
+        self._widths: list[int] = []  # elsewhere than on a terminal
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether rows have been printed."""
+        return self._layout is not None or bool(self._widths)
+
+    def print(self, rows: Iterable[Sequence[Any]]) -> None:
+        """Print further rows."""
+        cells = list(zip(*rows, strict=True))
+        if not cells:
+            return
+        columns = [_Column(column, values) for column, values in zip(self._columns, cells, strict=True)]
+        if not _in_terminal():
+            self._print_aligned(columns)
+            return
+        width = get_terminal_size().columns
+        is_continued = self._layout is not None and self._layout.fits(columns)
+        if self._layout is None or not is_continued:
+            self._layout = _fitting_layout(columns, width)
+        self._layout.print(columns, width, is_continued=is_continued)
+
+    def _print_aligned(self, columns: list[_Column]) -> None:
+        """Print a row per line for files and pipes: nothing is cut, and the last column is not padded."""
+        is_continued = self.has_rows
         if not is_continued:
-            print_remark(nothing)
-        return
-    table = [_Column(column, values) for column, values in zip(columns, cells, strict=True)]
-    if _in_terminal():
-        _print_fitting(table, get_terminal_size().columns, is_continued)
-    else:
-        _print_aligned(table, is_continued)
+            self._widths = [max(map(cell_len, (column.heading, *column.cells))) for column in columns[:-1]] + [0]
+        for row in islice(_rows_of(columns), is_continued, None):
+            padded = (column.pad(cell, width) for column, cell, width in zip(columns, row, self._widths, strict=True))
+            sys.stdout.write(_GAP.join(padded) + "\n")
 
 
 def print_fields(fields: Sequence[tuple[str, str]]) -> None:
@@ -203,26 +327,64 @@ class _Column:
         return space + cell if self.is_right else cell + space
 
 
-def _print_fitting(columns: list[_Column], width: int, is_continued: bool) -> None:
-    """Print rows in the first of these forms that fits. In all of them ids, numbers and times stay whole.
+def _rows_of(columns: Sequence[_Column]) -> Iterator[tuple[str, ...]]:
+    """Return the headings of columns, and then their rows."""
+    return zip(*([column.heading, *column.cells] for column in columns), strict=True)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """The way in which rows are printed on a terminal.
+
+    Attributes:
+        shown: the numbers of the columns that are printed.
+        widths: those of columns beside each other; None for a list for each row.
+        under: the number of the column whose text is printed under each row.
+    """
+
+    shown: list[int]
+    widths: list[int] | None
+    under: int | None = None
+
+    def fits(self, columns: Sequence[_Column]) -> bool:
+        """Return whether the ids, numbers and times of rows stay whole."""
+        return self.widths is None or all(
+            columns[number].is_text or max(map(cell_len, columns[number].cells)) <= width
+            for number, width in zip(self.shown, self.widths, strict=True)
+        )
+
+    def print(self, columns: Sequence[_Column], width: int, *, is_continued: bool) -> None:
+        """Print rows; if they are continued, without the headings."""
+        shown = [columns[number] for number in self.shown]
+        if self.widths is not None:
+            under = None if self.under is None else columns[self.under]
+            _print_table(shown, self.widths, under, width, is_continued=is_continued)
+            return
+        for row in range(len(shown[0].cells)):
+            if row or is_continued:
+                sys.stdout.write("\n")
+            _print_list(shown, row, width)
+
+
+def _fitting_layout(columns: list[_Column], width: int) -> _Layout:
+    """Return the first of these forms that fits. In all of them ids, numbers and times stay whole.
 
     A table of all columns; without those that may be left out; with the text under its row; a list for each row.
     """
-    main = [column for column in columns if not column.is_extra]
-    for table in (columns, main):
-        if (widths := _widths(table, width)) is not None:
-            _print_table(table, widths, is_continued)
-            return
-    if texts := [column for column in main if column.is_text]:
-        others = [column for column in main if column is not texts[-1]]
-        if others and (widths := _widths(others, width)) is not None:
-            _print_table(others, widths, is_continued, texts[-1], width)
-            return
-    listed = list({column.heading: column for column in reversed(columns)}.values())[::-1]  # a chart repeats a heading
-    for row in range(len(listed[0].cells)):
-        if row or is_continued:
-            sys.stdout.write("\n")
-        _print_list(listed, row, width)
+
+    def widths_of(shown: list[int]) -> list[int] | None:
+        return _widths([columns[number] for number in shown], width)
+
+    main = [number for number, column in enumerate(columns) if not column.is_extra]
+    for shown in (list(range(len(columns))), main):
+        if (widths := widths_of(shown)) is not None:
+            return _Layout(shown, widths)
+    if texts := [number for number in main if columns[number].is_text]:
+        others = [number for number in main if number != texts[-1]]
+        if others and (widths := widths_of(others)) is not None:
+            return _Layout(others, widths, texts[-1])
+    listed = {column.heading: number for number, column in reversed(list(enumerate(columns)))}
+    return _Layout(list(listed.values())[::-1], None)  # a chart repeats a heading
 
 
 def _widths(columns: list[_Column], width: int) -> list[int] | None:
@@ -247,14 +409,12 @@ def _widths(columns: list[_Column], width: int) -> list[int] | None:
 
 
 def _print_table(
-    columns: list[_Column], widths: list[int], is_continued: bool, under: _Column | None = None, width: int = 0
+    columns: list[_Column], widths: list[int], under: _Column | None, width: int, *, is_continued: bool
 ) -> None:
     """Print columns beside each other on a terminal, and a text under each row."""
     texts = [under.heading, *under.cells] if under else repeat("")
-    rows = zip(*([column.heading, *column.cells] for column in columns), strict=True)
-    for number, (row, text_under) in enumerate(zip(rows, texts, strict=False)):
-        if is_continued and number == 0:
-            continue
+    rows = enumerate(zip(_rows_of(columns), texts, strict=False))
+    for number, (row, text_under) in islice(rows, is_continued, None):
         lines = []
         for parts in zip_longest(*map(_wrapped, row, widths), fillvalue=""):
             padded = [column.pad(part, wide) for column, part, wide in zip(columns, parts, widths, strict=True)]
@@ -295,21 +455,12 @@ def _bold(line: str) -> str:
     return typer.style(line, bold=True) if line and not _PLAIN else line
 
 
-def _print_aligned(columns: list[_Column], is_continued: bool) -> None:
-    """Print a row per line for files and pipes: nothing is cut, and the last column is not padded."""
-    widths = [max(map(cell_len, (column.heading, *column.cells))) for column in columns]
-    widths[-1] = 0
-    for row in zip(*([column.heading, *column.cells][is_continued:] for column in columns), strict=True):
-        padded = (column.pad(cell, width) for column, cell, width in zip(columns, row, widths, strict=True))
-        sys.stdout.write(_GAP.join(padded) + "\n")
-
-
 def text(value: Any, *, keep_lines: bool = False) -> str:
     """Return the text of a value, with control characters escaped, except the ends of lines if these are kept."""
     if value is None:
         return ""
     if isinstance(value, datetime):
-        return value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        return value.astimezone(UTC).isoformat(" ", "seconds").replace("+00:00", "Z")
     if isinstance(value, bool):
         return "yes" if value else "no"
     return str(value).expandtabs(4).translate(_CONTROLS_IN_LINES) if keep_lines else str(value).translate(_CONTROLS)

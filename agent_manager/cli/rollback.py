@@ -9,7 +9,7 @@ import typer
 from typer import Option
 
 from agent_manager.cli.import_ import Backups, ReportFile, print_report
-from agent_manager.cli.options import DataDir, Json, Tenant, read_settings, run_stoppable
+from agent_manager.cli.options import DataDir, Json, Tenant, check_tenant_option, read_settings, run_stoppable
 from agent_manager.cli.output import errors, print_result
 from agent_manager.importers.backup import SUFFIX, check_tenant, choose_backup, open_backup
 from agent_manager.importers.migration import BACKUPS
@@ -60,7 +60,7 @@ def rollback(
     operations with the baseline that import --from-url recorded. Exit code 1: there is a reason to roll back.
     """
     settings = read_settings(data_dir, tenant)
-    tenant = checked_tenant(settings.tenant)
+    named_tenant, tenant = tenant, checked_tenant(settings.tenant)
     if baseline:
         if url is None:
             raise typer.BadParameter("--baseline: give the application's --url")
@@ -69,12 +69,13 @@ def rollback(
         return
 
     async def work() -> Report:
-        if backup is None:
-            found = choose_backup(backups, tenant, url, may_have_moved=check)
-        else:
-            found = check_tenant(open_backup(backup), tenant)
         with errors.status("…") as status:
             async with EventStore(settings) as store:
+                await check_tenant_option(store, named_tenant)
+                if backup is None:
+                    found = choose_backup(backups, tenant, url, may_have_moved=check)
+                else:
+                    found = check_tenant(open_backup(backup), tenant)
                 if check:
                     status.update("comparing …")
                     return await check_criteria(store, found, backups, url)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC
 from typing import Annotated, cast
 
 from typer import Argument, Option
@@ -17,11 +16,11 @@ from agent_manager.cli.options import (
     Tenant,
     Until,
     User,
-    parse_time,
     read_settings,
     run,
+    time_option,
 )
-from agent_manager.cli.output import print_cursor, print_page, print_remark, print_table
+from agent_manager.cli.output import Lag, print_cursor, print_page, print_remark, print_table
 from eventstore import EventStore
 from projections import Reader, Search
 from projections.search import MAX_PAGE, HitKind, SearchOrder
@@ -58,10 +57,11 @@ def search(
 
     Words are found in all their forms, with accents or without, in several languages. A result has all the words. Also
     understood: "a phrase", -without, one or another, begins*. If nothing matches, words that look misspelt are
-    corrected. Times without an offset are in UTC.
+    corrected.
     """
 
     async def work(store: EventStore) -> None:
+        lag = await Lag.wait(store, "search", *(["conversations"] if conversation is not None else []))
         reader = Reader(store, caller=store.caller(user=user))
         found = None if conversation is None else await find_conversation(reader, conversation)
         page = await Search(store, caller=reader.caller).page(
@@ -71,8 +71,8 @@ def search(
             role=role,
             actor=actor,
             conversation=found,
-            since=parse_time(since, "--since", UTC),
-            until=parse_time(until, "--until", UTC),
+            since=time_option(since, "--since"),
+            until=time_option(until, "--until"),
             language=language,
             limit=limit,
             after=after,
@@ -81,6 +81,7 @@ def search(
             print_remark(f"nothing matches; this does: {page.searched}")
         if as_json:
             print_page(page, page.next, searched=page.searched)
+            lag.print()
             return
         names = await given_ids(reader, (hit.conversation_id for hit in page))
         print_table(
@@ -92,5 +93,6 @@ def search(
             nothing="nothing matches",
         )
         print_cursor(page.next)
+        lag.print()
 
-    run(work, read_settings(data_dir, tenant))
+    run(work, read_settings(data_dir, tenant), tenant)

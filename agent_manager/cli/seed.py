@@ -19,4 +19,4 @@ def seed(as_json: Json = False, data_dir: DataDir = None, tenant: Tenant = None)
         with as_file(files("agent_manager").joinpath("sample.jsonl")) as sample:
             await import_chat_logs(store, [str(sample)], tenant=tenant, strict=True, as_json=as_json)
 
-    run(work, read_settings(data_dir, tenant))
+    run(work, read_settings(data_dir, tenant), tenant)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import date
 from enum import StrEnum
 from itertools import groupby
 from typing import Annotated, Any, TypeAlias
@@ -12,9 +11,9 @@ import typer
 from typer import Option
 
 from agent_manager.cli.options import Actor, DataDir, Json, Limit, Tenant, User, read_settings, run
-from agent_manager.cli.output import bars, duration, print_json, print_lag, print_page, print_paragraph, print_table
+from agent_manager.cli.output import Lag, bars, duration, print_json, print_page, print_paragraph, print_table
 from eventstore import EventStore
-from eventstore.errors import InputError, printable
+from eventstore.times import parse_day
 from projections import Statistics
 from projections.statistics import UNDATED, ResponseTimes, Size, StatisticsFilter
 
@@ -48,7 +47,7 @@ def stats(
     since: Annotated[str | None, Option(metavar="DAY", help="From this day on: YYYY-MM-DD.")] = None,
     until: Annotated[str | None, Option(metavar="DAY", help="Up to and including this day.")] = None,
     actor: Actor = None,
-    zone: Annotated[str, Option(help="The time zone of the days, such as America/Sao_Paulo.")] = "UTC",
+    zone: Annotated[str, Option(help="The time zone of the days, such as America/Sao_Paulo or -03:00.")] = "UTC",
     limit: Limit = None,
     as_json: Json = False,
     user: User = None,
@@ -63,16 +62,17 @@ def stats(
     A response time is the time from a user's first unanswered message to the assistant's next one.
     """
     which: StatisticsFilter = {
-        "since": _day("--since", since),
-        "until": _day("--until", until),
+        "since": None if since is None else parse_day(since, "--since"),
+        "until": None if until is None else parse_day(until, "--until"),
         "actor": actor,
         "zone": zone,
     }
 
     async def work(store: EventStore) -> None:
+        lag = await Lag.wait(store, "statistics")
         statistics = Statistics(store, caller=store.caller(user=user))
         if by is None:
-            await (_print_all_as_json if as_json else _print_overview)(statistics, which)
+            await (_print_all_as_json if as_json else _print_overview)(statistics, which, zone)
         else:
             rows = await _read(by, statistics, which)
             if limit is not None:
@@ -80,22 +80,16 @@ def stats(
             if as_json:
                 print_page(rows)
             else:
-                _print(by, rows)
-        await print_lag(store)
+                _print(by, rows, zone)
+        lag.print()
 
-    run(work, read_settings(data_dir, tenant))
-
-
-def _day(option: str, text: str | None) -> date | None:
-    try:
-        return None if text is None else date.fromisoformat(text)
-    except ValueError:
-        raise InputError(f"{option}: {printable(repr(text))} is not a day: write it as 2026-01-31") from None
+    run(work, read_settings(data_dir, tenant), tenant)
 
 
-async def _print_all_as_json(statistics: Statistics, which: StatisticsFilter) -> None:
+async def _print_all_as_json(statistics: Statistics, which: StatisticsFilter, zone: str) -> None:
     print_json(
         {
+            "zone": zone,
             "days": await _read(By.DAY, statistics, which),
             "roles": await _read(By.ROLE, statistics, which),
             "actors": await _read(By.ACTOR, statistics, which),
@@ -106,15 +100,15 @@ async def _print_all_as_json(statistics: Statistics, which: StatisticsFilter) ->
     )
 
 
-async def _print_overview(statistics: Statistics, which: StatisticsFilter) -> None:
+async def _print_overview(statistics: Statistics, which: StatisticsFilter, zone: str) -> None:
     days = await _read(By.DAY, statistics, which)
-    _print(By.DAY, days[-_LATEST_DAYS:])
+    _print(By.DAY, days[-_LATEST_DAYS:], zone)
     if not days:
         return
     _print_response_times(await statistics.response_times(**which))
     for by in (By.ROLE, By.ACTOR, By.STATUS):
         typer.echo()
-        _print(by, (await _read(by, statistics, which))[:_FIRST_ROWS])
+        _print(by, (await _read(by, statistics, which))[:_FIRST_ROWS], zone)
     typer.echo()
     _print_sizes(await statistics.sizes(**which))
 
@@ -140,7 +134,7 @@ async def _read(by: By, statistics: Statistics, which: StatisticsFilter) -> _Row
             ]
 
 
-def _print(by: By, rows: _Rows) -> None:
+def _print(by: By, rows: _Rows, zone: str) -> None:
     charted = _CHARTED[by]
     # The bars of conversations and of tasks have a scale each: they are not parts of one total.
     scales = [list(group) for _, group in groupby(rows, key=lambda row: row.get("kind"))]
@@ -149,7 +143,8 @@ def _print(by: By, rows: _Rows) -> None:
         (*(_cell(row, column.lstrip(">")) for column in _COLUMNS[by]), bar)
         for row, bar in zip(rows, lengths, strict=True)
     ]
-    print_table((*_COLUMNS[by], f"?{charted}"), cells, nothing=_NOTHING)
+    first, *columns = _COLUMNS[by]
+    print_table((f"day ({zone})" if by is By.DAY else first, *columns, f"?{charted}"), cells, nothing=_NOTHING)
 
 
 def _cell(row: dict[str, Any], column: str) -> Any:

@@ -8,7 +8,7 @@ import typer
 from typer import Option
 
 from agent_manager.cli.options import DataDir, Json, Tenant, read_settings, run
-from agent_manager.cli.output import print_json_line, print_rows, text
+from agent_manager.cli.output import in_pages, print_json_line, print_pages, text
 from agent_manager.cli.rows import ALL_EVENTS, EVENTS
 from eventstore import Event, EventStore
 from eventstore.read import end_of_log
@@ -21,22 +21,24 @@ def tail(
     data_dir: DataDir = None,
     tenant: Tenant = None,
 ) -> None:
-    """Show the latest events of the log.
+    """Show the latest events of the log, the newest last.
 
-    With --follow --json it prints JSON Lines: one event per line.
+    It ends after them; with --follow it goes on until Ctrl-C, which ends it with exit code 130, or until the reader of
+    its output exits. With --follow --json it prints JSON Lines: one event per line.
     """
 
     async def work(store: EventStore) -> None:
-        latest = [event async for event in store.read_log(backwards=True, limit=limit)][::-1]
-        if not follow:
+        end = await end_of_log(store.connections.auditor)
+        first = end + 1
+        async for event in store.read_log(until_position=end, backwards=True, limit=limit):
+            first = event.position
+        if follow:
+            async for event in store.subscribe(after=first - 1):
+                print_event(event)
+        else:
             nothing = "the log is empty" if limit else "--limit 0: no events to show"
-            print_rows(latest, EVENTS, nothing=nothing, as_json=as_json)
-            return
-        position = latest[-1].position if latest else await end_of_log(store.connections.auditor)
-        for event in latest:
-            print_event(event)
-        async for event in store.subscribe(after=position):
-            print_event(event)
+            latest = store.read_log(after=first - 1, until_position=end)
+            await print_pages(in_pages(latest, lambda event: event.size), EVENTS, nothing=nothing, as_json=as_json)
 
     def print_event(event: Event) -> None:
         if as_json:
@@ -44,4 +46,4 @@ def tail(
         else:
             typer.echo("  ".join(map(text, ALL_EVENTS.cells(event))))
 
-    run(work, read_settings(data_dir, tenant))
+    run(work, read_settings(data_dir, tenant), tenant)

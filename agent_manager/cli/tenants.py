@@ -36,7 +36,7 @@ def tenants_list(as_json: Json = False, data_dir: DataDir = None) -> None:
         RowFormat(
             ("id", "name", "created", "suspended"), lambda row: (row.id, row.name, row.created_at, row.suspended_at)
         ),
-        nothing="no tenants yet: eventstore tenants add adds one",
+        nothing="no tenants yet: eventstore tenants add TENANT adds one",
         as_json=as_json,
     )
 
@@ -75,6 +75,6 @@ def tenants_logins(as_json: Json = False, data_dir: DataDir = None) -> None:
     print_rows(
         run(lambda store: Directory(store).logins(), read_settings(data_dir)),
         RowFormat(("login", "tenant"), lambda row: (row.login, row.tenant_id)),
-        nothing="no login is bound: eventstore tenants bind binds one",
+        nothing="no login is bound: eventstore tenants bind TENANT LOGIN binds one",
         as_json=as_json,
     )

@@ -19,7 +19,7 @@ from agent_manager.agents.agent_spec import agent_from_spec
 from agent_manager.agents.credentials import AgentCredentials
 from agent_manager.backup.schedule import follow_schedule
 from agent_manager.cli.options import AllowSuperuser, DataDir, read_settings
-from agent_manager.cli.output import print_remark
+from agent_manager.cli.output import print_remark, text
 from agent_manager.cli.project import print_line, run_workers
 from agent_manager.factory import AsyncManager
 from agent_manager.server.context import OWN_FOLD_BYTES
@@ -78,10 +78,10 @@ def up(
     """Start everything: server, schema, workers, HTTP. Ctrl-C stops it.
 
     If no server is configured, it starts the embedded PostgreSQL, or joins the one that another process started; the
-    last process to exit stops it. It applies the migrations that are missing, runs the workers that keep the read
-    tables up to date, and serves the HTTP API: the endpoints of the A2A demo application, and a REST API under /v1,
-    described by /openapi.json. Clients authenticate with a token (eventstore keys add, or a JWT). On the loopback
-    interface, which is the default, no token is needed.
+    last process to exit stops it. It applies the migrations that are missing (after "eventstore migrate down" it
+    refuses to), runs the workers that keep the read tables up to date, and serves the HTTP API: the endpoints of the
+    A2A demo application, and a REST API under /v1, described by /openapi.json. Clients authenticate with a token
+    (eventstore keys add NAME, or a JWT). On the loopback interface, which is the default, no token is needed.
     """
     settings = read_settings(data_dir, pg_port=pg_port, allow_superuser=allow_superuser)
     if tls_key is not None and tls_cert is None:
@@ -146,7 +146,7 @@ async def _serve_http(
         if port is None and listening.getsockname()[1] != DEFAULT_PORT:
             print_line("", f"not on port {DEFAULT_PORT}, which is in use: choose another with --port")
         if server_context.authenticator.requires_tokens:
-            print_line("Tokens", "required: eventstore keys add creates them")
+            print_line("Tokens", f"required: eventstore keys add{data_dir_option(store)} NAME creates one")
             if tls is None and not is_own(listening):
                 print_line("", "sent unencrypted: use --tls-cert, or a proxy with TLS")
             if not is_own(listening):
@@ -158,8 +158,9 @@ async def _serve_http(
             print_line("JWT", f"accepted as tokens: of {issuer}, for {audience}")
         print_line("Answers", show_name(agent) if agent else "no agent answers messages: set EVENTSTORE_ANSWER")
         if pending := await manager.pending():
-            oldest = min(each.since for each in pending).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-            print_line("Pending", f"{len(pending)} message(s) await an answer, since {oldest}: eventstore pending")
+            oldest = text(min(each.since for each in pending))
+            command = f"eventstore pending{data_dir_option(store)}"
+            print_line("Pending", f"{len(pending)} message(s) await an answer, since {oldest}: {command}")
         yield
 
 
@@ -186,8 +187,14 @@ def _describe(store: EventStore, projections: Sequence[Projection]) -> None:
     migrations = f"{applied} migration(s) applied just now" if applied else "migrations are up to date"
     print_line("Schema", f"{settings.db_schema}: {migrations}")
     print_line("Workers", ", ".join(projection.name for projection in projections) + " follow the log")
-    option = ""
-    if embedded and settings.data_dir != Settings().data_dir:
-        option = f" --data-dir {shlex.quote(str(settings.data_dir))}"
+    option = data_dir_option(store)
     print_line("Next", f"in another terminal: eventstore seed{option}, or eventstore import{option} FILE.jsonl,")
     print_line("", f"then eventstore conversations{option} and eventstore status{option}")
+
+
+def data_dir_option(store: EventStore) -> str:
+    """Return the option that a command needs to find the same embedded server, if it needs any."""
+    data_dir = store.settings.data_dir
+    return (
+        f" --data-dir {shlex.quote(str(data_dir))}" if store.server.embedded and data_dir != Settings().data_dir else ""
+    )

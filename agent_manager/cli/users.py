@@ -45,7 +45,7 @@ def users_list(as_json: Json = False, data_dir: DataDir = None, tenant: Tenant =
             ("id", "kind", "name", "created", "disabled"),
             lambda row: (row.id, row.kind, row.name, row.created_at, row.disabled_at),
         ),
-        nothing="no users yet: eventstore users add adds one",
+        nothing="no users yet: eventstore users add USER adds one",
         as_json=as_json,
     )
 

@@ -46,10 +46,10 @@ from agent_manager.importers.source import (
     contradiction_of_time,
     read_local_time,
     read_time,
-    time_zone,
 )
 from eventstore.database.queries import query
 from eventstore.errors import InputError, printable
+from eventstore.times import parse_zone
 from eventstore.urls import check_url, has_password_parameter, show_name
 
 STATE = "adk.state"
@@ -251,7 +251,7 @@ class SessionClock:
 
     def __init__(self, name: str, zone: str | None, session: Json, rows: list[Json], *, sessions_in_utc: bool) -> None:
         self._name = name
-        self._zone = None if zone is None else time_zone(zone)
+        self._zone = None if zone is None else parse_zone(zone, "time_zone")
         self._sessions_in_utc = sessions_in_utc
         self._now = datetime.now(UTC)
         self.created_at = self._session_time(session.get("create_time"), rows[:1])

@@ -36,7 +36,6 @@ from agent_manager.importers.source import (
     read_time,
     stored_name,
     text_member,
-    time_zone,
 )
 from agent_manager.importers.stored import (
     EVENT_ID,
@@ -79,6 +78,7 @@ from eventstore.ids import derived_uuid
 from eventstore.json_text import json_equal
 from eventstore.scope import checked_tenant
 from eventstore.sync import Portal
+from eventstore.times import parse_zone
 
 BACKUPS = Path("eventstore-backups")
 """The default folder of the backups."""
@@ -243,7 +243,8 @@ async def load_backup(log: Log, backup: Backup, on_step: Callable[[str], None] =
         InputError: the backup names a time zone that is not known.
         ServerError: the server failed; load the backup again to continue.
     """
-    loader = _Loader(log, UTC if backup.time_zone is None else time_zone(backup.time_zone), MigrationReport(backup))
+    zone = UTC if backup.time_zone is None else parse_zone(backup.time_zone, "time_zone")
+    loader = _Loader(log, zone, MigrationReport(backup))
     await loader.check(backup)
     await loader.register_agents(backup.agents)
     count = 0

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from email.utils import parsedate_to_datetime
 from typing import Any, Self
-from zoneinfo import ZoneInfo
 
 from agent_manager.a2a import Json
 from eventstore.errors import InputError
@@ -248,17 +247,6 @@ def read_local_time(local: datetime, zone: tzinfo, not_before: datetime | None =
     if first.astimezone(zone).replace(tzinfo=None) != local.replace(fold=0):
         raise InputError(f"{local} does not exist in {zone}, where clocks were put forward: give another time zone")
     return second if not_before is not None and first < not_before else first
-
-
-def time_zone(name: str) -> tzinfo:
-    """Return the time zone of an IANA name. Raise InputError if the system does not know it."""
-    try:
-        return ZoneInfo(name)
-    except (KeyError, ValueError, OSError):  # an unknown name, an invalid one, or the path of a folder
-        raise InputError(
-            f"time zone {name!r} is not known: give an IANA name, such as America/Sao_Paulo or UTC "
-            "(if the system has no time zones, pip install tzdata)"
-        ) from None
 
 
 # The tables take names of up to 255 characters. A longer one is kept whole in the metadata.

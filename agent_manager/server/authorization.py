@@ -101,8 +101,8 @@ def security_schemes() -> dict[str, Any]:
         SCHEME: {
             "type": "http",
             "scheme": "bearer",
-            "description": "A key (eventstore keys add) or a JWT. Not needed if the server listens only on its own "
-            "machine and was not started with --require-tokens.",
+            "description": "A key (eventstore keys add NAME) or a JWT. Not needed if the server listens only on its "
+            "own machine and was not started with --require-tokens.",
         }
     }
 

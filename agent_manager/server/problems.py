@@ -84,7 +84,7 @@ class NoToken(Rejected):
 
     def __init__(self) -> None:
         super().__init__(
-            "a token is needed: send 'Authorization: Bearer …'; eventstore keys add makes one",
+            "a token is needed: send 'Authorization: Bearer …'; eventstore keys add NAME makes one",
             headers={"WWW-Authenticate": 'Bearer realm="eventstore"'},
         )
 

@@ -4,6 +4,8 @@ SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
 -- file: identity/identity_tenants.sql
 -- The tenants. These tables are only for the service; they are not part of the log and are not derived from it.
+--
+-- The tenant that a store has by default exists from the beginning (IRREPLACEABLE in eventstore/database/dbmate.py).
 CREATE TABLE identity_tenants (
     id           varchar(255) COLLATE "C" NOT NULL,
     name         varchar(255) NOT NULL DEFAULT '',
@@ -15,6 +17,8 @@ CREATE TABLE identity_tenants (
 
 COMMENT ON COLUMN identity_tenants.suspended_at IS
     'Start of the suspension, in which no caller of the tenant is admitted; null: not suspended';
+
+INSERT INTO identity_tenants (id) VALUES ('default');
 
 ALTER TABLE identity_tenants ENABLE ROW LEVEL SECURITY;
 CREATE POLICY unbound ON identity_tenants USING ((SELECT NOT login_is_bound()));

@@ -49,11 +49,14 @@ _UNKNOWN = {
 """Security parameters of libpq that dbmate's driver lacks, with the values that matter; None is any value."""
 _FROM_START = {"default_transaction_read_only": "off", "standard_conforming_strings": "on"}
 
+_IS_OF_MIGRATION = "id = 'default' AND name = '' AND suspended_at IS NULL"
 IRREPLACEABLE = {
-    "events": "the log, and it holds events",
-    "identity_tenants": "the tenants with their users and keys, and there are some",
+    "events": ("true", "the log, and it holds events"),
+    "identity_tenants": (f"NOT ({_IS_OF_MIGRATION})", "the tenants with their users and keys, and there are some"),
+    "identity_users": ("true", "the users of tenants, and there are some"),
+    "identity_keys": ("true", "the keys of tenants, and there are some"),
 }
-"""Tables whose rows cannot be restored from anything else, and what would be lost."""
+"""Tables with rows that cannot be restored from anything else: which rows these are, and what would be lost."""
 
 
 def migrations_folder() -> Path:
@@ -72,8 +75,8 @@ def guard_text(version: str, schema: str) -> str:
     (path,) = migrations_folder().glob(f"{version}_*.sql")
     down = _SECTION.split(path.read_text(encoding="utf-8"))[-1]
     return "\n".join(
-        _GUARD.format(schema=schema, table=table, version=version, what=what)
-        for table, what in IRREPLACEABLE.items()
+        _GUARD.format(schema=schema, table=table, version=version, condition=condition, what=what)
+        for table, (condition, what) in IRREPLACEABLE.items()
         if f"DROP TABLE {table};" in down
     )
 

@@ -1,7 +1,8 @@
 """The schema: applying, reverting and checking dbmate's migrations.
 
 The migrations are dbmate files in ``db/migrations``. dbmate applies them (:mod:`eventstore.database.dbmate`). What is
-applied is read here directly from its bookkeeping table, ``eventstore_migrations`` in the store's own schema.
+applied is read here directly from its bookkeeping table, ``eventstore_migrations`` in the store's own schema. A row
+with the version 0 records that migrations were reverted on request: only a request applies them again.
 
 Runs exclude each other by an advisory lock in a separate transaction. This also works behind a pooler, where a
 session's lock would stay with the session when another client gets it. A run reads the applied versions after it has
@@ -50,6 +51,8 @@ from eventstore.settings import Settings
 _WOULD_LOSE = "ES020"
 """The SQLSTATE of the query ``refuse_to_lose``."""
 
+_REVERTED = "0"
+"""The version that stands for a request to revert: the lowest, so that dbmate never takes it for the latest one."""
 _LOCK_TIMEOUT = "500ms"
 """How long a change of a table waits for its lock, and appends behind it. Shorter than ``deadlock_timeout``, so that a
 deadlock ends the change and not an append."""
@@ -81,6 +84,7 @@ def known_versions() -> dict[str, str]:
 def check_versions(applied: set[str]) -> None:
     """Refuse a schema whose applied migrations are not those of the code."""
     known = known_versions()
+    applied = applied - {_REVERTED}
     if not applied:
         raise SchemaMissing("the database has no schema of the store yet: eventstore migrate up")
     if newer := sorted(applied - known.keys()):
@@ -99,6 +103,7 @@ class Migrator:
         self._url = url
         self._settings = settings
         self._schema = settings.db_schema
+        self._bookkeeping = sql.Identifier(self._schema, BOOKKEEPING)
 
     def status(self) -> list[Migration]:
         """Return all migrations of the code and the database, in order."""
@@ -114,7 +119,8 @@ class Migrator:
         """Apply the missing migrations. Concurrent calls are safe.
 
         Args:
-            for_service: whether to refuse, before anything is applied, a login that a store would refuse.
+            for_service: whether to refuse, before anything is applied, a login that a store would refuse, and
+                migrations that were reverted on request.
 
         Returns:
             The versions that were applied.
@@ -122,6 +128,7 @@ class Migrator:
         Raises:
             MigrationFailed: dbmate fails; the failing migration is rolled back.
             SchemaTooNew: the database has migrations that this code does not know.
+            SchemaTooOld: migrations were reverted on request.
             PermissionDenied: the login may not create the database, or does not inherit the owner's rights.
             UnsuitableServer: the login is exempt from row-level security.
         """
@@ -130,14 +137,21 @@ class Migrator:
         with self._transaction() as connection:
             if for_service and not self._settings.allow_superuser:
                 refuse_exempt(connection.info.user, connection.execute(LOGIN_IS_EXEMPT).fetchone(), self._settings)
-            if self._applied(connection) == known:
+            before, is_reverted = self._applied(connection), self._is_reverted(connection)
+            if before == known and not is_reverted:
                 return []
+            if for_service and is_reverted and before != known:
+                raise SchemaTooOld(
+                    f"eventstore migrate down has reverted migrations, last {min(known - before)}: "
+                    "eventstore migrate up applies them again"
+                )
             _refuse_not_inheriting(connection)
         self._create_bookkeeping()
         with self._run() as (connection, key):
             before = self._applied(connection)
             if before - known:
                 check_versions(before)
+            connection.execute(sql.SQL("DELETE FROM {} WHERE version = %s").format(self._bookkeeping), (_REVERTED,))
             if before == known:
                 return []
             self._dbmate("migrate", connection, key)
@@ -145,7 +159,7 @@ class Migrator:
             return sorted(known - before)
 
     def down(self, *, destroy_events: bool = False) -> str | None:
-        """Revert the latest migration.
+        """Revert the latest migration, and record that this was requested.
 
         Args:
             destroy_events: whether to drop a log that holds events, or the tenants, users and keys.
@@ -167,6 +181,8 @@ class Migrator:
                 self._refuse_to_lose(latest, connection)
             self._dbmate("down", connection, key, destroy_events=destroy_events)
             self._expect(applied - {latest}, connection)
+            record = sql.SQL("INSERT INTO {} VALUES (%s) ON CONFLICT DO NOTHING").format(self._bookkeeping)
+            connection.execute(record, (_REVERTED,))
             return latest
 
     def refuse_to_lose(self) -> None:
@@ -332,7 +348,7 @@ class Migrator:
 
     def _create_bookkeeping(self) -> None:
         """Create the schema and dbmate's table in it, if they are missing, as dbmate would."""
-        schema, table = sql.Identifier(self._schema), sql.Identifier(self._schema, BOOKKEEPING)
+        schema, table = sql.Identifier(self._schema), self._bookkeeping
         with self._run() as (connection, _):
             find = "SELECT FROM pg_namespace WHERE nspname = %s"
             has_schema = connection.execute(find, (self._schema,)).fetchone() is not None
@@ -357,10 +373,15 @@ class Migrator:
         return connection.execute("SELECT to_regclass(%s) IS NOT NULL", (name,)).fetchone() == (True,)
 
     def _applied(self, connection: SyncConnection) -> set[str]:
+        return self._recorded(connection) - {_REVERTED}
+
+    def _is_reverted(self, connection: SyncConnection) -> bool:
+        return _REVERTED in self._recorded(connection)
+
+    def _recorded(self, connection: SyncConnection) -> set[str]:
         if not self._has_bookkeeping(connection):
             return set()
-        table = sql.Identifier(self._schema, BOOKKEEPING)
-        rows = connection.execute(sql.SQL("SELECT version FROM {}").format(table)).fetchall()
+        rows = connection.execute(sql.SQL("SELECT version FROM {}").format(self._bookkeeping)).fetchall()
         return {str(version) for (version,) in rows}
 
     def _refuse_to_lose(self, version: str, connection: SyncConnection) -> None:

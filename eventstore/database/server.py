@@ -18,7 +18,8 @@ _FULL_DISK_BYTES = 32 * 1024 * 1024  # two segments of the write-ahead log: the 
 class Server:
     """The server of a store. Release it when done: the last user of the embedded server stops it.
 
-    :meth:`acquire` starts the embedded server and, if ``migrate`` is true, applies its missing migrations.
+    :meth:`acquire` starts the embedded server and, if ``migrate`` is true, applies its missing migrations, unless
+    they were reverted on request.
     """
 
     def __init__(self, settings: Settings, *, migrate: bool = True) -> None:
@@ -46,7 +47,7 @@ class Server:
             self.embedded.acquire()
             try:
                 if self._migrate:
-                    self.applied = self.migrator().up()
+                    self.applied = self.migrator().up(for_service=True)
             except BaseException:
                 self.embedded.release()
                 raise

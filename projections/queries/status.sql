@@ -76,6 +76,29 @@ SELECT s.partition, max(w.position)
  GROUP BY s.partition
  ORDER BY s.partition
 
+-- name: checkpoint_positions
+-- The position that each projection has applied in each partition.
+SELECT p.name, s.partition, coalesce(c.position, 0)
+  FROM unnest(%(projections)s::text[]) AS p (name)
+ CROSS JOIN generate_series(0, 15) AS s (partition)
+  LEFT JOIN checkpoints c
+    ON c.projection = p.name
+   AND c.stage = 'live'
+   AND c.partition = s.partition
+
+-- name: unapplied
+-- The number of a tenant's events up to a position that projections have not applied, by projection.
+SELECT c.projection, count(*)
+  FROM events e
+  JOIN unnest(%(projections)s::text[], %(partitions)s::integer[], %(positions)s::bigint[])
+       AS c (projection, partition, position)
+    ON c.partition = partition_of(e.conversation_id)
+   AND c.position < e.position
+ WHERE e.tenant_id = %(tenant)s
+   AND (e.position, 0) > (%(after)s, 0)
+   AND (e.position, 0) <= (%(until)s, 0)
+ GROUP BY c.projection
+
 -- name: written
 -- The conversations that a tenant wrote to above one position and up to another, with the highest position of each.
 SELECT e.conversation_id, max(e.position)

@@ -21,7 +21,6 @@ pytestmark = pytest.mark.usefixtures("clean_environment")
     ("given", "url"),
     [
         ({}, None),
-        ({"database_url": ""}, None),
         ({"database_url": "postgres://a:b@h/d"}, "postgresql://a:b@h/d"),
         ({"database_url": "postgresql+asyncpg://a:b@h/d"}, "postgresql://a:b@h/d"),
         ({"postgres_host": "h"}, "postgresql://agents@h:5432/flowagents"),
@@ -30,7 +29,6 @@ pytestmark = pytest.mark.usefixtures("clean_environment")
         ({"postgres_host": "::1", "postgres_port": 6000}, "postgresql://agents@[::1]:6000/flowagents"),
         ({"postgres_host": "/run"}, "postgresql://agents@/flowagents?host=%2Frun&port=5432"),
         ({"postgres_password": SecretStr("alone")}, "postgresql://agents:alone@localhost:5432/flowagents"),
-        ({"postgres_password": SecretStr(""), "postgres_host": ""}, None),
     ],
     ids=str,
 )

@@ -180,6 +180,7 @@ async def test_days_are_those_of_the_time_zone(
         ("America/Santiago", datetime(2026, 4, 5, 3, tzinfo=UTC)),
         ("America/Sao_Paulo", datetime(2018, 11, 4, 3, tzinfo=UTC)),  # from 24:00 to 1:00: there is no midnight
         ("Asia/Beirut", datetime(2025, 3, 29, 22, tzinfo=UTC)),
+        ("Antarctica/Casey", datetime(2019, 3, 16, 17, tzinfo=UTC)),  # from 4:00 to 1:00
         ("Pacific/Apia", datetime(2011, 12, 30, 10, tzinfo=UTC)),  # a day is left out
         ("Australia/Lord_Howe", datetime(2026, 4, 4, 15, tzinfo=UTC)),  # by half an hour
     ],

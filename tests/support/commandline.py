@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -45,10 +47,14 @@ def program_in_process(
         monkeypatch.setattr(sys, "argv", [name, *arguments])
         capsys.readouterr()
         code = 0
+        on_interrupt = signal.getsignal(signal.SIGINT)
         try:
             main()
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        finally:
+            with suppress(ValueError):  # a thread cannot set it, and main did not
+                signal.signal(signal.SIGINT, on_interrupt)  # main expects the process to end
         output = capsys.readouterr()
         return Result(code, output.out, output.err)
 

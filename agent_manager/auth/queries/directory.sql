@@ -5,7 +5,7 @@ RETURNING id, tenant_id, user_id, name, scopes, created_at, expires_at, revoked_
 
 -- name: add_tenant
 INSERT INTO identity_tenants (id, name)
-VALUES (%(id)s, %(name)s)
+VALUES (%(tenant)s, %(name)s)
     ON CONFLICT DO NOTHING
 RETURNING id, name, created_at, suspended_at
 
@@ -35,6 +35,9 @@ UPDATE identity_users
  WHERE tenant_id = %(tenant)s
    AND id = %(id)s
 RETURNING id, kind, name, created_at, disabled_at
+
+-- name: has_events
+SELECT EXISTS (SELECT FROM events WHERE tenant_id = %(tenant)s)
 
 -- name: has_tenant
 SELECT EXISTS (SELECT FROM identity_tenants WHERE id = %(tenant)s)
@@ -77,13 +80,28 @@ RETURNING id, tenant_id, user_id, name, scopes, created_at, expires_at, revoked_
 -- Suspending a suspended tenant keeps the time of the first suspension.
 UPDATE identity_tenants
    SET suspended_at = CASE WHEN %(suspended)s THEN coalesce(suspended_at, now()) END
- WHERE id = %(id)s
+ WHERE id = %(tenant)s
 RETURNING id, name, created_at, suspended_at
 
 -- name: tenants
 SELECT id, name, created_at, suspended_at
   FROM identity_tenants
  ORDER BY id
+
+-- name: tenants_in_log
+-- Each step finds the next tenant by the index, whatever number of events the one before it has.
+WITH RECURSIVE found AS (
+    SELECT min(e.tenant_id) AS tenant_id
+      FROM events e
+     UNION ALL
+    SELECT (SELECT min(e.tenant_id) FROM events e WHERE e.tenant_id > f.tenant_id)
+      FROM found f
+     WHERE f.tenant_id IS NOT NULL
+)
+SELECT tenant_id
+  FROM found
+ WHERE tenant_id IS NOT NULL
+ LIMIT %(limit)s
 
 -- name: unbind_login
 SELECT unbind_login(%(login)s)

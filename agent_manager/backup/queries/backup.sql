@@ -25,7 +25,14 @@ SELECT pg_try_advisory_xact_lock('identity_keys'::regclass::oid::bigint::bit(32)
 SELECT encode(e.digest, 'hex') FROM events e WHERE e.position = %(position)s
 
 -- name: is_empty
-SELECT NOT EXISTS (SELECT FROM events) AND NOT EXISTS (SELECT FROM identity_tenants)
+-- The tenant with which the migrations begin counts only if something was done with it.
+SELECT NOT EXISTS (SELECT FROM events)
+   AND NOT EXISTS (SELECT FROM identity_users)
+   AND NOT EXISTS (SELECT FROM identity_keys)
+   AND NOT EXISTS (SELECT FROM identity_tenants t WHERE t.id <> 'default' OR t.name <> '' OR t.suspended_at IS NOT NULL)
+
+-- name: clear_tenants
+DELETE FROM identity_tenants
 
 -- name: begin_restore
 -- As an append does: until the commit, the log is not final from here on, and workers wait. The table takes a segment

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import date
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -14,7 +13,7 @@ from agent_manager.server.authorization import AuthorizedRoute, Data
 from agent_manager.server.context import CurrentContext
 from agent_manager.server.response_cache import BodyWriter
 from agent_manager.server.routes.declarations import reads
-from agent_manager.server.schemas.common import AtLeast, In, Out
+from agent_manager.server.schemas.common import AtLeast, Day, In, Out
 from projections import Statistics
 from projections.statistics import ActorCounts, DayCounts, ResponseTimes, RoleCounts, Size, StatusCount, TaskTimes
 
@@ -24,10 +23,10 @@ router = APIRouter(tags=["statistics"], route_class=AuthorizedRoute)
 class StatisticsQuery(In):
     """Which data is counted."""
 
-    since: date | None = Field(None, description="The first day.")
-    until: date | None = Field(None, description="The last day.")
+    since: Day | None = Field(None, description="The first day.")
+    until: Day | None = Field(None, description="The last day.")
     actor: str | None = None
-    zone: str = Field("UTC", description="The time zone of the days, such as America/Sao_Paulo.")
+    zone: str = Field("UTC", description="The time zone of the days, such as America/Sao_Paulo or -03:00.")
     at_least: AtLeast = None
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Literal, Self
+from datetime import date
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+
+from eventstore.errors import InputError
+from eventstore.times import parse_day, parse_time
 
 Cursor = Annotated[str | None, Field(description="`next` of the page before, with the same order and filters.")]
 Limit = Annotated[int, Field(ge=1, le=1000, description="Maximum number of items.")]
@@ -25,8 +29,24 @@ PositionToken = Annotated[
         "that stands for it for all others."
     ),
 ]
-Since = Annotated[AwareDatetime | None, Field(description="From this time on; ISO 8601 with an offset.")]
-Until = Annotated[AwareDatetime | None, Field(description="Before this time.")]
+
+
+def _given_text(parse: Callable[[str], Any]) -> BeforeValidator:
+    """Return a validator that reads a text as the command line does."""
+
+    def read(value: Any) -> Any:
+        try:
+            return parse(value) if isinstance(value, str) else value
+        except InputError as error:
+            raise ValueError(str(error)) from None
+
+    return BeforeValidator(read)
+
+
+Time = Annotated[AwareDatetime, _given_text(parse_time)]
+Day = Annotated[date, _given_text(parse_day)]
+Since = Annotated[Time | None, Field(description="From this time on; ISO 8601, in UTC without an offset.")]
+Until = Annotated[Time | None, Field(description="Before this time.")]
 NewestFirst = Annotated[bool, Field(description="The latest first.")]
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, Field, model_validator
 
 from agent_manager.a2a import Json
-from agent_manager.server.schemas.common import In, NewestFirst, Out, PageOut, PageQuery
+from agent_manager.server.schemas.common import In, NewestFirst, Out, PageOut, PageQuery, Time
 from eventstore import Role, TaskStatus
 
 Name = Annotated[str, Field(max_length=255)]
@@ -208,7 +208,7 @@ class StateQuery(In):
 
     version: int | None = Field(None, ge=1, lt=2**31)
     position: int | None = Field(None, ge=1, lt=2**63)
-    time: AwareDatetime | None = Field(None, description="What the log held at this time.")
+    time: Time | None = Field(None, description="What the log held at this time.")
 
     @model_validator(mode="after")
     def _check_at_most_one(self) -> StateQuery:

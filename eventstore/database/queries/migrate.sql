@@ -62,7 +62,7 @@ BEGIN
     END IF;
     LOCK TABLE {schema}.{table} IN ACCESS EXCLUSIVE MODE;
     ALTER TABLE {schema}.{table} NO FORCE ROW LEVEL SECURITY;
-    IF EXISTS (SELECT FROM {schema}.{table}) THEN
+    IF EXISTS (SELECT FROM {schema}.{table} WHERE {condition}) THEN
         RAISE EXCEPTION 'reverting {version} would destroy {what}: back it up, then say --destroy-events if you mean it'
             USING ERRCODE = 'ES020';
     END IF;

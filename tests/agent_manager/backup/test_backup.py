@@ -80,8 +80,8 @@ async def say(store: EventStore, number: int = 1, conversation: UUID | None = No
 async def fill(store: EventStore) -> None:
     """Append to several tenants, with owners and members, and add tenants, users and keys."""
     identities = Identities(store)
+    await identities.add_tenant("acme", STRANGE.replace("\x01", ""))
     for tenant in ("default", "acme"):
-        await identities.add_tenant(tenant, STRANGE.replace("\x01", ""))
         await identities.add_user(tenant, "ana", name="Ana")
         await identities.add_key(tenant, "first", user="ana")
         shared = uuid4()

@@ -65,8 +65,8 @@ def test_a_table_prints_the_cursor_of_the_next_page(library: Eventstore) -> None
 
 @every_list
 def test_a_cursor_of_another_list_is_rejected(library: Eventstore, arguments: tuple[str, ...]) -> None:
-    for cursor in ("nonsense", ""):
-        result = library(*arguments, "--after", cursor)
+    for form in ("--json", "--newest"):
+        result = library(*arguments, "--after", "nonsense", form)
         assert (result.code, result.out) == (1, "")
         assert "is damaged" in result.err
     _, other = page_of(library, "history", EVERYTHING, "--type", "message.added", "--limit", "1")
@@ -86,7 +86,6 @@ def test_conversations_are_filtered(library: Eventstore) -> None:
     assert names("--deleted") == {"Journey", "Other", "Hidden"}
     assert len(names("--limit", "1")) == 1
     assert names("--tenant", "another") == {"Theirs"}
-    assert names("--tenant", "nobody") == set()
     assert names("--actor", ACTOR) == {"Journey"}
     assert names("--actor", "nobody") == set()
     assert names("--since", "2100-01-01") == set()
@@ -122,7 +121,7 @@ def test_a_list_of_all_shows_the_conversation_of_each_row(library: Eventstore, c
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("messages", "--since", "yesterday"), "--since yesterday: is not a time"),
+        (("messages", "--since", "yesterday"), "--since: 'yesterday' is not a time"),
         (("conversations", "--by", "name"), "by: 'name' is unknown"),
         (("messages", "--role", "agent"), "role: 'agent' is unknown"),
         (("conversation", "nonsense"), "no conversation has the id 'nonsense'"),

@@ -112,7 +112,23 @@ def test_a_bad_url(eventstore: Eventstore, monkeypatch: pytest.MonkeyPatch, url:
         ("EVENTSTORE_SCHEMA", "pg_mine"),
         ("POSTGRES_PORT", "70000"),
         ("EVENTSTORE_MAX_CONTENT_BYTES", "1"),
-        ("EVENTSTORE_TENANT", ""),
+        *(
+            (name, "")
+            for name in (
+                "EVENTSTORE_TENANT",
+                "EVENTSTORE_DATA_DIR",
+                "EVENTSTORE_SCHEMA",
+                "EVENTSTORE_LISTEN_URL",
+                "EVENTSTORE_PG_PORT",
+                "DATABASE_URL",
+                "POSTGRES_HOST",
+                "POSTGRES_PORT",
+                "POSTGRES_DB",
+                "POSTGRES_USER",
+                "POSTGRES_PASSWORD",
+            )
+        ),
+        ("EVENTSTORE_DATA_DIR", " "),
         ("EVENTSTORE_CONNECT_TIMEOUT", "0"),
     ],
 )
@@ -123,9 +139,33 @@ def test_a_bad_setting_is_named(eventstore: Eventstore, monkeypatch: pytest.Monk
     )
 
 
-@pytest.mark.parametrize("tenant", ["", "x" * 256])
-def test_a_bad_tenant(library: Eventstore, tenant: str) -> None:
-    assert_refused(library("conversations", "--tenant", tenant), "TENANT")
+def test_a_bad_tenant(library: Eventstore) -> None:
+    assert_refused(library("conversations", "--tenant", "x" * 256), "TENANT")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("--data-dir", ""),
+        ("--data-dir=",),
+        ("--tenant", ""),
+        ("--tenant=",),
+        ("--since", ""),
+        ("--after=",),
+        ("-n", ""),
+    ],
+    ids=" ".join,
+)
+def test_an_empty_option_is_wrong_usage(library: Eventstore, given: tuple[str, ...]) -> None:
+    for command in (["conversations"], ["messages", EVERYTHING, "--json"]):
+        result = library(*command, *given)
+        assert (result.code, result.out) == (2, "")
+        assert given[0] in result.err
+        assert "is empty: give a value, or leave out the option" in result.err
+
+
+def test_an_empty_text_after_two_dashes_is_an_argument(library: Eventstore) -> None:
+    assert "no conversation has the id ''" in library("messages", "--", "").err
 
 
 @pytest.mark.parametrize("arguments", ALL, ids=" ".join)

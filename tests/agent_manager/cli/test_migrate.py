@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -89,13 +90,21 @@ def test_a_log_with_events_is_destroyed_on_request_only(empty: Eventstore, datab
     assert applied(empty) == []
 
 
-def test_keys_are_destroyed_on_request_only(empty: Eventstore) -> None:
-    assert empty("tenants", "add", "acme").code == 0
+@pytest.mark.parametrize(
+    ("command", "lost"),
+    [
+        ("tenants add acme", "the tenants with their users and keys"),
+        ("tenants suspend default", "the tenants with their users and keys"),
+        ("users add ana", "the users"),
+        ("keys add ci", "the keys"),
+    ],
+)
+def test_tenants_users_and_keys_are_destroyed_on_request_only(empty: Eventstore, command: str, lost: str) -> None:
+    assert empty(*command.split()).code == 0
     refused = empty("migrate", "down", "--all")
     assert refused.code == 1
-    assert "would destroy the tenants with their users and keys" in refused.err
+    assert f"would destroy {lost}" in refused.err
     assert len(applied(empty)) == len(VERSIONS)  # none was reverted before it was refused
-    assert rows_of(empty, "tenants", "list")[0]["id"] == "acme"
     assert empty("migrate", "down", "--all", "--destroy-events").code == 0
     assert applied(empty) == []
 
@@ -107,3 +116,27 @@ def test_reverted_read_tables_are_rebuilt_from_the_log(empty: Eventstore) -> Non
     assert empty("migrate", "up").code == 0
     assert empty("rebuild").code == 0
     assert rows_of(empty, "conversations") == before
+
+
+def test_no_command_but_migrate_up_applies_what_was_reverted_on_request(
+    eventstore: Eventstore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("EVENTSTORE_DATA_DIR", str(tmp_path / "data"))
+    assert eventstore("seed").code == 0
+    assert eventstore("migrate", "down").lines == [f"reverted {VERSIONS[-1]}"]
+    for command in ("up --port 0", "project", "seed", "conversations", "status", "pending", "keys list", "rebuild"):
+        result = eventstore(*command.split())
+        assert (result.code, result.out) == (1, "")
+        assert f"migrate down has reverted migrations, last {VERSIONS[-1]}: eventstore migrate up applies" in result.err
+    assert applied(eventstore) == VERSIONS[:-1]
+    assert eventstore("migrate", "up").lines == [f"applied {VERSIONS[-1]}"]
+    assert len(rows_of(eventstore, "conversations")) == 2
+
+
+def test_a_service_does_not_apply_to_a_named_server_what_was_reverted_on_request(bare: Eventstore) -> None:
+    assert bare("migrate", "up").code == 0
+    assert bare("migrate", "down", "--all").code == 0
+    refused = bare("up", "--port", "0")
+    assert refused.code == 1
+    assert "eventstore migrate up applies them again" in refused.err
+    assert applied(bare) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import subprocess
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from rich.cells import cell_len
 from support.environment import child_environment
 from support.processes import EVENTSTORE
 
-from agent_manager.cli.output import print_table
+from agent_manager.cli.output import Table, print_table, text
 
 
 class Terminal(io.StringIO):
@@ -26,32 +27,67 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_terminal_gets_a_table_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+def open_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """Return standard output, which is a terminal of 40 columns from now on."""
     monkeypatch.setenv("COLUMNS", "40")
     terminal = Terminal()
     monkeypatch.setattr("sys.stdout", terminal)
+    return terminal
+
+
+def lines_of(terminal: Terminal) -> list[str]:
+    return [re.sub(r"\x1b\[\d*m", "", line) for line in terminal.getvalue().splitlines()]
+
+
+def test_a_terminal_gets_a_table_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = open_terminal(monkeypatch)
     print_table((">n", "content"), [(1, "word " * 20), (22, "[bold]\x1b[31m")], nothing="")
-    lines = [re.sub(r"\x1b\[\d*m", "", line).rstrip() for line in terminal.getvalue().splitlines()]
+    lines = lines_of(terminal)
     assert max(map(len, lines)) <= 40
     assert lines[0].split() == ["n", "content"]
     assert "[bold]\\x1b[31m" in terminal.getvalue()
 
 
-@pytest.mark.parametrize("width", [20, 40, 80])
-@pytest.mark.parametrize("kind", [Terminal, io.StringIO])
-def test_a_table_may_be_printed_in_parts(monkeypatch: pytest.MonkeyPatch, width: int, kind: type[io.StringIO]) -> None:
-    monkeypatch.setenv("COLUMNS", str(width))
-    rows = [(number, f"id-{number}", "text " * 8, "x") for number in range(10, 14)]
-    columns = (">position", "id", "content", "type")
-    outputs = []
-    for parts in ([rows], [rows[:2], rows[2:], []]):
-        output = kind()
-        with monkeypatch.context() as patch:
-            patch.setattr("sys.stdout", output)
-            for number, part in enumerate(parts):
-                print_table(columns, part, nothing="nothing", is_continued=number > 0)
-        outputs.append(output.getvalue())
-    assert outputs[0] == outputs[1]
+def test_the_first_page_of_a_table_decides_how_the_next_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = open_terminal(monkeypatch)
+    table = Table((">n", "type", "content"))
+    table.print([(10, "message", "first " * 8)])
+    table.print([(9, "task", "second")])
+    assert lines_of(terminal) == [
+        " n  type     content",
+        "10  message  first first first first",
+        "             first first first first",
+        " 9  task     second",
+    ]
+
+
+def test_a_table_whose_numbers_grow_too_wide_begins_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = open_terminal(monkeypatch)
+    table = Table((">n", "content"))
+    for number in (8, 9, 10, 11):
+        table.print([(number, "word")])
+    assert lines_of(terminal) == ["n  content", "8  word", "9  word", " n  content", "10  word", "11  word"]
+
+
+def test_a_list_of_rows_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = open_terminal(monkeypatch)
+    table = Table(("id", "conversation"))
+    table.print([("x" * 30, "y" * 30)])
+    table.print([("1", "2")])
+    assert lines_of(terminal)[-3:] == ["", "id            1", "conversation  2"]
+
+
+def test_a_pipe_gets_the_headings_once(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table((">n", "type", "content"))
+    for number in (9, 10):
+        table.print([(number, "task", "word")])
+    assert capsys.readouterr().out.splitlines() == ["n  type  content", "9  task  word", "10  task  word"]
+
+
+def test_times_are_shown_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "America/Sao_Paulo")
+    assert text(datetime(2026, 1, 31, 9, 30, 1, 999999, timezone(timedelta(hours=-3)))) == "2026-01-31 12:30:01Z"
+    assert text(datetime(1, 1, 1, tzinfo=UTC)) == "0001-01-01 00:00:00Z"
 
 
 COLUMNS = [">position", "id", "name", "content", "what changed", "?uuid", "updated"]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shlex
+import signal
 import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
@@ -13,10 +16,11 @@ from uuid import uuid4
 import pytest
 from support.commandline import EVERYTHING
 from support.environment import TREE, child_environment
-from support.processes import EVENTSTORE, Commands, run
+from support.processes import EVENTSTORE, Commands, commands, run
 from support.waiting import until
 
-from eventstore import EventStore, MessageAdded
+from eventstore import EventStore, MessageAdded, conversation_uuid
+from projections import catch_up
 
 INTERRUPTED = 130
 
@@ -53,6 +57,57 @@ async def test_tail_without_earlier_events_follows_from_now_on(
     assert "before" not in tail.out
     assert "after" in tail.out
     tail.kill()
+
+
+@pytest.mark.parametrize(
+    "module", ["typer", "pydantic_core", "psycopg", "agent_manager.cli.options", "asyncio.runners"]
+)
+def test_an_interrupt_during_the_imports_ends_a_command_silently(
+    clean_environment: None, tmp_path: Path, library_url: str, module: str
+) -> None:
+    with commands(tmp_path / "output", [sys.executable, "-X", "importtime", *EVENTSTORE[1:]]) as started:
+        running = started.start("conversations", DATABASE_URL=library_url)
+        until(lambda: f" {module}\n" in running.err, f"{module} is imported")
+        assert running.interrupt() == INTERRUPTED
+    assert not [line for line in running.err.splitlines() if not line.startswith("import time:")]
+
+
+LONG = "x" * 64_000
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "tail -n 1000 --json",
+        *(
+            pytest.param(each, marks=pytest.mark.slow)
+            for each in (
+                "tail -n 1000", "history -n 1000 --json", "messages long", "messages long --json",
+                "messages -n 1000 --json", "conversation long", "conversation long --json",
+            )
+        ),
+    ],
+)  # fmt: skip
+async def test_a_long_output_takes_the_memory_of_a_page(store: EventStore, database_url: str, command: str) -> None:
+    conversation = conversation_uuid(store.tenant, "long")
+    for _ in range(20):
+        await store.append(conversation, [MessageAdded(role="user", content=LONG) for _ in range(50)])
+    await catch_up(store)
+
+    def run_and_measure() -> tuple[int, int]:
+        measuring = (  # not getrusage: its maximum includes the process that started this one
+            "import atexit, sys; from agent_manager.cli import main; status = open('/proc/self/status'); "
+            "atexit.register(lambda: sys.stderr.write(status.read().split('VmHWM:')[1].split()[0])); main()"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", measuring, *command.split()],
+            capture_output=True, env=child_environment(DATABASE_URL=database_url), timeout=120, check=True,
+        )  # fmt: skip
+        return len(done.stdout), int(done.stderr)
+
+    printed, kilobytes = await asyncio.to_thread(run_and_measure)
+    assert printed > 1000 * (len(LONG) if "--" in command or "tail" not in command else 200)
+    assert kilobytes < 200_000  # the events alone are 64 MB, and took several times as much in lists of objects
 
 
 READERS = [
@@ -130,6 +185,30 @@ def test_a_chat_log_may_come_from_standard_input(clean_environment: None, databa
     done = run("import", "-", stdin=line, DATABASE_URL=database_url)
     assert (done.returncode, done.stderr) == (0, "")
     assert "1 conversations, 1 messages" in done.stdout
+
+
+async def test_commands_wait_for_a_worker_that_is_running(
+    started: Commands, store: EventStore, database_url: str
+) -> None:
+    workers = started.start("project", DATABASE_URL=database_url)
+    workers.until_printed(" follow the log")
+    for number in range(3):
+        await store.append(uuid4(), [MessageAdded(role="user", content=f"written {number}") for _ in range(300)])
+        for command in (("messages", "-n", "1"), ("search", f'"written {number}"')):
+            listed = await asyncio.to_thread(run, *command, DATABASE_URL=database_url)
+            assert f"written {number}" in listed.stdout
+            assert "behind" not in listed.stderr
+    os.kill(workers.pid, signal.SIGSTOP)
+    try:
+        await store.append(uuid4(), [MessageAdded(role="user", content="late")])
+        late = await asyncio.to_thread(run, "messages", "--timeout", "0.5", DATABASE_URL=database_url)
+    finally:
+        os.kill(workers.pid, signal.SIGCONT)
+    assert "late" not in late.stdout
+    assert late.stderr.splitlines()[-1] == (
+        "read tables are behind the log (conversations by 1 event(s), messages by 1 event(s)): "
+        "a worker is running and will apply them"
+    )
 
 
 def test_workers_end_when_interrupted(started: Commands, database_url: str) -> None:

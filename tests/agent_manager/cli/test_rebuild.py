@@ -25,6 +25,7 @@ def test_the_sample_is_imported_once(empty: Eventstore) -> None:
 
 
 def test_the_sample_is_imported_into_the_given_tenant(empty: Eventstore) -> None:
+    assert empty("tenants", "add", "ana").code == 0
     assert empty("seed", "--tenant", "ana").code == 0
     assert rows_of(empty, "conversations") == []
     assert len(rows_of(empty, "conversations", "--tenant", "ana")) == 2

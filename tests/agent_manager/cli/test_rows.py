@@ -199,7 +199,13 @@ def test_read_tables_behind_the_log_are_mentioned(empty: Eventstore, settings: S
     asyncio.run(append_to(settings, uuid4(), "x", applied=False))
     result = empty("conversations", "--json")
     assert json.loads(result.out)["items"] == []
-    assert "behind the log: eventstore up or eventstore project brings them up" in " ".join(result.err.split())
+    assert result.err == (
+        "read tables are behind the log (conversations by 1 event(s)): "
+        "no worker is running: eventstore up or eventstore project starts one\n"
+    )
+    assert "(statistics by 1 event(s)): no worker is running" in empty("stats").err
+    assert "(search by 1 event(s)): no worker is running" in empty("search", "x").err
+    assert empty("pending").err == "nothing is pending\n"  # it reads the latest events from the log itself
 
 
 def test_a_long_message_is_not_cut_and_does_not_pad_others(empty: Eventstore, settings: Settings) -> None:

@@ -56,7 +56,7 @@ def test_corrections_and_further_results_are_mentioned(said: Eventstore) -> None
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        (("--since", "yesterday"), "--since yesterday: is not a time: write it as 2026-01-31"),
+        (("--since", "yesterday"), "--since: 'yesterday' is not a time: write it as 2026-01-31"),
         (("--by", "luck"), "by: 'luck' is unknown: choose among relevance, time"),
         (("--kind", "memo"), "kind: 'memo' is unknown"),
         (("--language", "klingon"), "language: 'klingon' is not a language that can be searched"),

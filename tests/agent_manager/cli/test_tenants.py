@@ -14,6 +14,7 @@ from support.authentication import is_rejected
 from support.commandline import STRANGE, Eventstore, rows_of
 
 from agent_manager.auth import Authenticator, Identity
+from agent_manager.cli.main import Commands
 from eventstore import EventStore, Settings
 
 pytestmark = [pytest.mark.shared_database, pytest.mark.usefixtures("no_tenants")]
@@ -33,7 +34,7 @@ def test_tenants_are_added_suspended_and_resumed(empty: Eventstore) -> None:
     assert empty("tenants", "suspend", "acme").out == "tenant acme suspended\n"
     header, row = empty("tenants", "list").lines
     assert header.split() == ["id", "name", "created", "suspended"]
-    assert re.fullmatch(r"acme +ACME Ltd +[-0-9]+ [:0-9]+ +[-0-9]+ [:0-9]+", row)
+    assert re.fullmatch(r"acme +ACME Ltd +[-0-9]+ [:0-9]+Z +[-0-9]+ [:0-9]+Z", row)
     assert empty("tenants", "resume", "acme").out == "tenant acme resumed\n"
     [listed] = rows_of(empty, "tenants", "list")
     assert (listed["id"], listed["name"], listed["suspended_at"]) == ("acme", "ACME Ltd", None)
@@ -122,11 +123,11 @@ def _seconds(text: str) -> float:
     [
         (["tenants", "add", "acme"], "tenant acme exists already"),
         (["tenants", "add", ""], "is not a name"),
-        (["tenants", "suspend", "globex"], "tenant globex does not exist: eventstore tenants list"),
+        (["tenants", "suspend", "globex"], "tenant globex does not exist: eventstore tenants add TENANT adds one"),
         (["users", "list", "--tenant", "globex"], "tenant globex does not exist"),
         (["users", "add", "ana", "--tenant", "acme"], "has a user ana already"),
         (["users", "add", "key:x", "--tenant", "acme"], "begins like the actor of a key"),
-        (["users", "disable", "bob", "--tenant", "acme"], "has no user bob: eventstore users add"),
+        (["users", "disable", "bob", "--tenant", "acme"], "has no user bob: eventstore users add USER"),
         (["keys", "add", "x", "--tenant", "acme", "--user", "bob"], "has no user bob"),
         (["keys", "add", "x", "--tenant", "acme", "--expires", "4y"], "--expires 4y: is not a duration"),
         (["keys", "add", "x", "--tenant", "acme", "--expires", "0d"], "--expires 0d: is not a duration"),
@@ -141,6 +142,43 @@ def test_errors_are_printed_in_one_line(acme: Eventstore, arguments: list[str], 
     assert result.err.startswith("eventstore: error: ")
     assert said in result.err
     assert len(result.err.splitlines()) == 1
+
+
+def _commands_with_a_tenant() -> list[list[str]]:
+    """Return every command that takes --tenant, with values for its arguments."""
+    found = []
+    for name, command in Commands().items():
+        for path, each in [((name, sub), leaf) for sub, leaf in getattr(command, "commands", {}).items()] or [
+            ((name,), command)
+        ]:
+            if any("--tenant" in parameter.opts for parameter in each.params):
+                needed = [p for p in each.params if p.param_type_name == "argument" and p.required]
+                found.append([*path, *("x" for _ in needed)])
+    return found
+
+
+@pytest.mark.parametrize("command", _commands_with_a_tenant(), ids=" ".join)
+def test_a_tenant_that_does_not_exist_is_refused_with_those_that_do(acme: Eventstore, command: list[str]) -> None:
+    for number in range(11):
+        assert acme("tenants", "add", f"tenant-{number:02}").code == 0
+    result = acme(*command, *(["missing.jsonl"] if command == ["import"] else []), "--tenant", "acm")
+    assert (result.code, result.out) == (1, "")
+    assert (
+        "tenant acm does not exist: eventstore tenants add TENANT adds one; these exist: acme, tenant-00" in result.err
+    )
+    assert result.err.endswith("tenant-08, and more\n")
+
+
+def test_a_tenant_with_events_exists_although_it_was_not_added(
+    acme: Eventstore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVENTSTORE_TENANT", "configured")  # the store's own tenant: what it writes needs no other step
+    assert acme("seed").code == 0
+    monkeypatch.delenv("EVENTSTORE_TENANT")
+    assert len(rows_of(acme, "history", "--tenant", "configured")) == 15
+    refused = acme("conversations", "--tenant", "another")
+    assert "these exist: acme, " in refused.err
+    assert "configured" in refused.err
 
 
 def test_an_unknown_scope_is_wrong_usage(acme: Eventstore) -> None:

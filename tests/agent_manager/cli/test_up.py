@@ -166,7 +166,7 @@ def key_of(started: Commands, database_url: str, *options: str) -> str:
 def test_on_all_addresses_tokens_are_required(started: Commands, database_url: str) -> None:
     up = started.start("up", "--host", "0.0.0.0", "--port", "0", DATABASE_URL=database_url)
     url = address(up).replace("0.0.0.0", "127.0.0.1")
-    assert "required: eventstore keys add creates them" in up.out
+    assert "required: eventstore keys add NAME creates one" in up.out
     assert "sent unencrypted" in up.out
     assert httpx.get(f"{url}/v1/conversations").status_code == 401
     token = key_of(started, database_url)

@@ -111,7 +111,7 @@ async def _fill(settings: Settings, login: str) -> None:
         ], actor=f"ana {STRANGE}")  # fmt: skip
         await store.append(NAMELESS, [ConversationCreated(name=WIDE), MessageAdded(role="user", content="trip")])
         directory = Directory(store)
-        await directory.add_tenant("default", LONG.replace("\n", " ")[:255])
+        await directory.add_tenant("acme", LONG.replace("\n", " ")[:255])
         await directory.add_user("default", "ana", WIDE)
         await directory.add_key("default", WIDE[:100], user="ana")
         await directory.bind_login("default", login)

@@ -182,10 +182,16 @@ def test_an_event_with_the_id_of_another_conversation_does_not_prevent_a_rollbac
     assert f"Ignored     conversation '{claiming}': event {event}: its given_id '{given_id}'" in rollback.out
 
 
+def add_tenants(started: Commands, database_url: str, *tenants: str) -> None:
+    for tenant in tenants:
+        assert started.start("tenants", "add", tenant, DATABASE_URL=database_url).wait() == 0
+
+
 def test_a_rollback_uses_no_backup_of_another_tenant(
     application: Application, started: Commands, database_url: str, backups: Path
 ) -> None:
     arguments = ("--backups", str(backups), "--tenant")
+    add_tenants(started, database_url, "acme", "globex")
     migrate(application, started, database_url, backups, "--tenant", "acme")
     [backup] = backups.glob("backup-*.jsonl.gz")
     for further in ([], ["--backup", str(backup)]):
@@ -203,6 +209,7 @@ def test_a_backup_is_imported_into_another_tenant_only_if_that_is_named(
     application: Application, started: Commands, database_url: str, backups: Path
 ) -> None:
     arguments = ("--backups", str(backups))
+    add_tenants(started, database_url, "acme", "globex")
     migrate(application, started, database_url, backups, "--tenant", "acme")
     [backup] = backups.glob("backup-*.jsonl.gz")
     unnamed = started.start("import", "--from-backup", str(backup), *arguments, DATABASE_URL=database_url)

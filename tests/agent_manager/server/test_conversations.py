@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -117,3 +118,19 @@ async def test_only_one_point_in_the_past_can_be_given(here: Served) -> None:
     assert (both.status_code, "at most one" in both.json()["detail"]) == (422, True)
     later = await here.client.get(f"/v1/conversations/{trip}/state", params={"version": 2})
     assert (later.status_code, "is at version 1" in later.json()["detail"]) == (404, True)
+
+
+async def test_a_time_without_an_offset_is_in_utc(here: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "America/Sao_Paulo")
+    trip = await here.begin(name="Trip")
+    begun = datetime.fromisoformat((await here.client.get(f"/v1/conversations/{trip}")).json()["created_at"])
+    for seconds, number in ((-1, 1), (1, 0)):
+        since = begun.astimezone(UTC) + timedelta(seconds=seconds)
+        in_brazil = since.astimezone(timezone(timedelta(hours=-3)))
+        for text in (since.replace(tzinfo=None).isoformat(), since.isoformat(), in_brazil.isoformat()):
+            listed = await here.client.get("/v1/conversations", params={"since": text})
+            assert len(listed.json()["items"]) == number
+    for text in ("", "yesterday", "1769850000", "2026-01-31T09:00 03:00"):
+        refused = await here.client.get("/v1/conversations", params={"since": text})
+        assert refused.status_code == 422
+        assert "is not a time: write it as 2026-01-31" in refused.json()["errors"][0]["message"]
