@@ -256,7 +256,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, nothin
 class Table:
     """A table, printed at once or page by page: on a terminal so that it fits, elsewhere each row as a line.
 
-    The first rows decide how all are printed. Further ones that would not stay whole begin a table below.
+    The first rows decide the layout. If ids, numbers or times of later rows are too wide for it, a new table begins.
 
     Args:
         columns: the headings; one that begins with ``>`` is aligned to the right, and one that begins with ``?`` is
