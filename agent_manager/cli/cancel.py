@@ -37,4 +37,4 @@ def cancel(
         else:
             typer.echo(f"task {canceled['id']}: {canceled['status']['state']}")
 
-    run(work, settings)
+    run(work, settings, tenant)

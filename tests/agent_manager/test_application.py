@@ -180,6 +180,7 @@ def test_an_agent_may_call_the_manager(make: Callable[..., ApplicationManager]) 
         assert manager.send_message("c", message("hello", "m1")) is not None
 
 
+@pytest.mark.slow
 def test_hundreds_of_calls_at_once_from_threads_with_loops_of_their_own(manager: ApplicationManager) -> None:
     conversations = [manager.create_conversation().conversation_id for _ in range(20)]
 

@@ -365,6 +365,7 @@ async def test_the_position_changes_with_every_change_and_only_then(manager: Asy
     assert await manager.position() > before
 
 
+@pytest.mark.slow
 async def test_many_messages_for_one_conversation_at_once_are_all_stored(manager: AsyncManager) -> None:
     many = [user_message(f"{number}", "same", "c") for number in range(60)]
     accepted = await asyncio.gather(*map(manager.accept, many))
@@ -373,6 +374,7 @@ async def test_many_messages_for_one_conversation_at_once_are_all_stored(manager
 
 
 @pytest.mark.usefixtures("clean_environment")
+@pytest.mark.slow
 async def test_a_message_that_was_sent_to_a_server_that_died_may_be_stored(own_server: EmbeddedServer) -> None:
     settings = Settings(database_url=own_server.url(), connect_timeout=1, append_seconds=6)  # type: ignore[arg-type]
     await asyncio.to_thread(Migrator(own_server.url(), settings).up)

@@ -259,6 +259,7 @@ NOTED = Projection(
 )
 
 
+@pytest.mark.slow
 async def test_tables_of_other_projections_and_replaced_tables_get_roles_too(
     own_server: EmbeddedServer, superuser: psycopg.Connection[tuple[object, ...]]
 ) -> None:

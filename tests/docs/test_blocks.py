@@ -134,5 +134,5 @@ def test_the_blocks_of_a_page_run_in_order(
 
 
 def test_few_blocks_are_not_run_and_each_says_why() -> None:
-    assert sum(map(len, NOT_RUN.values())) <= 10
+    assert sum(map(len, NOT_RUN.values())) <= 12
     assert all(len(reason.split()) >= 3 for reasons in NOT_RUN.values() for reason in reasons)

@@ -139,6 +139,7 @@ async def everything(settings: Settings) -> dict[str, Any]:
         return given
 
 
+@pytest.mark.slow
 async def test_settings_of_the_login_change_nothing(
     server: DatabaseServer, database_url: str, superuser_url: str, clean_environment: None
 ) -> None:

@@ -385,6 +385,7 @@ def assert_week_is_found_by_its_time(plans: list[Plan]) -> None:
     assert len(plans) < 40, "each day is checked once, not each row"
 
 
+@pytest.mark.slow
 async def test_of_too_many_days_the_latest_are_returned_and_of_too_many_actors_those_with_most_events(
     store: EventStore, statistics: Statistics
 ) -> None:

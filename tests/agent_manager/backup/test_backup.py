@@ -38,6 +38,7 @@ from agent_manager.backup.retention import prune
 from agent_manager.settings import ServerSettings
 from eventstore import ConversationCreated, ConversationShared, EventStore, MessageAdded, NewEvent, Settings
 from eventstore.concurrency import cancel_and_wait
+from eventstore.database.queries import query
 from eventstore.errors import NotFound
 from projections import Worker, catch_up
 
@@ -177,17 +178,12 @@ async def test_all_that_was_acknowledged_before_a_backup_is_in_it_whatever_is_wr
     assert rows(server, other, EVENTS) == rows(server, store.settings, up_to)
 
 
-async def test_only_one_backup_is_made_at_a_time(store: EventStore, archive: Archive) -> None:
-    await say(store, 15)
-    second: list[asyncio.Task[Manifest]] = []
-
-    def begin_second(_: Manifest) -> None:
-        second.append(asyncio.create_task(create_backup(store, archive)))
-
-    first = asyncio.create_task(create_backup(store, archive, on_progress=begin_second))
-    await first
-    outcomes = await asyncio.gather(*second, return_exceptions=True)
-    assert isinstance(outcomes[0], BackupRunning)
+async def test_only_one_backup_is_made_at_a_time(store: EventStore, archive: Archive, superuser_url: str) -> None:
+    with psycopg.connect(superuser_url) as other:
+        other.execute(query("agent_manager.backup", "lock"))
+        with pytest.raises(BackupRunning, match="wait until it has ended"):
+            await create_backup(store, archive)
+    await create_backup(store, archive)
 
 
 async def test_backups_of_another_log_are_not_continued(

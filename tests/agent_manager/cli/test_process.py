@@ -88,6 +88,7 @@ LONG = "x" * 64_000
         ),
     ],
 )  # fmt: skip
+@pytest.mark.slow
 async def test_a_long_output_takes_the_memory_of_a_page(store: EventStore, database_url: str, command: str) -> None:
     conversation = conversation_uuid(store.tenant, "long")
     for _ in range(20):
@@ -187,6 +188,7 @@ def test_a_chat_log_may_come_from_standard_input(clean_environment: None, databa
     assert "1 conversations, 1 messages" in done.stdout
 
 
+@pytest.mark.slow
 async def test_commands_wait_for_a_worker_that_is_running(
     started: Commands, store: EventStore, database_url: str
 ) -> None:

@@ -22,7 +22,7 @@ SOURCES = [
 
 SUGGESTION = re.compile(
     rf"(?<!from )\beventstore ((?:{'|'.join(MODULES)})\b"
-    r"(?: (?:add|list|revoke|suspend|bind|unbind|logins|up|roles|down|status|--[a-z-]+|\w+\.jsonl|[A-Z]{2,})\b(?!=))*)"
+    r"(?: (?:add|create|list|revoke|suspend|bind|unbind|logins|up|roles|down|status|--[a-z-]+|\w+\.jsonl|[A-Z]{2,})\b(?!=))*)"
 )
 PLACEHOLDERS = {"ID": "sample-trip", "NAME": "ci", "TENANT": "acme", "USER": "ana", "FILE.jsonl": "chats.jsonl"}
 KEEP_RUNNING = ("up", "project")
@@ -57,6 +57,7 @@ def new_store(
     up = started.start("up", "--port", "0", DATABASE_URL=empty_database_url)
     up.until_printed("Ctrl-C")
     monkeypatch.setenv("DATABASE_URL", empty_database_url)
+    monkeypatch.setenv("EVENTSTORE_BACKUP_DIR", "backups")
     return eventstore
 
 
@@ -76,6 +77,7 @@ def test_the_first_key_of_the_default_tenant_is_one_command(new_store: Eventstor
 
 
 @pytest.mark.parametrize("command", ["up", "project"])
+@pytest.mark.slow
 def test_services_that_are_suggested_start_on_a_new_store(
     started: Commands, empty_database_url: str, command: str
 ) -> None:

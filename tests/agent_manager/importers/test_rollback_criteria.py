@@ -83,6 +83,7 @@ async def test_measuring_lists_no_messages_with_files(manager: Manager, url: str
 
 
 @pytest.mark.any_server
+@pytest.mark.slow
 async def test_an_old_application_that_still_runs_is_measured_alternately(url: str, slow_url: str) -> None:
     recorded = Baseline("t", slow_url, "then", {"conversation/list": 1.0})
     before, now = await measure_again(recorded, url)
@@ -131,6 +132,7 @@ def test_without_loss_and_slowdown_there_is_no_reason_to_roll_back(
     assert "24 hours" in result.out
 
 
+@pytest.mark.slow
 def test_a_slow_operation_is_a_reason_to_roll_back(
     empty: Eventstore, own_tenant: str, url: str, slow_url: str, backups: Path
 ) -> None:

@@ -342,6 +342,7 @@ def some_events(random: Random, tasks: list[UUID], is_deleted: bool, number: int
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
+@pytest.mark.slow
 async def test_a_list_made_out_of_the_one_before_equals_a_new_one(here: Served, store: EventStore, seed: int) -> None:
     random = Random(seed)
     conversations: dict[UUID, list[UUID]] = {}
