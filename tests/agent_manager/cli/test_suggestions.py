@@ -22,7 +22,8 @@ SOURCES = [
 
 SUGGESTION = re.compile(
     rf"(?<!from )\beventstore ((?:{'|'.join(MODULES)})\b"
-    r"(?: (?:add|create|list|revoke|suspend|bind|unbind|logins|up|roles|down|status|--[a-z-]+|\w+\.jsonl|[A-Z]{2,})\b(?!=))*)"
+    r"(?: (?:add|create|list|revoke|suspend|bind|unbind|logins|up|roles|down|status"
+    r"|--[a-z-]+|\w+\.jsonl|[A-Z]{2,})\b(?!=))*)"
 )
 PLACEHOLDERS = {"ID": "sample-trip", "NAME": "ci", "TENANT": "acme", "USER": "ana", "FILE.jsonl": "chats.jsonl"}
 KEEP_RUNNING = ("up", "project")
