@@ -9,7 +9,7 @@ from typer import Argument
 
 from agent_manager.agents import agent_from_settings
 from agent_manager.cli.conversations import ConversationId
-from agent_manager.cli.ids import find_conversation
+from agent_manager.cli.ids import find_conversation, find_task
 from agent_manager.cli.options import DataDir, Json, Tenant, read_settings, run
 from agent_manager.cli.output import print_json
 from agent_manager.factory import AsyncManager
@@ -19,7 +19,13 @@ from projections import Reader
 
 def cancel(
     conversation: ConversationId,
-    task: Annotated[str, Argument(metavar="TASK", help="The id of the task: its agent's, or that in the tables.")],
+    task: Annotated[
+        str,
+        Argument(
+            metavar="TASK",
+            help="The id of the task, its agent's or that in the tables, or its beginning, if no other id begins so.",
+        ),
+    ],
     as_json: Json = False,
     data_dir: DataDir = None,
     tenant: Tenant = None,
@@ -31,7 +37,7 @@ def cancel(
     async def work(store: EventStore) -> None:
         async with AsyncManager(store, answer=agent, runs_worker=False) as manager:
             fold = await manager.conversation_fold(await find_conversation(Reader(store), conversation))
-            canceled = await manager.task_requests.cancel(fold, task)
+            canceled = await manager.task_requests.cancel(fold, find_task(fold, task))
         if as_json:
             print_json(canceled)
         else:

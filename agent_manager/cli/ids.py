@@ -15,6 +15,7 @@ from projections.reading import not_found
 
 if TYPE_CHECKING:  # agent_manager.auth imports the HTTP client, which takes a tenth of a second
     from agent_manager.auth import Directory
+    from agent_manager.conversation_fold import ConversationFold
 
 _BEGINNING = query("agent_manager", "conversations_beginning")
 _GIVEN_IDS = query("agent_manager", "given_ids")
@@ -67,6 +68,23 @@ async def find_key(directory: Directory, tenant: str, text: str) -> str:
         InputError: there are several.
     """
     found = await directory.key_ids(tenant, text, _NAMED + 1) if text else []
+    _check_one(text, found)
+    return found[0] if found else text
+
+
+def find_task(fold: ConversationFold, text: str) -> str:
+    """Return the given id of the task of a conversation that has an id or a given id, or the only one that begins so.
+
+    Returns the text if there is none.
+
+    Raises:
+        InputError: there are several.
+    """
+    ids = {task.given_id: (task.given_id, str(task.id)) for task in fold.tasks.values()}
+    whole = [given_id for given_id, both in ids.items() if text in both]
+    found = whole or [
+        given_id for given_id, both in ids.items() if text and any(each.startswith(text) for each in both)
+    ]
     _check_one(text, found)
     return found[0] if found else text
 

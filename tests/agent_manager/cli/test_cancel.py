@@ -32,7 +32,7 @@ async def test_a_task_is_cancelled_once(empty: Eventstore, settings: Settings, m
         await manager.answer(await manager.accept(MESSAGE))
     canceled = await asyncio.to_thread(empty, "cancel", "trip", "order-1")
     assert canceled.out.strip() == "task order-1: canceled"
-    again = await asyncio.to_thread(empty, "cancel", "trip", "order-1")
+    again = await asyncio.to_thread(empty, "cancel", "trip", "ord")
     assert (again.code, again.err.strip().endswith("task 'order-1' cannot be cancelled: it is canceled")) == (1, True)
     assert "has no task 'other'" in (await asyncio.to_thread(empty, "cancel", "trip", "other")).err
 
