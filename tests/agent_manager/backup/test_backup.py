@@ -243,6 +243,13 @@ async def test_a_worker_on_the_restored_database_misses_nothing(
         server.drop_database(name)
 
 
+def test_every_column_is_backed_up(server: DatabaseServer, settings: Settings) -> None:
+    for table, columns in {"events": creating.EVENT_COLUMNS, **creating.TABLES}.items():
+        of_table = f"SELECT attname FROM pg_attribute WHERE attrelid = '{table}'::regclass AND attnum > 0"
+        [found] = rows(server, settings, f"{of_table} AND NOT attisdropped")
+        assert {name for (name,) in found} == set(columns), table
+
+
 @pytest.fixture
 async def intact(store: EventStore, archive: Archive) -> Archive:
     await fill(store)
