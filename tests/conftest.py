@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
@@ -55,6 +56,8 @@ def pytest_configure(config: pytest.Config) -> None:
     Last on the path, so that the packages are those that are installed, and only ``tools`` comes from the repository.
     """
     sys.path.append(str(TREE))
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts programs in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # so that the processes of tests can be interrupted
     hypothesis_settings.load_profile("fast" if "not slow" in config.option.markexpr else "whole")
 
 

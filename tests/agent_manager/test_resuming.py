@@ -73,6 +73,7 @@ async def killed_while_the_agent_works(store: EventStore, agent: Agent, text: st
     return manager
 
 
+@pytest.mark.slow
 async def test_a_remote_task_is_resumed(store: EventStore, agent: Agent, database_url: str) -> None:
     # An agent that does not stream responds immediately with a task that it continues to work on.
     text = "stall" if agent.streams else "leave"
@@ -90,6 +91,7 @@ async def test_a_remote_task_is_resumed(store: EventStore, agent: Agent, databas
     assert await manager.pending() == []
 
 
+@pytest.mark.slow
 async def test_a_message_is_sent_again_if_the_agent_does_not_know_the_task(
     store: EventStore, agent: Agent, database_url: str
 ) -> None:
@@ -104,6 +106,7 @@ async def test_a_message_is_sent_again_if_the_agent_does_not_know_the_task(
     assert [text_of(message) for message in await manager.messages("c")] == ["leave once", "done after all"]
 
 
+@pytest.mark.slow
 async def test_an_agent_that_is_no_longer_reachable_has_failed(store: EventStore, database_url: str) -> None:
     with agent_in_thread("0.3", streams=True) as agent:
         manager = await killed_while_the_agent_works(store, agent, "stall", database_url)

@@ -161,6 +161,7 @@ FAILURES = {
 
 @pytest.mark.parametrize("shape", ["0.3", "1.0"])
 @pytest.mark.parametrize("play", FAILURES)
+@pytest.mark.slow
 async def test_the_failure_of_a_remote_agent_shows_in_messages_tasks_and_events(
     store: EventStore, shape: str, play: str
 ) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from itertools import count
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.agents import user_message
@@ -81,6 +82,7 @@ def members(task: Json, names: Json) -> dict[str, Any]:
     return shown
 
 
+@pytest.mark.slow
 def test_a_task_is_read_as_in_its_last_snapshot(settings: Settings) -> None:
     with SyncEventStore(settings) as store:
         events = store.asynchronous
@@ -119,6 +121,7 @@ def test_a_task_is_read_as_in_its_last_snapshot(settings: Settings) -> None:
         check()
 
 
+@pytest.mark.slow
 async def test_every_interface_returns_the_last_snapshot(store: EventStore) -> None:
     one = {"kind": "text", "metadata": {"b": 1, "a": 2}, "text": "one"}
     first = {"kind": "message", "role": "agent", "messageId": "h1", "parts": [one]}

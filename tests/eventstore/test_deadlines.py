@@ -98,6 +98,7 @@ async def test_every_append_ends_in_time_if_the_server_is_silent(database_url: s
 
 
 @pytest.mark.usefixtures("clean_environment")
+@pytest.mark.slow
 async def test_an_append_is_sent_again_if_its_server_is_silent_and_another_answers(database_url: str) -> None:
     async with black_hole(database_url) as hole:
         settings = Settings(database_url=hole.url, connect_timeout=2, append_seconds=SECONDS)
@@ -186,6 +187,7 @@ async def test_an_append_that_was_set_aside_stays_ahead_of_later_ones(store: Eve
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
+@pytest.mark.slow
 async def test_appends_keep_their_order_whatever_other_transactions_lock(
     store: EventStore, database_url: str, seed: int
 ) -> None:

@@ -159,6 +159,7 @@ async def test_events_arrive_while_listening_is_impossible(
         await assert_notified(store, follower, monkeypatch)
 
 
+@pytest.mark.slow
 async def test_a_pooler_that_swallows_notifications_is_detected(
     store: EventStore, wire: Wire, admin: Admin, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -104,6 +104,7 @@ async def test_workers_at_once_apply_everything_once(store: EventStore, database
     assert [row["message_count"] for row in tables["conversations"].values()] == [60] * 4
 
 
+@pytest.mark.slow
 async def test_a_worker_whose_connections_are_cut_continues(
     store: EventStore, login: psycopg.Connection[tuple[object, ...]]
 ) -> None:

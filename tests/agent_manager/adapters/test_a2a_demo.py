@@ -151,6 +151,7 @@ FILES: dict[str, tuple[dict[str, Any], str, str]] = {
 
 
 @pytest.mark.parametrize("kind", FILES)
+@pytest.mark.slow
 async def test_a_file_is_listed_as_an_address_and_served_as_it_was(store: EventStore, kind: str) -> None:
     given, media_type, way = FILES[kind]
     encoded = base64.b64encode(PNG).decode()

@@ -192,6 +192,7 @@ async def test_an_agent_that_sends_updates_forever_stalls(streaming: Agent) -> N
 
 
 @pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.slow
 async def test_the_updates_of_an_agent_that_dies_are_kept(shape: str) -> None:
     with agent_in_process(shape, streams=True) as url:
         updates = await heard_until_it_failed(url, "die", AgentLost)

@@ -149,6 +149,7 @@ async def test_an_interrupted_backup_is_continued(
     assert (await restore_backup(other, archive, manifest)).events == 35
 
 
+@pytest.mark.slow
 async def test_all_that_was_acknowledged_before_a_backup_is_in_it_whatever_is_written_meanwhile(
     server: DatabaseServer, store: EventStore, archive: Archive, other: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -118,6 +118,7 @@ def test_reverted_read_tables_are_rebuilt_from_the_log(empty: Eventstore) -> Non
     assert rows_of(empty, "conversations") == before
 
 
+@pytest.mark.slow
 def test_no_command_but_migrate_up_applies_what_was_reverted_on_request(
     eventstore: Eventstore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -120,6 +120,7 @@ def test_a_port_in_use_is_an_error_unless_it_is_the_default(started: Commands, d
         assert up.interrupt() == 0
 
 
+@pytest.mark.slow
 def test_the_echo_agent_answers_and_pending_messages_are_mentioned(started: Commands, database_url: str) -> None:
     """A server without an agent that is killed leaves a message waiting where its agent stalls."""
     Path("stalls.py").write_text("import asyncio\n\n\nasync def answer(message):\n    await asyncio.sleep(3600)\n")
@@ -163,6 +164,7 @@ def key_of(started: Commands, database_url: str, *options: str) -> str:
     return str(json.loads(made.out)["token"])
 
 
+@pytest.mark.slow
 def test_on_all_addresses_tokens_are_required(started: Commands, database_url: str) -> None:
     up = started.start("up", "--host", "0.0.0.0", "--port", "0", DATABASE_URL=database_url)
     url = address(up).replace("0.0.0.0", "127.0.0.1")

@@ -226,6 +226,7 @@ async def test_a_response_that_does_not_begin_in_time_is_cancelled(settings: Set
             assert (await stream.next()).id == said["position"]
 
 
+@pytest.mark.slow
 async def test_a_client_that_reads_too_slowly_is_disconnected(here: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(middleware, "SEND_SECONDS", 0.2)
     monkeypatch.setattr(middleware, "MIN_BYTES_PER_SECOND", 2**40)

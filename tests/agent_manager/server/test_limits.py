@@ -214,6 +214,7 @@ async def test_a_request_that_takes_long_is_not_closed_as_a_slow_head(settings: 
         source.cut()
 
 
+@pytest.mark.slow
 async def test_above_the_limit_the_oldest_idle_connection_is_closed_with_a_response(
     settings: Settings,
 ) -> None:

@@ -45,6 +45,7 @@ async def test_the_tests_cover_every_endpoint(here: Served) -> None:
     assert {place for place in known if place[0] in ("POST", "PATCH")} == BODIES.keys()
 
 
+@pytest.mark.slow
 async def test_a_request_without_a_valid_token_is_rejected(protected: Served, people: People) -> None:
     ana = await people.person("acme", "ana", *TokenScope)
     trip = (await ana.post("/v1/conversations", {"id": "trip"})).json()["id"]
