@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.commandline import Eventstore
+from support.commandline import Eventstore, rows_of
 from support.eventsource import EventSource
 from support.serving import Served, served
 
@@ -110,7 +110,7 @@ def test_a_photo_survives_an_import_and_a_rebuild(empty: Eventstore, settings: S
     with SyncEventStore(settings) as store:
         store.portal.call(catch_up(store.asynchronous))
     for _ in range(2):
-        [photo, _] = json.loads(empty("messages", "trip", "--json").out)
+        [photo, _] = rows_of(empty, "messages", "trip")
         assert photo["sent"]["parts"][1]["file"]["bytes"] == PHOTO
         assert empty("rebuild", "messages").code == 0
     assert empty("verify").code == 0
