@@ -59,8 +59,9 @@ def age_of_newest(archive: Archive, if_none: float) -> float:
 async def _create(settings: ServerSettings) -> str:
     """Make a backup in a process of its own; return why it failed, or an empty text."""
     # In the environment, because every user of the machine could see an argument.
+    url = settings.server_url()
     environment = {
-        "DATABASE_URL": settings.server_url() or "",
+        **({} if url is None else {"DATABASE_URL": url}),
         "EVENTSTORE_DATA_DIR": str(settings.data_dir),
         "EVENTSTORE_SCHEMA": settings.db_schema,
         "EVENTSTORE_ALLOW_SUPERUSER": str(settings.allow_superuser),
@@ -78,4 +79,5 @@ async def _create(settings: ServerSettings) -> str:
             process.kill()  # the next backup continues with what it has written
         await process.wait()
         raise
-    return output.decode(errors="replace").strip() if process.returncode else ""
+    text = output.decode(errors="replace").strip().removeprefix("eventstore: error: ")
+    return (text or f"it ended with {process.returncode}") if process.returncode else ""

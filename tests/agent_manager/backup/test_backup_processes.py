@@ -72,6 +72,17 @@ def test_a_service_makes_backups_and_shows_the_age_of_the_newest(
 
 
 @pytest.mark.slow
+def test_a_service_on_the_embedded_server_makes_backups(started: Commands, archive: Archive, tmp_path: Path) -> None:
+    with open_folder() as folder:
+        service = started.start(
+            "up", "--no-http", "--data-dir", str(folder / "data"), EVENTSTORE_BACKUP_DIR=str(tmp_path / "backups")
+        )
+        until(lambda: archive.ids() or "failed" in service.err, "a backup")
+        assert "failed" not in service.err
+        assert service.interrupt() == 0
+
+
+@pytest.mark.slow
 def test_a_backup_that_fails_is_reported(started: Commands, database_url: str, tmp_path: Path) -> None:
     (tmp_path / "backups").write_text("a file, not a folder")
     service = started.start(
