@@ -2461,12 +2461,12 @@ CREATE FUNCTION public.search_edits(word text) RETURNS TABLE(edit text, is_likel
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     AS $$
 DECLARE
-    letters text := CASE WHEN word ~ '[\u0370-\u03ff]' THEN 'αβγδεζηθικλμνξοπρστυφχψω'
-                         WHEN word ~ '[\u0400-\u052f]' THEN 'абвгдежзиклмнопрстуфхцчшщъыьэюяђєѕіјљњћџґ'
-                         WHEN word ~ '[\u0530-\u058f]' THEN 'աբգդեզէըթժիլխծկհձղճմյնշոչպջռսվտրցւփքօֆև'
-                         WHEN word ~ '[\u05d0-\u05ea]' THEN 'אבגדהוזחטיךכלםמןנסעףפץצקרשת'
-                         WHEN word ~ '[\u0620-\u06ff]' THEN 'ءابةتثجحخدذرزسشصضطظعغفقكلمنهوىيپچژکگی'
-                         WHEN word ~ '[\u10d0-\u10ff]' THEN 'აბგდევზთიკლმნოპჟრსტუფქღყშჩცძწჭხჯჰ'
+    letters text := CASE WHEN word ~ '[\u0370-\u03ff].*[\u0370-\u03ff]' THEN 'αβγδεζηθικλμνξοπρστυφχψω'
+                         WHEN word ~ '[\u0400-\u052f].*[\u0400-\u052f]' THEN 'абвгдежзиклмнопрстуфхцчшщъыьэюяђєѕіјљњћџґ'
+                         WHEN word ~ '[\u0530-\u058f].*[\u0530-\u058f]' THEN 'աբգդեզէըթժիլխծկհձղճմյնշոչպջռսվտրցւփքօֆև'
+                         WHEN word ~ '[\u05d0-\u05ea].*[\u05d0-\u05ea]' THEN 'אבגדהוזחטיךכלםמןנסעףפץצקרשת'
+                         WHEN word ~ '[\u0620-\u06ff].*[\u0620-\u06ff]' THEN 'ءابةتثجحخدذرزسشصضطظعغفقكلمنهوىيپچژکگی'
+                         WHEN word ~ '[\u10d0-\u10ff].*[\u10d0-\u10ff]' THEN 'აბგდევზთიკლმნოპჟრსტუფქღყშჩცძწჭხჯჰ'
                          ELSE 'abcdefghijklmnopqrstuvwxyz'
                     END;
 BEGIN

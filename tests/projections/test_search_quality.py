@@ -154,6 +154,7 @@ async def test_a_missing_or_exchanged_letter_is_likelier_than_a_wrong_one(store:
     assert (await search.page("wnder")).searched == "wander"
     assert (await search.page("wonderx")).searched == "wonder"
     assert (await search.page("nonfre")).searched == "nonfree"  # although that is its stem
+    assert (await search.page("wandйr")).searched == "wander"
 
 
 async def test_the_most_frequent_of_several_near_words_is_taken_and_a_form_is_not_misspelt(store: EventStore) -> None:
