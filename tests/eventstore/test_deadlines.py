@@ -234,6 +234,7 @@ async def test_appends_keep_their_order_whatever_other_transactions_lock(
 
 @pytest.mark.usefixtures("clean_environment")
 @pytest.mark.parametrize("closes", [False, True])
+@pytest.mark.slow
 async def test_an_append_in_flight_to_a_server_that_died_may_be_stored(
     own_server: EmbeddedServer, closes: bool
 ) -> None:

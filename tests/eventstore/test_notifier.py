@@ -107,6 +107,7 @@ async def test_a_silent_connection_is_noticed_and_replaced(
         await assert_notified(store, follower, monkeypatch)
 
 
+@pytest.mark.slow
 async def test_the_server_ends_a_listening_session_whose_client_vanished(
     store: EventStore, wire: Wire, admin: Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:

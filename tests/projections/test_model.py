@@ -116,6 +116,7 @@ def assert_follows(tables: Tables, log: list[Event], applied: dict[str, int]) ->
 
 @given(st.lists(st.lists(new_events, min_size=1, max_size=6), min_size=1, max_size=4))
 @examples(8)
+@pytest.mark.slow
 async def test_rebuilding_changes_nothing(
     store: EventStore, database_url: str, histories: list[list[NewEvent]]
 ) -> None:

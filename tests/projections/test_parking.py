@@ -226,6 +226,7 @@ async def test_the_state_of_the_server_parks_nothing(store: EventStore, raising:
         await wait_for(store, last, projections=[raising], timeout=0)
 
 
+@pytest.mark.slow
 async def test_a_worker_parks_an_event_that_always_causes_a_server_error_if_others_succeed(
     store: EventStore, raising: Projection
 ) -> None:

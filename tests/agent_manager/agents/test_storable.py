@@ -143,6 +143,7 @@ async def test_a_note_replaces_a_file_that_is_too_large(store: EventStore) -> No
     assert str(row.status) == "completed"
 
 
+@pytest.mark.slow
 async def test_an_update_of_many_parts_is_divided_and_stored_whole(store: EventStore) -> None:
     pieces = [{"text": str(number) + "é" * 300_000} for number in range(4)]
     history = [{"role": "agent", "messageId": str(n), "parts": [piece]} for n, piece in enumerate(pieces)]

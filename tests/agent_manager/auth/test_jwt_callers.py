@@ -22,6 +22,7 @@ async def test_a_token_identifies_its_bearer(open_authenticator: OpenAuthenticat
     assert identity.caller == Caller("acme", "ana")
 
 
+@pytest.mark.slow
 async def test_an_expired_token_is_rejected(open_authenticator: OpenAuthenticator) -> None:
     authenticator = await open_authenticator(jwt_key=SECRET)
     expires = int(time.time()) + 3 - LEEWAY_SECONDS

@@ -77,6 +77,7 @@ def test_an_unreachable_server(
     assert "secret" not in result.err
 
 
+@pytest.mark.slow
 def test_workers_wait_for_an_unreachable_server_and_report_it_once(
     database_url: str, chats: Path, tmp_path: Path
 ) -> None:

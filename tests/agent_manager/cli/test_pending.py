@@ -51,6 +51,7 @@ def test_the_failure_of_an_agent_shows_in_the_conversation(asked: Eventstore, mo
         assert "127.0.0.1" not in out
 
 
+@pytest.mark.slow
 async def test_messages_that_another_process_answers_are_left_to_it(
     asked: Eventstore, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -220,6 +220,7 @@ def test_workers_end_when_interrupted(started: Commands, database_url: str) -> N
     assert "Traceback" not in workers.err
 
 
+@pytest.mark.slow
 def test_up_on_a_named_server_applies_the_migrations(started: Commands, empty_database_url: str) -> None:
     up = started.start("up", DATABASE_URL=empty_database_url)
     up.until_printed("Ctrl-C")

@@ -157,6 +157,7 @@ async def test_a_position_beyond_the_log_is_awaited_and_then_reported(here: Serv
         assert (behind.status_code, behind.json()["title"], behind.headers["retry-after"]) == (503, "NotCaughtUp", "1")
 
 
+@pytest.mark.slow
 async def test_an_unavailable_database_is_reported_until_it_is_back(
     own_server: EmbeddedServer, clean_environment: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,7 @@ def message(message_id: str, data: str = PHOTO) -> dict[str, Any]:
     return {"kind": "message", "role": "user", "messageId": message_id, "parts": parts}
 
 
+@pytest.mark.slow
 async def test_a_photo_is_appended_answered_paged_streamed_and_found(store: EventStore) -> None:
     async with served(store, answer=echo()) as here:
         trip = await here.begin()
@@ -68,6 +69,7 @@ async def test_a_body_of_too_many_values_is_rejected_before_it_is_parsed(here: S
     assert (refused.status_code, "1,000,000 objects" in refused.json()["detail"]) == (413, True)
 
 
+@pytest.mark.slow
 async def test_statements_and_batches_end_with_the_first_large_rows(store: EventStore) -> None:
     """Each of five messages is larger than a statement, a page's chunk and a batch; all are read, in order."""
     trip = conversation_uuid(store.tenant, "trip")

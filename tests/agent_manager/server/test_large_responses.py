@@ -253,6 +253,7 @@ async def test_a_client_that_reads_too_slowly_is_disconnected(here: Served, monk
     assert here.server_context.limits.requests.taken == 0
 
 
+@pytest.mark.slow
 async def test_a_page_ends_before_its_limit_if_it_is_large(here: Served) -> None:
     trip = uuid4()
     for number in range(24):
@@ -289,6 +290,7 @@ class Longest:
             self.seconds = max(self.seconds, time.thread_time() - before)
 
 
+@pytest.mark.slow
 async def test_making_a_large_response_does_not_block_other_requests(here: Served) -> None:
     trip = await fill(here.store, 6000, 300)
     for number in range(300):

@@ -111,6 +111,7 @@ async def test_all_connections_to_a_frozen_server_are_closed(through: Settings, 
         assert worker.done()
 
 
+@pytest.mark.slow
 async def test_behind_a_pooler_the_longest_silence_is_that_of_a_statement(database_url: str) -> None:
     settings = Settings(database_url=database_url, statement_seconds=1)
     async with pooler_to(database_url, 2) as pooler:
@@ -122,6 +123,7 @@ async def test_behind_a_pooler_the_longest_silence_is_that_of_a_statement(databa
         await connection.close()
 
 
+@pytest.mark.slow
 async def test_a_lost_answer_raises_an_error_of_the_store(through: Settings, proxy: Proxy) -> None:
     async with EventStore(through) as store:
         listener = await store.connections.open_listener(lambda: None)

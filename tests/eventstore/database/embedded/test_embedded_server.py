@@ -230,6 +230,7 @@ def test_an_adopted_server_stops_when_its_user_is_killed(data_dir: Path) -> None
     assert not EmbeddedServer(data_dir).socket_dir.exists()
 
 
+@pytest.mark.slow
 def test_the_last_handle_stops_a_server_without_a_keeper(data_dir: Path) -> None:
     with EmbeddedServer(data_dir):
         kill_and_wait(keeper_of(data_dir))
