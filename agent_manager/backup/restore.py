@@ -7,7 +7,6 @@ anew and the events are counted. Then the read tables are filled from the log.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,14 +53,12 @@ async def restore_backup(
     *,
     position: int | None = None,
     time: datetime | None = None,
-    on_progress: Callable[[int], None] = lambda _: None,
 ) -> Restored:
     """Restore a backup into the empty database that the settings name, and apply the migrations there if need be.
 
     Args:
         position, time: only the events up to this position, and up to the first one that was appended after this time.
             Tenants, users and keys are those of the backup.
-        on_progress: called with the number of events after each segment.
 
     Raises:
         BackupDamaged: a file is missing or damaged. The database is empty as before.
@@ -81,17 +78,13 @@ async def restore_backup(
             with translated():
                 async with connection.transaction():
                     await set_role(connection, settings, OWNER)
-                    events, last = await _fill(connection, archive, manifest, limits, on_progress)
+                    events, last = await _fill(connection, archive, manifest, limits)
         await catch_up(store, load_projections(settings.projections))
     return Restored(events, last, monotonic() - began)
 
 
 async def _fill(
-    connection: Connection,
-    archive: Archive,
-    manifest: Manifest,
-    limits: dict[str, Any],
-    on_progress: Callable[[int], None],
+    connection: Connection, archive: Archive, manifest: Manifest, limits: dict[str, Any]
 ) -> tuple[int, int]:
     """Fill the log and the tables beside it; return the number of events, and the position of the last one."""
 
@@ -112,7 +105,6 @@ async def _fill(
         deleted = (await execute("delete_later", limits)).rowcount
         events += (await execute("add_received")).rowcount
         await execute("clear_received")
-        on_progress(events)
         if deleted:
             break
     for table, part in manifest.tables.items():
@@ -162,7 +154,7 @@ class DrillFailed(EventStoreError):
     """What was restored differs from the live log."""
 
 
-async def drill(store: EventStore, archive: Archive, *, on_progress: Callable[[int], None] = lambda _: None) -> Drill:
+async def drill(store: EventStore, archive: Archive) -> Drill:
     """Restore the newest backup into an embedded server in a temporary folder, and compare its log with the live one.
 
     The folder (``TMPDIR``) takes about as much as the live log does. The live server is only read from.
@@ -176,7 +168,7 @@ async def drill(store: EventStore, archive: Archive, *, on_progress: Callable[[i
         named = {name: None for name in Settings.model_fields if name.startswith(("database_url", "postgres_"))}
         others = {"listen_url": None, "pg_port": None, "data_dir": Path(folder) / "data"}
         settings = store.settings.model_copy(update=named | others)
-        restored = await restore_backup(settings, archive, manifest, on_progress=on_progress)
+        restored = await restore_backup(settings, archive, manifest)
         async with (
             EventStore(settings) as other_store,
             await other_store.connect(PROJECTOR) as other,
