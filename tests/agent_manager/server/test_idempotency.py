@@ -35,7 +35,7 @@ def taking() -> list[Endpoint]:
 
 
 def without_a_task() -> list[Endpoint]:
-    """Those that need no task of an agent; for the others see test_remote_agents.py."""
+    """Endpoints that need no task of an agent; test_remote_agents.py has the others."""
     return [each for each in taking() if "{task}" not in each.path]
 
 
