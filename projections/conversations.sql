@@ -46,7 +46,6 @@ updated AS (
       FROM folded f
      WHERE c.tenant_id = f.tenant_id
        AND c.id = f.conversation_id
-    RETURNING c.tenant_id, c.id
 )
 INSERT INTO conversations (id, tenant_id, name, is_active, is_deleted, created_at, updated_at, message_count, version,
                            given_id, forked_from, metadata, member_order)
@@ -56,7 +55,7 @@ SELECT f.conversation_id, f.tenant_id, coalesce(f.name, ''), coalesce(f.is_activ
   FROM folded f
  WHERE NOT EXISTS (
            SELECT
-             FROM updated u
-            WHERE u.tenant_id = f.tenant_id
-              AND u.id = f.conversation_id
+             FROM conversations c
+            WHERE c.tenant_id = f.tenant_id
+              AND c.id = f.conversation_id
        );

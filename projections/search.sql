@@ -21,7 +21,6 @@ updated AS (
       FROM folded f
      WHERE c.tenant_id = f.tenant_id
        AND c.conversation_id = f.conversation_id
-    RETURNING c.tenant_id, c.conversation_id
 )
 INSERT INTO search_conversations (tenant_id, conversation_id, language, language_from, is_deleted)
 SELECT f.tenant_id, f.conversation_id, f.language, f.language_from, coalesce(f.is_deleted, false)
@@ -29,9 +28,9 @@ SELECT f.tenant_id, f.conversation_id, f.language, f.language_from, coalesce(f.i
  WHERE (f.language IS NOT NULL OR f.is_deleted IS NOT NULL)
    AND NOT EXISTS (
            SELECT
-             FROM updated u
-            WHERE u.tenant_id = f.tenant_id
-              AND u.conversation_id = f.conversation_id
+             FROM search_conversations c
+            WHERE c.tenant_id = f.tenant_id
+              AND c.conversation_id = f.conversation_id
        );
 
 -- A description replaces the earlier ones of its task, a name those of its conversation.

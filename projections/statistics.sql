@@ -72,7 +72,6 @@ counters_updated AS (
        AND a.quarter_hour = c.quarter_hour
        AND a.role = c.role
        AND a.actor = c.actor
-    RETURNING a.tenant_id, a.conversation_id, a.quarter_hour, a.role, a.actor
 ),
 counters_inserted AS (
     INSERT INTO statistics_activity (conversation_id, tenant_id, quarter_hour, role, actor, events, messages,
@@ -84,12 +83,12 @@ counters_inserted AS (
       FROM counted c
      WHERE NOT EXISTS (
                SELECT
-                 FROM counters_updated u
-                WHERE u.tenant_id = c.tenant_id
-                  AND u.conversation_id = c.conversation_id
-                  AND u.quarter_hour = c.quarter_hour
-                  AND u.role = c.role
-                  AND u.actor = c.actor
+                 FROM statistics_activity a
+                WHERE a.tenant_id = c.tenant_id
+                  AND a.conversation_id = c.conversation_id
+                  AND a.quarter_hour = c.quarter_hour
+                  AND a.role = c.role
+                  AND a.actor = c.actor
            )
 ),
 
@@ -138,20 +137,30 @@ answered AS (
 
 -- Conversations. A null has not changed; question_version is 0 if no question is open any more.
 conversations AS MATERIALIZED (
-    SELECT s.tenant_id, s.conversation_id, s.began_at, s.actor,
-           CASE WHEN s.archived > coalesce(s.reactivated, 0) THEN false
-                WHEN s.reactivated > coalesce(s.archived, 0) THEN true
-           END AS is_active,
-           CASE WHEN s.deleted > coalesce(s.reactivated, 0) THEN true
-                WHEN s.reactivated > coalesce(s.deleted, 0) THEN false
-           END AS is_deleted,
-           CASE WHEN t.asks THEN t.at END AS asked_at,
-           CASE WHEN t.asks THEN t.version WHEN NOT t.asks THEN 0 END AS question_version
-      FROM changed s
-      LEFT JOIN turns t
-        ON t.tenant_id = s.tenant_id
-       AND t.conversation_id = s.conversation_id
-       AND t.is_last
+    SELECT s.tenant_id, s.conversation_id,
+           max(s.began_at) AS began_at,
+           max(s.actor) AS actor,
+           bool_or(s.is_active) AS is_active,
+           bool_or(s.is_deleted) AS is_deleted,
+           max(s.asked_at) AS asked_at,
+           max(s.question_version) AS question_version
+      FROM (SELECT s.tenant_id, s.conversation_id, s.began_at, s.actor,
+                   CASE WHEN s.archived > coalesce(s.reactivated, 0) THEN false
+                        WHEN s.reactivated > coalesce(s.archived, 0) THEN true
+                   END AS is_active,
+                   CASE WHEN s.deleted > coalesce(s.reactivated, 0) THEN true
+                        WHEN s.reactivated > coalesce(s.deleted, 0) THEN false
+                   END AS is_deleted,
+                   NULL::timestamptz AS asked_at,
+                   NULL::integer AS question_version
+              FROM changed s
+             UNION ALL
+            SELECT t.tenant_id, t.conversation_id, NULL, NULL, NULL, NULL,
+                   CASE WHEN t.asks THEN t.at END,
+                   CASE WHEN t.asks THEN t.version ELSE 0 END
+              FROM turns t
+             WHERE t.is_last) AS s
+     GROUP BY s.tenant_id, s.conversation_id
 ),
 conversations_changed AS (
     UPDATE statistics_conversations c

@@ -129,7 +129,6 @@ updated AS (
      WHERE t.tenant_id = f.tenant_id
        AND t.conversation_id = f.conversation_id
        AND t.id = f.id
-    RETURNING t.tenant_id, t.conversation_id, t.id
 )
 INSERT INTO tasks (id, conversation_id, tenant_id, version, status, description, created_at, updated_at, given_id,
                    status_message, metadata, extra, status_extra, member_order, added_history)
@@ -143,10 +142,10 @@ SELECT f.id, f.conversation_id, f.tenant_id, f.version, coalesce(f.status, 'unkn
    AND c.id = f.id
  WHERE NOT EXISTS (
            SELECT
-             FROM updated u
-            WHERE u.tenant_id = f.tenant_id
-              AND u.conversation_id = f.conversation_id
-              AND u.id = f.id
+             FROM tasks t
+            WHERE t.tenant_id = f.tenant_id
+              AND t.conversation_id = f.conversation_id
+              AND t.id = f.id
        );
 
 INSERT INTO task_artifacts (task_id, conversation_id, tenant_id, version, artifact_id, extends, last_chunk,

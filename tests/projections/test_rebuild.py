@@ -324,3 +324,28 @@ async def test_a_worker_rebuilds_a_changed_projection_and_applies_the_old_text_u
         result = await filled.append(uuid4(), [message("quiet")])
         await wait_for(filled, result.position, projections=loud)
     assert contents(owner)[-1] == "quiet"
+
+
+@pytest.mark.slow
+async def test_a_rebuild_of_the_actors_takes_not_much_longer_than_that_of_their_conversations(
+    store: EventStore, owner: Sync
+) -> None:
+    """One actor in many conversations, in several batches: no row is looked for in a table without an index."""
+    conversations, batches = 10_000, 4
+    owner.execute(
+        """
+        INSERT INTO events (position, timestamp, version, schema_version, conversation_id, id, tenant_id, event_type,
+                            actor, content, salt, digest)
+        SELECT nextval('events_position'), clock_timestamp(), version, 1, conversation_id, gen_random_uuid(), 'default',
+               'note.written', 'agent', '{}', uuid_send(gen_random_uuid()), sha256('')
+          FROM generate_series(1, %s) AS version,
+               LATERAL (SELECT md5(number::text)::uuid AS conversation_id FROM generate_series(1, %s) AS number) AS c
+        """,
+        (batches, conversations),
+    )
+    rebuilt = [replace(each, largest_batch=conversations) for each in select_projections(["conversations", "actors"])]
+    await catch_up(store, rebuilt)
+    of_conversations, of_actors = await rebuild(store, rebuilt, jobs=1)
+    print(f"conversations {of_conversations.seconds:.1f} s, actors {of_actors.seconds:.1f} s")
+    assert owner.execute("SELECT count(*) FROM conversation_actors").fetchone() == (conversations,)
+    assert of_actors.seconds < 5 * of_conversations.seconds
