@@ -1,0 +1,169 @@
+"""Two servers of one database, each of which can be the primary or the standby of the other one."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import psutil
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from eventstore.database.embedded.installation import choose_account, find_binaries
+from support.servers import BIN_DIR, memory_folder, open_folder
+from support.waiting import until
+
+LOGIN, DATABASE = "agents", "flowagents"
+
+_RULES = "local all all trust\nlocal replication all trust\n"  # the sockets lie in private folders
+_SETTINGS = """
+listen_addresses = ''
+port = 5432
+wal_log_hints = on
+wal_keep_size = 256MB
+max_prepared_transactions = 10
+"""
+
+
+class Node:
+    """One server, with its data and its socket in a private folder.
+
+    Attributes:
+        name: the ``application_name`` of its replication.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.name = name
+        self.folder = folder / name
+        self._data = self.folder / "data"
+        self._account = choose_account(folder)
+        self._programs = find_binaries(Path(BIN_DIR) if BIN_DIR else None, self._account)
+        self.folder.mkdir(mode=0o700)
+        os.chown(self.folder, self._account.uid, self._account.gid)
+
+    def conninfo(self, database: str = DATABASE) -> str:
+        """The connection string for the superuser."""
+        return make_conninfo(host=str(self.folder), port=5432, user="postgres", dbname=database)
+
+    def connect(self, database: str = DATABASE) -> psycopg.Connection[tuple[Any, ...]]:
+        """Return a connection of the superuser in autocommit mode."""
+        return psycopg.connect(self.conninfo(database), autocommit=True)
+
+    def fetch(self, query: str) -> tuple[Any, ...] | None:
+        """Run a query as the superuser, and return its first row."""
+        with self.connect() as connection:
+            cursor = connection.execute(query.encode())
+            return cursor.fetchone() if cursor.description else None
+
+    def create(self) -> None:
+        """Create an empty server with the database and its login, and start it."""
+        self._run("initdb", "-D", str(self._data), "-U", "postgres", "--locale=C", "--encoding=UTF8", "--no-sync")
+        with (self._data / "postgresql.conf").open("a") as file:
+            file.write(_SETTINGS)
+        (self._data / "pg_hba.conf").write_text(_RULES)
+        self.start()
+        with self.connect("postgres") as connection:
+            connection.execute(f"CREATE ROLE {LOGIN} LOGIN CREATEROLE")
+            connection.execute(f"CREATE DATABASE {DATABASE} OWNER {LOGIN}")
+
+    def copy(self, primary: Node) -> None:
+        """Become a standby of a primary by a copy of it, and start."""
+        self._run("pg_basebackup", "-d", self._source(primary), "-D", str(self._data), "-R", "-c", "fast")
+        self.start()
+
+    def rejoin(self, primary: Node) -> None:
+        """Become a standby of the server that was promoted in place of this one, and start."""
+        primary.fetch("CHECKPOINT")  # pg_rewind takes the timeline from the last one
+        self._run("pg_rewind", "-D", str(self._data), "--source-server", self._source(primary), "-R", "--no-sync")
+        self.start()
+
+    def start(self) -> None:
+        """Start the server and wait until it accepts connections."""
+        options = f"-c unix_socket_directories={self.folder}"
+        self._run("pg_ctl", "-D", str(self._data), "-l", str(self.folder / "log"), "-o", options, "-w", "start")
+
+    def kill(self, *, at_once: bool) -> None:
+        """Kill the postmaster by SIGKILL; either all its processes with it, or they notice that it is gone."""
+        postmaster = psutil.Process(int((self._data / "postmaster.pid").read_text().split()[0]))
+        processes = [postmaster, *postmaster.children(recursive=True)]
+        for process in processes if at_once else [postmaster]:
+            with suppress(psutil.NoSuchProcess):
+                os.kill(process.pid, signal.SIGKILL)
+        psutil.wait_procs(processes, timeout=30)
+
+    def promote(self) -> None:
+        """Promote the standby and wait until it accepts writes."""
+        self._run("pg_ctl", "-D", str(self._data), "-w", "promote")
+
+    def stop(self) -> None:
+        """Stop the server if it runs."""
+        with suppress(RuntimeError):
+            self._run("pg_ctl", "-D", str(self._data), "-m", "immediate", "-w", "stop")
+
+    def require_standby(self, names: str = "*") -> None:
+        """Acknowledge commits only once a standby has confirmed them; an empty text requires none."""
+        with self.connect() as connection:
+            connection.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'")
+            connection.execute("SELECT pg_reload_conf()")
+
+    def is_synchronous(self) -> bool:
+        """Return whether a synchronous standby is connected, and a commit waits for it at this instant.
+
+        The setting alone does not tell: sessions wait only once the checkpointer has read it.
+        """
+        waits = "EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep')"
+        row = self.fetch(f"SELECT {waits} AND EXISTS (SELECT FROM pg_stat_replication WHERE sync_state = 'sync')")
+        return row == (True,)
+
+    def _source(self, primary: Node) -> str:
+        return f"{primary.conninfo('postgres')} application_name={self.name}"
+
+    def _run(self, program: str, *arguments: str) -> None:
+        done = self._account.run([self._programs[program], *arguments])
+        if done.returncode:
+            raise RuntimeError(f"{program}: {done.stdout}")
+
+
+class Pair:
+    """A primary and its standby.
+
+    Attributes:
+        url: names both, and leads to the one that accepts writes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.primary, self.standby = Node(folder, "one"), Node(folder, "two")
+        hosts = ",".join(quote(str(node.folder), safe="") for node in (self.primary, self.standby))
+        self.url = f"postgresql://{LOGIN}@/{DATABASE}?host={hosts}&port=5432&target_session_attrs=read-write"
+
+    def fail_over(self, *, at_once: bool) -> None:
+        """Kill the primary and promote the standby, which requires no standby of its own yet."""
+        self.primary.kill(at_once=at_once)
+        self.primary, self.standby = self.standby, self.primary
+        self.primary.promote()
+        self.primary.require_standby("")
+
+    def rejoin(self) -> None:
+        """Bring the killed server back as the standby, and require that it confirms commits again."""
+        self.standby.rejoin(self.primary)
+        self.primary.require_standby()
+        until(lambda: self.primary.fetch("SELECT 1 FROM pg_stat_replication") is not None, "the standby is connected")
+
+
+@contextmanager
+def replicated_pair() -> Iterator[Pair]:
+    """A primary with an empty database, and a standby that does not have to confirm commits yet."""
+    with open_folder(memory_folder()) as folder:
+        pair = Pair(folder)
+        try:
+            pair.primary.create()
+            pair.standby.copy(pair.primary)
+            yield pair
+        finally:
+            pair.primary.stop()
+            pair.standby.stop()
