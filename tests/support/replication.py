@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -93,7 +92,7 @@ class Node:
         processes = [postmaster, *postmaster.children(recursive=True)]
         for process in processes if at_once else [postmaster]:
             with suppress(psutil.NoSuchProcess):
-                os.kill(process.pid, signal.SIGKILL)
+                process.kill()
         psutil.wait_procs(processes, timeout=30)
 
     def promote(self) -> None:
