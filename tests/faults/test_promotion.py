@@ -15,13 +15,8 @@ from time import monotonic
 from uuid import uuid4
 
 import pytest
-from support.acknowledged import (
-    Writers,
-    collected,
-    compare_with_log,
-    compare_with_read_tables,
-    seconds_without_writes,
-)
+from support.acknowledged import Writers, compare_with_log, compare_with_read_tables, seconds_without_writes
+from support.follow import Follower
 from support.processes import Commands
 from support.raw import append_raw, note
 from support.replication import Pair, replicated_pair
@@ -59,7 +54,7 @@ async def test_no_acknowledged_event_is_lost_or_doubled_by_promotions(
     async with EventStore(settings) as store, EventStore(settings) as other:
         await asyncio.to_thread(pair.primary.require_standby)
         worker = started.start("project", DATABASE_URL=pair.url)
-        async with Writers([store, other]) as writers, collected(other) as followed:
+        async with Writers([store, other]) as writers, Follower(other.subscribe()) as follower:
             for _ in range(KILLS):
                 await until_async(lambda: asyncio.to_thread(pair.primary.is_synchronous), "commits wait for it")
                 await writers.until_more(ACKNOWLEDGED_BETWEEN)
@@ -72,7 +67,7 @@ async def test_no_acknowledged_event_is_lost_or_doubled_by_promotions(
                 await asyncio.to_thread(pair.rejoin)
             await writers.until_more(ACKNOWLEDGED_BETWEEN)
             await writers.end()
-            events = await compare_with_log(writers, followed, store, pair.url)
+            events = await compare_with_log(writers, follower, store, pair.url)
         print(
             f"{KILLS} promotions: seconds without writes median {median(seconds):.1f}, longest {max(seconds):.1f}; "
             f"{len(events):,} events, {writers.repeated} appends repeated by their callers"

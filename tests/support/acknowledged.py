@@ -1,11 +1,10 @@
-"""Writers and a subscriber that note what they were told, and the comparison of that with the log."""
+"""Writers that note what was acknowledged, and the comparison of that, and of a subscription, with the log."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from itertools import pairwise
 from time import monotonic
 from typing import Self
 from uuid import UUID, uuid4
@@ -18,6 +17,7 @@ from eventstore.errors import ConnectionLost, ServerUnreachable
 from projections import rebuild, wait_for
 from support.digest import event_digest
 from support.folding import fold, stored
+from support.follow import Follower
 from support.scoped_queries import open_as
 from support.waiting import until_async
 
@@ -102,48 +102,22 @@ def _message(number: int) -> MessageAdded:
     return MessageAdded(role="user", content=str(number))
 
 
-@asynccontextmanager
-async def collected(store: EventStore) -> AsyncIterator[list[UUID]]:
-    """What a subscriber to the whole log gets until the end of the block."""
-    found: list[UUID] = []
-
-    async def follow() -> None:
-        async for event in store.subscribe():
-            found.append(event.id)
-
-    task = asyncio.create_task(follow())
-    try:
-        yield found
-    finally:
-        await cancel_and_wait([task])
-
-
-async def until_collected(followed: list[UUID], length: int) -> None:
-    """Wait until a subscriber has got so many events."""
-
-    async def is_long() -> bool:
-        return len(followed) >= length
-
-    await until_async(is_long, "the subscriber has all events", 60)
-
-
 def seconds_without_writes(times: list[float], killed_at: float) -> float:
-    """Return the time from the last acknowledgement before an instant to the first after a pause that follows it."""
-    gaps = [(later - earlier, later) for earlier, later in zip(times, times[1:], strict=False) if later > killed_at]
-    return max(gaps)[0]
+    """Return the longest time between two acknowledgements of which the second came after an instant."""
+    return max(later - earlier for earlier, later in pairwise(times) if later > killed_at)
 
 
-async def compare_with_log(writers: Writers, followed: list[UUID], store: EventStore, url: str) -> list[Event]:
+async def compare_with_log(writers: Writers, follower: Follower, store: EventStore, url: str) -> list[Event]:
     """Fail unless the log holds each event that was acknowledged once, as it was acknowledged, and no other.
 
     The subscriber got exactly that; conversations have no holes; each writer's events are in its order; and every
     digest is that of the columns of its event. Return the events.
     """
     events = [event async for event in store.read_log()]
-    await until_collected(followed, len(events))
     assert {event.id: (event.position, event.version) for event in events} == writers.acknowledged
     assert len(events) == len(writers.acknowledged)
-    assert followed == [event.id for event in events]
+    assert await follower.take(len(events)) == events
+    assert follower.is_empty()
     by_conversation: dict[UUID, list[Event]] = {}
     for event in events:
         by_conversation.setdefault(event.conversation_id, []).append(event)

@@ -12,7 +12,6 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from urllib.error import URLError
 from urllib.request import urlopen
 
 import psutil
@@ -141,7 +140,7 @@ class Cluster:
     def members(self) -> dict[str, tuple[str, str]]:
         """Return the role and state of each member of the cluster, as Patroni's interface reports them."""
         for machine in self.servers:
-            with suppress(URLError, OSError, ValueError), urlopen(f"http://{machine.address}:8008/cluster", timeout=2) as answer:
+            with suppress(OSError, ValueError), urlopen(f"http://{machine.address}:8008/cluster", timeout=2) as answer:
                 return {each["name"]: (each["role"], each["state"]) for each in json.load(answer)["members"]}
         return {}
 

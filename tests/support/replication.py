@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,12 +15,14 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from eventstore.database.embedded.installation import choose_account, find_binaries
+from support.network import Network
 from support.servers import BIN_DIR, memory_folder, open_folder
 from support.waiting import until
 
 LOGIN, DATABASE = "agents", "flowagents"
 
-_RULES = "local all all trust\nlocal replication all trust\n"  # the sockets lie in private folders
+_RULES = "local all all trust\nlocal replication all trust\nhost all all samenet trust\n"
+"""The sockets lie in private folders, and the only network that a server may be in ends in this process."""
 _SETTINGS = """
 listen_addresses = ''
 port = 5432
@@ -36,14 +39,25 @@ class Node:
         name: the ``application_name`` of its replication.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, network: Network | None = None) -> None:
         self.name = name
+        self._network = network
         self.folder = folder / name
         self._data = self.folder / "data"
         self._account = choose_account(folder)
         self._programs = find_binaries(Path(BIN_DIR) if BIN_DIR else None, self._account)
         self.folder.mkdir(mode=0o700)
         os.chown(self.folder, self._account.uid, self._account.gid)
+
+    @property
+    def socket_url(self) -> str:
+        """The URL of its database over the socket file."""
+        return f"postgresql://{LOGIN}@/{DATABASE}?host={quote(str(self.folder), safe='')}&port=5432"
+
+    @property
+    def url(self) -> str:
+        """The URL of its database over the network that it is in, or over the socket file if there is none."""
+        return f"postgresql://{LOGIN}@{self._network.address}/{DATABASE}" if self._network else self.socket_url
 
     def conninfo(self, database: str = DATABASE) -> str:
         """The connection string for the superuser."""
@@ -84,7 +98,20 @@ class Node:
     def start(self) -> None:
         """Start the server and wait until it accepts connections."""
         options = f"-c unix_socket_directories={self.folder}"
-        self._run("pg_ctl", "-D", str(self._data), "-l", str(self.folder / "log"), "-o", options, "-w", "start")
+        arguments = ["-D", str(self._data), "-l", str(self.folder / "log"), "-w", "start", "-o"]
+        if self._network is None:
+            self._run("pg_ctl", *arguments, options)
+            return
+        account = [f"--reuid={self._account.uid}", f"--regid={self._account.gid}", "--clear-groups"]
+        command = [*self._network.inside, "setpriv", *account, self._programs["pg_ctl"], *arguments]
+        subprocess.run(
+            [*command, f"{options} -c listen_addresses={self._network.address}"],
+            check=True,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            env={"PATH": f"{os.defpath}:/usr/sbin:/sbin"},
+        )
 
     def kill(self, *, at_once: bool) -> None:
         """Kill the postmaster by SIGKILL; either all its processes with it, or they notice that it is gone."""
@@ -152,6 +179,18 @@ class Pair:
         self.standby.rejoin(self.primary)
         self.primary.require_standby()
         until(lambda: self.primary.fetch("SELECT 1 FROM pg_stat_replication") is not None, "the standby is connected")
+
+
+@contextmanager
+def single_server(network: Network | None = None) -> Iterator[Node]:
+    """One server with an empty database, inside a network if there is one."""
+    with open_folder(memory_folder()) as folder:
+        node = Node(folder, "only", network)
+        try:
+            node.create()
+            yield node
+        finally:
+            node.stop()
 
 
 @contextmanager
