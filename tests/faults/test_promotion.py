@@ -63,6 +63,7 @@ async def test_no_acknowledged_event_is_lost_or_doubled_by_promotions(
                 await asyncio.to_thread(pair.fail_over, at_once=chance.random() < 0.5)
                 await writers.until_more(1)
                 seconds.append(seconds_without_writes(writers.times, killed_at))
+                print(f"promotion {len(seconds)}: {seconds[-1]:.1f} seconds without writes", flush=True)
                 assert seconds[-1] < MAX_SECONDS_WITHOUT_WRITES
                 await asyncio.to_thread(pair.rejoin)
             await writers.until_more(ACKNOWLEDGED_BETWEEN)

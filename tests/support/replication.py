@@ -87,18 +87,18 @@ class Node:
     def copy(self, primary: Node) -> None:
         """Become a standby of a primary by a copy of it, and start."""
         self._run("pg_basebackup", "-d", self._source(primary), "-D", str(self._data), "-R", "-c", "fast")
-        self.start()
+        self.start(waits=False)
 
     def rejoin(self, primary: Node) -> None:
         """Become a standby of the server that was promoted in place of this one, and start."""
         primary.fetch("CHECKPOINT")  # pg_rewind takes the timeline from the last one
         self._run("pg_rewind", "-D", str(self._data), "--source-server", self._source(primary), "-R", "--no-sync")
-        self.start()
+        self.start(waits=False)
 
-    def start(self) -> None:
-        """Start the server and wait until it accepts connections."""
+    def start(self, *, waits: bool = True) -> None:
+        """Start the server, and wait until it accepts connections, which a standby may do late under load."""
         options = f"-c unix_socket_directories={self.folder}"
-        arguments = ["-D", str(self._data), "-l", str(self.folder / "log"), "-w", "start", "-o"]
+        arguments = ["-D", str(self._data), "-l", str(self.folder / "log"), "-w" if waits else "-W", "start", "-o"]
         if self._network is None:
             self._run("pg_ctl", *arguments, options)
             return
@@ -152,7 +152,8 @@ class Node:
     def _run(self, program: str, *arguments: str) -> None:
         done = self._account.run([self._programs[program], *arguments])
         if done.returncode:
-            raise RuntimeError(f"{program}: {done.stdout}")
+            log = self.folder / "log"
+            raise RuntimeError(f"{program}: {done.stdout}{log.read_text()[-2000:] if log.exists() else ''}")
 
 
 class Pair:
@@ -178,7 +179,13 @@ class Pair:
         """Bring the killed server back as the standby, and require that it confirms commits again."""
         self.standby.rejoin(self.primary)
         self.primary.require_standby()
-        until(lambda: self.primary.fetch("SELECT 1 FROM pg_stat_replication") is not None, "the standby is connected")
+        self.until_connected()
+
+    def until_connected(self) -> None:
+        """Wait until the standby follows the primary."""
+        until(
+            lambda: self.primary.fetch("SELECT 1 FROM pg_stat_replication") is not None, "the standby is connected", 120
+        )
 
 
 @contextmanager
@@ -201,6 +208,7 @@ def replicated_pair() -> Iterator[Pair]:
         try:
             pair.primary.create()
             pair.standby.copy(pair.primary)
+            pair.until_connected()
             yield pair
         finally:
             pair.primary.stop()
