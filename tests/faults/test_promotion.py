@@ -52,7 +52,7 @@ async def test_no_acknowledged_event_is_lost_or_doubled_by_promotions(
     settings = settings_of(pair)
     seconds = []
     async with EventStore(settings) as store, EventStore(settings) as other:
-        await asyncio.to_thread(pair.primary.require_standby)
+        await asyncio.to_thread(pair.require_standby)
         worker = started.start("project", DATABASE_URL=pair.url)
         async with Writers([store, other]) as writers, Follower(other.subscribe()) as follower:
             for _ in range(KILLS):
@@ -80,7 +80,7 @@ async def test_no_acknowledged_event_is_lost_or_doubled_by_promotions(
 
 async def test_a_prepared_append_holds_the_horizon_back_on_the_promoted_standby(pair: Pair) -> None:
     """Its gate lock is restored with it; and positions that were lost with the primary do not confuse a reader."""
-    await asyncio.to_thread(pair.primary.require_standby)
+    await asyncio.to_thread(pair.require_standby)
     async with EventStore(settings_of(pair)) as store:
         before = (await store.append(uuid4(), [note("before")])).position
         with open_scoped(pair.url) as connection:

@@ -17,14 +17,16 @@ from urllib.request import urlopen
 import psutil
 
 from eventstore.database.embedded.installation import choose_account
+from support import guide
 from support.environment import TREE
+from support.guide import NETWORK, commands
 from support.servers import open_folder
 from support.waiting import until
 
 FILES = TREE / "deploy" / "patroni"
 PROGRAMS = ("/usr/bin/patroni", "/usr/bin/etcd", "/usr/lib/postgresql/15/bin/postgres")
 MACHINES = ("one", "two", "three")
-_DOCUMENTED_NETWORK, _NETWORK = "10.0.0.", "127.83.19."
+_NETWORK = "127.83.19."
 _SECONDS = 90.0
 
 
@@ -61,6 +63,17 @@ class Machine:
     def start_patroni(self) -> None:
         """Start Patroni as its service does."""
         self._start("patroni", "/usr/bin/patroni", "patroni_env.conf", str(self._folder / "config.yml"))
+
+    def run_patronictl(self) -> list[str]:
+        """Run the commands of the guide that control the cluster, and return what each printed."""
+        printed = []
+        for program, *arguments in commands(guide.PATRONI):
+            command = [f"/usr/bin/{program}", *map(self._adapted, arguments)]
+            environment = {"PATH": os.defpath, "LC_ALL": "C.UTF-8", **self._variables("patroni_env.conf")}
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+            assert done.returncode == 0, (command, done.stdout, done.stderr)
+            printed.append(done.stdout)
+        return printed
 
     def kill(self) -> None:
         """Kill Patroni and PostgreSQL, with all processes, by SIGKILL."""
@@ -112,7 +125,7 @@ class Machine:
         shared = ("ETCD_INITIAL_CLUSTER", "PATRONI_ETCD3_HOSTS")
         for name, value in variables.items():
             if name not in shared:
-                value = value.replace(f"{_DOCUMENTED_NETWORK}1:", f"{self.address}:")
+                value = value.replace(f"{NETWORK}1:", f"{self.address}:")
             if name in ("ETCD_NAME", "PATRONI_NAME"):
                 value = self.name
             variables[name] = self._adapted(value)
@@ -121,7 +134,7 @@ class Machine:
     def _adapted(self, text: str) -> str:
         for documented in ("/var/lib/postgresql/15", "/var/lib/postgresql", "/var/run/postgresql", "/etc/patroni"):
             text = text.replace(documented, str(self._folder))
-        return text.replace(_DOCUMENTED_NETWORK, _NETWORK)
+        return text.replace(NETWORK, _NETWORK)
 
 
 class Cluster:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,7 +16,10 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from eventstore.database.embedded.installation import choose_account, find_binaries
+from support import guide
+from support.guide import DATA, commands
 from support.network import Network
+from support.pages import Block
 from support.servers import BIN_DIR, memory_folder, open_folder
 from support.waiting import until
 
@@ -35,12 +39,11 @@ max_prepared_transactions = 10
 class Node:
     """One server, with its data and its socket in a private folder.
 
-    Attributes:
-        name: the ``application_name`` of its replication.
+    Args:
+        network: the network that it can be reached over, beside its socket file.
     """
 
     def __init__(self, folder: Path, name: str, network: Network | None = None) -> None:
-        self.name = name
         self._network = network
         self.folder = folder / name
         self._data = self.folder / "data"
@@ -84,34 +87,37 @@ class Node:
             connection.execute(f"CREATE ROLE {LOGIN} LOGIN CREATEROLE")
             connection.execute(f"CREATE DATABASE {DATABASE} OWNER {LOGIN}")
 
-    def copy(self, primary: Node) -> None:
-        """Become a standby of a primary by a copy of it, and start."""
-        self._run("pg_basebackup", "-d", self._source(primary), "-D", str(self._data), "-R", "-c", "fast")
-        self.start(waits=False)
-
-    def rejoin(self, primary: Node) -> None:
-        """Become a standby of the server that was promoted in place of this one, and start."""
-        primary.fetch("CHECKPOINT")  # pg_rewind takes the timeline from the last one
-        self._run("pg_rewind", "-D", str(self._data), "--source-server", self._source(primary), "-R", "--no-sync")
-        self.start(waits=False)
-
-    def start(self, *, waits: bool = True) -> None:
-        """Start the server, and wait until it accepts connections, which a standby may do late under load."""
-        options = f"-c unix_socket_directories={self.folder}"
-        arguments = ["-D", str(self._data), "-l", str(self.folder / "log"), "-w" if waits else "-W", "start", "-o"]
+    def start(self) -> None:
+        """Start the server and wait until it accepts connections."""
+        options = ["-D", str(self._data), "-l", str(self.folder / "log"), "-w", "start", "-o"]
         if self._network is None:
-            self._run("pg_ctl", *arguments, options)
+            self._run("pg_ctl", *options, self._options)
             return
         account = [f"--reuid={self._account.uid}", f"--regid={self._account.gid}", "--clear-groups"]
-        command = [*self._network.inside, "setpriv", *account, self._programs["pg_ctl"], *arguments]
+        command = [*self._network.inside, "setpriv", *account, self._programs["pg_ctl"], *options]
         subprocess.run(
-            [*command, f"{options} -c listen_addresses={self._network.address}"],
+            [*command, f"{self._options} -c listen_addresses={self._network.address}"],
             check=True,
             cwd="/",
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             env={"PATH": f"{os.defpath}:/usr/sbin:/sbin"},
         )
+
+    def follow(self, block: Block, other: Node) -> None:
+        """Run the commands of the guide on this server.
+
+        Args:
+            other: the server that they name by its address.
+        """
+        for program, *arguments in commands(block):
+            given = [each.replace(DATA, str(self._data)) for each in arguments]
+            given = [re.sub(rf"{re.escape(guide.NETWORK)}\d", str(other.folder), each) for each in given]
+            if program == "psql":
+                given += ["-h", str(self.folder), "-U", "postgres", "-d", DATABASE, "-v", "ON_ERROR_STOP=1"]
+            elif given[-1] == "start":
+                given += ["-l", str(self.folder / "log"), "-o", self._options]
+            self._run(program, *given)
 
     def kill(self, *, at_once: bool) -> None:
         """Kill the postmaster by SIGKILL; either all its processes with it, or they notice that it is gone."""
@@ -122,20 +128,10 @@ class Node:
                 process.kill()
         psutil.wait_procs(processes, timeout=30)
 
-    def promote(self) -> None:
-        """Promote the standby and wait until it accepts writes."""
-        self._run("pg_ctl", "-D", str(self._data), "-w", "promote")
-
     def stop(self) -> None:
         """Stop the server if it runs."""
         with suppress(RuntimeError):
             self._run("pg_ctl", "-D", str(self._data), "-m", "immediate", "-w", "stop")
-
-    def require_standby(self, names: str = "*") -> None:
-        """Acknowledge commits only once a standby has confirmed them; an empty text requires none."""
-        with self.connect() as connection:
-            connection.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'")
-            connection.execute("SELECT pg_reload_conf()")
 
     def is_synchronous(self) -> bool:
         """Return whether a synchronous standby is connected, and a commit waits for it at this instant.
@@ -146,8 +142,9 @@ class Node:
         row = self.fetch(f"SELECT {waits} AND EXISTS (SELECT FROM pg_stat_replication WHERE sync_state = 'sync')")
         return row == (True,)
 
-    def _source(self, primary: Node) -> str:
-        return f"{primary.conninfo('postgres')} application_name={self.name}"
+    @property
+    def _options(self) -> str:
+        return f"-c unix_socket_directories={self.folder}"
 
     def _run(self, program: str, *arguments: str) -> None:
         done = self._account.run([self._programs[program], *arguments])
@@ -168,24 +165,27 @@ class Pair:
         hosts = ",".join(quote(str(node.folder), safe="") for node in (self.primary, self.standby))
         self.url = f"postgresql://{LOGIN}@/{DATABASE}?host={hosts}&port=5432&target_session_attrs=read-write"
 
+    def require_standby(self) -> None:
+        """Acknowledge commits only once the standby has confirmed them."""
+        self.primary.follow(guide.REQUIRE, self.standby)
+
     def fail_over(self, *, at_once: bool) -> None:
         """Kill the primary and promote the standby, which requires no standby of its own yet."""
         self.primary.kill(at_once=at_once)
         self.primary, self.standby = self.standby, self.primary
-        self.primary.promote()
-        self.primary.require_standby("")
+        self.primary.follow(guide.PROMOTE, self.standby)
 
     def rejoin(self) -> None:
         """Bring the killed server back as the standby, and require that it confirms commits again."""
-        self.standby.rejoin(self.primary)
-        self.primary.require_standby()
+        self.primary.follow(guide.CHECKPOINT, self.standby)
+        self.standby.follow(guide.REWIND, self.primary)
+        self.require_standby()
         self.until_connected()
 
     def until_connected(self) -> None:
         """Wait until the standby follows the primary."""
-        until(
-            lambda: self.primary.fetch("SELECT 1 FROM pg_stat_replication") is not None, "the standby is connected", 120
-        )
+        follows = "SELECT 1 FROM pg_stat_replication"
+        until(lambda: self.primary.fetch(follows) is not None, "the standby is connected", 120)
 
 
 @contextmanager
@@ -207,7 +207,7 @@ def replicated_pair() -> Iterator[Pair]:
         pair = Pair(folder)
         try:
             pair.primary.create()
-            pair.standby.copy(pair.primary)
+            pair.standby.follow(guide.COPY, pair.primary)
             pair.until_connected()
             yield pair
         finally:
