@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import struct
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
@@ -418,6 +419,10 @@ _REFUSED: dict[str, tuple[type[EventStoreError], str]] = {
     ACCEPTED: (ServerStarting, "it accepts connections now; repeat the call"),
 }
 """The error for a refused connection and its remedy, by SQLSTATE, if it is not that of a refused statement."""
+_FAILED_HOST = re.compile(r"- host: '?(?P<host>.*?)'?, port: '?(?P<port>\d*)'?, hostaddr: .*?: (?P<reason>.*)")
+"""One of several hosts in psycopg's error."""
+_READ_ONLY = "session is read-only"
+"""libpq's reason if ``target_session_attrs`` asks for a server that accepts writes, and none does."""
 
 
 def unreachable(url: str, error: psycopg.Error) -> EventStoreError:
@@ -427,6 +432,12 @@ def unreachable(url: str, error: psycopg.Error) -> EventStoreError:
     # libpq adds hints in separate lines, which begin with a tab.
     lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("\t")]
     reason = lines[-1].strip() if lines else type(error).__name__
+    if failed := [found for found in map(_FAILED_HOST.fullmatch, lines) if found]:
+        reasons = [(host["host"], host["port"], host["reason"].rpartition(" failed: ")[2]) for host in failed]
+        reason = "; ".join(f"{host}:{port}: {why}" for host, port, why in reasons)
+    if _READ_ONLY in reason:
+        advice = "promote a standby, or wait for its promotion: no host of the URL accepts writes"
+        return ServerUnreachable(f"no connection to {show_url(url)}: {reason}: {advice}")
     if isinstance(error, psycopg.ProgrammingError):  # libpq cannot parse the URL
         return LoginRefused(f"no connection to {show_url(url)}: {reason}: correct DATABASE_URL")
     state = "" if isinstance(error, psycopg.errors.ConnectionTimeout) else refusal_sqlstate(url)

@@ -27,7 +27,7 @@ from eventstore.database.migrate import Migrator
 from eventstore.errors import EventStoreError
 from projections import Reader, wait_for
 
-AWAY_SECONDS = float(os.environ.get("EVENTSTORE_TEST_AWAY_SECONDS", "8"))
+AWAY_SECONDS = float(os.environ.get("EVENTSTORE_TEST_AWAY_SECONDS", "5"))
 MAX_SECONDS = 15
 
 

@@ -10,12 +10,13 @@ from uuid import uuid4
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 from support.raw import note
+from support.replication import single_server
 from support.waiting import until_async
 
 from eventstore import EventStore, Settings, batching, notifier, subscribe
 from eventstore.concurrency import cancel_and_wait
 from eventstore.database import connection, pools
-from eventstore.errors import EventStoreError
+from eventstore.errors import EventStoreError, ServerUnreachable
 from projections import Worker, worker
 from tools.checker.proxy import Proxy
 
@@ -92,3 +93,15 @@ async def test_attempts_go_on_at_the_same_pace(
 
 def test_pauses_are_shorter_than_an_outage_may_be_felt() -> None:
     assert max(connection.RETRY_SECONDS, connection.RECONNECT_SECONDS) < MAX_SECONDS_AWAY / 5
+
+
+@pytest.mark.slow
+async def test_an_error_names_the_reason_of_each_host(clean_environment: None) -> None:
+    with single_server() as server:
+        server.fetch("ALTER SYSTEM SET default_transaction_read_only = on")
+        server.fetch("SELECT pg_reload_conf()")
+        folder, missing = quote(str(server.folder), safe=""), quote("/nowhere", safe="")
+        url = f"postgresql://agents@/flowagents?host={missing},{folder}&port=5432&target_session_attrs=read-write"
+        expected = r"/nowhere:5432: No such file .*; .*:5432: session is read-only: promote"
+        with pytest.raises(ServerUnreachable, match=expected):
+            await EventStore(Settings(database_url=url, connect_timeout=2)).open()
