@@ -78,7 +78,7 @@ from eventstore.append import (
 from eventstore.concurrency import cancel_and_wait
 from eventstore.database import binary_format
 from eventstore.database.binary_format import with_length
-from eventstore.database.connection import Connection
+from eventstore.database.connection import RETRY_SECONDS, Connection
 from eventstore.database.pipelined_connection import PipelinedConnection, Prelude, Statement
 from eventstore.database.queries import query
 from eventstore.errors import (
@@ -106,7 +106,6 @@ LOCK_WAIT_MS = 1000
 """How long one append waits for a lock before it is the turn of the next one."""
 MAX_LOST_ANSWERS = 2
 """An append that loses more results than these fails: it may itself be breaking the connections."""
-RECONNECT_SECONDS = 0.2
 CLOSE_SECONDS = 5.0
 """How long closing waits for answers."""
 FIND_HOLDERS_SECONDS = 2.0
@@ -514,7 +513,7 @@ class AppendBatcher:
                         self._pipelines.append(await self._new_pipeline())
                     return
                 except (EventStoreError, TimeoutError) as error:
-                    self._open_again_at = self._loop.time() + RECONNECT_SECONDS
+                    self._open_again_at = self._loop.time() + RETRY_SECONDS
                     reason = error if isinstance(error, EventStoreError) else ServerUnreachable(_NO_ANSWER)
                     is_transient = isinstance(reason, ServerUnreachable | ConnectionLost)
                     if not self._pipelines:
@@ -524,7 +523,7 @@ class AppendBatcher:
                 except Exception as error:
                     self._refuse_waiting(ServerError(f"no connection could be opened: {error!r}"))
                     raise
-                await asyncio.sleep(RECONNECT_SECONDS)
+                await asyncio.sleep(RETRY_SECONDS)
         finally:
             self._opening = None
             self._schedule_send()

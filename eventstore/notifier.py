@@ -27,7 +27,7 @@ from psycopg.pq.abc import PGresult
 
 from eventstore.concurrency import cancel_and_wait
 from eventstore.database.binary_format import INT4, INT8, TEXT, int4, int8, to_int8
-from eventstore.database.connection import AUDITOR, PROJECTOR, Connection
+from eventstore.database.connection import AUDITOR, PROJECTOR, RECONNECT_SECONDS, Connection
 from eventstore.database.pipelined_connection import PipelinedConnection, Statement
 from eventstore.database.pools import Pool
 from eventstore.database.queries import query
@@ -50,8 +50,6 @@ log = logging.getLogger(__name__)
 
 LOOK_EVENTS = 100
 """Events that a wait returns at most. A consumer that is further behind reads the log by itself."""
-RECONNECT_SECONDS = 1.0
-"""The pause between attempts to connect, and between the polls of the consumers meanwhile."""
 POLL_SECONDS = 5.0
 """How often the log is polled without a notification: a safety net, and a way to notice a dead connection."""
 REPLY_SECONDS = 2.5

@@ -6,14 +6,12 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from operator import attrgetter
 
+from eventstore.database.connection import RECONNECT_SECONDS
 from eventstore.database.pools import View
 from eventstore.errors import ConnectionLost, ServerUnreachable
 from eventstore.events import Event
 from eventstore.notifier import EventBatch
 from eventstore.read import Filter, horizon, in_batches, last_event, read_log
-
-RETRY_SECONDS = 0.5
-"""The pause between attempts to reach an unavailable server."""
 
 
 async def follow_log(
@@ -56,7 +54,7 @@ async def follow_log(
                     position = max(position, await last_event(log, final))
         except (ConnectionLost, ServerUnreachable):
             await revive()
-            await asyncio.sleep(RETRY_SECONDS)
+            await asyncio.sleep(RECONNECT_SECONDS)
             continue
         batch = await wait(position)
         if batch is None:

@@ -25,7 +25,7 @@ from time import monotonic
 
 from eventstore import EventStore
 from eventstore.concurrency import cancel_and_wait
-from eventstore.database.connection import Connection
+from eventstore.database.connection import RECONNECT_SECONDS, Connection
 from eventstore.database.queries import query
 from eventstore.errors import (
     ConnectionLost,
@@ -46,9 +46,7 @@ from projections.rebuild import rebuild_outdated
 from projections.throttle import Throttle
 
 RETRY_MIN_SECONDS, RETRY_MAX_SECONDS = 0.25, 10.0
-"""Pauses after an error that may pass, such as an unreachable server, a deadlock or a full disk; doubled each time."""
-RETRY_UNREACHABLE_SECONDS = 1.0
-"""The longest pause between attempts to reach a server."""
+"""Pauses after an error that may pass, such as a deadlock or a full disk; doubled each time."""
 
 _NAME_WORKER = query("projections", "name_worker")
 _log = logging.getLogger(__name__)
@@ -89,7 +87,7 @@ class Worker:
                         _log.warning("worker: %s", error)
                     await self._store.revive()
                     if isinstance(error, ConnectionLost | ServerUnreachable):
-                        self._pause = min(self._pause, RETRY_UNREACHABLE_SECONDS)
+                        self._pause = min(self._pause, RECONNECT_SECONDS)
                 except SettingsError:
                     raise
                 except EventStoreError:

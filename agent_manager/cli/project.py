@@ -14,12 +14,10 @@ from agent_manager.cli.options import AllowSuperuser, DataDir, read_settings
 from agent_manager.cli.output import errors, print_remark, print_warnings
 from eventstore import EventStore, Settings
 from eventstore.concurrency import cancel_and_wait
+from eventstore.database.connection import RECONNECT_SECONDS
 from eventstore.errors import ConnectionLost, LoginRefused, ServerUnreachable
 from projections import Projection, Worker, load_projections
 from projections.status import read_warnings
-
-RETRY_SECONDS = 1.0
-"""The pause between attempts to reach the server."""
 
 
 def project(data_dir: DataDir = None, allow_superuser: AllowSuperuser = False) -> None:
@@ -98,7 +96,7 @@ async def _open(store: EventStore, stop: asyncio.Event, *, waits: bool) -> bool:
                 print_remark(f"waiting for the server: {error}")
                 is_reported = True
         with suppress(TimeoutError):
-            async with asyncio.timeout(RETRY_SECONDS):
+            async with asyncio.timeout(RECONNECT_SECONDS):
                 await stop.wait()
     return False
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import struct
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
@@ -73,8 +74,14 @@ TCP_TIMEOUTS: dict[str, Any] = {
     "tcp_user_timeout": 5000,
 }
 """When the kernel closes a connection whose server has vanished: an idle one after some twenty seconds instead of two
-hours, one with data in flight after five instead of a quarter of an hour. ``liveness`` notices a server that
-acknowledges and does not answer."""
+hours, one with data in flight after five instead of a quarter of an hour. Parameters of the URL override them.
+``liveness`` notices a server that acknowledges and does not answer."""
+RETRY_SECONDS = 0.2
+"""The pause between attempts to connect while a caller waits for the connection."""
+RECONNECT_SECONDS = 1.0
+"""The longest pause between attempts to connect, in everything that waits for a server that is away: listening
+connections, pools, subscriptions, workers. It does not grow with the time that the server is away, so that all are back
+within seconds."""
 
 _CONFIGURE = query("eventstore.database", "configure")
 _SET_ROLE = query("eventstore.database", "set_role")
@@ -82,7 +89,6 @@ LOGIN_IS_EXEMPT = query("eventstore.database", "login_is_exempt")
 
 _CHECK_SECONDS = 1.0
 """How often a silent connection is checked: other code may have closed it."""
-_RETRY_SECONDS = 0.2
 _MIN_CONNECT_SECONDS = 2  # psycopg's
 
 _log = logging.getLogger(__name__)
@@ -305,7 +311,7 @@ async def connect(url: str, settings: Settings, role: str | None) -> Connection:
     deadline = monotonic() + settings.connect_timeout
     while True:
         try:
-            connection = await Connection.connect(url, autocommit=True, **connect_options(settings))
+            connection = await Connection.connect(url, autocommit=True, **connect_options(url, settings))
             try:
                 # Transactions of a caller, which run under the writer's role, keep the limits of the login.
                 await configure(connection, settings, role, None if role == WRITER else 0)
@@ -317,18 +323,19 @@ async def connect(url: str, settings: Settings, role: str | None) -> Connection:
             reason = await asyncio.to_thread(unreachable, url, error)
             if not isinstance(reason, ServerStarting) or monotonic() >= deadline:
                 raise reason from error
-        await asyncio.sleep(_RETRY_SECONDS)
+        await asyncio.sleep(RETRY_SECONDS)
 
 
-def connect_options(settings: Settings) -> dict[str, Any]:
-    """Return the options with which every connection is opened."""
-    hosts = str(conninfo_to_dict(settings.server_url() or "").get("host") or "").count(",") + 1
+def connect_options(url: str, settings: Settings) -> dict[str, Any]:
+    """Return the options with which every connection to a URL is opened."""
+    given = conninfo_to_dict(url)
+    hosts = str(given.get("host") or "").count(",") + 1
     return {
         # For all hosts together: libpq applies the number to each of them.
         "connect_timeout": max(_MIN_CONNECT_SECONDS, settings.connect_timeout // hosts),
         "fallback_application_name": "eventstore",  # a name in the URL overrides it
         "client_encoding": "UTF8",
-        **TCP_TIMEOUTS,
+        **{name: value for name, value in TCP_TIMEOUTS.items() if name not in given},
     }
 
 
@@ -412,6 +419,10 @@ _REFUSED: dict[str, tuple[type[EventStoreError], str]] = {
     ACCEPTED: (ServerStarting, "it accepts connections now; repeat the call"),
 }
 """The error for a refused connection and its remedy, by SQLSTATE, if it is not that of a refused statement."""
+_FAILED_HOST = re.compile(r"- host: '?(?P<host>.*?)'?, port: '?(?P<port>\d*)'?, hostaddr: .*?: (?P<reason>.*)")
+"""One of several hosts in psycopg's error."""
+_READ_ONLY = "session is read-only"
+"""libpq's reason if ``target_session_attrs`` asks for a server that accepts writes, and none does."""
 
 
 def unreachable(url: str, error: psycopg.Error) -> EventStoreError:
@@ -421,6 +432,12 @@ def unreachable(url: str, error: psycopg.Error) -> EventStoreError:
     # libpq adds hints in separate lines, which begin with a tab.
     lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("\t")]
     reason = lines[-1].strip() if lines else type(error).__name__
+    if failed := [found for found in map(_FAILED_HOST.fullmatch, lines) if found]:
+        reasons = [(host["host"], host["port"], host["reason"].rpartition(" failed: ")[2]) for host in failed]
+        reason = "; ".join(f"{host}:{port}: {why}" for host, port, why in reasons)
+    if _READ_ONLY in reason:
+        advice = "promote a standby, or wait for its promotion: no host of the URL accepts writes"
+        return ServerUnreachable(f"no connection to {show_url(url)}: {reason}: {advice}")
     if isinstance(error, psycopg.ProgrammingError):  # libpq cannot parse the URL
         return LoginRefused(f"no connection to {show_url(url)}: {reason}: correct DATABASE_URL")
     state = "" if isinstance(error, psycopg.errors.ConnectionTimeout) else refusal_sqlstate(url)

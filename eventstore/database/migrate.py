@@ -257,9 +257,8 @@ class Migrator:
     def _connect(self, url: str | None = None) -> SyncConnection:
         url = url or self._url
         try:
-            connection = psycopg.connect(
-                url, autocommit=True, prepare_threshold=None, **connect_options(self._settings)
-            )
+            options = connect_options(url, self._settings)
+            connection = psycopg.connect(url, autocommit=True, prepare_threshold=None, **options)
         except psycopg.Error as error:
             raise unreachable(url, error) from error
         try:

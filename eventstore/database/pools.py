@@ -22,7 +22,7 @@ import psycopg
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from eventstore.database.connection import configure, connect_options
+from eventstore.database.connection import RECONNECT_SECONDS, configure, connect_options
 from eventstore.database.scoped_connection import Cursor, ScopedConnection
 from eventstore.errors import ConnectionLost, EventStoreError, translate
 from eventstore.scope import Caller
@@ -155,9 +155,8 @@ class Pool:
             open=False,
             min_size=kept,
             max_size=size,
-            timeout=settings.connect_timeout,
-            reconnect_timeout=settings.connect_timeout,
-            kwargs={"autocommit": True, **connect_options(settings)},
+            reconnect_timeout=RECONNECT_SECONDS,  # psycopg's pauses would grow with it
+            kwargs={"autocommit": True, **connect_options(url, settings)},
             configure=prepare,
             connection_class=ScopedConnection,
         )
@@ -174,8 +173,24 @@ class Pool:
     async def connection(self, caller: Caller | None = None) -> AsyncIterator[ScopedConnection]:
         """Lend a connection, on the tenant's account; the caller is not set on it."""
         tenant = None if caller is None else caller.tenant
-        async with self._queue.permit(tenant, self._timeout), self._pool.connection() as connection:
-            yield connection
+        async with self._queue.permit(tenant, self._timeout):
+            connection = await self._get()
+            try:
+                async with connection:
+                    yield connection
+            finally:
+                await self._pool.putconn(connection)
+
+    async def _get(self) -> ScopedConnection:
+        """Take a connection from psycopg's pool, which soon gives up on opening one: then request it again."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timeout
+        while True:
+            try:
+                return await self._pool.getconn(RECONNECT_SECONDS)
+            except PoolTimeout:
+                if loop.time() >= deadline:
+                    raise PoolTimeout(f"none could be opened within {self._timeout} seconds") from None
 
     @asynccontextmanager
     async def transaction(self, caller: Caller | None, mode: str | None = None) -> AsyncIterator[ScopedConnection]:

@@ -22,7 +22,7 @@ from eventstore.notifier import Listener
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """The store reconnects to a lost server at once."""
     monkeypatch.setattr(eventstore.notifier, "RECONNECT_SECONDS", 0.01)
-    monkeypatch.setattr(eventstore.subscribe, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(eventstore.subscribe, "RECONNECT_SECONDS", 0.01)
 
 
 class Looks:

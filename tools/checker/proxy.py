@@ -34,9 +34,10 @@ class Link:
 
 
 class Proxy:
-    """A proxy that forwards everything until it is told to cut, to drop replies, or to freeze.
+    """A proxy that forwards everything until it is told to cut, to drop replies, to freeze or to refuse.
 
     Attributes:
+        refused: number of connections that were refused.
         host: address for clients: an IP address, or the folder of a socket file.
         port: the port, or the number in the name of the socket file.
     """
@@ -53,7 +54,8 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._folder: Path | None = None
-        self._is_frozen = False
+        self._is_frozen = self._refuses = False
+        self.refused = 0
         self.host = "127.0.0.1"
         self.port = port
 
@@ -101,12 +103,26 @@ class Proxy:
         """Accept everything from now on, in both directions and from new clients, and forward nothing."""
         self._is_frozen = True
 
+    def refuse(self) -> None:
+        """Cut all connections, and refuse new ones, as if the server were away."""
+        self._refuses = True
+        for link in self._links:
+            link.cut()
+
+    def admit(self) -> None:
+        """Accept connections again."""
+        self._refuses = False
+
     def _choose(self, rng: random.Random) -> Link:
         return rng.choice(sorted(self._links, key=id))
 
     async def _accept(self, from_client: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None  # asyncio's server runs this in a task for each connection
+        if self._refuses:
+            self.refused += 1
+            client.transport.abort()
+            return
         self._tasks.add(task)
         try:
             from_server, server = await self._connect()
