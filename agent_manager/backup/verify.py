@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from uuid import UUID
 
-from agent_manager.backup.archive import Archive, BackupDamaged, Manifest, Segment
+from agent_manager.backup.archive import Archive, BackupDamaged, Manifest, Part, Segment
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _ESCAPES = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
@@ -43,7 +43,7 @@ def verify_backups(archive: Archive, backup_id: str | None = None) -> tuple[list
             if isinstance(part, Segment):
                 _check_events(archive, part)
             else:
-                for _ in archive.read_part(part):
+                for _ in _check_rows(archive, part):
                     continue
         except BackupDamaged as error:
             faults.append(Fault(name, error.reason))
@@ -53,23 +53,33 @@ def verify_backups(archive: Archive, backup_id: str | None = None) -> tuple[list
 def _check_events(archive: Archive, segment: Segment) -> None:
     """Raise BackupDamaged unless a segment holds its events in order, each with the digest of its content."""
     before, position = segment.first - 1, 0
-    for line in _lines(archive.read_part(segment)):
+    for line in _check_rows(archive, segment):
         fields = [None if field == rb"\N" else _ESCAPE.sub(_unescaped, field) for field in line.split(b"\t")]
-        position, digest = int(fields[0] or 0), fields[-1]
-        if not before < position <= segment.last:
+        try:
+            position, digest, is_erased = int(fields[0] or 0), fields[-1], fields[-2] is None
+            is_right = is_erased or digest == rb"\x" + _digest(fields).hex().encode()
+        except (ValueError, struct.error, OverflowError):
+            raise BackupDamaged(segment.name, f"a row after position {before} is not an event") from None
+        if not before < position <= segment.last or (before < segment.first != position):
             raise BackupDamaged(segment.name, f"the event at position {position} is not in its place")
-        if fields[-2] is not None and digest != rb"\x" + _digest(fields).hex().encode():
+        if not is_right:
             raise BackupDamaged(segment.name, f"the event at position {position} has not the digest of its content")
         before = position
     if position != segment.last:
         raise BackupDamaged(segment.name, f"ends at position {position}, not at {segment.last}")
 
 
-def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
+def _check_rows(archive: Archive, part: Part) -> Iterator[bytes]:
+    """Yield the rows of a file. Raise BackupDamaged unless each has as many fields as the file has columns."""
     rest = b""
-    for chunk in chunks:
+    for chunk in archive.read_part(part):
         *lines, rest = (rest + chunk).split(b"\n")
-        yield from lines
+        for line in lines:
+            if line.count(b"\t") + 1 != len(part.columns):
+                raise BackupDamaged(part.name, "a row has not one field for each column")
+            yield line
+    if rest:
+        raise BackupDamaged(part.name, "ends within a row")
 
 
 def _unescaped(match: re.Match[bytes]) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -21,7 +20,7 @@ from agent_manager.backup import (
     verify_backups,
 )
 from agent_manager.cli.options import DataDir, Json, read_settings, run, run_stoppable
-from agent_manager.cli.output import RowFormat, duration, print_json, print_remark, print_result, print_rows
+from agent_manager.cli.output import RowFormat, duration, print_json, print_remark, print_result, print_rows, text
 from agent_manager.settings import ServerSettings
 from eventstore import EventStore
 from eventstore.errors import SettingsError
@@ -68,13 +67,17 @@ def backup_create(
         f"backup {made.id}: {made.events:,} events up to position {made.position:,}, {decimal(made.size)}",
         as_json=as_json,
     )
+    if made.complete_to < made.created_at:
+        print_remark(
+            f"events appended since {text(made.complete_to)} are not all in it: an append in flight holds the log back "
+            "(eventstore status shows it)"
+        )
 
 
 @backup.command("list")
 def backup_list(where: Where = None, as_json: Json = False, data_dir: DataDir = None) -> None:
     """List the backups, oldest first."""
     archive = _archive(where, read_settings(data_dir))
-    now = datetime.now(UTC)
     manifests, damaged = archive.manifests()
     for error in damaged:
         print_remark(str(error))
@@ -83,7 +86,7 @@ def backup_list(where: Where = None, as_json: Json = False, data_dir: DataDir = 
         RowFormat(
             ("id", "age", ">events", ">position", ">size"),
             lambda row: (
-                row.id, duration((now - row.created_at).total_seconds()), row.events, row.position, decimal(row.size)
+                row.id, duration(row.age_seconds), row.events, row.position, decimal(row.size)
             ),
             backup_value,
         ),
@@ -189,6 +192,8 @@ def backup_value(manifest: Manifest) -> dict[str, object]:
     return {
         "id": manifest.id,
         "created_at": manifest.created_at,
+        "complete_to": manifest.complete_to,
+        "age_seconds": manifest.age_seconds,
         "events": manifest.events,
         "position": manifest.position,
         "bytes": manifest.size,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import hashlib
+import itertools
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -31,20 +33,21 @@ from agent_manager.backup import (
     verify_backups,
 )
 from agent_manager.backup import create as creating
-from agent_manager.backup.archive import BackupDamaged
+from agent_manager.backup.archive import EVENT_COLUMNS, TABLES, BackupDamaged
 from agent_manager.backup.create import BackupMismatch, BackupRunning
-from agent_manager.backup.restore import DatabaseNotEmpty, DrillFailed, drill
+from agent_manager.backup.drill import DrillFailed, drill
+from agent_manager.backup.restore import DatabaseNotEmpty
 from agent_manager.backup.retention import prune
 from agent_manager.settings import ServerSettings
 from eventstore import ConversationCreated, ConversationShared, EventStore, MessageAdded, NewEvent, Settings
 from eventstore.concurrency import cancel_and_wait
 from eventstore.database.queries import query
-from eventstore.errors import NotFound
+from eventstore.errors import NotFound, ServerUnreachable
 from projections import Worker, catch_up
 
 STRANGE = "tab\t line\n return\r back\\slash \\N \\. é 東京 \u2028 \x01\x7f \b\f\v"
 EVENTS = "SELECT * FROM events ORDER BY position"
-TABLES = (
+READ_TABLES = (
     "SELECT * FROM conversation_members ORDER BY tenant_id, conversation_id, user_id",
     "SELECT * FROM identity_tenants ORDER BY id",
     "SELECT * FROM identity_users ORDER BY tenant_id, id",
@@ -107,7 +110,7 @@ async def test_a_restored_database_equals_the_first_one_and_continues_it(
     manifest = await create_backup(store, archive)
     restored = await restore_backup(other, archive, manifest)
     assert restored.events == manifest.events == 28
-    assert rows(server, other, EVENTS, *TABLES) == rows(server, settings, EVENTS, *TABLES)
+    assert rows(server, other, EVENTS, *READ_TABLES) == rows(server, settings, EVENTS, *READ_TABLES)
     async with EventStore(other) as continued:
         assert await say(continued) > restored.position
         assert len([event async for event in continued.read_log(all_tenants=True)]) == 29
@@ -181,7 +184,7 @@ async def test_all_that_was_acknowledged_before_a_backup_is_in_it_whatever_is_wr
 
 async def test_only_one_backup_is_made_at_a_time(store: EventStore, archive: Archive, superuser_url: str) -> None:
     with psycopg.connect(superuser_url) as other:
-        other.execute(query("agent_manager.backup", "lock"))
+        other.execute(query("agent_manager.backup", "lock"), {"kind": 0})
         with pytest.raises(BackupRunning, match="wait until it has ended"):
             await create_backup(store, archive)
     await create_backup(store, archive)
@@ -239,13 +242,13 @@ async def test_a_worker_on_the_restored_database_misses_nothing(
                 await restore_backup(other, archive, manifest)
             finally:
                 await cancel_and_wait([worker])
-        assert rows(server, other, EVENTS, *TABLES) == rows(server, settings, EVENTS, *TABLES)
+        assert rows(server, other, EVENTS, *READ_TABLES) == rows(server, settings, EVENTS, *READ_TABLES)
     finally:
         server.drop_database(name)
 
 
 def test_every_column_is_backed_up(server: DatabaseServer, settings: Settings) -> None:
-    for table, columns in {"events": creating.EVENT_COLUMNS, **creating.TABLES}.items():
+    for table, columns in {"events": EVENT_COLUMNS, **TABLES}.items():
         of_table = f"SELECT attname FROM pg_attribute WHERE attrelid = '{table}'::regclass AND attnum > 0"
         [found] = rows(server, settings, f"{of_table} AND NOT attisdropped")
         assert {name for (name,) in found} == set(columns), table
@@ -260,32 +263,134 @@ async def intact(store: EventStore, archive: Archive) -> Archive:
     return archive
 
 
-async def test_every_damaged_byte_is_found_and_nothing_is_restored(
-    server: DatabaseServer, intact: Archive, other: Settings, tmp_path: Path
+def damaged(whole: bytes, places: Iterable[int]) -> Iterator[bytes]:
+    """Yield the content of a file with a bit of each of these bytes changed; at some also white space, or an end."""
+    for number, place in enumerate(places):
+        before, byte, after = whole[:place], whole[place], whole[place + 1 :]
+        others = {byte ^ (1 << place % 8)} | ({0x20, 0x0A, 0x0D} - {byte} if number % 16 == 0 else set())
+        yield from (before + bytes([other]) + after for other in others)
+        if len(others) > 1:
+            yield from (before, before + after)
+    yield from (whole + b"\0", whole + b"\n", b"\n" + whole, whole + whole)
+
+
+@pytest.mark.parametrize(
+    "every_byte", [pytest.param(True, marks=pytest.mark.slow, id="every byte"), pytest.param(False, id="some bytes")]
+)
+async def test_every_damaged_byte_is_found_and_the_database_is_not_touched(
+    store: EventStore, archive: Archive, tmp_path: Path, every_byte: bool
 ) -> None:
-    files = sorted(path for path in (tmp_path / "backups").rglob("*") if path.is_file())
+    await Identities(store).add_key("default", "first")
+    await say(store)
+    manifest = await create_backup(store, archive)
+    folder = tmp_path / "backups"
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    assert len(files) == 5
+    assert verify_backups(archive)[1] == []
+    nowhere = ServerSettings(database_url="postgresql://nobody@127.0.0.1:1/nowhere")
+    with pytest.raises(ServerUnreachable):
+        await restore_backup(nowhere, archive, manifest)
     rng = random.Random(5)
-    assert verify_backups(intact)[1] == []
     for path in files:
         whole = path.read_bytes()
-        places = {0, len(whole) // 2, len(whole) - 1, *rng.sample(range(len(whole)), min(20, len(whole)))}
-        damaged = [whole[:place] + bytes([whole[place] ^ (1 << place % 8)]) + whole[place + 1 :] for place in places]
-        for content in (*damaged, whole[:-1], whole + b"\0", whole + whole, b""):
+        places = range(len(whole)) if every_byte else rng.sample(range(len(whole)), 8)
+        for number, content in enumerate(damaged(whole, places)):
             path.write_bytes(content)
-            _, faults = verify_backups(intact)
-            assert [fault.name for fault in faults] == [str(path.relative_to(tmp_path / "backups"))]
-        path.unlink()
-        if path.parent.name != "manifests":
-            assert [fault.reason for fault in verify_backups(intact)[1]] == ["is missing"]
+            assert [fault.name for fault in verify_backups(archive)[1]] == [str(path.relative_to(folder))]
+            if number % 8 == 0:
+                with pytest.raises(BackupDamaged):
+                    await restore_backup(nowhere, archive, archive.manifest())
         path.write_bytes(whole)
-    newest = intact.manifest()
-    (segment_path,) = [path for path in files if str(path).endswith(newest.segments[-1].name)]
-    whole = segment_path.read_bytes()
-    segment_path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
-    with pytest.raises(BackupDamaged, match=r"restore an older backup"):
-        await restore_backup(other, intact, newest)
-    segment_path.write_bytes(whole)
-    await restore_backup(other, intact, newest)
+    for path, other in itertools.permutations(files, 2):
+        whole = path.read_bytes()
+        path.write_bytes(other.read_bytes())
+        assert str(path.relative_to(folder)) in [fault.name for fault in verify_backups(archive)[1]]
+        path.write_bytes(whole)
+    assert verify_backups(archive)[1] == []
+
+
+async def test_missing_and_renamed_files_are_found(intact: Archive, tmp_path: Path) -> None:
+    folder = tmp_path / "backups"
+    manifests = [intact.manifest(each) for each in intact.ids()]
+    for name in {part.name for manifest in manifests for part in manifest.parts}:
+        (folder / name).rename(folder / "away")
+        assert [(fault.name, fault.reason) for fault in verify_backups(intact)[1]] == [(name, "is missing")]
+        (folder / "away").rename(folder / name)
+    first, second = (f"manifests/{each}.json" for each in intact.ids())
+    (folder / second).rename(folder / "away")
+    assert set(intact.unnamed_files(verify_backups(intact)[0])) == {
+        part.name for part in manifests[1].parts if part not in manifests[0].parts
+    }
+    shutil.copy(folder / first, folder / second)
+    assert [fault.name for fault in verify_backups(intact)[1]] == [second]
+
+
+async def test_no_manifest_is_taken_that_names_other_files_or_tables(intact: Archive, tmp_path: Path) -> None:
+    manifest = intact.manifest()
+    segment, tables = manifest.segments[0], manifest.tables
+    for update in (
+        {"segments": (segment.model_copy(update={"name": "../victim"}),)},
+        {"segments": manifest.segments[::-1]},
+        {"segments": (segment, segment)},
+        {"segments": (segment.model_copy(update={"columns": ("position",)}),)},
+        {"tables": {**tables, "bound_logins": tables["identity_keys"]}},
+        {"tables": {**tables, "identity_keys": tables["identity_users"]}},
+    ):
+        intact.write_manifest(manifest.model_copy(update=update), is_complete=True)
+        assert [fault.reason for fault in verify_backups(intact)[1]] == ["is not the manifest that was written"]
+        with pytest.raises(BackupDamaged):
+            prune(intact, Retention(1, 0, 0))
+
+
+def forge(archive: Archive, manifest: Manifest, number: int, text: bytes) -> None:
+    """Replace the text of a segment, and everything that the manifest holds of it."""
+    content = gzip.compress(text)
+    segment = manifest.segments[number]
+    archive.target.write(segment.name, iter([content]))
+    sha256 = hashlib.sha256(content).hexdigest()
+    forged = segment.model_copy(update={"rows": text.count(b"\n"), "size": len(content), "sha256": sha256})
+    segments = (*manifest.segments[:number], forged, *manifest.segments[number + 1 :])
+    archive.write_manifest(manifest.model_copy(update={"segments": segments}), is_complete=True)
+
+
+async def test_content_that_fits_a_changed_manifest_is_found_by_the_digests_of_the_events(
+    intact: Archive, other: Settings
+) -> None:
+    manifest = intact.manifest()
+    text = b"".join(intact.read_part(manifest.segments[0]))
+    lines = text.splitlines(keepends=True)
+    for forged in (
+        b"".join([lines[0].replace(b"trip", b"trap"), *lines[1:]]),
+        b"".join([lines[1], lines[0], *lines[2:]]),
+        b"".join(lines[:-1]),
+        b"".join(lines[1:]),
+        b"".join([*lines[:3], lines[3], *lines[3:]]),
+        text.replace(b"\t", b" "),
+        b"x" + text,
+        text + b"no line feed",
+        b"\n" * 10,
+    ):
+        assert forged != text
+        forge(intact, manifest, 0, forged)
+        assert {fault.name for fault in verify_backups(intact)[1]} == {manifest.segments[0].name}
+    forge(intact, manifest, 0, b"".join([lines[0].replace(b"trip", b"trap"), *lines[1:]]))
+    with pytest.raises(BackupDamaged, match="has not the digest of its content"):
+        await restore_backup(other, intact, intact.manifest())
+
+
+async def test_a_manifest_that_lacks_a_segment_is_not_restored(
+    store: EventStore, archive: Archive, other: Settings, server: DatabaseServer
+) -> None:
+    conversation = uuid4()
+    for _ in range(3):
+        await say(store, 10, conversation)
+    manifest = await create_backup(store, archive)
+    assert len(manifest.segments) == 3
+    without = manifest.model_copy(update={"segments": manifest.segments[::2]})
+    with pytest.raises(BackupDamaged, match=f"the conversation {conversation} lacks events"):
+        await restore_backup(other, archive, without)
+    assert rows(server, other, EVENTS) == [[]]
+    assert (await restore_backup(other, archive, manifest)).events == 30
 
 
 async def test_an_event_that_was_changed_in_the_database_is_found_in_its_backup(
@@ -352,7 +457,13 @@ def test_the_last_backup_of_each_period_is_kept(hours: list[int], numbers: tuple
     begin = datetime(2025, 12, 30, tzinfo=UTC)
     manifests = [
         Manifest(
-            format=1, created_at=begin + timedelta(hours=hour), position=0, server_version="", segments=(), tables={}
+            format=1,
+            created_at=begin + timedelta(hours=hour),
+            complete_to=begin,
+            position=0,
+            server_version="",
+            segments=(),
+            tables={},
         )
         for hour in hours
     ]
