@@ -107,6 +107,8 @@ async def test_a_dump_is_restored_where_the_roles_were_created_first(
         *(() if is_superuser else BY_OWNER),
     )
     assert dumped.returncode == 0, dumped.stderr
+    with psycopg.connect(own_server.superuser_url, autocommit=True) as superuser:
+        superuser.execute("CREATE DATABASE first OWNER eventstore TEMPLATE template0")
     Migrator(own_server.url(database="first"), Settings(database_url=own_server.url(database="first"))).up()
     restored = restore(server, dumped.stdout, own_server.superuser_url, "--exit-on-error")
     assert restored.returncode == 0, restored.stderr
