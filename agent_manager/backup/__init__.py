@@ -11,4 +11,5 @@ from agent_manager.backup.drill import last_drill as last_drill
 from agent_manager.backup.restore import restore_backup as restore_backup
 from agent_manager.backup.retention import Retention as Retention
 from agent_manager.backup.retention import prune as prune
+from agent_manager.backup.verify import compare_with_database as compare_with_database
 from agent_manager.backup.verify import verify_backups as verify_backups

@@ -16,9 +16,10 @@ from pydantic import TypeAdapter
 
 from agent_manager.backup.archive import Archive, Manifest
 from agent_manager.backup.create import exclusively
-from agent_manager.backup.restore import HIGHEST_POSITION, restore_backup
+from agent_manager.backup.restore import restore_backup
+from agent_manager.backup.verify import digest_of
 from eventstore import EventStore, Settings
-from eventstore.database.connection import APP, PROJECTOR, Connection, set_role
+from eventstore.database.connection import APP, PROJECTOR
 from eventstore.database.embedded.embedded_server import EmbeddedServer
 from eventstore.database.embedded.locks import FileLock, is_free
 from eventstore.database.queries import query
@@ -109,13 +110,13 @@ async def _try(store: EventStore, archive: Archive, manifest: Manifest, outcome:
             await store.connect(PROJECTOR) as live,
         ):
             for segment in manifest.segments:
-                limits = {"first": segment.first, "last": segment.last}
-                if await _digest(live, settings, limits) != await _digest(other, settings, limits):
+                if await digest_of(live, settings, segment) != await digest_of(other, settings, segment):
                     raise DrillFailed(
                         f"the live log and the backup {manifest.id} differ between the positions {segment.first} "
                         f"and {segment.last}: one of them was changed; keep both, and compare them"
                     )
-            since, _ = await _digest(live, settings, {"first": manifest.position + 1, "last": HIGHEST_POSITION})
+            after = {"after": manifest.position}
+            [(since,)] = await store.connections.projector.fetch(query("agent_manager.backup", "events_after"), after)
     return replace(outcome, events=restored.events, recovery_seconds=restored.seconds, events_since=since)
 
 
@@ -130,13 +131,3 @@ def _remove_remnants() -> None:
                 with EmbeddedServer(data):
                     pass  # its last user stops it
             rmtree(folder)
-
-
-async def _digest(connection: Connection, settings: Settings, limits: dict[str, int]) -> tuple[int, str]:
-    """Return the number of the events between two positions, and a digest of theirs."""
-    with translated():
-        async with connection.transaction():
-            await set_role(connection, settings, PROJECTOR)
-            cursor = await connection.execute(query("agent_manager.backup", "digest_of_segment"), limits)
-            [row] = await cursor.fetchall()
-    return row[0], row[1]

@@ -25,7 +25,7 @@ from eventstore.errors import ConflictError, EventStoreError, InputError, transl
 from projections import catch_up, load_projections, rebuild
 
 OWNER = "eventstore_owner"
-HIGHEST_POSITION = 2**63 - 1
+_HIGHEST_POSITION = 2**63 - 1
 REBUILD_EVENTS = 100_000
 """From this many events on the read tables are rebuilt: filled over two connections, before they have indexes. It takes
 a third of the time of following the log; for few events, some seconds more."""
@@ -73,7 +73,7 @@ async def restore_backup(
         raise InputError(f"time: {time} has no time zone")
     began = monotonic()
     limits = {
-        "position": HIGHEST_POSITION if position is None else position,
+        "position": _HIGHEST_POSITION if position is None else position,
         "time": datetime.max.replace(tzinfo=UTC) if time is None else time,
     }
     manifest = manifest.model_copy(update={"segments": _segments_up_to(manifest, limits)})

@@ -12,6 +12,7 @@ from agent_manager.backup import (
     Archive,
     Manifest,
     Retention,
+    compare_with_database,
     create_backup,
     drill,
     open_target,
@@ -97,24 +98,41 @@ def backup_list(where: Where = None, as_json: Json = False, data_dir: DataDir = 
 
 @backup.command("verify")
 def backup_verify(
-    where: Where = None, backup_id: BackupId = None, as_json: Json = False, data_dir: DataDir = None
+    where: Where = None,
+    backup_id: BackupId = None,
+    with_database: Annotated[
+        bool,
+        Option("--with-database", help="Also compare the log of the database with the backup, by default the newest."),
+    ] = False,
+    as_json: Json = False,
+    data_dir: DataDir = None,
 ) -> None:
     """Read every byte of the backups, or of one, without a database, and compute the digest of every event anew.
 
-    Exits with 1 if a file is missing or damaged.
+    Exits with 1 if a file is missing or damaged, or differs from the database. Files that no backup names are listed:
+    they are remnants of an interruption, or their manifest was deleted.
     """
-    manifests, faults = verify_backups(_archive(where, read_settings(data_dir)), backup_id)
+    settings = read_settings(data_dir)
+    archive = _archive(where, settings)
+    manifests, faults = verify_backups(archive, backup_id)
+    is_compared = with_database and not faults
+    if is_compared:
+        faults = run(lambda store: compare_with_database(store, archive, manifests[-1]), settings)
+    unnamed = [] if backup_id else sorted(archive.unnamed_files([*manifests, *filter(None, [archive.incomplete()])]))
     if as_json:
-        print_json({"backups": [manifest.id for manifest in manifests], "faults": faults})
+        print_json({"backups": [manifest.id for manifest in manifests], "faults": faults, "unnamed": unnamed})
     else:
         for fault in faults:
             print_remark(f"{fault.name}: {fault.reason}")
+        for name in unnamed:
+            print_remark(f"{name}: no backup names it")
         parts = {part.name: part for manifest in manifests for part in manifest.parts}
         if faults:
-            typer.echo(f"{len(faults)} of {len(parts)} files cannot be restored")
+            typer.echo(f"{len(faults)} of {len(parts)} files {'differ' if is_compared else 'cannot be restored'}")
         else:
             size = sum(part.size for part in parts.values())
-            typer.echo(f"{len(manifests)} backup(s) intact: {len(parts)} files, {decimal(size)}")
+            compared = f"; the database has the events of {manifests[-1].id}" if is_compared else ""
+            typer.echo(f"{len(manifests)} backup(s) intact: {len(parts)} files, {decimal(size)}{compared}")
     if faults:
         raise typer.Exit(1)
 

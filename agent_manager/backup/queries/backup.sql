@@ -24,6 +24,9 @@ SELECT pg_try_advisory_xact_lock('identity_keys'::regclass::oid::bigint::bit(32)
 -- name: last_position
 SELECT last_position()
 
+-- name: events_after
+SELECT count(*) FROM events e WHERE e.position > %(after)s
+
 -- name: time_after
 -- When the first event between two positions was appended; null if there is none.
 SELECT min(e.timestamp)
@@ -100,7 +103,12 @@ HAVING max(e.version) <> count(*)
 SELECT setval('events_position', greatest(%(position)s::bigint, 1), %(position)s > 0)
 
 -- name: digest_of_segment
--- The number of the events between two positions, and a digest of theirs.
-SELECT count(*), encode(sha256(coalesce(string_agg(e.digest, ''::bytea ORDER BY e.position), ''::bytea)), 'hex')
+-- The number of the events between two positions, a digest of theirs, and the first one that has not the digest of its
+-- content.
+SELECT count(*), encode(sha256(coalesce(string_agg(e.digest, ''::bytea ORDER BY e.position), ''::bytea)), 'hex'),
+       min(e.position) FILTER (WHERE e.salt IS NOT NULL
+                                 AND e.digest <> event_digest(e.salt, e.position, e.timestamp, e.version,
+                                                              e.schema_version, e.conversation_id, e.id, e.tenant_id,
+                                                              e.event_type, e.actor, e.content, e.metadata))
   FROM events e
  WHERE e.position BETWEEN %(first)s AND %(last)s
