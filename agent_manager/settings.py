@@ -15,6 +15,7 @@ class ServerSettings(Settings):
     agent_allow_private: bool | None = None
     backup_dir: str = ""
     backup_minutes: Annotated[float, Field(gt=0, le=1e6, description="from one backup to the next")] = 60
+    backup_drill_hours: Annotated[float, Field(ge=0, le=1e5, description="from one drill to the next; 0: none")] = 0
     backup_daily: Annotated[int, Field(ge=0, le=10_000, description="backups kept, the last one of a day")] = 7
     backup_weekly: Annotated[int, Field(ge=0, le=10_000, description="backups kept, the last one of a week")] = 4
     backup_monthly: Annotated[int, Field(ge=0, le=10_000, description="backups kept, the last one of a month")] = 12

@@ -1036,7 +1036,8 @@ BEGIN
         SELECT p.polname
           FROM pg_policy p
          WHERE p.polrelid = target
-           AND p.polname IN ('open_to_owner', 'open_to_projector', 'open_to_search', 'open_to_caller')
+           AND p.polname IN ('open_to_owner', 'open_to_projector', 'open_to_search', 'open_to_caller',
+                            'require_tenant')
     LOOP
         EXECUTE format('DROP POLICY %I ON %s', policy, target);
     END LOOP;
@@ -1090,6 +1091,9 @@ BEGIN
     PERFORM disable_rls(target);
     EXECUTE format('CREATE POLICY open_to_owner ON %s TO %I USING (is_current_role(%L)) WITH CHECK (is_current_role(%L))',
                    target, owner_name, owner_name, owner_name);
+    -- It never holds; it raises the error. Last of the permissive policies, so that others are tried first.
+    EXECUTE format('CREATE POLICY require_tenant ON %s FOR SELECT TO %I
+                        USING (NOT (is_current_role(%L) OR (SELECT require_tenant())))', target, owner_name, owner_name);
     IF to_regrole('eventstore_projector') IS NOT NULL THEN
         EXECUTE format('CREATE POLICY open_to_projector ON %s TO eventstore_projector
                             USING (is_current_role(''eventstore_projector'')) WITH CHECK (is_current_role(''eventstore_projector''))', target);
@@ -2127,6 +2131,28 @@ BEGIN
     RETURNING l.conversation_id, l.message_id;
 END
 $$;
+
+
+--
+-- Name: require_tenant(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.require_tenant() RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'public', 'pg_temp'
+    AS $_$
+DECLARE
+    owner_name name := (SELECT r.rolname FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = 'bound_logins'::regclass);
+BEGIN
+    IF current_tenant() IS NULL THEN
+        RAISE EXCEPTION 'row-level security hides all rows from %, which has no tenant', current_user
+            USING ERRCODE = 'insufficient_privilege',
+                  HINT = format('Set eventstore.tenant; or, for all rows, SET ROLE %1$I (pg_dump --role=%1$s --enable-row-security).',
+                                owner_name);
+    END IF;
+    RETURN true;
+END
+$_$;
 
 
 --
@@ -6330,6 +6356,125 @@ ALTER TABLE public.parked ENABLE ROW LEVEL SECURITY;
 --
 
 ALTER TABLE public.pending_messages ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: answer_leases require_tenant; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY require_tenant ON public.answer_leases FOR SELECT TO eventstore_owner USING ((NOT (public.is_current_role('eventstore_owner'::name) OR ( SELECT public.require_tenant() AS require_tenant))));
+
+
+--
+-- Name: conversation_actors require_tenant; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY require_tenant ON public.conversation_actors FOR SELECT TO eventstore_owner USING ((NOT (public.is_current_role('eventstore_owner'::name) OR ( SELECT public.require_tenant() AS require_tenant))));
+
+
+--
+-- Name: conversation_members require_tenant; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY require_tenant ON public.conversation_members FOR SELECT TO eventstore_owner USING ((NOT (public.is_current_role('eventstore_owner'::name) OR ( SELECT public.require_tenant() AS require_tenant))));
+
+
+--
+-- Name: conversations require_tenant; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY require_tenant ON public.conversations FOR SELECT TO eventstore_owner USING ((NOT (public.is_current_role('eventstore_owner'::name) OR ( SELECT public.require_tenant() AS require_tenant))));
+
+
+--
+-- Name: events require_tenant; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY require_tenant ON public.events FOR SELECT TO eventstore_owner USING ((NOT (public.is_current_role('eventstore_owner'::name) OR ( SELECT public.require_tenant() AS require_tenant))));
+
+
+--
+-- Name: messages require_tenant; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY require_tenant ON public.messages FOR SELECT TO eventstore_owner USING ((NOT (public.is_current_role('eventstore_owner'::name) OR ( SELECT public.require_tenant() AS require_tenant))));
+
+
+--
+-- Name: parked require_tenant; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY require_tenant ON public.parked FOR SELECT TO eventstore_owner USING ((NOT (public.is_current_role('eventstore_owner'::name) OR ( SELECT public.require_tenant() AS require_tenant))));
+
+
+--
+-- Name: pending_messages require_tenant; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY require_tenant ON public.pending_messages FOR SELECT TO eventstore_owner USING ((NOT (public.is_current_role('eventstore_owner'::name) OR ( SELECT public.require_tenant() AS require_tenant))));
+
+
+--
+-- Name: search_conversations require_tenant; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY require_tenant ON public.search_conversations FOR SELECT TO eventstore_owner USING ((NOT (public.is_current_role('eventstore_owner'::name) OR ( SELECT public.require_tenant() AS require_tenant))));
+
+
+--
+-- Name: search_documents require_tenant; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY require_tenant ON public.search_documents FOR SELECT TO eventstore_owner USING ((NOT (public.is_current_role('eventstore_owner'::name) OR ( SELECT public.require_tenant() AS require_tenant))));
+
+
+--
+-- Name: statistics_activity require_tenant; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY require_tenant ON public.statistics_activity FOR SELECT TO eventstore_owner USING ((NOT (public.is_current_role('eventstore_owner'::name) OR ( SELECT public.require_tenant() AS require_tenant))));
+
+
+--
+-- Name: statistics_answers require_tenant; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY require_tenant ON public.statistics_answers FOR SELECT TO eventstore_owner USING ((NOT (public.is_current_role('eventstore_owner'::name) OR ( SELECT public.require_tenant() AS require_tenant))));
+
+
+--
+-- Name: statistics_conversations require_tenant; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY require_tenant ON public.statistics_conversations FOR SELECT TO eventstore_owner USING ((NOT (public.is_current_role('eventstore_owner'::name) OR ( SELECT public.require_tenant() AS require_tenant))));
+
+
+--
+-- Name: statistics_status_periods require_tenant; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY require_tenant ON public.statistics_status_periods FOR SELECT TO eventstore_owner USING ((NOT (public.is_current_role('eventstore_owner'::name) OR ( SELECT public.require_tenant() AS require_tenant))));
+
+
+--
+-- Name: statistics_tasks require_tenant; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY require_tenant ON public.statistics_tasks FOR SELECT TO eventstore_owner USING ((NOT (public.is_current_role('eventstore_owner'::name) OR ( SELECT public.require_tenant() AS require_tenant))));
+
+
+--
+-- Name: task_artifacts require_tenant; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY require_tenant ON public.task_artifacts FOR SELECT TO eventstore_owner USING ((NOT (public.is_current_role('eventstore_owner'::name) OR ( SELECT public.require_tenant() AS require_tenant))));
+
+
+--
+-- Name: tasks require_tenant; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY require_tenant ON public.tasks FOR SELECT TO eventstore_owner USING ((NOT (public.is_current_role('eventstore_owner'::name) OR ( SELECT public.require_tenant() AS require_tenant))));
+
 
 --
 -- Name: search_conversations; Type: ROW SECURITY; Schema: public; Owner: -

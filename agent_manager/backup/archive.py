@@ -2,15 +2,17 @@
 
 ::
 
-    log/<first>-<last>.copy.gz         a segment: events in the order of the log
-    identity/<id>-<table>.copy.gz      tenants, users and keys at the time of one backup
-    manifests/<id>.json                one backup: the segments and tables that it consists of, each with its SHA-256
-    incomplete.json                    the segments of a backup that was interrupted, which the next one continues
+    log/<first>-<last>-<hash>.copy.gz     a segment: events in the order of the log
+    log/incomplete.json                   the segments of a backup that was interrupted, which the next one continues
+    identity/<table>-<hash>.copy.gz       tenants, users or keys at the time of a backup
+    manifests/<id>.json                   one backup: the segments and tables that it consists of, with their SHA-256
+    drill.json                            the outcome of the last drill
 
 Segments and tables are in the text format of PostgreSQL's COPY, compressed by gzip, so that ``zcat`` and ``psql`` alone
 can read them. The log is append-only: a backup writes the events since the last one, and its manifest names the earlier
-segments again. Files appear under their names only when they are complete. A manifest holds its own SHA-256; so nothing
-that a manifest names can be damaged without being noticed.
+segments again. Files appear under their names only when they are complete. A name contains the beginning of the
+content's SHA-256, so that no backup replaces a file of another one by other content. A manifest holds its own SHA-256;
+so nothing that a manifest names can be damaged without being noticed.
 """
 
 from __future__ import annotations
@@ -19,23 +21,38 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from itertools import takewhile
+from itertools import chain, takewhile
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from eventstore.errors import InputError, NotFound, printable
+from eventstore.errors import EventStoreError, InputError, NotFound, printable
 
 FORMAT = 1
 _GZIP = 16 + zlib.MAX_WBITS
 _CHUNK_BYTES = 1024 * 1024
-_LOG, _MANIFESTS, _INCOMPLETE = "log", "manifests", "incomplete.json"
+_FOLDERS = _LOG, _IDENTITY, _MANIFESTS = "log", "identity", "manifests"
+_INCOMPLETE, _DRILL = f"{_LOG}/incomplete.json", "drill.json"
+
+EVENT_COLUMNS = (
+    "position", "timestamp", "version", "schema_version", "conversation_id", "id", "tenant_id", "event_type", "actor",
+    "content", "metadata", "salt", "digest",
+)  # fmt: skip
+TABLES = {
+    "identity_tenants": ("id", "name", "created_at", "suspended_at"),
+    "identity_users": ("tenant_id", "id", "kind", "name", "created_at", "disabled_at"),
+    "identity_keys": (
+        "id", "tenant_id", "user_id", "name", "hash", "scopes", "created_at", "expires_at", "revoked_at",
+        "last_used_at",
+    ),
+}  # fmt: skip
+"""The tables beside the log, with their columns; in an order in which they can be filled."""
 
 
 class BackupDamaged(InputError):
@@ -46,12 +63,14 @@ class BackupDamaged(InputError):
     """
 
     def __init__(self, name: str, reason: str) -> None:
-        super().__init__(
-            f"{printable(name)}: {reason}: restore an older backup (eventstore backup list), or write the file anew "
-            "from the live log (eventstore backup create --full)"
-        )
+        remedy = "delete it" if name.startswith(_MANIFESTS) else "make a complete one (eventstore backup create --full)"
+        super().__init__(f"{printable(name)}: {reason}: use another backup (eventstore backup list), and {remedy}")
         self.name = name
         self.reason = reason
+
+
+class TargetFailed(EventStoreError):
+    """The directory or bucket of the backups cannot be read or written."""
 
 
 class _Model(BaseModel):
@@ -68,7 +87,7 @@ class Part(_Model):
         sha256: of the file.
     """
 
-    name: str
+    name: Annotated[str, Field(pattern=rf"^(?:{_LOG}|{_IDENTITY})/[\w-]+\.copy\.gz$")]
     columns: tuple[str, ...]
     rows: int
     size: int
@@ -96,7 +115,9 @@ class Manifest(_Model):
     """A backup, from which the log can be restored as it was then.
 
     Attributes:
-        created_at: the time at which it began; everything that was committed before is in it.
+        created_at: the time at which it began.
+        complete_to: everything that was acknowledged before this time is in it. Earlier than ``created_at`` if an
+            append in flight held the log back (``docs/concepts/order.md``).
         position: the position up to which the log was final then.
         server_version: of the server, such as ``18.1``.
         segments: of the log, in order.
@@ -105,15 +126,33 @@ class Manifest(_Model):
 
     format: int
     created_at: datetime
+    complete_to: datetime
     position: int
     server_version: str
     segments: tuple[Segment, ...]
-    tables: dict[str, Part]
+    tables: dict[Literal["identity_tenants", "identity_users", "identity_keys"], Part]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        """Check that the segments follow each other, and that all files have the columns of the format."""
+        position = 0
+        for segment in self.segments:
+            if not position < segment.first <= segment.last or segment.columns != EVENT_COLUMNS:
+                raise ValueError(segment.name)
+            position = segment.last
+        if any(part.columns != TABLES[table] for table, part in self.tables.items()):
+            raise ValueError("columns")
+        return self
 
     @property
     def id(self) -> str:
         """The name of the backup: its time in UTC, to the microsecond."""
         return self.created_at.astimezone(UTC).strftime("%Y%m%dT%H%M%S%fZ")
+
+    @property
+    def age_seconds(self) -> float:
+        """The time whose events would be lost if it were restored now."""
+        return (datetime.now(UTC) - self.complete_to).total_seconds()
 
     @property
     def events(self) -> int:
@@ -131,6 +170,13 @@ class Manifest(_Model):
         return (*self.segments, *self.tables.values())
 
 
+class StoredFile(NamedTuple):
+    """The size of a file in bytes, and when it was written."""
+
+    size: int
+    modified: datetime
+
+
 class Directory:
     """A target in the file system: files by name, in folders. Only the user who writes the backups can read them."""
 
@@ -140,23 +186,29 @@ class Directory:
     def __str__(self) -> str:
         return str(self.path)
 
-    def sizes(self, folder: str) -> dict[str, int]:
-        """Return the sizes of the files in a folder, by name."""
-        try:
-            entries = list(os.scandir(self.path / folder))
-        except FileNotFoundError:
-            return {}
-        return {f"{folder}/{entry.name}": entry.stat().st_size for entry in entries if not entry.name.startswith(".")}
+    def files(self, folder: str) -> dict[str, StoredFile]:
+        """Return the files in a folder by name, also the temporary ones of interrupted writes."""
+        found = {}
+        with self._errors(), suppress(FileNotFoundError), os.scandir(self.path / folder) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):  # deleted meanwhile
+                    status = entry.stat()
+                    modified = datetime.fromtimestamp(status.st_mtime, UTC)
+                    found[f"{folder}/{entry.name}"] = StoredFile(status.st_size, modified)
+        return found
 
     def read(self, name: str) -> Iterator[bytes]:
         """Yield the content of a file. Raises FileNotFoundError."""
-        with open(self.path / name, "rb") as file:
+        with self._errors(), open(self.path / name, "rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
                 yield chunk
 
     def write(self, name: str, chunks: Iterator[bytes]) -> None:
         """Write a file, durably; it appears under its name when it is complete, and replaces one of that name."""
-        path = self.path / name
+        with self._errors():
+            self._write(self.path / name, chunks)
+
+    def _write(self, path: Path, chunks: Iterator[bytes]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         temporary = path.parent / f".{path.name}.{uuid4().hex}"
         try:
@@ -178,8 +230,21 @@ class Directory:
 
     def delete(self, name: str) -> None:
         """Delete a file, unless it does not exist."""
-        with suppress(FileNotFoundError):
+        with self._errors(), suppress(FileNotFoundError):
             (self.path / name).unlink()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Translate errors except for FileNotFoundError."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise TargetFailed(
+                f"{printable(str(self))}: {printable(str(error))}: check its permissions and its disk, or name another "
+                "directory or bucket"
+            ) from error
 
 
 class Bucket:
@@ -190,6 +255,7 @@ class Bucket:
 
     def __init__(self, url: str) -> None:
         try:
+            import obstore.exceptions
             import obstore.store
         except ImportError:
             raise InputError(f"{printable(url)}: needs obstore: pip install 'flowagents-eventstore[bucket]'") from None
@@ -205,24 +271,42 @@ class Bucket:
     def __str__(self) -> str:
         return self._url
 
-    def sizes(self, folder: str) -> dict[str, int]:
+    def files(self, folder: str) -> dict[str, StoredFile]:
         """See :class:`Directory`."""
-        found = self._obstore.list_with_delimiter(self._store, prefix=folder)["objects"]
-        return {f"{folder}/{entry['path'].rpartition('/')[2]}": entry["size"] for entry in found}
+        with self._errors():
+            found = self._obstore.list_with_delimiter(self._store, prefix=folder)["objects"]
+        return {
+            f"{folder}/{entry['path'].rpartition('/')[2]}": StoredFile(entry["size"], entry["last_modified"])
+            for entry in found
+        }
 
     def read(self, name: str) -> Iterator[bytes]:
         """See :class:`Directory`."""
-        for chunk in self._obstore.get(self._store, name).stream():
-            yield bytes(chunk)
+        with self._errors():
+            for chunk in self._obstore.get(self._store, name).stream():
+                yield bytes(chunk)
 
     def write(self, name: str, chunks: Iterator[bytes]) -> None:
         """See :class:`Directory`."""
-        self._obstore.put(self._store, name, chunks)
+        with self._errors():
+            self._obstore.put(self._store, name, chunks)
 
     def delete(self, name: str) -> None:
         """See :class:`Directory`."""
-        with suppress(FileNotFoundError):
+        with self._errors(), suppress(FileNotFoundError):
             self._obstore.delete(self._store, name)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Translate errors except for FileNotFoundError."""
+        try:
+            yield
+        except self._obstore.exceptions.BaseError as error:
+            reason = str(error).partition("\n")[0]
+            raise TargetFailed(
+                f"{printable(self._url)}: {printable(reason)}: check the credentials, the region and the endpoint in "
+                "the environment, and that the bucket exists"
+            ) from error
 
 
 def open_target(where: str) -> Directory | Bucket:
@@ -238,7 +322,7 @@ class Archive:
 
     def ids(self) -> list[str]:
         """Return the ids of the backups, oldest first."""
-        names = sorted(self.target.sizes(_MANIFESTS))
+        names = sorted(self.target.files(_MANIFESTS))
         return [name[len(_MANIFESTS) + 1 : -len(".json")] for name in names if name.endswith(".json")]
 
     def manifest(self, backup_id: str | None = None) -> Manifest:
@@ -267,6 +351,13 @@ class Archive:
                 damaged.append(error)
         return intact, damaged
 
+    def newest(self) -> Manifest | None:
+        """Return the newest backup whose manifest is intact; None if there is none."""
+        for each in reversed(self.ids()):
+            with suppress(BackupDamaged):
+                return self.manifest(each)
+        return None
+
     def incomplete(self) -> Manifest | None:
         """Return what an interrupted backup has written; None if there is nothing of use."""
         with suppress(BackupDamaged):
@@ -281,16 +372,18 @@ class Archive:
         manifests, _ = self.manifests()
         incomplete = self.incomplete()
         logs = [each.segments for each in (*manifests, *([incomplete] if incomplete else []))]
-        sizes = self.target.sizes(_LOG)
+        files = self.target.files(_LOG)
         longest = max(logs, key=lambda segments: segments[-1].last if segments else 0, default=())
-        return tuple(takewhile(lambda segment: sizes.get(segment.name) == segment.size, longest))
+
+        def is_whole(segment: Segment) -> bool:
+            return segment.name in files and files[segment.name].size == segment.size
+
+        return tuple(takewhile(is_whole, longest))
 
     def write_manifest(self, manifest: Manifest, *, is_complete: bool) -> None:
         """Write the manifest of a backup; a complete one ends the incomplete one."""
-        text = manifest.model_dump_json(indent=1)
-        document = json.dumps({"sha256": hashlib.sha256(text.encode()).hexdigest(), "manifest": text}, indent=1)
         name = f"{_MANIFESTS}/{manifest.id}.json" if is_complete else _INCOMPLETE
-        self.target.write(name, iter((document.encode(),)))
+        self.target.write(name, iter((_document(manifest.model_dump_json(indent=1)),)))
         if is_complete:
             self.target.delete(_INCOMPLETE)
 
@@ -298,23 +391,53 @@ class Archive:
         """Delete the manifest of a backup: the backup no longer exists, whatever becomes of its files."""
         self.target.delete(f"{_MANIFESTS}/{manifest.id}.json")
 
+    def unnamed_files(self, manifests: Iterable[Manifest]) -> dict[str, StoredFile]:
+        """Return the files that no manifest among these names: remnants, or of a backup that is being made."""
+        named = {part.name for manifest in manifests for part in manifest.parts} | {_INCOMPLETE}
+        named |= {f"{_MANIFESTS}/{each}.json" for each in self.ids()}
+        files = [self.target.files(folder).items() for folder in _FOLDERS]
+        return {name: file for name, file in chain(*files) if name not in named}
+
+    def write_drill(self, record: bytes) -> None:
+        """Keep the outcome of a drill."""
+        self.target.write(_DRILL, iter((record,)))
+
+    def read_drill(self) -> bytes:
+        """Return the outcome of the last drill; empty if there was none."""
+        with suppress(FileNotFoundError):
+            return b"".join(self.target.read(_DRILL))
+        return b""
+
     def _read_manifest(self, name: str) -> Manifest:
+        manifest = None
         try:
-            document = json.loads(b"".join(self.target.read(name)))
-            text = document["manifest"]
-            is_intact = hashlib.sha256(text.encode()).hexdigest() == document["sha256"]
-            manifest = Manifest.model_validate_json(text) if is_intact else None
+            raw = b"".join(self.target.read(name))
+            text = json.loads(raw)["manifest"]
+            if _document(text) == raw:
+                _check_format(name, json.loads(text)["format"])
+                manifest = Manifest.model_validate_json(text)
         except FileNotFoundError:
             raise BackupDamaged(name, "is missing") from None
-        except (ValueError, KeyError, TypeError, AttributeError, ValidationError):
-            manifest = None
-        if manifest is None:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            pass
+        if manifest is None or name not in (_INCOMPLETE, f"{_MANIFESTS}/{manifest.id}.json"):
             raise BackupDamaged(name, "is not the manifest that was written")
-        if manifest.format != FORMAT:
-            raise InputError(
-                f"{name}: is in format {manifest.format}, this version reads {FORMAT}: use the version that wrote it"
-            )
         return manifest
+
+    def check_part(self, part: Part) -> None:
+        """Read a file without decompressing it.
+
+        Raises:
+            BackupDamaged: it is missing, or not as it was written.
+        """
+        digest, size = hashlib.sha256(), 0
+        try:
+            for chunk in self.target.read(part.name):
+                digest.update(chunk)
+                size += len(chunk)
+        except FileNotFoundError:
+            raise BackupDamaged(part.name, "is missing") from None
+        _compare(part, (size, digest.hexdigest()))
 
     def read_part(self, part: Part) -> Iterator[bytes]:
         """Yield the uncompressed text of a file in chunks; a consumer that reads to the end knows that all is intact.
@@ -340,8 +463,24 @@ class Archive:
             raise BackupDamaged(part.name, "is missing") from None
         except zlib.error:
             raise BackupDamaged(part.name, "is damaged") from None
-        if (size, rows, digest.hexdigest()) != (part.size, part.rows, part.sha256) or not decompressor.eof:
-            raise BackupDamaged(part.name, "is damaged: it differs from its SHA-256 in the manifest")
+        _compare(part, (size, digest.hexdigest()))
+        if rows != part.rows or not decompressor.eof:
+            raise BackupDamaged(part.name, f"has {rows} rows, not {part.rows}")
+
+
+def _compare(part: Part, found: tuple[int, str]) -> None:
+    if found != (part.size, part.sha256):
+        raise BackupDamaged(part.name, "is damaged: it differs from its SHA-256 in the manifest")
+
+
+def _document(text: str) -> bytes:
+    """Return the content of a manifest's file, to the byte."""
+    return json.dumps({"sha256": hashlib.sha256(text.encode()).hexdigest(), "manifest": text}, indent=1).encode()
+
+
+def _check_format(name: str, found: object) -> None:
+    if found != FORMAT:
+        raise InputError(f"{name}: is in format {found}, this version reads {FORMAT}: use the version that wrote it")
 
 
 class PartWriter:
@@ -350,6 +489,7 @@ class PartWriter:
     def __init__(self) -> None:
         self._file = TemporaryFile()  # noqa: SIM115 - closed by __exit__
         self._compressor = zlib.compressobj(wbits=_GZIP)
+        self._digest = hashlib.sha256()
         self.text_bytes = 0
         self.rows = 0
 
@@ -361,21 +501,23 @@ class PartWriter:
 
     def write(self, text: bytes) -> None:
         """Add whole rows, each with a line feed at its end."""
-        self._file.write(self._compressor.compress(text))
+        self._add(self._compressor.compress(text))
         self.text_bytes += len(text)
         self.rows += text.count(b"\n")
 
-    def save(self, target: Directory | Bucket, name: str) -> dict[str, Any]:
-        """Write the file, and return the members of its :class:`Part` except for the columns."""
-        self._file.write(self._compressor.flush())
-        size = self._file.tell()
+    def save(self, target: Directory | Bucket, stem: str) -> dict[str, Any]:
+        """Write the file, and return the members of its :class:`Part` except for the columns.
+
+        Args:
+            stem: the beginning of its name.
+        """
+        self._add(self._compressor.flush())
+        digest, size = self._digest.hexdigest(), self._file.tell()
+        name = f"{stem}-{digest[:16]}.copy.gz"
         self._file.seek(0)
-        digest = hashlib.sha256()
+        target.write(name, iter(lambda: self._file.read(_CHUNK_BYTES), b""))
+        return {"name": name, "rows": self.rows, "size": size, "sha256": digest}
 
-        def chunks() -> Iterator[bytes]:
-            while chunk := self._file.read(_CHUNK_BYTES):
-                digest.update(chunk)
-                yield chunk
-
-        target.write(name, chunks())
-        return {"name": name, "rows": self.rows, "size": size, "sha256": digest.hexdigest()}
+    def _add(self, compressed: bytes) -> None:
+        self._digest.update(compressed)
+        self._file.write(compressed)

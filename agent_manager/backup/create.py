@@ -7,14 +7,16 @@ behind the last complete segment.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any
+from time import monotonic
+from typing import Any, Literal
 
 from psycopg import sql
 
-from agent_manager.backup.archive import FORMAT, Archive, Manifest, Part, PartWriter, Segment
+from agent_manager.backup.archive import EVENT_COLUMNS, FORMAT, TABLES, Archive, Manifest, Part, PartWriter, Segment
 from eventstore import EventStore
 from eventstore.database.connection import APP, PROJECTOR, Connection, set_role
 from eventstore.database.queries import query
@@ -26,19 +28,10 @@ SEGMENT_BYTES = 64 * 1024 * 1024
 """How much a segment holds, by the server's estimate of the text. One below half of both is written anew by the next
 backup with the events that follow, so that frequent backups do not leave many small ones."""
 
-EVENT_COLUMNS = (
-    "position", "timestamp", "version", "schema_version", "conversation_id", "id", "tenant_id", "event_type", "actor",
-    "content", "metadata", "salt", "digest",
-)  # fmt: skip
-TABLES = {
-    "identity_tenants": ("id", "name", "created_at", "suspended_at"),
-    "identity_users": ("tenant_id", "id", "kind", "name", "created_at", "disabled_at"),
-    "identity_keys": (
-        "id", "tenant_id", "user_id", "name", "hash", "scopes", "created_at", "expires_at", "revoked_at",
-        "last_used_at",
-    ),
-}  # fmt: skip
-"""The tables beside the log, with their columns; in an order in which they can be filled."""
+HORIZON_SECONDS = 10.0
+"""How long a backup waits for appends in flight, so that everything that was acknowledged before is in it. Appends take
+milliseconds; what takes longer is a caller's open transaction, which no limit would outlast."""
+_POLL_SECONDS = 0.02
 
 
 class BackupRunning(ConflictError):
@@ -64,8 +57,8 @@ async def create_backup(
     """Make a backup.
 
     Args:
-        is_full: write the whole log anew. The same events make the same files, so this also mends damaged ones, of
-            earlier backups too.
+        is_full: write the whole log anew. The same events usually make the same files, so this also mends damaged ones
+            of earlier backups.
         on_progress: called after each segment.
 
     Raises:
@@ -74,34 +67,60 @@ async def create_backup(
     """
     async with await store.connect(PROJECTOR) as reading, await store.connect(APP) as locking:
         with translated():
-            async with _exclusively(locking, store):
+            async with exclusively(locking, store, "backups", BackupRunning):
                 created_at = datetime.now(UTC)
+                position, first_missing = await _final_position(store)
+                segments = () if is_full else await _earlier_segments(reading, store, archive)
                 manifest = Manifest(
                     format=FORMAT,
                     created_at=created_at,
-                    position=await horizon(store.connections.projector),
+                    complete_to=min(created_at, first_missing or created_at),
+                    position=max(position, segments[-1].last if segments else 0),
                     server_version=".".join(map(str, divmod(reading.info.server_version, 10000))),
-                    segments=() if is_full else await _earlier_segments(reading, store, archive),
+                    segments=segments,
                     tables={},
                 )
                 while (segment := await _write_segment(reading, store, archive, manifest)) is not None:
                     manifest = manifest.model_copy(update={"segments": (*manifest.segments, segment)})
                     archive.write_manifest(manifest, is_complete=False)
                     on_progress(manifest)
-                tables = {table: await _write_table(locking, archive, manifest.id, table) for table in TABLES}
-                manifest = manifest.model_copy(update={"tables": tables})
+                manifest = manifest.model_copy(update={"tables": await _write_tables(reading, store, archive)})
                 archive.write_manifest(manifest, is_complete=True)
     return manifest
 
 
+async def _final_position(store: EventStore) -> tuple[int, datetime | None]:
+    """Return the position up to which the log is final, once it includes all that was appended before this call.
+
+    After ``HORIZON_SECONDS`` return the position that was reached, and the time of the first event that lies beyond it.
+    """
+    pool = store.connections.projector
+    [(last,)] = await pool.fetch(query("agent_manager.backup", "last_position"))
+    deadline = monotonic() + HORIZON_SECONDS
+    while (reached := await horizon(pool)) < last:
+        if monotonic() >= deadline:
+            break
+        await asyncio.sleep(_POLL_SECONDS)
+    between = {"after": reached, "last": last}
+    [(first_missing,)] = await pool.fetch(query("agent_manager.backup", "time_after"), between)
+    return reached, first_missing
+
+
 @asynccontextmanager
-async def _exclusively(connection: Connection, store: EventStore) -> AsyncIterator[None]:
-    """Hold the lock of backups during the block, in a transaction that holds no snapshot between its statements."""
+async def exclusively(
+    connection: Connection, store: EventStore, work: Literal["backups", "drills"], running: type[ConflictError]
+) -> AsyncIterator[None]:
+    """Exclude other processes from a kind of work during the block, in a transaction that holds no snapshot.
+
+    Raises:
+        running: another process does such work.
+    """
     async with connection.transaction():
         await set_role(connection, store.settings, APP)
-        [(is_free,)] = await (await connection.execute(query("agent_manager.backup", "lock"))).fetchall()
+        kind = {"kind": ("backups", "drills").index(work)}
+        [(is_free,)] = await (await connection.execute(query("agent_manager.backup", "lock"), kind)).fetchall()
         if not is_free:
-            raise BackupRunning
+            raise running
         yield
 
 
@@ -145,7 +164,7 @@ async def _write_segment(
             return None
         first, last = (int(row.partition(b"\t")[0]) for row in (first_row, last_row))
         fields = last_row.decode().rstrip("\n").split("\t")
-        saved = writer.save(archive.target, f"log/{first:019}-{last:019}.copy.gz")
+        saved = writer.save(archive.target, f"log/{first:019}-{last:019}")
     return Segment(
         **saved,
         columns=EVENT_COLUMNS,
@@ -157,14 +176,20 @@ async def _write_segment(
     )
 
 
-async def _write_table(connection: Connection, archive: Archive, backup_id: str, table: str) -> Part:
-    """Write the rows of a table beside the log."""
-    columns = sql.SQL(", ").join(map(sql.Identifier, TABLES[table]))
-    statement = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT").format(columns, sql.Identifier(table))
-    with PartWriter() as writer:
-        async for row in _copied(connection, statement, {}):
-            writer.write(row)
-        return Part(**writer.save(archive.target, f"identity/{backup_id}-{table}.copy.gz"), columns=TABLES[table])
+async def _write_tables(connection: Connection, store: EventStore, archive: Archive) -> dict[str, Part]:
+    """Write the tables beside the log as they are at one moment."""
+    parts = {}
+    async with connection.transaction():
+        await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        await set_role(connection, store.settings, APP)
+        for table, columns in TABLES.items():
+            names = sql.SQL(", ").join(map(sql.Identifier, columns))
+            statement = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT").format(names, sql.Identifier(table))
+            with PartWriter() as writer:
+                async for row in _copied(connection, statement, {}):
+                    writer.write(row)
+                parts[table] = Part(**writer.save(archive.target, f"identity/{table}"), columns=columns)
+    return parts
 
 
 async def _copied(connection: Connection, statement: Any, given: dict[str, Any]) -> AsyncIterator[bytes]:

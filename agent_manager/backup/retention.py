@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from agent_manager.backup.archive import Archive, Manifest
+
+REMNANT_AGE = timedelta(days=1)
+"""The age from which a file that no backup names is a remnant. A backup names its files within minutes."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,10 @@ class Retention:
 
 
 def prune(archive: Archive, retention: Retention) -> list[str]:
-    """Delete the backups that need not be kept, and the files that only they have. Return their ids.
+    """Delete the backups that need not be kept, and the files that no backup names. Return the ids of the backups.
 
-    A backup that is being made meanwhile loses nothing: it continues the newest one, and its own files belong to no
-    backup that is deleted.
+    A backup that is being made meanwhile loses nothing: it continues the newest one, its own files belong to no backup
+    that is deleted, and those that no backup names yet are new.
 
     Raises:
         BackupDamaged: a manifest is damaged. Nothing was deleted, because it does not tell which files are needed.
@@ -49,12 +52,12 @@ def prune(archive: Archive, retention: Retention) -> list[str]:
     manifests = [archive.manifest(each) for each in archive.ids()]
     kept = retention.kept(manifests)
     deleted = [manifest for manifest in manifests if manifest.id not in kept]
-    incomplete = archive.incomplete()
-    still_needed = [manifest for manifest in manifests if manifest.id in kept] + ([incomplete] if incomplete else [])
-    needed = {part.name for manifest in still_needed for part in manifest.parts}
     for manifest in deleted:
         archive.delete_manifest(manifest)
-        for part in manifest.parts:
-            if part.name not in needed:
-                archive.target.delete(part.name)
+    of_deleted = {part.name for manifest in deleted for part in manifest.parts}
+    incomplete = archive.incomplete()
+    named = [manifest for manifest in manifests if manifest.id in kept] + ([incomplete] if incomplete else [])
+    for name, file in archive.unnamed_files(named).items():
+        if name in of_deleted or datetime.now(UTC) - file.modified > REMNANT_AGE:
+            archive.target.delete(name)
     return [manifest.id for manifest in deleted]

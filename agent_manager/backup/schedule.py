@@ -1,8 +1,9 @@
-"""Backups at regular times, for as long as a service runs.
+"""Backups and drills at regular times, for as long as a service runs.
 
-Each is made by a process of its own, ``eventstore backup create``, so that compressing a large log takes nothing from
-the threads that serve. All processes of a service may follow the same schedule: a backup is due when the newest one in
-the target is old enough, by whichever process it was made, and the database's lock lets one of them make it.
+Each is a process of its own, ``eventstore backup create`` or ``drill``, so that compressing a large log takes nothing
+from the threads that serve. All processes of a service may follow the same schedule: a backup is due when the newest
+one in the target is old enough, by whichever process it was made, and the database's lock lets one of them make it. The
+same holds for drills.
 """
 
 from __future__ import annotations
@@ -10,54 +11,90 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 
 from agent_manager.backup.archive import Archive, open_target
 from agent_manager.backup.create import BackupRunning
+from agent_manager.backup.drill import DrillRunning, last_drill
 from agent_manager.backup.retention import Retention, prune
 from agent_manager.settings import ServerSettings
 from eventstore.errors import EventStoreError
 
 RETRY_SECONDS = 60.0
-"""The time after a failed backup until the next attempt, if no backup is due before."""
+"""The time after a failure until the next attempt, if none is due before."""
 _PROGRAM = "from agent_manager.cli import main; main()"
 
 
 async def follow_schedule(settings: ServerSettings, report: Callable[[str], None]) -> None:
-    """Make backups into ``EVENTSTORE_BACKUP_DIR`` and prune them, until this is cancelled.
+    """Make backups into ``EVENTSTORE_BACKUP_DIR``, prune and try them, until this is cancelled.
 
     Args:
         report: called with what failed, and what to do.
     """
     archive = Archive(open_target(settings.backup_dir))
-    seconds = settings.backup_minutes * 60
     retention = Retention(settings.backup_daily, settings.backup_weekly, settings.backup_monthly)
+
+    async def make() -> str:
+        failure = await _run(settings, "create", report)
+        if not failure:
+            await asyncio.to_thread(prune, archive, retention)
+        return failure
+
+    backups = _repeat("backup", settings.backup_minutes * 60, partial(age_of_newest, archive), make, report)
+    drills = _repeat(
+        "drill",
+        settings.backup_drill_hours * 3600,
+        partial(_age_of_drill, archive),
+        partial(_run, settings, "drill", report),
+        report,
+    )
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(backups)
+        if settings.backup_drill_hours:
+            tasks.create_task(drills)
+        else:
+            drills.close()
+
+
+async def _repeat(
+    name: str,
+    seconds: float,
+    age: Callable[[], float | None],
+    work: Callable[[], Awaitable[str]],
+    report: Callable[[str], None],
+) -> None:
+    """Do some work whenever its last result is so many seconds old; report failures, and what it has to say."""
     while True:
         try:
-            await asyncio.sleep(max(0.0, seconds - await asyncio.to_thread(age_of_newest, archive, seconds)))
-            if await asyncio.to_thread(age_of_newest, archive, seconds) < seconds:
-                continue  # another process made one meanwhile
-            if failure := await _create(settings):
-                if BackupRunning.TEXT not in failure:
-                    report(f"the backup failed: {failure}")
-                await asyncio.sleep(min(RETRY_SECONDS, seconds))
-            else:
-                await asyncio.to_thread(prune, archive, retention)
+            last = await asyncio.to_thread(age)
+            if last is not None and last < seconds:
+                await asyncio.sleep(seconds - last)
+                continue  # another process may have done it meanwhile
+            failure = await work()
         except (EventStoreError, OSError) as error:
-            report(f"the backup failed: {error}")
+            failure = str(error)
+        if failure and not any(text in failure for text in (BackupRunning.TEXT, DrillRunning.TEXT)):
+            report(f"the {name} failed: {failure}")
+        if failure:
             await asyncio.sleep(min(RETRY_SECONDS, seconds))
 
 
-def age_of_newest(archive: Archive, if_none: float) -> float:
-    """Return how many seconds ago the newest backup began."""
-    manifests, _ = archive.manifests()
-    return (datetime.now(UTC) - manifests[-1].created_at).total_seconds() if manifests else if_none
+def age_of_newest(archive: Archive) -> float | None:
+    """Return how many seconds ago the newest backup began; None if there is none."""
+    newest = archive.newest()
+    return None if newest is None else (datetime.now(UTC) - newest.created_at).total_seconds()
 
 
-async def _create(settings: ServerSettings) -> str:
-    """Make a backup in a process of its own; return why it failed, or an empty text."""
+def _age_of_drill(archive: Archive) -> float | None:
+    last = last_drill(archive)
+    return None if last is None else (datetime.now(UTC) - last.at).total_seconds()
+
+
+async def _run(settings: ServerSettings, command: str, report: Callable[[str], None]) -> str:
+    """Make or try a backup in a process of its own; report its remarks; return why it failed, or an empty text."""
     # In the environment, because every user of the machine could see an argument.
     url = settings.server_url()
     environment = {
@@ -68,7 +105,7 @@ async def _create(settings: ServerSettings) -> str:
         "EVENTSTORE_BACKUP_DIR": settings.backup_dir,
     }
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", _PROGRAM, "backup", "create",
+        sys.executable, "-c", _PROGRAM, "backup", command,
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
         env=os.environ | environment,
     )  # fmt: skip
@@ -76,8 +113,12 @@ async def _create(settings: ServerSettings) -> str:
         _, output = await process.communicate()
     except BaseException:
         with suppress(ProcessLookupError):
-            process.kill()  # the next backup continues with what it has written
+            process.kill()  # the next one continues with what it has written, or removes it
         await process.wait()
         raise
     text = output.decode(errors="replace").strip().removeprefix("eventstore: error: ")
-    return (text or f"it ended with {process.returncode}") if process.returncode else ""
+    if process.returncode:
+        return text or f"it ended with {process.returncode}"
+    if text:
+        report(f"backup {command}: {text}")
+    return ""

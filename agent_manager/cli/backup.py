@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -13,6 +12,7 @@ from agent_manager.backup import (
     Archive,
     Manifest,
     Retention,
+    compare_with_database,
     create_backup,
     drill,
     open_target,
@@ -21,7 +21,7 @@ from agent_manager.backup import (
     verify_backups,
 )
 from agent_manager.cli.options import DataDir, Json, read_settings, run, run_stoppable
-from agent_manager.cli.output import RowFormat, duration, print_json, print_remark, print_result, print_rows
+from agent_manager.cli.output import RowFormat, duration, print_json, print_remark, print_result, print_rows, text
 from agent_manager.settings import ServerSettings
 from eventstore import EventStore
 from eventstore.errors import SettingsError
@@ -68,13 +68,17 @@ def backup_create(
         f"backup {made.id}: {made.events:,} events up to position {made.position:,}, {decimal(made.size)}",
         as_json=as_json,
     )
+    if made.complete_to < made.created_at:
+        print_remark(
+            f"events appended since {text(made.complete_to)} are not all in it: an append in flight holds the log back "
+            "(eventstore status shows it)"
+        )
 
 
 @backup.command("list")
 def backup_list(where: Where = None, as_json: Json = False, data_dir: DataDir = None) -> None:
     """List the backups, oldest first."""
     archive = _archive(where, read_settings(data_dir))
-    now = datetime.now(UTC)
     manifests, damaged = archive.manifests()
     for error in damaged:
         print_remark(str(error))
@@ -83,7 +87,7 @@ def backup_list(where: Where = None, as_json: Json = False, data_dir: DataDir = 
         RowFormat(
             ("id", "age", ">events", ">position", ">size"),
             lambda row: (
-                row.id, duration((now - row.created_at).total_seconds()), row.events, row.position, decimal(row.size)
+                row.id, duration(row.age_seconds), row.events, row.position, decimal(row.size)
             ),
             backup_value,
         ),
@@ -94,24 +98,41 @@ def backup_list(where: Where = None, as_json: Json = False, data_dir: DataDir = 
 
 @backup.command("verify")
 def backup_verify(
-    where: Where = None, backup_id: BackupId = None, as_json: Json = False, data_dir: DataDir = None
+    where: Where = None,
+    backup_id: BackupId = None,
+    with_database: Annotated[
+        bool,
+        Option("--with-database", help="Also compare the log of the database with the backup, by default the newest."),
+    ] = False,
+    as_json: Json = False,
+    data_dir: DataDir = None,
 ) -> None:
     """Read every byte of the backups, or of one, without a database, and compute the digest of every event anew.
 
-    Exits with 1 if a file is missing or damaged.
+    Exits with 1 if a file is missing or damaged, or differs from the database. Files that no backup names are listed:
+    they are remnants of an interruption, or their manifest was deleted.
     """
-    manifests, faults = verify_backups(_archive(where, read_settings(data_dir)), backup_id)
+    settings = read_settings(data_dir)
+    archive = _archive(where, settings)
+    manifests, faults = verify_backups(archive, backup_id)
+    is_compared = with_database and not faults
+    if is_compared:
+        faults = run(lambda store: compare_with_database(store, archive, manifests[-1]), settings)
+    unnamed = [] if backup_id else sorted(archive.unnamed_files([*manifests, *filter(None, [archive.incomplete()])]))
     if as_json:
-        print_json({"backups": [manifest.id for manifest in manifests], "faults": faults})
+        print_json({"backups": [manifest.id for manifest in manifests], "faults": faults, "unnamed": unnamed})
     else:
         for fault in faults:
             print_remark(f"{fault.name}: {fault.reason}")
+        for name in unnamed:
+            print_remark(f"{name}: no backup names it")
         parts = {part.name: part for manifest in manifests for part in manifest.parts}
         if faults:
-            typer.echo(f"{len(faults)} of {len(parts)} files cannot be restored")
+            typer.echo(f"{len(faults)} of {len(parts)} files {'differ' if is_compared else 'cannot be restored'}")
         else:
             size = sum(part.size for part in parts.values())
-            typer.echo(f"{len(manifests)} backup(s) intact: {len(parts)} files, {decimal(size)}")
+            compared = f"; the database has the events of {manifests[-1].id}" if is_compared else ""
+            typer.echo(f"{len(manifests)} backup(s) intact: {len(parts)} files, {decimal(size)}{compared}")
     if faults:
         raise typer.Exit(1)
 
@@ -189,6 +210,8 @@ def backup_value(manifest: Manifest) -> dict[str, object]:
     return {
         "id": manifest.id,
         "created_at": manifest.created_at,
+        "complete_to": manifest.complete_to,
+        "age_seconds": manifest.age_seconds,
         "events": manifest.events,
         "position": manifest.position,
         "bytes": manifest.size,

@@ -6,11 +6,10 @@ from datetime import UTC, datetime
 
 import typer
 
-from agent_manager.backup.archive import Archive, Manifest, open_target
+from agent_manager.backup import Archive, Drill, Manifest, last_drill, open_target
 from agent_manager.cli.backup import backup_value
 from agent_manager.cli.options import DataDir, Json, read_settings, run
 from agent_manager.cli.output import duration, print_fields, print_json, print_table, print_warnings, row_value
-from agent_manager.settings import ServerSettings
 from eventstore import EventStore
 from projections import load_projections, read_status
 
@@ -21,9 +20,10 @@ def status(as_json: Json = False, data_dir: DataDir = None) -> None:
 
     async def work(store: EventStore) -> None:
         now = await read_status(store, load_projections(store.settings.projections))
-        backup = _newest_backup(settings)
+        archive = Archive(open_target(settings.backup_dir)) if settings.backup_dir else None
+        backup, drill = (archive.newest(), last_drill(archive)) if archive else (None, None)
         if as_json:
-            print_json(row_value(now) | {"backup": backup and backup_value(backup)})
+            print_json(row_value(now) | {"backup": backup and backup_value(backup), "drill": drill})
             return
         slow = "; consumers are not notified, and poll every few seconds" if now.notify_queue_usage >= 0.5 else ""
         print_fields([
@@ -38,7 +38,8 @@ def status(as_json: Json = False, data_dir: DataDir = None) -> None:
                               f"{append.application or 'no name'}, {append.state}) for {append.seconds:,.1f} s")
                 for append in now.appends_in_flight
             ),
-            *([("backup", _describe(backup))] if settings.backup_dir else []),
+            *([("backup", _describe(backup))] if archive else []),
+            *([("drill", _describe_drill(drill))] if drill else []),
         ])  # fmt: skip
         print_warnings(now.warnings)
         typer.echo()
@@ -63,14 +64,14 @@ def status(as_json: Json = False, data_dir: DataDir = None) -> None:
     run(work, settings)
 
 
-def _newest_backup(settings: ServerSettings) -> Manifest | None:
-    """Return the newest backup, None if there is none."""
-    manifests, _ = Archive(open_target(settings.backup_dir)).manifests() if settings.backup_dir else ([], [])
-    return manifests[-1] if manifests else None
-
-
 def _describe(backup: Manifest | None) -> str:
     if backup is None:
         return "none yet"
-    age = duration((datetime.now(UTC) - backup.created_at).total_seconds())
-    return f"{age} old, {backup.events:,} events up to position {backup.position:,}"
+    return f"{duration(backup.age_seconds)} old, {backup.events:,} events up to position {backup.position:,}"
+
+
+def _describe_drill(drill: Drill) -> str:
+    age = duration((datetime.now(UTC) - drill.at).total_seconds())
+    if drill.failure:
+        return f"FAILED {age} ago: {drill.failure}"
+    return f"{age} ago: {drill.events:,} events restored in {duration(drill.recovery_seconds)}, as in the live log"

@@ -199,6 +199,27 @@ RETURN current_user = role;
 
 SELECT eventstore_set_owner('FUNCTION is_current_role');
 
+-- file: row_security/require_tenant.sql
+-- Raise an error unless the transaction has a tenant; for logins that inherit the owner's rights to the tables without
+-- being the owner. Row-level security hides every row from them, and what they copy, as pg_dump does with
+-- --enable-row-security, would be empty without a word.
+CREATE FUNCTION require_tenant() RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
+DECLARE
+    owner_name name := (SELECT r.rolname FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = 'bound_logins'::regclass);
+BEGIN
+    IF current_tenant() IS NULL THEN
+        RAISE EXCEPTION 'row-level security hides all rows from %, which has no tenant', current_user
+            USING ERRCODE = 'insufficient_privilege',
+                  HINT = format('Set eventstore.tenant; or, for all rows, SET ROLE %1$I (pg_dump --role=%1$s --enable-row-security).',
+                                owner_name);
+    END IF;
+    RETURN true;
+END
+$$;
+
+SELECT eventstore_set_owner('FUNCTION require_tenant');
+
 -- file: row_security/disable_rls.sql
 -- Drop the policies of enable_rls; other policies stay, and row-level security stays enabled.
 CREATE FUNCTION disable_rls(target regclass) RETURNS void
@@ -210,7 +231,8 @@ BEGIN
         SELECT p.polname
           FROM pg_policy p
          WHERE p.polrelid = target
-           AND p.polname IN ('open_to_owner', 'open_to_projector', 'open_to_search', 'open_to_caller')
+           AND p.polname IN ('open_to_owner', 'open_to_projector', 'open_to_search', 'open_to_caller',
+                            'require_tenant')
     LOOP
         EXECUTE format('DROP POLICY %I ON %s', policy, target);
     END LOOP;
@@ -253,7 +275,8 @@ REVOKE ALL ON FUNCTION rls_condition FROM PUBLIC;
 -- Enable row-level security on a table. It holds for all but superusers, even for the owner of the table.
 --
 -- Three roles see all rows, each only while it is the current user itself: the owner (whose functions append), the
--- projector and, in the tables that it searches, the search. A login that merely inherits one of them does not.
+-- projector and, in the tables that it searches, the search. A login that merely inherits one of them does not; if it
+-- inherits the owner, reading without a tenant is an error.
 --
 -- All others see the rows of their tenant, by the column tenant_id; a user among them those of conversations of
 -- which they are a member, by the column that holds the conversation's id. In a table without such a column a user sees
@@ -269,6 +292,9 @@ BEGIN
     PERFORM disable_rls(target);
     EXECUTE format('CREATE POLICY open_to_owner ON %s TO %I USING (is_current_role(%L)) WITH CHECK (is_current_role(%L))',
                    target, owner_name, owner_name, owner_name);
+    -- It never holds; it raises the error. Last of the permissive policies, so that others are tried first.
+    EXECUTE format('CREATE POLICY require_tenant ON %s FOR SELECT TO %I
+                        USING (NOT (is_current_role(%L) OR (SELECT require_tenant())))', target, owner_name, owner_name);
     IF to_regrole('eventstore_projector') IS NOT NULL THEN
         EXECUTE format('CREATE POLICY open_to_projector ON %s TO eventstore_projector
                             USING (is_current_role(''eventstore_projector'')) WITH CHECK (is_current_role(''eventstore_projector''))', target);
@@ -329,6 +355,7 @@ DROP TABLE conversation_members;
 DROP FUNCTION enable_rls;
 DROP FUNCTION rls_condition;
 DROP FUNCTION disable_rls;
+DROP FUNCTION require_tenant;
 DROP FUNCTION is_current_role;
 DROP FUNCTION current_conversation;
 DROP FUNCTION rls_tenant;

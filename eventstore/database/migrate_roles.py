@@ -132,6 +132,8 @@ class RolesPlan:
             table = name.rpartition(" on ")[2]
             if kind == "policy" and "<owner>" in detail and table in changed:
                 self._make_policy(CatalogDifference(kind, name, detail, ""))
+                if not name.startswith("open_to_owner on "):
+                    continue
                 allowed = f"USING ({is_login}) WITH CHECK ({is_login})"
                 self._execute(f"CREATE POLICY {FORMER_OWNER} ON {table} TO {self._login} {allowed}")
         for difference in self._differences("policy"):

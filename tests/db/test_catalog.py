@@ -8,7 +8,6 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from psycopg.conninfo import conninfo_to_dict
 from support.servers import DatabaseServer
 
 from eventstore import EventStore, MessageAdded, Settings
@@ -16,7 +15,6 @@ from eventstore.database.embedded.embedded_server import EmbeddedServer
 from eventstore.database.migrate import Migrator
 from eventstore.database.schema_comparison import CATALOG, catalog_file, catalog_text, compare_catalog
 from eventstore.errors import SchemaError
-from projections import catch_up
 
 
 def facts(url: str) -> list[tuple[str, str, str]]:
@@ -125,19 +123,6 @@ def dump_and_restore(server: DatabaseServer, url: str, target: str, *options: st
         [folder / "pg_dump", "--format=custom", *options, "--dbname", url], capture_output=True, check=True
     )
     subprocess.run([folder / "pg_restore", "--dbname", target], input=dump.stdout, capture_output=True, check=False)
-
-
-async def test_a_dump_that_row_level_security_has_filtered_is_noticed_once_restored(
-    server: DatabaseServer, store: EventStore, database_url: str, empty_database_url: str
-) -> None:
-    await store.append(uuid4(), [MessageAdded(role="user", content="hello")])
-    await catch_up(store)
-    name = str(conninfo_to_dict(empty_database_url)["dbname"])
-    dump_and_restore(server, database_url, server.superuser_url_of(name), "--enable-row-security")
-    with psycopg.connect(empty_database_url) as connection:
-        assert connection.execute("SELECT max(position) > 0 FROM checkpoints").fetchone() == (True,)
-    assert "the log ends at 0: events are missing" in await opened(empty_database_url)
-    assert any("events are missing" in finding for finding in migrator(empty_database_url).findings())
 
 
 async def test_a_database_restored_without_roles_is_refused_until_it_has_them(

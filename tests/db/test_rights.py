@@ -90,7 +90,7 @@ def test_every_table_with_a_tenant_has_row_level_security(database_url: str) -> 
             "   AND NOT coalesce('security_invoker=true' = ANY (c.reloptions), false)"
         ).fetchall()
     assert len(tables) >= 15
-    policies = ["open_to_caller", "open_to_owner", "open_to_projector"]
+    policies = ["open_to_caller", "open_to_owner", "open_to_projector", "require_tenant"]
     assert [name for name, *found in tables if found != [True, policies]] == [
         "identity_users", "identity_keys", "idempotency_keys"  # which the service alone has rights to, for all tenants
     ]  # fmt: skip

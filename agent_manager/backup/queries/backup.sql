@@ -18,8 +18,21 @@ COPY (
 SELECT set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO', true), set_config('bytea_output', 'hex', true)
 
 -- name: lock
--- One backup at a time, over all processes. The lock ends with the transaction.
-SELECT pg_try_advisory_xact_lock('identity_keys'::regclass::oid::bigint::bit(32)::integer, 0)
+-- One backup (0) and one drill (1) at a time, over all processes. The lock ends with the transaction.
+SELECT pg_try_advisory_xact_lock('identity_keys'::regclass::oid::bigint::bit(32)::integer, %(kind)s::integer)
+
+-- name: last_position
+SELECT last_position()
+
+-- name: events_after
+SELECT count(*) FROM events e WHERE e.position > %(after)s
+
+-- name: time_after
+-- When the first event between two positions was appended; null if there is none.
+SELECT min(e.timestamp)
+  FROM events e
+ WHERE e.position > %(after)s
+   AND (e.position, 0) <= (%(last)s, 0)
 
 -- name: digest_at
 SELECT encode(e.digest, 'hex') FROM events e WHERE e.position = %(position)s
@@ -77,12 +90,25 @@ SELECT count(*), coalesce(max(e.position), 0),
                                                               e.event_type, e.actor, e.content, e.metadata))
   FROM events e
 
+-- name: first_gap
+-- A conversation whose versions are not 1, 2, 3 and so on.
+SELECT e.conversation_id
+  FROM events e
+ GROUP BY e.tenant_id, e.conversation_id
+HAVING max(e.version) <> count(*)
+ LIMIT 1
+
 -- name: set_position
 -- Later events follow the restored ones.
 SELECT setval('events_position', greatest(%(position)s::bigint, 1), %(position)s > 0)
 
 -- name: digest_of_segment
--- The number of the events between two positions, and a digest of theirs.
-SELECT count(*), encode(sha256(coalesce(string_agg(e.digest, ''::bytea ORDER BY e.position), ''::bytea)), 'hex')
+-- The number of the events between two positions, a digest of theirs, and the first one that has not the digest of its
+-- content.
+SELECT count(*), encode(sha256(coalesce(string_agg(e.digest, ''::bytea ORDER BY e.position), ''::bytea)), 'hex'),
+       min(e.position) FILTER (WHERE e.salt IS NOT NULL
+                                 AND e.digest <> event_digest(e.salt, e.position, e.timestamp, e.version,
+                                                              e.schema_version, e.conversation_id, e.id, e.tenant_id,
+                                                              e.event_type, e.actor, e.content, e.metadata))
   FROM events e
  WHERE e.position BETWEEN %(first)s AND %(last)s

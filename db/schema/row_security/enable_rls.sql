@@ -1,7 +1,8 @@
 -- Enable row-level security on a table. It holds for all but superusers, even for the owner of the table.
 --
 -- Three roles see all rows, each only while it is the current user itself: the owner (whose functions append), the
--- projector and, in the tables that it searches, the search. A login that merely inherits one of them does not.
+-- projector and, in the tables that it searches, the search. A login that merely inherits one of them does not; if it
+-- inherits the owner, reading without a tenant is an error.
 --
 -- All others see the rows of their tenant, by the column tenant_id; a user among them those of conversations of
 -- which they are a member, by the column that holds the conversation's id. In a table without such a column a user sees
@@ -17,6 +18,9 @@ BEGIN
     PERFORM disable_rls(target);
     EXECUTE format('CREATE POLICY open_to_owner ON %s TO %I USING (is_current_role(%L)) WITH CHECK (is_current_role(%L))',
                    target, owner_name, owner_name, owner_name);
+    -- It never holds; it raises the error. Last of the permissive policies, so that others are tried first.
+    EXECUTE format('CREATE POLICY require_tenant ON %s FOR SELECT TO %I
+                        USING (NOT (is_current_role(%L) OR (SELECT require_tenant())))', target, owner_name, owner_name);
     IF to_regrole('eventstore_projector') IS NOT NULL THEN
         EXECUTE format('CREATE POLICY open_to_projector ON %s TO eventstore_projector
                             USING (is_current_role(''eventstore_projector'')) WITH CHECK (is_current_role(''eventstore_projector''))', target);

@@ -9,6 +9,12 @@ import pytest
 from support.commandline import Eventstore, rows_of
 from support.servers import DatabaseServer
 
+from agent_manager.backup import Archive, open_target
+
+
+def archive_ids(target: str) -> list[str]:
+    return Archive(open_target(target)).ids()
+
 
 def test_backups_are_made_listed_verified_tried_and_pruned(
     empty: Eventstore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: DatabaseServer
@@ -23,15 +29,24 @@ def test_backups_are_made_listed_verified_tried_and_pruned(
     assert empty("backup", "create").out.startswith("backup 2")
     assert [row["events"] for row in rows_of(empty, "backup", "list")] == [15, 15]
     assert "2 backup(s) intact: " in empty("backup", "verify").out
+    empty("seed")
+    assert (
+        f"the database has the events of {archive_ids(target)[-1]}" in empty("backup", "verify", "--with-database").out
+    )
     assert empty("backup", "prune", "--daily", "1").lines == ["deleted 1 backup(s)"]
     assert "s old, 15 events up to position 15" in empty("status").out
-    assert json.loads(empty("status", "--json").out)["backup"]["events"] == 15
+    shown = json.loads(empty("status", "--json").out)
+    assert (shown["backup"]["events"], shown["drill"]) == (15, None)
+    assert 0 <= shown["backup"]["age_seconds"] < 60
     name = server.create_database(migrated=False)
     try:
         monkeypatch.setenv("DATABASE_URL", server.url(name))
         restored = empty("backup", "restore", "--position", "12")
         assert restored.code == 0
         assert "restored 12 events of backup" in restored.out
+        compared = empty("backup", "verify", "--with-database")
+        assert compared.code == 1
+        assert "the database has other events (12, not 15)" in compared.err
         refused = empty("backup", "restore")
         assert (refused.code, refused.out) == (1, "")
         assert "has events or tenants already: restore into a new one" in refused.err
@@ -44,6 +59,15 @@ def test_a_drill_reports_what_a_restore_takes(empty: Eventstore, tmp_path: Path)
     empty("seed")
     empty("backup", "create", str(tmp_path / "backups"))
     assert "15 events, as in the live log" in empty("backup", "drill", str(tmp_path / "backups")).out
+
+
+def test_files_that_no_backup_names_are_listed(empty: Eventstore, tmp_path: Path) -> None:
+    target = tmp_path / "backups"
+    empty("seed")
+    empty("backup", "create", str(target))
+    (target / "identity" / "left.copy.gz").touch()
+    verified = empty("backup", "verify", str(target))
+    assert (verified.code, verified.err) == (0, "identity/left.copy.gz: no backup names it\n")
 
 
 def test_damage_is_reported_and_the_exit_code_is_1(empty: Eventstore, tmp_path: Path) -> None:

@@ -1,0 +1,146 @@
+"""pg_dump: a dump has every row or is an error, and is restored with and without the store's roles."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from support.servers import DatabaseServer
+
+from agent_manager.auth import Directory
+from agent_manager.settings import ServerSettings
+from eventstore import EventStore, MessageAdded, Settings
+from eventstore.database.embedded.embedded_server import EmbeddedServer
+from eventstore.database.migrate import Migrator
+from projections import catch_up, load_projections, verify
+
+BY_OWNER = ("--role=eventstore_owner", "--enable-row-security")
+TABLES = ("events", "messages", "identity_keys", "conversation_members")
+
+
+def programs_of(server: DatabaseServer) -> Path:
+    """The folder of pg_dump, pg_restore and psql of the server's version; skips the test if there is none."""
+    folder = server.pg_dump_folder
+    if folder is None or not all((folder / program).is_file() for program in ("pg_restore", "psql")):
+        pytest.skip(f"there is no pg_dump, pg_restore and psql of version {server.version}")
+    return folder
+
+
+def dump(server: DatabaseServer, url: str, *options: str) -> subprocess.CompletedProcess[bytes]:
+    """Dump a database."""
+    command = [str(programs_of(server) / "pg_dump"), *options, "--dbname", url]
+    return subprocess.run(command, capture_output=True, check=False)
+
+
+def restore(server: DatabaseServer, dumped: bytes, url: str, *options: str) -> subprocess.CompletedProcess[bytes]:
+    """Restore a dump in the custom format with pg_restore, or a plain one with psql."""
+    is_plain = not dumped.startswith(b"PGDMP")
+    command = ["psql", "--quiet", "--no-psqlrc", *(["-v", "ON_ERROR_STOP=1"] if "--exit-on-error" in options else [])]
+    command = command if is_plain else ["pg_restore", *options]
+    return subprocess.run(
+        [programs_of(server) / command[0], *command[1:], "--dbname", url],
+        input=dumped,
+        capture_output=True,
+        check=False,
+    )
+
+
+def counts(superuser_url: str) -> list[int]:
+    """The number of rows of tables."""
+    with psycopg.connect(superuser_url) as connection:
+        found = [connection.execute(f"SELECT count(*) FROM {table}".encode()).fetchone() for table in TABLES]
+    return [int(row[0]) for row in found if row]
+
+
+@pytest.fixture
+async def filled(store: EventStore, superuser_url: str) -> list[int]:
+    """The counts of a database with events of two tenants."""
+    await Directory(store).add_tenant("acme")
+    await Directory(store).add_key("default", "first")
+    for tenant in ("default", "acme"):
+        await store.append(uuid4(), [MessageAdded(role="user", content="hello")] * 3, tenant=tenant, user="ana")
+    await catch_up(store)
+    found = counts(superuser_url)
+    assert found == [6, 6, 1, 2]
+    return found
+
+
+def test_a_dump_has_every_row_or_is_an_error(
+    server: DatabaseServer, filled: list[int], database_url: str, superuser_url: str
+) -> None:
+    roles = ("owner", "migrator", "writer", "reader", "auditor", "app", "projector", "search")
+    complete = set()
+    for (login, url), role, is_filtered in itertools.product(
+        {"login": database_url, "superuser": superuser_url}.items(), ("", *roles), (True, False)
+    ):
+        options = [f"--role=eventstore_{role}"] if role else []
+        done = dump(server, url, *options, *(["--enable-row-security"] if is_filtered else []))
+        if done.returncode == 0:
+            complete.add((login, role, is_filtered))
+            lines = done.stdout.decode().splitlines()
+            copied = {line.split()[1]: number for number, line in enumerate(lines) if line.startswith("COPY ")}
+            for table, count in zip(TABLES, filled, strict=True):
+                first = copied[f"public.{table}"] + 1
+                assert lines.index("\\.", first) - first == count, (login, options, table)
+    assert complete == {("superuser", "", True), ("superuser", "", False), ("superuser", "owner", True),
+                        ("login", "owner", True)}  # fmt: skip
+    failed = dump(server, database_url, "--enable-row-security", "--table=events").stderr.decode()
+    assert "row-level security hides all rows from" in failed
+    assert "pg_dump --role=eventstore_owner --enable-row-security" in failed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file_format", ["custom", "plain"])
+@pytest.mark.parametrize("is_superuser", [True, False], ids=["superuser", "owner"])
+async def test_a_dump_is_restored_where_the_roles_were_created_first(
+    server: DatabaseServer, store: EventStore, filled: list[int], database_url: str, superuser_url: str,
+    own_server: EmbeddedServer, file_format: str, is_superuser: bool,
+) -> None:  # fmt: skip
+    dumped = dump(
+        server,
+        superuser_url if is_superuser else database_url,
+        f"--format={file_format}",
+        *(() if is_superuser else BY_OWNER),
+    )
+    assert dumped.returncode == 0, dumped.stderr
+    with psycopg.connect(own_server.superuser_url, autocommit=True) as superuser:
+        superuser.execute("CREATE DATABASE first OWNER eventstore TEMPLATE template0")
+    Migrator(own_server.url(database="first"), Settings(database_url=own_server.url(database="first"))).up()
+    restored = restore(server, dumped.stdout, own_server.superuser_url, "--exit-on-error")
+    assert restored.returncode == 0, restored.stderr
+    await check(store, own_server, filled)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file_format", ["custom", "plain"])
+async def test_a_dump_is_restored_without_roles_which_are_created_afterwards(
+    server: DatabaseServer, store: EventStore, filled: list[int], database_url: str, own_server: EmbeddedServer,
+    file_format: str,
+) -> None:  # fmt: skip
+    options = ("--no-owner", "--no-acl")
+    dumped = dump(server, database_url, f"--format={file_format}", *BY_OWNER, *options)
+    with psycopg.connect(own_server.superuser_url, autocommit=True) as superuser:
+        superuser.execute("ALTER ROLE eventstore BYPASSRLS")  # COPY does not write to a table with row-level security
+        restored = restore(server, dumped.stdout, own_server.url(), *options)
+        superuser.execute("ALTER ROLE eventstore NOBYPASSRLS")
+    assert b'role "eventstore_owner" does not exist' in restored.stderr, "only policies are missing"
+    settings = ServerSettings(_env_file=None, database_url=own_server.url())
+    assert Migrator(own_server.url(), settings).make_roles() != []
+    await check(store, own_server, filled)
+
+
+async def check(store: EventStore, own_server: EmbeddedServer, filled: list[int]) -> None:
+    """The restored database has all rows, has row-level security in force, and goes on."""
+    assert counts(own_server.superuser_url) == filled
+    settings = ServerSettings(_env_file=None, database_url=own_server.url())
+    assert Migrator(own_server.url(), settings).findings() == []
+    async with EventStore(settings) as restored:
+        logs = [[event async for event in each.read_log(all_tenants=True)] for each in (store, restored)]
+        assert logs[0] == logs[1]
+        assert not any(outcome.differences for outcome in await verify(restored, load_projections("")))
+        appended = await restored.append(UUID(int=1), [MessageAdded(role="user", content="further")])
+        assert appended.position > logs[0][-1].position
