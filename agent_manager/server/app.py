@@ -73,8 +73,7 @@ def route_of(scope: Scope) -> str:
 
     In some versions of FastAPI, a route lacks the prefix of its router.
     """
-    template: str = _TEMPLATES.get(scope.get("endpoint")) or getattr(scope.get("route"), "path", "")
-    return template
+    return _TEMPLATES.get(scope.get("endpoint")) or str(getattr(scope.get("route"), "path", ""))
 
 
 _DESCRIPTION = """Durable, event-sourced conversations, messages and tasks of A2A agents.
