@@ -14,6 +14,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 from support.callers import People
+from support.metrics_table import documented_metrics
 from support.raw import append_raw
 from support.scoped_queries import open_as
 from support.scrapes import Scrape, scrape
@@ -283,6 +284,24 @@ async def test_without_a_database_the_other_metrics_remain(
         assert away.sum("eventstore_database_up") == 0
         assert away.sum("eventstore_append_seconds_count") == 1
         assert not [each for each in away.samples if each.name.startswith(("eventstore_log", "eventstore_projection"))]
+
+
+async def test_the_documentation_lists_exactly_what_is_exported(settings: ServerSettings, tmp_path: Path) -> None:
+    settings = settings.model_copy(update={"backup_dir": str(tmp_path)})
+    async with EventStore(settings) as store, served(store, works=False) as here:
+        is_begun = asyncio.Event()
+        await store.append(uuid4(), [message()])
+        rebuilding = asyncio.create_task(rebuild(store, on_progress=lambda _: is_begun.set()))
+        await is_begun.wait()
+        await cancel_and_wait([rebuilding])  # so that it is unfinished
+        with pytest.raises(InputError):
+            await store.append(uuid4(), [])
+        await here.client.get("/health", headers={"Host": "evil.example"})
+        exported = (await scrape(here.server_context.metrics)).samples
+        documented = documented_metrics()
+        assert {sample.name for sample in exported} == documented.keys()
+        for sample in exported:
+            assert sample.labels.keys() == documented[sample.name], sample
 
 
 # HTTP
