@@ -168,6 +168,7 @@ CASES: dict[str, tuple[Mapping[str, str], Mapping[str, str]]] = {
 """For each alert, series of an hour, one sample a minute, with which it fires, and with which it does not."""
 
 
+@pytest.mark.slow
 @needs_promtool
 def test_each_alert_fires_on_its_symptom_and_not_without_it(tmp_path: Path) -> None:
     assert CASES.keys() == {rule["alert"] for rule in RULES}
@@ -182,10 +183,8 @@ def test_each_alert_fires_on_its_symptom_and_not_without_it(tmp_path: Path) -> N
             expected = {"expr": query, "eval_time": "60m", "exp_samples": samples}
             tests.append({"interval": "1m", "input_series": given, "promql_expr_test": [expected]})
     file = tmp_path / "tests.yml"
-    rule_files = [str(PROMETHEUS / "rules.yml")]
-    file.write_text(
-        json.dumps({"rule_files": rule_files, "evaluation_interval": "1m", "tests": tests}), encoding="utf-8"
-    )
+    document = {"rule_files": [str(PROMETHEUS / "rules.yml")], "evaluation_interval": "1m", "tests": tests}
+    file.write_text(json.dumps(document), encoding="utf-8")
     promtool("test", "rules", str(file))
 
 

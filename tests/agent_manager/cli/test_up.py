@@ -68,6 +68,7 @@ def test_up_serves_metrics_on_a_port_of_their_own_to_which_the_api_adds(started:
     assert up.err.split() == ["stopping", "…"]
 
 
+@pytest.mark.slow
 def test_a_worker_alone_serves_metrics_also_while_its_server_is_away(started: Commands, free_port: int) -> None:
     url = f"postgresql://nobody@127.0.0.1:{free_port}/none"
     worker = started.start("project", "--metrics-port", "0", DATABASE_URL=url)
@@ -79,6 +80,7 @@ def test_a_worker_alone_serves_metrics_also_while_its_server_is_away(started: Co
     assert worker.interrupt() == 0
 
 
+@pytest.mark.slow
 def test_a_metrics_port_that_is_in_use_is_named(started: Commands, database_url: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
