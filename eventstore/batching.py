@@ -66,6 +66,7 @@ from eventstore.append import (
     BUSY,
     ID,
     MAX_CONVERSATIONS,
+    NEW,
     SLICE_EVENTS,
     TYPE,
     Append,
@@ -96,6 +97,7 @@ from eventstore.errors import (
     translated,
 )
 from eventstore.events import AppendResult
+from eventstore.metrics import StoreMetrics
 from eventstore.scope import Caller
 
 GROUPS_IN_FLIGHT = 2
@@ -172,6 +174,7 @@ class AppendBatcher:
         *,
         connect_seconds: float,
         append_seconds: float,
+        metrics: StoreMetrics,
     ) -> None:
         """Create a batcher. It connects when there is something to append.
 
@@ -182,12 +185,14 @@ class AppendBatcher:
             explain: returns a more specific error for an error of the server, or the error itself.
             connect_seconds: how long an append waits for a connection while the server is away.
             append_seconds: the deadline of an append.
+            metrics: counts what is sent and stored.
         """
         self._connect = connect
         self._connect_as_login = connect_as_login
         self._explain = explain
         self._connect_seconds = connect_seconds
         self._append_seconds = append_seconds
+        self._metrics = metrics
         self._loop = asyncio.get_running_loop()
         self._backpressure = Backpressure(self._on_admitted)
         self._pending: dict[PendingAppend, None] = {}  # an ordered set, the oldest first
@@ -264,6 +269,11 @@ class AppendBatcher:
         if self._timer is not None:
             self._timer.cancel()
 
+    @property
+    def pending_events(self) -> int:
+        """The number of events that are admitted and not yet stored or refused."""
+        return self._backpressure.events
+
     # Encode
 
     def _on_admitted(self, append: PendingAppend) -> None:
@@ -334,6 +344,7 @@ class AppendBatcher:
             append.is_in_flight = True
         self._in_flight[wait_for_locks] += 1
         self._large_in_flight += group[0].is_large
+        self._metrics.batch_events.observe(sum(append.event_count for append in group))
         lock_wait_ms = 0
         if wait_for_locks:
             lock_wait_ms = max(1, min(LOCK_WAIT_MS, int(1000 * (group[0].deadline - self._loop.time()))))
@@ -378,6 +389,7 @@ class AppendBatcher:
 
     def _settle(self, group: Group, outcomes: Sequence[Outcome]) -> Group:
         """Give each append its outcomes. Return those that must be sent again."""
+        self._metrics.appended_events += sum(outcome.code == NEW for outcome in outcomes)
         unsettled = []
         first = 0
         for append in group:
@@ -581,11 +593,15 @@ MAX_TENANT_FRACTION, MAX_CONVERSATION_FRACTION = 1 / 2, 1 / 8
 
 
 class Backpressure:
-    """Capacity for the appends of one event loop. ``on_admitted`` is called once for each, when there is capacity."""
+    """Capacity for the appends of one event loop. ``on_admitted`` is called once for each, when there is capacity.
+
+    Attributes:
+        events: of the appends that are admitted.
+    """
 
     def __init__(self, on_admitted: Callable[[PendingAppend], None]) -> None:
         self._on_admitted = on_admitted
-        self._events = 0
+        self.events = 0
         self._bytes = 0
         self._events_of: Counter[ConversationKey | str] = Counter()  # by conversation, and by name of the tenant
         self._waiting: deque[PendingAppend] = deque()
@@ -609,7 +625,7 @@ class Backpressure:
 
     def is_alone(self, append: PendingAppend) -> bool:
         """Return whether no other append is admitted."""
-        return self._events == append.event_count
+        return self.events == append.event_count
 
     def release(self, append: PendingAppend) -> None:
         """Return the capacity of an append, if it was admitted, and admit appends that now fit."""
@@ -621,9 +637,9 @@ class Backpressure:
             self._admit_waiting()
 
     def _fits(self, append: PendingAppend) -> bool:
-        if not self._events:
+        if not self.events:
             return True
-        if self._events + append.event_count > MAX_PENDING_EVENTS or self._bytes > MAX_PENDING_BYTES:
+        if self.events + append.event_count > MAX_PENDING_EVENTS or self._bytes > MAX_PENDING_BYTES:
             return False
         return self._fits_fraction(append.tenant, append.event_count, MAX_TENANT_FRACTION) and all(
             self._fits_fraction(key, append.event_count, MAX_CONVERSATION_FRACTION) for key in append.keys
@@ -639,7 +655,7 @@ class Backpressure:
         self._on_admitted(append)
 
     def _count_events(self, append: PendingAppend, events: int) -> None:
-        self._events += events
+        self.events += events
         keys: list[ConversationKey | str] = [append.tenant, *append.keys]
         for key in keys:
             self._events_of[key] += events
@@ -650,9 +666,7 @@ class Backpressure:
         """Admit what fits, tenants in turn. No append overtakes another of the same conversation."""
         waiting, self._waiting = interleave_tenants(self._waiting), deque()
         blocked: set[ConversationKey] = set()
-        while waiting and (
-            not self._events or (self._events < MAX_PENDING_EVENTS and self._bytes <= MAX_PENDING_BYTES)
-        ):
+        while waiting and (not self.events or (self.events < MAX_PENDING_EVENTS and self._bytes <= MAX_PENDING_BYTES)):
             append = waiting.popleft()
             if append.is_over:
                 continue

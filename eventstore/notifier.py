@@ -43,6 +43,7 @@ from eventstore.errors import (
     translated,
 )
 from eventstore.events import CONTENT, HIGHEST_POSITION, Event
+from eventstore.metrics import StoreMetrics
 from eventstore.read import RawRows
 from eventstore.scope import ALL_TENANTS, DataScope
 
@@ -413,8 +414,12 @@ class Listener:
         scope: the scope of the events that it returns; None returns none.
     """
 
-    def __init__(self, connection: Connection, on_notified: Callable[[], None]) -> None:
-        self._pipeline = PipelinedConnection(connection, lambda _: on_notified(), on_notified)
+    def __init__(self, connection: Connection, on_notified: Callable[[], None], metrics: StoreMetrics) -> None:
+        def count() -> None:
+            metrics.notifications += 1
+            on_notified()
+
+        self._pipeline = PipelinedConnection(connection, lambda _: on_notified(), count)
         self._loader = Transformer(RawRows(connection))
         self._has_loaders = False
         self._loop = asyncio.get_running_loop()
@@ -507,7 +512,11 @@ def _ignore(result: PGresult) -> None:
 
 
 async def open_listener(
-    connect: Callable[[], Awaitable[Connection]], pool: Pool, on_notified: Callable[[], None], seconds: float
+    connect: Callable[[], Awaitable[Connection]],
+    pool: Pool,
+    on_notified: Callable[[], None],
+    seconds: float,
+    metrics: StoreMetrics,
 ) -> Listener:
     """Open a listening connection, and try that notifications of the store's other connections arrive on it.
 
@@ -515,6 +524,7 @@ async def open_listener(
         connect: opens a connection to the address of listening connections.
         pool: the store's other connections.
         seconds: how long connecting may take.
+        metrics: counts the notifications.
     """
     try:
         async with asyncio.timeout(seconds + REPLY_SECONDS):
@@ -525,7 +535,7 @@ async def open_listener(
                     row = await (await connection.execute(_LISTEN, {"idle": str(int(IDLE_SECONDS * 1000))})).fetchone()
                     assert row is not None
                     await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(row[0])))
-                    listener = Listener(connection, on_notified)
+                    listener = Listener(connection, on_notified, metrics)
                     await listener.prepare()
             except BaseException:
                 await connection.close()

@@ -186,6 +186,8 @@ _OPTIONS = {
     "EVENTSTORE_PG_PORT": "--pg-port",
     "EVENTSTORE_TENANT": "--tenant",
     "EVENTSTORE_ALLOW_SUPERUSER": "--allow-superuser",
+    "EVENTSTORE_METRICS_HOST": "--metrics-host",
+    "EVENTSTORE_METRICS_PORT": "--metrics-port",
 }
 """The command-line options of settings that have one."""
 

@@ -21,6 +21,7 @@ from eventstore.event_types import EventData
 from eventstore.events import ANY, HIGHEST_POSITION, HIGHEST_VERSION, AppendResult, Event, ExpectedVersion, NewEvent
 from eventstore.ids import parse_uuid
 from eventstore.json_text import check_text
+from eventstore.metrics import StoreMetrics
 from eventstore.notifier import LOOK_EVENTS, Listener, Notifier, open_listener
 from eventstore.read import Filter, horizon, read_conversation, read_log
 from eventstore.schema_check import check_schema
@@ -39,6 +40,9 @@ class EventStore:
 
     Args:
         settings: which server and schema, which limits; from the environment and ``.env`` if left out.
+
+    Attributes:
+        metrics: what the store counts of its own work.
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
@@ -47,6 +51,7 @@ class EventStore:
         self.settings = settings or Settings()
         self.tenant = checked_tenant(self.settings.tenant)
         self.server = Server(self.settings)
+        self.metrics = StoreMetrics()
         self._connections: StoreConnections | None = None
         self._has_acquired = self._is_forked = False
         # In a forked child, a reference to those of the parent, so that they are not finalised there.
@@ -80,7 +85,7 @@ class EventStore:
                         with translated():
                             await check_pooler(connection, other, self.settings.db_schema)
                 await check_schema(connection, self.settings)
-            self._connections = StoreConnections(self.server, self.settings)
+            self._connections = StoreConnections(self.server, self.settings, self.metrics)
             await self._connections.open()
         except BaseException:
             await self.close()
@@ -197,17 +202,24 @@ class EventStore:
 
         async def append(events: Sequence[EventData | NewEvent], expected: ExpectedVersion) -> AppendResult:
             appends = [Append(conversation_id, events, expected)]
-            return await self.append_all(appends, actor=actor, tenant=tenant, user=user)
+            return await self._append_all(appends, actor, tenant, user)
 
-        if begin is None:
-            return await append(events, expected)
-        conversation_id, begin = named_conversation(self.caller(tenant, user).tenant, conversation_id, begin)
-        return await append_or_begin(append, Append(conversation_id, events, expected), begin)
+        with self.metrics.appending():
+            if begin is None:
+                return await append(events, expected)
+            conversation_id, begin = named_conversation(self.caller(tenant, user).tenant, conversation_id, begin)
+            return await append_or_begin(append, Append(conversation_id, events, expected), begin)
 
     async def append_all(
         self, appends: Iterable[Append], *, actor: str = "", tenant: str | None = None, user: str | None = None
     ) -> AppendResult:
         """Append to several conversations at once: everything, durably, or nothing. See :meth:`append`."""
+        with self.metrics.appending():
+            return await self._append_all(appends, actor, tenant, user)
+
+    async def _append_all(
+        self, appends: Iterable[Append], actor: str, tenant: str | None, user: str | None
+    ) -> AppendResult:
         if not isinstance(appends, Iterable):
             raise InputError(f"appends: expected a list of Append, got a {type(appends).__name__}")
         appends = list(appends)
@@ -370,10 +382,11 @@ class StoreConnections:
         reader: reads the read tables.
         auditor: reads the log.
         projector: reads the log and the read tables of all tenants.
+        pools: these pools, by name.
     """
 
-    def __init__(self, server: Server, settings: Settings) -> None:
-        self._server, self._settings = server, settings
+    def __init__(self, server: Server, settings: Settings, metrics: StoreMetrics) -> None:
+        self._server, self._settings, self._metrics = server, settings, metrics
         size = settings.pool_size
 
         def pool(role: str, size: int, kept: int) -> Pool:
@@ -383,31 +396,37 @@ class StoreConnections:
         self.reader = pool(READER, size, 1)
         self.auditor = pool(AUDITOR, min(size, _LOG_CONNECTIONS), 0)
         self.projector = pool(PROJECTOR, min(size, _PROJECTOR_CONNECTIONS), 0)
-        self._pools = (self.service, self.reader, self.auditor, self.projector)
+        self.pools = {
+            "service": self.service,
+            "reader": self.reader,
+            "auditor": self.auditor,
+            "projector": self.projector,
+        }
         self.append_batcher = AppendBatcher(
             lambda: connect(server.url, settings, WRITER),
             lambda: connect(server.url, settings, None),
             server.likely_cause,
             connect_seconds=settings.connect_timeout,
             append_seconds=settings.append_seconds,
+            metrics=metrics,
         )
         self.notifier = Notifier(self.open_listener)
 
     async def open(self) -> None:
         """Begin to connect, and return at once."""
-        for pool in self._pools:
+        for pool in self.pools.values():
             await pool.open()
 
     async def close(self) -> None:
         """Wait for the appends that are in flight, and close all connections."""
         await self.notifier.close()
         await self.append_batcher.close()
-        for pool in self._pools:
+        for pool in self.pools.values():
             await pool.close()
 
     async def open_listener(self, on_notified: Callable[[], None]) -> Listener:
         """Open a connection that listens; see :func:`~eventstore.notifier.open_listener`."""
         url, settings = self._settings.listening_url() or self._server.url, self._settings
         return await open_listener(
-            lambda: connect(url, settings, AUDITOR), self.auditor, on_notified, settings.connect_timeout
+            lambda: connect(url, settings, AUDITOR), self.auditor, on_notified, settings.connect_timeout, self._metrics
         )

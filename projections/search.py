@@ -146,7 +146,8 @@ class Search:
             "opening": marks[0],
             "closing": marks[1],
         }
-        rows = await self._store.tables(self._caller).fetch(_SEARCH, parameters)
+        with self._store.metrics.searching():
+            rows = await self._store.tables(self._caller).fetch(_SEARCH, parameters)
         return SearchPage(
             (Hit(*row[:11]) for row in rows),
             rows[-1][12] if len(rows) == limit else None,

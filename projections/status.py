@@ -16,6 +16,8 @@ from projections.projection import PROJECTIONS, Projection
 _STATUS_LOG = query("projections", "status_log")
 _STATUS_PROJECTIONS = query("projections", "status_projections")
 _STATUS_WORKERS = query("projections", "status_workers")
+_LOG_STATE = query("projections", "log_state")
+_LAGS = query("projections", "lags")
 _STATUS_APPENDS = query("projections", "status_appends")
 
 
@@ -98,6 +100,55 @@ class Status:
     appends_in_flight: list[AppendInFlight]
     warnings: list[str]
     notify_queue_usage: float
+
+
+@dataclass(frozen=True, slots=True)
+class LogState:
+    """The end of the log.
+
+    Attributes:
+        last_position: that was assigned.
+        horizon_distance: the positions up to it that are not final, because of appends in flight.
+        notify_queue_usage: see :class:`Status`.
+    """
+
+    last_position: int
+    horizon_distance: int
+    notify_queue_usage: float
+
+
+EXACT_LAG = 10_000
+"""A lag of fewer events is counted exactly. To count a longer one would take a time that grows with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far the tables of a projection are behind the log.
+
+    Attributes:
+        events: that are not applied yet; from :data:`EXACT_LAG` on at most so many.
+        seconds: age of the oldest of these; 0 if there are none.
+        parked: the number of conversations that are parked in it.
+        rebuilt: the position that the tables of a rebuild have reached, on average; None without a rebuild.
+    """
+
+    projection: str
+    events: int
+    seconds: float
+    parked: int
+    rebuilt: float | None
+
+
+async def read_log_state(store: EventStore) -> LogState:
+    """Return the end of the log. It takes the same time however large the log is."""
+    [row] = await store.connections.projector.fetch(_LOG_STATE)
+    return LogState(*row)
+
+
+async def read_lags(store: EventStore, projections: Sequence[str]) -> list[Lag]:
+    """Return the lags of projections, of all tenants' events together; also of those that have never run."""
+    given = {"projections": list(projections), "exact": EXACT_LAG}
+    return [Lag(*row) for row in await store.connections.projector.fetch(_LAGS, given)]
 
 
 async def read_warnings(store: EventStore) -> list[str]:

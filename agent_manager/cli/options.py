@@ -40,6 +40,19 @@ AllowSuperuser = Annotated[
         "(EVENTSTORE_ALLOW_SUPERUSER).",
     ),
 ]
+MetricsPort = Annotated[
+    int | None,
+    Option(
+        min=0,
+        max=65535,
+        help="Serve /metrics, /health and /ready on this port, without tokens; 0 is any free one "
+        "(EVENTSTORE_METRICS_PORT). Off by default.",
+    ),
+]
+MetricsHost = Annotated[
+    str | None,
+    Option(help="The address of this port (EVENTSTORE_METRICS_HOST; 127.0.0.1). Keep it on a private network."),
+]
 Tenant = Annotated[str | None, Option(help="The tenant (EVENTSTORE_TENANT; 'default').")]
 User = Annotated[
     str | None,
@@ -60,7 +73,9 @@ After = Annotated[str | None, Option(metavar="CURSOR", help="The page after the 
 def read_settings(data_dir: Path | None = None, tenant: str | None = None, **others: Any) -> ServerSettings:
     """Return the settings of the environment, overridden by options of the command line that were given."""
     options = {"data_dir": data_dir, "tenant": tenant, **others}
-    return ServerSettings(**{name: value for name, value in options.items() if value not in (None, False)})
+    return ServerSettings(
+        **{name: value for name, value in options.items() if value is not None and value is not False}
+    )
 
 
 def run(work: Callable[[EventStore], Coroutine[Any, Any, T]], settings: Settings, tenant: str | None = None) -> T:

@@ -7,12 +7,15 @@ import signal
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from functools import partial
+from typing import Protocol
 
 import typer
 
-from agent_manager.cli.options import AllowSuperuser, DataDir, read_settings
+from agent_manager.cli.options import AllowSuperuser, DataDir, MetricsHost, MetricsPort, read_settings
 from agent_manager.cli.output import errors, print_remark, print_warnings
-from eventstore import EventStore, Settings
+from agent_manager.metrics import Metrics
+from agent_manager.settings import ServerSettings
+from eventstore import EventStore
 from eventstore.concurrency import cancel_and_wait
 from eventstore.database.connection import RECONNECT_SECONDS
 from eventstore.errors import ConnectionLost, LoginRefused, ServerUnreachable
@@ -20,18 +23,33 @@ from projections import Projection, Worker, load_projections
 from projections.status import read_warnings
 
 
-def project(data_dir: DataDir = None, allow_superuser: AllowSuperuser = False) -> None:
+class Service(Protocol):
+    """A function of the store and the metrics of the process, whose context manager runs something in its block."""
+
+    def __call__(self, store: EventStore, *, metrics: Metrics) -> AbstractAsyncContextManager[None]:
+        """Return the context manager."""
+
+
+def project(
+    data_dir: DataDir = None,
+    metrics_host: MetricsHost = None,
+    metrics_port: MetricsPort = None,
+    allow_superuser: AllowSuperuser = False,
+) -> None:
     """Run only the workers, which keep the read tables up to date. Ctrl-C stops them.
 
     Any number of workers may run, on any machine that reaches the server.
     """
-    asyncio.run(run_workers(read_settings(data_dir, allow_superuser=allow_superuser)))
+    settings = read_settings(
+        data_dir, metrics_host=metrics_host, metrics_port=metrics_port, allow_superuser=allow_superuser
+    )
+    asyncio.run(run_workers(settings))
 
 
 async def run_workers(
-    settings: Settings,
+    settings: ServerSettings,
     describe: Callable[[EventStore, Sequence[Projection]], None] | None = None,
-    *services: Callable[[EventStore], AbstractAsyncContextManager[None]],
+    *services: Service,
 ) -> None:
     """Run workers until a signal arrives.
 
@@ -40,12 +58,28 @@ async def run_workers(
             server that is unreachable.
         services: run meanwhile, each until the end of its block.
     """
+    store = EventStore(settings)
+    metrics = Metrics(store)
+    async with AsyncExitStack() as stack:
+        if settings.metrics_port is not None:
+            from agent_manager.server.serve import listen, serving_metrics, url_of  # imports what few workers need
+
+            listening = listen(settings.metrics_host, settings.metrics_port, "metrics-")
+            await stack.enter_async_context(serving_metrics(store, metrics, listening))
+            print_line("Metrics", f"{url_of(listening)}/metrics")
+        await _run_until_signal(store, describe, [partial(service, metrics=metrics) for service in services])
+
+
+async def _run_until_signal(
+    store: EventStore,
+    describe: Callable[[EventStore, Sequence[Projection]], None] | None,
+    services: Sequence[Callable[[EventStore], AbstractAsyncContextManager[None]]],
+) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
-    projections = load_projections(settings.projections)
-    store = EventStore(settings)
+    projections = load_projections(store.settings.projections)
     with errors.status("starting …"):
         if describe is not None and store.server.embedded is None:
             store.server.applied = await asyncio.to_thread(partial(store.server.migrator().up, for_service=True))

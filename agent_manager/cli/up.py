@@ -18,10 +18,11 @@ from typer import Option
 from agent_manager.agents.agent_spec import agent_from_spec
 from agent_manager.agents.credentials import AgentCredentials
 from agent_manager.backup.schedule import follow_schedule
-from agent_manager.cli.options import AllowSuperuser, DataDir, read_settings
+from agent_manager.cli.options import AllowSuperuser, DataDir, MetricsHost, MetricsPort, read_settings
 from agent_manager.cli.output import print_remark, text
 from agent_manager.cli.project import print_line, run_workers
 from agent_manager.factory import AsyncManager
+from agent_manager.metrics import Metrics
 from agent_manager.server.context import OWN_FOLD_BYTES
 from agent_manager.server.serve import (
     DEFAULT_HOST,
@@ -73,6 +74,8 @@ def up(
     ] = False,
     tls_cert: Annotated[Path | None, Option(help="Serve HTTPS with the certificate in this PEM file.")] = None,
     tls_key: Annotated[Path | None, Option(help="Its private key, if that is in another PEM file.")] = None,
+    metrics_host: MetricsHost = None,
+    metrics_port: MetricsPort = None,
     allow_superuser: AllowSuperuser = False,
 ) -> None:
     """Start everything: server, schema, workers, HTTP. Ctrl-C stops it.
@@ -83,7 +86,13 @@ def up(
     A2A demo application, and a REST API under /v1, described by /openapi.json. Clients authenticate with a token
     (eventstore keys add NAME, or a JWT). On the loopback interface, which is the default, no token is needed.
     """
-    settings = read_settings(data_dir, pg_port=pg_port, allow_superuser=allow_superuser)
+    settings = read_settings(
+        data_dir,
+        pg_port=pg_port,
+        metrics_host=metrics_host,
+        metrics_port=metrics_port,
+        allow_superuser=allow_superuser,
+    )
     if tls_key is not None and tls_cert is None:
         raise SettingsError("--tls-key: its certificate is missing: give --tls-cert too")
     tls = None if tls_cert is None else tls_context(tls_cert, tls_key)
@@ -106,7 +115,7 @@ def up(
 
 
 @asynccontextmanager
-async def _make_backups(store: EventStore) -> AsyncIterator[None]:
+async def _make_backups(store: EventStore, *, metrics: Metrics) -> AsyncIterator[None]:
     """Make backups as the settings demand, until the end of the block."""
     settings = server_settings(store.settings)
     if not settings.backup_dir:
@@ -124,6 +133,7 @@ async def _make_backups(store: EventStore) -> AsyncIterator[None]:
 async def _serve_http(
     store: EventStore,
     *,
+    metrics: Metrics,
     listening: socket.socket,
     port: int | None,
     requires_tokens: bool,
@@ -139,7 +149,7 @@ async def _serve_http(
         AsyncManager(
             store, answer=answer, runs_worker=False, fold_bytes=OWN_FOLD_BYTES, credentials=credentials
         ) as manager,
-        serving(store, manager, listening, requires_tokens=requires_tokens, tls=tls) as server_context,
+        serving(store, manager, listening, metrics=metrics, requires_tokens=requires_tokens, tls=tls) as server_context,
     ):
         url = url_of(listening, has_tls=tls is not None)
         print_line("HTTP", f"{url}; GET {url}/openapi.json describes it")

@@ -32,6 +32,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Scope
 
 from agent_manager.adapters import a2a_demo
 from agent_manager.server.authorization import security_schemes
@@ -57,6 +58,23 @@ ROUTERS = {
     ),
 }
 """The routers by the prefix of their paths."""
+
+_TEMPLATES: dict[Any, str] = {
+    route.endpoint: prefix + route.path
+    for prefix, routers in ROUTERS.items()
+    for router in routers
+    for route in router.routes
+    if isinstance(route, Route)
+}
+
+
+def route_of(scope: Scope) -> str:
+    """Return the template of a request's path, such as ``/v1/conversations/{conversation}``; empty without a route.
+
+    In some versions of FastAPI, a route lacks the prefix of its router.
+    """
+    return _TEMPLATES.get(scope.get("endpoint")) or str(getattr(scope.get("route"), "path", ""))
+
 
 _DESCRIPTION = """Durable, event-sourced conversations, messages and tasks of A2A agents.
 
@@ -85,13 +103,13 @@ def create_app(server_context: ServerContext, *, names: Sequence[str] | None = N
     _handle_errors(app)
     _complete_openapi(app)
     settings = server_context.settings
-    app.add_middleware(Deadline, seconds=settings.request_seconds, counters=server_context.counters)
+    app.add_middleware(Deadline, seconds=settings.request_seconds, metrics=server_context.metrics)
     app.add_middleware(  # around the one before
         RequestGuard,
         max_body_bytes=largest_body(settings),
         body_seconds=settings.body_seconds,
         names=names,
-        counters=server_context.counters,
+        metrics=server_context.metrics,
     )
     return app
 

@@ -10,6 +10,7 @@ kind of data        scope      what belongs to it
 ``LOG``             ``audit``  events as the log holds them: positions, salts, digests, metadata; pages and streams
 ``CONVERSATION``    ``write``  changes to conversations: messages, events, names, members, deletions
 ``REGISTRY``        ``admin``  changes to the registered agents
+``METRICS``         ``admin``  what the server and the database do for all tenants
 ==================  =========  ======================================================================================
 
 A route declares its kind of data (``openapi_extra=needs(Data.CONTENT)``). Requests are checked against the declaration,
@@ -62,6 +63,7 @@ class Data(Enum):
     LOG = "log"
     CONVERSATION = "conversation"
     REGISTRY = "registry"
+    METRICS = "metrics"
 
     @property
     def scope(self) -> TokenScope | None:
@@ -76,6 +78,7 @@ _SCOPES = {
     Data.LOG: TokenScope.AUDIT,
     Data.CONVERSATION: TokenScope.WRITE,
     Data.REGISTRY: TokenScope.ADMIN,
+    Data.METRICS: TokenScope.ADMIN,
 }
 
 
@@ -237,7 +240,7 @@ class AuthorizedRoute(APIRoute):
             raise TypeError("an endpoint must declare its kind of data: openapi_extra=needs(Data.…)")
         self.needed = Data(declared[_KIND]).scope
         self._needed_by = {name: Data(kind).scope for name, kind in declared.get(_BY_PARAMETER, {}).items()}
-        self._appends = self.needed in (TokenScope.WRITE, TokenScope.ADMIN)
+        self._appends = Data(declared[_KIND]) in (Data.CONVERSATION, Data.REGISTRY)
         self.takes_key = self._appends and "POST" in (options.get("methods") or ())
         parameters = {"parameters": [PARAMETER]} if self.takes_key else {}
         super().__init__(*arguments, openapi_extra=declared | parameters, **options)

@@ -24,13 +24,14 @@ from agent_manager.auth import Authenticator, Identity, TokenScope
 from agent_manager.conversation_fold import Accepted
 from agent_manager.factory import AsyncManager
 from agent_manager.manager import Manager
+from agent_manager.metrics import Metrics
 from agent_manager.server.authorization import RequestAuthenticator
 from agent_manager.server.conversation_lookup import resolve, visible_ids
-from agent_manager.server.counters import Counters
 from agent_manager.server.idempotency import Idempotency, claimed_uuid
 from agent_manager.server.limits import Limits, TimeSlice
 from agent_manager.server.problems import NotAllowed
 from agent_manager.server.read_your_writes import READ_TABLES, ReadYourWrites, log_change_token
+from agent_manager.server.readiness import Readiness
 from agent_manager.server.response_cache import BodyWriter, Frame, Make, ResponseCache
 from agent_manager.server.schemas.common import Out, PageQuery
 from agent_manager.server.schemas.events import AppendedOut, AppendOut
@@ -208,6 +209,7 @@ class ServerContext:
         manager: The manager of the store's own tenant.
         authenticator: Identifies the bearers of tokens.
         sealing: Seals positions and cursors.
+        metrics: The metrics of the process; its own by default.
         requires_tokens: Whether every request needs a token.
         allows_private: Whether agents' cards may be fetched from addresses that are not global.
 
@@ -224,6 +226,7 @@ class ServerContext:
         manager: AsyncManager,
         authenticator: Authenticator,
         sealing: TokenSealer,
+        metrics: Metrics | None = None,
         *,
         requires_tokens: bool,
         allows_private: bool = True,
@@ -234,7 +237,9 @@ class ServerContext:
         self.sealing = sealing
         self.limits = Limits(self.settings)
         self.allows_private = allows_private
-        self.counters = Counters()
+        self.metrics = metrics or Metrics(store)
+        self.metrics.watch(lambda: self.limits.requests.taken, lambda: self.limits.streams.taken)
+        self.readiness = Readiness(store)
         self.tenant_contexts = TenantContexts(store, manager, self._count_answers)
         self.reader = Reader(store)
         self.response_cache = ResponseCache(

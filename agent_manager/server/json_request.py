@@ -79,7 +79,7 @@ def _parse(body: bytes) -> Any:
         reason = str(error)
     except ValueError:  # Python's limit on the digits that it converts
         reason = "an integer has too many digits, send it as a text"
-    raise Rejected(f"the body is not valid JSON: {reason}: send JSON in UTF-8", "not JSON")
+    raise Rejected(f"the body is not valid JSON: {reason}: send JSON in UTF-8", "not_json")
 
 
 _SUSPICIOUS = (rb"\u0000", rb"\ud", rb"\uD")
@@ -103,6 +103,6 @@ def _object(members: list[tuple[str, Any]]) -> Json:
     [(repeated, _)] = Counter(name for name, _ in members).most_common(1)
     raise Rejected(
         f"the body has an object with two members {printable(repeated, 80)!r}: send each member once",
-        "repeated member",
+        "repeated_member",
         status=422,
     )

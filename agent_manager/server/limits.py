@@ -78,6 +78,7 @@ class RateLimit:
             _Buckets(f"{what} of one key", per_second, burst, LRUCache(KEYS)),
         )
         self._setting = setting
+        self._reason = f"{what}_per_second"
         self._clock = clock
 
     def take(self, keys: Sequence[str], amount: float = 1) -> None:
@@ -103,7 +104,7 @@ class RateLimit:
                 raise TooMany(
                     f"more than {buckets.per_second:g} {buckets.name} per second: retry later, or raise "
                     f"{self._setting}",
-                    "rate",
+                    self._reason,
                     max(1, math.ceil((1 - left) / buckets.per_second)),
                 )
 
@@ -151,14 +152,16 @@ class SharedLimit:
     """A limit on what all requests hold at a time, such as streams or bytes: of the server, a tenant and a caller.
 
     Args:
-        what: The plural noun for what is limited; it is also the reason of a rejection.
+        what: The plural noun for what is limited.
         most: The limit of the server.
         parts: The limits of one key on each level: first of a tenant, then of a caller.
         advice: What to do if the limit is reached.
+        reason: The reason of a rejection, for the metrics; by default ``what``.
     """
 
-    def __init__(self, what: str, most: int, parts: Sequence[int], advice: str) -> None:
+    def __init__(self, what: str, most: int, parts: Sequence[int], advice: str, reason: str = "") -> None:
         self._what = what
+        self._reason = reason or what.replace(" ", "_")
         self._most = most
         self._parts = tuple(parts)
         self._advice = advice
@@ -187,9 +190,11 @@ class SharedLimit:
             nonlocal held
             for holder, part in zip(holders[1:], self._parts, strict=False):
                 if self._taken[holder] + amount > part:
-                    raise TooMany(f"your limit of {part:,} {self._what} is reached: {self._advice}", self._what)
+                    raise TooMany(f"your limit of {part:,} {self._what} is reached: {self._advice}", self._reason)
             if self.taken + amount > self._most:
-                raise Busy(f"the server's limit of {self._most:,} {self._what} is reached: {self._advice}", self._what)
+                raise Busy(
+                    f"the server's limit of {self._most:,} {self._what} is reached: {self._advice}", self._reason
+                )
             for holder in holders:
                 self._taken[holder] += amount
             held += amount
@@ -314,7 +319,7 @@ class Limits:
         most = settings.max_requests
         advice = "retry when one has ended, or raise EVENTSTORE_MAX_REQUESTS"
         what = "requests from your address that have shown no valid token yet"
-        self.identifying = SharedLimit(what, most, _parts(most)[:1], advice)
+        self.identifying = SharedLimit(what, most, _parts(most)[:1], advice, "requests_without_valid_token")
         self.requests = SharedLimit("concurrent requests", most, _parts(most), advice)
         most = settings.max_streams
         advice = "retry when one has ended, or raise EVENTSTORE_MAX_STREAMS"

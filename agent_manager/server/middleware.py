@@ -29,12 +29,13 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from urllib.parse import parse_qsl, quote, unquote, unquote_to_bytes, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agent_manager.server.counters import Counters
+from agent_manager.metrics import Metrics
 from agent_manager.server.problems import Busy, Rejected, TooLarge, TooSlow, error_response
 from agent_manager.server.response_cache import PIECE_BYTES
 from eventstore.errors import printable
@@ -98,18 +99,25 @@ _STRICT_TRANSPORT = "max-age=31536000"
 
 
 class SecurityHeaders:
-    """An ASGI middleware that adds the security headers, and counts responses by their status."""
+    """An ASGI middleware that adds the security headers, and measures the responses.
 
-    def __init__(self, app: ASGIApp, counters: Counters) -> None:
+    Args:
+        route_of: Returns the template of the path of a request that was routed.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, route_of: Callable[[Scope], str]) -> None:
         self._app = app
-        self._counters = counters
+        self._metrics = metrics
+        self._route_of = route_of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on a request, and add the headers to its response."""
+        began = perf_counter()
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self._counters.add("http_responses", status=str(message["status"]))
+                seconds = perf_counter() - began
+                self._metrics.count_response(scope["method"], self._route_of(scope), message["status"], seconds)
                 headers = MutableHeaders(scope=message)
                 for name, value in _ALWAYS.items():
                     headers.setdefault(name, value)
@@ -140,13 +148,13 @@ class RequestGuard:
     """
 
     def __init__(
-        self, app: ASGIApp, *, max_body_bytes: int, body_seconds: float, names: Sequence[str] | None, counters: Counters
+        self, app: ASGIApp, *, max_body_bytes: int, body_seconds: float, names: Sequence[str] | None, metrics: Metrics
     ) -> None:
         self._app = app
         self._limit = max_body_bytes
         self._seconds = body_seconds
         self._names = names
-        self._counters = counters
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on a request with a canonical path and a limited body, unless it is rejected."""
@@ -155,7 +163,7 @@ class RequestGuard:
             scope["path"] = canonical_path(scope)
             await self._app(scope, self._limited(receive), send)
         except Rejected as rejected:
-            self._counters.add("http_rejected", reason=rejected.reason)
+            self._metrics.count_rejection(rejected.reason)
             await error_response(scope, rejected)(scope, receive, send)
 
     def _check(self, method: str, headers: Headers) -> None:
@@ -164,13 +172,13 @@ class RequestGuard:
             # Request smuggling: if a proxy uses one header and this server the other, bytes of one client's body are
             # read as the beginning of another client's request.
             detail = "the request has both Content-Length and Transfer-Encoding: send only one of them"
-            raise Rejected(detail, "two lengths", {"Connection": "close"})
+            raise Rejected(detail, "two_lengths", {"Connection": "close"})
         if self._names is not None and _name(host) not in self._names:
             detail = f"the server listens on loopback only and does not accept the host name {host!r}: use localhost"
             raise Rejected(detail, "host", status=421)
         if method not in _SAFE and _is_foreign(headers, host):
             detail = "a web page of another origin must not change anything: send the request from the same origin"
-            raise Rejected(detail, "foreign page", status=403)
+            raise Rejected(detail, "foreign_page", status=403)
         length = headers.get("content-length", "")
         if length.isascii() and length.isdigit() and int(length[:20]) > self._limit:
             raise TooLarge(self._limit)
@@ -240,10 +248,10 @@ class Deadline:
         seconds: Seconds until a response must begin.
     """
 
-    def __init__(self, app: ASGIApp, seconds: float, counters: Counters) -> None:
+    def __init__(self, app: ASGIApp, seconds: float, metrics: Metrics) -> None:
         self._app = app
         self._seconds = seconds
-        self._counters = counters
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on a request, and enforce the time limits.
@@ -278,9 +286,9 @@ class Deadline:
                     f"the request took more than {self._seconds:g} seconds and was cancelled: request less at a time, "
                     "or raise EVENTSTORE_REQUEST_SECONDS; if it writes, repeat it with the same Idempotency-Key, "
                     "because its events may be stored already",
-                    "slow request",
+                    "slow_request",
                 ) from None
-            self._counters.add("http_rejected", reason="slow reader")
+            self._metrics.count_rejection("slow_reader")
             abort: Callable[[], None] | None = scope.get("state", {}).get(ABORT)
             if abort is not None:
                 abort()

@@ -61,7 +61,7 @@ class Rejected(Exception):
 
     Attributes:
         status: The status of the response.
-        reason: The label of the counter ``http_rejected``.
+        reason: The label of the metric ``eventstore_http_rejections_total``.
         headers: Headers of the response.
     """
 
@@ -80,7 +80,7 @@ class Rejected(Exception):
 class NoToken(Rejected):
     """The request has no bearer token, but needs one."""
 
-    status, reason = 401, "no token"
+    status, reason = 401, "no_token"
 
     def __init__(self) -> None:
         super().__init__(
@@ -92,7 +92,7 @@ class NoToken(Rejected):
 class BadToken(Rejected):
     """The token is not valid. The response does not say why."""
 
-    status, reason = 401, "bad token"
+    status, reason = 401, "bad_token"
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail, headers={"WWW-Authenticate": 'Bearer realm="eventstore", error="invalid_token"'})
@@ -113,7 +113,7 @@ class NotAllowed(Rejected):
 class TooSlow(Rejected):
     """The body does not arrive in time."""
 
-    status, reason = 408, "slow body"
+    status, reason = 408, "slow_body"
 
     def __init__(self, seconds: float) -> None:
         super().__init__(
@@ -125,7 +125,7 @@ class TooSlow(Rejected):
 class TooLarge(Rejected):
     """The body is larger than the limit."""
 
-    status, reason = 413, "large body"
+    status, reason = 413, "large_body"
 
     def __init__(self, limit: int) -> None:
         super().__init__(
@@ -137,13 +137,13 @@ class TooLarge(Rejected):
 class UnsupportedMediaType(Rejected):
     """The body has a media type or an encoding that the server does not read."""
 
-    status, reason = 415, "media type"
+    status, reason = 415, "media_type"
 
 
 class TooManyValues(Rejected):
     """The body has more objects and arrays than the server parses at a time."""
 
-    status, reason = 413, "many values"
+    status, reason = 413, "many_values"
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"the body has more than {limit:,} objects and arrays: send less at a time")

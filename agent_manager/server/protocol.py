@@ -24,7 +24,7 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from agent_manager.server.counters import Counters
+from agent_manager.metrics import Metrics
 from agent_manager.server.middleware import ABORT
 from agent_manager.server.problems import problem
 
@@ -129,13 +129,13 @@ _BAD = (
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n" + _CLOSE + b"\r\n"
 
 
-def limited_protocol(seconds: float, most: int, counters: Counters) -> type[asyncio.Protocol]:
+def limited_protocol(seconds: float, most: int, metrics: Metrics) -> type[asyncio.Protocol]:
     """Return the protocol class of a server's connections.
 
     Args:
         seconds: Seconds for the head of a request to arrive, from when the connection can receive it.
         most: Connections at a time.
-        counters: The counters of the server; they count what is rejected here.
+        metrics: The metrics of the process, which count what is rejected here.
     """
     limit = ConnectionLimit(most)
     lingering = set[asyncio.Protocol]()
@@ -174,7 +174,7 @@ def limited_protocol(seconds: float, most: int, counters: Counters) -> type[asyn
                 limit.set_idle(self._displace, had_response=True)
 
         def send_400_response(self, msg: str) -> None:
-            counters.add("http_rejected", reason="no HTTP")
+            metrics.count_rejection("no_http")
             if not self._has_request():  # a response that has begun cannot be replaced
                 self.transport.write(_BAD)
             self.transport.close()
@@ -202,7 +202,7 @@ def limited_protocol(seconds: float, most: int, counters: Counters) -> type[asyn
         def _close_slow_sender(self) -> None:
             self._head_timer = None
             if not self._has_request() and not self.transport.is_closing():
-                counters.add("http_rejected", reason="slow head")
+                metrics.count_rejection("slow_head")
                 self.transport.write(_LATE)
                 self.transport.close()
 
@@ -221,7 +221,7 @@ def limited_protocol(seconds: float, most: int, counters: Counters) -> type[asyn
                 self._write_timer = None
 
         def _abort_slow_reader(self) -> None:
-            counters.add("http_rejected", reason="slow reader")
+            metrics.count_rejection("slow_reader")
             self.transport.abort()
 
         def _displace(self) -> None:
@@ -229,7 +229,7 @@ def limited_protocol(seconds: float, most: int, counters: Counters) -> type[asyn
 
             Without the delay, a client that reconnects whenever it is disconnected would do so without a pause.
             """
-            counters.add("http_rejected", reason="connections")
+            metrics.count_rejection("connections")
             if len(lingering) < LINGERING:
                 lingering.add(self)
                 self.loop.call_later(LINGER_SECONDS, self._reject_connection)

@@ -174,7 +174,7 @@ class ResponseCache:
                     return await self._make(key, build, tenant)
             except PoolTimeout:
                 raise Busy(
-                    "too many large responses are being made: repeat the request later", "large responses"
+                    "too many large responses are being made: repeat the request later", "large_responses"
                 ) from None
         finally:
             self._forget(key, build)
@@ -456,14 +456,14 @@ class Spool:
                 raise TooMany(
                     f"your responses in progress take {self._max_of_tenant:,} bytes already: read them to their end "
                     "first, or raise EVENTSTORE_RESPONSE_BYTES",
-                    "response bytes",
+                    "response_bytes",
                 )
         while self.used + size > self._max_bytes:
             if not self._evict(None):
                 raise Busy(
                     f"responses in progress take {self._max_bytes:,} bytes already: repeat the request later, or raise "
                     "EVENTSTORE_RESPONSE_BYTES",
-                    "response bytes",
+                    "response_bytes",
                 )
         self._used_by[tenant] += size
         self.used += size

@@ -12,15 +12,22 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from agent_manager.auth import Authenticator
 from agent_manager.factory import AsyncManager
-from agent_manager.server.app import create_app
+from agent_manager.metrics import Metrics
+from agent_manager.server.app import create_app, route_of
 from agent_manager.server.context import ServerContext
-from agent_manager.server.middleware import SecurityHeaders, names_of
+from agent_manager.server.middleware import RequestGuard, SecurityHeaders, names_of
 from agent_manager.server.protocol import limited_protocol
+from agent_manager.server.readiness import Readiness
 from agent_manager.server.sealed_tokens import open_sealer
 from agent_manager.settings import server_settings
 from eventstore import EventStore
@@ -112,12 +119,13 @@ class _Server(uvicorn.Server):
         yield
 
 
-def listen(host: str, port: int | None) -> socket.socket:
+def listen(host: str, port: int | None, prefix: str = "") -> socket.socket:
     """Return a listening socket.
 
     Args:
         host: The host name or address.
         port: 0 is any free port; None is the default port, or any free port if that is in use.
+        prefix: of the names of the options that give them.
 
     Raises:
         SettingsError: The address cannot be used.
@@ -135,8 +143,8 @@ def listen(host: str, port: int | None) -> socket.socket:
         number = error.errno if isinstance(error, OSError) and not isinstance(error, socket.gaierror) else None
         reason = os.strerror(number) if number else str(error)
         raise SettingsError(
-            f"--host {host} --port {wanted}: {reason}: choose another address or port (0 is any free port), or give "
-            "--no-http"
+            f"--{prefix}host {host} --{prefix}port {wanted}: {reason}: choose another address or port (0 is any free "
+            f"port){'' if prefix else ', or give --no-http'}"
         ) from None
 
 
@@ -173,6 +181,7 @@ async def serving(
     manager: AsyncManager,
     listening: socket.socket,
     *,
+    metrics: Metrics | None = None,
     requires_tokens: bool = False,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[ServerContext]:
@@ -182,6 +191,7 @@ async def serving(
 
     Args:
         listening: The listening socket; it is closed at the end.
+        metrics: The metrics of the process; its own by default.
         requires_tokens: Whether a token is required on loopback, too; on other addresses it always is.
         tls: The TLS context; None for plain HTTP.
     """
@@ -193,23 +203,69 @@ async def serving(
             manager,
             authenticator,
             sealing,
+            metrics,
             requires_tokens=requires_tokens,
             allows_private=may_fetch_private(store, listening),
         )
-        server = _Server(_config(server_context, listening, tls))
-        running = asyncio.create_task(server.serve(sockets=[listening]))
         try:
-            with _short_pauses():
-                yield server_context
+            async with _running(_config(server_context, listening, tls), listening):
+                try:
+                    with _short_pauses():
+                        yield server_context
+                finally:
+                    server_context.closing.set()  # ends the streams
         finally:
-            server_context.closing.set()  # ends the streams
-            server.should_exit = True
-            done, _ = await asyncio.wait((running,), timeout=2 * _GRACE_SECONDS)
-            await cancel_and_wait([running])
             await server_context.close()
-            listening.close()
-            for task in done:
-                task.result()
+
+
+@asynccontextmanager
+async def _running(config: uvicorn.Config, listening: socket.socket) -> AsyncIterator[None]:
+    """Run a server until the end of the block, then shut it down gracefully and close its socket."""
+    server = _Server(config)
+    running = asyncio.create_task(server.serve(sockets=[listening]))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        done, _ = await asyncio.wait((running,), timeout=2 * _GRACE_SECONDS)
+        await cancel_and_wait([running])
+        listening.close()
+        for task in done:
+            task.result()
+
+
+@asynccontextmanager
+async def serving_metrics(store: EventStore, metrics: Metrics, listening: socket.socket) -> AsyncIterator[None]:
+    """Serve ``/metrics``, ``/health`` and ``/ready`` until the end of the block, without tokens."""
+    readiness = Readiness(store)
+
+    async def health(_: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def ready(_: Request) -> Response:
+        not_ready = await readiness.check()
+        return not_ready.response(shows_cause=True) if not_ready else JSONResponse({"status": "ready"})
+
+    async def read_metrics(_: Request) -> Response:
+        return await metrics.response()
+
+    routes = [Route("/metrics", read_metrics), Route("/health", health), Route("/ready", ready)]
+    names = names_of(str(listening.getsockname()[0]))
+    app = RequestGuard(Starlette(routes=routes), max_body_bytes=0, body_seconds=1, names=names, metrics=metrics)
+    async with _running(uvicorn.Config(app, **_UVICORN), listening):
+        yield
+
+
+_UVICORN: dict[str, Any] = {
+    "lifespan": "off",
+    "log_config": None,
+    "access_log": False,
+    "log_level": "error",  # a warning for each invalid request would let anybody fill the log
+    "server_header": False,
+    "ws": "none",
+    "backlog": ACCEPTED_AT_ONCE,
+    "timeout_graceful_shutdown": _GRACE_SECONDS,
+}
 
 
 def _config(server_context: ServerContext, listening: socket.socket, tls: ssl.SSLContext | None) -> uvicorn.Config:
@@ -217,16 +273,9 @@ def _config(server_context: ServerContext, listening: socket.socket, tls: ssl.SS
     # If tokens are required, DNS rebinding gains nothing, and the Host header may hold the name of a proxy.
     names = None if server_context.authenticator.requires_tokens else names_of(str(listening.getsockname()[0]))
     config = uvicorn.Config(
-        SecurityHeaders(create_app(server_context, names=names), server_context.counters),
-        http=limited_protocol(settings.body_seconds, settings.max_connections, server_context.counters),
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        log_level="error",  # a warning for each invalid request would let anybody fill the log
-        server_header=False,
-        ws="none",
-        backlog=ACCEPTED_AT_ONCE,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
+        SecurityHeaders(create_app(server_context, names=names), server_context.metrics, route_of),
+        http=limited_protocol(settings.body_seconds, settings.max_connections, server_context.metrics),
+        **_UVICORN,
     )
     config.load()
     config.ssl = tls

@@ -36,10 +36,15 @@ class FairQueue:
     """A semaphore that tenants acquire in turn, and the callers of each tenant in FIFO order.
 
     The tenant None stands for work of no tenant. It has its turn like a tenant, without a limit.
+
+    Attributes:
+        size: the number of permits.
+        timeouts: the number of callers that got none in time.
     """
 
     def __init__(self, size: int) -> None:
-        self._size = size
+        self.size = size
+        self.timeouts = 0
         quarter = size // 4
         self._limit = max(1, quarter)
         self._limit_alone = max(1, size - quarter)
@@ -48,6 +53,16 @@ class FairQueue:
         """Queues by tenant, the next one first; no queue is empty."""
         self._wanted_at: OrderedDict[str, float] = OrderedDict()
         """When each tenant last wanted a permit, the latest last; only the latest two are kept."""
+
+    @property
+    def held(self) -> int:
+        """The number of permits that are held."""
+        return self._held.total()
+
+    @property
+    def waiting(self) -> int:
+        """The number of callers that wait for one."""
+        return sum(map(len, self._waiting.values()))
 
     @asynccontextmanager
     async def permit(self, tenant: str | None, timeout: float) -> AsyncIterator[None]:
@@ -79,6 +94,7 @@ class FairQueue:
             else:  # granted just before the wait was cancelled
                 self._release(tenant)
             if isinstance(error, TimeoutError):
+                self.timeouts += 1
                 raise PoolTimeout(f"all connections were in use for {timeout:g} seconds") from None
             raise
 
@@ -89,7 +105,7 @@ class FairQueue:
         self._grant()
 
     def _grant(self) -> None:
-        while self._held.total() < self._size:
+        while self.held < self.size:
             ready = next((item for item in self._waiting.items() if self._may_hold_more(item[0])), None)
             if ready is None:
                 return
@@ -130,6 +146,9 @@ class Pool:
         size: the most connections.
         explain: returns a better explanation of an error, such as a full disk behind a lost connection.
         kept: the number of connections that stay open while they are idle.
+
+    Attributes:
+        queue: of the callers; a connection is lent to the holder of each permit.
     """
 
     def __init__(
@@ -143,7 +162,7 @@ class Pool:
         kept: int = 1,
     ) -> None:
         self._explain = explain
-        self._queue = FairQueue(size)
+        self.queue = FairQueue(size)
         self._timeout = settings.connect_timeout
 
         async def prepare(connection: ScopedConnection) -> None:
@@ -173,7 +192,7 @@ class Pool:
     async def connection(self, caller: Caller | None = None) -> AsyncIterator[ScopedConnection]:
         """Lend a connection, on the tenant's account; the caller is not set on it."""
         tenant = None if caller is None else caller.tenant
-        async with self._queue.permit(tenant, self._timeout):
+        async with self.queue.permit(tenant, self._timeout):
             connection = await self._get()
             try:
                 async with connection:

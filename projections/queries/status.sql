@@ -27,6 +27,39 @@ SELECT c.projection,
  GROUP BY c.projection
  ORDER BY c.projection
 
+-- name: log_state
+-- The end of the log, how many of its positions may still change, and how full the queue of notifications is.
+SELECT l.last_position, greatest(l.last_position - log_horizon(), 0), pg_notification_queue_usage()
+  FROM (SELECT last_position() AS last_position OFFSET 0) AS l
+
+-- name: lags
+-- How far the live tables of projections are behind the log, in a time that does not grow with the lag: exact if no more
+-- than a number of events follow the lowest checkpoint; beyond, the events are counted by positions, which have gaps.
+SELECT p.name,
+       CASE WHEN w.events < %(exact)s THEN w.unapplied ELSE last_position() - c.lowest END AS events,
+       coalesce(extract(epoch FROM greatest(clock_timestamp() - w.since, '0 s')), 0)::float8 AS seconds,
+       (SELECT count(*) FROM parked k WHERE k.projection = p.name AND k.stage = 'live') AS parked,
+       (SELECT avg(n.position)::float8 FROM checkpoints n WHERE n.projection = p.name AND n.stage = 'next') AS rebuilt
+  FROM unnest(%(projections)s::text[]) AS p (name)
+ CROSS JOIN LATERAL (SELECT min(coalesce(c.position, 0)) AS lowest,
+                            array_agg(coalesce(c.position, 0) ORDER BY s.partition) AS positions
+                       FROM generate_series(0, 15) AS s (partition)
+                       LEFT JOIN checkpoints c
+                         ON c.projection = p.name
+                        AND c.stage = 'live'
+                        AND c.partition = s.partition) AS c
+ CROSS JOIN LATERAL (SELECT count(*) AS events,
+                            count(*) FILTER (WHERE NOT e.is_applied) AS unapplied,
+                            coalesce(min(e.timestamp) FILTER (WHERE NOT e.is_applied), max(e.timestamp)
+                                     FILTER (WHERE e.number = %(exact)s)) AS since
+                       FROM (SELECT e.timestamp,
+                                    e.position <= c.positions[1 + partition_of(e.conversation_id)] AS is_applied,
+                                    row_number() OVER (ORDER BY e.position) AS number
+                               FROM events e
+                              WHERE e.position > c.lowest
+                              ORDER BY e.position
+                              LIMIT %(exact)s) AS e) AS w
+
 -- name: status_workers
 -- The workers and their partitions.
 SELECT l.pid,

@@ -1,4 +1,4 @@
-"""Liveness and readiness, for process supervisors and load balancers."""
+"""Liveness, readiness and metrics, for process supervisors, load balancers and monitoring."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Literal
 from fastapi import APIRouter
 from pydantic import Field
 from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 
 from agent_manager.server.authorization import AuthorizedRoute, Data, needs
-from agent_manager.server.context import ServerContext
+from agent_manager.server.context import CurrentContext, ServerContext
+from agent_manager.server.problems import Rejected
 from agent_manager.server.read_your_writes import READ_TABLES
 from agent_manager.server.routes.declarations import errors
 from agent_manager.server.schemas.common import Out, Position
@@ -47,15 +49,40 @@ async def health() -> HealthOut:
 
 
 @router.get("/ready", response_model=ReadyOut, responses=errors(), openapi_extra=needs(Data.STATUS))
-async def ready(request: Request) -> ReadyOut:
-    """Report that PostgreSQL responds; 503 if it does not, or if this server is about to close."""
+async def ready(request: Request) -> ReadyOut | Response:
+    """Report that the server can do its work; 503 if it cannot, with the reason.
+
+    It cannot while the schema does not fit this server, all connections of a pool are in use, PostgreSQL does not
+    respond, the read tables are too far behind the log, or the server is about to stop.
+    """
     server_context: ServerContext = request.app.state.server_context
     if server_context.closing.is_set():
         raise StoreClosed
+    is_own = server_context.authenticator.is_own(request.headers)
+    if not_ready := await server_context.readiness.check():
+        return not_ready.response(shows_cause=is_own)
+    if not is_own:
+        return ReadyOut(horizon=None, applied=None)  # positions tell how much all tenants write
     store = server_context.store
     with server_context.limits.requests.one():
         final = await horizon(store.log(store.caller()))
         applied = await applied_position(store, select_projections(list(READ_TABLES)))
-    if not server_context.authenticator.is_own(request.headers):
-        return ReadyOut(horizon=None, applied=None)  # positions tell how much all tenants write
     return ReadyOut(horizon=final, applied=applied)
+
+
+@router.get(
+    "/metrics",
+    response_class=PlainTextResponse,
+    responses=errors(),
+    openapi_extra=needs(Data.METRICS),
+)
+async def metrics(context: CurrentContext) -> Response:
+    """Return the metrics of this process and of the database, in the text format of Prometheus.
+
+    They count what all tenants do. So if tokens are required, the key must be of the server's own tenant
+    (EVENTSTORE_TENANT). The same metrics are on a port of their own, without a token: EVENTSTORE_METRICS_PORT.
+    """
+    if context.caller.tenant != context.store.tenant:
+        detail = "metrics count what all tenants do: send a key of the server's own tenant (EVENTSTORE_TENANT)"
+        raise Rejected(detail, "scope", status=403)
+    return await context.server_context.metrics.response()

@@ -38,6 +38,13 @@ def address(up: Running) -> str:
     return found[1]
 
 
+def metrics_address(running: Running) -> str:
+    """The address of its metrics."""
+    found = re.search(r"^Metrics +(http://\S+/metrics)$", running.out, re.MULTILINE)
+    assert found is not None, running.out
+    return found[1]
+
+
 def test_up_serves_http_and_prints_the_url(started: Commands, database_url: str) -> None:
     up = started.start("up", "--port", "0", DATABASE_URL=database_url)
     url = address(up)
@@ -47,6 +54,39 @@ def test_up_serves_http_and_prints_the_url(started: Commands, database_url: str)
     assert httpx.get(f"{url}/v1/conversations").json()["items"][0]["id"] == made["conversation_id"]
     assert up.interrupt() == 0
     assert up.err.split() == ["stopping", "…"]
+
+
+def test_up_serves_metrics_on_a_port_of_their_own_to_which_the_api_adds(started: Commands, database_url: str) -> None:
+    up = started.start("up", "--port", "0", "--metrics-port", "0", DATABASE_URL=database_url)
+    url, metrics_url = address(up), metrics_address(up)
+    httpx.post(f"{url}/conversation/create")
+    text = httpx.get(metrics_url).text
+    assert 'eventstore_http_responses_total{method="POST",route="/conversation/create",status="200"} 1.0' in text
+    assert "eventstore_append_seconds_count 1.0" in text
+    assert httpx.get(metrics_url.replace("/metrics", "/ready")).json() == {"status": "ready"}
+    assert up.interrupt() == 0
+    assert up.err.split() == ["stopping", "…"]
+
+
+@pytest.mark.slow
+def test_a_worker_alone_serves_metrics_also_while_its_server_is_away(started: Commands, free_port: int) -> None:
+    url = f"postgresql://nobody@127.0.0.1:{free_port}/none"
+    worker = started.start("project", "--metrics-port", "0", DATABASE_URL=url)
+    worker.until_printed("Metrics")
+    metrics_url = metrics_address(worker)
+    assert "eventstore_database_up 0.0" in httpx.get(metrics_url).text
+    assert httpx.get(metrics_url.replace("/metrics", "/health")).json() == {"status": "ok"}
+    assert httpx.get(metrics_url.replace("/metrics", "/ready")).status_code == 503
+    assert worker.interrupt() == 0
+
+
+@pytest.mark.slow
+def test_a_metrics_port_that_is_in_use_is_named(started: Commands, database_url: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        up = started.start("up", "--port", "0", DATABASE_URL=database_url, EVENTSTORE_METRICS_PORT=port)
+        assert up.wait() == 1
+    assert f"--metrics-host 127.0.0.1 --metrics-port {port}: Address already in use: choose another" in up.err
 
 
 @pytest.mark.slow

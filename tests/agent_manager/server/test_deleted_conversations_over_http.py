@@ -63,6 +63,7 @@ TABLE: dict[tuple[str, str], str] = {
     ("GET", "/message/file/{file_id}"): OTHER,
     ("GET", "/health"): OTHER,
     ("GET", "/ready"): OTHER,
+    ("GET", "/metrics"): OTHER,
 }
 
 

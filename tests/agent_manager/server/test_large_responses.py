@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.eventsource import EventSource
 from support.processes import Commands
+from support.scrapes import rejections
 from support.serving import Served, served
 from support.waiting import until_async
 
@@ -220,7 +221,7 @@ async def test_a_response_that_does_not_begin_in_time_is_cancelled(settings: Set
                 late = await here.client.get("/v1/conversations")
             assert (late.status_code, late.json()["title"]) == (503, "Service Unavailable"), late.text
             assert "EVENTSTORE_REQUEST_SECONDS" in late.json()["detail"]
-            assert here.server_context.counters.number("http_rejected", reason="slow request") == 1
+            assert await rejections(here.server_context.metrics, "slow_request") == 1
             assert (await here.client.get("/v1/conversations")).status_code == 200
             said = await here.say(trip, "still here")
             assert (await stream.next()).id == said["position"]
@@ -247,7 +248,7 @@ async def test_a_client_that_reads_too_slowly_is_disconnected(here: Served, monk
     assert taken < 8_000_000
 
     async def is_let_go() -> bool:
-        return here.server_context.counters.number("http_rejected", reason="slow reader") == 1
+        return await rejections(here.server_context.metrics, "slow_reader") == 1
 
     await until_async(is_let_go, "the server has given up")
     assert here.server_context.limits.requests.taken == 0

@@ -17,6 +17,7 @@ import psycopg
 import pytest
 from support.callers import People, Person
 from support.eventsource import EventSource
+from support.scrapes import rejections
 from support.serving import Served, served
 from support.waiting import until_async
 
@@ -73,7 +74,7 @@ async def test_a_key_above_its_rate_gets_a_retry_after(settings: Settings) -> No
         told = await ana.post("/conversation/list")
         assert (told.status_code, told.json()["error"]["data"]["type"]) == (429, "Too Many Requests")
         assert (await bob.get("/v1/conversations")).status_code == 200
-        assert here.server_context.counters.number("http_rejected", reason="rate") == 2
+        assert await rejections(here.server_context.metrics, "requests_per_second") == 2
         await people.close()
 
 
@@ -88,7 +89,7 @@ async def test_requests_above_the_concurrency_limit_are_rejected(settings: Setti
         is_rejected(busy, 503, "Service Unavailable")
         assert busy.headers["retry-after"] == "1"
         assert (await here.client.get("/health")).status_code == 200
-        assert here.server_context.counters.number("http_rejected", reason="concurrent requests") == 1
+        assert await rejections(here.server_context.metrics, "concurrent_requests") == 1
 
 
 async def test_neither_a_key_nor_a_tenant_uses_up_the_concurrency_limit(settings: Settings) -> None:
@@ -159,7 +160,7 @@ async def test_incomplete_heads_of_one_address_do_not_block_others(settings: Set
         said = await here.store.append(trip, [ApplicationEvent("note", "still there")])
         assert (await source.next()).id == said.position, "what is being answered is not displaced"
         source.cut()
-        assert here.server_context.counters.number("http_rejected", reason="connections") >= 40
+        assert await rejections(here.server_context.metrics, "connections") >= 40
 
 
 async def test_a_body_that_does_not_arrive_is_timed_out(settings: Settings) -> None:
@@ -172,7 +173,7 @@ async def test_a_body_that_does_not_arrive_is_timed_out(settings: Settings) -> N
                 writer.write(b" ")
                 await asyncio.wait([reading], timeout=0.05)
         assert reading.result().startswith(b"HTTP/1.1 408 ")
-        assert here.server_context.counters.number("http_rejected", reason="slow body") == 1
+        assert await rejections(here.server_context.metrics, "slow_body") == 1
 
         async def has_ended() -> bool:
             return here.server_context.limits.requests.taken == 0
@@ -190,7 +191,7 @@ async def test_a_connection_without_a_complete_head_is_closed(settings: Settings
             writer.write(b"G")
         said = await asyncio.wait_for(reader.read(), 10)
         assert said.startswith(b"HTTP/1.1 408 ")
-        assert here.server_context.counters.number("http_rejected", reason="slow head") == 1
+        assert await rejections(here.server_context.metrics, "slow_head") == 1
 
 
 @pytest.mark.parametrize("sent", ["no HTTP\r\n\r\n", "GET /v1/search?q=" + "x" * 70_000])
@@ -200,7 +201,7 @@ async def test_invalid_http_and_a_head_that_is_too_long_are_a_bad_request(here: 
     assert head.startswith(b"HTTP/1.1 400 ")
     assert b"Content-Type: application/problem+json" in head
     assert json.loads(body)["status"] == 400
-    assert here.server_context.counters.number("http_rejected", reason="no HTTP") == 1
+    assert await rejections(here.server_context.metrics, "no_http") == 1
 
 
 async def test_a_request_that_takes_long_is_not_closed_as_a_slow_head(settings: Settings) -> None:
@@ -272,7 +273,7 @@ async def test_open_streams_are_limited_by_key_tenant_and_server(settings: Setti
         again = await EventSource(here.address, "/v1/log/stream", token=persons[4].token).open()
         assert again.status == 200
         again.cut()
-        assert here.server_context.counters.number("http_rejected", reason="open streams") == 3
+        assert await rejections(here.server_context.metrics, "open_streams") == 3
         await people.close()
 
 
@@ -284,7 +285,7 @@ async def test_a_client_that_reads_nothing_is_disconnected(here: Served, monkeyp
     async with connected(here, f"GET /v1/conversations/{trip}/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"):
 
         async def is_let_go() -> bool:
-            return here.server_context.counters.number("http_rejected", reason="slow reader") == 1
+            return await rejections(here.server_context.metrics, "slow_reader") == 1
 
         await until_async(is_let_go, "the server has given up")
     assert (await here.client.get("/health")).status_code == 200

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_manager.server.counters import Counters
 from agent_manager.server.limits import BURST_SECONDS, RateLimit, SharedLimit
 from agent_manager.server.problems import Busy, TooMany
 from agent_manager.server.protocol import ConnectionLimit, network_of
@@ -172,12 +171,3 @@ def test_the_addresses_that_one_host_may_own_are_one_network() -> None:
     assert network_of("192.0.2.1") == network_of("::ffff:192.0.2.1") != network_of("192.0.2.2")
     assert network_of("fe80::1%eth0") == network_of("fe80::2")
     assert network_of("") == ""
-
-
-def test_counters_are_summed_by_name_and_label() -> None:
-    counters = Counters()
-    for reason in ("rate", "rate", "slow body"):
-        counters.add("http_rejected", reason=reason)
-    assert counters.number("http_rejected") == 3
-    assert counters.number("http_rejected", reason="rate") == 2
-    assert counters.number("nothing") == 0

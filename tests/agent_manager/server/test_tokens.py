@@ -12,6 +12,7 @@ from fastapi import APIRouter
 from support.callers import People
 from support.endpoints import BODIES, endpoints
 from support.eventsource import EventSource
+from support.scrapes import rejections, scrape
 from support.serving import Served
 from support.waiting import SECONDS, seconds_of_delay
 
@@ -73,8 +74,8 @@ async def test_a_request_without_a_valid_token_is_rejected(protected: Served, pe
     assert len(told) == 1, "the answer tells bad tokens apart"
     assert (await ana.get("/v1/log")).json()["items"][0]["event_type"] == "conversation.created"
     assert len((await ana.get("/v1/log")).json()["items"]) == 1, "something was written"
-    assert protected.server_context.counters.number("http_rejected", reason="no token") > 0
-    assert protected.server_context.counters.number("http_rejected", reason="bad token") > 0
+    assert await rejections(protected.server_context.metrics, "no_token") > 0
+    assert await rejections(protected.server_context.metrics, "bad_token") > 0
 
 
 async def test_a_request_with_two_tokens_is_rejected(protected: Served, people: People) -> None:
@@ -167,7 +168,7 @@ async def test_every_response_has_the_security_headers(protected: Served, people
         assert answer.headers["cache-control"] in ("no-store", "private, no-cache")
         assert "strict-transport-security" not in answer.headers
         assert "server" not in answer.headers
-    assert protected.server_context.counters.number("http_responses", status="401") == 1
+    assert (await scrape(protected.server_context.metrics)).sum("eventstore_http_responses_total", status=401) == 1
 
 
 async def test_positions_are_not_shown_without_a_token(protected: Served, here: Served) -> None:

@@ -1,0 +1,384 @@
+"""Every metric has the true value: what was done, and what the database holds, is what a scrape shows."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from contextlib import AsyncExitStack
+from pathlib import Path
+from time import monotonic
+from uuid import uuid4
+
+import httpx
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+from support.callers import People
+from support.metrics_table import documented_metrics
+from support.raw import append_raw
+from support.scoped_queries import open_as
+from support.scrapes import Scrape, scrape
+from support.serving import Served, served
+from support.waiting import until_async
+
+from agent_manager import metrics as module
+from agent_manager.auth import TokenScope
+from agent_manager.backup import Archive, create_backup, open_target
+from agent_manager.metrics import Metrics
+from agent_manager.settings import ServerSettings
+from eventstore import NO_STREAM, ConversationCreated, EventStore, MessageAdded, NewEvent, Settings
+from eventstore.concurrency import cancel_and_wait
+from eventstore.errors import (
+    ConversationIsDeleted,
+    EventIdConflict,
+    InputError,
+    WrongExpectedVersion,
+)
+from eventstore.event_types import ConversationDeleted
+from projections import PROJECTIONS, RebuildProgress, Search, catch_up, rebuild, select_projections
+from projections.projection import Projection
+from projections.status import EXACT_LAG
+from tools.checker.proxy import Proxy
+
+NAMES = [projection.name for projection in PROJECTIONS]
+
+
+def message(text: str = "hello") -> MessageAdded:
+    return MessageAdded(role="user", content=text)
+
+
+@pytest.fixture
+def read(store: EventStore) -> Metrics:
+    """The metrics of the store, without a server."""
+    return Metrics(store)
+
+
+async def test_appends_conflicts_and_batches_are_counted_exactly(store: EventStore, read: Metrics) -> None:
+    trip, began = uuid4(), monotonic()
+    for number in range(7):
+        await store.append(trip, [message()] * (number + 1))
+    repeated = [NewEvent(message())]
+    for _ in range(2):
+        await store.append(trip, repeated)
+    await store.append("by name", [message()], begin=ConversationCreated())  # two statements, but one append
+    for _ in range(3):
+        with pytest.raises(WrongExpectedVersion):
+            await store.append(trip, [message()], expected=NO_STREAM)
+    with pytest.raises(EventIdConflict):
+        await store.append(trip, [NewEvent(message("another"), repeated[0].id)])
+    await store.append(trip, [ConversationDeleted()])
+    with pytest.raises(ConversationIsDeleted):
+        await store.append(trip, [message()])
+    with pytest.raises(InputError):
+        await store.append(trip, [])
+    seconds = monotonic() - began
+    seen = await scrape(read)
+    assert seen.sum("eventstore_append_seconds_count") == 7 + 2 + 1 + 1
+    assert seen.sum("eventstore_append_seconds_bucket", le="+Inf") == 11
+    assert 0 < seen.sum("eventstore_append_seconds_sum") < seconds
+    assert seen.sum("eventstore_appended_events_total") == 28 + 1 + 2 + 1
+    assert seen.by("error", "eventstore_append_conflicts_total") == {
+        "WrongExpectedVersion": 3, "EventIdConflict": 1, "ConversationIsDeleted": 1,
+    }  # fmt: skip
+    assert seen.by("error", "eventstore_append_failures_total") == {"InputError": 1}
+    assert seen.sum("eventstore_append_batch_events_count") == 7 + 2 + 2 + 3 + 1 + 1 + 1
+    assert seen.sum("eventstore_append_batch_events_sum") == 28 + 2 + 3 + 3 + 1 + 1 + 1
+    assert seen.sum("eventstore_append_batch_events_bucket", le="5.0") == 15
+    assert seen.sum("eventstore_log_last_position") == seen.sum("eventstore_log_horizon_position") >= 32
+    assert seen.sum("eventstore_append_pending_events") == 0
+    await asyncio.gather(*(store.append(uuid4(), [message()]) for _ in range(50)))
+    together = await scrape(read)
+    assert together.sum("eventstore_append_batch_events_sum") - seen.sum("eventstore_append_batch_events_sum") == 50
+    assert together.sum("eventstore_append_batch_events_count") - seen.sum("eventstore_append_batch_events_count") < 10
+
+
+async def test_the_lag_counts_what_each_projection_has_not_applied(store: EventStore, read: Metrics) -> None:
+    trips = [uuid4() for _ in range(40)]
+    for trip in trips[:20]:
+        await store.append(trip, [message()])
+    never = await scrape(read)
+    assert never.by("projection", "eventstore_projection_lag_events") == dict.fromkeys(NAMES, 20)
+    await catch_up(store)
+    done = await scrape(read)
+    assert done.by("projection", "eventstore_projection_lag_events") == dict.fromkeys(NAMES, 0)
+    assert done.by("projection", "eventstore_projection_lag_seconds") == dict.fromkeys(NAMES, 0)
+    began = monotonic()
+    for trip in trips:
+        await store.append(trip, [message(), message()])
+    appended = monotonic()
+    others: list[Projection] = [each for each in PROJECTIONS if each.name != "messages"]
+    await catch_up(store, others)
+    before = monotonic()
+    stalled = await scrape(read)
+    assert stalled.by("projection", "eventstore_projection_lag_events") == dict.fromkeys(NAMES, 0) | {"messages": 80}
+    seconds = stalled.by("projection", "eventstore_projection_lag_seconds")
+    assert {name for name, lag in seconds.items() if lag} == {"messages"}
+    assert before - appended <= seconds["messages"] <= monotonic() - began
+
+
+async def test_a_partition_that_stands_still_counts_only_its_own_events(
+    store: EventStore, read: Metrics, database_url: str
+) -> None:
+    trips = [uuid4() for _ in range(40)]
+    with open_as(database_url) as projector:
+        rows = projector.execute("SELECT partition_of(t) FROM unnest(%s::uuid[]) AS t", [trips]).fetchall()
+        partitions = [partition for (partition,) in rows]
+        for trip in trips:
+            await store.append(trip, [message()])
+        await catch_up(store)
+        projector.execute(
+            "UPDATE checkpoints SET position = 0 WHERE projection = 'tasks' AND partition = %s", partitions[:1]
+        )
+    lags = (await scrape(read)).by("projection", "eventstore_projection_lag_events")
+    assert lags == dict.fromkeys(NAMES, 0) | {"tasks": partitions.count(partitions[0])}
+
+
+@pytest.mark.slow
+async def test_a_long_lag_is_counted_by_positions_in_a_time_that_does_not_grow(
+    store: EventStore, read: Metrics
+) -> None:
+    for _ in range(2):
+        await store.append(uuid4(), [message()] * EXACT_LAG)
+    seen = await scrape(read)
+    assert set(seen.by("projection", "eventstore_projection_lag_events").values()) == {2 * EXACT_LAG}
+    assert min(seen.by("projection", "eventstore_projection_lag_seconds").values()) > 0
+
+
+async def test_an_append_in_flight_holds_the_horizon_back(store: EventStore, read: Metrics, database_url: str) -> None:
+    await store.append(uuid4(), [message()])
+    with psycopg.connect(database_url) as stranger:
+        append_raw(stranger, 1)
+        for _ in range(4):
+            await store.append(uuid4(), [message()])
+        held = await scrape(read)
+        assert held.sum("eventstore_log_horizon_distance") == 5
+        assert held.sum("eventstore_log_horizon_position") == held.sum("eventstore_log_last_position") - 5
+    assert (await scrape(read)).sum("eventstore_log_horizon_distance") == 0
+
+
+async def test_parked_conversations_are_counted_by_projection(
+    store: EventStore, read: Metrics, database_url: str
+) -> None:
+    with open_as(database_url, "eventstore_owner") as owner:
+        owner.execute("ALTER TABLE messages ADD CONSTRAINT no_poison CHECK (content <> 'poison')")
+    for _ in range(3):
+        await store.append(uuid4(), [message("poison"), message()])
+    await catch_up(store)
+    parked = (await scrape(read)).by("projection", "eventstore_projection_parked_conversations")
+    assert parked == dict.fromkeys(NAMES, 0) | {"messages": 3}
+
+
+async def test_an_exhausted_pool_shows_who_holds_and_who_waits(settings: Settings) -> None:
+    async with EventStore(settings.model_copy(update={"pool_size": 3, "connect_timeout": 1})) as store:
+        read, pool = Metrics(store), store.connections.reader
+        async with AsyncExitStack() as stack:
+            for _ in range(3):
+                await stack.enter_async_context(pool.connection())
+            waiting = [asyncio.create_task(pool.fetch("SELECT 1")) for _ in range(2)]
+
+            async def are_waiting() -> bool:
+                return pool.queue.waiting == 2
+
+            await until_async(are_waiting, "both wait")
+            full = await scrape(read)
+            assert full.sum("eventstore_pool_size", pool="reader") == 3
+            assert full.sum("eventstore_pool_in_use", pool="reader") == 3
+            assert full.sum("eventstore_pool_in_use", pool="auditor") == 0
+            assert {isinstance(each, Exception) for each in await asyncio.gather(*waiting, return_exceptions=True)} == {
+                True
+            }
+        free = await scrape(read)
+        assert free.sum("eventstore_pool_in_use", pool="reader") == 0
+        assert free.sum("eventstore_pool_waiting", pool="reader") == 0
+        assert free.sum("eventstore_pool_timeouts_total", pool="reader") >= 2
+
+
+async def test_searches_notifications_and_workers_are_counted(store: EventStore, read: Metrics) -> None:
+    await store.append(uuid4(), [message("a train to Lisbon")])
+    await catch_up(store)
+    for _ in range(3):
+        await Search(store).page("train")
+    with pytest.raises(InputError):
+        await Search(store).page("train", limit=0)
+    seen = await scrape(read)
+    assert seen.sum("eventstore_search_seconds_count") == 3
+    assert seen.sum("eventstore_search_seconds_sum") > 0
+    assert seen.sum("eventstore_workers") == seen.sum("eventstore_notifications_total") == 0
+    assert seen.sum("eventstore_notification_queue_usage_ratio") < 0.5
+    async with served(store) as here:
+
+        async def works() -> bool:
+            return (await scrape(here.server_context.metrics)).sum("eventstore_workers") == 1
+
+        await until_async(works, "a worker runs")
+        other = EventStore(store.settings)
+        async with other:
+            numbers = 0
+            while numbers < 3:  # an append notifies only while somebody waits
+                await other.append(uuid4(), [message()])
+                numbers = int((await scrape(here.server_context.metrics)).sum("eventstore_notifications_total"))
+            assert (await scrape(Metrics(other))).sum("eventstore_notifications_total") == 0
+
+
+async def test_an_unfinished_rebuild_shows_how_far_it_is(store: EventStore, read: Metrics) -> None:
+    for _ in range(5):
+        await store.append(uuid4(), [message()])
+    await catch_up(store)
+    assert (await scrape(read)).by("projection", "eventstore_projection_rebuild_ratio") == {}
+    is_filled = asyncio.Event()
+
+    def report(progress: RebuildProgress) -> None:
+        if progress.doing == "indexes":
+            is_filled.set()
+
+    rebuilding = asyncio.create_task(rebuild(store, select_projections(["messages"]), on_progress=report))
+    await is_filled.wait()
+    await cancel_and_wait([rebuilding])
+    filled = await scrape(read)
+    assert filled.by("projection", "eventstore_projection_rebuild_ratio") == {"messages": 1}
+    for _ in range(5):
+        await store.append(uuid4(), [message()])
+    grown = await scrape(read)
+    part = filled.sum("eventstore_log_horizon_position") / grown.sum("eventstore_log_horizon_position")
+    assert grown.by("projection", "eventstore_projection_rebuild_ratio") == {"messages": part}
+    await catch_up(store)
+    await rebuild(store, select_projections(["messages"]))
+    assert (await scrape(read)).by("projection", "eventstore_projection_rebuild_ratio") == {}
+
+
+async def test_the_time_of_the_newest_intact_backup_is_shown(settings: ServerSettings, tmp_path: Path) -> None:
+    settings = settings.model_copy(update={"backup_dir": str(tmp_path), "backup_minutes": 90.0})
+    async with EventStore(settings) as store:
+        read, archive = Metrics(store), Archive(open_target(str(tmp_path)))
+        none = await scrape(read)
+        assert none.sum("eventstore_backup_last_success_timestamp_seconds") == 0
+        assert none.sum("eventstore_backup_interval_seconds") == 90 * 60
+        await store.append(uuid4(), [message()])
+        first, second = [await create_backup(store, archive) for _ in range(2)]
+        newest = "eventstore_backup_last_success_timestamp_seconds"
+        assert (await scrape(read)).sum(newest) == second.created_at.timestamp()
+        (tmp_path / "manifests" / f"{second.id}.json").write_text("{}", encoding="utf-8")
+        assert (await scrape(read)).sum(newest) == first.created_at.timestamp()
+        (tmp_path / "manifests").rename(tmp_path / "gone")
+        (tmp_path / "manifests").write_text("no folder", encoding="utf-8")
+        assert (await scrape(read)).sum(newest) == first.created_at.timestamp(), "the last known, which grows old"
+
+
+async def test_without_a_database_the_other_metrics_remain(
+    settings: Settings, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "DATABASE_SECONDS", 0.5)
+    to = conninfo_to_dict(database_url)
+    proxy = Proxy(str(to["host"]), int(to.get("port") or 5432))
+    await proxy.open()
+    url = f"postgresql://{to['user']}@/{to['dbname']}?host={proxy.host}&port={proxy.port}"
+    store = EventStore(ServerSettings(database_url=url))
+    read = Metrics(store)
+    assert (await scrape(read)).sum("eventstore_database_up") == 0, "not open yet"
+    async with store:
+        await store.append(uuid4(), [message()])
+        up = await scrape(read)
+        assert (up.sum("eventstore_database_up"), up.sum("eventstore_log_last_position")) == (1, 1)
+        await proxy.close()
+        away = await scrape(read)
+        assert away.sum("eventstore_database_up") == 0
+        assert away.sum("eventstore_append_seconds_count") == 1
+        assert not [each for each in away.samples if each.name.startswith(("eventstore_log", "eventstore_projection"))]
+
+
+async def test_the_documentation_lists_exactly_what_is_exported(settings: ServerSettings, tmp_path: Path) -> None:
+    settings = settings.model_copy(update={"backup_dir": str(tmp_path)})
+    async with EventStore(settings) as store, served(store, works=False) as here:
+        is_begun = asyncio.Event()
+        await store.append(uuid4(), [message()])
+        rebuilding = asyncio.create_task(rebuild(store, on_progress=lambda _: is_begun.set()))
+        await is_begun.wait()
+        await cancel_and_wait([rebuilding])  # so that it is unfinished
+        with pytest.raises(InputError):
+            await store.append(uuid4(), [])
+        await here.client.get("/health", headers={"Host": "evil.example"})
+        exported = (await scrape(here.server_context.metrics)).samples
+        documented = documented_metrics()
+        assert {sample.name for sample in exported} == documented.keys()
+        for sample in exported:
+            assert sample.labels.keys() == documented[sample.name], sample
+
+
+# HTTP
+
+RESPONSES, SECONDS = "eventstore_http_responses_total", "eventstore_http_request_seconds_count"
+
+
+async def test_responses_are_counted_by_route_and_status(here: Served) -> None:
+    trip, route = await here.begin(), "/v1/conversations/{conversation}"
+    for path in (f"/v1/conversations/{trip}", f"/v1/conversations/{trip}", f"/v1/conversations/{uuid4()}"):
+        await here.client.get(path)
+    await here.client.get("/v1/conversations/another%2Fid/messages", params={"limit": "x"})
+    await here.client.delete("/v1/conversations")
+    await here.client.get("/nothing/here")
+    seen = Scrape((await here.client.get("/metrics")).text)
+    assert seen.sum(RESPONSES, method="GET", route=route, status=200) == 2
+    assert seen.sum(RESPONSES, method="GET", route=route, status=404) == 1
+    assert seen.sum(SECONDS, method="GET", route=route) == 3
+    assert seen.sum(RESPONSES, route=f"{route}/messages", status=422) == 1
+    assert seen.sum(RESPONSES, method="POST", route="/v1/conversations", status=201) == 1
+    assert seen.sum(RESPONSES, method="DELETE", route="/v1/conversations", status=405) == 1
+    assert seen.sum(RESPONSES, route="none", status=404) == 1
+    assert seen.sum(RESPONSES) == seen.sum(SECONDS) == 7
+    assert seen.sum("eventstore_http_requests_in_flight") == 1, "the scrape itself"
+
+
+async def test_clients_cannot_make_up_labels(here: Served) -> None:
+    async def series() -> set[str]:
+        for number in range(3):
+            await here.client.request(f"VERB{number}", "/v1/conversations")
+            await here.client.get(f"/no/{number}")
+            await here.client.get(f"/v1/conversations/{uuid4()}", params={f"x{number}": number})
+            await here.client.get("/health", headers={"Host": f"evil{number}.example"})
+            await here.store.append(uuid4(), [message()], tenant=f"tenant {uuid4()}")
+        text = (await here.client.get("/metrics")).text
+        return {line.rpartition(" ")[0] for line in text.splitlines() if not line.startswith("#")}
+
+    first = await series()
+    assert await series() == first | {each for each in first if "/metrics" in each} | await series()
+    assert not [each for each in first if re.search(r"VERB|evil|tenant |[0-9a-f]{8}-", each)]
+
+
+async def test_requests_that_a_limit_rejects_are_counted_by_the_limit(settings: Settings) -> None:
+    limits = {"events_per_second": 2, "bytes_per_second": 100_000.0, "rate_per_second": 1000.0}
+    async with (
+        EventStore(settings.model_copy(update=limits)) as store,
+        served(store, works=False, requires_tokens=True) as here,
+    ):
+        people = People(store, here.url)
+        ana, eve = await people.person("acme", "ana"), await people.person("globex", "eve")
+        trip = (await ana.post("/v1/conversations", {})).json()["id"]
+        events = {"events": [{"event_type": "note", "content": 1}] * 500}
+        assert (await ana.post(f"/v1/conversations/{trip}/events", events)).status_code == 201
+        statuses = [(await ana.post("/v1/conversations", {})).status_code for _ in range(3)]
+        large = {"events": [{"event_type": "note", "content": "x" * 900_000}]}
+        await eve.post(f"/v1/conversations/{trip}/events", large)
+        statuses += [(await eve.get("/v1/conversations")).status_code for _ in range(2)]
+        assert statuses == [429] * 5
+        await here.client.get("/v1/conversations")
+        await people.close()
+        seen = (await scrape(here.server_context.metrics)).by("reason", "eventstore_http_rejections_total")
+        assert seen == {"events_per_second": 3, "bytes_per_second": 2, "no_token": 1}
+
+
+async def test_only_administrators_of_the_own_tenant_see_what_all_tenants_do(protected: Served, people: People) -> None:
+    store = protected.store
+
+    async def read_as(tenant: str, scope: TokenScope) -> httpx.Response:
+        made = await people.directory.add_key(tenant, "prometheus", scopes=[scope])
+        token = made.token.get_secret_value()
+        return await protected.client.get("/metrics", headers={"Authorization": f"Bearer {token}"})
+
+    await people.directory.add_tenant("acme")
+    assert "eventstore_append_seconds" in (await read_as(store.tenant, TokenScope.ADMIN)).text
+    for tenant, scope in ((store.tenant, TokenScope.AUDIT), ("acme", TokenScope.ADMIN)):
+        refused = await read_as(tenant, scope)
+        assert (refused.status_code, refused.json()["title"]) == (403, "Forbidden"), tenant
+    assert (await protected.client.get("/metrics")).status_code == 401
+    behind_a_proxy = await protected.client.get("/metrics", headers={"X-Forwarded-For": "203.0.113.7"})
+    assert behind_a_proxy.status_code == 401
