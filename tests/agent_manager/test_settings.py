@@ -106,7 +106,7 @@ def test_a_file_without_a_secret_is_an_error_that_names_it(
 def test_a_folder_or_an_empty_name_is_no_file_of_a_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for path in (str(tmp_path), ""):
         monkeypatch.setenv("POSTGRES_PASSWORD_FILE", path)
-        with pytest.raises(SettingsError, match="^POSTGRES_PASSWORD_FILE: .*Is a directory"):
+        with pytest.raises(SettingsError, match=r"^POSTGRES_PASSWORD_FILE: .*Is a directory"):
             Settings()
 
 

@@ -38,7 +38,7 @@ done
 """
 _AS_ACCOUNT = """
 mount -t tmpfs -o mode=1777 tmpfs /tmp
-mount -o remount,bind,ro /
+for folder in /mnt /opt /run /; do mount -o remount,bind,ro $folder; done
 cd /
 exec setpriv --reuid 10001 --regid 10001 --clear-groups --no-new-privs --bounding-set=-all --inh-caps=-all env -i "$@"
 """
