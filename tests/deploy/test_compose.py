@@ -149,6 +149,15 @@ def test_only_the_programs_reach_the_database() -> None:
     }  # fmt: skip
 
 
+def test_only_monitoring_reaches_the_metrics() -> None:
+    assert COMPOSE["networks"]["monitoring"] == {"internal": True}
+    assert SERVICES["prometheus"]["networks"] == ["monitoring"]
+    for name in ("eventstore", "worker"):
+        assert "monitoring" in SERVICES[name]["networks"]
+        port = SERVICES[name]["environment"]["EVENTSTORE_METRICS_PORT"]
+        assert not any(published.endswith(f":{port}") for published in SERVICES[name].get("ports", []))
+
+
 def test_workers_can_be_scaled() -> None:
     worker = SERVICES["worker"]
     assert worker["command"] == ["project"]
