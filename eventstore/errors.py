@@ -36,7 +36,7 @@
     └── SchemaError                the database's schema and this code do not fit
         ├── SchemaMissing          no migrations have been applied
         ├── SchemaTooOld           the code is newer
-        ├── SchemaTooNew           the database is newer
+        ├── SchemaTooNew           the database is newer, and the code may not work with it
         └── MigrationFailed        dbmate could not apply or revert a migration
 """
 
@@ -322,7 +322,7 @@ class SchemaTooOld(SchemaError):
 
 
 class SchemaTooNew(SchemaError):
-    """The database's schema is newer than the code."""
+    """The database's schema is newer than the code, which may not work with it."""
 
 
 class MigrationFailed(SchemaError):

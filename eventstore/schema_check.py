@@ -6,10 +6,10 @@ import psycopg
 from psycopg import sql
 
 from eventstore.database.connection import APP, BOOKKEEPING, Connection, set_role
-from eventstore.database.migrate import check_versions
+from eventstore.database.migrate import check_versions, newer_versions
 from eventstore.database.queries import query
 from eventstore.database.schema_comparison import CATALOG, compare_catalog, describe, missing_events, remedy
-from eventstore.errors import SchemaError, translated
+from eventstore.errors import SchemaError, SchemaTooNew, translated
 from eventstore.settings import Settings
 
 _LOG_INTEGRITY = query("eventstore", "log_integrity")
@@ -19,8 +19,8 @@ async def check_schema(connection: Connection, settings: Settings) -> None:
     """Refuse a schema with which events could be lost, misread or visible to other tenants.
 
     Raises:
-        SchemaError: migrations are missing or newer than this code; the schema lacks an object that they make; the
-            sequence of positions was altered, or is below the last event; or events are missing.
+        SchemaError: migrations are missing; newer ones have changed what this code needs; the schema lacks an object
+            that they make; the sequence of positions was altered, or is below the last event; or events are missing.
     """
     table = sql.Identifier(settings.db_schema, BOOKKEEPING)
     with translated():
@@ -30,9 +30,14 @@ async def check_schema(connection: Connection, settings: Settings) -> None:
                 rows = await (await connection.execute(sql.SQL("SELECT version FROM {}").format(table))).fetchall()
             except psycopg.errors.UndefinedTable:
                 rows = []
-            check_versions({str(version) for (version,) in rows})
+            check_versions(recorded := {str(version) for (version,) in rows})
             comparison = compare_catalog(await (await connection.execute(CATALOG)).fetchall())
-            if differences := comparison.structural():
+            if (differences := comparison.structural()) and (newer := newer_versions(recorded)):
+                raise SchemaTooNew(
+                    f"migrations that this version does not know ({', '.join(newer)}) have changed what it needs: "
+                    f"{describe(differences)}: upgrade flowagents-eventstore"
+                )
+            if differences:
                 roles = f"; missing roles: {', '.join(comparison.missing_roles)}" if comparison.missing_roles else ""
                 raise SchemaError(
                     f"the schema is not as the migrations make it: {describe(differences)}{roles}: "

@@ -7,13 +7,14 @@ import sys
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import quote, urlsplit
 
 import psycopg
 from dotenv.parser import parse_stream
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from eventstore.errors import SettingsError, printable
@@ -43,11 +44,13 @@ class Settings(BaseSettings):
     ``.env`` is read from the working directory, where others may have put it: it cannot name code to run, nor a file of
     credentials, which names files to send.
 
+    A variable with the suffix ``_FILE`` names a file that contains a secret, such as ``POSTGRES_PASSWORD_FILE``.
+
     The server is the one that ``DATABASE_URL`` names or, without it, the ``POSTGRES_*`` variables. Without any of them
     the embedded server is used.
 
     Raises:
-        SettingsError: a setting is unknown or has an invalid value, or ``.env`` cannot be read.
+        SettingsError: a setting is unknown or has an invalid value, or ``.env`` or a secret's file cannot be read.
     """
 
     model_config = SettingsConfigDict(
@@ -87,9 +90,10 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read ``.env`` with a source that rejects names of code."""
+        """Read secrets from files, and ``.env`` with a source that rejects names of code and files."""
         assert isinstance(dotenv_settings, DotEnvSettingsSource)
-        return init_settings, env_settings, _EnvFile(settings_cls, env_file=dotenv_settings.env_file)
+        env_file = _EnvFile(settings_cls, env_file=dotenv_settings.env_file)
+        return init_settings, env_settings, _SecretFiles(settings_cls), env_file
 
     def __init__(self, **values: Any) -> None:
         known = {name for field in self.__class__.model_fields for name in (field, self.variable_of(field))}
@@ -116,6 +120,12 @@ class Settings(BaseSettings):
             return name.upper()
         alias = field.validation_alias
         return str(alias.choices[-1]) if isinstance(alias, AliasChoices) else f"EVENTSTORE_{name.upper()}"
+
+    @classmethod
+    def secret_files(cls) -> dict[str, str]:
+        """Return, for each secret setting by field, the variable that names a file with its value."""
+        types = {name: (field.annotation, *get_args(field.annotation)) for name, field in cls.model_fields.items()}
+        return {name: f"{cls.variable_of(name)}_FILE" for name, given in types.items() if SecretStr in given}
 
     @field_validator(
         "database_url", "postgres_host", "postgres_db", "postgres_user", "postgres_password", "listen_url", "data_dir",
@@ -199,6 +209,48 @@ _IS_SAFE_IN_ENV_FILE: dict[str, Callable[[str], bool]] = {
 """For each setting that can name Python or SQL to run, or files to send: whether a value names none."""
 
 
+class _SecretFiles(PydanticBaseSettingsSource):
+    """A source that reads secrets from the files that variables with the suffix ``_FILE`` name.
+
+    The files are those of container engines, Kubernetes and systemd. Variables that name one are read from the
+    environment only: ``.env`` may not name files to send.
+    """
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Return no value: the files are read together."""
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Return the values by field.
+
+        Raises:
+            SettingsError: a variable is set together with its file, or the file is unreadable or empty.
+        """
+        assert issubclass(self.settings_cls, Settings)
+        environment = {name.upper(): value for name, value in os.environ.items()}
+        values = {}
+        for field, variable in self.settings_cls.secret_files().items():
+            if (path := environment.get(variable)) is None:
+                continue
+            if (direct := variable.removesuffix("_FILE")) in environment:
+                raise SettingsError(f"{direct} and {variable} are both set: remove one of them")
+            if field not in self.current_state:
+                values[field] = _secret(variable, path)
+        return values
+
+
+def _secret(variable: str, path: str) -> str:
+    """Return the content of a secret's file, without the newlines at its end. Errors do not show the content."""
+    try:
+        content = Path(path).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+        raise SettingsError(f"{variable}: {printable(path)}: {reason}: name a readable file") from None
+    if not (secret := content.rstrip("\r\n")).strip():
+        raise SettingsError(f"{variable}: {printable(path)}: is empty: write the secret into the file")
+    return secret
+
+
 class _EnvFile(DotEnvSettingsSource):
     """A source that reads ``.env`` and rejects settings that name code or files, unless others override them."""
 
@@ -209,6 +261,13 @@ class _EnvFile(DotEnvSettingsSource):
             SettingsError: one of them names code or files, and no option or environment variable overrides it.
         """
         values = super().__call__()
+        assert issubclass(self.settings_cls, Settings)
+        for variable in self.settings_cls.secret_files().values():
+            if variable.lower() in (name.lower() for name in self.env_vars):
+                raise SettingsError(
+                    f".env: {variable} names a file to send, which a file in the working directory may not: set it in "
+                    "the environment"
+                )
         for name, is_safe in _IS_SAFE_IN_ENV_FILE.items():
             if name not in self.current_state and not is_safe(str(values.get(name, "")).strip()):
                 raise SettingsError(

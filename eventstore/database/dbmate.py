@@ -4,6 +4,9 @@ dbmate reads a copy of ``db/migrations`` in which each migration begins with a p
 transaction that changes the schema and records the version. It sets what the migration relies on (above all the
 schema), and refuses a session in another database or schema. So the settings of dbmate's session do not matter.
 
+A migration with ``transaction:false``, such as CREATE INDEX CONCURRENTLY, is one statement and has no preamble: the URL
+sets the schema, so it needs a connection to the server itself.
+
 dbmate has its own driver. It gets the address that libpq has reached and every parameter that makes the connection
 secure; a parameter that the driver lacks is refused before dbmate runs.
 """
@@ -16,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -29,7 +33,12 @@ from eventstore.urls import HIDDEN
 _PREAMBLE = query("eventstore.database", "migration_preamble")
 _SETTINGS = query("eventstore.database", "migration_settings")
 _GUARD = query("eventstore.database", "refuse_to_lose")
-_SECTION = re.compile(r"^-- migrate:(up|down)\s*$", re.MULTILINE)
+_SECTION = re.compile(r"^-- migrate:(?P<way>up|down)(?P<alone> transaction:false)?[ \t]*$", re.MULTILINE)
+LOCK_TIMEOUT = "500ms"
+"""How long a change of a table waits for its lock, and appends behind it. Shorter than ``deadlock_timeout``, so that a
+deadlock ends the change and not an append."""
+_LOCK_NOT_AVAILABLE = "(55P03)"
+"""What dbmate's driver appends to the error of a statement that has waited too long for a lock."""
 
 _KEPT = (
     "application_name", "connect_timeout", "options", "ssl_max_protocol_version", "ssl_min_protocol_version",
@@ -57,6 +66,10 @@ IRREPLACEABLE = {
     "identity_keys": ("true", "the keys of tenants, and there are some"),
 }
 """Tables with rows that cannot be restored from anything else: which rows these are, and what would be lost."""
+
+
+class LockTimeout(MigrationFailed):
+    """A migration has waited too long for a lock that another transaction holds; it was rolled back."""
 
 
 def migrations_folder() -> Path:
@@ -88,24 +101,35 @@ def run_dbmate(
     table: str,
     key: int,
     *,
+    versions: Collection[str],
     destroy_events: bool,
 ) -> None:
     """Run ``migrate`` or ``down`` of dbmate on the server and database of a connection.
 
     Args:
+        versions: the migrations that will be applied or reverted.
         schema: the schema of the store, which exists.
         table: dbmate's bookkeeping table, in the schema.
         key: the key of an advisory lock that the connection's transaction holds; migrations run only in the database
             in which it is held.
         destroy_events: whether migrations may be reverted that drop irreplaceable rows.
+
+    Raises:
+        LockTimeout: a migration has waited too long for a lock.
+        MigrationFailed: dbmate fails for another reason.
     """
     url = dbmate_url(connection)
+    texts = {path.name: path.read_text(encoding="utf-8") for path in migrations_folder().glob("*.sql")}
+    to_run = [text for name, text in texts.items() if name.partition("_")[0] in versions]
+    if any(section["alone"] for text in to_run for section in _SECTION.finditer(text)):
+        url += f"&search_path={quote(schema, safe='')}"
+    # The last query had parameters, so its portal is open and holds a snapshot, for whose end CREATE INDEX CONCURRENTLY
+    # would wait. This query has none; it ends that portal, and leaves no other.
+    connection.execute("SELECT")
     with tempfile.TemporaryDirectory(prefix="eventstore-migrations-") as folder:
-        for file in migrations_folder().glob("*.sql"):
-            version = file.name.partition("_")[0]
-            guard = "" if destroy_events else guard_text(version, schema)
-            text = _rendered(file.read_text(encoding="utf-8"), schema, key, guard)
-            (Path(folder) / file.name).write_text(text, encoding="utf-8")
+        for name, text in texts.items():
+            guard = "" if destroy_events else guard_text(name.partition("_")[0], schema)
+            (Path(folder) / name).write_text(_rendered(text, schema, key, guard), encoding="utf-8")
         arguments = [
             _dbmate_binary(), "--env-file", os.devnull, "--migrations-dir", folder,
             "--migrations-table", f"{schema}.{table}", "--no-dump-schema", command,
@@ -118,7 +142,9 @@ def run_dbmate(
         }
         done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise MigrationFailed(f"dbmate {command}: {_without(connection.info.password, _reason(done))}")
+        reason = _without(connection.info.password, _reason(done))
+        kind = LockTimeout if reason.endswith(_LOCK_NOT_AVAILABLE) else MigrationFailed
+        raise kind(f"dbmate {command}: {reason}")
 
 
 def dbmate_url(connection: psycopg.Connection[Any]) -> str:
@@ -173,10 +199,12 @@ def _is_encrypted_by_gss(connection: psycopg.Connection[Any]) -> bool:
 
 def _rendered(text: str, schema: str, key: int, guard: str) -> str:
     """Return a migration with its preambles, and the guard before its way down."""
-    preamble = _PREAMBLE.format(settings=settings_text(schema), schema=schema, key=key)
+    preamble = _PREAMBLE.format(settings=settings_text(schema), schema=schema, key=key, lock_timeout=LOCK_TIMEOUT)
 
     def section(found: re.Match[str]) -> str:
-        return f"{found.group().rstrip()}\n{preamble}\n{guard if found.group(1) == 'down' else ''}\n"
+        if found["alone"]:
+            return found.group()
+        return f"{found.group().rstrip()}\n{preamble}\n{guard if found['way'] == 'down' else ''}\n"
 
     return _SECTION.sub(section, text)
 

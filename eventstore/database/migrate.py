@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 
 import psycopg
@@ -31,7 +32,14 @@ from eventstore.database.connection import (
     refuse_unsuitable,
     unreachable,
 )
-from eventstore.database.dbmate import guard_text, migrations_folder, run_dbmate, settings_text
+from eventstore.database.dbmate import (
+    LOCK_TIMEOUT,
+    LockTimeout,
+    guard_text,
+    migrations_folder,
+    run_dbmate,
+    settings_text,
+)
 from eventstore.database.migrate_roles import LOGIN_ROLES, OWNER_OF_LOG, RolesPlan
 from eventstore.database.queries import query
 from eventstore.database.schema_comparison import SyncConnection, inspect
@@ -53,10 +61,12 @@ _WOULD_LOSE = "ES020"
 
 _REVERTED = "0"
 """The version that stands for a request to revert: the lowest, so that dbmate never takes it for the latest one."""
-_LOCK_TIMEOUT = "500ms"
-"""How long a change of a table waits for its lock, and appends behind it. Shorter than ``deadlock_timeout``, so that a
-deadlock ends the change and not an append."""
+_REQUIRES = f"{_REVERTED} "
+"""The beginning of a version that stands for a requirement: a migration that code must know follows."""
 _ATTEMPTS = 40
+"""How often a change of a table is tried that does not get its lock."""
+_PAUSE_SECONDS = 0.5
+"""The pause between two attempts of a migration: as long as appends may have waited behind the last one."""
 _DRAIN_SECONDS = 10.0
 """How long transactions of the former owner may go on before their sessions are ended."""
 _POLL_SECONDS = 0.02
@@ -81,16 +91,32 @@ def known_versions() -> dict[str, str]:
     }
 
 
-def check_versions(applied: set[str]) -> None:
-    """Refuse a schema whose applied migrations are not those of the code."""
-    known = known_versions()
-    applied = applied - {_REVERTED}
+def newer_versions(recorded: set[str]) -> list[str]:
+    """Return the applied migrations that the code does not know."""
+    return sorted(version for version in recorded - known_versions().keys() if not version.startswith(_REVERTED))
+
+
+def check_versions(recorded: set[str], *, accept_newer: bool = True) -> None:
+    """Refuse a schema with whose migrations the code does not work.
+
+    Args:
+        recorded: the versions in the bookkeeping table.
+        accept_newer: whether to accept further migrations that leave what the code needs as it is.
+
+    Raises:
+        SchemaMissing: no migration was applied.
+        SchemaTooNew: there are migrations that the code does not know, and it may not work with them.
+        SchemaTooOld: migrations of the code are missing.
+    """
+    known, newer = known_versions(), newer_versions(recorded)
+    applied = {version for version in recorded if not version.startswith(_REVERTED)}
     if not applied:
         raise SchemaMissing("the database has no schema of the store yet: eventstore migrate up")
-    if newer := sorted(applied - known.keys()):
+    required = {version.removeprefix(_REQUIRES) for version in recorded if version.startswith(_REQUIRES)}
+    if newer and (not accept_newer or required - known.keys()):
         raise SchemaTooNew(
-            f"the database has migrations that this version does not know ({', '.join(newer)}): "
-            "upgrade flowagents-eventstore"
+            f"the database has migrations that this version does not know ({', '.join(newer)})"
+            f"{' and cannot work with' if accept_newer else ''}: upgrade flowagents-eventstore"
         )
     if missing := [f"{version}_{name}" for version, name in known.items() if version not in applied]:
         raise SchemaTooOld(f"the database lacks {len(missing)} migration(s), first {missing[0]}: eventstore migrate up")
@@ -127,8 +153,8 @@ class Migrator:
 
         Raises:
             MigrationFailed: dbmate fails; the failing migration is rolled back.
-            SchemaTooNew: the database has migrations that this code does not know.
-            SchemaTooOld: migrations were reverted on request.
+            SchemaTooNew: the database has migrations that this code does not know, and it may not work with them.
+            SchemaTooOld: migrations were reverted on request, or migrations are missing before such newer ones.
             PermissionDenied: the login may not create the database, or does not inherit the owner's rights.
             UnsuitableServer: the login is exempt from row-level security.
         """
@@ -137,8 +163,8 @@ class Migrator:
         with self._transaction() as connection:
             if for_service and not self._settings.allow_superuser:
                 refuse_exempt(connection.info.user, connection.execute(LOGIN_IS_EXEMPT).fetchone(), self._settings)
-            before, is_reverted = self._applied(connection), self._is_reverted(connection)
-            if before == known and not is_reverted:
+            before, is_reverted = self._check_newer(connection), self._is_reverted(connection)
+            if known <= before and not is_reverted:
                 return []
             if for_service and is_reverted and before != known:
                 raise SchemaTooOld(
@@ -148,13 +174,11 @@ class Migrator:
             _refuse_not_inheriting(connection)
         self._create_bookkeeping()
         with self._run() as (connection, key):
-            before = self._applied(connection)
-            if before - known:
-                check_versions(before)
+            before = self._check_newer(connection)
             connection.execute(sql.SQL("DELETE FROM {} WHERE version = %s").format(self._bookkeeping), (_REVERTED,))
-            if before == known:
+            if known <= before:
                 return []
-            self._dbmate("migrate", connection, key)
+            self._dbmate("migrate", connection, key, known - before)
             self._expect(known, connection)
             return sorted(known - before)
 
@@ -176,10 +200,10 @@ class Migrator:
                 return None
             latest = max(applied)
             if latest not in known_versions():
-                check_versions(applied)
+                check_versions(applied, accept_newer=False)
             if not destroy_events:
                 self._refuse_to_lose(latest, connection)
-            self._dbmate("down", connection, key, destroy_events=destroy_events)
+            self._dbmate("down", connection, key, {latest}, destroy_events=destroy_events)
             self._expect(applied - {latest}, connection)
             record = sql.SQL("INSERT INTO {} VALUES (%s) ON CONFLICT DO NOTHING").format(self._bookkeeping)
             connection.execute(record, (_REVERTED,))
@@ -194,9 +218,9 @@ class Migrator:
     def findings(self) -> list[str]:
         """Return a sentence for each problem of a schema whose migrations are all applied."""
         with self._transaction() as connection:
-            if self._applied(connection) != set(known_versions()):
+            if not set(known_versions()) <= (applied := self._applied(connection)):
                 return []
-            return inspect(connection, self._schema)
+            return inspect(connection, self._schema, is_newer=bool(newer_versions(applied)))
 
     def make_roles(self) -> list[str]:
         """Create the roles and the row-level security that a migration by a login with CREATEROLE creates.
@@ -210,7 +234,7 @@ class Migrator:
             RetryableError: the tables were in use for too long.
         """
         with self._run() as (lock, _):
-            check_versions(self._applied(lock))
+            check_versions(self._applied(lock), accept_newer=False)
             self._refuse_single_session()
             row = lock.execute(OWNER_OF_LOG).fetchone()
             assert row is not None
@@ -244,7 +268,7 @@ class Migrator:
 
     def _try_roles(self, login: str, step: Callable[[RolesPlan], None]) -> list[str]:
         with self._transaction(write=True) as connection:
-            connection.execute("SELECT set_config('lock_timeout', %s, true)", (_LOCK_TIMEOUT,))
+            connection.execute("SELECT set_config('lock_timeout', %s, true)", (LOCK_TIMEOUT,))
             plan = RolesPlan(connection, self._schema, login)
             step(plan)
             if plan.refused:
@@ -288,9 +312,27 @@ class Migrator:
             connection.execute("SELECT pg_advisory_xact_lock(%s)", (key,))
             yield connection, key
 
-    def _dbmate(self, command: str, connection: SyncConnection, key: int, *, destroy_events: bool = False) -> None:
+    def _dbmate(
+        self, command: str, connection: SyncConnection, key: int, versions: set[str], *, destroy_events: bool = False
+    ) -> None:
+        """Run dbmate; again, after a pause for others, while a migration does not get a lock."""
         self._refuse_single_session()
-        run_dbmate(command, connection, self._schema, BOOKKEEPING, key, destroy_events=destroy_events)
+        run = partial(
+            run_dbmate, command, connection, self._schema, BOOKKEEPING, key,
+            versions=versions, destroy_events=destroy_events,
+        )  # fmt: skip
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return run()
+            except LockTimeout:
+                time.sleep(_PAUSE_SECONDS)
+        try:
+            run()
+        except LockTimeout as error:
+            raise MigrationFailed(
+                f"{error}, {_ATTEMPTS} times: a transaction uses the table for too long, such as a backup or a report: "
+                "find it in pg_stat_activity, wait until it ends or end it, and repeat the command"
+            ) from None
 
     def _refuse_single_session(self) -> None:
         """Refuse a pooler whose only session has the run's transaction: dbmate would wait for it for ever."""
@@ -371,8 +413,14 @@ class Migrator:
         name = f"{self._schema}.{BOOKKEEPING}"
         return connection.execute("SELECT to_regclass(%s) IS NOT NULL", (name,)).fetchone() == (True,)
 
+    def _check_newer(self, connection: SyncConnection) -> set[str]:
+        """Return the applied migrations; refuse those that the code does not know if it does not work with them."""
+        if newer_versions(recorded := self._recorded(connection)):
+            check_versions(recorded)
+        return self._applied(connection)
+
     def _applied(self, connection: SyncConnection) -> set[str]:
-        return self._recorded(connection) - {_REVERTED}
+        return {version for version in self._recorded(connection) if not version.startswith(_REVERTED)}
 
     def _is_reverted(self, connection: SyncConnection) -> bool:
         return _REVERTED in self._recorded(connection)

@@ -211,11 +211,12 @@ _LOOK_MILLISECONDS = "50"
 """The time for each table: a visible row is found at once, but without one the whole table would be read."""
 
 
-def inspect(connection: SyncConnection, schema: str) -> list[str]:
+def inspect(connection: SyncConnection, schema: str, *, is_newer: bool) -> list[str]:
     """Return a sentence for each problem of a database whose migrations are all applied, with its remedy.
 
     Args:
         connection: a connection in a transaction whose search path begins with the schema.
+        is_newer: whether it has further migrations, which may have added what this version does not expect.
     """
     comparison = compare_catalog(connection.execute(CATALOG).fetchall())
     found = []
@@ -226,7 +227,7 @@ def inspect(connection: SyncConnection, schema: str) -> list[str]:
             f"{missing if comparison.missing_roles else ''}; logins with its rights see every tenant: "
             f"{ROLES_COMMAND}"
         )
-    if differences := comparison.differences:
+    if differences := [d for d in comparison.differences if d.expected is not None or not is_newer]:
         found.append(f"not as the migrations make it: {describe(differences)}: {remedy(differences)}")
     if comparison.has_roles:
         for role in (None, *_ISOLATED_ROLES):

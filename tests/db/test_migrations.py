@@ -18,7 +18,7 @@ from eventstore import EventStore, Settings
 from eventstore.database.connection import BOOKKEEPING
 from eventstore.database.dbmate import dbmate_url
 from eventstore.database.migrate import Migrator, known_versions
-from eventstore.errors import MigrationFailed, SchemaMissing, SchemaTooNew, SchemaTooOld
+from eventstore.errors import MigrationFailed, SchemaMissing, SchemaTooOld
 
 SCHEMA_FILE = TREE / "db" / "schema.sql"
 FOREIGN = "CREATE TABLE diagrams (id integer PRIMARY KEY); CREATE VIEW drawn AS SELECT id FROM diagrams"
@@ -228,12 +228,3 @@ async def test_a_schema_older_than_the_code_is_refused(settings: Settings, datab
     latest = max(known_versions())
     with pytest.raises(SchemaTooOld, match=f"lacks 1 .*{latest}.*eventstore migrate up"):
         await EventStore(settings).open()
-
-
-async def test_a_schema_newer_than_the_code_is_refused(settings: Settings, database_url: str) -> None:
-    with psycopg.connect(database_url) as connection:
-        connection.execute("INSERT INTO eventstore_migrations VALUES ('29990101000000')")
-    with pytest.raises(SchemaTooNew, match=r"29990101000000.*upgrade"):
-        await EventStore(settings).open()
-    with pytest.raises(SchemaTooNew):
-        migrator(database_url).up()

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.any_server
 
 REFERENCE = {page: filled(text_of(page)) for page in PAGES if page.startswith("docs/reference/")}
 GUIDES = [page for page in PAGES if not page.startswith(("docs/reference/", "docs/concepts/", "docs/changelog"))]
-OTHER_VARIABLES = {"EVENTSTORE_RESTORE", "EVENTSTORE_BENCH_MESSAGE_DB"}
+OTHER_VARIABLES = {"EVENTSTORE_RESTORE", "EVENTSTORE_BENCH_MESSAGE_DB", *ServerSettings.secret_files().values()}
 
 
 def variables() -> dict[str, Any]:
@@ -68,7 +68,7 @@ def test_every_variable_that_a_page_names_exists() -> None:
     in_tests = "\n".join(path.read_text(encoding="utf-8") for path in (TREE / "tests").rglob("*.py"))
     for page in PAGES:
         for variable in re.findall(r"\b(?:EVENTSTORE|POSTGRES)_[A-Z_]+[A-Z]\b|\bDATABASE_URL\b", text_of(page)):
-            known = variable in variables() or variable in OTHER_VARIABLES or variable == "POSTGRES_SUPERUSER_PASSWORD"
+            known = variable in variables() or variable in OTHER_VARIABLES
             assert known or (variable.startswith("EVENTSTORE_TEST_") and variable in in_tests), (page, variable)
 
 

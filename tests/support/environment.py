@@ -16,7 +16,8 @@ def clear_settings(patch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("EVENTSTORE_", "POSTGRES_")) and not name.startswith("EVENTSTORE_TEST_"):
             patch.delenv(name)
-    patch.delenv("DATABASE_URL", raising=False)
+    for name in ("DATABASE_URL", "DATABASE_URL_FILE"):
+        patch.delenv(name, raising=False)
 
 
 def child_environment(**more: str) -> dict[str, str]:

@@ -1,9 +1,10 @@
-"""``python -m tools.migrations [check | next NAME]``, in the folder that holds ``db``."""
+"""``python -m tools.migrations [check | next NAME | locks]``, in the folder that holds ``db``."""
 
 import sys
 from pathlib import Path
 
 from tools.migrations.composition import CompositionError, Schema
+from tools.migrations.locks import problems_after
 
 
 def main(arguments: list[str]) -> str | None:
@@ -18,6 +19,8 @@ def main(arguments: list[str]) -> str | None:
                     return f"not what the files make: {', '.join(differences)}; run python -m tools.migrations"
             case ["next", name]:
                 print(schema.next(name))
+            case ["locks"]:
+                return "\n".join(problems_after(schema.baseline, Path("db/migrations"))) or None
             case _:
                 return __doc__
     except CompositionError as error:

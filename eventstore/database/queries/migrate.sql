@@ -3,6 +3,7 @@
 -- may have other settings than dbmate requested, or belong to another database.
 SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE;
 {settings}
+SET LOCAL lock_timeout = '{lock_timeout}';
 DO $preamble$
 BEGIN
     IF pg_catalog.current_schema() IS DISTINCT FROM '{schema}' THEN
@@ -45,7 +46,7 @@ SELECT pg_catalog.set_config(v.name, v.value, true)
            ('createrole_self_grant', ''),
            -- Row-level security filters; it does not raise errors.
            ('row_security', 'on'),
-           -- A migration has no time limit.
+           -- A migration has no time limit; how long it waits for a lock, its preamble says.
            ('lock_timeout', '0'), ('statement_timeout', '0'), ('transaction_timeout', '0'),
            ('idle_in_transaction_session_timeout', '0')
        ) AS v (name, value)

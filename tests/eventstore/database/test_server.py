@@ -16,7 +16,7 @@ def test_an_embedded_server_with_a_newer_schema_is_released(clean_environment: N
     with open_folder() as folder:
         settings = Settings(data_dir=folder / "data")
         with Server(settings) as server, psycopg.connect(server.url, autocommit=True) as connection:
-            connection.execute("INSERT INTO eventstore_migrations VALUES ('29990101000000')")
+            connection.execute("INSERT INTO eventstore_migrations VALUES ('29990101000000'), ('0 29990101000000')")
         with pytest.raises(SchemaTooNew, match="29990101000000"):
             Server(settings).acquire()
         again = Server(settings, migrate=False)
