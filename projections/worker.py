@@ -306,7 +306,7 @@ class Runner:
             await asyncio.sleep(timeout)
             return
         if applied is None:
-            applied = await applied_position(self._store, ready, partitions)
+            applied = await applied_position(self._store, ready, partitions, on_primary=True)
         waiting = asyncio.create_task(self._store.wait(applied))
         try:
             await asyncio.wait((waiting,), timeout=timeout)

@@ -166,7 +166,7 @@ async def drill(store: EventStore, archive: Archive) -> Drill:
     age = (datetime.now(UTC) - manifest.created_at).total_seconds()
     with TemporaryDirectory(prefix="eventstore-drill-") as folder:
         named = {name: None for name in Settings.model_fields if name.startswith(("database_url", "postgres_"))}
-        others = {"listen_url": None, "pg_port": None, "data_dir": Path(folder) / "data"}
+        others = {"listen_url": None, "read_url": None, "pg_port": None, "data_dir": Path(folder) / "data"}
         settings = store.settings.model_copy(update=named | others)
         restored = await restore_backup(settings, archive, manifest)
         async with (

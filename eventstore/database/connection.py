@@ -305,7 +305,7 @@ async def connect(url: str, settings: Settings, role: str | None) -> Connection:
     deadline = monotonic() + settings.connect_timeout
     while True:
         try:
-            connection = await Connection.connect(url, autocommit=True, **connect_options(settings))
+            connection = await Connection.connect(url, autocommit=True, **connect_options(settings, url))
             try:
                 # Transactions of a caller, which run under the writer's role, keep the limits of the login.
                 await configure(connection, settings, role, None if role == WRITER else 0)
@@ -320,9 +320,9 @@ async def connect(url: str, settings: Settings, role: str | None) -> Connection:
         await asyncio.sleep(_RETRY_SECONDS)
 
 
-def connect_options(settings: Settings) -> dict[str, Any]:
-    """Return the options with which every connection is opened."""
-    hosts = str(conninfo_to_dict(settings.server_url() or "").get("host") or "").count(",") + 1
+def connect_options(settings: Settings, url: str) -> dict[str, Any]:
+    """Return the options with which every connection to a URL is opened."""
+    hosts = str(conninfo_to_dict(url).get("host") or "").count(",") + 1
     return {
         # For all hosts together: libpq applies the number to each of them.
         "connect_timeout": max(_MIN_CONNECT_SECONDS, settings.connect_timeout // hosts),

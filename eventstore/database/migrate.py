@@ -258,7 +258,7 @@ class Migrator:
         url = url or self._url
         try:
             connection = psycopg.connect(
-                url, autocommit=True, prepare_threshold=None, **connect_options(self._settings)
+                url, autocommit=True, prepare_threshold=None, **connect_options(self._settings, url)
             )
         except psycopg.Error as error:
             raise unreachable(url, error) from error

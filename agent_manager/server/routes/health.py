@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import nullcontext, suppress
 from typing import Literal
 
 from fastapi import APIRouter
@@ -14,9 +16,13 @@ from agent_manager.server.read_your_writes import READ_TABLES
 from agent_manager.server.routes.declarations import errors
 from agent_manager.server.schemas.common import Out, Position
 from eventstore import __version__
-from eventstore.errors import StoreClosed
+from eventstore.errors import ServerError, StoreClosed
 from eventstore.read import horizon
 from projections import applied_position, select_projections
+from projections.status import lag_seconds_at
+
+STANDBY_SECONDS = 1.0
+"""How long a report waits for the standby that reads go to: less than the time limit of usual probes."""
 
 router = APIRouter(tags=["health"], route_class=AuthorizedRoute)
 
@@ -36,7 +42,14 @@ class ReadyOut(Out):
         None, description="The position up to which the log is final. Null if the server requires tokens."
     )
     applied: Position | None = Field(
-        None, description="The position that the read tables hold. Null if the server requires tokens."
+        None,
+        description="The position that the read tables hold, those of the standby if reads go to one. Null if the "
+        "server requires tokens, or the standby does not answer.",
+    )
+    lag_seconds: float | None = Field(
+        None,
+        description="The age of the oldest event that the read tables do not hold; 0 if there is none. Null if "
+        "`applied` is null.",
     )
 
 
@@ -48,14 +61,22 @@ async def health() -> HealthOut:
 
 @router.get("/ready", response_model=ReadyOut, responses=errors(), openapi_extra=needs(Data.STATUS))
 async def ready(request: Request) -> ReadyOut:
-    """Report that PostgreSQL responds; 503 if it does not, or if this server is about to close."""
+    """Report that PostgreSQL responds; 503 if it does not, or if this server is about to close.
+
+    A standby that reads go to is not necessary for that: appends do not need it.
+    """
     server_context: ServerContext = request.app.state.server_context
     if server_context.closing.is_set():
         raise StoreClosed
     store = server_context.store
     with server_context.limits.requests.one():
         final = await horizon(store.log(store.caller()))
-        applied = await applied_position(store, select_projections(list(READ_TABLES)))
+        applied, lag_seconds = None, None
+        standby = store.connections.standby
+        with nullcontext() if standby is None else suppress(ServerError, TimeoutError):
+            async with asyncio.timeout(None if standby is None else STANDBY_SECONDS):
+                applied = await applied_position(store, select_projections(list(READ_TABLES)))
+            lag_seconds = await lag_seconds_at(store, applied)
     if not server_context.authenticator.is_own(request.headers):
-        return ReadyOut(horizon=None, applied=None)  # positions tell how much all tenants write
-    return ReadyOut(horizon=final, applied=applied)
+        return ReadyOut(horizon=None, applied=None, lag_seconds=None)  # positions tell how much all tenants write
+    return ReadyOut(horizon=final, applied=applied, lag_seconds=lag_seconds)

@@ -134,10 +134,11 @@ async def test_a_lost_answer_raises_an_error_of_the_store(through: Settings, pro
 
 
 def test_every_connection_has_timeouts_of_the_kernel() -> None:
-    one = connect_options(Settings(database_url="postgresql://a@one/db", connect_timeout=10))
+    settings = Settings(connect_timeout=10)
+    one = connect_options(settings, "postgresql://a@one/db")
     assert one["tcp_user_timeout"] == 5000
     assert one["connect_timeout"] == 10
-    two = connect_options(Settings(database_url="postgresql://a@one,two/db", connect_timeout=10))
+    two = connect_options(settings, "postgresql://a@one,two/db")
     assert two["connect_timeout"] == 5  # for both together as long as for one
 
 
