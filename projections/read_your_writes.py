@@ -22,7 +22,6 @@ from psycopg.rows import TupleRow
 from psycopg.types.numeric import Int8
 
 from eventstore import Caller, EventStore
-from eventstore.database.pools import Pool
 from eventstore.database.queries import query, query_without
 from eventstore.errors import InputError, NotCaughtUp
 from eventstore.read import RawRows, end_of_log
@@ -32,10 +31,11 @@ from projections.status import read_workers
 Written = Mapping[UUID | None, int]
 """Positions by the conversation that they were written to; None stands for any conversation."""
 
+POSITION = query("projections", "position")
+"""The statement for the position that projections have applied in some partitions."""
 POSITION_OF_ALL_PARTITIONS = query_without("projections", "position", frozenset({"partitions"}))
 """The statement for the position that projections have applied in all partitions."""
 LAGGING = query("projections", "lagging")
-_POSITION = query("projections", "position")
 _WRITTEN = query("projections", "written")
 _AT_LEAST = query("projections", "at_least")
 _CHECKPOINTS = query("projections", "checkpoint_positions")
@@ -49,21 +49,14 @@ async def applied_position(
     store: EventStore,
     projections: Sequence[Projection] = PROJECTIONS,
     partitions: Sequence[int] = ALL_PARTITIONS,
-    *,
-    on_primary: bool = False,
 ) -> int:
     """Return the position up to which all of the projections have applied the log, in all of the partitions.
 
-    Args:
-        on_primary: as the primary has it; otherwise as reads find it, which may go to a standby.
+    If reads go to a standby, it is the position there.
     """
     given = {"projections": [projection.name for projection in projections], "partitions": list(partitions)}
-    [(position,)] = await _checkpoints(store, on_primary).fetch(_POSITION, given)
+    [(position,)] = await store.connections.reader.fetch(POSITION, given)
     return int(position)
-
-
-def _checkpoints(store: EventStore, on_primary: bool) -> Pool:
-    return store.connections.primary_reader if on_primary else store.connections.reader
 
 
 async def wait_for(
@@ -140,7 +133,8 @@ async def lagging(
         "conversations": list(written),
         "positions": list(written.values()),
     }
-    return dict(await _checkpoints(store, on_primary).fetch(LAGGING, given))
+    pool = store.connections.primary_reader if on_primary else store.connections.reader
+    return dict(await pool.fetch(LAGGING, given))
 
 
 async def fetch_at_least(
