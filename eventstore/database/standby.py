@@ -138,6 +138,7 @@ class Standby:
             async with await connect(self.url, self._settings, READER) as connection:
                 await self.admit(connection)
         except (ServerUnreachable, ConnectionLost) as error:
+            self._refusal = error
             _log.warning("%s", self.explain(error))
 
     def explain(self, error: EventStoreError) -> EventStoreError:
