@@ -20,6 +20,7 @@
     │   ├── ConversationLocked     another transaction holds the lock of the conversation
     │   ├── DeadlockDetected       two transactions waited for each other
     │   ├── ProjectionChanged      read tables are made by another version of their projection now
+    │   ├── RecoveryConflict       a standby canceled a read to go on following its primary
     │   └── StatementTimeout       a statement was canceled at its time limit
     ├── NotCaughtUp                a read table has not reached a position yet
     ├── RebuildError               read tables cannot be rebuilt, swapped or swapped back
@@ -248,6 +249,13 @@ class ProjectionChanged(RetryableError):
     """Read tables are made by another version of their projection now: they were rebuilt."""
 
 
+class RecoveryConflict(RetryableError):
+    """A standby canceled a read, because it would have had to wait with a change of the primary for longer than it may.
+
+    That is a change that removes rows or tables which the read still needed (``max_standby_streaming_delay``).
+    """
+
+
 class StatementTimeout(RetryableError):
     """A statement was canceled, at its time limit (``EVENTSTORE_STATEMENT_SECONDS``) or by an administrator."""
 
@@ -411,6 +419,11 @@ def translate(error: psycopg.Error) -> EventStoreError:
             f"{message}: nothing was written; repeat the call, and end the session that listens without reading: "
             "SELECT pid, usename FROM pg_stat_activity WHERE state = 'idle in transaction'"
         )
+    if is_recovery_conflict(error):
+        return RecoveryConflict(
+            f"{message}: repeat the call; if that occurs often, set hot_standby_feedback to on, or raise "
+            "max_standby_streaming_delay, on the standby"
+        )
     kind, advice = by_sqlstate(state)
     return kind(f"{message}: {advice}")
 
@@ -418,6 +431,12 @@ def translate(error: psycopg.Error) -> EventStoreError:
 def is_notify_queue_full(error: psycopg.Error) -> bool:
     """Return whether a commit failed because the server's queue of notifications is full."""
     return error.sqlstate == "54000" and error.diag.source_function == "PreCommit_Notify"
+
+
+def is_recovery_conflict(error: psycopg.Error) -> bool:
+    """Return whether the recovery of a standby has canceled a statement or ended a session."""
+    interrupts = ("ProcessInterrupts", "ProcessRecoveryConflictInterrupt")
+    return error.sqlstate in ("40001", "40P01") and error.diag.source_function in interrupts
 
 
 def is_missing_role(error: psycopg.Error) -> bool:

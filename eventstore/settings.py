@@ -64,6 +64,7 @@ class Settings(BaseSettings):
     postgres_user: str | None = _unprefixed("postgres_user")
     postgres_password: SecretStr | None = _unprefixed("postgres_password")
     listen_url: SecretStr | None = None
+    read_url: SecretStr | None = None
     allow_superuser: bool = False
     db_schema: str = Field("public", validation_alias=AliasChoices("db_schema", "EVENTSTORE_SCHEMA"))
     data_dir: Path = Field(default_factory=default_data_dir)
@@ -128,7 +129,8 @@ class Settings(BaseSettings):
         return {name: f"{cls.variable_of(name)}_FILE" for name, given in types.items() if SecretStr in given}
 
     @field_validator(
-        "database_url", "postgres_host", "postgres_db", "postgres_user", "postgres_password", "listen_url", "data_dir",
+        "database_url", "postgres_host", "postgres_db", "postgres_user", "postgres_password", "listen_url", "read_url",
+        "data_dir",
         mode="before",
     )  # fmt: skip
     @classmethod
@@ -189,6 +191,14 @@ class Settings(BaseSettings):
         if self.listen_url is None:
             return None
         return _checked_url(self.listen_url.get_secret_value(), "EVENTSTORE_LISTEN_URL")
+
+    def reading_url(self) -> str | None:
+        """Return the URL of the standby that the read tables are read from, or None if there is none.
+
+        Raises:
+            SettingsError: ``EVENTSTORE_READ_URL`` is not a PostgreSQL URL that names a database.
+        """
+        return None if self.read_url is None else _checked_url(self.read_url.get_secret_value(), "EVENTSTORE_READ_URL")
 
 
 _OPTIONS = {

@@ -16,6 +16,7 @@ from eventstore.database.fork_safety import abandon_in_child
 from eventstore.database.pooler_check import check_pooler
 from eventstore.database.pools import Pool, View
 from eventstore.database.server import Server
+from eventstore.database.standby import Standby
 from eventstore.errors import InputError, ServerError, SettingsError, StoreClosed, translated
 from eventstore.event_types import EventData
 from eventstore.events import ANY, HIGHEST_POSITION, HIGHEST_VERSION, AppendResult, Event, ExpectedVersion, NewEvent
@@ -72,7 +73,7 @@ class EventStore:
                 used; or the login is a superuser or has BYPASSRLS, and the settings do not allow it.
             SchemaError: the schema does not fit this code.
         """
-        self.settings.listening_url()  # raise an error in this setting before connecting
+        self.settings.listening_url(), self.settings.reading_url()  # raise errors in these before connecting
         await asyncio.to_thread(self.server.acquire)
         self._has_acquired, self._is_forked = True, False
         abandon_in_child(self)
@@ -142,10 +143,17 @@ class EventStore:
         connections = self.connections
         return View(connections.projector, None) if scope is ALL_TENANTS else View(connections.auditor, scope)
 
-    def tables(self, scope: DataScope) -> View:
-        """Return the read tables, restricted to a scope by row-level security, for queries of the application."""
+    def tables(self, scope: DataScope, *, on_primary: bool = False) -> View:
+        """Return the read tables, restricted to a scope by row-level security, for queries of the application.
+
+        Args:
+            on_primary: whether they are read from the primary even if ``EVENTSTORE_READ_URL`` names a standby. The
+                tables of all tenants always are.
+        """
         connections = self.connections
-        return View(connections.projector, None) if scope is ALL_TENANTS else View(connections.reader, scope)
+        if scope is ALL_TENANTS:
+            return View(connections.projector, None)
+        return View(connections.primary_reader if on_primary else connections.reader, scope)
 
     def caller(self, tenant: str | None = None, user: str | None = None) -> Caller:
         """Return a caller, for :meth:`log` and :meth:`tables`.
@@ -379,7 +387,9 @@ class StoreConnections:
         append_batcher: sends appends.
         notifier: waits for events.
         service: sees neither the log nor the read tables.
-        reader: reads the read tables.
+        reader: reads the read tables, on the standby if the settings name one.
+        primary_reader: reads the read tables on the primary; the same as ``reader`` if there is no standby.
+        standby: the standby; None if the settings name none.
         auditor: reads the log.
         projector: reads the log and the read tables of all tenants.
         pools: these pools, by name.
@@ -393,7 +403,14 @@ class StoreConnections:
             return Pool(server.url, settings, role, size, server.likely_cause, kept=kept)
 
         self.service = pool(APP, min(size, _SERVICE_CONNECTIONS), 0)
-        self.reader = pool(READER, size, 1)
+        read_url = settings.reading_url()
+        if read_url is None:
+            self.standby = None
+            self.primary_reader = self.reader = pool(READER, size, 1)
+        else:
+            self.primary_reader = pool(READER, min(size, _LOG_CONNECTIONS), 0)
+            self.standby = Standby(read_url, settings, self.primary_reader)
+            self.reader = Pool(read_url, settings, READER, size, self.standby.explain, standby=self.standby)
         self.auditor = pool(AUDITOR, min(size, _LOG_CONNECTIONS), 0)
         self.projector = pool(PROJECTOR, min(size, _PROJECTOR_CONNECTIONS), 0)
         self.pools = {
@@ -402,6 +419,8 @@ class StoreConnections:
             "auditor": self.auditor,
             "projector": self.projector,
         }
+        if self.standby is not None:
+            self.pools["primary_reader"] = self.primary_reader
         self.append_batcher = AppendBatcher(
             lambda: connect(server.url, settings, WRITER),
             lambda: connect(server.url, settings, None),
@@ -413,9 +432,11 @@ class StoreConnections:
         self.notifier = Notifier(self.open_listener)
 
     async def open(self) -> None:
-        """Begin to connect, and return at once."""
+        """Begin to connect. Return at once, unless there is a standby, which is tried."""
         for pool in self.pools.values():
             await pool.open()
+        if self.standby is not None:
+            await self.standby.try_connection()
 
     async def close(self) -> None:
         """Wait for the appends that are in flight, and close all connections."""

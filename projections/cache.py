@@ -146,7 +146,9 @@ async def consistent_snapshot(
     store, caller = reader.store, reader.caller
     while True:
         with translated():
-            async with store.connections.reader.transaction(caller, _ONE_SNAPSHOT) as connection:
+            async with store.tables(caller, on_primary=reader.on_primary).pool.transaction(
+                caller, _ONE_SNAPSHOT
+            ) as connection:
                 rows = await fetch_rows(connection, _CHANGE_TOKEN, {"tenant": caller.tenant, "ids": [conversation_id]})
                 if not rows:
                     raise not_found(conversation_id)
@@ -165,5 +167,9 @@ async def consistent_snapshot(
                     yield token, snapshot
                     return
         await wait_for_written(
-            store, select_projections(_PROJECTIONS), {conversation_id: position}, timeout=reader.timeout
+            store,
+            select_projections(_PROJECTIONS),
+            {conversation_id: position},
+            timeout=reader.timeout,
+            on_primary=reader.on_primary,
         )

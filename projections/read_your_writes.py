@@ -5,6 +5,9 @@ read must see, and the read's own statement shows it. Otherwise the log shows wh
 in between, and the read waits only for their partitions, however far the rest is behind with what others wrote. An
 event is in its table once the checkpoint of its partition is at or above its position. The log shows all appends of the
 tenant that were acknowledged before the read, because they are committed.
+
+If the tables are read from a standby, its own checkpoints are what counts: each is replayed together with the rows that
+it stands for. So a read there waits for the workers and for the replay alike. The log is read from the primary.
 """
 
 from __future__ import annotations
@@ -28,14 +31,16 @@ from projections.status import read_workers
 Written = Mapping[UUID | None, int]
 """Positions by the conversation that they were written to; None stands for any conversation."""
 
+POSITION = query("projections", "position")
+"""The statement for the position that projections have applied in some partitions."""
 POSITION_OF_ALL_PARTITIONS = query_without("projections", "position", frozenset({"partitions"}))
 """The statement for the position that projections have applied in all partitions."""
 LAGGING = query("projections", "lagging")
-_POSITION = query("projections", "position")
 _WRITTEN = query("projections", "written")
 _AT_LEAST = query("projections", "at_least")
 _CHECKPOINTS = query("projections", "checkpoint_positions")
 _UNAPPLIED = query("projections", "unapplied")
+_FLUSH = query("projections", "flush")
 NO_WORKER = "no worker is running: eventstore up or eventstore project starts one"
 _POLL_SECONDS = 0.01
 
@@ -45,9 +50,12 @@ async def applied_position(
     projections: Sequence[Projection] = PROJECTIONS,
     partitions: Sequence[int] = ALL_PARTITIONS,
 ) -> int:
-    """Return the position up to which all of the projections have applied the log, in all of the partitions."""
+    """Return the position up to which all of the projections have applied the log, in all of the partitions.
+
+    If reads go to a standby, it is the position there.
+    """
     given = {"projections": [projection.name for projection in projections], "partitions": list(partitions)}
-    [(position,)] = await store.connections.reader.fetch(_POSITION, given)
+    [(position,)] = await store.connections.reader.fetch(POSITION, given)
     return int(position)
 
 
@@ -63,7 +71,7 @@ async def wait_for(
 
 
 async def wait_for_written(
-    store: EventStore, projections: Sequence[Projection], written: Written, *, timeout: float
+    store: EventStore, projections: Sequence[Projection], written: Written, *, timeout: float, on_primary: bool = False
 ) -> None:
     """Return once the projections have applied what was written to these conversations.
 
@@ -71,11 +79,21 @@ async def wait_for_written(
         NotCaughtUp: they have not applied it within ``timeout`` seconds.
     """
     deadline = asyncio.get_running_loop().time() + timeout
-    while missing := await lagging(store, projections, written):
+    is_on_standby = not on_primary and store.connections.standby is not None
+    is_flushed = False
+    while missing := await lagging(store, projections, written, on_primary=on_primary):
         if asyncio.get_running_loop().time() > deadline:
-            what = "a worker is running" if await read_workers(store) else NO_WORKER
             position = max(missing.values())
-            raise NotCaughtUp(f"the read tables have not applied position {position} after {timeout} seconds: {what}")
+            why = NO_WORKER
+            if is_flushed:
+                why = "the standby of EVENTSTORE_READ_URL has not replayed it; eventstore status shows how far it is"
+            elif await read_workers(store):
+                why = "a worker is running"
+            raise NotCaughtUp(f"the read tables have not applied position {position} after {timeout} seconds: {why}")
+        if is_on_standby and not is_flushed and not await lagging(store, projections, written, on_primary=True):
+            # The workers do not wait for a flush when they commit, and a standby receives only what was flushed.
+            await store.connections.primary_reader.fetch(_FLUSH)
+            is_flushed = True
         await asyncio.sleep(_POLL_SECONDS)
 
 
@@ -103,7 +121,9 @@ async def wait_for_log(
     return dict(await store.log(Caller(tenant)).fetch(_UNAPPLIED, given | range_of_log))
 
 
-async def lagging(store: EventStore, projections: Sequence[Projection], written: Written) -> dict[int, int]:
+async def lagging(
+    store: EventStore, projections: Sequence[Projection], written: Written, *, on_primary: bool = False
+) -> dict[int, int]:
     """Return the partitions in which a projection has not applied what was written, and the highest position in each.
 
     Partitions without any of the conversations do not count: each partition has a checkpoint of its own.
@@ -113,7 +133,8 @@ async def lagging(store: EventStore, projections: Sequence[Projection], written:
         "conversations": list(written),
         "positions": list(written.values()),
     }
-    return dict(await store.connections.reader.fetch(LAGGING, given))
+    pool = store.connections.primary_reader if on_primary else store.connections.reader
+    return dict(await pool.fetch(LAGGING, given))
 
 
 async def fetch_at_least(
@@ -124,6 +145,8 @@ async def fetch_at_least(
     projections: Sequence[str],
     at_least: int,
     timeout: float,
+    *,
+    on_primary: bool = False,
 ) -> tuple[list[TupleRow], int]:
     """Return the rows of a statement once they hold what the caller's tenant appended up to a position.
 
@@ -137,11 +160,12 @@ async def fetch_at_least(
         raise InputError(f"at_least: {at_least!r} is not a position: give that of an append's result")
     text = at_least_text(text)
     given = given | {"projections": list(projections), "at_least": Int8(at_least)}
-    rows = await store.tables(caller).fetch(text, given, cursor=RawRows)
+    tables = store.tables(caller, on_primary=on_primary)
+    rows = await tables.fetch(text, given, cursor=RawRows)
     if (applied := rows[0][0]) < at_least:
         written = await written_between(store, caller.tenant, applied, at_least)
-        await wait_for_written(store, select_projections(projections), written, timeout=timeout)
-        rows = await store.tables(caller).fetch(text, given | {"at_least": Int8(0)}, cursor=RawRows)
+        await wait_for_written(store, select_projections(projections), written, timeout=timeout, on_primary=on_primary)
+        rows = await tables.fetch(text, given | {"at_least": Int8(0)}, cursor=RawRows)
     return [row[1:] for row in rows if row[1] is not None], max(at_least, rows[0][0])
 
 

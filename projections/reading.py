@@ -63,9 +63,11 @@ class Reader:
         tenant: by default that of the store.
         timeout: seconds to wait at most.
         caller: the tenant, and the user if only what they may see is read; instead of ``tenant``.
+        on_primary: whether the primary is read even if ``EVENTSTORE_READ_URL`` names a standby, which may be behind.
+            The audit trail, and a conversation as it was, are always read from the primary.
 
     Attributes:
-        store, tenant, caller, timeout: as given.
+        store, tenant, caller, timeout, on_primary: as given.
 
     Raises:
         InvalidCursor: a cursor is damaged, or was made with another order or other filters.
@@ -79,8 +81,10 @@ class Reader:
         *,
         timeout: float = WAIT_SECONDS,
         caller: Caller | None = None,
+        on_primary: bool = False,
     ) -> None:
         self.store = store
+        self.on_primary = on_primary
         if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0:
             raise InputError(f"timeout: {timeout!r:.80} is not a number of seconds")
         self.timeout = timeout
@@ -327,8 +331,18 @@ async def fetch_current(
         NotCaughtUp: the projections have not applied ``at_least`` within the reader's timeout.
     """
     if at_least is None:
-        return await reader.store.tables(reader.caller).fetch(text, given, cursor=RawRows)
-    rows, _ = await fetch_at_least(reader.store, reader.caller, text, given, projections, at_least, reader.timeout)
+        tables = reader.store.tables(reader.caller, on_primary=reader.on_primary)
+        return await tables.fetch(text, given, cursor=RawRows)
+    rows, _ = await fetch_at_least(
+        reader.store,
+        reader.caller,
+        text,
+        given,
+        projections,
+        at_least,
+        reader.timeout,
+        on_primary=reader.on_primary,
+    )
     return rows
 
 
@@ -379,11 +393,12 @@ class SyncReader:
         *,
         timeout: float = WAIT_SECONDS,
         caller: Caller | None = None,
+        on_primary: bool = False,
     ) -> None:
         if not isinstance(store, SyncEventStore):
             raise InputError(f"store: expected a SyncEventStore, got a {type(store).__name__}")
         self.store = store
-        self.asynchronous = Reader(store.asynchronous, tenant, timeout=timeout, caller=caller)
+        self.asynchronous = Reader(store.asynchronous, tenant, timeout=timeout, caller=caller, on_primary=on_primary)
 
     @property
     def portal(self) -> Portal:

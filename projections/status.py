@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from psycopg.types.numeric import Int8
+
 from eventstore import EventStore, __version__
-from eventstore.database.queries import query
-from eventstore.errors import translated
+from eventstore.database.queries import query, query_without
+from eventstore.errors import ServerError, translated
 from eventstore.read import horizon
+from eventstore.urls import show_url
 from projections.projection import PROJECTIONS, Projection
 
 _STATUS_LOG = query("projections", "status_log")
@@ -19,6 +22,13 @@ _STATUS_WORKERS = query("projections", "status_workers")
 _LOG_STATE = query("projections", "log_state")
 _LAGS = query("projections", "lags")
 _STATUS_APPENDS = query("projections", "status_appends")
+_STATUS_STANDBY, _STATUS_STANDBY_LAG = (
+    query("projections", name).replace(
+        "{position}", query_without("projections", "position", frozenset({"partitions"}))
+    )
+    for name in ("status_standby", "status_standby_lag")
+)
+_LAG_SECONDS = query("projections", "lag_seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +84,29 @@ class AppendInFlight:
 
 
 @dataclass(frozen=True, slots=True)
+class StandbyStatus:
+    """The server that reads go to (``EVENTSTORE_READ_URL``), and how far its replay is behind the primary.
+
+    Attributes:
+        url: without a password.
+        error: why it cannot be read from; empty if it can. Then the others are None.
+        in_recovery: whether it is a standby now; a URL of several hosts may lead to the primary.
+        position: the position that all read tables hold there.
+        lag_events: events that the read tables hold on the primary, and not on the standby.
+        lag_seconds: age of the oldest of these; 0 if there are none.
+        lag_bytes: of the write-ahead log that it has not replayed.
+    """
+
+    url: str
+    error: str = ""
+    in_recovery: bool | None = None
+    position: int | None = None
+    lag_events: int | None = None
+    lag_seconds: float | None = None
+    lag_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """The log and its projections.
 
@@ -81,6 +114,7 @@ class Status:
         version: of this program, not of the server.
         bytes: of the table ``events`` on disk, indexes included.
         horizon: the position up to which the log is final.
+        standby: the server that reads go to; None if they go to the primary.
         warnings: what is wrong with the database; see :func:`read_warnings`.
         notify_queue_usage: how full the server's queue of notifications is, from 0 to 1. From 0.5 on, appends do not
             notify, and consumers poll every few seconds.
@@ -98,6 +132,7 @@ class Status:
     projections: list[ProjectionStatus]
     workers: list[WorkerStatus]
     appends_in_flight: list[AppendInFlight]
+    standby: StandbyStatus | None
     warnings: list[str]
     notify_queue_usage: float
 
@@ -161,7 +196,30 @@ async def read_warnings(store: EventStore) -> list[str]:
 
 async def read_workers(store: EventStore) -> list[WorkerStatus]:
     """Return the workers that run now."""
-    return [WorkerStatus(*row) for row in await store.connections.reader.fetch(_STATUS_WORKERS)]
+    return [WorkerStatus(*row) for row in await store.connections.primary_reader.fetch(_STATUS_WORKERS)]
+
+
+async def read_standby(store: EventStore, projections: Sequence[Projection] = PROJECTIONS) -> StandbyStatus | None:
+    """Return how far the server that reads go to is behind the primary; None if reads go to the primary."""
+    standby = store.connections.standby
+    if standby is None:
+        return None
+    url = show_url(standby.url)
+    given: dict[str, object] = {"projections": [projection.name for projection in projections]}
+    try:
+        # In this order: what is replayed meanwhile does not count as a lag.
+        [(in_recovery, position, replayed)] = await store.connections.reader.fetch(_STATUS_STANDBY, given)
+    except ServerError as error:
+        return StandbyStatus(url, str(error))
+    given |= {"position": Int8(position), "replayed": replayed}
+    [lag] = await store.connections.projector.fetch(_STATUS_STANDBY_LAG, given)
+    return StandbyStatus(url, "", in_recovery, position, *lag)
+
+
+async def lag_seconds_at(store: EventStore, position: int) -> float:
+    """Return the age of the oldest event above a position; 0 if there is none."""
+    [(seconds,)] = await store.connections.projector.fetch(_LAG_SECONDS, {"position": Int8(position)})
+    return float(seconds)
 
 
 async def read_status(store: EventStore, projections: Sequence[Projection] = PROJECTIONS) -> Status:
@@ -189,6 +247,7 @@ async def read_status(store: EventStore, projections: Sequence[Projection] = PRO
         ],
         workers=await read_workers(store),
         appends_in_flight=[AppendInFlight(*row) for row in appends],
+        standby=await read_standby(store, projections),
         warnings=await read_warnings(store),
         notify_queue_usage=queue_usage,
     )

@@ -6,6 +6,9 @@ workers are counted, and an exclusive one for each of its partitions. It takes f
 beyond its fair share. The locks of a worker that dies end with its session. They only spread the work: the checkpoints
 keep two workers from applying one batch twice (:mod:`projections.apply`).
 
+A round locks the checkpoints, which writes to the write-ahead log. So a worker that waits makes none without a reason,
+such as new events, and only reads the checkpoints every other second: one that was set back is a reason, too.
+
 A single append wakes the worker, so its rows are visible at once. In a stream of appends, notifications would cost the
 appends more than polling, so the worker polls every few milliseconds as long as there are events. Its rounds compete
 with the appends for the machine: under heavy write load the projections work a tenth of the time, in larger batches.
@@ -41,7 +44,7 @@ from eventstore.read import horizon
 from projections.apply import BATCH_SIZE, SMALL_BATCH_SIZE, Applied, Applier
 from projections.custom_projections import create_missing_tables
 from projections.projection import PARTITIONS, PROJECTIONS, Projection
-from projections.read_your_writes import applied_position
+from projections.read_your_writes import POSITION
 from projections.rebuild import rebuild_outdated
 from projections.throttle import Throttle
 
@@ -214,14 +217,20 @@ class Runner:
         poll_seconds = LOW_PRIORITY_STREAM_POLL_SECONDS if self._is_low_priority else STREAM_POLL_SECONDS
         position = await horizon(self._store.connections.projector)
         throttle = Throttle(self._store, position, HEAVY_LOAD_EVENTS_PER_SECOND, LOW_PRIORITY_SHARE)
+        held: Sequence[int] = []
+        idle_at: int | None = None
         while True:
             if self._is_low_priority:
                 await asyncio.sleep(LOW_PRIORITY_DELAY_SECONDS)
             elif monotonic() - rebalanced_at >= REBALANCE_SECONDS:
                 rebalanced_at = monotonic()
                 await partitions.rebalance()
+            if idle_at is not None and held == partitions.held and await self._applied_position(held) >= idle_at:
+                idle_at = await self._wait_for_events(held, idle_at)
+                continue
+            held, idle_at = partitions.held, None
             began = monotonic()
-            events, applied = await self._apply_round(partitions.held)
+            events, applied = await self._apply_round(held)
             now = monotonic()
             self._measure_load(now, events)
             if self._is_low_priority:
@@ -235,7 +244,7 @@ class Runner:
             if events > 1:  # a stream of appends
                 await asyncio.sleep(began + poll_seconds - monotonic())
             else:
-                await self._wait_for_events(partitions.held, applied)
+                idle_at = await self._wait_for_events(held, applied)
 
     async def _apply_round(self, partitions: Sequence[int]) -> tuple[int, int | None]:
         """Apply the next batch of each projection.
@@ -296,22 +305,35 @@ class Runner:
             self._is_load_heavy = self._counted_events >= HEAVY_LOAD_EVENTS_PER_SECOND * seconds
             self._counted_events, self._counting_since = 0, now
 
-    async def _wait_for_events(self, partitions: Sequence[int], applied: int | None) -> None:
-        """Return when there are new events, or a projection is due again, or it is time to rebalance."""
+    async def _wait_for_events(self, partitions: Sequence[int], applied: int | None) -> int | None:
+        """Return when there are new events, or a projection is due again, or it is time to rebalance.
+
+        The result is the position that all have applied, or None if there may be something to apply.
+        """
         timeout = min([REBALANCE_SECONDS, *(progress.due_in for progress in self._all if progress.due_in > 0)])
         ready = [progress.projection for progress in self._all if progress.due_in <= 0 and progress.is_known]
         if not partitions or not ready:
             await asyncio.sleep(timeout)
-            return
+            return None
         if applied is None:
-            applied = await applied_position(self._store, ready, partitions)
+            applied = await self._applied_position(partitions, ready)
         waiting = asyncio.create_task(self._store.wait(applied))
         try:
             await asyncio.wait((waiting,), timeout=timeout)
             if waiting.done():
                 await waiting
+                return None
         finally:
             await cancel_and_wait((waiting,))
+        return applied if len(ready) == len(self._all) else None
+
+    async def _applied_position(self, partitions: Sequence[int], ready: Sequence[Projection] | None = None) -> int:
+        """Return the position that projections, all of them by default, have applied in these partitions."""
+        projections = [progress.projection for progress in self._all] if ready is None else ready
+        given = {"projections": [each.name for each in projections], "partitions": list(partitions)}
+        with translated():
+            [(position,)] = await (await self.connection.execute(POSITION, given)).fetchall()
+        return int(position)
 
 
 # The progress of one projection in a worker: the definition of its tables, the size of its batches, when to try again

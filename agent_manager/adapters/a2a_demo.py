@@ -350,7 +350,7 @@ def _requested_page(context: RequestContext, request: Request, params: Any) -> _
 async def _list(context: RequestContext, request: Request, write_list: WriteList) -> Response:
     """Return the response to a request for a list, cached until the log changes."""
     page = _requested_page(context, request, (await _read_call(request)).get("params"))
-    return await _respond(context, request, await log_change_token(context.store), write_list, page)
+    return await _respond(context, request, await log_change_token(context.log), write_list, page)
 
 
 async def _respond(

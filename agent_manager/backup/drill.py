@@ -101,7 +101,7 @@ async def _try(store: EventStore, archive: Archive, manifest: Manifest, outcome:
     with TemporaryDirectory(prefix=_FOLDER) as folder, FileLock(Path(folder) / _LOCK) as lock:
         lock.exclusive()
         named = {name: None for name in Settings.model_fields if name.startswith(("database_url", "postgres_"))}
-        others = {"listen_url": None, "pg_port": None, "data_dir": Path(folder) / _DATA}
+        others = {"listen_url": None, "read_url": None, "pg_port": None, "data_dir": Path(folder) / _DATA}
         settings = store.settings.model_copy(update=named | others)
         restored = await restore_backup(settings, archive, manifest)
         async with (

@@ -12,6 +12,7 @@ from agent_manager.cli.options import DataDir, Json, read_settings, run
 from agent_manager.cli.output import duration, print_fields, print_json, print_table, print_warnings, row_value
 from eventstore import EventStore
 from projections import load_projections, read_status
+from projections.status import StandbyStatus
 
 
 def status(as_json: Json = False, data_dir: DataDir = None) -> None:
@@ -38,6 +39,7 @@ def status(as_json: Json = False, data_dir: DataDir = None) -> None:
                               f"{append.application or 'no name'}, {append.state}) for {append.seconds:,.1f} s")
                 for append in now.appends_in_flight
             ),
+            *([("reads", _describe_standby(now.standby))] if now.standby else []),
             *([("backup", _describe(backup))] if archive else []),
             *([("drill", _describe_drill(drill))] if drill else []),
         ])  # fmt: skip
@@ -62,6 +64,16 @@ def status(as_json: Json = False, data_dir: DataDir = None) -> None:
         )
 
     run(work, settings)
+
+
+def _describe_standby(standby: StandbyStatus) -> str:
+    if standby.error:
+        return f"{standby.url}: {standby.error}"
+    kind = "a standby" if standby.in_recovery else "not a standby now"
+    return (
+        f"{standby.url}, {kind}: {standby.lag_events:,} events and {standby.lag_seconds:,.1f} s behind the primary's "
+        f"read tables ({standby.lag_bytes or 0:,} bytes to replay)"
+    )
 
 
 def _describe(backup: Manifest | None) -> str:

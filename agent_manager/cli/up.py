@@ -193,6 +193,8 @@ def _describe(store: EventStore, projections: Sequence[Projection]) -> None:
             print_line("", f"PGPASSWORD=$(cat {password}) {psql} '{show_url(embedded.tcp_url)}'")
         if settings.pg_port is not None and f":{settings.pg_port}/" not in (embedded.tcp_url or ""):
             print_line("", f"not on port {settings.pg_port}: the server is running already; stop it to change the port")
+    if (standby := store.connections.standby) is not None:
+        print_line("Reads", f"from {show_url(standby.url)}; eventstore status{data_dir_option(store)} shows its lag")
     applied = len(store.server.applied)
     migrations = f"{applied} migration(s) applied just now" if applied else "migrations are up to date"
     print_line("Schema", f"{settings.db_schema}: {migrations}")

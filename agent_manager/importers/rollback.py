@@ -214,7 +214,9 @@ class MergedSource(Source):
         store, tenant = self._log.store, self._log.tenant
         await catch_up(store)
         reserved = conversation_uuid(tenant, AGENTS)
-        rows = all_items(Reader(store, tenant).conversations, by="created", newest_first=False, deleted=True)
+        rows = all_items(
+            Reader(store, tenant, on_primary=True).conversations, by="created", newest_first=False, deleted=True
+        )
         return [row.id async for row in rows if row.id != reserved]
 
     async def _read(self, conversation_id: UUID) -> StoredConversation:

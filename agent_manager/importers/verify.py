@@ -263,7 +263,7 @@ def is_same_task(stored: Json, source: SourceConversation, index: int) -> bool:
 async def verify_backup(store: EventStore, tenant: str, backup: Backup) -> Verification:
     """Compare a backup with the store, after bringing the read tables up to date."""
     await catch_up(store)
-    reader, log = Reader(store, tenant), ServerLog(store, tenant)
+    reader, log = Reader(store, tenant, on_primary=True), ServerLog(store, tenant)
     result = Verification()
     agents = await read_agents(log)
     for url, card in missing_agents(backup.agents, agents).items():

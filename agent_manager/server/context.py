@@ -49,6 +49,7 @@ from eventstore import (
     conversation_uuid,
 )
 from eventstore.concurrency import cancel_and_wait
+from eventstore.database.pools import View
 from eventstore.errors import InputError, InvalidCursor, NotCaughtUp, printable
 from eventstore.events import HIGHEST_POSITION
 from eventstore.ids import is_canonical_uuid
@@ -74,6 +75,9 @@ SLICED_EVENTS = 500
 """An append of more events is handled in several steps of the event loop."""
 CLAIMED = "claimed_actor"
 """The member of an event's metadata that holds the actor named in the request, if that is not the caller."""
+
+POSITION_HEADER = "Eventstore-Position"
+"""The header of a response from the read tables with the position that they held, for callers who may see positions."""
 
 _log = logging.getLogger(__name__)
 
@@ -480,8 +484,13 @@ class RequestContext:
             parameters: The values of all parameters that the endpoint knows.
             is_resolved: Whether the request reads one conversation that is already resolved for the caller.
         """
-        change_token = await self.caught_up(projections, self._open_position(at_least), is_resolved=is_resolved)
-        return await self.respond(change_token, make, parameters=parameters)
+        position, change_token = await self.caught_up(
+            projections, self._open_position(at_least), is_resolved=is_resolved
+        )
+        response = await self.respond(change_token, make, parameters=parameters)
+        if self.sees_positions:
+            response.headers[POSITION_HEADER] = str(position)
+        return response
 
     async def read_page(
         self,
@@ -515,12 +524,27 @@ class RequestContext:
 
     async def read_log(self, make: Make) -> Response:
         """Return the response to a read of the log itself; the body is cached while it is unchanged."""
-        return await self.respond(await log_change_token(self.store), make)
+        return await self.respond(await log_change_token(self.log), make)
+
+    @property
+    def log(self) -> View:
+        """The log of the server's own tenant, for change tokens, which are the same for all tenants."""
+        return self.store.log(self.store.caller())
 
     async def caught_up(
-        self, projections: Sequence[str] = READ_TABLES, at_least: int = 0, *, is_resolved: bool = False
-    ) -> str:
-        """Return the change token of the projections' tables, once they hold what the tenant wrote through this server.
+        self,
+        projections: Sequence[str] = READ_TABLES,
+        at_least: int = 0,
+        *,
+        is_resolved: bool = False,
+        on_primary: bool = False,
+    ) -> tuple[int, str]:
+        """Return the position that the projections have applied, and the change token of their tables.
+
+        They hold what the tenant wrote through this server.
+
+        Args:
+            on_primary: Whether the tables of the primary are meant even if reads go to a standby.
 
         Raises:
             NotCaughtUp: They do not within the reader's timeout.
@@ -535,6 +559,7 @@ class RequestContext:
                 self.caller,
                 at_least=max(at_least, written.earlier),
                 is_resolved=is_resolved,
+                on_primary=on_primary,
             )
         except NotCaughtUp:
             if self.sees_positions:

@@ -62,4 +62,5 @@ async def visible_ids(reader: Reader, conversations: Collection[UUID]) -> set[UU
     if caller.user is None or not conversations:
         return set(conversations)
     parameters = {"tenant": caller.tenant, "user": caller.user, "ids": list(conversations)}
-    return {row[0] for row in await reader.store.tables(caller).fetch(_VISIBLE_IDS, parameters)}
+    tables = reader.store.tables(caller, on_primary=True)  # a revoked permission takes effect at once
+    return {row[0] for row in await tables.fetch(_VISIBLE_IDS, parameters)}

@@ -10,6 +10,9 @@ applies the events itself, as one more worker would: rows and checkpoints change
 is first. It applies and awaits only the partitions of the conversations that the tenant wrote to. All events of a
 conversation are in one partition, which has its own checkpoint. So a checkpoint at or above the last position of each
 of these conversations says that the tables hold all that the tenant wrote, however far behind the other partitions are.
+
+If the tables are read from a standby (``EVENTSTORE_READ_URL``), tokens and checkpoints are those of the standby, and
+the read also waits until what was written is replayed there. Events are applied on the primary, if they are not yet.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from psycopg_pool import PoolTimeout
 
 from eventstore import Caller, EventStore
 from eventstore.concurrency import cancel_and_wait
-from eventstore.database.pools import FairQueue
+from eventstore.database.pools import FairQueue, View
 from eventstore.database.queries import query
 from eventstore.errors import EventStoreError
 from projections import Projection, select_projections
@@ -48,19 +51,21 @@ _TABLES_CHANGE_TOKEN = query("agent_manager.server", "tables_change_token").repl
 _LOG_CHANGE_TOKEN = query("agent_manager.server", "log_change_token")
 
 
-async def log_change_token(store: EventStore) -> str:
-    """Return the change token of the visible events of the log."""
-    return str((await store.log(store.caller()).fetch(_LOG_CHANGE_TOKEN))[0][0])
+async def log_change_token(view: View) -> str:
+    """Return the change token of the visible events of the log, on the server that a view reads from."""
+    return str((await view.fetch(_LOG_CHANGE_TOKEN))[0][0])
 
 
 async def tables_change_token(
-    store: EventStore, projections: Sequence[Projection], caller: Caller, *, is_resolved: bool = False
+    tables: View, projections: Sequence[Projection], caller: Caller, *, is_resolved: bool = False
 ) -> tuple[int, str]:
     """Return the position that the projections have applied, and the change token of their tables for a caller.
 
-    What a user may see changes with the log, before any table does, so a user's token includes that of the log.
+    What a user may see changes with the log, before any table does, so a user's token includes that of the log, as the
+    server of the tables has it.
 
     Args:
+        tables: The tables in the scope of the caller.
         is_resolved: The request reads one conversation, which was resolved for the caller in the same request. Then the
             log's token is not needed.
     """
@@ -68,11 +73,11 @@ async def tables_change_token(
         "projections": [projection.name for projection in projections],
         "tables": [table for projection in projections for table in projection.tables],
     }
-    of_tables = store.tables(caller).fetch(_TABLES_CHANGE_TOKEN, parameters)
+    of_tables = tables.fetch(_TABLES_CHANGE_TOKEN, parameters)
     if caller.user is None or is_resolved:
         position, change_token = (await of_tables)[0]
     else:
-        ((position, change_token), *_), of_log = await asyncio.gather(of_tables, log_change_token(store))
+        ((position, change_token), *_), of_log = await asyncio.gather(of_tables, log_change_token(tables))
         change_token = f"{change_token} {of_log}"
     return int(position), str(change_token)
 
@@ -98,36 +103,41 @@ class ReadYourWrites:
         *,
         at_least: int = 0,
         is_resolved: bool = False,
-    ) -> str:
-        """Return the change token of the projections' tables for a caller, once they hold what was written.
+        on_primary: bool = False,
+    ) -> tuple[int, str]:
+        """Return the position and the change token of the projections' tables for a caller, with what was written.
 
         Args:
             written: Positions by conversation. Only the partitions of these conversations are awaited, so nobody waits
                 for what others write.
             at_least: A position; everything that the caller's tenant wrote up to it counts as written, too.
             is_resolved: See :func:`tables_change_token`.
+            on_primary: Whether the tables are read from the primary even if there is a standby.
 
         Raises:
             NotCaughtUp: The tables do not hold it within ``timeout`` seconds.
         """
         found = select_projections(list(projections))
-        position, change_token = await tables_change_token(self._store, found, caller, is_resolved=is_resolved)
+        tables = self._store.tables(caller, on_primary=on_primary)
+        # It is resolved on the primary, and the memberships of a standby may be older.
+        is_resolved = is_resolved and (on_primary or self._store.connections.standby is None)
+        position, change_token = await tables_change_token(tables, found, caller, is_resolved=is_resolved)
         if position >= max(at_least, *written.values(), 0):
-            return change_token
+            return position, change_token
         awaited: dict[UUID | None, int] = dict(written.items())
         if at_least > position:
             for conversation, last in (await written_between(self._store, caller.tenant, position, at_least)).items():
                 awaited[conversation] = max(last, awaited.get(conversation, 0))
-        missing = await lagging(self._store, found, awaited)
+        missing = await lagging(self._store, found, awaited, on_primary=True)
         until = max(missing.values(), default=0)
         if missing and (until - position) * len(missing) / PARTITIONS <= MAX_LAG:
             task = asyncio.create_task(self._apply_round(found, sorted(missing), until, caller.tenant, timeout))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
             await asyncio.wait({task}, timeout=timeout)  # a cancelled request does not cancel the transaction
-        await wait_for_written(self._store, found, awaited, timeout=timeout)
+        await wait_for_written(self._store, found, awaited, timeout=timeout, on_primary=on_primary)
         # The first token may be older than what was awaited.
-        return (await tables_change_token(self._store, found, caller, is_resolved=is_resolved))[1]
+        return await tables_change_token(tables, found, caller, is_resolved=is_resolved)
 
     async def close(self) -> None:
         """Close the connections."""

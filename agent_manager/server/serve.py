@@ -10,7 +10,7 @@ import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,8 @@ ACCEPTED_AT_ONCE = 8
 connections applies, and delays all requests for a moment."""
 
 
+TICK_SECONDS = 1.0
+"""How often the Date header of responses is updated."""
 SWITCH_SECONDS = 0.001
 """Seconds after which a thread must release the interpreter lock (GIL) to the event loop; Python's default is 5 ms."""
 FULL_COLLECTION_EVERY = 50
@@ -102,7 +104,11 @@ def _short_pauses() -> Iterator[None]:
 
 
 class _Server(uvicorn.Server):
-    """A uvicorn server that leaves signals to its caller, and accepts few connections at a time."""
+    """A uvicorn server that leaves signals to its caller, accepts few connections at a time, and is idle at rest."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.exit_requested = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen.
@@ -113,6 +119,14 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         for each in sockets or ():
             each.listen(BACKLOG)
+
+    async def main_loop(self) -> None:
+        """Serve until an exit is requested. uvicorn would look ten times a second; the Date header needs one tick."""
+        while not await self.on_tick(0):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TICK_SECONDS):
+                    await self.exit_requested.wait()
+            self.should_exit = self.should_exit or self.exit_requested.is_set()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -226,7 +240,7 @@ async def _running(config: uvicorn.Config, listening: socket.socket) -> AsyncIte
     try:
         yield
     finally:
-        server.should_exit = True
+        server.exit_requested.set()
         done, _ = await asyncio.wait((running,), timeout=2 * _GRACE_SECONDS)
         await cancel_and_wait([running])
         listening.close()

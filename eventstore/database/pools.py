@@ -24,12 +24,16 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from eventstore.database.connection import RECONNECT_SECONDS, configure, connect_options
 from eventstore.database.scoped_connection import Cursor, ScopedConnection
-from eventstore.errors import ConnectionLost, EventStoreError, translate
+from eventstore.database.standby import Standby
+from eventstore.errors import ConnectionLost, EventStoreError, RecoveryConflict, translate
 from eventstore.scope import Caller
 from eventstore.settings import Settings
 
 ALONE_SECONDS = 10.0
 """A tenant counts as the only one if no other tenant has requested a connection for this time."""
+CONFLICT_REPEATS = 2
+"""How often a read is repeated that the recovery of a standby has canceled. The change that it conflicted with is
+replayed by then; a read that takes longer than max_standby_streaming_delay may meet the next one."""
 
 
 class FairQueue:
@@ -146,6 +150,7 @@ class Pool:
         size: the most connections.
         explain: returns a better explanation of an error, such as a full disk behind a lost connection.
         kept: the number of connections that stay open while they are idle.
+        standby: admits the connections, if they lead to a standby of the store's server.
 
     Attributes:
         queue: of the callers; a connection is lent to the holder of each permit.
@@ -160,14 +165,18 @@ class Pool:
         explain: Callable[[EventStoreError], EventStoreError],
         *,
         kept: int = 1,
+        standby: Standby | None = None,
     ) -> None:
         self._explain = explain
+        self._standby = standby
         self.queue = FairQueue(size)
         self._timeout = settings.connect_timeout
 
         async def prepare(connection: ScopedConnection) -> None:
             milliseconds = max(1, round(1000 * settings.statement_seconds))
             await configure(connection, settings, role, milliseconds)
+            if standby is not None:
+                await standby.admit(connection)
 
         self._pool: AsyncConnectionPool[ScopedConnection] = AsyncConnectionPool(
             url,
@@ -192,11 +201,19 @@ class Pool:
     async def connection(self, caller: Caller | None = None) -> AsyncIterator[ScopedConnection]:
         """Lend a connection, on the tenant's account; the caller is not set on it."""
         tenant = None if caller is None else caller.tenant
-        async with self.queue.permit(tenant, self._timeout):
+        async with self.queue.permit(tenant, self._timeout), self._usable_connection() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _usable_connection(self) -> AsyncIterator[ScopedConnection]:
+        while True:
             connection = await self._get()
             try:
                 async with connection:
-                    yield connection
+                    if self._standby is None or self._standby.has_admitted(connection):
+                        yield connection
+                        return
+                    await connection.close()  # another one takes its place
             finally:
                 await self._pool.putconn(connection)
 
@@ -236,7 +253,8 @@ class Pool:
         """Run a query that may be repeated, in one round trip and transaction, and return all its rows.
 
         If an idle connection of the pool turns out to be broken, as after a restart of the server, the query is
-        repeated on another one, as often as there may be broken ones.
+        repeated on another one, as often as there may be broken ones. A query that conflicts with the recovery of a
+        standby is repeated a few times.
 
         Args:
             caller: the scope whose data is visible; None sees no tenant's data.
@@ -246,13 +264,18 @@ class Pool:
         Raises:
             EventStoreError: the error that corresponds to the driver's.
         """
-        for remaining in range(self._pool.max_size, -1, -1):
+        conflicts = 0
+        for remaining in range(self._pool.max_size + CONFLICT_REPEATS, -1, -1):
             try:
                 async with self.connection(caller) as connection:
                     return await connection.fetch(query, parameters, caller, cursor)
             except psycopg.Error as error:  # includes the pool's own errors
                 reason = explain(error) or translate(error)
-                if remaining and isinstance(reason, ConnectionLost):
+                conflicts += isinstance(reason, RecoveryConflict)
+                may_repeat = isinstance(reason, ConnectionLost) or (
+                    isinstance(reason, RecoveryConflict) and conflicts <= CONFLICT_REPEATS
+                )
+                if remaining and may_repeat:
                     continue
                 raise self._explain(reason) from error
         raise AssertionError("the last round returns or raises")

@@ -93,6 +93,37 @@ SELECT l.pid,
    AND l.granted
  ORDER BY seconds DESC
 
+-- name: status_standby
+-- On the standby: the position that the projections have applied, and that of the write-ahead log up to which it has
+-- replayed.
+SELECT pg_is_in_recovery(), ({position}),
+       CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END::text
+
+-- name: status_standby_lag
+-- On the primary: the events between the position of the standby and that of the primary, the age of the first of them,
+-- and the bytes of the write-ahead log that the standby has not replayed.
+SELECT (SELECT count(*) FROM events e WHERE e.position > %(position)s AND e.position <= applied.position),
+       coalesce((SELECT extract(epoch FROM greatest(clock_timestamp() - e.timestamp, '0 s'))
+                   FROM events e
+                  WHERE e.position > %(position)s AND e.position <= applied.position
+                  ORDER BY e.position
+                  LIMIT 1), 0)::float8,
+       CASE WHEN NOT pg_is_in_recovery()
+            THEN greatest(pg_wal_lsn_diff(pg_current_wal_flush_lsn(), %(replayed)s::pg_lsn), 0)::bigint END
+  FROM ({position}) AS applied (position)
+
+-- name: flush
+-- Flush the write-ahead log up to here, by a transaction that writes an empty message to it; not to a synchronous standby.
+SELECT pg_logical_emit_message(set_config('synchronous_commit', 'local', true) = 'local', 'eventstore', '')
+
+-- name: lag_seconds
+-- The age of the oldest event above a position.
+SELECT coalesce((SELECT extract(epoch FROM greatest(clock_timestamp() - e.timestamp, '0 s'))
+                   FROM events e
+                  WHERE e.position > %(position)s
+                  ORDER BY e.position
+                  LIMIT 1), 0)::float8
+
 -- name: lagging
 -- The partitions in which a projection has not applied a position that was written to one of their conversations, and the
 -- highest of these positions. A null conversation stands for one of every partition.

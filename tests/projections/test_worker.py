@@ -86,6 +86,21 @@ async def test_a_worker_begins_with_the_existing_log(store: EventStore) -> None:
     assert await applied_position(store) == result.position
 
 
+@pytest.mark.slow
+async def test_an_idle_worker_notices_checkpoints_that_were_set_back(store: EventStore, database_url: str) -> None:
+    async with working(store):
+        position = (await store.append(uuid4(), [MessageAdded(role="user", content="hello")])).position
+        await wait_for(store, position)
+        with open_as(database_url, PROJECTOR) as connection, connection.transaction():
+            connection.execute("DELETE FROM messages")
+            connection.execute("UPDATE checkpoints SET position = 0 WHERE projection = 'messages'")
+
+        async def is_back() -> bool:
+            return len(await Reader(store).messages()) == 1
+
+        await until_async(is_back, "the worker has applied the log again, without a new event")
+
+
 async def test_workers_at_once_apply_everything_once(store: EventStore, database_url: str) -> None:
     conversations = [uuid4() for _ in range(4)]
 

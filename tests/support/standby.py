@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import psycopg
 
 from eventstore.database.embedded.embedded_server import EmbeddedServer
+from support.servers import memory_folder, open_folder
 from support.waiting import until
 
 _REPLICATION = "local replication all trust\n"  # the socket lies in a private folder
@@ -36,16 +35,15 @@ def standby_of(primary: EmbeddedServer) -> Iterator[str]:
         rules.write(_REPLICATION)
     with psycopg.connect(primary.superuser_url, autocommit=True) as connection:
         connection.execute("SELECT pg_reload_conf()")
-    with tempfile.TemporaryDirectory(prefix="standby-", dir="/tmp", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
+    with open_folder(memory_folder()) as folder:
         os.chown(folder, owner.st_uid, owner.st_gid)
         source = f"host={primary.socket_dir} port=5432 user=postgres"
-        run("pg_basebackup", "-d", source, "-D", str(folder / "data"), "-R", "-X", "stream", "-c", "fast")
+        run("pg_basebackup", "-d", source, "-D", str(folder / "data"), "-R", "-X", "stream", "-c", "fast", "--no-sync")
         options = f"-c listen_addresses= -c port=5432 -c unix_socket_directories={folder} -c hot_standby=on"
         log = str(folder / "log")
         run("pg_ctl", "-D", str(folder / "data"), "-l", log, "-o", options, "-w", "start")
         try:
-            yield f"postgresql://eventstore@/flowagents?host={quote(name, safe='')}&port=5432"
+            yield f"postgresql://eventstore@/flowagents?host={quote(str(folder), safe='')}&port=5432"
         finally:
             run("pg_ctl", "-D", str(folder / "data"), "-m", "immediate", "-w", "stop")
 

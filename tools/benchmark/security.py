@@ -43,7 +43,7 @@ Check = Callable[[], Awaitable[Identity]]
 class _StoreWithoutScope(EventStore):
     """A store that sets no caller for its queries, which is possible only without row-level security."""
 
-    def tables(self, scope: DataScope) -> View:
+    def tables(self, scope: DataScope, *, on_primary: bool = False) -> View:
         return View(self.connections.reader, None)
 
 

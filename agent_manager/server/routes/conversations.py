@@ -42,6 +42,7 @@ from eventstore import (
 )
 from eventstore.errors import ConflictError, ConversationIsDeleted, Forbidden, WrongExpectedVersion
 from eventstore.ids import is_canonical_uuid
+from projections import Reader
 from projections.cache import consistent_snapshot, read_change_token
 from projections.conversation_snapshot import ConversationSnapshot
 
@@ -166,8 +167,12 @@ def _taken(given_id: str, detail: str = "") -> ConflictError:
 
 
 async def _written_conversation(context: RequestContext, conversation_id: UUID) -> ConversationOut | ConversationRef:
-    """Return a conversation with what was just appended, as far as the caller may read it."""
+    """Return a conversation with what was just appended, as far as the caller may read it.
+
+    It is read from the primary: a write does not depend on a standby.
+    """
     if not context.identity.may(TokenScope.READ):
         return ConversationRef(id=conversation_id)
-    await context.caught_up(("conversations",), is_resolved=True)
-    return ConversationOut.model_validate(await context.reader.conversation(conversation_id))
+    await context.caught_up(("conversations",), is_resolved=True, on_primary=True)
+    reader = Reader(context.store, caller=context.caller, on_primary=True)
+    return ConversationOut.model_validate(await reader.conversation(conversation_id))

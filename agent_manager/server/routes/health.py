@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import nullcontext, suppress
 from typing import Literal
 
 from fastapi import APIRouter
@@ -16,9 +18,13 @@ from agent_manager.server.read_your_writes import READ_TABLES
 from agent_manager.server.routes.declarations import errors
 from agent_manager.server.schemas.common import Out, Position
 from eventstore import __version__
-from eventstore.errors import StoreClosed
+from eventstore.errors import ServerError, StoreClosed
 from eventstore.read import horizon
 from projections import applied_position, select_projections
+from projections.status import lag_seconds_at
+
+STANDBY_SECONDS = 1.0
+"""How long a report waits for the standby that reads go to: less than the time limit of usual probes."""
 
 router = APIRouter(tags=["health"], route_class=AuthorizedRoute)
 
@@ -38,7 +44,14 @@ class ReadyOut(Out):
         None, description="The position up to which the log is final. Null if the server requires tokens."
     )
     applied: Position | None = Field(
-        None, description="The position that the read tables hold. Null if the server requires tokens."
+        None,
+        description="The position that the read tables hold, those of the standby if reads go to one. Null if the "
+        "server requires tokens, or the standby does not answer.",
+    )
+    lag_seconds: float | None = Field(
+        None,
+        description="The age of the oldest event that the read tables do not hold; 0 if there is none. Null if "
+        "`applied` is null.",
     )
 
 
@@ -53,7 +66,8 @@ async def ready(request: Request) -> ReadyOut | Response:
     """Report that the server can do its work; 503 if it cannot, with the reason.
 
     It cannot while the schema does not fit this server, all connections of a pool are in use, PostgreSQL does not
-    respond, the read tables are too far behind the log, or the server is about to stop.
+    respond, the read tables are too far behind the log, or the server is about to stop. A standby that reads go to is
+    not necessary: appends do not need it.
     """
     server_context: ServerContext = request.app.state.server_context
     if server_context.closing.is_set():
@@ -62,12 +76,17 @@ async def ready(request: Request) -> ReadyOut | Response:
     if not_ready := await server_context.readiness.check():
         return not_ready.response(shows_cause=is_own)
     if not is_own:
-        return ReadyOut(horizon=None, applied=None)  # positions tell how much all tenants write
+        return ReadyOut(horizon=None, applied=None, lag_seconds=None)  # positions tell how much all tenants write
     store = server_context.store
     with server_context.limits.requests.one():
         final = await horizon(store.log(store.caller()))
-        applied = await applied_position(store, select_projections(list(READ_TABLES)))
-    return ReadyOut(horizon=final, applied=applied)
+        applied, lag_seconds = None, None
+        standby = store.connections.standby
+        with nullcontext() if standby is None else suppress(ServerError, TimeoutError):
+            async with asyncio.timeout(None if standby is None else STANDBY_SECONDS):
+                applied = await applied_position(store, select_projections(list(READ_TABLES)))
+            lag_seconds = await lag_seconds_at(store, applied)
+    return ReadyOut(horizon=final, applied=applied, lag_seconds=lag_seconds)
 
 
 @router.get(

@@ -82,7 +82,7 @@ async def unshare(context: CurrentContext, conversation: str, user: Annotated[Us
 
 
 async def _members(context: CurrentContext, conversation: UUID) -> AsyncGenerator[tuple[str, str], None]:
-    tables = context.store.tables(context.caller)
+    tables = context.store.tables(context.caller, on_primary=True)
     after_others, after = False, ""
     while True:
         parameters = {"conversation": conversation, "after_others": after_others, "after": after, "limit": READ_AT_ONCE}
@@ -105,6 +105,7 @@ async def _check_not_owner(context: CurrentContext, conversation: UUID, user: st
     if context.caller.user not in (None, user):
         return
     parameters = {"conversation": conversation, "user": user}
-    [(is_owner,)] = await context.store.tables(context.caller).fetch(_IS_OWNER, parameters)
+    tables = context.store.tables(context.caller, on_primary=True)
+    [(is_owner,)] = await tables.fetch(_IS_OWNER, parameters)
     if is_owner:
         raise ConflictError(f"{printable(user)} owns the conversation and stays its owner: name another user")
