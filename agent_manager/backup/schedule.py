@@ -8,11 +8,12 @@ the target is old enough, by whichever process it was made, and the database's l
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from time import monotonic
 
 from agent_manager.backup.archive import Archive, open_target
 from agent_manager.backup.create import BackupRunning
@@ -22,15 +23,12 @@ from eventstore.errors import EventStoreError
 
 RETRY_SECONDS = 60.0
 """The time after a failed backup until the next attempt, if no backup is due before."""
+_log = logging.getLogger(__name__)
 _PROGRAM = "from agent_manager.cli import main; main()"
 
 
-async def follow_schedule(settings: ServerSettings, report: Callable[[str], None]) -> None:
-    """Make backups into ``EVENTSTORE_BACKUP_DIR`` and prune them, until this is cancelled.
-
-    Args:
-        report: called with what failed, and what to do.
-    """
+async def follow_schedule(settings: ServerSettings) -> None:
+    """Make backups into ``EVENTSTORE_BACKUP_DIR`` and prune them, until this is cancelled. Log each, and each error."""
     archive = Archive(open_target(settings.backup_dir))
     seconds = settings.backup_minutes * 60
     retention = Retention(settings.backup_daily, settings.backup_weekly, settings.backup_monthly)
@@ -39,15 +37,22 @@ async def follow_schedule(settings: ServerSettings, report: Callable[[str], None
             await asyncio.sleep(max(0.0, seconds - await asyncio.to_thread(age_of_newest, archive, seconds)))
             if await asyncio.to_thread(age_of_newest, archive, seconds) < seconds:
                 continue  # another process made one meanwhile
+            began = monotonic()
             if failure := await _create(settings):
                 if BackupRunning.TEXT not in failure:
-                    report(f"the backup failed: {failure}")
+                    _log_failure(failure)
                 await asyncio.sleep(min(RETRY_SECONDS, seconds))
             else:
+                fields = {"event": "backup_done", "seconds": round(monotonic() - began, 1)}
+                _log.info("the backup is complete", extra=fields)
                 await asyncio.to_thread(prune, archive, retention)
         except (EventStoreError, OSError) as error:
-            report(f"the backup failed: {error}")
+            _log_failure(error)
             await asyncio.sleep(min(RETRY_SECONDS, seconds))
+
+
+def _log_failure(reason: object) -> None:
+    _log.error("the backup failed: %s", reason, extra={"event": "backup_failed"})
 
 
 def age_of_newest(archive: Archive, if_none: float) -> float:
@@ -66,6 +71,8 @@ async def _create(settings: ServerSettings) -> str:
         "EVENTSTORE_SCHEMA": settings.db_schema,
         "EVENTSTORE_ALLOW_SUPERUSER": str(settings.allow_superuser),
         "EVENTSTORE_BACKUP_DIR": settings.backup_dir,
+        "EVENTSTORE_LOG_FORMAT": "text",
+        "EVENTSTORE_LOG_LEVEL": "error",
     }
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", _PROGRAM, "backup", "create",

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from functools import partial
+from time import monotonic
+from typing import Any
 
 import typer
 
-from agent_manager.cli.options import AllowSuperuser, DataDir, read_settings
-from agent_manager.cli.output import errors, print_remark, print_warnings
-from eventstore import EventStore, Settings
+from agent_manager.cli.options import AllowSuperuser, DataDir, LogFormat, LogLevel, read_settings
+from agent_manager.cli.output import errors
+from agent_manager.trace_export import exporting_traces
+from eventstore import EventStore, Settings, __version__
 from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import ConnectionLost, LoginRefused, ServerUnreachable
 from projections import Projection, Worker, load_projections
@@ -22,12 +27,29 @@ RETRY_SECONDS = 1.0
 """The pause between attempts to reach the server."""
 
 
-def project(data_dir: DataDir = None, allow_superuser: AllowSuperuser = False) -> None:
+_log = logging.getLogger(__name__)
+
+
+def project(
+    data_dir: DataDir = None,
+    allow_superuser: AllowSuperuser = False,
+    log_format: LogFormat = None,
+    log_level: LogLevel = None,
+) -> None:
     """Run only the workers, which keep the read tables up to date. Ctrl-C stops them.
 
     Any number of workers may run, on any machine that reaches the server.
     """
-    asyncio.run(run_workers(read_settings(data_dir, allow_superuser=allow_superuser)))
+    settings = read_settings(
+        data_dir, is_service=True, allow_superuser=allow_superuser, log_format=log_format, log_level=log_level
+    )
+    run_service(run_workers(settings))
+
+
+def run_service(service: Coroutine[Any, Any, None]) -> None:
+    """Run a service to its end, and export its traces."""
+    with exporting_traces():
+        asyncio.run(service)
 
 
 async def run_workers(
@@ -54,6 +76,9 @@ async def run_workers(
         is_open = await _open(store, stop, waits=describe is None)
     if not is_open:
         return
+    if applied := store.server.applied:
+        versions = {"event": "migrations_applied", "migrations": list(applied)}
+        _log.info("%d migration(s) applied", len(applied), extra=versions)
     try:
         worker = asyncio.create_task(Worker(store, projections).run())
         stopped = asyncio.create_task(stop.wait())
@@ -64,18 +89,22 @@ async def run_workers(
                 names = ", ".join(projection.name for projection in projections)
                 print_line("Workers", f"{names} follow the log; Ctrl-C stops")
             with suppress(ConnectionLost, ServerUnreachable):  # the workers wait for a lost server and report it
-                print_warnings(await read_warnings(store))
+                for warning in await read_warnings(store):
+                    _log.warning("warning: %s", warning, extra={"event": "status_warning"})
             for service in services:
                 await stack.enter_async_context(service(store))
             if describe is not None:
                 print_line("Stop", "Ctrl-C")
+            fields = {"version": __version__, "pid": os.getpid(), "schema": settings.db_schema}
+            _log.info("started", extra={"event": "service_started"} | fields)
             await asyncio.wait((worker, stopped), return_when=asyncio.FIRST_COMPLETED)
+            _log.info("stopping", extra={"event": "service_stopping"})
         await cancel_and_wait((worker, stopped))
         if not worker.cancelled() and (failure := worker.exception()) is not None:
             raise failure
-        errors.print("stopping …")
     finally:
         await store.close()
+    _log.info("stopped", extra={"event": "service_stopped"})
 
 
 async def _open(store: EventStore, stop: asyncio.Event, *, waits: bool) -> bool:
@@ -84,19 +113,22 @@ async def _open(store: EventStore, stop: asyncio.Event, *, waits: bool) -> bool:
     Args:
         waits: whether to wait for a server that is unreachable, until ``stop`` is set.
     """
-    is_reported = False
+    lost_at: float | None = None
     while not stop.is_set():
         try:
             await store.open()
+            if lost_at is not None:
+                fields = {"event": "database_back", "seconds": round(monotonic() - lost_at, 1)}
+                _log.info("the server answers again", extra=fields)
             return True
         except LoginRefused:
             raise  # waiting does not help
         except (ServerUnreachable, ConnectionLost) as error:
             if not waits:
                 raise
-            if not is_reported:
-                print_remark(f"waiting for the server: {error}")
-                is_reported = True
+            if lost_at is None:
+                _log.warning("waiting for the server: %s", error, extra={"event": "database_lost"})
+                lost_at = monotonic()
         with suppress(TimeoutError):
             async with asyncio.timeout(RETRY_SECONDS):
                 await stop.wait()
