@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import entry_points
-from importlib.util import find_spec
+from typing import Any
 
 from eventstore import __version__
 from eventstore.errors import SettingsError, printable
@@ -41,19 +41,25 @@ def exporting_traces() -> Iterator[None]:
     Raises:
         SettingsError: no installed package has one of them.
     """
-    names = exporters()
-    if names and find_spec("opentelemetry.sdk") is None:
+    provider = _provider(names) if (names := exporters()) else None
+    try:
+        yield
+    finally:
+        if provider is not None:
+            provider.shutdown()
+
+
+def _provider(names: Sequence[str]) -> Any:
+    """Set and return a tracer provider with these exporters; None, and a warning, if the SDK is not installed."""
+    try:
+        from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.trace import set_tracer_provider
+    except ModuleNotFoundError:
         text = "traces are configured and cannot be exported: pip install 'flowagents-eventstore[otel]'"
         _log.warning(text, extra={"event": "tracing_unavailable"})
-        names = []
-    if not names:
-        yield
-        return
-    from opentelemetry.sdk.resources import SERVICE_NAME, Resource
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    from opentelemetry.trace import set_tracer_provider
-
+        return None
     resource = Resource.create()
     if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
         resource = resource.merge(Resource({SERVICE_NAME: "eventstore", "service.version": __version__}))
@@ -68,7 +74,4 @@ def exporting_traces() -> Iterator[None]:
             )
         provider.add_span_processor(BatchSpanProcessor(found[0].load()()))
     set_tracer_provider(provider)
-    try:
-        yield
-    finally:
-        provider.shutdown()
+    return provider
