@@ -170,17 +170,17 @@ class Partitions:
             if len(self.held) > fair_share:
                 await self._connection.execute(_RELEASE_PARTITIONS, {"partitions": self.held[fair_share:]})
                 released, self.held = self.held[fair_share:], self.held[:fair_share]
-                self._log_change("released", released, workers)
+                self._log_change("partitions_released", released, workers)
             elif len(self.held) < fair_share:
                 parameters = {"held": self.held, "wanted": fair_share - len(self.held)}
                 taken = await (await self._connection.execute(_TAKE_PARTITIONS, parameters)).fetchall()
-                if taken:
-                    self._log_change("taken", [partition for (partition,) in taken], workers)
                 self.held = sorted([*self.held, *(partition for (partition,) in taken)])
+                if taken:
+                    self._log_change("partitions_taken", [partition for (partition,) in taken], workers)
 
-    def _log_change(self, change: str, partitions: list[int], workers: int) -> None:
-        fields = {"event": f"partitions_{change}", "partitions": sorted(partitions), "workers": workers}
-        _log.info("%d partition(s) %s, %d worker(s)", len(partitions), change, workers, extra=fields)
+    def _log_change(self, event: str, partitions: list[int], workers: int) -> None:
+        fields = {"event": event, "partitions": sorted(partitions), "workers": workers}
+        _log.info("this worker applies %d partition(s), of %d workers", len(self.held), workers, extra=fields)
 
 
 # A connection of a worker, and the projections that it applies there one after the other

@@ -42,9 +42,7 @@ class Collector:
         """Take an export."""
         self.raw += body
         for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-            self.services |= {
-                each.value.string_value for each in resource.resource.attributes if each.key == "service.name"
-            }
+            self.services |= {attributes(resource.resource)["service.name"]}
             for scope in resource.scope_spans:
                 self.spans += scope.spans
 
@@ -306,9 +304,9 @@ def test_the_environment_selects_the_exporters(
 
 def test_an_unknown_exporter_is_refused(environment: Callable[..., None]) -> None:
     environment(OTEL_TRACES_EXPORTER="carrier pigeon")
-    with pytest.raises(SettingsError, match="no package has the exporter carrier pigeon: install it, or choose among"):
-        with exporting_traces():
-            pass
+    text = "no package has the exporter carrier pigeon: install it, or choose among"
+    with pytest.raises(SettingsError, match=text), exporting_traces():
+        pass
 
 
 def test_traces_without_the_extra_are_a_warning(
