@@ -52,7 +52,7 @@ from agent_manager.storage import LeaseStatus, Log
 from agent_manager.writer import Writer
 from eventstore import MessageAnswered, Metadata, NewEvent, conversation_uuid
 from eventstore.append import MAX_EVENTS
-from eventstore.concurrency import cancel_and_wait
+from eventstore.concurrency import cancel_and_wait, independent_task
 from eventstore.errors import (
     ConversationIsDeleted,
     EventStoreError,
@@ -303,7 +303,9 @@ async def _call_agent(agent: Answer | None, session: AnswerSession, run: RunCoro
         await run(session.finish("answered", None))
         return Answered(reply)
     trace = None if isinstance(problem, EventStoreError | _StoreFailed) else problem
-    _log.warning("message %s was not answered: %s", session.accepted.event_id, problem, exc_info=trace)
+    event_id = session.accepted.event_id
+    fields = {"event": "answer_failed", "event_id": str(event_id), "error_type": type(problem).__name__}
+    _log.warning("message %s was not answered", event_id, extra=fields, exc_info=trace)
     await run(session.finish(outcome, _reason(problem)))
     return Answered(reply, printable(_description(problem), 2000))
 
@@ -568,7 +570,7 @@ class Leases:
             return status
         lease = self._held[key] = Lease(key, status.version)
         if self._renewer is None or self._renewer.done():
-            self._renewer = asyncio.create_task(self._renew())
+            self._renewer = independent_task(self._renew())
         return lease
 
     def release(self, lease: Lease) -> None:
@@ -591,7 +593,7 @@ class Leases:
 
     def _start_worker(self) -> None:
         if self._worker is None or self._worker.done():
-            self._worker = asyncio.create_task(self._work())
+            self._worker = independent_task(self._work())
 
     async def _work(self) -> None:
         while self._to_take or self._to_release:
@@ -624,7 +626,8 @@ class Leases:
             try:
                 renewed = await self._log.renew_leases(held, self._holder, LEASE_SECONDS) if held else set()
             except EventStoreError as error:
-                _log.warning("the leases of %d message(s) could not be renewed: %s", len(held), error)
+                text = "the leases of %d message(s) could not be renewed: %s"
+                _log.warning(text, len(held), error, extra={"event": "leases_expire"})
                 continue
             for key, lease in held.items():
                 lease.is_lost = lease.is_lost or key not in renewed

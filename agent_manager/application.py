@@ -300,9 +300,8 @@ class ApplicationManager:
             self._connection = connection = portal, manager
             self._context, self._is_closed = context, False
             if pending := len(portal.call(manager.pending())):
-                log.warning(
-                    "%d message(s) await an answer from an earlier process: answer_pending() answers them", pending
-                )
+                text = "%d message(s) await an answer from an earlier process: answer_pending() answers them"
+                log.warning(text, pending, extra={"event": "messages_pending", "messages": pending})
             return connection
 
 

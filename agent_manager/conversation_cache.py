@@ -10,6 +10,7 @@ from uuid import UUID
 from agent_manager.conversation_fold import ConversationFold
 from agent_manager.storage import Log, appended_event
 from eventstore import AppendResult, NewEvent
+from eventstore.concurrency import independent_task
 from eventstore.errors import StoreClosed
 
 MAX_BYTES = 256 * 1024 * 1024
@@ -49,7 +50,7 @@ class ConversationFoldCache:
             # Checked here, not in a callback: a reader that has just found no more requests no longer counts.
             self._readers = {reader for reader in self._readers if not reader.done()}
             if len(self._readers) < _READERS:
-                self._readers.add(asyncio.create_task(self._read_requested()))
+                self._readers.add(independent_task(self._read_requested()))
         return await asyncio.shield(requested)
 
     def kept(self, conversation_id: UUID) -> ConversationFold | None:

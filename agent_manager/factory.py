@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from copy import copy
@@ -26,7 +25,7 @@ from agent_manager.storage import AppendedPositions, Differences, DualWriteLog, 
 from agent_manager.task_requests import TaskRequests
 from agent_manager.writer import Writer
 from eventstore import EventStore, Settings, conversation_uuid
-from eventstore.concurrency import cancel_and_wait
+from eventstore.concurrency import cancel_and_wait, independent_task
 from eventstore.errors import SettingsError
 from projections import Worker, load_projections
 
@@ -225,7 +224,7 @@ async def _dual_write_manager(
 
 @asynccontextmanager
 async def _running_worker(store: EventStore) -> AsyncIterator[None]:
-    worker = asyncio.create_task(Worker(store, load_projections(store.settings.projections)).run())
+    worker = independent_task(Worker(store, load_projections(store.settings.projections)).run())
     try:
         yield
     finally:

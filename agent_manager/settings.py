@@ -1,11 +1,12 @@
-"""Settings of the service: JWT, limits, backups, and where agents' cards may be fetched from."""
+"""Settings of the service: JWT, limits, backups, log output, and where agents' cards may be fetched from."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
+from agent_manager.logs import LogFormat, LogLevel
 from eventstore import Settings
 
 
@@ -19,6 +20,8 @@ class ServerSettings(Settings):
     backup_daily: Annotated[int, Field(ge=0, le=10_000, description="backups kept, the last one of a day")] = 7
     backup_weekly: Annotated[int, Field(ge=0, le=10_000, description="backups kept, the last one of a week")] = 4
     backup_monthly: Annotated[int, Field(ge=0, le=10_000, description="backups kept, the last one of a month")] = 12
+    log_format: LogFormat = "text"
+    log_level: LogLevel = "info"
     jwt_key: SecretStr | None = None
     jwt_jwks: str = ""
     jwt_issuer: str = ""
@@ -37,6 +40,11 @@ class ServerSettings(Settings):
     response_bytes: Annotated[int, Field(ge=2**20, le=2**50, description="all responses in flight")] = 2**30
     request_seconds: Annotated[float, Field(gt=0, le=86_400, description="until a response begins")] = 120
     body_seconds: Annotated[float, Field(gt=0, le=3600, description="for a request's head, and for its body")] = 30
+
+    @field_validator("log_format", "log_level", mode="before")
+    @classmethod
+    def _in_lower_case(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
 
 
 def server_settings(settings: Settings) -> ServerSettings:

@@ -440,11 +440,11 @@ class MemoryLog(Log):
 
 def _differences(stored: Event, event: NewEvent) -> str:
     """Return the members in which two events of one id differ, as the server's function ``event_differences`` does."""
-    stored_metadata = _without(MEMBER, stored.raw_metadata)
-    metadata = _without(MEMBER, from_json(to_json(event.metadata.to_content(), "metadata")))
+    stored_metadata = _without((MEMBER, "traceparent"), stored.raw_metadata)
+    metadata = _without((MEMBER, "traceparent"), from_json(to_json(event.metadata.to_content(), "metadata")))
     stored_content, content = stored.content, from_json(to_json(event.data.to_content(), "content"))
     if isinstance(event.data, MessageAdded):
-        stored_content, content = _without("sent_order", stored_content), _without("sent_order", content)
+        stored_content, content = _without(("sent_order",), stored_content), _without(("sent_order",), content)
     pairs = {
         "event_type": (stored.event_type, event.data.event_type),
         "schema_version": (stored.schema_version, event.schema_version),
@@ -456,8 +456,10 @@ def _differences(stored: Event, event: NewEvent) -> str:
     return ", ".join(name for name, (before, now) in pairs.items() if not json_equal(before, now))
 
 
-def _without(name: str, members: Any) -> Any:
-    return {key: value for key, value in members.items() if key != name} if isinstance(members, dict) else members
+def _without(names: Sequence[str], members: Any) -> Any:
+    if not isinstance(members, dict):
+        return members
+    return {key: value for key, value in members.items() if key not in names}
 
 
 MAX_KEPT = 1000
@@ -498,7 +500,8 @@ class Differences:
         shown = None if conversation_id is None else str(conversation_id)
         results = {"main": printable(str(main)), "other": printable(str(other))}
         self.latest.append({"what": what, "conversation_id": shown, **results})
-        _log.warning("%s differ in conversation %s: %s, and %s", what, shown, *results.values())
+        fields = {"event": "storages_differ", "conversation_id": shown, "compared": what}
+        _log.warning("%s differ in conversation %s", what, shown, extra=fields)
 
     def report(self) -> dict[str, Any]:
         """Return all counts and the latest differences as plain JSON."""

@@ -1177,8 +1177,8 @@ CREATE FUNCTION public.event_differences(stored_type text, stored_schema_version
     AS $$
 BEGIN
     -- The order of the members of an object does not matter.
-    stored_metadata := stored_metadata - 'eventstore.member_order';
-    metadata := metadata - 'eventstore.member_order';
+    stored_metadata := stored_metadata - '{eventstore.member_order, traceparent}'::text[];
+    metadata := metadata - '{eventstore.member_order, traceparent}'::text[];
     IF event_type = 'message.added' AND jsonb_typeof(content) = 'object' THEN
         stored_content := stored_content - 'sent_order';
         content := content - 'sent_order';

@@ -46,6 +46,7 @@ from eventstore.ids import conversation_uuid, parse_uuid
 from eventstore.json_text import check_text, to_json
 from eventstore.member_order import with_member_order
 from eventstore.scope import checked_tenant
+from eventstore.tracing import traceparent, with_traceparent
 
 MAX_CONVERSATIONS = 100
 """Conversations in one append. Each takes a lock, and the server's lock table is finite."""
@@ -175,6 +176,7 @@ class AppendRequest:
         self._appends = appends
         self._events = [tuple(append.events) for append in appends]  # the caller may change its lists
         self._max_content_bytes = max_content_bytes
+        self._traceparent = traceparent()
         self.event_count = sum(map(len, self._events))
         self.conversations: list[UUID] = []
         self.expected: list[int] = []
@@ -244,7 +246,10 @@ class AppendRequest:
         for name, text in (("content", content_json), ("metadata", metadata_json)):
             if len(text) > self._max_content_bytes:
                 raise EventTooLarge(f"events[{index}].{name}", len(text), self._max_content_bytes)
-        # The order of members does not count towards the limit: it is shorter than the members themselves.
+        # What the store adds does not count towards the limit: a trace context, and the order of members, which is
+        # shorter than the members themselves.
+        if self._traceparent is not None and metadata.traceparent is None:
+            metadata_json = with_traceparent(metadata_json, self._traceparent)
         metadata_json = with_member_order(metadata_json, data.member_order(), metadata.model_extra)
         self.size += len(content_json) + len(metadata_json)
         return (

@@ -49,6 +49,7 @@ that sets the role in its transaction, in the same round trip.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Container, Sequence
 from contextlib import suppress
@@ -76,7 +77,7 @@ from eventstore.append import (
     group_statement,
     read_outcomes,
 )
-from eventstore.concurrency import cancel_and_wait
+from eventstore.concurrency import cancel_and_wait, independent_task
 from eventstore.database import binary_format
 from eventstore.database.binary_format import with_length
 from eventstore.database.connection import RETRY_SECONDS, Connection
@@ -114,6 +115,7 @@ FIND_HOLDERS_SECONDS = 2.0
 TICK_SECONDS = 0.25
 """How often deadlines are checked."""
 
+_log = logging.getLogger(__name__)
 _KEEP_PLANS = query("eventstore", "keep_plans")
 _LOCK_HOLDERS = query("eventstore", "lock_holders")
 _SET_APPEND_ROLE = Statement(
@@ -175,6 +177,7 @@ class AppendBatcher:
         connect_seconds: float,
         append_seconds: float,
         metrics: StoreMetrics,
+        slow_seconds: float,
     ) -> None:
         """Create a batcher. It connects when there is something to append.
 
@@ -186,6 +189,7 @@ class AppendBatcher:
             connect_seconds: how long an append waits for a connection while the server is away.
             append_seconds: the deadline of an append.
             metrics: counts what is sent and stored.
+            slow_seconds: an append that takes longer is logged.
         """
         self._connect = connect
         self._connect_as_login = connect_as_login
@@ -194,6 +198,7 @@ class AppendBatcher:
         self._append_seconds = append_seconds
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
+        self._slow_seconds = slow_seconds
         self._backpressure = Backpressure(self._on_admitted)
         self._pending: dict[PendingAppend, None] = {}  # an ordered set, the oldest first
         self._queue: deque[PendingAppend] = deque()
@@ -232,6 +237,7 @@ class AppendBatcher:
         append = PendingAppend(caller, appends, max_content_bytes, actor, deadline)
         self._pending[append] = None
         self._is_idle.clear()
+        began = self._loop.time()
         if self._timer is None:
             self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
         try:
@@ -249,7 +255,14 @@ class AppendBatcher:
                 self._is_idle.set()
             self._leave_set_aside(append)
             self._backpressure.release(append)
+            self._log_if_slow(append, self._loop.time() - began)
             del append  # an error in its result refers to this frame, in a cycle that holds the events
+
+    def _log_if_slow(self, append: AppendRequest, seconds: float) -> None:
+        """Log an append that took too long, whether it waited for others, for a lock or for the server."""
+        if seconds > self._slow_seconds:
+            fields = {"statement": "append", "milliseconds": round(seconds * 1000), "events": append.event_count}
+            _log.info("an append took %.1f s", seconds, extra={"event": "statement_slow"} | fields)
 
     async def close(self) -> None:
         """Refuse the appends that are not in flight, wait for those that are, and close the connections."""
@@ -335,7 +348,7 @@ class AppendBatcher:
             if pipeline.is_idle:
                 return pipeline
         if self._opening is None and not self._is_closed:
-            self._opening = asyncio.create_task(self._open_pipeline(), name="eventstore-connect")
+            self._opening = independent_task(self._open_pipeline(), name="eventstore-connect")
         return None
 
     def _send(self, pipeline: PipelinedConnection, group: Group, *, wait_for_locks: bool = False) -> None:
@@ -495,7 +508,7 @@ class AppendBatcher:
             self._leave_set_aside(append)
             self._expired_locked.append(append)
             if self._finding_holders is None:
-                self._finding_holders = asyncio.create_task(self._refuse_locked(), name="eventstore-lock-holders")
+                self._finding_holders = independent_task(self._refuse_locked(), name="eventstore-lock-holders")
 
     async def _refuse_locked(self) -> None:
         """End the appends that waited for locks until their deadlines, with errors that name the holders."""

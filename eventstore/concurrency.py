@@ -1,12 +1,21 @@
-"""Helpers for asyncio: cancel tasks and wait for them, run coroutines together."""
+"""Helpers for asyncio: begin independent tasks, cancel tasks and wait for them, run coroutines together."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable
+from contextvars import Context
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+def independent_task(coroutine: Coroutine[Any, Any, T], name: str | None = None) -> asyncio.Task[T]:
+    """Begin a task that serves all callers: it does not inherit the context of the one that happens to begin it.
+
+    Otherwise it would go on under the id and the trace of one request.
+    """
+    return asyncio.get_running_loop().create_task(coroutine, name=name, context=Context())
 
 
 async def cancel_and_wait(tasks: Iterable[asyncio.Task[Any]]) -> None:

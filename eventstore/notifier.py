@@ -25,7 +25,7 @@ from psycopg import sql
 from psycopg.adapt import Transformer
 from psycopg.pq.abc import PGresult
 
-from eventstore.concurrency import cancel_and_wait
+from eventstore.concurrency import cancel_and_wait, independent_task
 from eventstore.database.binary_format import INT4, INT8, TEXT, int4, int8, to_int8
 from eventstore.database.connection import AUDITOR, PROJECTOR, RECONNECT_SECONDS, Connection
 from eventstore.database.pipelined_connection import PipelinedConnection, Statement
@@ -134,7 +134,7 @@ class Notifier:
         if self._is_closed:
             raise StoreClosed
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._run(), name="eventstore-notifier")
+            self._task = independent_task(self._run(), name="eventstore-notifier")
         future: asyncio.Future[EventBatch | None] = self._loop.create_future()
         self._waiting[future] = Interest(seen, limit, scope if limit else None)
         if self._watcher is not None:
@@ -239,7 +239,7 @@ class Notifier:
         """Log an error, unless it is the one that was logged last."""
         if str(error) != self._logged:
             self._logged = str(error)
-            log.warning("listening: %s", error)
+            log.warning("listening: %s", error, extra={"event": "listening_failed"})
 
 
 class LogWatcher:

@@ -81,6 +81,7 @@ class Settings(BaseSettings):
     read_from: Literal["memory", "postgres"] = "postgres"
     statement_seconds: Annotated[float, Field(gt=0, le=86_400, description="for a statement that reads")] = 30
     append_seconds: Annotated[float, Field(ge=2, le=86_400, description="for an append")] = 30
+    slow_statement_seconds: Annotated[float, Field(gt=0, le=86_400, description="until it is logged")] = 1
 
     @classmethod
     def settings_customise_sources(
@@ -208,6 +209,8 @@ _OPTIONS = {
     "EVENTSTORE_ALLOW_SUPERUSER": "--allow-superuser",
     "EVENTSTORE_METRICS_HOST": "--metrics-host",
     "EVENTSTORE_METRICS_PORT": "--metrics-port",
+    "EVENTSTORE_LOG_FORMAT": "--log-format",
+    "EVENTSTORE_LOG_LEVEL": "--log-level",
 }
 """The command-line options of settings that have one."""
 

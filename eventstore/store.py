@@ -29,6 +29,7 @@ from eventstore.schema_check import check_schema
 from eventstore.scope import ALL_TENANTS, Caller, DataScope, checked_tenant
 from eventstore.settings import Settings
 from eventstore.subscribe import follow_log
+from eventstore.tracing import append_span
 
 
 class EventStore:
@@ -235,7 +236,9 @@ class EventStore:
             if not isinstance(append, Append):
                 raise InputError(f"appends: expected a list of Append, found a {type(append).__name__} in it")
         caller = self.caller(tenant, user)
-        return await self.connections.append_batcher.append(caller, appends, self.settings.max_content_bytes, actor)
+        batcher, limit = self.connections.append_batcher, self.settings.max_content_bytes
+        with append_span([append.conversation_id for append in appends], sum(len(append.events) for append in appends)):
+            return await batcher.append(caller, appends, limit, actor)
 
     def read(
         self,
@@ -428,6 +431,7 @@ class StoreConnections:
             connect_seconds=settings.connect_timeout,
             append_seconds=settings.append_seconds,
             metrics=metrics,
+            slow_seconds=settings.slow_statement_seconds,
         )
         self.notifier = Notifier(self.open_listener)
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from time import time_ns
 from typing import Any, NamedTuple, Self
 
 from psycopg import IsolationLevel, sql
@@ -33,6 +34,7 @@ from eventstore.errors import (
     ServerUnreachable,
     translated,
 )
+from eventstore.tracing import MAX_LINKS, record_batch, tracing
 from projections.custom_projections import create_missing_tables
 from projections.parking import FailureIsolation, may_be_event_error
 from projections.projection import ALL_PARTITIONS, PROJECTIONS, Projection, Stage
@@ -51,6 +53,7 @@ _STAGE_PATH = query("projections", "stage_path")
 _SMALL_BATCHES = query("projections", "small_batches")
 _SMALL_BATCHES_PROCEDURE = query("projections", "small_batches_procedure")
 _FOLD_FUNCTION = query("projections", "fold_function")
+_TRACED_EVENTS = query("projections", "traced_events")
 
 
 class Applied(NamedTuple):
@@ -59,10 +62,12 @@ class Applied(NamedTuple):
     Attributes:
         position: the position up to which the log is applied now.
         events: the number of log events that the batch covered, those of other partitions included.
+        lower: the position up to which it was applied before.
     """
 
     position: int
     events: int
+    lower: int
 
 
 class Applier:
@@ -158,13 +163,18 @@ class Applier:
             "size": size or self._batch_size,
             "until": until,
         }
+        began = time_ns()
         try:
-            return await self._apply(batch, lambda _lower, _upper: projection.fold(self.connection))
+            applied = await self._apply(batch, lambda _lower, _upper: projection.fold(self.connection))
         except Exception as error:
             if self.connection.closed or not may_be_event_error(error, is_persistent=is_persistent):
                 raise
             isolation = FailureIsolation(self.connection, projection, stage, is_persistent=is_persistent)
-            return await self._apply(batch, isolation.fold_or_park)
+            applied = await self._apply(batch, isolation.fold_or_park)
+            isolation.log_parked()
+        if applied is not None and stage == "live":
+            await self._trace([projection], partitions, [applied], began)
+        return applied
 
     async def _apply(self, batch: dict[str, Any], fold: Callable[[int, int], Awaitable[object]]) -> Applied | None:
         connection = self.connection
@@ -178,7 +188,7 @@ class Applier:
                     await connection.execute(_STAGE_PATH, {"stage": batch["stage"]})
                 await fold(lower, upper)
                 await connection.execute(_END_BATCH, {"upper": upper})
-        return Applied(upper, events)
+        return Applied(upper, events, lower)
 
     async def apply_all(
         self,
@@ -219,6 +229,7 @@ class Applier:
             "partitions": list(partitions),
             "size": size,
         }
+        began = time_ns()
         with translated():
             if not self._fold_functions:
                 await self.connection.execute(_SMALL_BATCHES_PROCEDURE)
@@ -229,7 +240,28 @@ class Applier:
                     await self.connection.execute(text.encode())
                     self._fold_functions.add(projection.name)
             [columns] = await (await self.connection.execute(_SMALL_BATCHES, parameters, prepare=True)).fetchall()
-        return [Applied(*outcome) for outcome in zip(*columns, strict=True)]
+        outcomes = [Applied(*outcome) for outcome in zip(*columns, strict=True)]
+        await self._trace(projections, partitions, outcomes, began)
+        return outcomes
+
+    async def _trace(
+        self, projections: Sequence[Projection], partitions: Sequence[int], outcomes: Sequence[Applied], began: int
+    ) -> None:
+        """Record a span of the batches that were applied together since a time, if appends in them were traced."""
+        api = tracing()
+        applied = {each.name: outcome for each, outcome in zip(projections, outcomes, strict=True) if outcome.events}
+        if api is None or not applied:
+            return
+        parameters = {
+            "lower": min(each.lower for each in applied.values()),
+            "upper": max(each.position for each in applied.values()),
+            "partitions": list(partitions),
+            "links": MAX_LINKS,
+        }
+        with translated():
+            sources = await (await self.connection.execute(_TRACED_EVENTS, parameters)).fetchall()
+        if sources:
+            record_batch(api, list(applied), sources, began, time_ns())
 
 
 # Catching up once, without a worker

@@ -36,6 +36,7 @@ from eventstore.errors import (
     translate,
 )
 from eventstore.ids import parse_uuid
+from eventstore.tracing import append_span
 from projections.custom_projections import create_missing_tables
 from projections.projection import Projection
 
@@ -87,13 +88,13 @@ class InlineAppender:
             EventStoreError: as there; or a projection failed, and nothing was written.
         """
         caller = self._store.caller(tenant, user)
-        if begin is None:
-            target = parse_uuid(conversation_id, "conversation_id")
-            return await self._append(target, actor, caller, events, expected)
-        target, begin = named_conversation(caller.tenant, conversation_id, begin)
-        return await append_or_begin(
-            partial(self._append, target, actor, caller), Append(target, events, expected), begin
-        )
+        with append_span([conversation_id], len(events)):
+            if begin is None:
+                target = parse_uuid(conversation_id, "conversation_id")
+                return await self._append(target, actor, caller, events, expected)
+            target, begin = named_conversation(caller.tenant, conversation_id, begin)
+            append = partial(self._append, target, actor, caller)
+            return await append_or_begin(append, Append(target, events, expected), begin)
 
     async def _append(
         self,

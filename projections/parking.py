@@ -21,6 +21,9 @@ conversation holds up the others for longer than the search takes.
 
 from __future__ import annotations
 
+import logging
+from typing import Any
+
 import psycopg
 
 from eventstore.database.connection import Connection
@@ -44,6 +47,8 @@ _BOUNDS = query("projections", "bounds")
 _PARK = query("projections", "park")
 _MAX_ERROR_CHARACTERS = 2000
 
+_log = logging.getLogger(__name__)
+
 
 def may_be_event_error(error: BaseException, *, is_persistent: bool = False) -> bool:
     """Return whether an event may have caused an error, so that it is worth isolating.
@@ -57,6 +62,16 @@ def may_be_event_error(error: BaseException, *, is_persistent: bool = False) -> 
         return isinstance(error, UnprocessableEvent)
     state = error.sqlstate
     return state is not None and (is_persistent or state[:2] not in SERVER_ERRORS or state in POSSIBLE_EVENT_ERRORS)
+
+
+def loggable(error: Exception) -> str:
+    """Return the text of an error for the log: only its kind if it may quote what conversations contain."""
+    cause = error.__cause__ or error
+    if isinstance(cause, psycopg.Error) and (cause.sqlstate or "")[:2] not in DATA_ERRORS:
+        return str(error)
+    if isinstance(cause, psycopg.Error):
+        return f"{type(cause).__name__} (SQLSTATE {cause.sqlstate})"
+    return str(error) if isinstance(cause, EventStoreError) else type(cause).__name__
 
 
 class FailureIsolation:
@@ -76,7 +91,7 @@ class FailureIsolation:
         self._is_persistent = is_persistent
         self._unclear: list[psycopg.Error] = []
         self._has_applied = False
-        self._parked = 0
+        self._parked: list[dict[str, Any]] = []
 
     async def fold_or_park(self, lower: int, upper: int) -> int:
         """Apply the open batch between two positions, and park the conversations that the projection fails on.
@@ -93,9 +108,14 @@ class FailureIsolation:
             # The projection or the server may have caused the error: nothing has succeeded yet.
             failure = self._unclear[0]
             proves_nothing = (failure.sqlstate or "")[:2] in (*NEEDS_AN_EVENT, *SERVER_ERRORS)
-            if self._parked > 1 or proves_nothing or await self._fold(upper, upper) is not None:
+            if len(self._parked) > 1 or proves_nothing or await self._fold(upper, upper) is not None:
                 raise failure
-        return self._parked
+        return len(self._parked)
+
+    def log_parked(self) -> None:
+        """Log the conversations that are parked now; call it once the transaction has committed."""
+        for fields in self._parked:
+            _log.warning("projection %s: a conversation is parked", self._projection.name, extra=fields)
 
     async def _halve(self, lower: int, upper: int) -> None:
         """Apply the events between two positions; if that fails, each half separately."""
@@ -134,4 +154,13 @@ class FailureIsolation:
                 self._unclear.append(failure)
         error = printable(str(failure).strip(), _MAX_ERROR_CHARACTERS)
         parked = await self._connection.execute(_PARK, self._parked_as | {"sqlstate": state, "error": error})
-        self._parked += parked.rowcount
+        for tenant, conversation_id, event_id, event_type in await parked.fetchall():
+            self._parked.append({
+                "event": "conversation_parked",
+                "projection": self._projection.name,
+                "tenant": tenant,
+                "conversation_id": str(conversation_id),
+                "event_id": str(event_id),
+                "event_type": event_type,
+                "sqlstate": state,
+            })  # fmt: skip

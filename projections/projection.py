@@ -11,6 +11,7 @@ from importlib.resources import files
 from typing import Literal
 
 from eventstore.database.connection import Connection
+from eventstore.database.queries import named
 from eventstore.errors import NotFound
 
 PARTITIONS = 16
@@ -67,7 +68,7 @@ class Projection:
 
     async def fold(self, connection: Connection) -> None:
         """Apply the events that the relation ``batch`` of the connection shows."""
-        await connection.execute((self.text or "").encode())
+        await connection.execute(named(self.text or "", f"projection {self.name}").encode())
 
 
 def _built_in(name: str, *tables: str, is_low_priority: bool = False, is_awaited: bool = False) -> Projection:

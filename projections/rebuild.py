@@ -39,6 +39,7 @@ from eventstore.read import horizon
 from projections.apply import Applier
 from projections.compare import TableDifference, compare_stages
 from projections.custom_projections import create_missing_tables
+from projections.parking import loggable
 from projections.projection import ALL_PARTITIONS, PARTITIONS, PROJECTIONS, Projection, Stage
 from projections.read_your_writes import applied_position
 from projections.throttle import Throttle
@@ -233,13 +234,16 @@ async def rebuild_outdated(store: EventStore, projections: Sequence[Projection])
             outdated = {name for (name,) in await store.connections.projector.fetch(_OUTDATED, given)}
             for projection in projections:
                 if projection.name in outdated:
-                    _log.warning("projection %s has changed: its tables are rebuilt", projection.name)
+                    fields = {"projection": projection.name}
+                    text = "projection %s has changed: its tables are rebuilt"
+                    _log.warning(text, projection.name, extra={"event": "rebuild_started"} | fields)
                     await rebuild(store, [projection])
+                    _log.info("projection %s is rebuilt", projection.name, extra={"event": "rebuild_done"} | fields)
             return
         except EventStoreError as error:
             if str(error) != logged:
                 logged = str(error)
-                _log.warning("rebuilding: %s", error)
+                _log.warning("rebuilding: %s", loggable(error), extra={"event": "rebuild_failed"})
         await asyncio.sleep(pause)
         pause = min(pause * 2, RETRY_MAX_SECONDS)
 

@@ -43,6 +43,7 @@ from eventstore.notifier import PollThrottle
 from eventstore.read import horizon
 from projections.apply import BATCH_SIZE, SMALL_BATCH_SIZE, Applied, Applier
 from projections.custom_projections import create_missing_tables
+from projections.parking import loggable
 from projections.projection import PARTITIONS, PROJECTIONS, Projection
 from projections.read_your_writes import POSITION
 from projections.rebuild import rebuild_outdated
@@ -71,6 +72,7 @@ class Worker:
         self._rebuilding: asyncio.Task[None] | None = None
         self._pause = RETRY_MIN_SECONDS
         self._logged_error = ""
+        self._lost_at: float | None = None
 
     async def run(self) -> None:
         """Work until cancelled. If the server is lost, wait for it, or start it again if it is an embedded one.
@@ -85,16 +87,19 @@ class Worker:
                 try:
                     await self._run_until_error()
                 except ServerError as error:
+                    is_lost = isinstance(error, ConnectionLost | ServerUnreachable)
                     if str(error) != self._logged_error:  # not again until something was applied
                         self._logged_error = str(error)
-                        _log.warning("worker: %s", error)
+                        event = "database_lost" if is_lost else "worker_failed"
+                        _log.warning("worker: %s", loggable(error), extra={"event": event})
                     await self._store.revive()
-                    if isinstance(error, ConnectionLost | ServerUnreachable):
+                    if is_lost:
+                        self._lost_at = self._lost_at or monotonic()
                         self._pause = min(self._pause, RECONNECT_SECONDS)
                 except SettingsError:
                     raise
                 except EventStoreError:
-                    _log.exception("worker")
+                    _log.exception("worker", extra={"event": "worker_failed"})
                 await asyncio.sleep(self._pause)
                 self._pause = min(self._pause * 2, RETRY_MAX_SECONDS)
         finally:
@@ -116,6 +121,10 @@ class Worker:
                 await connection.execute(_NAME_WORKER, {"name": name})
             partitions = Partitions(connection)
             await partitions.rebalance()
+            if self._lost_at is not None:
+                seconds = round(monotonic() - self._lost_at, 1)
+                _log.info("worker: the server answers again", extra={"event": "database_back", "seconds": seconds})
+                self._lost_at = None
             if self._rebuilding is None:
                 self._rebuilding = asyncio.create_task(rebuild_outdated(self._store, self._projections))
             tasks = [asyncio.create_task(runner.run(partitions)) for runner in runners]
@@ -161,11 +170,18 @@ class Partitions:
             fair_share = -(-PARTITIONS // max(workers, 1))
             if len(self.held) > fair_share:
                 await self._connection.execute(_RELEASE_PARTITIONS, {"partitions": self.held[fair_share:]})
-                self.held = self.held[:fair_share]
+                released, self.held = self.held[fair_share:], self.held[:fair_share]
+                self._log_change("partitions_released", released, workers)
             elif len(self.held) < fair_share:
                 parameters = {"held": self.held, "wanted": fair_share - len(self.held)}
                 taken = await (await self._connection.execute(_TAKE_PARTITIONS, parameters)).fetchall()
                 self.held = sorted([*self.held, *(partition for (partition,) in taken)])
+                if taken:
+                    self._log_change("partitions_taken", [partition for (partition,) in taken], workers)
+
+    def _log_change(self, event: str, partitions: list[int], workers: int) -> None:
+        fields = {"event": event, "partitions": sorted(partitions), "workers": workers}
+        _log.info("this worker applies %d partition(s), of %d workers", len(self.held), workers, extra=fields)
 
 
 # A connection of a worker, and the projections that it applies there one after the other
@@ -276,7 +292,7 @@ class Runner:
         except EventStoreError as error:
             if self.connection.closed:
                 raise
-            _log.debug("applying each projection separately: %s", error)
+            _log.debug("applying each projection separately: %s", loggable(error))
             return {}
         self.has_applied = True
         return dict(zip(allowed, outcomes, strict=True))
@@ -295,7 +311,9 @@ class Runner:
             if self.connection.closed:
                 raise
             progress.postpone()
-            _log.warning("projection %s: %s", progress.projection.name, error)
+            name = progress.projection.name
+            fields = {"event": "projection_failed", "projection": name}
+            _log.warning("projection %s: %s", name, loggable(error), extra=fields)
         return 0
 
     def _measure_load(self, now: float, events: int) -> None:

@@ -47,7 +47,15 @@ from agent_manager.server.authorization import AuthorizedRoute, Data, needs
 from agent_manager.server.context import LARGE_LIMIT, CurrentContext, RequestContext
 from agent_manager.server.conversation_lookup import resolve
 from agent_manager.server.idempotency import StoredResponse
-from agent_manager.server.problems import ERROR_RESPONSE, Rejected, headers_of, members_of, status_of, title_of
+from agent_manager.server.problems import (
+    ERROR_RESPONSE,
+    Rejected,
+    headers_of,
+    members_of,
+    request_member,
+    status_of,
+    title_of,
+)
 from agent_manager.server.read_your_writes import log_change_token
 from agent_manager.server.response_cache import BodyWriter, Frame, StoredBody
 from agent_manager.server.routes.declarations import NOT_MODIFIED, Responses, errors
@@ -279,7 +287,7 @@ def _error_response(scope: Scope, error: Rejected | EventStoreError) -> Response
     rpc_error = {
         "code": INVALID_PARAMS if isinstance(error, InputError) else _CODES.get(status, INTERNAL_ERROR),
         "message": printable(str(error), 2000),
-        "data": {"type": title_of(error), **members_of(error)},
+        "data": {"type": title_of(error), **members_of(error), **request_member()},
     }
     body = {"jsonrpc": "2.0", "id": _call_id(Request(scope)), "result": None, "error": rpc_error}
     return Response(json.dumps(body).encode(), status, headers_of(error), "application/json")

@@ -22,6 +22,7 @@ from agent_manager.auth.jwt import LEEWAY_SECONDS, InvalidToken, jwt_reader
 from agent_manager.auth.keys import StaticKey
 from agent_manager.settings import server_settings
 from eventstore import EventStore, Settings
+from eventstore.concurrency import independent_task
 from eventstore.database.queries import query
 from eventstore.errors import EventStoreError
 
@@ -127,10 +128,11 @@ class Authenticator:
             return None
         subject = await self._jwt.read(token)
         if isinstance(subject, InvalidToken):
-            _log.info("a JWT was rejected: %s", subject.reason)
+            _log.info("a JWT was rejected: %s", subject.reason, extra={"event": "jwt_rejected"})
             return None
         if await self._users.get((subject.tenant, subject.user)) is None:
-            _log.info("a JWT was rejected: its tenant is unknown or suspended, or its user disabled")
+            reason = "its tenant is unknown or suspended, or its user disabled"
+            _log.info("a JWT was rejected: %s", reason, extra={"event": "jwt_rejected"})
             return None
         identity = Identity(subject.tenant, subject.user, subject.user, subject.scopes)
         return identity, subject.expires_at + LEEWAY_SECONDS - time.time()
@@ -192,7 +194,7 @@ class QueryBatcher(Generic[Key, Value]):
         if future is None:
             future = self._waiting[key] = asyncio.get_running_loop().create_future()
         if self._task is None:
-            self._task = asyncio.create_task(self._run())
+            self._task = independent_task(self._run())
         return await asyncio.shield(future)  # other callers may await it, too
 
     async def close(self) -> None:
@@ -247,7 +249,7 @@ class LastUsed:
         self._recent[key] = None
         self._due.add(key)
         if self._task is None:
-            self._task = asyncio.create_task(self._run())
+            self._task = independent_task(self._run())
 
     async def close(self) -> None:
         """Wait until everything is recorded."""
@@ -261,6 +263,7 @@ class LastUsed:
                 try:
                     await self._write(due)
                 except EventStoreError as error:  # these keys are recorded again in a minute
-                    _log.warning("the last use of %d key(s) could not be recorded: %s", len(due), error)
+                    text = "the last use of %d key(s) could not be recorded: %s"
+                    _log.warning(text, len(due), error, extra={"event": "key_uses_unrecorded"})
         finally:
             self._task = None

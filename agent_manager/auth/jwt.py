@@ -307,7 +307,8 @@ class KeySet:
             self._keys = _parse_jwks(await self._source())
         except (OSError, ValueError, TimeoutError, httpx.HTTPError) as error:
             reason = printable(str(error).splitlines()[0] if str(error) else type(error).__name__)
-            _log.warning("the keys of the tokens' issuer cannot be read from %s: %s", self.name, reason)
+            text = "the keys of the tokens' issuer cannot be read from %s: %s"
+            _log.warning(text, self.name, reason, extra={"event": "jwt_keys_unreadable"})
         else:
             self._read_at = self._clock()
 

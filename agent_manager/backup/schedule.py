@@ -9,12 +9,14 @@ same holds for drills.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
+from time import monotonic
 
 from agent_manager.backup.archive import Archive, open_target
 from agent_manager.backup.create import BackupRunning
@@ -27,29 +29,23 @@ RETRY_SECONDS = 60.0
 """The time after a failure until the next attempt, if none is due before."""
 _PROGRAM = "from agent_manager.cli import main; main()"
 
+_log = logging.getLogger(__name__)
 
-async def follow_schedule(settings: ServerSettings, report: Callable[[str], None]) -> None:
-    """Make backups into ``EVENTSTORE_BACKUP_DIR``, prune and try them, until this is cancelled.
 
-    Args:
-        report: called with what failed, and what to do.
-    """
+async def follow_schedule(settings: ServerSettings) -> None:
+    """Make backups into ``EVENTSTORE_BACKUP_DIR``, prune and try them, until this is cancelled; log each outcome."""
     archive = Archive(open_target(settings.backup_dir))
     retention = Retention(settings.backup_daily, settings.backup_weekly, settings.backup_monthly)
 
     async def make() -> str:
-        failure = await _run(settings, "create", report)
+        failure = await _run(settings, "create")
         if not failure:
             await asyncio.to_thread(prune, archive, retention)
         return failure
 
-    backups = _repeat("backup", settings.backup_minutes * 60, partial(age_of_newest, archive), make, report)
+    backups = _repeat("backup", settings.backup_minutes * 60, partial(age_of_newest, archive), make)
     drills = _repeat(
-        "drill",
-        settings.backup_drill_hours * 3600,
-        partial(_age_of_drill, archive),
-        partial(_run, settings, "drill", report),
-        report,
+        "drill", settings.backup_drill_hours * 3600, partial(_age_of_drill, archive), partial(_run, settings, "drill")
     )
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(backups)
@@ -60,14 +56,11 @@ async def follow_schedule(settings: ServerSettings, report: Callable[[str], None
 
 
 async def _repeat(
-    name: str,
-    seconds: float,
-    age: Callable[[], float | None],
-    work: Callable[[], Awaitable[str]],
-    report: Callable[[str], None],
+    name: str, seconds: float, age: Callable[[], float | None], work: Callable[[], Awaitable[str]]
 ) -> None:
-    """Do some work whenever its last result is so many seconds old; report failures, and what it has to say."""
+    """Do some work whenever its last result is so many seconds old."""
     while True:
+        began = monotonic()
         try:
             last = await asyncio.to_thread(age)
             if last is not None and last < seconds:
@@ -76,10 +69,13 @@ async def _repeat(
             failure = await work()
         except (EventStoreError, OSError) as error:
             failure = str(error)
-        if failure and not any(text in failure for text in (BackupRunning.TEXT, DrillRunning.TEXT)):
-            report(f"the {name} failed: {failure}")
-        if failure:
-            await asyncio.sleep(min(RETRY_SECONDS, seconds))
+        if not failure:
+            fields = {"event": f"{name}_done", "seconds": round(monotonic() - began, 1)}
+            _log.info("the %s is complete", name, extra=fields)
+            continue
+        if not any(text in failure for text in (BackupRunning.TEXT, DrillRunning.TEXT)):
+            _log.error("the %s failed: %s", name, failure, extra={"event": f"{name}_failed"})
+        await asyncio.sleep(min(RETRY_SECONDS, seconds))
 
 
 def age_of_newest(archive: Archive) -> float | None:
@@ -93,8 +89,8 @@ def _age_of_drill(archive: Archive) -> float | None:
     return None if last is None else (datetime.now(UTC) - last.at).total_seconds()
 
 
-async def _run(settings: ServerSettings, command: str, report: Callable[[str], None]) -> str:
-    """Make or try a backup in a process of its own; report its remarks; return why it failed, or an empty text."""
+async def _run(settings: ServerSettings, command: str) -> str:
+    """Make or try a backup in a process of its own; log its remarks; return why it failed, or an empty text."""
     # In the environment, because every user of the machine could see an argument.
     url = settings.server_url()
     environment = {
@@ -103,6 +99,8 @@ async def _run(settings: ServerSettings, command: str, report: Callable[[str], N
         "EVENTSTORE_SCHEMA": settings.db_schema,
         "EVENTSTORE_ALLOW_SUPERUSER": str(settings.allow_superuser),
         "EVENTSTORE_BACKUP_DIR": settings.backup_dir,
+        "EVENTSTORE_LOG_FORMAT": "text",
+        "EVENTSTORE_LOG_LEVEL": "error",
     }
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", _PROGRAM, "backup", command,
@@ -120,5 +118,5 @@ async def _run(settings: ServerSettings, command: str, report: Callable[[str], N
     if process.returncode:
         return text or f"it ended with {process.returncode}"
     if text:
-        report(f"backup {command}: {text}")
+        _log.warning("backup %s: %s", command, text, extra={"event": "backup_remark"})
     return ""

@@ -20,7 +20,7 @@ from agent_manager.backup import (
     restore_backup,
     verify_backups,
 )
-from agent_manager.cli.options import DataDir, Json, read_settings, run, run_stoppable
+from agent_manager.cli.options import DataDir, Json, LogFormat, LogLevel, read_settings, run, run_stoppable
 from agent_manager.cli.output import RowFormat, duration, print_json, print_remark, print_result, print_rows, text
 from agent_manager.settings import ServerSettings
 from eventstore import EventStore
@@ -51,12 +51,14 @@ def backup_create(
     ] = False,
     as_json: Json = False,
     data_dir: DataDir = None,
+    log_format: LogFormat = None,
+    log_level: LogLevel = None,
 ) -> None:
     """Write the events since the last backup, and the tenants, users and keys.
 
     Reading and writing continue meanwhile. After an interruption the same command continues.
     """
-    settings = read_settings(data_dir)
+    settings = read_settings(data_dir, log_format=log_format, log_level=log_level)
     archive = _archive(where, settings)
 
     async def work(store: EventStore) -> Manifest:
@@ -147,13 +149,15 @@ def backup_restore(
     ] = None,
     as_json: Json = False,
     data_dir: DataDir = None,
+    log_format: LogFormat = None,
+    log_level: LogLevel = None,
 ) -> None:
     """Restore a backup into an empty database: the one that DATABASE_URL names, or a new embedded one.
 
     Positions, versions, ids, times and digests are those of the backup. The migrations are applied, the digest of every
     event is computed anew, and the read tables are filled from the log. After an error the database is empty as before.
     """
-    settings = read_settings(data_dir)
+    settings = read_settings(data_dir, log_format=log_format, log_level=log_level)
     archive = _archive(where, settings)
     manifest = archive.manifest(backup_id)
     limit = None if time is None else parse_time(time, "--time")
@@ -181,12 +185,18 @@ def backup_prune(
 
 
 @backup.command("drill")
-def backup_drill(where: Where = None, as_json: Json = False, data_dir: DataDir = None) -> None:
+def backup_drill(
+    where: Where = None,
+    as_json: Json = False,
+    data_dir: DataDir = None,
+    log_format: LogFormat = None,
+    log_level: LogLevel = None,
+) -> None:
     """Restore the newest backup into a temporary server beside the live one, compare the two logs, and remove it.
 
     The temporary server is an embedded one, in TMPDIR; the live one is only read from.
     """
-    settings = read_settings(data_dir)
+    settings = read_settings(data_dir, log_format=log_format, log_level=log_level)
     archive = _archive(where, settings)
     done = run(lambda store: drill(store, archive), settings)
     print_result(

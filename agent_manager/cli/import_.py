@@ -12,7 +12,17 @@ import typer
 from rich.progress import DownloadColumn, TimeRemainingColumn
 from typer import Argument, Option
 
-from agent_manager.cli.options import DataDir, Json, Tenant, check_tenant_option, read_settings, run, run_stoppable
+from agent_manager.cli.options import (
+    DataDir,
+    Json,
+    LogFormat,
+    LogLevel,
+    Tenant,
+    check_tenant_option,
+    read_settings,
+    run,
+    run_stoppable,
+)
 from agent_manager.cli.output import errors, print_json, print_paragraph, print_remark, progress_bars, text
 from agent_manager.importers import ImportReport, import_backup, import_files, migrate
 from agent_manager.importers.a2a_demo import EndpointSource
@@ -55,6 +65,8 @@ def import_(
         ),
     ] = None,
     data_dir: DataDir = None,
+    log_format: LogFormat = None,
+    log_level: LogLevel = None,
     tenant: Tenant = None,
 ) -> None:
     """Import chat logs and exports, or migrate from an in-memory application or from google-adk.
@@ -78,7 +90,7 @@ def import_(
     Older tables of google-adk (1.x, events in columns) hold local times without a zone. They require --time-zone: the
     zone of the machine that the agents ran on.
     """
-    settings = read_settings(data_dir, tenant)
+    settings = read_settings(data_dir, tenant, log_format=log_format, log_level=log_level)
     if sum((bool(paths), from_url is not None, from_adk is not None, from_backup is not None)) != 1:
         raise typer.BadParameter("give FILEs, or one of --from-url, --from-adk and --from-backup")
     if paths and report is not None:

@@ -200,13 +200,20 @@ def run_program(program: typer.Typer, name: str) -> None:
         sys.exit(INTERRUPTED)
     except Exception as error:
         from agent_manager.cli.output import print_error
+        from agent_manager.logs import is_json
         from eventstore.errors import EventStoreError
 
+        def report(text: str) -> None:
+            if is_json():
+                logging.getLogger(__name__).error(text, extra={"event": "command_failed"})  # noqa: TRY400 - the text says all
+            else:
+                print_error(name, text)
+
         if isinstance(error, EventStoreError):
-            print_error(name, str(error))
+            report(str(error))
         elif isinstance(error, OSError):
             if not isinstance(error, BrokenPipeError):  # the reader of the output has exited, such as head or less
-                print_error(name, f"{error}: free disk space, or write the output elsewhere")
+                report(f"{error}: free disk space, or write the output elsewhere")
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that Python's last flush succeeds
         else:
             raise

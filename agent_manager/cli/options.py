@@ -16,6 +16,7 @@ from uuid import UUID
 from typer import Option
 
 from agent_manager.cli.output import RowFormat, print_pages
+from agent_manager.logs import configure
 from agent_manager.settings import ServerSettings
 from eventstore import EventStore, Settings
 from eventstore.times import parse_time
@@ -53,6 +54,13 @@ MetricsHost = Annotated[
     str | None,
     Option(help="The address of this port (EVENTSTORE_METRICS_HOST; 127.0.0.1). Keep it on a private network."),
 ]
+LogFormat = Annotated[
+    str | None, Option("--log-format", metavar="text|json", help="The format of log lines (EVENTSTORE_LOG_FORMAT).")
+]
+LogLevel = Annotated[
+    str | None,
+    Option("--log-level", metavar="debug|info|warning|error", help="The lowest level logged (EVENTSTORE_LOG_LEVEL)."),
+]
 Tenant = Annotated[str | None, Option(help="The tenant (EVENTSTORE_TENANT; 'default').")]
 User = Annotated[
     str | None,
@@ -70,12 +78,23 @@ Until = Annotated[str | None, Option(metavar="TIME", help="Only before this time
 After = Annotated[str | None, Option(metavar="CURSOR", help="The page after the one that printed this cursor.")]
 
 
-def read_settings(data_dir: Path | None = None, tenant: str | None = None, **others: Any) -> ServerSettings:
-    """Return the settings of the environment, overridden by options of the command line that were given."""
+def read_settings(
+    data_dir: Path | None = None, tenant: str | None = None, *, is_service: bool = False, **others: Any
+) -> ServerSettings:
+    """Return the settings of the environment, overridden by options of the command line that were given.
+
+    Args:
+        is_service: Whether the command runs until it is stopped, so that it always logs as the settings say. Others do
+            if format or level are set; without a level, they log warnings only.
+    """
     options = {"data_dir": data_dir, "tenant": tenant, **others}
-    return ServerSettings(
+    settings = ServerSettings(
         **{name: value for name, value in options.items() if value is not None and value is not False}
     )
+    is_level_set = "log_level" in settings.model_fields_set
+    if is_service or is_level_set or "log_format" in settings.model_fields_set:
+        configure(settings.log_format, settings.log_level if is_service or is_level_set else "warning")
+    return settings
 
 
 def run(work: Callable[[EventStore], Coroutine[Any, Any, T]], settings: Settings, tenant: str | None = None) -> T:

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from functools import partial
-from typing import Protocol
+from time import monotonic
+from typing import Any, Protocol
 
 import typer
 
-from agent_manager.cli.options import AllowSuperuser, DataDir, MetricsHost, MetricsPort, read_settings
-from agent_manager.cli.output import errors, print_remark, print_warnings
+from agent_manager.cli.options import (
+    AllowSuperuser,
+    DataDir,
+    LogFormat,
+    LogLevel,
+    MetricsHost,
+    MetricsPort,
+    read_settings,
+)
+from agent_manager.cli.output import errors
 from agent_manager.metrics import Metrics
 from agent_manager.settings import ServerSettings
-from eventstore import EventStore
+from agent_manager.trace_export import exporting_traces
+from eventstore import EventStore, __version__
 from eventstore.concurrency import cancel_and_wait
 from eventstore.database.connection import RECONNECT_SECONDS
 from eventstore.errors import ConnectionLost, LoginRefused, ServerUnreachable
@@ -30,20 +42,32 @@ class Service(Protocol):
         """Return the context manager."""
 
 
+_log = logging.getLogger(__name__)
+
+
 def project(
     data_dir: DataDir = None,
     metrics_host: MetricsHost = None,
     metrics_port: MetricsPort = None,
     allow_superuser: AllowSuperuser = False,
+    log_format: LogFormat = None,
+    log_level: LogLevel = None,
 ) -> None:
     """Run only the workers, which keep the read tables up to date. Ctrl-C stops them.
 
     Any number of workers may run, on any machine that reaches the server.
     """
     settings = read_settings(
-        data_dir, metrics_host=metrics_host, metrics_port=metrics_port, allow_superuser=allow_superuser
-    )
-    asyncio.run(run_workers(settings))
+        data_dir, is_service=True, metrics_host=metrics_host, metrics_port=metrics_port,
+        allow_superuser=allow_superuser, log_format=log_format, log_level=log_level,
+    )  # fmt: skip
+    run_service(run_workers(settings))
+
+
+def run_service(service: Coroutine[Any, Any, None]) -> None:
+    """Run a service to its end, and export its traces."""
+    with exporting_traces():
+        asyncio.run(service)
 
 
 async def run_workers(
@@ -86,6 +110,9 @@ async def _run_until_signal(
         is_open = await _open(store, stop, waits=describe is None)
     if not is_open:
         return
+    if applied := store.server.applied:
+        versions = {"event": "migrations_applied", "migrations": list(applied)}
+        _log.info("%d migration(s) applied", len(applied), extra=versions)
     try:
         worker = asyncio.create_task(Worker(store, projections).run())
         stopped = asyncio.create_task(stop.wait())
@@ -96,18 +123,22 @@ async def _run_until_signal(
                 names = ", ".join(projection.name for projection in projections)
                 print_line("Workers", f"{names} follow the log; Ctrl-C stops")
             with suppress(ConnectionLost, ServerUnreachable):  # the workers wait for a lost server and report it
-                print_warnings(await read_warnings(store))
+                for warning in await read_warnings(store):
+                    _log.warning("warning: %s", warning, extra={"event": "status_warning"})
             for service in services:
                 await stack.enter_async_context(service(store))
             if describe is not None:
                 print_line("Stop", "Ctrl-C")
+            fields = {"version": __version__, "pid": os.getpid(), "schema": store.settings.db_schema}
+            _log.info("started", extra={"event": "service_started"} | fields)
             await asyncio.wait((worker, stopped), return_when=asyncio.FIRST_COMPLETED)
+            _log.info("stopping", extra={"event": "service_stopping"})
         await cancel_and_wait((worker, stopped))
         if not worker.cancelled() and (failure := worker.exception()) is not None:
             raise failure
-        errors.print("stopping …")
     finally:
         await store.close()
+    _log.info("stopped", extra={"event": "service_stopped"})
 
 
 async def _open(store: EventStore, stop: asyncio.Event, *, waits: bool) -> bool:
@@ -116,19 +147,22 @@ async def _open(store: EventStore, stop: asyncio.Event, *, waits: bool) -> bool:
     Args:
         waits: whether to wait for a server that is unreachable, until ``stop`` is set.
     """
-    is_reported = False
+    lost_at: float | None = None
     while not stop.is_set():
         try:
             await store.open()
+            if lost_at is not None:
+                fields = {"event": "database_back", "seconds": round(monotonic() - lost_at, 1)}
+                _log.info("the server answers again", extra=fields)
             return True
         except LoginRefused:
             raise  # waiting does not help
         except (ServerUnreachable, ConnectionLost) as error:
             if not waits:
                 raise
-            if not is_reported:
-                print_remark(f"waiting for the server: {error}")
-                is_reported = True
+            if lost_at is None:
+                _log.warning("waiting for the server: %s", error, extra={"event": "database_lost"})
+                lost_at = monotonic()
         with suppress(TimeoutError):
             async with asyncio.timeout(RECONNECT_SECONDS):
                 await stop.wait()

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from agent_manager.cli.options import DataDir, Json, Tenant, read_settings, run
+from agent_manager.cli.options import DataDir, Json, LogFormat, LogLevel, Tenant, read_settings, run
 from agent_manager.cli.output import in_pages, print_json_line, print_pages, text
 from agent_manager.cli.rows import ALL_EVENTS, EVENTS
 from eventstore import Event, EventStore
@@ -19,6 +19,8 @@ def tail(
     limit: Annotated[int, Option("--limit", "-n", min=0, help="Begin with this many of the latest events.")] = 10,
     as_json: Json = False,
     data_dir: DataDir = None,
+    log_format: LogFormat = None,
+    log_level: LogLevel = None,
     tenant: Tenant = None,
 ) -> None:
     """Show the latest events of the log, the newest last.
@@ -46,4 +48,4 @@ def tail(
         else:
             typer.echo("  ".join(map(text, ALL_EVENTS.cells(event))))
 
-    run(work, read_settings(data_dir, tenant), tenant)
+    run(work, read_settings(data_dir, tenant, log_format=log_format, log_level=log_level), tenant)

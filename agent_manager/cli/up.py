@@ -18,9 +18,17 @@ from typer import Option
 from agent_manager.agents.agent_spec import agent_from_spec
 from agent_manager.agents.credentials import AgentCredentials
 from agent_manager.backup.schedule import follow_schedule
-from agent_manager.cli.options import AllowSuperuser, DataDir, MetricsHost, MetricsPort, read_settings
-from agent_manager.cli.output import print_remark, text
-from agent_manager.cli.project import print_line, run_workers
+from agent_manager.cli.options import (
+    AllowSuperuser,
+    DataDir,
+    LogFormat,
+    LogLevel,
+    MetricsHost,
+    MetricsPort,
+    read_settings,
+)
+from agent_manager.cli.output import text
+from agent_manager.cli.project import print_line, run_service, run_workers
 from agent_manager.factory import AsyncManager
 from agent_manager.metrics import Metrics
 from agent_manager.server.context import OWN_FOLD_BYTES
@@ -77,6 +85,8 @@ def up(
     metrics_host: MetricsHost = None,
     metrics_port: MetricsPort = None,
     allow_superuser: AllowSuperuser = False,
+    log_format: LogFormat = None,
+    log_level: LogLevel = None,
 ) -> None:
     """Start everything: server, schema, workers, HTTP. Ctrl-C stops it.
 
@@ -87,12 +97,9 @@ def up(
     (eventstore keys add NAME, or a JWT). On the loopback interface, which is the default, no token is needed.
     """
     settings = read_settings(
-        data_dir,
-        pg_port=pg_port,
-        metrics_host=metrics_host,
-        metrics_port=metrics_port,
-        allow_superuser=allow_superuser,
-    )
+        data_dir, is_service=True, pg_port=pg_port, metrics_host=metrics_host, metrics_port=metrics_port,
+        allow_superuser=allow_superuser, log_format=log_format, log_level=log_level,
+    )  # fmt: skip
     if tls_key is not None and tls_cert is None:
         raise SettingsError("--tls-key: its certificate is missing: give --tls-cert too")
     tls = None if tls_cert is None else tls_context(tls_cert, tls_key)
@@ -100,7 +107,7 @@ def up(
     if settings.answer:
         agent_from_spec(settings.answer)  # to report a wrong name before anything is started
     if no_http:
-        asyncio.run(run_workers(settings, _describe, _make_backups))
+        run_service(run_workers(settings, _describe, _make_backups))
         return
     with listen(host, port) as listening:
         http = partial(
@@ -111,7 +118,7 @@ def up(
             tls=tls,
             credentials=credentials,
         )
-        asyncio.run(run_workers(settings, _describe, _make_backups, http))
+        run_service(run_workers(settings, _describe, _make_backups, http))
 
 
 @asynccontextmanager
@@ -122,7 +129,7 @@ async def _make_backups(store: EventStore, *, metrics: Metrics) -> AsyncIterator
         yield
         return
     print_line("Backups", f"every {settings.backup_minutes:g} minutes, into {settings.backup_dir}")
-    following = asyncio.create_task(follow_schedule(settings, print_remark))
+    following = asyncio.create_task(follow_schedule(settings))
     try:
         yield
     finally:

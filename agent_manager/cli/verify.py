@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 from rich.progress import TextColumn
 
-from agent_manager.cli.options import DataDir, Json, read_settings, run
+from agent_manager.cli.options import DataDir, Json, LogFormat, LogLevel, read_settings, run
 from agent_manager.cli.output import print_page, progress_bars, text
 from agent_manager.cli.rebuild import Names
 from eventstore import EventStore
@@ -14,12 +14,18 @@ from projections import verify as verify_tables
 from projections.verify import verify_members
 
 
-def verify(names: Names = None, as_json: Json = False, data_dir: DataDir = None) -> None:
+def verify(
+    names: Names = None,
+    as_json: Json = False,
+    data_dir: DataDir = None,
+    log_format: LogFormat = None,
+    log_level: LogLevel = None,
+) -> None:
     """Verify that the read tables, and who may see them, equal the log, or list the rows that differ.
 
     The log is replayed into temporary tables; reading and writing continue. Exit code 1: there are differences.
     """
-    settings = read_settings(data_dir)
+    settings = read_settings(data_dir, log_format=log_format, log_level=log_level)
     projections = select_projections(names or [], load_projections(settings.projections))
 
     async def work(store: EventStore) -> None:

@@ -4,7 +4,8 @@ A request passes through these steps, from top to bottom; each ends it with a pr
 
 1. :mod:`~agent_manager.server.protocol` reads the head from the connection (uvicorn's HTTP/1.1 protocol with a limit of
    connections and timeouts).
-2. :mod:`~agent_manager.server.middleware`: ``SecurityHeaders`` adds headers to the response. ``RequestGuard`` checks
+2. :mod:`~agent_manager.server.request_log` gives the request an id, logs it at its end, and makes it a span.
+   :mod:`~agent_manager.server.middleware`: ``SecurityHeaders`` adds headers to the response. ``RequestGuard`` checks
    the host and the origin, makes the path canonical, and bounds the body. ``Deadline`` bounds the time.
 3. FastAPI matches the path to a route, an :class:`~agent_manager.server.authorization.AuthorizedRoute`. It identifies
    the caller, applies :mod:`~agent_manager.server.limits`, and checks the scope, all before it reads the body. Then it
@@ -95,6 +96,7 @@ def create_app(server_context: ServerContext, *, names: Sequence[str] | None = N
         docs_url=None,  # FastAPI's documentation pages load scripts from other sites
         redoc_url=None,
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # its spans have paths and queries in them
     )
     app.state.server_context = server_context
     for prefix, routers in ROUTERS.items():
@@ -133,7 +135,7 @@ def _handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def handle_unexpected_error(_: Request, error: Exception) -> Response:
-        return problem(500, "internal error: see the server's log")
+        return problem(500, "internal error: see the server's log, by the request_id")
 
 
 def _methods_at(path: str) -> set[str]:

@@ -53,6 +53,7 @@ from eventstore.database.pools import View
 from eventstore.errors import InputError, InvalidCursor, NotCaughtUp, printable
 from eventstore.events import HIGHEST_POSITION
 from eventstore.ids import is_canonical_uuid
+from eventstore.tracing import set_conversation
 from projections import Reader
 from projections.pages import Page
 from projections.reading import not_found
@@ -269,7 +270,8 @@ class ServerContext:
                 await tenant_context.manager.answer(accepted)
         except Exception:
             # An error of the agent is stored as the outcome; this is an error of the store. The message stays pending.
-            _log.warning("the answer to message %s could not be stored", accepted.event_id, exc_info=True)
+            fields = {"event": "answer_lost", "event_id": str(accepted.event_id)}
+            _log.warning("the answer to message %s could not be stored", accepted.event_id, extra=fields, exc_info=True)
 
     def _count_answers(self, tenant: str, events: int) -> None:
         """Count what answers append against the tenant's limit: later requests can be rejected, answers cannot."""
@@ -329,6 +331,7 @@ class RequestContext:
 
     def answer(self, accepted: Accepted) -> None:
         """Start to answer a message; the answer is stored after the response."""
+        set_conversation(accepted.conversation)
         self.server_context.answer(self.tenant_context, accepted)
 
     def check_writable(self, conversation_id: UUID) -> None:
@@ -360,6 +363,7 @@ class RequestContext:
             NotAllowed: See :meth:`check_writable`.
             TooMany: The caller or its tenant has appended too many events.
         """
+        set_conversation(conversation_id)
         self.check_writable(conversation_id)
         self.server_context.limits.events.take(self._limit_keys, len(events) + (begin is not None))
         result = await self.store.append(

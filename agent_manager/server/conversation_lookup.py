@@ -10,6 +10,7 @@ from psycopg.types.numeric import Int8
 
 from eventstore.database.queries import query
 from eventstore.events import HIGHEST_POSITION
+from eventstore.tracing import set_conversation
 from projections import Reader
 from projections.reading import not_found
 
@@ -41,7 +42,11 @@ async def resolve(
         "position": Int8(position),
     }
     rows = await reader.store.log(caller).fetch(_RESOLVE, parameters)
-    return ResolvedConversation(*rows[0]) if rows else None
+    if not rows:
+        return None
+    resolved = ResolvedConversation(*rows[0])
+    set_conversation(resolved.id)
+    return resolved
 
 
 async def get_or_404(reader: Reader, conversation: UUID | str) -> ResolvedConversation:

@@ -31,6 +31,7 @@ from starlette.types import Scope
 
 from agent_manager.auth.identity import KeysUnavailable
 from agent_manager.errors import AgentError
+from agent_manager.logs import request_id
 from eventstore.errors import (
     ConflictError,
     ConnectionLost,
@@ -208,9 +209,16 @@ def problem(status: int, detail: str, title: str = "", headers: dict[str, str] |
         "status": status,
         "detail": printable(detail, _MAX_DETAIL),
         **more,
+        **request_member(),
     }
     # json.dumps escapes to ASCII, because the quoted input may hold lone surrogates, which have no UTF-8 encoding.
     return Response(json.dumps(body).encode(), status, headers, "application/problem+json")
+
+
+def request_member() -> dict[str, str]:
+    """Return the member of an error that names the request in the server's log; nothing outside of requests."""
+    identifier = request_id.get()
+    return {"request_id": identifier} if identifier else {}
 
 
 def problem_of(error: Rejected | EventStoreError) -> Response:

@@ -28,6 +28,7 @@ from agent_manager.server.context import ServerContext
 from agent_manager.server.middleware import RequestGuard, SecurityHeaders, names_of
 from agent_manager.server.protocol import limited_protocol
 from agent_manager.server.readiness import Readiness
+from agent_manager.server.request_log import RequestLog
 from agent_manager.server.sealed_tokens import open_sealer
 from agent_manager.settings import server_settings
 from eventstore import EventStore
@@ -274,7 +275,7 @@ _UVICORN: dict[str, Any] = {
     "lifespan": "off",
     "log_config": None,
     "access_log": False,
-    "log_level": "error",  # a warning for each invalid request would let anybody fill the log
+    "log_level": "critical",  # RequestLog logs the errors of requests
     "server_header": False,
     "ws": "none",
     "backlog": ACCEPTED_AT_ONCE,
@@ -286,8 +287,9 @@ def _config(server_context: ServerContext, listening: socket.socket, tls: ssl.SS
     settings = server_context.settings
     # If tokens are required, DNS rebinding gains nothing, and the Host header may hold the name of a proxy.
     names = None if server_context.authenticator.requires_tokens else names_of(str(listening.getsockname()[0]))
+    app = SecurityHeaders(create_app(server_context, names=names), server_context.metrics, route_of)
     config = uvicorn.Config(
-        SecurityHeaders(create_app(server_context, names=names), server_context.metrics, route_of),
+        RequestLog(app, route_of),
         http=limited_protocol(settings.body_seconds, settings.max_connections, server_context.metrics),
         **_UVICORN,
     )

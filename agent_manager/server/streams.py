@@ -37,7 +37,7 @@ from agent_manager.server.limits import TimeSlice, WorkTurns
 from agent_manager.server.response_cache import until_disconnected
 from agent_manager.server.schemas.events import event_out
 from eventstore import Caller, Event, EventStore
-from eventstore.concurrency import cancel_and_wait
+from eventstore.concurrency import cancel_and_wait, independent_task
 from eventstore.errors import InputError
 from eventstore.events import HIGHEST_POSITION
 from eventstore.json_text import LINE_SEPARATORS, escape_line_separators
@@ -156,7 +156,7 @@ class ChangeNotifier:
         async with self._opening:
             if self._subscription is None or self._subscription.done():
                 position = await end_of_log(self._store.log(self._store.caller()))
-                self._subscription = asyncio.create_task(self._notify(position))
+                self._subscription = independent_task(self._notify(position))
 
     @contextmanager
     def changes(self, conversation_id: UUID) -> Iterator[asyncio.Event]:
@@ -240,7 +240,7 @@ class SharedEvents:
         self._awaited: set[object] = set()
         """The streams that have not taken the event that is about to be dropped."""
         self._taken = asyncio.Event()
-        self._reading = asyncio.create_task(self._read(source), name="eventstore-stream")
+        self._reading = independent_task(self._read(source), name="eventstore-stream")
         self._reading.add_done_callback(self._end)
 
     @property

@@ -521,7 +521,8 @@ REVOKE ALL ON FUNCTION limit_lock_wait FROM PUBLIC;
 
 -- file: append/event_differences.sql
 -- The members in which an event differs from the one that is stored under its id; null if they are the same. The owner
--- in the metadata counts only if the caller names it, not if the append adds it (see append_one).
+-- in the metadata counts only if the caller names it, not if the append adds it (see append_one). The trace context
+-- does not count: it describes the request that brought the event, and a repetition is another request.
 CREATE FUNCTION event_differences(
     stored_type           text,
     stored_schema_version smallint,
@@ -538,8 +539,8 @@ CREATE FUNCTION event_differences(
 LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 BEGIN
     -- The order of the members of an object does not matter.
-    stored_metadata := stored_metadata - 'eventstore.member_order';
-    metadata := metadata - 'eventstore.member_order';
+    stored_metadata := stored_metadata - '{eventstore.member_order, traceparent}'::text[];
+    metadata := metadata - '{eventstore.member_order, traceparent}'::text[];
     IF event_type = 'message.added' AND jsonb_typeof(content) = 'object' THEN
         stored_content := stored_content - 'sent_order';
         content := content - 'sent_order';

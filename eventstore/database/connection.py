@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import re
 import struct
@@ -43,7 +44,7 @@ from psycopg.waiting import Ready, Wait
 from eventstore.database.connection_refusal import ACCEPTED, refusal_sqlstate
 from eventstore.database.fork_safety import abandon_in_child
 from eventstore.database.liveness import SILENCE_SECONDS, Liveness
-from eventstore.database.queries import query
+from eventstore.database.queries import name_of, query
 from eventstore.errors import (
     EventStoreError,
     LoginRefused,
@@ -108,7 +109,10 @@ class Connection(psycopg.AsyncConnection[TupleRow]):
     Attributes:
         liveness: watches whether the server still answers.
         role: the role that was set when it was opened; behind a pooler, later statements may run under another one.
+        slow_seconds: a statement that takes longer is logged, by its name.
     """
+
+    slow_seconds = math.inf
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -128,6 +132,21 @@ class Connection(psycopg.AsyncConnection[TupleRow]):
         connection = await super().connect(reordered(conninfo), *arguments, **options)
         remember(conninfo, connection.pgconn)
         return connection
+
+    async def execute(self, query: Any, params: Any = None, **options: Any) -> psycopg.AsyncCursor[TupleRow]:
+        """Execute a statement as psycopg does."""
+        began = monotonic()
+        try:
+            return await super().execute(query, params, **options)
+        finally:
+            self.log_if_slow(query, monotonic() - began)
+
+    def log_if_slow(self, statement: object, seconds: float) -> None:
+        """Log the name of a statement, and how long it took, if that is too long."""
+        if seconds > self.slow_seconds:
+            name = name_of(statement)
+            fields = {"event": "statement_slow", "statement": name, "milliseconds": round(seconds * 1000)}
+            _log.info("the statement %s took %.1f s", name, seconds, extra=fields)
 
     async def run_pipeline(self, messages: Sequence[Message]) -> PGresult:
         """Send messages before one Sync, so in one round trip and one transaction; return the result of the last."""
@@ -360,6 +379,7 @@ async def configure(connection: Connection, settings: Settings, role: str | None
     if milliseconds:
         connection.liveness.reply_seconds = milliseconds / 1000 + SILENCE_SECONDS
     connection.role = current_role or LOGIN
+    connection.slow_seconds = settings.slow_statement_seconds
 
 
 async def set_role(connection: Connection, settings: Settings, role: str) -> None:
@@ -409,7 +429,8 @@ def refuse_exempt(login: str, row: Any, settings: Settings) -> None:
             f"{problem}: connect as a login that has only the roles it needs (docs/concepts/roles.md), "
             "or allow it: --allow-superuser, EVENTSTORE_ALLOW_SUPERUSER=true"
         )
-    _log.warning("warning: %s; connect as another login (docs/concepts/roles.md)", problem)
+    advice = "connect as another login (docs/concepts/roles.md)"
+    _log.warning("warning: %s; %s", problem, advice, extra={"event": "login_exempt", "login": login})
 
 
 _REFUSED: dict[str, tuple[type[EventStoreError], str]] = {

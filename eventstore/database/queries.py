@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from functools import cache
 from importlib.resources import files
-from typing import LiteralString, cast
+from typing import LiteralString
 
+UNNAMED = "unnamed"
 _SECTION = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 
 
@@ -20,7 +21,7 @@ def _queries(package: str) -> dict[str, LiteralString]:
             for name, text in zip(parts[::2], parts[1::2], strict=True):
                 if name in found:
                     raise ValueError(f"{package} has two queries with the name {name!r}")
-                found[name] = cast(LiteralString, text.strip("\n") + "\n")
+                found[name] = named(text.strip("\n") + "\n", name)
     return found
 
 
@@ -33,4 +34,20 @@ def query(package: str, name: str) -> LiteralString:
 def query_without(package: str, name: str, absent: frozenset[str]) -> str:
     """Return a query without the lines that contain one of the absent parameters."""
     lines = query(package, name).splitlines()
-    return "\n".join(line for line in lines if not any(f"%({parameter})s" in line for parameter in absent))
+    text = "\n".join(line for line in lines if not any(f"%({parameter})s" in line for parameter in absent))
+    return named(text, name)
+
+
+_names: dict[str, str] = {}
+
+
+def named(text: str, name: str) -> str:
+    """Give the text of a statement a name, for log records; return the text."""
+    _names[text] = name
+    return text
+
+
+def name_of(statement: object) -> str:
+    """Return the name of a statement; :data:`UNNAMED` if it has none. The text itself may have data in it."""
+    text = statement.decode() if isinstance(statement, bytes) else statement
+    return _names.get(text, UNNAMED) if isinstance(text, str) else UNNAMED

@@ -12,6 +12,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
+from time import monotonic
 from typing import Any, TypeAlias
 from uuid import UUID
 
@@ -65,7 +66,11 @@ class ScopedConnection(Connection):
             send = partial(self.pgconn.send_query_params, text, dumped, types, formats, result_format)
         else:
             send = partial(self.pgconn.send_query_prepared, name, dumped, formats, result_format)
-        result = await self.run_pipeline([*messages, Message(send)])
+        began = monotonic()
+        try:
+            result = await self.run_pipeline([*messages, Message(send)])
+        finally:
+            self.log_if_slow(query, monotonic() - began)
         if result.status != ExecStatus.TUPLES_OK:
             return []
         transformer.set_pgresult(result)

@@ -7,11 +7,11 @@ SELECT b.lower_position, b.upper_position, b.events
 SELECT end_batch(%(upper)s)
 
 -- name: small_batches
-CALL pg_temp.apply_small_batches(%(projections)s, %(definition_hashes)s, %(partitions)s, %(size)s, '{}', '{}')
+CALL pg_temp.apply_small_batches(%(projections)s, %(definition_hashes)s, %(partitions)s, %(size)s, '{}', '{}', '{}')
 
 -- name: small_batches_procedure
 -- Apply the next small batch of each projection, each in a transaction of its own. Return the position of each
--- afterwards, and the number of events in its batch. The horizon of the partitions is read once for all of them.
+-- afterwards and before, and the number of events in its batch. The horizon of the partitions is read once for all of them.
 --
 -- Plans are made once, here and in the fold functions, so they must not depend on how large the tables are at that
 -- time: a small batch finds its rows by the keys.
@@ -21,21 +21,23 @@ CREATE OR REPLACE PROCEDURE pg_temp.apply_small_batches(
     partitions        smallint[],
     size              integer,
     INOUT positions   bigint[],
-    INOUT sizes       bigint[]
+    INOUT sizes       bigint[],
+    INOUT lowers      bigint[]
 )
 LANGUAGE plpgsql AS $$
 DECLARE
     horizon bigint := log_horizon(partitions);
     upper   bigint;
     events  bigint;
+    lower   bigint;
 BEGIN
     FOR number IN 1 .. cardinality(projections) LOOP
         PERFORM set_config('plan_cache_mode', 'force_generic_plan', true),
                 set_config('enable_seqscan', 'off', true),
                 set_config('enable_hashjoin', 'off', true),
                 set_config('enable_mergejoin', 'off', true);
-        SELECT b.upper_position, b.events
-          INTO upper, events
+        SELECT b.upper_position, b.events, b.lower_position
+          INTO upper, events, lower
           FROM begin_batch(projections[number], 'live', definition_hashes[number], partitions, size, horizon, horizon)
             AS b;
         IF NOT FOUND THEN
@@ -47,6 +49,7 @@ BEGIN
         END IF;
         positions[number] := upper;
         sizes[number] := events;
+        lowers[number] := lower;
         COMMIT;
     END LOOP;
 END
@@ -161,6 +164,18 @@ SELECT b.position, b.timestamp, b.version, b.schema_version, b.conversation_id, 
        b.actor, b.content, b.metadata, b.salt, b.digest
   FROM batch b
  ORDER BY b.position
+
+-- name: traced_events
+-- The trace contexts of the appends of a batch, each with one of its conversations.
+SELECT e.metadata ->> 'traceparent', min(e.conversation_id::text)
+  FROM events e
+ WHERE e.position > %(lower)s
+   AND e.position <= %(upper)s
+   AND partition_of(e.conversation_id) = ANY (%(partitions)s)
+   AND jsonb_typeof(e.metadata -> 'traceparent') = 'string'
+ GROUP BY 1
+ ORDER BY min(e.position)
+ LIMIT %(links)s
 
 -- name: append_inline
 SELECT a.position, a.version, a.timestamp, a.is_new

@@ -10,6 +10,7 @@ INSERT INTO parked (projection, stage, tenant_id, conversation_id, position, ver
 SELECT %(projection)s, %(stage)s, b.tenant_id, b.conversation_id, b.position, b.version, b.id, b.event_type,
        %(sqlstate)s, %(error)s, %(tries)s
   FROM batch b
+RETURNING tenant_id, conversation_id, event_id, event_type
 
 -- name: parked
 SELECT p.projection, p.tenant_id, p.conversation_id, p.position, p.version, p.event_id, p.event_type, p.sqlstate, p.error,

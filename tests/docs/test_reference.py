@@ -143,3 +143,15 @@ def test_every_function_in_the_reference_of_sql_exists() -> None:
 def test_every_marker_names_a_part_that_is_generated() -> None:
     found = [name for page in PAGES for name in MARKER.findall(text_of(page))]
     assert sorted(found) == sorted(reference.PARTS)
+
+
+def test_every_event_of_the_log_output_is_in_the_guide_and_no_other() -> None:
+    sources = [
+        path for folder in ("eventstore", "projections", "agent_manager") for path in (TREE / folder).rglob("*.py")
+    ]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    section = text_of("docs/guides/operations.md").partition("\n## Logs\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+    documented = {name for row in rows for name in re.findall(r"`(\w+)`", row)} - {"event"}
+    assert set(re.findall(r'"event": "(\w+)"', code)) <= documented
+    assert {name for name in documented if f'"{name}"' not in code} == set()

@@ -211,7 +211,6 @@ OTHERS = {
     ),
     "metadata.correlation_id": replace(KNOWN, metadata=KNOWN.metadata.model_copy(update={"correlation_id": None})),
     "metadata.causation_id": replace(KNOWN, metadata=KNOWN.metadata.model_copy(update={"causation_id": "other"})),
-    "metadata.traceparent": replace(KNOWN, metadata=KNOWN.metadata.model_copy(update={"traceparent": "other"})),
     "metadata.further": replace(KNOWN, metadata=Metadata(**KNOWN.metadata.to_content(), further=1)),
 }
 
@@ -232,6 +231,20 @@ async def test_another_event_under_the_same_id_is_refused(
     assert await contents(store, conversation) == [{"a": 1}]
     for events in ([KNOWN], [KNOWN, note("after")]):
         assert not (await store.append(conversation, events, user=user)).events[0].is_new
+
+
+@pytest.mark.parametrize("traceparent", ["other", None])
+async def test_an_event_that_another_request_repeats_is_the_same_event(
+    store: EventStore, traceparent: str | None
+) -> None:
+    """A trace context describes the request that brought the event; what is stored is that of the first one."""
+    conversation = uuid4()
+    await store.append(conversation, [KNOWN])
+    repeated = replace(KNOWN, metadata=KNOWN.metadata.model_copy(update={"traceparent": traceparent}))
+    for events in ([repeated], [repeated, note("after")]):
+        assert not (await store.append(conversation, events)).events[0].is_new
+    [first, _] = [event async for event in store.read(conversation)]
+    assert first.metadata == KNOWN.metadata
 
 
 async def test_an_event_that_another_user_repeats_is_the_same_event(store: EventStore) -> None:

@@ -44,9 +44,9 @@ async def counted(store: EventStore, conversation: UUID) -> tuple[int, int]:
 async def test_a_batch_covers_at_most_the_given_number_of_events(store: EventStore, applier: Applier) -> None:
     result = await store.append(uuid4(), [message() for _ in range(5)])
     last = result.position
-    assert await applier.apply_small_batches(BOTH, ALL_PARTITIONS, 3) == [Applied(last - 2, 3)] * 2
-    assert await applier.apply_small_batches(BOTH, ALL_PARTITIONS, 3) == [Applied(last, 2)] * 2
-    assert await applier.apply_small_batches(BOTH, ALL_PARTITIONS, 3) == [Applied(last, 0)] * 2
+    assert await applier.apply_small_batches(BOTH, ALL_PARTITIONS, 3) == [Applied(last - 2, 3, last - 5)] * 2
+    assert await applier.apply_small_batches(BOTH, ALL_PARTITIONS, 3) == [Applied(last, 2, last - 2)] * 2
+    assert await applier.apply_small_batches(BOTH, ALL_PARTITIONS, 3) == [Applied(last, 0, last)] * 2
 
 
 async def test_a_projection_that_is_not_registered_is_refused(store: EventStore) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -67,6 +68,11 @@ class Running:
     def err(self) -> str:
         """Return the standard error so far."""
         return self._err.read_text(encoding="utf-8")
+
+    @property
+    def warnings(self) -> list[str]:
+        """The lines of standard error so far that are not log lines of the level INFO."""
+        return [line for line in self.err.splitlines() if not re.match(r"\S+Z INFO ", line)]
 
     def until_printed(self, text: str) -> None:
         """Waits until it has printed a text."""

@@ -111,4 +111,5 @@ class Problem(Out):
     title: str
     status: int
     detail: str = Field(description="What is wrong and what to do.")
+    request_id: str | None = Field(None, description="The request's id in the server's log, and in `X-Request-ID`.")
     errors: list[Wrong] | None = None

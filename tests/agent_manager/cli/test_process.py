@@ -228,4 +228,4 @@ def test_up_on_a_named_server_applies_the_migrations(started: Commands, empty_da
     assert " follow the log" in up.out
     assert run("seed", DATABASE_URL=empty_database_url).returncode == 0
     assert up.interrupt() == 0
-    assert up.err.split() == ["stopping", "…"]
+    assert up.warnings == []
