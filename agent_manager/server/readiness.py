@@ -75,7 +75,10 @@ class Readiness:
         title = None if found is None else found.title
         if title != self._logged:
             self._logged = title
-            _log.warning("not ready: %s: %s", found.detail, found.cause) if found else _log.warning("ready again")
+            if found is None:
+                _log.info("ready again", extra={"event": "ready"})
+            else:
+                _log.warning("not ready: %s: %s", found.detail, found.cause, extra={"event": "not_ready"})
         return found
 
     async def _find_reason(self) -> NotReady | None:

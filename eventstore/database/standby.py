@@ -139,7 +139,7 @@ class Standby:
                 await self.admit(connection)
         except (ServerUnreachable, ConnectionLost) as error:
             self._refusal = error
-            _log.warning("%s", self.explain(error))
+            _log.warning("%s", self.explain(error), extra={"event": "standby_unusable"})
 
     def explain(self, error: EventStoreError) -> EventStoreError:
         """Return an error of a read, with the setting that names the server."""
