@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,7 +32,8 @@ _SETTINGS = """
 listen_addresses = ''
 port = 5432
 wal_log_hints = on
-wal_keep_size = 256MB
+max_wal_size = 128MB
+wal_keep_size = 512MB
 max_prepared_transactions = 10
 """
 
@@ -119,6 +121,10 @@ class Node:
                 given += ["-l", str(self.folder / "log"), "-o", self._options]
             self._run(program, *given)
 
+    def clear(self) -> None:
+        """Remove the data of a server that does not run."""
+        shutil.rmtree(self._data)
+
     def kill(self, *, at_once: bool) -> None:
         """Kill the postmaster by SIGKILL; either all its processes with it, or they notice that it is gone."""
         postmaster = psutil.Process(int((self._data / "postmaster.pid").read_text().split()[0]))
@@ -158,9 +164,11 @@ class Pair:
 
     Attributes:
         url: names both, and leads to the one that accepts writes.
+        copied: how often a killed server had to be copied anew, because pg_rewind refused.
     """
 
     def __init__(self, folder: Path) -> None:
+        self.copied = 0
         self.primary, self.standby = Node(folder, "one"), Node(folder, "two")
         hosts = ",".join(quote(str(node.folder), safe="") for node in (self.primary, self.standby))
         self.url = f"postgresql://{LOGIN}@/{DATABASE}?host={hosts}&port=5432&target_session_attrs=read-write"
@@ -176,9 +184,17 @@ class Pair:
         self.primary.follow(guide.PROMOTE, self.standby)
 
     def rejoin(self) -> None:
-        """Bring the killed server back as the standby, and require that it confirms commits again."""
+        """Bring the killed server back as the standby, and require that it confirms commits again.
+
+        pg_rewind refuses if the server has recycled the WAL from before the promotion: then it is copied.
+        """
         self.primary.follow(guide.CHECKPOINT, self.standby)
-        self.standby.follow(guide.REWIND, self.primary)
+        try:
+            self.standby.follow(guide.REWIND, self.primary)
+        except RuntimeError:
+            self.copied += 1
+            self.standby.clear()
+            self.standby.follow(guide.COPY, self.primary)
         self.require_standby()
         self.until_connected()
 
