@@ -34,7 +34,7 @@ class ServerSettings(Settings):
     max_requests: Annotated[int, Field(ge=1, le=100_000, description="concurrent requests")] = 256
     max_streams: Annotated[int, Field(ge=1, le=100_000, description="open streams")] = 500
     max_connections: Annotated[int, Field(ge=1, le=100_000, description="HTTP connections")] = 800
-    metrics_host: str = "127.0.0.1"
+    metrics_host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = None
     ready_lag_seconds: Annotated[float, Field(gt=0, le=1e9, description="that read tables may be behind")] = 60
     response_bytes: Annotated[int, Field(ge=2**20, le=2**50, description="all responses in flight")] = 2**30

@@ -366,6 +366,33 @@ async def test_requests_that_a_limit_rejects_are_counted_by_the_limit(settings: 
         assert seen == {"events_per_second": 3, "bytes_per_second": 2, "no_token": 1}
 
 
+REJECTED: dict[str, tuple[str, str, dict[str, str], bytes]] = {
+    "two_lengths": ("POST", "/v1/conversations", {"Content-Length": "2", "Transfer-Encoding": "chunked"}, b"{}"),
+    "host": ("GET", "/health", {"Host": "evil.example"}, b""),
+    "foreign_page": ("POST", "/v1/conversations", {"Sec-Fetch-Site": "cross-site"}, b"{}"),
+    "path": ("GET", "/v1/conversations/%FF", {}, b""),
+    "query": ("GET", "/v1/conversations?limit=%FF", {}, b""),
+    "media_type": ("POST", "/v1/conversations", {"Content-Type": "text/plain"}, b"{}"),
+    "not_json": ("POST", "/v1/conversations", {"Content-Type": "application/json"}, b"{"),
+    "repeated_member": ("POST", "/v1/conversations", {"Content-Type": "application/json"}, b'{"id": 1, "id": 2}'),
+    "many_values": ("POST", "/v1/conversations", {"Content-Type": "application/json"}, b"[" * 1_000_001),
+    "large_body": ("POST", "/v1/conversations", {"Content-Length": "999999999"}, b"{}"),
+}
+"""For each check of requests, one that it rejects; test_limits.py and test_tokens.py have the limits and the tokens."""
+
+
+async def test_each_check_counts_what_it_rejects(here: Served) -> None:
+    for method, path, headers, body in REJECTED.values():
+        reader, writer = await asyncio.open_connection(*here.address)
+        headers = {"Host": "127.0.0.1", "Connection": "close", "Content-Length": str(len(body))} | headers
+        head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        writer.write(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + body)
+        assert re.match(rb"HTTP/1.1 4\d\d ", await reader.read()), path
+        writer.close()
+    seen = await scrape(here.server_context.metrics)
+    assert seen.by("reason", "eventstore_http_rejections_total") == dict.fromkeys(REJECTED, 1)
+
+
 async def test_only_administrators_of_the_own_tenant_see_what_all_tenants_do(protected: Served, people: People) -> None:
     store = protected.store
 

@@ -124,7 +124,10 @@ CASES: dict[str, tuple[Mapping[str, str], Mapping[str, str]]] = {
     ),
     "EventstoreAppendsFail": (
         {'eventstore_append_failures_total{error="ConnectionLost"}': "0+1x60"},
-        {'eventstore_append_failures_total{error="InvalidEvent"}': "0+1x60"},
+        {
+            'eventstore_append_failures_total{error="InvalidEvent"}': "0+1x60",
+            'eventstore_append_failures_total{error="DiskFull"}': "0+1x60",
+        },
     ),
     "EventstoreDiskFull": (
         {'eventstore_append_failures_total{error="DiskFull"}': "0+1x60"},

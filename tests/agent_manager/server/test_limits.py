@@ -373,6 +373,7 @@ async def test_request_bodies_beyond_a_tenants_part_of_the_budget_are_rejected(h
     assert (answer.status_code, answer.json()["error"]["data"]["type"]) == (429, "Too Many Requests"), "of JSON-RPC"
     assert (await here.client.post("/v1/conversations", json={"name": "small"})).status_code == 201
     assert here.server_context.limits.bodies.taken == 0
+    assert await rejections(here.server_context.metrics, "bytes_of_request_bodies") == 2
 
 
 def test_bytes_are_limited_for_a_tenant_and_for_the_server() -> None:
