@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from support.pages import blocks
 from support.servers import DatabaseServer
 
 from agent_manager.auth import Directory
@@ -94,6 +95,39 @@ def test_a_dump_has_every_row_or_is_an_error(
 
 
 @pytest.mark.slow
+async def test_the_commands_of_the_guide_dump_and_restore(
+    server: DatabaseServer, store: EventStore, filled: list[int], database_url: str, superuser_url: str,
+    own_server: EmbeddedServer, tmp_path: Path,
+) -> None:  # fmt: skip
+    make_roles(own_server)
+    environment = {
+        "PATH": f"{programs_of(server)}:/usr/bin:/bin",
+        "DATABASE_URL": database_url,
+        "SUPERUSER_URL": superuser_url,
+        "RESTORED_SUPERUSER_URL": own_server.superuser_url,
+    }
+    for title in ("Dump", "Restore a dump"):
+        [block] = [block for block in blocks("docs/guides/operations.md") if block.title == title]
+        done = run_script(block.text, tmp_path, environment)
+        assert (done.returncode, done.stderr) == (0, b"")
+    sizes = [(tmp_path / name).stat().st_size for name in ("as-superuser.dump", "as-owner.dump")]
+    assert abs(sizes[0] - sizes[1]) < 1000
+    await check(store, own_server, filled)
+
+
+def run_script(text: str, folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[bytes]:
+    """Run commands of a page."""
+    return subprocess.run(["bash", "-euc", text], cwd=folder, env=environment, capture_output=True, check=False)
+
+
+def make_roles(own_server: EmbeddedServer) -> None:
+    """Create the roles of the store by migrating another database of the server."""
+    with psycopg.connect(own_server.superuser_url, autocommit=True) as superuser:
+        superuser.execute("CREATE DATABASE first OWNER eventstore TEMPLATE template0")
+    Migrator(own_server.url(database="first"), Settings(database_url=own_server.url(database="first"))).up()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("file_format", ["custom", "plain"])
 @pytest.mark.parametrize("is_superuser", [True, False], ids=["superuser", "owner"])
 async def test_a_dump_is_restored_where_the_roles_were_created_first(
@@ -107,9 +141,7 @@ async def test_a_dump_is_restored_where_the_roles_were_created_first(
         *(() if is_superuser else BY_OWNER),
     )
     assert dumped.returncode == 0, dumped.stderr
-    with psycopg.connect(own_server.superuser_url, autocommit=True) as superuser:
-        superuser.execute("CREATE DATABASE first OWNER eventstore TEMPLATE template0")
-    Migrator(own_server.url(database="first"), Settings(database_url=own_server.url(database="first"))).up()
+    make_roles(own_server)
     restored = restore(server, dumped.stdout, own_server.superuser_url, "--exit-on-error")
     assert restored.returncode == 0, restored.stderr
     await check(store, own_server, filled)

@@ -71,7 +71,9 @@ class Page:
             [self._address] = re.findall(r"^HTTP +(http://[^;]+);", up.out, re.MULTILINE)
 
     def run(self, block: Block) -> None:
-        """Run a block, or write it to its file."""
+        """Run a block, or write it to its file; except for those that other tests run, on machines of their own."""
+        if block.language in ("sh", "ini"):
+            return
         if block.language == "json":
             for line in [block.text] if block.text.startswith("{\n") else block.text.splitlines():
                 json.loads(line)

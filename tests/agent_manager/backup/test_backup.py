@@ -239,6 +239,7 @@ async def test_a_backup_waits_for_an_append_that_ends_soon(
     assert manifest.complete_to == manifest.created_at
 
 
+@pytest.mark.slow
 async def test_a_held_append_that_is_rolled_back_leaves_a_gap_and_no_event(
     server: DatabaseServer, store: EventStore, archive: Archive, other: Settings, short_wait: None,
     held: psycopg.Connection[Any],
@@ -355,6 +356,7 @@ async def test_a_worker_on_the_restored_database_misses_nothing(
         server.drop_database(name)
 
 
+@pytest.mark.slow
 async def test_a_backup_beyond_the_damage_or_before_it_is_restored(
     store: EventStore, archive: Archive, other: Settings
 ) -> None:
@@ -366,6 +368,7 @@ async def test_a_backup_beyond_the_damage_or_before_it_is_restored(
     assert (await restore_backup(other, archive, manifest, position=positions[19])).events == 20
 
 
+@pytest.mark.slow
 async def test_the_read_tables_of_a_large_log_are_rebuilt(
     server: DatabaseServer, store: EventStore, archive: Archive, other: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -522,6 +525,7 @@ async def test_content_that_fits_a_changed_manifest_is_found_by_the_digests_of_t
         await restore_backup(other, intact, intact.manifest())
 
 
+@pytest.mark.slow
 async def test_a_manifest_that_lacks_a_segment_is_not_restored(
     store: EventStore, archive: Archive, other: Settings, server: DatabaseServer
 ) -> None:

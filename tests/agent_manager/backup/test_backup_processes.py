@@ -12,7 +12,7 @@ from support.processes import Commands
 from support.servers import open_folder
 from support.waiting import until
 
-from agent_manager.backup import Archive, create_backup, open_target, restore_backup, verify_backups
+from agent_manager.backup import Archive, create_backup, last_drill, open_target, restore_backup, verify_backups
 from agent_manager.settings import ServerSettings
 from eventstore import EventStore, MessageAdded, Settings
 from eventstore.database.embedded.embedded_server import EmbeddedServer
@@ -56,19 +56,58 @@ def test_a_backup_that_was_killed_is_continued(
 def test_a_service_makes_backups_and_shows_the_age_of_the_newest(
     started: Commands, database_url: str, archive: Archive, tmp_path: Path
 ) -> None:
-    schedule = {"EVENTSTORE_BACKUP_DIR": str(tmp_path / "backups"), "EVENTSTORE_BACKUP_MINUTES": "0.05"}
+    schedule = {
+        "EVENTSTORE_BACKUP_DIR": str(tmp_path / "backups"),
+        "EVENTSTORE_BACKUP_MINUTES": "0.05",
+        "EVENTSTORE_BACKUP_DRILL_HOURS": "100",
+    }
     services = [started.start("up", "--no-http", DATABASE_URL=database_url, **schedule) for _ in range(2)]
     for service in services:
         service.until_printed("Ctrl-C")
     assert f"Backups     every 0.05 minutes, into {tmp_path / 'backups'}" in services[0].out
     before = until(archive.ids, "a backup")
     until(lambda: archive.ids() != before, "a later backup")
+    until(lambda: last_drill(archive), "a drill", 120)
     shown = started.start("status", DATABASE_URL=database_url, **schedule)
     assert shown.wait() == 0
     assert "old, 0 events up to position 0" in shown.out
+    assert "ago: 0 events restored in" in shown.out
     assert len(archive.ids()) == 1, "of one day, one is kept"
     assert all(service.interrupt() == 0 for service in services)
     assert "failed" not in "".join(service.err for service in services)
+
+
+@pytest.mark.slow
+def test_a_drill_removes_what_a_killed_one_has_left_and_its_failure_is_shown(
+    started: Commands, database_url: str, settings: Settings, archive: Archive
+) -> None:
+    asyncio.run(_append(settings, 1000))
+    with open_folder() as folder:
+        environment = {
+            "DATABASE_URL": database_url,
+            "EVENTSTORE_BACKUP_DIR": str(archive.target),
+            "TMPDIR": str(folder),
+        }
+
+        def drill(code: int) -> str:
+            running = started.start("backup", "drill", **environment)
+            assert running.wait(120) == code, running.err
+            assert list(folder.glob("eventstore-drill-*")) == []
+            return running.err
+
+        assert started.start("backup", "create", **environment).wait() == 0
+        killed = started.start("backup", "drill", **environment)
+        until(lambda: list(folder.glob("eventstore-drill-*/data/pgdata/postmaster.pid")), "its server runs")
+        killed.kill()
+        assert len(list(folder.glob("eventstore-drill-*"))) == 1
+        drill(0)
+        [segment] = archive.manifest().segments
+        archive.target.delete(segment.name)
+        assert "is missing" in drill(1)
+        shown = started.start("status", **environment)
+        assert shown.wait() == 0
+        assert "FAILED" in shown.out
+        assert "is missing" in shown.out
 
 
 @pytest.mark.slow

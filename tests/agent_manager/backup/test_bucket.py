@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import random
+import subprocess
 from collections.abc import Iterator
+from time import monotonic
 from uuid import uuid4
 
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
+from support.processes import Commands
 from support.servers import DatabaseServer
 
 from agent_manager.backup import Archive, Retention, create_backup, open_target, restore_backup, verify_backups
+from agent_manager.backup.archive import TargetFailed
 from agent_manager.backup.retention import prune
 from agent_manager.settings import ServerSettings
 from eventstore import EventStore, MessageAdded
 from eventstore.errors import InputError
+
+KILLS = int(os.environ.get("EVENTSTORE_TEST_BACKUP_KILLS", "3"))
 
 
 @pytest.fixture
@@ -58,6 +66,38 @@ async def test_backups_in_a_bucket_are_verified_pruned_and_restored(
     assert restored.events == 15
     archive.target.delete(manifest.segments[0].name)
     assert [fault.reason for fault in verify_backups(archive)[1]] == ["is missing"]
+
+
+@pytest.mark.slow
+async def test_a_backup_into_a_bucket_is_continued_after_kills_at_any_moment(
+    bucket: str, store: EventStore, started: Commands, database_url: str
+) -> None:
+    for _ in range(120):
+        await store.append(uuid4(), [MessageAdded(role="user", content="x" * 200)] * 1000)
+    rng = random.Random(7)
+    began = monotonic()
+    assert started.start("backup", "list", bucket, DATABASE_URL=database_url).wait() == 0
+    start_seconds = monotonic() - began
+    for _ in range(KILLS):
+        making = started.start("backup", "create", "--full", bucket, DATABASE_URL=database_url)
+        try:
+            making.wait(rng.uniform(0.5, 4) * start_seconds)
+        except subprocess.TimeoutExpired:
+            making.kill()
+    making = started.start("backup", "create", bucket, DATABASE_URL=database_url)
+    assert making.wait() == 0, making.err
+    archive = Archive(open_target(bucket))
+    manifests, faults = verify_backups(archive)
+    assert faults == []
+    assert manifests[-1].events == 120_000
+
+
+def test_a_bucket_that_cannot_be_used_is_an_error(bucket: str) -> None:
+    missing = Archive(open_target("s3://no-such-bucket/backups"))
+    with pytest.raises(TargetFailed, match="that the bucket exists"):
+        missing.ids()
+    with pytest.raises(TargetFailed, match="that the bucket exists"):
+        missing.write_drill(b"{}")
 
 
 def test_an_unknown_kind_of_store_is_an_error() -> None:
