@@ -245,7 +245,8 @@ class DatabaseExamination:
         differences = [each for each in self._comparison.differences if _check_of(each) == check]
         if not differences:
             return []
-        severity = Severity.CRITICAL if any(each.is_structural for each in differences) else Severity.WARNING
+        is_critical = check == "row_level_security" or any(each.is_structural for each in differences)
+        severity = Severity.CRITICAL if is_critical else Severity.WARNING
         return [
             Finding(check, severity, f"not as the migrations make it: {describe(differences)}", remedy(differences))
         ]

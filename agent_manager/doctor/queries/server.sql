@@ -55,7 +55,8 @@ WITH bad (name, value, severity, effect) AS (
 SELECT b.severity,
        format('%s is %s for %s: %s', b.name, b.value,
               CASE WHEN f.role IS NULL THEN 'the server'
-                   WHEN f.role <> 0 THEN format('the role %s', pg_get_userbyid(f.role))
+                   WHEN f.role <> 0 THEN format('the role %s%s', pg_get_userbyid(f.role),
+                                                CASE WHEN f.database <> 0 THEN ' in this database' END)
                    WHEN f.database <> 0 THEN 'this database'
                    ELSE 'all roles' END,
               b.effect),
