@@ -12,7 +12,7 @@ from eventstore.database.schema_comparison import CATALOG, compare_catalog, desc
 from eventstore.errors import SchemaError, SchemaTooNew, translated
 from eventstore.settings import Settings
 
-_LOG_INTEGRITY = query("eventstore", "log_integrity")
+LOG_INTEGRITY = query("eventstore", "log_integrity")
 
 
 async def check_schema(connection: Connection, settings: Settings) -> None:
@@ -43,17 +43,27 @@ async def check_schema(connection: Connection, settings: Settings) -> None:
                     f"the schema is not as the migrations make it: {describe(differences)}{roles}: "
                     f"{remedy(differences)}"
                 )
-            row = await (await connection.execute(_LOG_INTEGRITY)).fetchone()
-    is_unaltered, is_ahead, last_event, last_checkpoint = row or (False, False, 0, 0)
+            row = await (await connection.execute(LOG_INTEGRITY)).fetchone()
+    if problem := log_problem(*row or (False, False, 0, 0)):
+        raise SchemaError(problem)
+
+
+def log_problem(is_unaltered: bool, is_ahead: bool, last_event: int, last_checkpoint: int) -> str:
+    """Return a sentence if events are missing, or if the sequence of positions cannot be trusted; otherwise empty.
+
+    Args:
+        is_unaltered, is_ahead, last_event, last_checkpoint: the columns of the query ``log_integrity``.
+    """
     if missing := missing_events(last_event, last_checkpoint):
-        raise SchemaError(missing[0])
+        return missing[0]
     if not is_unaltered:
-        raise SchemaError(
+        return (
             "the sequence events_position was altered, and readers could miss events: "
             "ALTER SEQUENCE events_position CACHE 1 INCREMENT 1 NO CYCLE"
         )
     if not is_ahead:
-        raise SchemaError(
+        return (
             "the sequence events_position is below the last event, as after a copy of the rows alone: "
             "SELECT setval('events_position', max(position)) FROM events"
         )
+    return ""

@@ -37,6 +37,7 @@ GROUPS = {
     "Write": {"seed": "seed", "import": "import_", "pending": "pending", "cancel": "cancel"},
     "Operate": {
         "status": "status",
+        "doctor": "doctor",
         "migrate": "migrate",
         "rebuild": "rebuild",
         "verify": "verify",
@@ -161,6 +162,7 @@ app = typer.Typer(
     an actor (a user, an agent, the system) caused.
 
     Exit codes: 0 success, 1 an error, printed to standard error, 2 wrong usage, 130 interrupted (up and project: 0).
+    Those of doctor are for monitoring: eventstore doctor --help.
     """,
     no_args_is_help=True,
     rich_markup_mode=None,

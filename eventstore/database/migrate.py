@@ -250,7 +250,7 @@ class Migrator:
 
     def _await_transactions(self, login: str, own: int) -> None:
         """Wait until the login's current transactions have ended; end the sessions of those that take too long."""
-        with self._connect() as connection:  # in autocommit mode, so each query sees the current sessions
+        with self.connect() as connection:  # in autocommit mode, so each query sees the current sessions
             row = connection.execute("SELECT clock_timestamp()").fetchone()
             parameters = {"login": login, "own": [own, _backend(connection)], "now": row and row[0]}
             deadline = time.monotonic() + _DRAIN_SECONDS
@@ -278,7 +278,13 @@ class Migrator:
                 )
             return plan.done
 
-    def _connect(self, url: str | None = None) -> SyncConnection:
+    def connect(self, url: str | None = None) -> SyncConnection:
+        """Open a connection in autocommit mode, as the login of the settings.
+
+        Raises:
+            ServerUnreachable: the server does not answer, or refuses the login.
+            UnsuitableServer: the server is too old, or its database is not in UTF-8.
+        """
         url = url or self._url
         try:
             options = connect_options(url, self._settings)
@@ -295,7 +301,7 @@ class Migrator:
     @contextmanager
     def _transaction(self, *, write: bool = False) -> Iterator[SyncConnection]:
         """Begin a transaction on a new connection, with the settings on which migrations rely."""
-        with self._connect() as connection, translated():
+        with self.connect() as connection, translated():
             connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
             connection.read_only = False if write else None
             with connection.transaction():
@@ -336,7 +342,7 @@ class Migrator:
 
     def _refuse_single_session(self) -> None:
         """Refuse a pooler whose only session has the run's transaction: dbmate would wait for it for ever."""
-        with closing(self._connect()) as second:
+        with closing(self.connect()) as second:
             second.pgconn.send_query(b"SELECT")
             if not select.select([second.pgconn.socket], [], [], self._settings.connect_timeout)[0]:
                 raise UnsuitableServer(
@@ -359,7 +365,7 @@ class Migrator:
         language.
         """
         try:
-            self._connect().close()
+            self.connect().close()
         except UnsuitableServer:
             raise
         except EventStoreError as refused:
@@ -367,7 +373,7 @@ class Migrator:
                 raise  # no server, whatever the name of the database
             name = str(conninfo_to_dict(self._url)["dbname"])
             try:
-                connection = self._connect(make_conninfo(self._url, dbname="postgres"))
+                connection = self.connect(make_conninfo(self._url, dbname="postgres"))
             except EventStoreError:
                 raise refused from None
             with connection, translated():

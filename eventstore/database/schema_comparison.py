@@ -219,24 +219,34 @@ def inspect(connection: SyncConnection, schema: str, *, is_newer: bool) -> list[
         is_newer: whether it has further migrations, which may have added what this version does not expect.
     """
     comparison = compare_catalog(connection.execute(CATALOG).fetchall())
-    found = []
-    if not comparison.has_roles:
-        missing = f" (roles that do not exist: {', '.join(comparison.missing_roles)})"
-        found.append(
-            f"row-level security is not in force: the log belongs to a login and not to {OWNER}"
-            f"{missing if comparison.missing_roles else ''}; logins with its rights see every tenant: "
-            f"{ROLES_COMMAND}"
-        )
+    found = lack_of_roles(comparison)
     if differences := [d for d in comparison.differences if d.expected is not None or not is_newer]:
         found.append(f"not as the migrations make it: {describe(differences)}: {remedy(differences)}")
-    if comparison.has_roles:
-        for role in (None, *_ISOLATED_ROLES):
-            found += _exposed(connection, schema, role, "undo what is named above" if differences else ROLES_COMMAND)
+    found += exposures(connection, schema, comparison)
     if not comparison.structural():  # or the function could be missing, or see less than there is
         with suppress(psycopg.errors.InsufficientPrivilege), connection.transaction():
             row = connection.execute("SELECT last_event, last_checkpoint FROM log_integrity()").fetchone()
             found += missing_events(*row) if row is not None else []
     return found
+
+
+def lack_of_roles(comparison: Comparison) -> list[str]:
+    """Return a sentence if the log does not belong to the owner's role, otherwise nothing."""
+    if comparison.has_roles:
+        return []
+    missing = f" (roles that do not exist: {', '.join(comparison.missing_roles)})" if comparison.missing_roles else ""
+    return [
+        f"row-level security is not in force: the log belongs to a login and not to {OWNER}{missing}; logins with its "
+        f"rights see every tenant: {ROLES_COMMAND}"
+    ]
+
+
+def exposures(connection: SyncConnection, schema: str, comparison: Comparison) -> list[str]:
+    """Return a sentence for the login, and for each role that it may set, that sees rows without a current tenant."""
+    if not comparison.has_roles:
+        return []
+    advice = "undo what is named above" if comparison.differences else ROLES_COMMAND
+    return [sentence for role in (None, *_ISOLATED_ROLES) for sentence in _exposed(connection, schema, role, advice)]
 
 
 def _exposed(connection: SyncConnection, schema: str, role: str | None, advice: str) -> list[str]:

@@ -12,7 +12,7 @@ from eventstore.urls import show_url
 if TYPE_CHECKING:
     from eventstore.database.embedded.embedded_server import EmbeddedServer
 
-_FULL_DISK_BYTES = 32 * 1024 * 1024  # two segments of the write-ahead log: the server stops with less
+FULL_DISK_BYTES = 32 * 1024 * 1024  # two segments of the write-ahead log: the server stops with less
 
 
 class Server:
@@ -85,6 +85,6 @@ class Server:
             from eventstore.database.embedded.embedded_server import free_space
 
             data_dir = self.embedded.data_dir
-            if free_space(data_dir) < _FULL_DISK_BYTES:
+            if free_space(data_dir) < FULL_DISK_BYTES:
                 return DiskFull(f"the disk that holds {data_dir} is full: make room, then repeat the call; {error}")
         return error

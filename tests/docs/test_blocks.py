@@ -28,7 +28,13 @@ from agent_manager.cli.main import app
 KEEP_RUNNING = ("up", "project")
 DOCUMENTED_ADDRESS = "http://127.0.0.1:8080"
 NOT_RUN = {page: [block.reason for block in blocks(page) if block.reason] for page in PAGES}
-RUN = [page for page in PAGES if any(block.language in ("bash", "python", "sql", "json") for block in blocks(page))]
+SYMPTOMS_FIRST = "docs/guides/troubleshooting.md"
+"""Its blocks are run by tests/agent_manager/doctor/test_troubleshooting.py, which makes the symptom of each section."""
+RUN = [
+    page
+    for page in PAGES
+    if page != SYMPTOMS_FIRST and any(block.language in ("bash", "python", "sql", "json") for block in blocks(page))
+]
 FIRST = ("README.md", "docs/tutorial.md")
 """The pages of the first ten minutes; the others are run with the slow tests."""
 

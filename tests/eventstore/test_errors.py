@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -22,6 +21,7 @@ from support.environment import TREE, child_environment
 from support.follow import until_nothing_is_in_flight
 from support.raw import note
 from support.servers import DatabaseServer, embedded_server, open_folder
+from support.small_disk import fill_up, small_disk
 
 from eventstore import EventStore, NewEvent, Settings
 from eventstore.database.embedded.embedded_server import EmbeddedServer
@@ -211,30 +211,10 @@ def test_the_sqlstates_that_the_schema_raises_have_a_translation_and_no_others()
 
 
 @pytest.fixture
-def small_disk() -> Iterator[Path]:
+def disk() -> Iterator[Path]:
     """A folder with room for 160 MB."""
-    if os.geteuid() != 0 or sys.platform != "linux":
-        pytest.skip("only root can mount a small disk")
-    with ExitStack() as stack:
-        folder = stack.enter_context(open_folder()) / "disk"
-        folder.mkdir()
-        mounted = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=160m,mode=755", "eventstore-test", folder],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        if mounted.returncode:
-            pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
-        stack.callback(subprocess.run, ["umount", "--lazy", folder], check=True)
-        yield folder
-
-
-def fill_up(folder: Path, *, leave: int) -> Path:
-    """A file that leaves so many bytes of the disk."""
-    free = os.statvfs(folder)
-    ballast = folder / "ballast"
-    with ballast.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize - leave)
-    return ballast
+    with open_folder() as folder, small_disk(folder / "disk") as disk:
+        yield disk
 
 
 async def append_until_it_fails(store: EventStore) -> tuple[list[NewEvent], NewEvent, ServerError]:
@@ -256,17 +236,17 @@ async def assert_only(store: EventStore, events: list[NewEvent]) -> None:
 
 
 @pytest.mark.slow
-async def test_a_full_disk_below_the_table_raises_disk_full(own_server: EmbeddedServer, small_disk: Path) -> None:
+async def test_a_full_disk_below_the_table_raises_disk_full(own_server: EmbeddedServer, disk: Path) -> None:
     settings = Settings(database_url=own_server.url())
     Migrator(own_server.url(), settings).up()
     about = (own_server.data_dir / "pgdata").stat()
-    space = small_disk / "space"
+    space = disk / "space"
     space.mkdir(mode=0o700)
     os.chown(space, about.st_uid, about.st_gid)
     with psycopg.connect(own_server.superuser_url, autocommit=True) as superuser:
         superuser.execute(f"CREATE TABLESPACE small LOCATION '{space}'")
         superuser.execute("ALTER TABLE events SET TABLESPACE small")
-    ballast = fill_up(small_disk, leave=8_000_000)
+    ballast = fill_up(disk, leave=8_000_000)
     async with EventStore(settings) as store:
         stored, refused, error = await append_until_it_fails(store)
         assert isinstance(error, DiskFull)
@@ -279,11 +259,11 @@ async def test_a_full_disk_below_the_table_raises_disk_full(own_server: Embedded
         connection.execute("DROP TABLE events CASCADE")
 
 
-async def test_a_full_disk_below_the_embedded_server_raises_disk_full(small_disk: Path) -> None:
-    settings = Settings(data_dir=small_disk / "server", connect_timeout=3)
+async def test_a_full_disk_below_the_embedded_server_raises_disk_full(disk: Path) -> None:
+    settings = Settings(data_dir=disk / "server", connect_timeout=3)
     async with EventStore(settings) as store:
         await store.append(UUID(int=1), [first := NewEvent(note("first"))])
-        ballast = fill_up(small_disk, leave=24_000_000)
+        ballast = fill_up(disk, leave=24_000_000)
         stored, refused, error = await append_until_it_fails(store)
         assert isinstance(error, DiskFull)
         assert "make room" in str(error)

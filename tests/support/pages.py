@@ -42,7 +42,12 @@ def text_of(page: str) -> str:
 
 def blocks(page: str) -> list[Block]:
     """Return the fenced blocks of a page, in order."""
-    return [Block(**match.groupdict("")) for match in _BLOCK.finditer(text_of(page))]
+    return blocks_in(text_of(page))
+
+
+def blocks_in(text: str) -> list[Block]:
+    """Return the fenced blocks of a text, in order."""
+    return [Block(**match.groupdict("")) for match in _BLOCK.finditer(text)]
 
 
 def prose(page: str) -> str:

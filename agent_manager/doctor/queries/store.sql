@@ -1,0 +1,79 @@
+-- What the doctor looks for in the log and its projections, as the role eventstore_projector. The rows are as in server.sql.
+
+-- name: lag
+-- Projections that have not applied an old event.
+SELECT CASE WHEN p.seconds >= {critical} THEN 'critical' ELSE 'warning' END,
+       format('%s is %s behind the log, at position %s of %s', p.name, make_interval(secs => round(p.seconds)), p.position,
+              last_position()),
+       'eventstore status shows the workers: start one (eventstore up, eventstore project), or more if all are busy'
+  FROM (SELECT n.name, coalesce(c.position, 0) AS position,
+               (SELECT extract(epoch FROM clock_timestamp() - e.timestamp)::float8
+                  FROM events e
+                 WHERE e.position > coalesce(c.position, 0)
+                 ORDER BY e.position
+                 LIMIT 1) AS seconds
+          FROM unnest({projections}::text[]) AS n (name)
+          LEFT JOIN (SELECT k.projection, min(k.position) AS position
+                       FROM checkpoints k
+                      WHERE k.stage = 'live'
+                      GROUP BY k.projection) AS c ON c.projection = n.name) AS p
+ WHERE p.seconds >= {warning}
+
+-- name: parked
+SELECT 'warning', format('%s has parked %s conversation(s): %s', p.projection, count(*), max(p.error)),
+       'eventstore parked shows why; remove the cause, then eventstore retry'
+  FROM parked p
+ WHERE p.stage = 'live'
+ GROUP BY p.projection
+
+-- name: workers
+-- No worker, or one that is connected and does not advance.
+WITH worker AS (
+    SELECT DISTINCT l.pid
+      FROM pg_locks l
+     WHERE l.locktype = 'advisory'
+       AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+       AND l.classid = 'checkpoints'::regclass::oid
+       AND l.objid <= 16
+       AND l.objsubid = 2
+       AND l.granted
+)
+SELECT 'warning', 'no worker is running: the read tables are not kept up to date', 'eventstore up, or eventstore project'
+ WHERE NOT EXISTS (SELECT FROM worker)
+ UNION ALL
+SELECT 'critical',
+       format('%s worker(s) are connected, but %s has not advanced for %s', (SELECT count(*) FROM worker), c.projection,
+              make_interval(secs => round(extract(epoch FROM clock_timestamp() - max(c.updated_at))::float8))),
+       'see the checks locks and disk, and the output of the worker; then end its session, so that it begins anew: '
+       || (SELECT string_agg(format('SELECT pg_terminate_backend(%s)', w.pid), '; ') FROM worker w)
+  FROM checkpoints c
+ WHERE c.stage = 'live'
+   AND EXISTS (SELECT FROM worker)
+ GROUP BY c.projection
+HAVING clock_timestamp() - max(c.updated_at) >= make_interval(secs => {warning})
+   AND EXISTS (SELECT FROM events e
+                WHERE e.position > min(c.position)
+                  AND e.timestamp < clock_timestamp() - make_interval(secs => {warning}))
+
+-- name: future_events
+SELECT 'warning',
+       format('the newest event is from %s, which is %s in the future: the server''s clock was set back', n.timestamp,
+              date_trunc('second', n.timestamp - clock_timestamp())),
+       'synchronise the clock of the server; later events of that conversation get the same time until then'
+  FROM (SELECT e.timestamp FROM events e ORDER BY e.timestamp DESC LIMIT 1) AS n
+ WHERE n.timestamp > clock_timestamp() + interval '2 seconds'
+
+-- name: digests
+-- The digests of the newest thousand events, as far as these are not larger than 64 MB.
+SELECT 'critical',
+       format('%s of the newest events are not as they were appended, first at position %s of conversation %s', count(*),
+              min(e.position), (array_agg(e.conversation_id ORDER BY e.position))[1]),
+       'keep the database as it is; eventstore backup verify shows which backups are intact, and eventstore backup restore '
+       'restores one beside it'
+  FROM (SELECT n.*, sum(pg_column_size(n.content) + pg_column_size(n.metadata)) OVER (ORDER BY n.position DESC) AS bytes
+          FROM (SELECT * FROM events ORDER BY position DESC LIMIT 1000) AS n) AS e
+ WHERE e.bytes <= 64 * 1024 * 1024
+   AND e.salt IS NOT NULL
+   AND e.digest <> event_digest(e.salt, e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id,
+                                e.tenant_id, e.event_type, e.actor, e.content, e.metadata)
+HAVING count(*) > 0
