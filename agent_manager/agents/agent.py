@@ -144,7 +144,7 @@ It raises :class:`~agent_manager.errors.TaskNotCancelable` if the agent cannot c
 """
 
 
-def cancellation(answer: Answer | None) -> Cancel | None:
+def cancellation(answer: object) -> Cancel | None:
     """Return the function that cancels an agent's tasks; None if the agent cannot cancel."""
     cancel: Cancel | None = getattr(answer, "cancel", None)
     return cancel if callable(cancel) else None
@@ -163,13 +163,13 @@ class PushNotifications(Protocol):
         """Delete a setting."""
 
 
-def push_notifications_of(answer: Answer | None) -> PushNotifications | None:
+def push_notifications_of(answer: object) -> PushNotifications | None:
     """Return the settings of an agent's push notifications; None if it has none."""
     found: Any = getattr(answer, "push_notifications", answer)
     return found if callable(getattr(found, "set_push_notification", None)) else None
 
 
-def resumption(answer: Answer) -> Resume | None:
+def resumption(answer: object) -> Resume | None:
     """Return the function that resumes an agent's answer; None if the agent cannot resume."""
     resume: Resume | None = getattr(answer, "resume", None)
     return resume if callable(resume) else None
