@@ -63,7 +63,13 @@ class Writer:
         self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
     async def add_message(
-        self, message: Json, conversation_id: str | None, *, awaits_answer: bool, event_id: UUID | None = None
+        self,
+        message: Json,
+        conversation_id: str | None,
+        *,
+        awaits_answer: bool,
+        name: str = "",
+        event_id: UUID | None = None,
     ) -> Accepted:
         """Append a message, see :meth:`agent_manager.manager.Manager.accept`."""
         once = awaits_answer and (bool(message.get("messageId")) or event_id is not None)
@@ -97,7 +103,8 @@ class Writer:
                 event = replace(event, id=new_id)
             if fold is not None:
                 return [event]
-            return [NewEvent(ConversationCreated(given_id=None if is_canonical_uuid(given_id) else given_id)), event]
+            created = ConversationCreated(name=name, given_id=None if is_canonical_uuid(given_id) else given_id)
+            return [NewEvent(created), event]
 
         result = await self._append(conversation, make, depends_on_state=awaits_answer, once=once)
         if result is not None:

@@ -97,6 +97,7 @@ class Context:
         agents: the cards of the registered agents.
         history: returns the conversation's messages, oldest first; the message to answer is the last.
         contexts: the ``contextId`` that each agent chose for this conversation, by the agent's name.
+        push_notification: the setting of push notifications that came with the message, in 1.x's format.
     """
 
     tenant: str = "default"
@@ -105,6 +106,7 @@ class Context:
     agents: list[Json] = field(default_factory=list)
     history: Callable[[], Coroutine[Any, Any, list[Json]]] = _no_history
     contexts: Mapping[str, str] = field(default_factory=dict)
+    push_notification: Json | None = field(default=None, repr=False)
 
     def addressed_to(self, name: str, message: Json) -> Json:
         """Return a message as it is sent to the agent of a name: with that agent's own ``contextId``, if it has one."""

@@ -11,7 +11,16 @@ import typer
 from typer import Option
 
 from agent_manager.cli.options import Actor, DataDir, Json, Limit, Tenant, User, read_settings, run
-from agent_manager.cli.output import Lag, bars, duration, print_json, print_page, print_paragraph, print_remark, print_table
+from agent_manager.cli.output import (
+    Lag,
+    bars,
+    duration,
+    print_json,
+    print_page,
+    print_paragraph,
+    print_remark,
+    print_table,
+)
 from eventstore import EventStore
 from eventstore.errors import printable
 from eventstore.times import parse_day
