@@ -419,7 +419,7 @@ class AnswerSession:
         self._writer = writer
         self._lease = lease
         self._on_release = on_release
-        self._notes: list[str] = []
+        self._notes = list(accepted.notes)
         self._sender = fold.requests[accepted.event_id].actor
         self._push_notification = accepted.push_notification
         self._known_events = fold.caused_by(accepted.event_id)

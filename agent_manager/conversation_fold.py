@@ -111,6 +111,7 @@ class Accepted:
         event_id: the id of the message's event.
         message: the message as it is stored; its ``taskId`` names the task that it continues.
         position: the position of the event.
+        notes: what of the message is too large to be stored, and the setting that allows it.
         push_notification: the setting of push notifications that came with the message, with its secrets; they are not
             stored, so another process does not know it.
     """
@@ -120,6 +121,7 @@ class Accepted:
     event_id: UUID
     message: Json
     position: int
+    notes: tuple[str, ...] = ()
     push_notification: Json | None = field(default=None, repr=False)
 
     @property

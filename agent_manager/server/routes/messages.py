@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from starlette.responses import Response
 
 from agent_manager.a2a import Json, message_and_push_notification
 from agent_manager.agent_registry import checked_conversation
+from agent_manager.agents.recorder import without_large_parts
 from agent_manager.agents.updates import renamed
 from agent_manager.server.authorization import AuthorizedRoute, Data
 from agent_manager.server.context import CurrentContext, write_page
@@ -30,8 +32,9 @@ from agent_manager.server.schemas.conversations import (
     TaskPage,
     TaskQuery,
 )
-from agent_manager.server.schemas.events import AppendOut
+from agent_manager.server.schemas.events import NOT_STORED, AppendOut
 from eventstore import ConversationCreated, message_from_sent
+from eventstore.errors import EventTooLarge
 
 router = APIRouter(tags=["messages"], route_class=AuthorizedRoute)
 
@@ -74,6 +77,7 @@ class AcceptedOut(SentMessageOut):
 
     task_id: str | None = Field(description="The open task that the message continues.")
     message: Json = Field(description="As it is stored.")
+    not_stored: list[str] = Field(description=NOT_STORED, validation_alias="notes")
 
 
 class PendingMessage(SentMessageOut):
@@ -118,14 +122,25 @@ async def append_message(
 ) -> Response:
     """Append a message as it was sent; with `begin`, begin the conversation if it is new. No agent answers it."""
     given_id = message.get("messageId", message.get("message_id", message.get("id")))  # of any of the formats
-    data = message_from_sent(message, given_id=given_id if isinstance(given_id, str) else None)
-    return await context.append_to(
-        conversation,
-        [data],
-        expected=query.expected_version,
-        begin=ConversationCreated(name=query.name) if query.begin else None,
-        claimed_actor=query.actor,
-    )
+
+    async def append(message: Json, notes: Sequence[str] = ()) -> Response:
+        data = message_from_sent(message, given_id=given_id if isinstance(given_id, str) else None)
+        return await context.append_to(
+            conversation,
+            [data],
+            expected=query.expected_version,
+            begin=ConversationCreated(name=query.name) if query.begin else None,
+            claimed_actor=query.actor,
+            not_stored=notes,
+        )
+
+    try:
+        return await append(message)
+    except EventTooLarge as error:
+        smaller, notes = without_large_parts(message, error.size - error.limit, error.limit)
+        if not notes:
+            raise
+    return await append(smaller, notes)
 
 
 @router.post(
