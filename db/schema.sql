@@ -3100,7 +3100,7 @@ BEGIN
         strategy := CASE WHEN is_user THEN 'own' ELSE 'words' END;
         share := cardinality(matches)::real / sample;
         IF budget = sample AND cardinality(matches) > 2 THEN
-            IF wanted / share < share * rows * 8 THEN
+            IF wanted / share < share * rows * 4 THEN
                 strategy := 'time';
                 budget := 2 * wanted / share;
             END IF;
