@@ -380,6 +380,24 @@ def _valid_part(item: Any, version: Version) -> Json:
 # Settings of push notifications, in 1.x's format
 
 _CONFIG_ID = "[A-Za-z0-9_-]{1,255}"
+_PUSH_NOTIFICATIONS = (
+    "pushNotificationConfig", "push_notification_config",
+    "taskPushNotificationConfig", "task_push_notification_config",
+)  # fmt: skip
+"""The setting in the configuration of a request that sends a message, in 0.3 and in 1.x."""
+
+
+def message_and_push_notification(request: Json) -> tuple[Json, Any]:
+    """Return the message of a request that sends one, and the setting of push notifications that comes with it.
+
+    A message by itself, and anything else that is not A2A's request, is returned as it is, without a setting.
+    """
+    message = request.get("message")
+    if "role" in request or not isinstance(message, dict):
+        return request, None
+    configuration = request.get("configuration")
+    members = configuration if isinstance(configuration, dict) else {}
+    return message, next((members[name] for name in _PUSH_NOTIFICATIONS if members.get(name) is not None), None)
 
 
 def push_notification_config(given: Json, config_id: str) -> Json:

@@ -29,7 +29,7 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 from uuid import UUID, uuid4
 from weakref import WeakValueDictionary
 
-from agent_manager.a2a import Json, parts_text, task_to_wire
+from agent_manager.a2a import Json, parts_text, task_to_wire, without_secrets
 from agent_manager.agent_registry import AgentRegistry
 from agent_manager.agents.agent import (
     Answer,
@@ -50,7 +50,7 @@ from agent_manager.conversation_fold import Accepted, ConversationFold, Key
 from agent_manager.errors import AgentError, AgentUnreachable, AnswerTaken, InvalidUpdate, ManagerClosed, TaskUnknown
 from agent_manager.storage import LeaseStatus, Log
 from agent_manager.writer import Writer
-from eventstore import MessageAnswered, Metadata, NewEvent, conversation_uuid
+from eventstore import MessageAnswered, Metadata, NewEvent, TaskPushNotificationSet, conversation_uuid
 from eventstore.append import MAX_EVENTS
 from eventstore.concurrency import cancel_and_wait, independent_task
 from eventstore.errors import (
@@ -240,7 +240,8 @@ class Answers:
         others = await self._cache.all_of({uuid: None for uuid in uuids.values() if uuid != fold.id})
         contexts = {actor: c for actor, c in named.items() if uuids[c] != fold.id and uuids[c] not in others}
         agents = await self._registry.recent_cards()
-        return Context(tenant, accepted.conversation_id, accepted.task_id, agents, history, contexts)
+        push = accepted.push_notification
+        return Context(tenant, accepted.conversation_id, accepted.task_id, agents, history, contexts, push)
 
     async def _reply_to(self, accepted: Accepted) -> Json | None:
         fold = await self._cache.get(accepted.conversation)
@@ -420,7 +421,9 @@ class AnswerSession:
         self._writer = writer
         self._lease = lease
         self._on_release = on_release
-        self._notes: list[str] = []
+        self._notes = list(accepted.notes)
+        self._sender = fold.requests[accepted.event_id].actor
+        self._push_notification = accepted.push_notification
         self._known_events = fold.caused_by(accepted.event_id)
         self._unfinished = {task.given_id for task in fold.unfinished_tasks(accepted.event_id)}
         self._recording = Recording(
@@ -471,7 +474,17 @@ class AnswerSession:
                 self._unfinished.discard(task["id"])
             case StatusUpdate() | ArtifactUpdate():
                 self._unfinished.discard(update.task_id)
-        return self._recording.events_of(update)
+        return [*self._recording.events_of(update), *self._push_notification_events()]
+
+    def _push_notification_events(self) -> list[NewEvent]:
+        """Return the event for the setting that came with the message, once the answer has a task."""
+        config, task_id = self._push_notification, self._recording.task_id
+        if config is None or task_id is None:
+            return []
+        self._push_notification = None
+        event = TaskPushNotificationSet(task_id=task_id, config_id=config["id"], config=without_secrets(config))
+        cause = Metadata(causation_id=str(self.accepted.event_id))
+        return [NewEvent(event, actor=self._sender, metadata=cause)]
 
     async def _append_divided(self, event: NewEvent) -> None:
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
@@ -111,6 +111,9 @@ class Accepted:
         event_id: the id of the message's event.
         message: the message as it is stored; its ``taskId`` names the task that it continues.
         position: the position of the event.
+        notes: what of the message is too large to be stored, and the setting that allows it.
+        push_notification: the setting of push notifications that came with the message, with its secrets; they are not
+            stored, so another process does not know it.
     """
 
     conversation_id: str
@@ -118,6 +121,8 @@ class Accepted:
     event_id: UUID
     message: Json
     position: int
+    notes: tuple[str, ...] = ()
+    push_notification: Json | None = field(default=None, repr=False)
 
     @property
     def key(self) -> Key:

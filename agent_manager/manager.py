@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from operator import attrgetter, itemgetter
 from typing import Self, cast
 from uuid import UUID, uuid4
 
-from agent_manager.a2a import Json
+from agent_manager.a2a import Json, push_notification_config
 from agent_manager.agent_registry import AgentRegistry
 from agent_manager.agents.agent import Answer
 from agent_manager.agents.credentials import AgentCredentials
@@ -167,7 +168,13 @@ class Manager:
         return stored.message
 
     async def accept(
-        self, message: Json, conversation_id: str | None = None, *, event_id: UUID | None = None
+        self,
+        message: Json,
+        conversation_id: str | None = None,
+        *,
+        name: str = "",
+        event_id: UUID | None = None,
+        push_notification: Json | None = None,
     ) -> Accepted:
         """Store a message that awaits an answer. It is durable when this returns.
 
@@ -178,15 +185,24 @@ class Manager:
         accepted then is returned.
 
         Args:
+            name: the name of the conversation if the message begins it.
             event_id: identifies repetitions of a message that has no ``messageId``.
+            push_notification: a setting of push notifications for the first task of the answer, see
+                :meth:`set_push_notification`. The agent receives it with the message.
 
         Raises:
-            InputError: the message cannot be stored.
+            InputError: the message cannot be stored, or the setting is not valid.
             ConversationIsDeleted: the conversation is deleted.
+            RequestUnsupported: the agent sends no push notifications.
         """
-        return await self._writer.add_message(
-            checked_message(message), conversation_id, awaits_answer=True, event_id=event_id
+        config = None
+        if push_notification is not None:
+            self.task_requests.check_push_notifications()
+            config = push_notification_config(push_notification, str(uuid4()))
+        accepted = await self._writer.add_message(
+            checked_message(message), conversation_id, awaits_answer=True, name=name, event_id=event_id
         )
+        return replace(accepted, push_notification=config)
 
     async def send_message(self, conversation_id: str, message: Json) -> Json | None:
         """Accept a message and answer it; return the reply, None if the agent sends none.

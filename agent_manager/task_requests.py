@@ -98,7 +98,7 @@ class TaskRequests:
         Args:
             event_id: as for :meth:`cancel`; also the id of a setting that has none.
         """
-        task, agent = _task(fold, task_id), self._push_notifications()
+        task, agent = _task(fold, task_id), self.check_push_notifications()
         await self._check_agent(task)
         event_id = event_id or uuid4()
         config = push_notification_config(given, str(event_id))
@@ -133,7 +133,7 @@ class TaskRequests:
 
     async def delete_push_notification(self, fold: ConversationFold, task_id: str, config_id: str) -> None:
         """See :meth:`agent_manager.manager.Manager.delete_push_notification`."""
-        task, agent = _task(fold, task_id), self._push_notifications()
+        task, agent = _task(fold, task_id), self.check_push_notifications()
         kept = _push_notification(task, config_id)
         await self._check_agent(task)
         await self._append(fold, TaskPushNotificationDeleted(task_id=task.id, config_id=config_id))
@@ -145,7 +145,8 @@ class TaskRequests:
             await self._append(fold, TaskPushNotificationSet(task_id=task.id, config_id=config_id, config=kept.config))
             raise
 
-    def _push_notifications(self) -> PushNotifications:
+    def check_push_notifications(self) -> PushNotifications:
+        """Return the settings of the agent's push notifications. Raises RequestUnsupported if it has none."""
         agent = push_notifications_of(self._agent)
         if agent is None:
             raise RequestUnsupported("the agent sends no push notifications: follow the events of the conversation")

@@ -29,6 +29,7 @@ from uuid import UUID, uuid4
 from weakref import WeakValueDictionary
 
 from agent_manager.a2a import FINAL, RESERVED, Json
+from agent_manager.agents.recorder import without_large_parts
 from agent_manager.conversation_cache import ConversationFoldCache
 from agent_manager.conversation_fold import Accepted, ConversationFold
 from agent_manager.storage import Log
@@ -43,7 +44,15 @@ from eventstore import (
     conversation_uuid,
     message_from_sent,
 )
-from eventstore.errors import EventIdConflict, InputError, InvalidEvent, InvalidId, WrongExpectedVersion, printable
+from eventstore.errors import (
+    EventIdConflict,
+    EventTooLarge,
+    InputError,
+    InvalidEvent,
+    InvalidId,
+    WrongExpectedVersion,
+    printable,
+)
 from eventstore.ids import assigned_uuid, derived_uuid, is_canonical_uuid
 from eventstore.json_text import json_equal
 
@@ -63,9 +72,33 @@ class Writer:
         self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
     async def add_message(
-        self, message: Json, conversation_id: str | None, *, awaits_answer: bool, event_id: UUID | None = None
+        self,
+        message: Json,
+        conversation_id: str | None,
+        *,
+        awaits_answer: bool,
+        name: str = "",
+        event_id: UUID | None = None,
     ) -> Accepted:
-        """Append a message, see :meth:`agent_manager.manager.Manager.accept`."""
+        """Append a message, see :meth:`agent_manager.manager.Manager.accept`.
+
+        If it is too large, with notes in place of its largest files.
+        """
+
+        async def add(message: Json) -> Accepted:
+            return await self._add_message(message, conversation_id, awaits_answer, name, event_id)
+
+        try:
+            return await add(message)
+        except EventTooLarge as error:
+            smaller, notes = without_large_parts(message, error.size - error.limit, error.limit)
+            if not notes:
+                raise
+        return replace(await add(smaller), notes=tuple(notes))
+
+    async def _add_message(
+        self, message: Json, conversation_id: str | None, awaits_answer: bool, name: str, event_id: UUID | None
+    ) -> Accepted:
         once = awaits_answer and (bool(message.get("messageId")) or event_id is not None)
         given_id = conversation_id or message.get("contextId")
         if not given_id:
@@ -97,7 +130,8 @@ class Writer:
                 event = replace(event, id=new_id)
             if fold is not None:
                 return [event]
-            return [NewEvent(ConversationCreated(given_id=None if is_canonical_uuid(given_id) else given_id)), event]
+            created = ConversationCreated(name=name, given_id=None if is_canonical_uuid(given_id) else given_id)
+            return [NewEvent(created), event]
 
         result = await self._append(conversation, make, depends_on_state=awaits_answer, once=once)
         if result is not None:

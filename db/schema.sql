@@ -2488,7 +2488,7 @@ CREATE FUNCTION public.search_edits(word text) RETURNS TABLE(edit text, is_likel
     AS $$
 DECLARE
     letters text := CASE WHEN word ~ '[\u0370-\u03ff].*[\u0370-\u03ff]' THEN 'αβγδεζηθικλμνξοπρστυφχψω'
-                         WHEN word ~ '[\u0400-\u052f].*[\u0400-\u052f]' THEN 'абвгдежзиклмнопрстуфхцчшщъыьэюяђєѕіјљњћџґ'
+                         WHEN word ~ '[\u0400-\u052f].*[\u0400-\u052f]' THEN 'абвгдежзийклмнопрстуфхцчшщъыьэюяђєѕіјљњћџґ'
                          WHEN word ~ '[\u0530-\u058f].*[\u0530-\u058f]' THEN 'աբգդեզէըթժիլխծկհձղճմյնշոչպջռսվտրցւփքօֆև'
                          WHEN word ~ '[\u05d0-\u05ea].*[\u05d0-\u05ea]' THEN 'אבגדהוזחטיךכלםמןנסעףפץצקרשת'
                          WHEN word ~ '[\u0620-\u06ff].*[\u0620-\u06ff]' THEN 'ءابةتثجحخدذرزسشصضطظعغفقكلمنهوىيپچژکگی'
@@ -2569,7 +2569,8 @@ BEGIN
     END IF;
     folded := regexp_replace(folded, '[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640'
                                      '\u064b-\u065f\u0670\u06d6-\u06ed\u200c\u200d\u2060\ufe00-\ufe0f\ufeff]', U&'\00AD', 'g');
-    folded := lower(normalize(regexp_replace(normalize(folded, NFD), '[\u0300-\u036f]+', '', 'g'), NFC) COLLATE "C");
+    folded := lower(normalize(regexp_replace(normalize(folded, NFD), '(?<![\u0418\u0438](?=\u0306))[\u0300-\u036f]+',
+                                             '', 'g'), NFC) COLLATE "C");
     IF folded ~ '[\u00c6-\u02af\u1e9e]' THEN
         folded := translate(folded, 'ÆÐØÞĐĦŁŊŒŦƁƆƉƊƎƏƐƑƓƔƖƗƘƝƟƤƬƮƱƲƳƵƷǤɃẞøłđħŧı',
                                     'æðoþdhlŋœtɓɔɖɗǝəɛƒɠɣɩɨƙɲɵƥƭʈʊʋƴƶʒǥƀßoldhti');
@@ -2578,8 +2579,8 @@ BEGIN
         folded := translate(folded, 'ΑΒΓΔΕΖΗΘΙΚΛΜΝΞΟΠΡΣΤΥΦΧΨΩς', 'αβγδεζηθικλμνξοπρστυφχψωσ');
     END IF;
     IF folded ~ '[\u0400-\u052f]' THEN
-        folded := translate(folded, 'ЂЄЅІЈЉЊЋЏАБВГДЕЖЗИКЛМНОПРСТУФХЦЧШЩЪЫЬЭЮЯѢѲѴҐҒҔҖҘҚҜҞҠҢҤҦҨҪҬҮҰҲҴҶҸҺҼҾӀӃӅӇӉӋӍӘӠӨ',
-                                    'ђєѕіјљњћџабвгдежзиклмнопрстуфхцчшщъыьэюяѣѳѵґғҕҗҙқҝҟҡңҥҧҩҫҭүұҳҵҷҹһҽҿӏӄӆӈӊӌӎәӡө');
+        folded := translate(folded, 'ЂЄЅІЈЉЊЋЏАБВГДЕЖЗИЙКЛМНОПРСТУФХЦЧШЩЪЫЬЭЮЯѢѲѴҐҒҔҖҘҚҜҞҠҢҤҦҨҪҬҮҰҲҴҶҸҺҼҾӀӃӅӇӉӋӍӘӠӨ',
+                                    'ђєѕіјљњћџабвгдежзийклмнопрстуфхцчшщъыьэюяѣѳѵґғҕҗҙқҝҟҡңҥҧҩҫҭүұҳҵҷҹһҽҿӏӄӆӈӊӌӎәӡө');
     END IF;
     IF folded ~ '[\u0531-\u0556]' THEN
         folded := translate(folded, 'ԱԲԳԴԵԶԷԸԹԺԻԼԽԾԿՀՁՂՃՄՅՆՇՈՉՊՋՌՍՎՏՐՑՒՓՔՕՖ', 'աբգդեզէըթժիլխծկհձղճմյնշոչպջռսվտրցւփքօֆ');
@@ -3125,7 +3126,7 @@ BEGIN
         strategy := CASE WHEN is_user THEN 'own' ELSE 'words' END;
         share := cardinality(matches)::real / sample;
         IF budget = sample AND cardinality(matches) > 2 THEN
-            IF wanted / share < share * rows * 8 THEN
+            IF wanted / share < share * rows * 4 THEN
                 strategy := 'time';
                 budget := 2 * wanted / share;
             END IF;
@@ -3347,6 +3348,7 @@ BEGIN
     IF language = 'pt' THEN
         prepared := regexp_replace(prepared, 'oes\M', 'ao ', 'g');
         prepared := regexp_replace(prepared, '([^\Wm])aes\M', '\1ao ', 'g');
+        prepared := regexp_replace(prepared, '([^\Wc])aos\M', '\1ao ', 'g');
         prepared := regexp_replace(prepared, 'cao\M', 'ção', 'g');
         prepared := regexp_replace(prepared, 'ao\M', 'ão', 'g');
         prepared := regexp_replace(prepared, '([aeiou])ns\M', '\1m ', 'g');
@@ -3375,7 +3377,11 @@ DECLARE
     last_side  integer;
     has_wanted boolean;
 BEGIN
-    FOREACH reading IN ARRAY ARRAY['exact'] || CASE language WHEN 'und' THEN ARRAY['en', 'pt'] ELSE ARRAY[language] END LOOP
+    FOREACH reading IN ARRAY array_remove(
+        ARRAY['exact'] || CASE language WHEN 'und' THEN ARRAY['en', 'pt', search_script_language(search_fold(query))]
+                                        ELSE ARRAY[language]
+                          END, NULL)
+    LOOP
         whole := '';
         part := '';
         last_side := 0;
@@ -3519,6 +3525,24 @@ $_$;
 
 
 --
+-- Name: search_script_language(text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.search_script_language(words text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+BEGIN
+    RETURN CASE WHEN octet_length(words) = length(words) THEN NULL
+                WHEN words ~ '[\u0430-\u052f]' THEN 'ru'
+                WHEN words ~ '[\u03b1-\u03c9]' THEN 'el'
+                WHEN words ~ '[\u0561-\u0587]' THEN 'hy'
+                WHEN words ~ '[\u0621-\u064a]' THEN 'ar'
+           END;
+END
+$$;
+
+
+--
 -- Name: search_snippet(text, tsquery, text, text[], text, text); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -3595,10 +3619,13 @@ DECLARE
     stemmed text := CASE WHEN position('q' IN words) = 0 THEN words
                          ELSE regexp_replace(words, '\mq[0-3][0-9a-f]{4,9}\M', ' ', 'g')
                     END;
+    other   text;
 BEGIN
     IF language = 'und' THEN
+        other := search_script_language(stemmed);
         RETURN to_tsvector('pg_catalog.english'::regconfig, stemmed)
-            || to_tsvector('pg_catalog.portuguese'::regconfig, search_prepare(stemmed, 'pt'));
+            || to_tsvector('pg_catalog.portuguese'::regconfig, search_prepare(stemmed, 'pt'))
+            || CASE WHEN other IS NULL THEN ''::tsvector ELSE to_tsvector(search_config(other), stemmed) END;
     END IF;
     RETURN to_tsvector(search_config(language), search_prepare(stemmed, language));
 END

@@ -144,12 +144,15 @@ class ClientV03:
         self._types = sdk_module(TYPES)
         self._transport = make(http, url=interface.url) if channel is None else make(channel, None)
 
-    async def send(self, message: Json, *, streaming: bool) -> AsyncGenerator[Json, None]:
-        """Send a message of any format that the store accepts, and yield the updates, as wire JSON, as they arrive."""
-        types = self._types
-        params = types.MessageSendParams(
-            message=types.Message.model_validate(_outgoing(message, "0.3")),
-            configuration=types.MessageSendConfiguration(blocking=True),
+    async def send(self, message: Json, push: Json | None, *, streaming: bool) -> AsyncGenerator[Json, None]:
+        """Send a message of any format that the store accepts, and yield the updates, as wire JSON, as they arrive.
+
+        Args:
+            push: a setting of push notifications, see :meth:`set_push_notification`.
+        """
+        configuration = {"blocking": True, "pushNotificationConfig": None if push is None else _push_notification(push)}
+        params = self._types.MessageSendParams.model_validate(
+            {"message": _outgoing(message, "0.3"), "configuration": configuration}
         )
         if not streaming:
             yield self._json(await self._transport.send_message(params))
@@ -167,9 +170,7 @@ class ClientV03:
 
     async def set_push_notification(self, task_id: str, config: Json) -> None:
         """Let the agent notify a URL of changes of a task; the setting is in 1.x's format and has an id."""
-        if (authentication := config.get("authentication")) is not None:
-            config = config | {"authentication": authentication | {"schemes": [authentication["scheme"]]}}
-        setting = {"taskId": task_id, "pushNotificationConfig": config}
+        setting = {"taskId": task_id, "pushNotificationConfig": _push_notification(config)}
         await self._transport.set_task_callback(self._types.TaskPushNotificationConfig.model_validate(setting))
 
     async def push_notification(self, task_id: str, config_id: str) -> Json:
@@ -211,8 +212,9 @@ class ClientV1:
         self._transport = make(http, None, interface.url) if channel is None else make(channel, None)
         self._tenant = interface.tenant
 
-    async def send(self, message: Json, *, streaming: bool) -> AsyncGenerator[Json, None]:
-        request = self._request("SendMessageRequest", message=_outgoing(message, "1.0"))
+    async def send(self, message: Json, push: Json | None, *, streaming: bool) -> AsyncGenerator[Json, None]:
+        configuration = {} if push is None else {"configuration": {"taskPushNotificationConfig": push}}
+        request = self._request("SendMessageRequest", message=_outgoing(message, "1.0"), **configuration)
         if not streaming:
             yield self._json(await self._transport.send_message(request))
             return
@@ -254,6 +256,13 @@ class ClientV1:
 
 
 Client: TypeAlias = ClientV03 | ClientV1
+
+
+def _push_notification(config: Json) -> Json:
+    """Return a setting of push notifications in 0.3's format."""
+    if (authentication := config.get("authentication")) is None:
+        return config
+    return config | {"authentication": authentication | {"schemes": [authentication["scheme"]]}}
 
 
 def _outgoing(message: Json, version: Version) -> Json:

@@ -97,6 +97,7 @@ class Context:
         agents: the cards of the registered agents.
         history: returns the conversation's messages, oldest first; the message to answer is the last.
         contexts: the ``contextId`` that each agent chose for this conversation, by the agent's name.
+        push_notification: the setting of push notifications that came with the message, in 1.x's format.
     """
 
     tenant: str = "default"
@@ -105,6 +106,7 @@ class Context:
     agents: list[Json] = field(default_factory=list)
     history: Callable[[], Coroutine[Any, Any, list[Json]]] = _no_history
     contexts: Mapping[str, str] = field(default_factory=dict)
+    push_notification: Json | None = field(default=None, repr=False)
 
     def addressed_to(self, name: str, message: Json) -> Json:
         """Return a message as it is sent to the agent of a name: with that agent's own ``contextId``, if it has one."""
@@ -144,7 +146,7 @@ It raises :class:`~agent_manager.errors.TaskNotCancelable` if the agent cannot c
 """
 
 
-def cancellation(answer: Answer | None) -> Cancel | None:
+def cancellation(answer: object) -> Cancel | None:
     """Return the function that cancels an agent's tasks; None if the agent cannot cancel."""
     cancel: Cancel | None = getattr(answer, "cancel", None)
     return cancel if callable(cancel) else None
@@ -163,13 +165,13 @@ class PushNotifications(Protocol):
         """Delete a setting."""
 
 
-def push_notifications_of(answer: Answer | None) -> PushNotifications | None:
+def push_notifications_of(answer: object) -> PushNotifications | None:
     """Return the settings of an agent's push notifications; None if it has none."""
     found: Any = getattr(answer, "push_notifications", answer)
     return found if callable(getattr(found, "set_push_notification", None)) else None
 
 
-def resumption(answer: Answer) -> Resume | None:
+def resumption(answer: object) -> Resume | None:
     """Return the function that resumes an agent's answer; None if the agent cannot resume."""
     resume: Resume | None = getattr(answer, "resume", None)
     return resume if callable(resume) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any, TypeAlias
 from uuid import uuid4
 
@@ -12,12 +13,17 @@ from agent_manager.agents.agent import (
     ArtifactUpdate,
     Cancel,
     Context,
+    PushNotifications,
     Reply,
     ReplyChunk,
+    Resume,
     StatusUpdate,
     TaskSnapshot,
     Update,
+    cancellation,
     closing,
+    push_notifications_of,
+    resumption,
     with_final_reply,
 )
 from agent_manager.agents.updates import checked_update, update_from_wire
@@ -45,8 +51,11 @@ class CallableAgent:
 
     The function returns, or yields as an asynchronous generator: a text; a message, task or update as JSON of A2A 0.3
     or 1.x; an :data:`~agent_manager.agents.agent.Update`; or None for nothing. Texts that it yields one after the other
-    are the pieces of one message, such as the tokens of a language model. If it has an attribute ``cancel``, that
-    cancels its tasks, see :data:`~agent_manager.agents.agent.Cancel`.
+    are the pieces of one message, such as the tokens of a language model.
+
+    Optional attributes of the function serve its tasks: ``cancel``, ``resume``, which yields what the function could
+    yield, and ``push_notifications``, see :class:`~agent_manager.agents.agent.PushNotifications`. An object may have
+    the methods of the last one itself.
 
     Args:
         name: the agent's name; by default the function's.
@@ -60,16 +69,25 @@ class CallableAgent:
             raise InputError(f"{function!r:.200} cannot answer: expected async def f(message)")
         names = (name, getattr(function, "name", None), getattr(function, "__name__", None))
         self.name: str = next((each for each in names if isinstance(each, str)), type(function).__name__)
-        self.cancel: Cancel | None = getattr(function, "cancel", None)
+        self.cancel: Cancel | None = cancellation(function)
+        self.resume: Resume | None = None if resumption(function) is None else self._resume
+        self.push_notifications: PushNotifications | None = push_notifications_of(function)
         self._function = function
         self._takes_context = _takes_two_arguments(function)
 
     def __call__(self, message: Json, context: Context) -> AsyncGenerator[Update, None]:
         """Call the function and yield its updates."""
-        return with_final_reply(self._updates(context.addressed_to(self.name, message), context))
+        message = context.addressed_to(self.name, message)
+        arguments = (message, context) if self._takes_context else (message,)
+        return with_final_reply(self._updates(partial(self._function, *arguments), message, context))
 
-    async def _updates(self, message: Json, context: Context) -> AsyncGenerator[Update, None]:
-        result = self._function(message, context) if self._takes_context else self._function(message)
+    def _resume(self, task_id: str, context: Context) -> AsyncGenerator[Update, None]:
+        resume: Any = resumption(self._function)
+        message = context.addressed_to(self.name, {})
+        return with_final_reply(self._updates(partial(resume, task_id, context), message, context))
+
+    async def _updates(self, call: Callable[[], Any], message: Json, context: Context) -> AsyncGenerator[Update, None]:
+        result = call()
         if isinstance(result, AsyncIterator):
             invalid: InvalidUpdate | None = None
             reply: Json | None = None  # that the next text continues

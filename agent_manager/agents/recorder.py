@@ -525,11 +525,35 @@ def _with_fewer(value: Any, sizes: dict[Any, int], excess: int, limit: int) -> A
     return [*(value[key] for key in kept), note]
 
 
+def without_large_parts(message: Json, excess: int, limit: int) -> tuple[Json, list[str]]:
+    """Return a message with notes in place of its largest parts other than texts, and the notes.
+
+    Args:
+        excess: the bytes by which the message is too large; as many parts are replaced as that takes.
+    """
+    name = next((name for name in ("parts", "content") if isinstance(message.get(name), list)), None)
+    if name is None:
+        return message, []
+    parts, notes = list(message[name]), []
+    sizes = {
+        number: _size(part)
+        for number, part in enumerate(parts)
+        if isinstance(part, dict) and not isinstance(part.get("text"), str)
+    }
+    for number in sorted(sizes, key=lambda number: -sizes[number]):
+        if excess <= 0 or sizes[number] <= _NOTE_BYTES:
+            break
+        parts[number] = _part_note(parts[number], sizes[number], limit)
+        excess -= sizes[number] - _size(parts[number])
+        notes.append(parts[number]["text"])
+    return message | {name: parts}, notes
+
+
 def _part_note(part: Any, size: int, limit: int) -> Json:
     note: Json = {}
     facts: Json = {}
     if isinstance(part, dict):
-        note = {"kind": "text"} if "kind" in part else {}
+        note = {name: "text" for name in ("kind", "type") if name in part}
         file = part["file"] if isinstance(part.get("file"), dict) else part
         for names in (("mimeType", "mediaType"), ("name", "filename")):
             if name := next((each for each in names if isinstance(file.get(each), str)), None):

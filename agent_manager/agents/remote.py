@@ -169,9 +169,12 @@ class RemoteAgent:
         try:
             async with self._exchange(invalid) as exchange:
                 is_silent = True
+                push = context.push_notification
+                if push is not None and not exchange.can_push:
+                    raise AgentUnsupported(f"{self.name}: its card says that it sends no push notifications")
                 with agent_errors(self.name):
                     wire_updates = exchange.client.send(
-                        context.addressed_to(self.name, message), streaming=exchange.is_streaming
+                        context.addressed_to(self.name, message), push, streaming=exchange.is_streaming
                     )
                     async with aclosing(exchange.parsed(wire_updates)) as updates:
                         async for update in updates:
@@ -247,11 +250,12 @@ class RemoteAgent:
                 assert self._url is not None
                 card = self._card = await fetch_card(self._url, seconds=self._card_seconds, http=http)
                 self._is_outdated = False
-            capabilities = card.get("capabilities")
-            is_streaming = isinstance(capabilities, dict) and capabilities.get("streaming") is True
+            given = card.get("capabilities")
+            capabilities = given if isinstance(given, dict) else {}
             with agent_errors(self.name):
                 client = await stack.enter_async_context(a2a_client(card, http, access))
-            yield _Exchange(client, is_streaming, invalid)
+            is_streaming, can_push = (capabilities.get(name) is True for name in ("streaming", "pushNotifications"))
+            yield _Exchange(client, is_streaming, can_push, invalid)
 
 
 remote = RemoteAgent
@@ -263,12 +267,14 @@ class _Exchange:
     """One exchange with an agent.
 
     Attributes:
+        can_push: whether the agent sends push notifications.
         invalid: errors of updates that were left out.
         task: the task that the updates are about.
     """
 
     client: Client
     is_streaming: bool
+    can_push: bool
     invalid: list[InvalidUpdate]
     task: TaskTracker = field(default_factory=TaskTracker)
 

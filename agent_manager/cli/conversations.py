@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
@@ -11,7 +10,7 @@ from uuid import UUID
 import typer
 from typer import Argument, Option
 
-from agent_manager.cli.ids import find_conversation, given_ids
+from agent_manager.cli.ids import find_conversation, names_of_conversations
 from agent_manager.cli.options import (
     DEFAULT_LIMIT,
     Actor,
@@ -27,9 +26,9 @@ from agent_manager.cli.options import (
 )
 from agent_manager.cli.output import Lag, Table, in_pages, json_text, print_json_rows, print_pages, print_table
 from agent_manager.cli.rows import ALL_EVENTS, ALL_MESSAGES, ALL_TASKS, CONVERSATIONS, EVENTS, MESSAGES, TASKS
-from eventstore import Event, EventStore
+from eventstore import EventStore
 from eventstore.events import HIGHEST_POSITION
-from projections import Message, Reader, Task
+from projections import Reader
 from projections.conversation_snapshot import ConversationSnapshot
 from projections.reading import WAIT_SECONDS
 
@@ -166,11 +165,7 @@ def _list_of(reader: Reader, conversation: UUID | None) -> dict[str, Any]:
     """Return how a list is printed: a conversation whole, or the newest of all with the ids that clients gave them."""
     if conversation is not None:
         return {}
-
-    async def names(rows: Sequence[Message | Task | Event]) -> dict[UUID, str]:
-        return await given_ids(reader, (row.conversation_id for row in rows))
-
-    return {"default_limit": DEFAULT_LIMIT, "names": names}
+    return {"default_limit": DEFAULT_LIMIT, "names": partial(names_of_conversations, reader)}
 
 
 def conversation(

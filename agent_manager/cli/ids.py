@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from agent_manager.server.conversation_lookup import resolve
+from eventstore import Event
 from eventstore.database.queries import query
 from eventstore.errors import InputError, printable
-from projections import Reader
+from projections import Message, Reader, Task
 from projections.reading import not_found
 
 if TYPE_CHECKING:  # agent_manager.auth imports the HTTP client, which takes a tenth of a second
@@ -100,3 +101,8 @@ async def given_ids(reader: Reader, conversations: Iterable[UUID]) -> dict[UUID,
     """Return the ids that clients gave to conversations, of those that have one."""
     parameters = {"tenant": reader.tenant, "ids": list(set(conversations))}
     return dict(await reader.store.tables(reader.caller).fetch(_GIVEN_IDS, parameters))
+
+
+async def names_of_conversations(reader: Reader, rows: Iterable[Message | Task | Event]) -> dict[UUID, str]:
+    """Return the ids that clients gave to the conversations of rows."""
+    return await given_ids(reader, (row.conversation_id for row in rows))

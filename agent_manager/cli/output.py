@@ -259,8 +259,8 @@ class Table:
     The first rows decide the layout. If ids, numbers or times of later rows are too wide for it, a new table begins.
 
     Args:
-        columns: the headings; one that begins with ``>`` is aligned to the right, and one that begins with ``?`` is
-            left out on a terminal that is too narrow for all.
+        columns: the headings; one that begins with ``>`` is aligned to the right, and one that begins with ``?``, or
+            with both (``?>``), is left out on a terminal that is too narrow for all.
     """
 
     def __init__(self, columns: Sequence[str]) -> None:
@@ -318,7 +318,7 @@ class _Column:
 
     def __init__(self, column: str, values: Iterable[Any]) -> None:
         self.heading = column.lstrip(">?")
-        self.is_right, self.is_extra = column.startswith(">"), column.startswith("?")
+        self.is_right, self.is_extra = column.lstrip("?").startswith(">"), column.startswith("?")
         self.is_text = self.heading in _FREE_TEXT
         self.cells = [text(value, keep_lines=self.is_text and _in_terminal()) for value in values]
 
@@ -384,7 +384,7 @@ def _fitting_layout(columns: list[_Column], width: int) -> _Layout:
         if others and (widths := widths_of(others)) is not None:
             return _Layout(others, widths, texts[-1])
     listed = {column.heading: number for number, column in reversed(list(enumerate(columns)))}
-    return _Layout(list(listed.values())[::-1], None)  # a chart repeats a heading
+    return _Layout(sorted(listed.values()), None)  # a chart repeats a heading
 
 
 def _widths(columns: list[_Column], width: int) -> list[int] | None:
@@ -419,7 +419,7 @@ def _print_table(
         for parts in zip_longest(*map(_wrapped, row, widths), fillvalue=""):
             padded = [column.pad(part, wide) for column, part, wide in zip(columns, parts, widths, strict=True)]
             lines.append(_GAP.join(padded).rstrip())
-        if under:
+        if under and text_under:
             lines += [_INDENT + line for line in _wrapped(text_under, width - len(_INDENT))]
         sys.stdout.writelines(f"{line if number else _bold(line)}\n" for line in lines)
 

@@ -111,7 +111,7 @@ EVENTS: RowFormat[Event] = RowFormat(
     _event_value,
 )
 ALL_EVENTS: RowFormat[Event] = RowFormat(
-    (*EVENTS.columns[:-1], "conversation", EVENTS.columns[-1]),
+    (">position", "?>version", "time", "actor", "type", "conversation", "what changed"),
     lambda e: (e.position, e.version, e.timestamp, e.actor, e.event_type, e.conversation_id, what_changed(e)),
     _event_value,
 )

@@ -11,8 +11,18 @@ import typer
 from typer import Option
 
 from agent_manager.cli.options import Actor, DataDir, Json, Limit, Tenant, User, read_settings, run
-from agent_manager.cli.output import Lag, bars, duration, print_json, print_page, print_paragraph, print_table
+from agent_manager.cli.output import (
+    Lag,
+    bars,
+    duration,
+    print_json,
+    print_page,
+    print_paragraph,
+    print_remark,
+    print_table,
+)
 from eventstore import EventStore
+from eventstore.errors import printable
 from eventstore.times import parse_day
 from projections import Statistics
 from projections.statistics import UNDATED, ResponseTimes, Size, StatisticsFilter
@@ -78,9 +88,11 @@ def stats(
             if limit is not None:
                 rows = rows[-limit:] if by is By.DAY else rows[:limit]
             if as_json:
-                print_page(rows)
+                print_page(rows, zone=zone)
             else:
                 _print(by, rows, zone)
+                if rows and by is not By.DAY:  # whose heading has it
+                    print_remark(f"time zone: {printable(zone)}")
         lag.print()
 
     run(work, read_settings(data_dir, tenant), tenant)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
+from uuid import UUID
 
 import typer
 from typer import Option
 
+from agent_manager.cli.ids import given_ids, names_of_conversations
 from agent_manager.cli.options import DataDir, Json, LogFormat, LogLevel, Tenant, read_settings, run
 from agent_manager.cli.output import in_pages, print_json_line, print_pages, text
 from agent_manager.cli.rows import ALL_EVENTS, EVENTS
-from eventstore import Event, EventStore
+from eventstore import ConversationCreated, Event, EventStore
 from eventstore.read import end_of_log
+from projections import Reader
+from projections.pages import PAGE_SIZE
 
 
 def tail(
@@ -30,22 +35,36 @@ def tail(
     """
 
     async def work(store: EventStore) -> None:
+        reader = Reader(store)
         end = await end_of_log(store.connections.auditor)
         first = end + 1
         async for event in store.read_log(until_position=end, backwards=True, limit=limit):
             first = event.position
         if follow:
+            names: dict[UUID, str] = {}
             async for event in store.subscribe(after=first - 1):
-                print_event(event)
+                if as_json:
+                    print_json_line(EVENTS.value(event))
+                    continue
+                await add_name(names, event, reader)
+                typer.echo("  ".join(map(text, ALL_EVENTS.with_names(names).cells(event))))
         else:
             nothing = "the log is empty" if limit else "--limit 0: no events to show"
-            latest = store.read_log(after=first - 1, until_position=end)
-            await print_pages(in_pages(latest, lambda event: event.size), EVENTS, nothing=nothing, as_json=as_json)
-
-    def print_event(event: Event) -> None:
-        if as_json:
-            print_json_line(EVENTS.value(event))
-        else:
-            typer.echo("  ".join(map(text, ALL_EVENTS.cells(event))))
+            latest = in_pages(store.read_log(after=first - 1, until_position=end), lambda event: event.size)
+            names_of = partial(names_of_conversations, reader)
+            await print_pages(latest, ALL_EVENTS, nothing=nothing, as_json=as_json, names=names_of)
 
     run(work, read_settings(data_dir, tenant, log_format=log_format, log_level=log_level), tenant)
+
+
+async def add_name(names: dict[UUID, str], event: Event, reader: Reader) -> None:
+    """Add the id that a client gave to the conversation of an event; that of a new one is in the event."""
+    match event.data:
+        case ConversationCreated(given_id=str(given_id)):
+            names[event.conversation_id] = given_id
+    if event.conversation_id in names:
+        return
+    if len(names) >= PAGE_SIZE:
+        names.clear()
+    names[event.conversation_id] = str(event.conversation_id)
+    names.update(await given_ids(reader, [event.conversation_id]))

@@ -388,11 +388,13 @@ class RequestContext:
         expected: ExpectedVersion | None,
         begin: ConversationCreated | None,
         claimed_actor: str = "",
+        not_stored: Sequence[str] = (),
     ) -> Response:
         """Append events to the conversation that an id names, and return an :class:`AppendOut`.
 
         Args:
             begin: The first event of the conversation, which gets the id, if it is new; None if it must exist.
+            not_stored: The notes in place of what is too large.
 
         Raises:
             NotFound: It does not exist, or the caller may not see it.
@@ -408,9 +410,9 @@ class RequestContext:
         else:
             raise not_found(conversation)
         result = await self.append(target, events, expected=expected, begin=begin, claimed_actor=claimed_actor)
-        return await self._append_response(result)
+        return await self._append_response(result, not_stored)
 
-    async def _append_response(self, result: AppendResult) -> Response:
+    async def _append_response(self, result: AppendResult, not_stored: Sequence[str]) -> Response:
         """Return an :class:`AppendOut`, encoded in slices, because it may describe ten thousand events."""
         items = []
         for event in result.events:
@@ -420,6 +422,7 @@ class RequestContext:
             conversation_id=result.events[-1].conversation_id,
             position=self.position(result.position),
             version=result.version,
+            not_stored=list(not_stored),
             events=[],
         )
         body = whole.to_bytes().removesuffix(b"]}") + b",".join(items) + b"]}"

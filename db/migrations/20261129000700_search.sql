@@ -123,7 +123,8 @@ BEGIN
     END IF;
     folded := regexp_replace(folded, '[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640'
                                      '\u064b-\u065f\u0670\u06d6-\u06ed\u200c\u200d\u2060\ufe00-\ufe0f\ufeff]', U&'\00AD', 'g');
-    folded := lower(normalize(regexp_replace(normalize(folded, NFD), '[\u0300-\u036f]+', '', 'g'), NFC) COLLATE "C");
+    folded := lower(normalize(regexp_replace(normalize(folded, NFD), '(?<![\u0418\u0438](?=\u0306))[\u0300-\u036f]+',
+                                             '', 'g'), NFC) COLLATE "C");
     IF folded ~ '[\u00c6-\u02af\u1e9e]' THEN
         folded := translate(folded, 'ÆÐØÞĐĦŁŊŒŦƁƆƉƊƎƏƐƑƓƔƖƗƘƝƟƤƬƮƱƲƳƵƷǤɃẞøłđħŧı',
                                     'æðoþdhlŋœtɓɔɖɗǝəɛƒɠɣɩɨƙɲɵƥƭʈʊʋƴƶʒǥƀßoldhti');
@@ -132,8 +133,8 @@ BEGIN
         folded := translate(folded, 'ΑΒΓΔΕΖΗΘΙΚΛΜΝΞΟΠΡΣΤΥΦΧΨΩς', 'αβγδεζηθικλμνξοπρστυφχψωσ');
     END IF;
     IF folded ~ '[\u0400-\u052f]' THEN
-        folded := translate(folded, 'ЂЄЅІЈЉЊЋЏАБВГДЕЖЗИКЛМНОПРСТУФХЦЧШЩЪЫЬЭЮЯѢѲѴҐҒҔҖҘҚҜҞҠҢҤҦҨҪҬҮҰҲҴҶҸҺҼҾӀӃӅӇӉӋӍӘӠӨ',
-                                    'ђєѕіјљњћџабвгдежзиклмнопрстуфхцчшщъыьэюяѣѳѵґғҕҗҙқҝҟҡңҥҧҩҫҭүұҳҵҷҹһҽҿӏӄӆӈӊӌӎәӡө');
+        folded := translate(folded, 'ЂЄЅІЈЉЊЋЏАБВГДЕЖЗИЙКЛМНОПРСТУФХЦЧШЩЪЫЬЭЮЯѢѲѴҐҒҔҖҘҚҜҞҠҢҤҦҨҪҬҮҰҲҴҶҸҺҼҾӀӃӅӇӉӋӍӘӠӨ',
+                                    'ђєѕіјљњћџабвгдежзийклмнопрстуфхцчшщъыьэюяѣѳѵґғҕҗҙқҝҟҡңҥҧҩҫҭүұҳҵҷҹһҽҿӏӄӆӈӊӌӎәӡө');
     END IF;
     IF folded ~ '[\u0531-\u0556]' THEN
         folded := translate(folded, 'ԱԲԳԴԵԶԷԸԹԺԻԼԽԾԿՀՁՂՃՄՅՆՇՈՉՊՋՌՍՎՏՐՑՒՓՔՕՖ', 'աբգդեզէըթժիլխծկհձղճմյնշոչպջռսվտրցւփքօֆ');
@@ -311,6 +312,7 @@ BEGIN
     IF language = 'pt' THEN
         prepared := regexp_replace(prepared, 'oes\M', 'ao ', 'g');
         prepared := regexp_replace(prepared, '([^\Wm])aes\M', '\1ao ', 'g');
+        prepared := regexp_replace(prepared, '([^\Wc])aos\M', '\1ao ', 'g');
         prepared := regexp_replace(prepared, 'cao\M', 'ção', 'g');
         prepared := regexp_replace(prepared, 'ao\M', 'ão', 'g');
         prepared := regexp_replace(prepared, '([aeiou])ns\M', '\1m ', 'g');
@@ -395,8 +397,26 @@ $$;
 
 SELECT eventstore_set_owner('FUNCTION search_language');
 
+-- file: search/search_script_language.sql
+-- The language whose stemmer reads words of unknown language in another script than Latin; null if it is Latin, or no
+-- stemmer reads the script. Words of related languages get stems too, the same in texts and queries.
+CREATE FUNCTION search_script_language(words text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+BEGIN
+    RETURN CASE WHEN octet_length(words) = length(words) THEN NULL
+                WHEN words ~ '[\u0430-\u052f]' THEN 'ru'
+                WHEN words ~ '[\u03b1-\u03c9]' THEN 'el'
+                WHEN words ~ '[\u0561-\u0587]' THEN 'hy'
+                WHEN words ~ '[\u0621-\u064a]' THEN 'ar'
+           END;
+END
+$$;
+
+SELECT eventstore_set_owner('FUNCTION search_script_language');
+
 -- file: search/search_stems.sql
--- The stems of words in a language, as search_query makes them. If the language is unknown, those of both main ones.
+-- The stems of words in a language, as search_query makes them. If the language is unknown, those of both main ones,
+-- and, in other scripts than Latin, of the script's main one.
 CREATE FUNCTION search_stems(words text, language text) RETURNS tsvector
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
@@ -404,10 +424,13 @@ DECLARE
     stemmed text := CASE WHEN position('q' IN words) = 0 THEN words
                          ELSE regexp_replace(words, '\mq[0-3][0-9a-f]{4,9}\M', ' ', 'g')
                     END;
+    other   text;
 BEGIN
     IF language = 'und' THEN
+        other := search_script_language(stemmed);
         RETURN to_tsvector('pg_catalog.english'::regconfig, stemmed)
-            || to_tsvector('pg_catalog.portuguese'::regconfig, search_prepare(stemmed, 'pt'));
+            || to_tsvector('pg_catalog.portuguese'::regconfig, search_prepare(stemmed, 'pt'))
+            || CASE WHEN other IS NULL THEN ''::tsvector ELSE to_tsvector(search_config(other), stemmed) END;
     END IF;
     RETURN to_tsvector(search_config(language), search_prepare(stemmed, language));
 END
@@ -679,7 +702,7 @@ SELECT eventstore_set_owner('FUNCTION search_term_query');
 
 -- file: search/search_query.sql
 -- A query in the words of a language: in its stems, or, for texts whose language was not recognised, in the words as they
--- are. For texts of unknown language, the readings in the two main languages are combined.
+-- are. For texts of unknown language, the readings in the two main languages, and in that of the script, are combined.
 --
 -- shown: whether to return the query for the passages of a snippet instead: all words that are not excluded.
 CREATE FUNCTION search_query(query text, language text, shown boolean DEFAULT false) RETURNS tsquery
@@ -694,7 +717,11 @@ DECLARE
     last_side  integer;
     has_wanted boolean;
 BEGIN
-    FOREACH reading IN ARRAY ARRAY['exact'] || CASE language WHEN 'und' THEN ARRAY['en', 'pt'] ELSE ARRAY[language] END LOOP
+    FOREACH reading IN ARRAY array_remove(
+        ARRAY['exact'] || CASE language WHEN 'und' THEN ARRAY['en', 'pt', search_script_language(search_fold(query))]
+                                        ELSE ARRAY[language]
+                          END, NULL)
+    LOOP
         whole := '';
         part := '';
         last_side := 0;
@@ -1119,7 +1146,7 @@ CREATE FUNCTION search_edits(word text) RETURNS TABLE (edit text, is_likely bool
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
     letters text := CASE WHEN word ~ '[\u0370-\u03ff].*[\u0370-\u03ff]' THEN 'αβγδεζηθικλμνξοπρστυφχψω'
-                         WHEN word ~ '[\u0400-\u052f].*[\u0400-\u052f]' THEN 'абвгдежзиклмнопрстуфхцчшщъыьэюяђєѕіјљњћџґ'
+                         WHEN word ~ '[\u0400-\u052f].*[\u0400-\u052f]' THEN 'абвгдежзийклмнопрстуфхцчшщъыьэюяђєѕіјљњћџґ'
                          WHEN word ~ '[\u0530-\u058f].*[\u0530-\u058f]' THEN 'աբգդեզէըթժիլխծկհձղճմյնշոչպջռսվտրցւփքօֆև'
                          WHEN word ~ '[\u05d0-\u05ea].*[\u05d0-\u05ea]' THEN 'אבגדהוזחטיךכלםמןנסעףפץצקרשת'
                          WHEN word ~ '[\u0620-\u06ff].*[\u0620-\u06ff]' THEN 'ءابةتثجحخدذرزسشصضطظعغفقكلمنهوىيپچژکگی'
@@ -1546,7 +1573,7 @@ SELECT eventstore_grant('EXECUTE ON FUNCTION search_matches', 'eventstore_search
 -- The latest matches, found by the cheaper strategy: frequent words by scanning along the times, rare ones by the index
 -- of words or, for a user, by reading the user's own documents: the index also has those of others. The last two
 -- thousand documents show how frequent the words are; planner statistics, which may be missing or outdated, are not
--- used. Reading a row by the index costs as much as scanning eight along the times, which are adjacent.
+-- used. Reading a row by the index costs as much as scanning four along the times, which are adjacent.
 CREATE FUNCTION search_latest(
     languages text[], queries tsquery[], tenant text, conversation uuid, kind text, role text, actor text,
     since timestamptz, below timestamptz, below_position bigint, wanted integer
@@ -1589,7 +1616,7 @@ BEGIN
         strategy := CASE WHEN is_user THEN 'own' ELSE 'words' END;
         share := cardinality(matches)::real / sample;
         IF budget = sample AND cardinality(matches) > 2 THEN
-            IF wanted / share < share * rows * 8 THEN
+            IF wanted / share < share * rows * 4 THEN
                 strategy := 'time';
                 budget := 2 * wanted / share;
             END IF;
@@ -1761,6 +1788,7 @@ DROP FUNCTION search_json_text;
 DROP FUNCTION search_labels;
 DROP FUNCTION search_document;
 DROP FUNCTION search_stems;
+DROP FUNCTION search_script_language;
 DROP FUNCTION search_language;
 DROP FUNCTION search_language_score;
 DROP FUNCTION search_prepare;

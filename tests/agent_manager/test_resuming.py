@@ -15,8 +15,8 @@ from support.environment import child_environment
 from support.waiting import until_async
 
 from agent_manager import AsyncManager
-from agent_manager.agents import Answer, remote
-from agent_manager.agents.agent import Context, Reply, StatusUpdate, Update, resumption
+from agent_manager.agents import Answer, from_callable, remote
+from agent_manager.agents.agent import Context, Reply, StatusUpdate, Update, push_notifications_of, resumption
 from agent_manager.agents.tenant_isolation import TenantIsolatedAgent
 from agent_manager.manager import Manager
 from agent_manager.storage import ServerLog
@@ -177,3 +177,47 @@ async def test_updates_of_an_interrupted_function_count(
         states = [task["status"]["state"] for task in await manager.tasks()]
         assert states == ([] if state is None else ["failed" if state == "working" else state])
         assert await manager.pending() == []
+
+
+class Clerk:
+    """An agent of the application's own that can continue a task."""
+
+    name = "clerk"
+
+    def __init__(self) -> None:
+        self.resumed: list[tuple[str, str]] = []
+        self.worked = asyncio.Event()
+
+    async def __call__(self, message: dict[str, Any], context: Context) -> AsyncIterator[Any]:
+        yield {"id": "T", "status": {"state": "working"}}
+        self.worked.set()
+        await asyncio.Event().wait()
+
+    async def resume(self, task_id: str, context: Context) -> AsyncIterator[Any]:
+        self.resumed.append((task_id, context.conversation_id))
+        yield {"taskId": task_id, "status": {"state": "completed"}}
+        yield "all "
+        yield "done"
+
+
+async def test_an_agent_of_the_application_is_resumed(store: EventStore) -> None:
+    before, after = Clerk(), Clerk()
+    async with AsyncManager(store, answer=from_callable(before), runs_worker=False) as manager:
+        answering = asyncio.create_task(manager.answer(await manager.accept(user_message("hello", "m", "c"))))
+        await before.worked.wait()
+        answering.cancel()
+    async with AsyncManager(store, answer=from_callable(after), runs_worker=False) as manager:
+        assert [error for _, error in await manager.answer_pending()] == [None]
+        assert after.resumed == [("T", "c")]
+        assert [text_of(message) for message in await manager.messages("c")] == ["hello", "all done"]
+        assert (await manager.tasks())[0]["status"]["state"] == "completed"
+
+
+def test_an_agent_of_the_application_can_have_push_notifications() -> None:
+    class Notifies(Clerk):
+        async def set_push_notification(self, task_id: str, config: dict[str, Any]) -> None: ...
+
+    agent = Notifies()
+    found: object = push_notifications_of(TenantIsolatedAgent(from_callable(agent)))
+    assert found is agent
+    assert push_notifications_of(from_callable(Clerk())) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 from uuid import UUID
 
@@ -9,11 +10,13 @@ from fastapi import APIRouter, Body, Query
 from pydantic import AwareDatetime, Field
 from starlette.responses import Response
 
-from agent_manager.a2a import Json
+from agent_manager.a2a import Json, message_and_push_notification
+from agent_manager.agent_registry import checked_conversation
+from agent_manager.agents.recorder import without_large_parts
 from agent_manager.agents.updates import renamed
 from agent_manager.server.authorization import AuthorizedRoute, Data
 from agent_manager.server.context import CurrentContext, write_page
-from agent_manager.server.conversation_lookup import get_or_404
+from agent_manager.server.conversation_lookup import get_or_404, resolve
 from agent_manager.server.response_cache import BodyWriter
 from agent_manager.server.routes.declarations import CONFLICT, NOT_FOUND, TOO_LARGE, reads, writes
 from agent_manager.server.schemas.common import PageOut, PositionedOut
@@ -24,12 +27,14 @@ from agent_manager.server.schemas.conversations import (
     ConversationMessageQuery,
     MessageOut,
     MessagePage,
+    SendMessageQuery,
     TaskOut,
     TaskPage,
     TaskQuery,
 )
-from agent_manager.server.schemas.events import AppendOut
+from agent_manager.server.schemas.events import NOT_STORED, AppendOut
 from eventstore import ConversationCreated, message_from_sent
+from eventstore.errors import EventTooLarge
 
 router = APIRouter(tags=["messages"], route_class=AuthorizedRoute)
 
@@ -41,6 +46,20 @@ _EXAMPLES = [
 MessageIn = Annotated[
     Json,
     Body(description="In the format of A2A 0.3 or 1.x, or with `role` and `content`.", examples=_EXAMPLES),
+]
+
+
+_REQUEST = {
+    "message": _EXAMPLES[1],
+    "configuration": {"taskPushNotificationConfig": {"url": "https://client.example/hook", "token": "secret"}},
+}
+SentMessageIn = Annotated[
+    Json,
+    Body(
+        description="As for appending; or A2A's request with a `message`. Of its `configuration`, the agent receives "
+        "`pushNotificationConfig` (0.3) or `taskPushNotificationConfig` (1.x).",
+        examples=[*_EXAMPLES, _REQUEST],
+    ),
 ]
 
 
@@ -58,6 +77,7 @@ class AcceptedOut(SentMessageOut):
 
     task_id: str | None = Field(description="The open task that the message continues.")
     message: Json = Field(description="As it is stored.")
+    not_stored: list[str] = Field(description=NOT_STORED, validation_alias="notes")
 
 
 class PendingMessage(SentMessageOut):
@@ -102,14 +122,25 @@ async def append_message(
 ) -> Response:
     """Append a message as it was sent; with `begin`, begin the conversation if it is new. No agent answers it."""
     given_id = message.get("messageId", message.get("message_id", message.get("id")))  # of any of the formats
-    data = message_from_sent(message, given_id=given_id if isinstance(given_id, str) else None)
-    return await context.append_to(
-        conversation,
-        [data],
-        expected=query.expected_version,
-        begin=ConversationCreated(name=query.name) if query.begin else None,
-        claimed_actor=query.actor,
-    )
+
+    async def append(message: Json, notes: Sequence[str] = ()) -> Response:
+        data = message_from_sent(message, given_id=given_id if isinstance(given_id, str) else None)
+        return await context.append_to(
+            conversation,
+            [data],
+            expected=query.expected_version,
+            begin=ConversationCreated(name=query.name) if query.begin else None,
+            claimed_actor=query.actor,
+            not_stored=notes,
+        )
+
+    try:
+        return await append(message)
+    except EventTooLarge as error:
+        smaller, notes = without_large_parts(message, error.size - error.limit, error.limit)
+        if not notes:
+            raise
+    return await append(smaller, notes)
 
 
 @router.post(
@@ -118,16 +149,28 @@ async def append_message(
     response_model=AcceptedOut,
     **writes(Data.CONVERSATION, NOT_FOUND, CONFLICT, TOO_LARGE),
 )
-async def send_message(context: CurrentContext, conversation: str, message: MessageIn) -> AcceptedOut:
-    """Append a message and let the agent answer it. The message is stored when this returns; the answer follows."""
-    resolved = await get_or_404(context.reader, conversation)
-    context.check_writable(resolved.id)
+async def send_message(
+    context: CurrentContext,
+    conversation: str,
+    message: SentMessageIn,
+    query: Annotated[SendMessageQuery, Query()],
+) -> AcceptedOut:
+    """Append a message and let the agent answer it; with `begin`, begin the conversation if it is new.
+
+    The message is stored when this returns; the answer follows.
+    """
+    given, push_notification = message_and_push_notification(message)
+    resolved = await (resolve if query.begin else get_or_404)(context.reader, conversation)
+    uuid = checked_conversation(context.caller.tenant, conversation) if resolved is None else resolved.id
+    context.check_writable(uuid)
     manager = context.manager
     view = await manager.get_conversation(conversation)
     accepted = await manager.accept(
-        renamed(message),
-        str(resolved.id) if view is None else view.conversation_id,
+        renamed(given),
+        conversation if resolved is None else str(resolved.id) if view is None else view.conversation_id,
+        name=query.name,
         event_id=None if context.claim is None else context.new_id("message"),
+        push_notification=push_notification,
     )
     context.answer(accepted)
     return AcceptedOut.model_validate(accepted).with_position(context.position)

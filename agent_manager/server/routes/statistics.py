@@ -33,6 +33,7 @@ class StatisticsQuery(In):
 class StatisticsOut(Out):
     """All statistics."""
 
+    zone: str = Field(description="The time zone of the days, as it was given.")
     days: list[DayCounts]
     roles: list[RoleCounts]
     actors: list[ActorCounts]
@@ -65,17 +66,16 @@ async def statistics(context: CurrentContext, query: Annotated[StatisticsQuery, 
 
     async def write(out: BodyWriter) -> None:
         source = Statistics(context.store, caller=context.caller)
-        separator = b"{"
+        await out.write(b'{"zone":' + to_json(query.zone))
         for name, read in _READS.items():
             found = await read(source, **filters)
-            await out.write(separator + to_json(name) + b":")
+            await out.write(b"," + to_json(name) + b":")
             if isinstance(found, list):
                 await out.write(b"[")
                 await out.write_items(found, to_json)
                 await out.write(b"]")
             else:
                 await out.write(to_json(found))
-            separator = b","
         await out.write(b"}")
 
     return await context.read(write, parameters=filters, projections=("statistics",), at_least=query.at_least)

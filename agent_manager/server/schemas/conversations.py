@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from pydantic import AwareDatetime, Field, model_validator
@@ -128,19 +128,24 @@ class ConversationMessageQuery(MessageQuery):
     after_version: int | None = Field(None, ge=0, lt=2**31, description="Only messages after this version.")
 
 
-class AppendMessageQuery(In):
-    """How to append a message."""
+class SendMessageQuery(In):
+    """How to send a message."""
 
-    actor: Actor = ""
-    expected_version: ExpectedVersion = None
     begin: bool = Field(False, description=BEGIN)
     name: Name = Field("", description="The name of the conversation if the message begins it.")
 
     @model_validator(mode="after")
-    def _check_name_has_begin(self) -> AppendMessageQuery:
+    def _check_name_has_begin(self) -> Self:
         if self.name and not self.begin:
             raise ValueError("name: is for a conversation that the message begins: send begin=true with it")
         return self
+
+
+class AppendMessageQuery(SendMessageQuery):
+    """How to append a message."""
+
+    actor: Actor = ""
+    expected_version: ExpectedVersion = None
 
 
 class Chunk(Out):

@@ -134,11 +134,18 @@ class AppendedOut(PositionedOut):
     is_new: bool = Field(description="False if an earlier request stored it.")
 
 
+NOT_STORED = (
+    "Files, or other parts, of the message that are too large, and the setting that allows them: the message has these "
+    "notes in their place, and is stored otherwise."
+)
+
+
 class AppendOut(PositionedOut):
     """The result of an append."""
 
     conversation_id: UUID
     version: int
+    not_stored: list[str] = Field([], description=NOT_STORED)
     events: list[AppendedOut]
 
 

@@ -28,7 +28,8 @@ BEGIN
     END IF;
     folded := regexp_replace(folded, '[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640'
                                      '\u064b-\u065f\u0670\u06d6-\u06ed\u200c\u200d\u2060\ufe00-\ufe0f\ufeff]', U&'\00AD', 'g');
-    folded := lower(normalize(regexp_replace(normalize(folded, NFD), '[\u0300-\u036f]+', '', 'g'), NFC) COLLATE "C");
+    folded := lower(normalize(regexp_replace(normalize(folded, NFD), '(?<![\u0418\u0438](?=\u0306))[\u0300-\u036f]+',
+                                             '', 'g'), NFC) COLLATE "C");
     IF folded ~ '[\u00c6-\u02af\u1e9e]' THEN
         folded := translate(folded, 'ÆÐØÞĐĦŁŊŒŦƁƆƉƊƎƏƐƑƓƔƖƗƘƝƟƤƬƮƱƲƳƵƷǤɃẞøłđħŧı',
                                     'æðoþdhlŋœtɓɔɖɗǝəɛƒɠɣɩɨƙɲɵƥƭʈʊʋƴƶʒǥƀßoldhti');
@@ -37,8 +38,8 @@ BEGIN
         folded := translate(folded, 'ΑΒΓΔΕΖΗΘΙΚΛΜΝΞΟΠΡΣΤΥΦΧΨΩς', 'αβγδεζηθικλμνξοπρστυφχψωσ');
     END IF;
     IF folded ~ '[\u0400-\u052f]' THEN
-        folded := translate(folded, 'ЂЄЅІЈЉЊЋЏАБВГДЕЖЗИКЛМНОПРСТУФХЦЧШЩЪЫЬЭЮЯѢѲѴҐҒҔҖҘҚҜҞҠҢҤҦҨҪҬҮҰҲҴҶҸҺҼҾӀӃӅӇӉӋӍӘӠӨ',
-                                    'ђєѕіјљњћџабвгдежзиклмнопрстуфхцчшщъыьэюяѣѳѵґғҕҗҙқҝҟҡңҥҧҩҫҭүұҳҵҷҹһҽҿӏӄӆӈӊӌӎәӡө');
+        folded := translate(folded, 'ЂЄЅІЈЉЊЋЏАБВГДЕЖЗИЙКЛМНОПРСТУФХЦЧШЩЪЫЬЭЮЯѢѲѴҐҒҔҖҘҚҜҞҠҢҤҦҨҪҬҮҰҲҴҶҸҺҼҾӀӃӅӇӉӋӍӘӠӨ',
+                                    'ђєѕіјљњћџабвгдежзийклмнопрстуфхцчшщъыьэюяѣѳѵґғҕҗҙқҝҟҡңҥҧҩҫҭүұҳҵҷҹһҽҿӏӄӆӈӊӌӎәӡө');
     END IF;
     IF folded ~ '[\u0531-\u0556]' THEN
         folded := translate(folded, 'ԱԲԳԴԵԶԷԸԹԺԻԼԽԾԿՀՁՂՃՄՅՆՇՈՉՊՋՌՍՎՏՐՑՒՓՔՕՖ', 'աբգդեզէըթժիլխծկհձղճմյնշոչպջռսվտրցւփքօֆ');

@@ -1,7 +1,7 @@
 -- The latest matches, found by the cheaper strategy: frequent words by scanning along the times, rare ones by the index
 -- of words or, for a user, by reading the user's own documents: the index also has those of others. The last two
 -- thousand documents show how frequent the words are; planner statistics, which may be missing or outdated, are not
--- used. Reading a row by the index costs as much as scanning eight along the times, which are adjacent.
+-- used. Reading a row by the index costs as much as scanning four along the times, which are adjacent.
 CREATE FUNCTION search_latest(
     languages text[], queries tsquery[], tenant text, conversation uuid, kind text, role text, actor text,
     since timestamptz, below timestamptz, below_position bigint, wanted integer
@@ -44,7 +44,7 @@ BEGIN
         strategy := CASE WHEN is_user THEN 'own' ELSE 'words' END;
         share := cardinality(matches)::real / sample;
         IF budget = sample AND cardinality(matches) > 2 THEN
-            IF wanted / share < share * rows * 8 THEN
+            IF wanted / share < share * rows * 4 THEN
                 strategy := 'time';
                 budget := 2 * wanted / share;
             END IF;

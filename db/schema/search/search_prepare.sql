@@ -9,6 +9,7 @@ BEGIN
     IF language = 'pt' THEN
         prepared := regexp_replace(prepared, 'oes\M', 'ao ', 'g');
         prepared := regexp_replace(prepared, '([^\Wm])aes\M', '\1ao ', 'g');
+        prepared := regexp_replace(prepared, '([^\Wc])aos\M', '\1ao ', 'g');
         prepared := regexp_replace(prepared, 'cao\M', 'ção', 'g');
         prepared := regexp_replace(prepared, 'ao\M', 'ão', 'g');
         prepared := regexp_replace(prepared, '([aeiou])ns\M', '\1m ', 'g');

@@ -1,5 +1,5 @@
 -- A query in the words of a language: in its stems, or, for texts whose language was not recognised, in the words as they
--- are. For texts of unknown language, the readings in the two main languages are combined.
+-- are. For texts of unknown language, the readings in the two main languages, and in that of the script, are combined.
 --
 -- shown: whether to return the query for the passages of a snippet instead: all words that are not excluded.
 CREATE FUNCTION search_query(query text, language text, shown boolean DEFAULT false) RETURNS tsquery
@@ -14,7 +14,11 @@ DECLARE
     last_side  integer;
     has_wanted boolean;
 BEGIN
-    FOREACH reading IN ARRAY ARRAY['exact'] || CASE language WHEN 'und' THEN ARRAY['en', 'pt'] ELSE ARRAY[language] END LOOP
+    FOREACH reading IN ARRAY array_remove(
+        ARRAY['exact'] || CASE language WHEN 'und' THEN ARRAY['en', 'pt', search_script_language(search_fold(query))]
+                                        ELSE ARRAY[language]
+                          END, NULL)
+    LOOP
         whole := '';
         part := '';
         last_side := 0;

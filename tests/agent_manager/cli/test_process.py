@@ -11,7 +11,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from support.commandline import EVERYTHING
@@ -19,7 +19,7 @@ from support.environment import TREE, child_environment
 from support.processes import EVENTSTORE, Commands, commands, run
 from support.waiting import until
 
-from eventstore import EventStore, MessageAdded, conversation_uuid
+from eventstore import ConversationCreated, EventStore, MessageAdded, conversation_uuid
 from projections import catch_up
 
 INTERRUPTED = 130
@@ -41,6 +41,26 @@ async def test_tail_follows_until_interrupted(
     assert len(lines) == 4
     if form:
         assert [json.loads(line)["position"] for line in lines] == [1, 2, 3, 4]
+
+
+async def test_tail_follows_with_the_ids_that_clients_gave(
+    started: Commands, store: EventStore, database_url: str
+) -> None:
+    async def begin(given_id: str) -> UUID:
+        conversation = conversation_uuid(store.tenant, given_id)
+        await store.append(conversation, [ConversationCreated(given_id=given_id)])
+        return conversation
+
+    trip = await begin("trip")
+    await catch_up(store)
+    tail = started.start("tail", "--follow", "--limit", "1", DATABASE_URL=database_url)
+    tail.until_printed("created")
+    for conversation in (trip, await begin("new trip"), uuid4()):
+        await store.append(conversation, [MessageAdded(role="user", content=f"in {conversation}")])
+        tail.until_printed(f"in {conversation}")
+    tail.kill()
+    named = [line.split("  ")[-2] for line in tail.out.splitlines()]
+    assert named == ["trip", "new trip", "trip", "new trip", str(conversation)]
 
 
 async def test_tail_without_earlier_events_follows_from_now_on(

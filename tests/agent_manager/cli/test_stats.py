@@ -29,6 +29,14 @@ def test_the_overview_as_json_has_all_parts(library: Eventstore) -> None:
         assert json_of(library, "--by", by) == everything[name]
 
 
+@pytest.mark.parametrize("by", BY)
+def test_every_count_names_its_time_zone(library: Eventstore, by: str) -> None:
+    arguments = ("stats", "--by", by, "--since", "2020-01-01", "--zone", "America/Sao_Paulo")
+    result = library(*arguments)
+    assert (result.out + result.err).count("America/Sao_Paulo") == 1
+    assert json.loads(library(*arguments, "--json").out)["zone"] == "America/Sao_Paulo"
+
+
 def test_the_days_as_json(library: Eventstore) -> None:
     [day] = json_of(library, "--by", "day")
     assert re.fullmatch(r"\d{4}-\d{2}-\d{2}", day["day"])
@@ -80,7 +88,7 @@ def test_a_limit_keeps_the_latest_days(empty: Eventstore) -> None:
 )  # fmt: skip
 def test_tables_have_bar_charts(library: Eventstore, by: str, heading: str, row: str) -> None:
     result = library("stats", "--by", by)
-    assert (result.code, result.err) == (0, "")
+    assert (result.code, result.err) == (0, "" if by == "day" else "time zone: UTC\n")
     assert re.fullmatch(heading, result.lines[0])
     assert re.search(row, result.out)
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", result.out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +54,57 @@ async def test_a_photo_is_appended_answered_paged_streamed_and_found(store: Even
         assert not (await here.client.get("/v1/search", params={"q": PHOTO[:40]})).json()["items"]
 
 
-async def test_a_larger_file_is_rejected_with_the_setting_that_allows_it(here: Served) -> None:
-    trip = await here.begin()
+@pytest.fixture
+async def limited(settings: Settings) -> AsyncIterator[Served]:
+    """A server of a store whose events have 64 KiB at most."""
+    limited = settings.model_copy(update={"max_content_bytes": 64 * 1024})
+    async with EventStore(limited) as store, served(store) as here:
+        yield here
+
+
+@pytest.mark.parametrize("name", ["messages", "send"])
+async def test_a_note_replaces_a_file_that_is_too_large_and_the_rest_goes_in(limited: Served, name: str) -> None:
+    here, trip = limited, await limited.begin()
     limit = here.store.settings.max_content_bytes
-    refused = await here.client.post(f"/v1/conversations/{trip}/messages", json=message("m1", "A" * limit))
-    assert refused.status_code == 413
-    assert "EVENTSTORE_MAX_CONTENT_BYTES" in refused.json()["detail"]
+    small = {"kind": "file", "file": {"bytes": "AAAA", "mimeType": "image/png", "name": "small.png"}}
+    text, large = message("m1", "A" * limit)["parts"]
+    sent = message("m1") | {"parts": [text, large, small]}
+    for _ in range(2):  # a message that is sent again is the same one
+        accepted = await here.client.post(f"/v1/conversations/{trip}/{name}", json=sent)
+        assert accepted.status_code == (201 if name == "messages" else 202), accepted.text
+        [note] = accepted.json()["not_stored"]
+        assert f"[not stored: a part (image/jpeg, lisbon.jpg) of {limit * 3 // 4:,} bytes" in note
+        assert "raise EVENTSTORE_MAX_CONTENT_BYTES" in note
+    [item, *repeated] = (await here.client.get(f"/v1/conversations/{trip}/messages")).json()["items"]
+    assert len(repeated) == (name == "messages")
+    assert item["sent"]["parts"][0] == text
+    assert (item["sent"]["parts"][1]["kind"], item["sent"]["parts"][1]["text"]) == ("text", note)
+    assert item["sent"]["parts"][2] == small
+    assert item["content"] == f"{text['text']}\n{note}"
+    image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{'A' * limit}"}}
+    sent = {"role": "user", "content": [{"type": "text", "text": "look"}, image]}
+    accepted = await here.client.post(f"/v1/conversations/{trip}/{name}", json=sent)
+    [note] = accepted.json()["not_stored"]
+    items = (await here.client.get(f"/v1/conversations/{trip}/messages")).json()["items"]
+    assert items[-1]["sent"]["content"][0] == sent["content"][0]
+    assert (items[-1]["sent"]["content"][1]["type"], items[-1]["sent"]["content"][1]["text"]) == ("text", note)
+
+
+@pytest.mark.parametrize("name", ["messages", "send"])
+async def test_what_has_no_file_to_leave_out_is_rejected_with_the_setting_that_allows_it(
+    limited: Served, name: str
+) -> None:
+    here, trip = limited, await limited.begin()
+    limit = here.store.settings.max_content_bytes
+    for rejected in (
+        {"role": "user", "content": "A" * limit},
+        {"role": "user", "parts": [{"text": "A" * limit}, message("m1", "AAAA")["parts"][1]]},
+        message("m1", "A" * (limit * 5 // 4 + 65536)),
+    ):
+        refused = await here.client.post(f"/v1/conversations/{trip}/{name}", json=rejected)
+        assert refused.status_code == 413
+        assert "EVENTSTORE_MAX_CONTENT_BYTES" in refused.json()["detail"]
+    assert (await here.client.get(f"/v1/conversations/{trip}/messages")).json()["items"] == []
 
 
 async def test_a_body_of_too_many_values_is_rejected_before_it_is_parsed(here: Served) -> None:

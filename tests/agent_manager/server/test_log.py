@@ -92,6 +92,8 @@ async def test_messages_are_found_by_search_and_counted_by_statistics(here: Serv
     counted = (await here.client.get("/v1/statistics", params={"zone": "America/Sao_Paulo"})).json()
     assert {row["role"]: row["messages"] for row in counted["roles"]} == {"user": 1, "assistant": 1}
     assert counted["response_times"]["answered"] == 1
+    assert counted["zone"] == "America/Sao_Paulo"
+    assert (await here.client.get("/v1/statistics")).json()["zone"] == "UTC"
     unknown = await here.client.get("/v1/statistics", params={"zone": "Mars"})
     assert (unknown.status_code, "Mars" in unknown.json()["detail"]) == (422, True)
 

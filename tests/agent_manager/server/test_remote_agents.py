@@ -63,8 +63,8 @@ async def test_every_example_of_a_message_is_answered(answered: tuple[Served, Re
     assert (await here.client.get("/v1/pending")).json()["items"] == []
 
 
-@pytest.mark.parametrize("member", ["message", "request", "params"])
-async def test_a_request_around_a_message_is_refused_by_name(here: Served, member: str) -> None:
+@pytest.mark.parametrize("member", ["request", "params"])
+async def test_another_request_around_a_message_is_refused_by_name(here: Served, member: str) -> None:
     trip = await here.begin()
     body = {member: {"role": "user", "parts": [{"text": "hello"}]}, "configuration": {"blocking": True}}
     refused = await here.client.post(f"/v1/conversations/{trip}/send", json=body)
@@ -150,6 +150,67 @@ async def test_the_examples_of_push_notifications_are_set_read_and_deleted(answe
     assert (refused.status_code, "url: is not" in refused.json()["detail"]) == (422, True)
 
 
+@pytest.mark.parametrize("member", ["pushNotificationConfig", "taskPushNotificationConfig"])
+async def test_push_notifications_come_with_a_message(answered: tuple[Served, Recorded], member: str) -> None:
+    here, recorded = answered
+    await here.begin(id="trip")
+    config = {"id": "p1", "url": HOOK["url"], "token": "s3cr3t"}
+    message = {"role": "user", "messageId": "m", "parts": [{"text": "ask"}]}
+    body = {"message": message, "configuration": {member: config}}
+    sent = await here.client.post("/v1/conversations/trip/send", json=body)
+    assert sent.status_code == 202, sent.text
+    task = await task_of(here.client, "trip", "input-required")
+    assert len(recorded.headers) == 2, "the card and the message"
+    path = f"/v1/conversations/trip/tasks/{task}/push-notifications"
+    assert (await here.client.get(path)).json()["items"] == [{"id": "p1", "url": HOOK["url"]}]
+    assert (await here.client.get(f"{path}/p1")).json() == config
+    assert "s3cr3t" not in (await here.client.get("/v1/conversations/trip/events")).text
+    body["configuration"] = {member: {"url": 5}}
+    refused = await here.client.post("/v1/conversations/trip/send", json=body)
+    assert (refused.status_code, "url: is not a text" in refused.json()["detail"]) == (422, True)
+    assert (await here.client.delete(f"{path}/p1")).status_code == 204
+
+
+async def test_a_message_with_push_notifications_is_refused_or_fails_if_the_agent_sends_none(store: EventStore) -> None:
+    async def clerk(message: Json) -> str:
+        return "hello"
+
+    body = {"message": {"role": "user", "content": "ask"}, "configuration": {"pushNotificationConfig": HOOK}}
+    async with served(store, answer=from_callable(clerk)) as here:
+        await here.begin(id="trip")
+        refused = await here.client.post("/v1/conversations/trip/send", json=body)
+        assert (refused.status_code, refused.json()["title"]) == (409, "RequestUnsupported"), refused.text
+        assert (await here.client.get("/v1/conversations/trip/messages")).json()["items"] == []
+    with official_agent(pushes=False) as (url, _):
+        async with served(store, answer=remote(url)) as here:
+            await here.client.post("/v1/conversations/trip/send", json=body)
+
+            async def has_failed() -> bool:
+                [item] = (await here.client.get("/v1/conversations/trip/messages")).json()["items"]
+                return item["status"] == "failed" and "sends no push notifications" in item["error"]
+
+            await until_async(has_failed, "the answer has failed")
+
+
+async def test_a_message_that_is_sent_begins_the_conversation_if_it_is_new(answered: tuple[Served, Recorded]) -> None:
+    here, _ = answered
+    for given in ("trip 7", "7b6c0e02-1f0e-4d0c-9a43-0f6f1d0b7f2e"):
+        path = f"/v1/conversations/{quote(given)}"
+        body = {"role": "user", "content": "hello"}
+        assert (await here.client.post(f"{path}/send", json=body)).status_code == 404
+        for name in ("First", "Second"):
+            sent = await here.client.post(f"{path}/send", params={"begin": "true", "name": name}, json=body)
+            assert (sent.status_code, sent.json()["conversation_id"]) == (202, given), sent.text
+
+        async def is_answered(path: str = path) -> bool:
+            return (await here.client.get(path)).json()["message_count"] == 4
+
+        await until_async(is_answered, "both messages are answered")
+        assert (await here.client.get(path)).json()["name"] == "First"
+    refused = await here.client.post("/v1/conversations/eventstore:x/send", params={"begin": "true"}, json=body)
+    assert refused.status_code == 422, refused.text
+
+
 async def test_a_task_is_named_by_its_encoded_id_or_by_its_id_in_the_tables(store: EventStore) -> None:
     async def clerk(message: Json) -> AsyncIterator[Json]:
         yield {"id": message["content"], "status": {"state": "input-required"}}
@@ -191,6 +252,8 @@ async def test_permissions_decide_before_the_agent_is_reached_and_secrets_are_sh
                     assert (await other.post(f"{path}/cancel")).status_code == status
                     assert (await other.post(f"{path}/push-notifications", HOOK)).status_code == status
                     assert (await other.client.delete(one)).status_code == status
+                begun = await carl.post("/v1/conversations/trip/send?begin=true", {"role": "user", "content": "ask"})
+                assert begun.status_code == 403, begun.text
                 assert len(recorded.headers) == reached
                 for text in [
                     (await bob.get("/v1/conversations/trip/events")).text,
