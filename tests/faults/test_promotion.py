@@ -71,7 +71,8 @@ async def test_no_acknowledged_event_is_lost_or_doubled_by_promotions(
             events = await compare_with_log(writers, follower, store, pair.url)
         print(
             f"{KILLS} promotions: seconds without writes median {median(seconds):.1f}, longest {max(seconds):.1f}; "
-            f"{len(events):,} events; {writers.repeated} appends repeated by their callers; {pair.copied} servers copied"
+            f"{len(events):,} events; {writers.repeated} appends repeated by their callers; "
+            f"{pair.copied} servers copied"
         )
         record_property("seconds without writes", seconds)
         assert not worker.ended

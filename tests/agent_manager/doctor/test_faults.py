@@ -68,7 +68,8 @@ SERVER = [
     Fault(
         "wraparound",
         "UPDATE pg_database SET datfrozenxid = "
-        "((pg_current_xact_id()::text::bigint - 1700000000) & 4294967295)::text::xid WHERE datname = current_database()",
+        "((pg_current_xact_id()::text::bigint - 1700000000) & 4294967295)::text::xid "
+        "WHERE datname = current_database()",
         "the database flowagents has rows that are 17", undo="VACUUM (FREEZE)",
     ),
     Fault("prepared_transactions", "BEGIN; CREATE ROLE never; PREPARE TRANSACTION 'forgotten'",
