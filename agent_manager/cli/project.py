@@ -7,7 +7,6 @@ import signal
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from functools import partial
-from typing import Protocol
 
 import typer
 
@@ -20,14 +19,6 @@ from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import ConnectionLost, LoginRefused, ServerUnreachable
 from projections import Projection, Worker, load_projections
 from projections.status import read_warnings
-
-
-class Service(Protocol):
-    """A function of the store and the metrics of the process, whose context manager runs something in its block."""
-
-    def __call__(self, store: EventStore, *, metrics: Metrics) -> AbstractAsyncContextManager[None]:
-        """Return the context manager."""
-
 
 RETRY_SECONDS = 1.0
 """The pause between attempts to reach the server."""
@@ -52,7 +43,7 @@ def project(
 async def run_workers(
     settings: ServerSettings,
     describe: Callable[[EventStore, Sequence[Projection]], None] | None = None,
-    *services: Service,
+    *services: Callable[[EventStore, Metrics], AbstractAsyncContextManager[None]],
 ) -> None:
     """Run workers until a signal arrives.
 
@@ -70,13 +61,13 @@ async def run_workers(
             listening = listen(settings.metrics_host, settings.metrics_port, "metrics-")
             await stack.enter_async_context(serving_metrics(store, metrics, listening))
             print_line("Metrics", f"{url_of(listening)}/metrics")
-        await _run_until_signal(store, describe, [partial(service, metrics=metrics) for service in services])
+        await _run_until_signal(store, describe, [partial(service, store, metrics) for service in services])
 
 
 async def _run_until_signal(
     store: EventStore,
     describe: Callable[[EventStore, Sequence[Projection]], None] | None,
-    services: Sequence[Callable[[EventStore], AbstractAsyncContextManager[None]]],
+    services: Sequence[Callable[[], AbstractAsyncContextManager[None]]],
 ) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -101,7 +92,7 @@ async def _run_until_signal(
             with suppress(ConnectionLost, ServerUnreachable):  # the workers wait for a lost server and report it
                 print_warnings(await read_warnings(store))
             for service in services:
-                await stack.enter_async_context(service(store))
+                await stack.enter_async_context(service())
             if describe is not None:
                 print_line("Stop", "Ctrl-C")
             await asyncio.wait((worker, stopped), return_when=asyncio.FIRST_COMPLETED)
