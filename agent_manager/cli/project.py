@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from functools import partial
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
 import typer
 
@@ -33,14 +33,6 @@ from eventstore.database.connection import RECONNECT_SECONDS
 from eventstore.errors import ConnectionLost, LoginRefused, ServerUnreachable
 from projections import Projection, Worker, load_projections
 from projections.status import read_warnings
-
-
-class Service(Protocol):
-    """A function of the store and the metrics of the process, whose context manager runs something in its block."""
-
-    def __call__(self, store: EventStore, *, metrics: Metrics) -> AbstractAsyncContextManager[None]:
-        """Return the context manager."""
-
 
 _log = logging.getLogger(__name__)
 
@@ -73,7 +65,7 @@ def run_service(service: Coroutine[Any, Any, None]) -> None:
 async def run_workers(
     settings: ServerSettings,
     describe: Callable[[EventStore, Sequence[Projection]], None] | None = None,
-    *services: Service,
+    *services: Callable[[EventStore, Metrics], AbstractAsyncContextManager[None]],
 ) -> None:
     """Run workers until a signal arrives.
 
@@ -91,13 +83,13 @@ async def run_workers(
             listening = listen(settings.metrics_host, settings.metrics_port, "metrics-")
             await stack.enter_async_context(serving_metrics(store, metrics, listening))
             print_line("Metrics", f"{url_of(listening)}/metrics")
-        await _run_until_signal(store, describe, [partial(service, metrics=metrics) for service in services])
+        await _run_until_signal(store, describe, [partial(service, store, metrics) for service in services])
 
 
 async def _run_until_signal(
     store: EventStore,
     describe: Callable[[EventStore, Sequence[Projection]], None] | None,
-    services: Sequence[Callable[[EventStore], AbstractAsyncContextManager[None]]],
+    services: Sequence[Callable[[], AbstractAsyncContextManager[None]]],
 ) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -126,7 +118,7 @@ async def _run_until_signal(
                 for warning in await read_warnings(store):
                     _log.warning("warning: %s", warning, extra={"event": "status_warning"})
             for service in services:
-                await stack.enter_async_context(service(store))
+                await stack.enter_async_context(service())
             if describe is not None:
                 print_line("Stop", "Ctrl-C")
             fields = {"version": __version__, "pid": os.getpid(), "schema": store.settings.db_schema}

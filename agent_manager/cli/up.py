@@ -122,7 +122,7 @@ def up(
 
 
 @asynccontextmanager
-async def _make_backups(store: EventStore, *, metrics: Metrics) -> AsyncIterator[None]:
+async def _make_backups(store: EventStore, _: Metrics) -> AsyncIterator[None]:
     """Make backups as the settings demand, until the end of the block."""
     settings = server_settings(store.settings)
     if not settings.backup_dir:
@@ -139,8 +139,8 @@ async def _make_backups(store: EventStore, *, metrics: Metrics) -> AsyncIterator
 @asynccontextmanager
 async def _serve_http(
     store: EventStore,
-    *,
     metrics: Metrics,
+    *,
     listening: socket.socket,
     port: int | None,
     requires_tokens: bool,

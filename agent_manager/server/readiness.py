@@ -22,7 +22,7 @@ from eventstore.errors import EventStoreError, SchemaError, StoreClosed, transla
 from eventstore.schema_check import check_schema
 from projections.status import read_lags
 
-POOL_SECONDS = 0.5
+POOL_SECONDS = 1.0
 """The time without a free connection from which on a pool is exhausted."""
 CHECK_SECONDS = 2.0
 """The time in which the database must answer."""

@@ -45,27 +45,20 @@ def metrics_address(running: Running) -> str:
     return found[1]
 
 
-def test_up_serves_http_and_prints_the_url(started: Commands, database_url: str) -> None:
-    up = started.start("up", "--port", "0", DATABASE_URL=database_url)
+def test_up_serves_http_and_metrics_and_prints_the_urls(started: Commands, database_url: str) -> None:
+    up = started.start("up", "--port", "0", "--metrics-port", "0", DATABASE_URL=database_url)
     url = address(up)
     assert url.startswith("http://127.0.0.1:")
     assert httpx.get(f"{url}/ready").json()["status"] == "ready"
     made = httpx.post(f"{url}/conversation/create").json()["result"]
     assert httpx.get(f"{url}/v1/conversations").json()["items"][0]["id"] == made["conversation_id"]
-    assert up.interrupt() == 0
-    assert up.warnings == []
-
-
-def test_up_serves_metrics_on_a_port_of_their_own_to_which_the_api_adds(started: Commands, database_url: str) -> None:
-    up = started.start("up", "--port", "0", "--metrics-port", "0", DATABASE_URL=database_url)
-    url, metrics_url = address(up), metrics_address(up)
-    httpx.post(f"{url}/conversation/create")
-    text = httpx.get(metrics_url).text
-    assert 'eventstore_http_responses_total{method="POST",route="/conversation/create",status="200"} 1.0' in text
-    assert "eventstore_append_seconds_count 1.0" in text
+    metrics_url = metrics_address(up)
+    metrics = httpx.get(metrics_url).text
+    assert 'eventstore_http_responses_total{method="POST",route="/conversation/create",status="200"} 1.0' in metrics
+    assert "eventstore_append_seconds_count 1.0" in metrics
     assert httpx.get(metrics_url.replace("/metrics", "/ready")).json() == {"status": "ready"}
     assert up.interrupt() == 0
-    assert up.err.split() == ["stopping", "…"]
+    assert up.warnings == []
 
 
 @pytest.mark.slow
