@@ -29,7 +29,12 @@ pytestmark = pytest.mark.any_server
 
 REFERENCE = {page: filled(text_of(page)) for page in PAGES if page.startswith("docs/reference/")}
 GUIDES = [page for page in PAGES if not page.startswith(("docs/reference/", "docs/concepts/", "docs/changelog"))]
-OTHER_VARIABLES = {"EVENTSTORE_RESTORE", "EVENTSTORE_BENCH_MESSAGE_DB", *ServerSettings.secret_files().values()}
+OTHER_VARIABLES = {
+    "EVENTSTORE_RESTORE", "EVENTSTORE_BENCH_MESSAGE_DB", *ServerSettings.secret_files().values(),
+    *re.findall(r'"\$(\w+)"', (TREE / "deploy/login.sql").read_text(encoding="utf-8")),
+}  # fmt: skip
+OTHER_OPTIONS = {"--enable-row-security", "--detach", "--scale", "--rm", "--link", "--username"}
+"""Options of pg_dump, docker compose and pg_upgrade."""
 
 
 def variables() -> dict[str, Any]:
@@ -86,7 +91,7 @@ def test_every_option_that_a_page_names_exists() -> None:
     known = {option for one in parameters for option in (*one.opts, *one.secondary_opts)}
     for page in GUIDES:
         named = set(re.findall(r"`(?:[a-z ]+)?(--[a-z-]+)", prose(page)))
-        assert named - {"--enable-row-security"} <= known, page  # of pg_dump
+        assert named - OTHER_OPTIONS <= known, page
 
 
 def test_every_endpoint_is_in_the_reference() -> None:
