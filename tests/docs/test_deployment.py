@@ -82,7 +82,13 @@ def test_a_command_of_docker_compose_names_services_profiles_and_commands_that_e
             if "/backups" in arguments:
                 assert "backups:/backups" in COMPOSE["services"][service]["volumes"]
         case _:
-            pytest.fail(f"{command}: add it to this test")
+            pytest.fail(f"docker compose {command}: add it to this test")
+
+
+def test_the_volume_that_is_removed_is_that_of_the_data() -> None:
+    [line] = [line for line in LINES if line.startswith("docker volume ")]
+    [data] = [volume.split(":")[0] for volume in COMPOSE["services"]["postgres"]["volumes"] if "/var/lib" in volume]
+    assert line == f"docker volume rm {COMPOSE['name']}_{data}"
 
 
 def recipe(first: str) -> Block:
