@@ -20,6 +20,7 @@ from typing import Any
 
 import psycopg
 import pytest
+import yaml
 from psycopg.conninfo import make_conninfo
 from support.deployment import (
     COMPOSE,
@@ -158,6 +159,17 @@ def test_only_monitoring_reaches_the_metrics() -> None:
         assert "monitoring" in SERVICES[name]["networks"]
         port = SERVICES[name]["environment"]["EVENTSTORE_METRICS_PORT"]
         assert not any(published.endswith(f":{port}") for published in SERVICES[name].get("ports", []))
+
+
+def test_grafana_is_provisioned_with_the_server_and_the_dashboards() -> None:
+    mounts = dict(volume.split(":")[:2][::-1] for volume in SERVICES["grafana"]["volumes"])
+    provisioning = TREE / mounts["/etc/grafana/provisioning"]
+    [source] = yaml.safe_load((provisioning / "datasources/prometheus.yml").read_text())["datasources"]
+    assert (source["type"], source["url"]) == ("prometheus", "http://prometheus:9090")
+    [provider] = yaml.safe_load((provisioning / "dashboards/eventstore.yml").read_text())["providers"]
+    assert mounts[provider["options"]["path"]] == "./deploy/grafana"
+    for name in ("prometheus", "grafana"):
+        assert set(SERVICES[name]["networks"]) & {"monitoring"}
 
 
 def test_workers_can_be_scaled() -> None:
