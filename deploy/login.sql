@@ -32,6 +32,7 @@ CREATE ROLE agents_migrator LOGIN NOSUPERUSER NOCREATEROLE NOCREATEDB NOBYPASSRL
 GRANT eventstore_migrator, eventstore_search, eventstore_app, eventstore_projector TO agents_migrator;
 
 CREATE DATABASE flowagents OWNER agents_migrator ENCODING 'UTF8' TEMPLATE template0;
--- PUBLIC may connect and make temporary tables by default: other logins of this server have no business here.
+-- By default every login of the server may connect. Another one that shall: GRANT CONNECT ON DATABASE flowagents TO it.
 REVOKE ALL ON DATABASE flowagents FROM PUBLIC;
-GRANT CONNECT, TEMPORARY ON DATABASE flowagents TO agents;
+GRANT CONNECT ON DATABASE flowagents TO agents;
+GRANT TEMPORARY ON DATABASE flowagents TO eventstore_owner;  -- for restoring a backup

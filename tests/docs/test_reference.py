@@ -29,7 +29,14 @@ pytestmark = pytest.mark.any_server
 
 REFERENCE = {page: filled(text_of(page)) for page in PAGES if page.startswith("docs/reference/")}
 GUIDES = [page for page in PAGES if not page.startswith(("docs/reference/", "docs/concepts/", "docs/changelog"))]
-OTHER_VARIABLES = {"EVENTSTORE_RESTORE", "EVENTSTORE_BENCH_MESSAGE_DB", *ServerSettings.secret_files().values()}
+OTHER_VARIABLES = {
+    "EVENTSTORE_RESTORE", "EVENTSTORE_BENCH_MESSAGE_DB", *ServerSettings.secret_files().values(),
+    *re.findall(r'"\$(\w+)"', (TREE / "deploy/login.sql").read_text(encoding="utf-8")),
+}  # fmt: skip
+OTHER_OPTIONS = {
+    "--enable-row-security", "--no-owner", "--link", "--username", "--detach", "--scale", "--rm", "--type", "--target",
+}  # fmt: skip
+"""Options of pg_dump, pg_restore, pg_upgrade, docker compose and pgBackRest."""
 
 
 def variables() -> dict[str, Any]:
@@ -81,16 +88,12 @@ def test_every_command_is_in_the_reference_and_in_a_guide(path: str, command: An
     assert any(re.search(rf"\b{path}\b", text_of(page)) for page in GUIDES), f"no guide shows {path}"
 
 
-OF_OTHER_PROGRAMS = {"--no-owner", "--type", "--target"}
-"""Options of pg_restore and pgBackRest."""
-
-
 def test_every_option_that_a_page_names_exists() -> None:
     parameters = [parameter for _, command in commands() for parameter in command.params]
     known = {option for one in parameters for option in (*one.opts, *one.secondary_opts)}
     for page in GUIDES:
         named = set(re.findall(r"`(?:[a-z ]+)?(--[a-z-]+)", prose(page)))
-        assert named - OF_OTHER_PROGRAMS <= known, page
+        assert named - OTHER_OPTIONS <= known, page
 
 
 def test_every_endpoint_is_in_the_reference() -> None:
