@@ -20,10 +20,10 @@ _STATUS_LOG = query("projections", "status_log")
 _STATUS_PROJECTIONS = query("projections", "status_projections")
 _STATUS_WORKERS = query("projections", "status_workers")
 _STATUS_APPENDS = query("projections", "status_appends")
+POSITION_OF_ALL_PARTITIONS = query_without("projections", "position", frozenset({"partitions"}))
+"""The statement for the position that projections have applied in all partitions."""
 _STATUS_STANDBY, _STATUS_STANDBY_LAG = (
-    query("projections", name).replace(
-        "{position}", query_without("projections", "position", frozenset({"partitions"}))
-    )
+    query("projections", name).replace("{position}", POSITION_OF_ALL_PARTITIONS)
     for name in ("status_standby", "status_standby_lag")
 )
 _LAG_SECONDS = query("projections", "lag_seconds")
