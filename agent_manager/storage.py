@@ -319,10 +319,12 @@ class ServerLog(Log):
         return await self.store.pool.fetch(query("agent_manager", name), parameters, caller=Caller(self.tenant))
 
     async def _tables(self, name: str, projections: tuple[str, ...]) -> tuple[list[TupleRow], int]:
-        """Return rows of the tables, and the position up to which the tables contain the tenant's events."""
+        """Return rows of the primary's tables, and the position up to which they contain the tenant's events."""
         text, parameters = query("agent_manager", name), {"tenant": self.tenant}
         at_least = max(0, self.written.position - TAIL)
-        return await fetch_at_least(self.store, self.caller, text, parameters, projections, at_least, WAIT_SECONDS)
+        return await fetch_at_least(
+            self.store, self.caller, text, parameters, projections, at_least, WAIT_SECONDS, on_primary=True
+        )
 
     async def _tail(self, name: str, applied: int) -> list[TupleRow]:
         """Return rows of the log after a position."""

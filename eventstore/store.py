@@ -74,7 +74,8 @@ class EventStore:
                 used; or the login is a superuser or has BYPASSRLS, and the settings do not allow it.
             SchemaError: the schema does not fit this code.
         """
-        self.settings.listening_url(), self.settings.reading_url()  # raise errors in these before connecting
+        self.settings.listening_url()  # raise errors in these settings before connecting
+        self.settings.reading_url()
         await asyncio.to_thread(self.server.acquire)
         self._has_acquired, self._is_forked = True, False
         abandon_in_child(self)

@@ -22,25 +22,25 @@ from psycopg.rows import TupleRow
 from psycopg.types.numeric import Int8
 
 from eventstore import Caller, EventStore
-from eventstore.database.queries import query, query_without
+from eventstore.database.pools import Pool
+from eventstore.database.queries import query
 from eventstore.errors import InputError, NotCaughtUp
 from eventstore.read import RawRows, end_of_log
 from projections.projection import ALL_PARTITIONS, PROJECTIONS, Projection, select_projections
-from projections.status import read_workers
+from projections.status import POSITION_OF_ALL_PARTITIONS, read_standby, read_workers
 
 Written = Mapping[UUID | None, int]
 """Positions by the conversation that they were written to; None stands for any conversation."""
 
 POSITION = query("projections", "position")
 """The statement for the position that projections have applied in some partitions."""
-POSITION_OF_ALL_PARTITIONS = query_without("projections", "position", frozenset({"partitions"}))
-"""The statement for the position that projections have applied in all partitions."""
 LAGGING = query("projections", "lagging")
 _WRITTEN = query("projections", "written")
 _AT_LEAST = query("projections", "at_least")
 _CHECKPOINTS = query("projections", "checkpoint_positions")
 _UNAPPLIED = query("projections", "unapplied")
 _FLUSH = query("projections", "flush")
+STANDBY_IS_BEHIND = "the standby of EVENTSTORE_READ_URL has not replayed it; eventstore status shows how far it is"
 NO_WORKER = "no worker is running: eventstore up or eventstore project starts one"
 _POLL_SECONDS = 0.01
 
@@ -49,13 +49,15 @@ async def applied_position(
     store: EventStore,
     projections: Sequence[Projection] = PROJECTIONS,
     partitions: Sequence[int] = ALL_PARTITIONS,
+    *,
+    on_primary: bool = False,
 ) -> int:
     """Return the position up to which all of the projections have applied the log, in all of the partitions.
 
-    If reads go to a standby, it is the position there.
+    If reads go to a standby, it is the position there, unless that of the primary is wanted.
     """
     given = {"projections": [projection.name for projection in projections], "partitions": list(partitions)}
-    [(position,)] = await store.connections.reader.fetch(POSITION, given)
+    [(position,)] = await _checkpoints(store, on_primary).fetch(POSITION, given)
     return int(position)
 
 
@@ -84,17 +86,23 @@ async def wait_for_written(
     while missing := await lagging(store, projections, written, on_primary=on_primary):
         if asyncio.get_running_loop().time() > deadline:
             position = max(missing.values())
-            why = NO_WORKER
-            if is_flushed:
-                why = "the standby of EVENTSTORE_READ_URL has not replayed it; eventstore status shows how far it is"
-            elif await read_workers(store):
-                why = "a worker is running"
-            raise NotCaughtUp(f"the read tables have not applied position {position} after {timeout} seconds: {why}")
+            raise NotCaughtUp(
+                f"the read tables have not applied position {position} after {timeout} seconds: "
+                f"{STANDBY_IS_BEHIND if is_flushed else await why_behind(store, projections)}"
+            )
         if is_on_standby and not is_flushed and not await lagging(store, projections, written, on_primary=True):
             # The workers do not wait for a flush when they commit, and a standby receives only what was flushed.
             await store.connections.primary_reader.fetch(_FLUSH)
             is_flushed = True
         await asyncio.sleep(_POLL_SECONDS)
+
+
+async def why_behind(store: EventStore, projections: Sequence[Projection]) -> str:
+    """Return why the read tables are behind the log, as far as that is known."""
+    standby = await read_standby(store, projections)
+    if standby is not None and standby.lag_events:
+        return STANDBY_IS_BEHIND
+    return "a worker is running, and will apply it" if await read_workers(store) else NO_WORKER
 
 
 async def wait_for_log(
@@ -133,8 +141,11 @@ async def lagging(
         "conversations": list(written),
         "positions": list(written.values()),
     }
-    pool = store.connections.primary_reader if on_primary else store.connections.reader
-    return dict(await pool.fetch(LAGGING, given))
+    return dict(await _checkpoints(store, on_primary).fetch(LAGGING, given))
+
+
+def _checkpoints(store: EventStore, on_primary: bool) -> Pool:
+    return store.connections.primary_reader if on_primary else store.connections.reader
 
 
 async def fetch_at_least(

@@ -143,7 +143,7 @@ class _Rebuild:
                 raise RebuildError(_differences_message(projection, differences))
             self.report("swapping")
             await staging.swap("next", partial(applier.apply_up_to, projection, "next"))
-        position = await applied_position(self.store, [projection])
+        position = await applied_position(self.store, [projection], on_primary=True)
         return Rebuilt(projection.name, position, definition_changed, differences, monotonic() - began)
 
     async def fill(self, appliers: Sequence[Applier]) -> None:

@@ -22,10 +22,10 @@ _STATUS_WORKERS = query("projections", "status_workers")
 _LOG_STATE = query("projections", "log_state")
 _LAGS = query("projections", "lags")
 _STATUS_APPENDS = query("projections", "status_appends")
+POSITION_OF_ALL_PARTITIONS = query_without("projections", "position", frozenset({"partitions"}))
+"""The statement for the position that projections have applied in all partitions."""
 _STATUS_STANDBY, _STATUS_STANDBY_LAG = (
-    query("projections", name).replace(
-        "{position}", query_without("projections", "position", frozenset({"partitions"}))
-    )
+    query("projections", name).replace("{position}", POSITION_OF_ALL_PARTITIONS)
     for name in ("status_standby", "status_standby_lag")
 )
 _LAG_SECONDS = query("projections", "lag_seconds")

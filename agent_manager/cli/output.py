@@ -24,9 +24,8 @@ from rich.text import Text
 from eventstore import EventStore
 from projections import Page, select_projections
 from projections.pages import PAGE_BYTES, PAGE_SIZE
-from projections.read_your_writes import NO_WORKER, wait_for_log
+from projections.read_your_writes import wait_for_log, why_behind
 from projections.reading import WAIT_SECONDS
-from projections.status import read_workers
 
 Row = TypeVar("Row")
 
@@ -208,10 +207,10 @@ def print_warnings(warnings: Iterable[str]) -> None:
 
 @dataclass(frozen=True)
 class Lag:
-    """The events that a command does not see in the read tables: their number by projection."""
+    """The events that a command does not see in the read tables: their number by projection, and the reason."""
 
     events: dict[str, int]
-    has_worker: bool
+    reason: str
 
     @classmethod
     async def wait(cls, store: EventStore, *projections: str, timeout: float = WAIT_SECONDS) -> Self:
@@ -221,16 +220,16 @@ class Lag:
             projections: those whose tables the command reads.
             timeout: seconds to wait at most.
         """
+        found = select_projections(projections)
         with errors.status("waiting for the workers …"):
-            behind = await wait_for_log(store, store.tenant, select_projections(projections), timeout=timeout)
-        return cls(behind, bool(behind and await read_workers(store)))
+            behind = await wait_for_log(store, store.tenant, found, timeout=timeout)
+        return cls(behind, await why_behind(store, found) if behind else "")
 
     def print(self) -> None:
         """Print a remark if anything is missing."""
         if self.events:
             numbers = ", ".join(f"{name} by {number:,} event(s)" for name, number in sorted(self.events.items()))
-            what = "a worker is running and will apply them" if self.has_worker else NO_WORKER
-            print_remark(f"read tables are behind the log ({numbers}): {what}")
+            print_remark(f"read tables are behind the log ({numbers}): {self.reason}")
 
 
 def progress_bars(*columns: ProgressColumn) -> Progress:

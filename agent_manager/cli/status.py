@@ -68,11 +68,11 @@ def status(as_json: Json = False, data_dir: DataDir = None) -> None:
 
 def _describe_standby(standby: StandbyStatus) -> str:
     if standby.error:
-        return f"{standby.url}: {standby.error}"
+        return standby.error
     kind = "a standby" if standby.in_recovery else "not a standby now"
     return (
-        f"{standby.url}, {kind}: {standby.lag_events:,} events and {standby.lag_seconds:,.1f} s behind the primary's "
-        f"read tables ({standby.lag_bytes or 0:,} bytes to replay)"
+        f"{kind}, {standby.lag_events:,} events and {standby.lag_seconds:,.1f} s behind the primary "
+        f"({standby.lag_bytes or 0:,} bytes to replay): {standby.url}"
     )
 
 

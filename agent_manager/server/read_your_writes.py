@@ -32,7 +32,8 @@ from eventstore.errors import EventStoreError
 from projections import Projection, select_projections
 from projections.apply import Applier
 from projections.projection import PARTITIONS
-from projections.read_your_writes import POSITION_OF_ALL_PARTITIONS, lagging, wait_for_written, written_between
+from projections.read_your_writes import lagging, wait_for_written, written_between
+from projections.status import POSITION_OF_ALL_PARTITIONS
 
 READ_TABLES = ("conversations", "messages", "tasks", "actors")
 """The projections behind all reads but search and statistics, which are applied a little later."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from time import monotonic
 from typing import TYPE_CHECKING
 from weakref import WeakSet
@@ -40,6 +41,8 @@ _IDENTITY = query("eventstore.database", "identity")
 _WAL_POSITION = query("eventstore.database", "wal_position")
 _HAS_REPLAYED = query("eventstore.database", "has_replayed")
 _CHOOSES_TENANT = query("eventstore.database", "chooses_tenant")
+_SETTINGS = re.compile(r"DATABASE_URL( or POSTGRES_\w+(, POSTGRES_\w+)*)?")
+"""What the error of a refused connection says to correct."""
 _POLL_SECONDS = 0.05
 _log = logging.getLogger(__name__)
 
@@ -148,7 +151,8 @@ class Standby:
         reason = self._refusal or error  # the pool only reports that it has no connection
         if not isinstance(reason, ConnectionLost | ServerUnreachable):
             return reason
+        text = _SETTINGS.sub("EVENTSTORE_READ_URL", str(reason))
         return type(reason)(
-            f"EVENTSTORE_READ_URL: {reason}; appends go on: to read from the primary while the standby is away, let "
-            "the URL name the primary after it, with target_session_attrs=prefer-standby"
+            f"the standby cannot be read: {text}; appends go on: to read from the primary meanwhile, let "
+            "EVENTSTORE_READ_URL name the primary after the standby, with target_session_attrs=prefer-standby"
         )

@@ -51,6 +51,15 @@ def test_listening_connections_may_have_another_url(url: str, monkeypatch: pytes
         Settings(listen_url=url).listening_url()
 
 
+@pytest.mark.parametrize("url", ["mysql://h/d", "h/d", "postgresql://h", "postgresql://h:port/d", "postgresql://[h/d"])
+def test_reads_may_have_another_url(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings().reading_url() is None
+    monkeypatch.setenv("EVENTSTORE_READ_URL", "postgres://a:b@standby/d")
+    assert Settings().reading_url() == "postgresql://a:b@standby/d"
+    with pytest.raises(SettingsError, match="EVENTSTORE_READ_URL"):
+        Settings(read_url=url).reading_url()
+
+
 @pytest.mark.parametrize("schema", ["Public", "pg_x", "a-b", "a.b", "x" * 64, "", "ä"])
 def test_only_plain_names_of_schemas_are_accepted(schema: str) -> None:
     with pytest.raises(SettingsError, match="EVENTSTORE_SCHEMA"):

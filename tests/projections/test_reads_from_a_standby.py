@@ -31,7 +31,7 @@ from projections import ConversationCache, Reader, Search, Statistics, catch_up,
 
 pytestmark = pytest.mark.slow
 
-AWAY = re.compile("EVENTSTORE_READ_URL: .*prefer-standby", re.DOTALL)
+AWAY = re.compile("EVENTSTORE_READ_URL.*prefer-standby")
 
 
 @pytest.fixture(scope="module")

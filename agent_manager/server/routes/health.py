@@ -17,8 +17,8 @@ from agent_manager.server.problems import Rejected
 from agent_manager.server.read_your_writes import READ_TABLES
 from agent_manager.server.routes.declarations import errors
 from agent_manager.server.schemas.common import Out, Position
-from eventstore import __version__
-from eventstore.errors import ServerError, StoreClosed
+from eventstore import EventStore, __version__
+from eventstore.errors import PermissionDenied, ServerError, StoreClosed
 from eventstore.read import horizon
 from projections import applied_position, select_projections
 from projections.status import lag_seconds_at
@@ -51,7 +51,7 @@ class ReadyOut(Out):
     lag_seconds: float | None = Field(
         None,
         description="The age of the oldest event that the read tables do not hold; 0 if there is none. Null if "
-        "`applied` is null.",
+        "`applied` is null, or the server's login has no worker's role.",
     )
 
 
@@ -80,13 +80,20 @@ async def ready(request: Request) -> ReadyOut | Response:
     store = server_context.store
     with server_context.limits.requests.one():
         final = await horizon(store.log(store.caller()))
-        applied, lag_seconds = None, None
-        standby = store.connections.standby
-        with nullcontext() if standby is None else suppress(ServerError, TimeoutError):
-            async with asyncio.timeout(None if standby is None else STANDBY_SECONDS):
-                applied = await applied_position(store, select_projections(list(READ_TABLES)))
-            lag_seconds = await lag_seconds_at(store, applied)
+        applied, lag_seconds = await _applied(store)
     return ReadyOut(horizon=final, applied=applied, lag_seconds=lag_seconds)
+
+
+async def _applied(store: EventStore) -> tuple[int | None, float | None]:
+    """Return the position that reads find, and the age of the oldest event above it; None if they are not known."""
+    standby, applied = store.connections.standby, None
+    with nullcontext() if standby is None else suppress(ServerError, TimeoutError):
+        async with asyncio.timeout(None if standby is None else STANDBY_SECONDS):
+            applied = await applied_position(store, select_projections(list(READ_TABLES)))
+    if applied is not None:
+        with suppress(PermissionDenied):  # only the projector's role sees the events of all tenants
+            return applied, await lag_seconds_at(store, applied)
+    return applied, None
 
 
 @router.get(

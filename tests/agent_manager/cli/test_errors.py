@@ -120,6 +120,7 @@ def test_a_bad_url(eventstore: Eventstore, monkeypatch: pytest.MonkeyPatch, url:
                 "EVENTSTORE_DATA_DIR",
                 "EVENTSTORE_SCHEMA",
                 "EVENTSTORE_LISTEN_URL",
+                "EVENTSTORE_READ_URL",
                 "EVENTSTORE_PG_PORT",
                 "DATABASE_URL",
                 "POSTGRES_HOST",

@@ -229,7 +229,7 @@ async def test_commands_wait_for_a_worker_that_is_running(
     assert "late" not in late.stdout
     assert late.stderr.splitlines()[-1] == (
         "read tables are behind the log (conversations by 1 event(s), messages by 1 event(s)): "
-        "a worker is running and will apply them"
+        "a worker is running, and will apply it"
     )
 
 
