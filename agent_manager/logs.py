@@ -37,7 +37,7 @@ MAX_CHARACTERS = 2000
 MAX_FRAMES = 50
 MAX_LINES = 10_000
 """Lines that wait until they are written."""
-CLOSE_SECONDS = 1.0
+CLOSE_SECONDS = 2.0
 """How long the end of the process waits for that."""
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
@@ -103,9 +103,9 @@ class _Output(logging.Handler):
             dropped, self._dropped = self._dropped, 0
             self.release()
             if dropped:
-                fields = {"event": "lines_dropped", "lines": dropped}
+                fields = {"event": "lines_dropped", "lines": dropped, "name": __name__, "levelname": "WARNING"}
                 text = "lines were dropped: standard error is read too slowly"
-                self._write(self.format(logging.makeLogRecord(fields | {"msg": text, "levelname": "WARNING"})))
+                self._write(self.format(logging.makeLogRecord(fields | {"msg": text})))
 
     def _write(self, line: str) -> None:
         # To the file itself: a blocked write to sys.stderr would hold its lock when Python exits.
