@@ -17,8 +17,11 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from queue import Full, Queue
+from threading import Thread
 from typing import Any, Literal
 
 from eventstore.errors import printable
@@ -32,6 +35,10 @@ one, logs the URL of every request as information."""
 MAX_CHARACTERS = 2000
 """The longest text in a record; a longer one loses its middle part."""
 MAX_FRAMES = 50
+MAX_LINES = 10_000
+"""Lines that wait until they are written."""
+CLOSE_SECONDS = 2.0
+"""How long the end of the process waits for that."""
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 """The id of the HTTP request that is being handled; empty outside of requests."""
@@ -43,7 +50,7 @@ _PLAIN_VALUE = re.compile(r'[^\s"=]+')
 
 def configure(log_format: LogFormat, level: LogLevel) -> None:
     """Write the records of this process to standard error in a format, from a level on."""
-    handler = _Handler(sys.stderr)
+    handler = _Output()
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     for name in OWN_LOGGERS:
@@ -55,16 +62,61 @@ def is_json() -> bool:
     return any(isinstance(handler.formatter, JsonFormatter) for handler in logging.getLogger().handlers)
 
 
-class _Handler(logging.StreamHandler[Any]):
-    """A handler whose errors, such as a closed pipe, do not concern the program."""
+class _Output(logging.Handler):
+    """A handler that writes lines in a thread of its own.
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is that of logging
-        """Discard a line that cannot be written and, if nothing reads them any more, all that follow."""
-        error = sys.exc_info()[1]
-        if isinstance(error, BrokenPipeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
-        elif not isinstance(error, OSError | ValueError):  # ValueError: the stream is closed
-            super().handleError(record)
+    A reader of standard error that stops reading, such as a log shipper that hangs, blocks that thread only: lines are
+    dropped once :data:`MAX_LINES` wait, and counted. If the reader has ended, what follows is discarded.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        try:
+            self._file = sys.stderr.fileno()
+        except OSError:  # it is not a file, as in a notebook
+            self._file = 2
+        self._lines: Queue[str | None] = Queue(MAX_LINES)
+        self._dropped = 0
+        self._thread = Thread(target=self._write_lines, name="eventstore-log", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Have a record written."""
+        try:
+            self._lines.put_nowait(self.format(record))
+        except Full:
+            self._dropped += 1
+        except Exception:
+            self.handleError(record)
+
+    def close(self) -> None:
+        """Wait until the lines are written, but not long."""
+        super().close()
+        with suppress(Full):
+            self._lines.put(None, timeout=CLOSE_SECONDS)
+        self._thread.join(CLOSE_SECONDS)
+
+    def _write_lines(self) -> None:
+        for line in iter(self._lines.get, None):
+            self._write(line)
+            self.acquire()  # which emit has, too
+            dropped, self._dropped = self._dropped, 0
+            self.release()
+            if dropped:
+                fields = {"event": "lines_dropped", "lines": dropped, "name": __name__, "levelname": "WARNING"}
+                text = "lines were dropped: standard error is read too slowly"
+                self._write(self.format(logging.makeLogRecord(fields | {"msg": text})))
+
+    def _write(self, line: str) -> None:
+        # To the file itself: a blocked write to sys.stderr would hold its lock when Python exits.
+        data = f"{line}\n".encode(errors="backslashreplace")
+        try:
+            while data:
+                data = data[os.write(self._file, data) :]
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._file)
+        except OSError:
+            pass  # a full disk: later lines may find room
 
 
 class JsonFormatter(logging.Formatter):

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from support.processes import EVENTSTORE, Commands, Running, run
 from support.servers import DatabaseServer
 from support.waiting import until
 
-from agent_manager.logs import JsonFormatter, TextFormatter, request_id
+from agent_manager.logs import MAX_LINES, JsonFormatter, TextFormatter, request_id
 
 HIDDEN = "S3cret"
 """A part of every content, token, key and query of these tests."""
@@ -216,8 +217,17 @@ def test_an_error_that_ends_a_command_is_a_record_too(clean_environment: None) -
 
 
 @pytest.mark.slow
-def test_a_service_goes_on_if_nothing_reads_its_log(clean_environment: None, database_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_closed", [True, False], ids=["closed", "not read"])
+def test_a_service_goes_on_if_nothing_reads_its_log(
+    clean_environment: None, database_url: str, tmp_path: Path, is_closed: bool
+) -> None:
     read, write = os.pipe()
+    if not is_closed:  # the pipe is full
+        os.set_blocking(write, False)
+        with suppress(BlockingIOError):
+            while True:
+                os.write(write, b"x" * 4096)
+        os.set_blocking(write, True)
     out = tmp_path / "out"
     with out.open("wb") as output:
         process = subprocess.Popen(
@@ -227,7 +237,8 @@ def test_a_service_goes_on_if_nothing_reads_its_log(clean_environment: None, dat
     os.close(write)
     try:
         until(lambda: "Ctrl-C" in out.read_text(encoding="utf-8") or process.poll() is not None, "it runs")
-        os.close(read)
+        if is_closed:
+            os.close(read)
         found = re.search(r"^HTTP +(http://[^;]+);", out.read_text(encoding="utf-8"), re.MULTILINE)
         assert found is not None
         for _ in range(3):
@@ -235,6 +246,40 @@ def test_a_service_goes_on_if_nothing_reads_its_log(clean_environment: None, dat
     finally:
         process.terminate()
         assert process.wait(30) == 0
+        if not is_closed:
+            os.close(read)
+
+
+def test_lines_that_nothing_reads_are_dropped_and_counted() -> None:
+    script = """
+import logging, os, time
+from agent_manager.logs import MAX_LINES, configure
+configure("json", "info")
+for number in range(MAX_LINES * 2):
+    logging.getLogger("eventstore").info("line")
+print("logged", flush=True)
+input()
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=child_environment(),
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline() == "logged\n"
+    written, dropped = 0, 0
+    while written + dropped < MAX_LINES * 2:
+        line = json.loads(process.stderr.readline())
+        if line.get("event") == "lines_dropped":
+            dropped += line["lines"]
+        else:
+            written += 1
+    assert (written + dropped, dropped > 0) == (MAX_LINES * 2, True)
+    assert process.communicate("\n") == ("", "")
 
 
 # Formats
