@@ -15,6 +15,7 @@ from time import monotonic
 from uuid import uuid4
 
 import pytest
+from support import guide
 from support.acknowledged import Writers, compare_with_log, compare_with_read_tables, seconds_without_writes
 from support.follow import Follower
 from support.processes import Commands
@@ -23,8 +24,9 @@ from support.replication import Pair, replicated_pair
 from support.scoped_queries import open_scoped
 from support.waiting import until_async
 
-from eventstore import EventStore, Settings
+from eventstore import EventStore, NewEvent, Settings
 from eventstore.database.migrate import Migrator
+from eventstore.errors import ConnectionLost
 from eventstore.read import horizon
 from projections import applied_position, catch_up, wait_for
 
@@ -71,8 +73,7 @@ async def test_no_acknowledged_event_is_lost_or_doubled_by_promotions(
             events = await compare_with_log(writers, follower, store, pair.url)
         print(
             f"{KILLS} promotions: seconds without writes median {median(seconds):.1f}, longest {max(seconds):.1f}; "
-            f"{len(events):,} events; {writers.repeated} appends repeated by their callers; "
-            f"{pair.copied} servers copied"
+            f"{len(events):,} events; {writers.repeated} appends repeated by callers; {pair.copied} servers copied"
         )
         record_property("seconds without writes", seconds)
         assert not worker.ended
@@ -111,3 +112,20 @@ async def test_a_prepared_append_holds_the_horizon_back_on_the_promoted_standby(
         assert await positions() == [before, prepared, above, after]
         await catch_up(store)
         await wait_for(store, after, timeout=30)
+
+
+async def test_a_primary_that_was_replaced_acknowledges_nothing(pair: Pair) -> None:
+    """The case of two primaries: a client that still reaches the old one is not told that its event is stored."""
+    await asyncio.to_thread(pair.require_standby)
+    settings = settings_of(pair).model_copy(update={"append_seconds": 4.0})
+    async with EventStore(settings) as store:
+        conversation, event = uuid4(), NewEvent(note("once"))
+        await store.append(conversation, [note("before")])
+        await asyncio.to_thread(pair.standby.follow, guide.PROMOTE, pair.primary)
+        with pytest.raises(ConnectionLost) as lost:
+            await store.append(conversation, [event])
+        assert lost.value.event_ids == (event.id,)
+        await asyncio.to_thread(pair.primary.kill, at_once=True)
+        [repeated] = (await store.append(conversation, [event])).events
+        assert repeated.is_new
+        assert [found.content async for found in store.read(conversation)] == ["before", "once"]

@@ -116,7 +116,7 @@ async def compare_with_log(writers: Writers, follower: Follower, store: EventSto
     events = [event async for event in store.read_log()]
     assert {event.id: (event.position, event.version) for event in events} == writers.acknowledged
     assert len(events) == len(writers.acknowledged)
-    assert await follower.take(len(events)) == events
+    assert await follower.take(len(events), patience=120) == events
     assert follower.is_empty()
     by_conversation: dict[UUID, list[Event]] = {}
     for event in events:
