@@ -25,6 +25,8 @@ from eventstore.errors import EventStoreError
 
 RETRY_SECONDS = 60.0
 """The time after a failure until the next attempt, if none is due before."""
+STOP_SECONDS = 10.0
+"""The time in which a drill must have stopped its server when the service stops."""
 _PROGRAM = "from agent_manager.cli import main; main()"
 
 
@@ -43,12 +45,18 @@ async def follow_schedule(settings: ServerSettings, report: Callable[[str], None
             await asyncio.to_thread(prune, archive, retention)
         return failure
 
+    async def try_newest() -> str:
+        if await asyncio.to_thread(archive.newest) is None:
+            await asyncio.sleep(min(RETRY_SECONDS, settings.backup_minutes * 60))
+            return ""
+        return await _run(settings, "drill", report)
+
     backups = _repeat("backup", settings.backup_minutes * 60, partial(age_of_newest, archive), make, report)
     drills = _repeat(
         "drill",
         settings.backup_drill_hours * 3600,
         partial(_age_of_drill, archive),
-        partial(_run, settings, "drill", report),
+        try_newest,
         report,
     )
     async with asyncio.TaskGroup() as tasks:
@@ -113,7 +121,10 @@ async def _run(settings: ServerSettings, command: str, report: Callable[[str], N
         _, output = await process.communicate()
     except BaseException:
         with suppress(ProcessLookupError):
-            process.kill()  # the next one continues with what it has written, or removes it
+            process.terminate()  # a drill removes its database; a backup ends at once, and the next one continues
+            with suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), STOP_SECONDS)
+            process.kill()
         await process.wait()
         raise
     text = output.decode(errors="replace").strip().removeprefix("eventstore: error: ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from pathlib import Path
 from uuid import uuid4
 
@@ -99,7 +100,14 @@ def test_a_drill_removes_what_a_killed_one_has_left_and_its_failure_is_shown(
         killed = started.start("backup", "drill", **environment)
         until(lambda: list(folder.glob("eventstore-drill-*/data/pgdata/postmaster.pid")), "its server runs")
         killed.kill()
-        assert len(list(folder.glob("eventstore-drill-*"))) == 1
+        [left] = folder.glob("eventstore-drill-*")
+        stopped = started.start("backup", "drill", **environment)
+        until(
+            lambda: not left.exists() and list(folder.glob("eventstore-drill-*/data/pgdata/postmaster.pid")),
+            "its server runs, and what was left is removed",
+        )
+        assert stopped.interrupt(signal.SIGTERM) == 130
+        assert list(folder.glob("eventstore-drill-*")) == []
         drill(0)
         [segment] = archive.manifest().segments
         archive.target.delete(segment.name)
