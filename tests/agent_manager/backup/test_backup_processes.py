@@ -124,7 +124,7 @@ def test_a_service_on_the_embedded_server_makes_backups(started: Commands, archi
         service = started.start(
             "up", "--no-http", "--data-dir", str(folder / "data"), EVENTSTORE_BACKUP_DIR=str(tmp_path / "backups")
         )
-        until(lambda: archive.ids() or "failed" in service.err, "a backup")
+        until(lambda: archive.ids() or "failed" in service.err, "a backup", 120)
         assert "failed" not in service.err
         assert service.interrupt() == 0
 
