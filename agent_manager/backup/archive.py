@@ -288,7 +288,7 @@ class Bucket:
 
     def write(self, name: str, chunks: Iterator[bytes]) -> None:
         """See :class:`Directory`."""
-        with self._errors():
+        with self._errors(FileNotFoundError):
             self._obstore.put(self._store, name, chunks)
 
     def delete(self, name: str) -> None:
@@ -297,11 +297,11 @@ class Bucket:
             self._obstore.delete(self._store, name)
 
     @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Translate errors except for FileNotFoundError."""
+    def _errors(self, *more: type[Exception]) -> Iterator[None]:
+        """Translate obstore's errors, and more. A missing file, and a missing bucket, raise FileNotFoundError."""
         try:
             yield
-        except self._obstore.exceptions.BaseError as error:
+        except (self._obstore.exceptions.BaseError, *more) as error:
             reason = str(error).partition("\n")[0]
             raise TargetFailed(
                 f"{printable(self._url)}: {printable(reason)}: check the credentials, the region and the endpoint in "

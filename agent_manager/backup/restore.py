@@ -95,7 +95,7 @@ async def restore_backup(
 
 
 def _segments_up_to(manifest: Manifest, limits: dict[str, Any]) -> tuple[Segment, ...]:
-    """Return the segments that have an event up to a position and a time."""
+    """Return the segments that may have an event up to a position and a time."""
     needed = []
     for segment in manifest.segments:
         if segment.first > limits["position"]:
@@ -132,9 +132,11 @@ async def _fill(
     events = 0
     for segment in manifest.segments:
         await _receive(connection, archive, segment, "received_events")
-        await execute("delete_later", limits)
+        deleted = (await execute("delete_later", limits)).rowcount
         events += (await execute("add_received")).rowcount
         await execute("clear_received")
+        if deleted:
+            break
     for table, part in manifest.tables.items():
         await _receive(connection, archive, part, table)
     await execute("add_members")

@@ -27,6 +27,9 @@ from eventstore.errors import EventStoreError
 
 RETRY_SECONDS = 60.0
 """The time after a failure until the next attempt, if none is due before."""
+STOP_SECONDS = 10.0
+"""The time in which a drill must have stopped its server when the service stops."""
+_NO_BACKUP = "there is no backup yet"
 _PROGRAM = "from agent_manager.cli import main; main()"
 
 _log = logging.getLogger(__name__)
@@ -43,10 +46,13 @@ async def follow_schedule(settings: ServerSettings) -> None:
             await asyncio.to_thread(prune, archive, retention)
         return failure
 
+    async def try_newest() -> str:
+        if await asyncio.to_thread(archive.newest) is None:
+            return _NO_BACKUP
+        return await _run(settings, "drill")
+
     backups = _repeat("backup", settings.backup_minutes * 60, partial(age_of_newest, archive), make)
-    drills = _repeat(
-        "drill", settings.backup_drill_hours * 3600, partial(_age_of_drill, archive), partial(_run, settings, "drill")
-    )
+    drills = _repeat("drill", settings.backup_drill_hours * 3600, partial(_age_of_drill, archive), try_newest)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(backups)
         if settings.backup_drill_hours:
@@ -73,7 +79,7 @@ async def _repeat(
             fields = {"event": f"{name}_done", "seconds": round(monotonic() - began, 1)}
             _log.info("the %s is complete", name, extra=fields)
             continue
-        if not any(text in failure for text in (BackupRunning.TEXT, DrillRunning.TEXT)):
+        if not any(text in failure for text in (BackupRunning.TEXT, DrillRunning.TEXT, _NO_BACKUP)):
             _log.error("the %s failed: %s", name, failure, extra={"event": f"{name}_failed"})
         await asyncio.sleep(min(RETRY_SECONDS, seconds))
 
@@ -111,7 +117,10 @@ async def _run(settings: ServerSettings, command: str) -> str:
         _, output = await process.communicate()
     except BaseException:
         with suppress(ProcessLookupError):
-            process.kill()  # the next one continues with what it has written, or removes it
+            process.terminate()  # a drill removes its database; a backup ends at once, and the next one continues
+            with suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), STOP_SECONDS)
+            process.kill()
         await process.wait()
         raise
     text = output.decode(errors="replace").strip().removeprefix("eventstore: error: ")

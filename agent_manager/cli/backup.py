@@ -10,6 +10,7 @@ from typer import Argument, Option
 
 from agent_manager.backup import (
     Archive,
+    Drill,
     Manifest,
     Retention,
     compare_with_database,
@@ -198,7 +199,12 @@ def backup_drill(
     """
     settings = read_settings(data_dir, log_format=log_format, log_level=log_level)
     archive = _archive(where, settings)
-    done = run(lambda store: drill(store, archive), settings)
+
+    async def work() -> Drill:
+        async with EventStore(settings) as store:
+            return await drill(store, archive)
+
+    done = run_stoppable(work())
     print_result(
         done,
         f"backup {done.backup_id} restored in {duration(done.recovery_seconds)}: {done.events:,} events, as in the "

@@ -43,7 +43,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     client = boto3.client("s3", endpoint_url=url, region_name="us-east-1")
     client.create_bucket(Bucket="backups")
     client.close()
-    yield "s3://backups/of/the log"
+    yield f"s3://backups/of/the log {uuid4()}"  # the servers of a process share their buckets
     server.stop()
 
 
