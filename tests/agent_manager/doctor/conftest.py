@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -18,6 +19,7 @@ from support.servers import embedded_server, memory_folder, open_folder
 from support.waiting import until
 
 from agent_manager.cli import main
+from eventstore import MessageAdded, Settings, SyncEventStore
 from eventstore.database.embedded.embedded_server import EmbeddedServer
 
 SERVER = {
@@ -56,6 +58,11 @@ class Patient:
         """Open a session of the superuser in autocommit mode."""
         # A commit of its own does not wait for the standby that a test demands.
         return psycopg.connect(self.server.superuser_url, autocommit=True, options="-c synchronous_commit=local")
+
+    def append(self, text: str = "hello") -> None:
+        """Append a message to a new conversation, which only a worker applies."""
+        with SyncEventStore(Settings(database_url=self.url)) as store:
+            store.append(uuid4(), [MessageAdded(role="user", content=text)])
 
     def execute(self, statements: str) -> None:
         """Execute statements, each by itself, as an administrator types them."""

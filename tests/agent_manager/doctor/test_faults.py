@@ -68,9 +68,12 @@ SERVER = [
     Fault(
         "wraparound",
         "UPDATE pg_database SET datfrozenxid = "
-        "((pg_current_xact_id()::text::bigint - 1700000000) & 4294967295)::text::xid WHERE datname = current_database()",
+        "((pg_current_xact_id()::text::bigint - 1700000000) & 4294967295)::text::xid "
+        "WHERE datname = current_database()",
         "the database flowagents has rows that are 17", undo="VACUUM (FREEZE)",
     ),
+    Fault("collation", "UPDATE pg_database SET datcollversion = '0' WHERE datname = current_database()",
+          "the collation of the database is of version 0, and the system's of version 1", severity="warning"),
     Fault("prepared_transactions", "BEGIN; CREATE ROLE never; PREPARE TRANSACTION 'forgotten'",
           "the transaction forgotten of the login postgres is prepared", "ROLLBACK PREPARED 'forgotten'",
           severity="warning"),
