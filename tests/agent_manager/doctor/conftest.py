@@ -73,7 +73,7 @@ class Patient:
             connection.execute("SELECT pg_reload_conf()")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Patient]:
     """A healthy store with a worker and a backup."""
     folder = tmp_path_factory.mktemp("patient")
@@ -119,10 +119,16 @@ class Doctor:
     def until(self, check: str, *options: str, contains: str = "") -> dict[str, str]:
         """Call it until a check has a problem, and return the first finding that contains a text."""
 
-        def look() -> list[dict[str, str]]:
-            return [each for each in self(*options)[check] if each["severity"] != "ok" and contains in each["finding"]]
+        last: list[dict[str, str]] = []
 
-        return until(look, f"{check} finds it")[0]
+        def look() -> list[dict[str, str]]:
+            last[:] = self(*options)[check]
+            return [each for each in last if each["severity"] != "ok" and contains in each["finding"]]
+
+        try:
+            return until(look, f"{check} finds it")[0]
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it finds {last}") from None
 
     def until_well(self, *options: str) -> None:
         """Call it until everything is ok."""

@@ -8,7 +8,7 @@ import pytest
 
 from .conftest import Doctor, Patient, Type
 
-pytestmark = [pytest.mark.any_server, pytest.mark.xdist_group("doctor")]
+pytestmark = pytest.mark.any_server
 
 
 @dataclass(frozen=True)

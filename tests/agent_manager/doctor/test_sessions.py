@@ -130,13 +130,14 @@ def test_what_keeps_dead_rows_is_found(patient: Patient, doctor: Doctor, type_re
 
 
 def test_a_stopped_worker_a_lag_and_a_missing_worker_are_found(patient: Patient, doctor: Doctor) -> None:
+    doctor.until_well()
     os.kill(patient.worker.pid, signal.SIGSTOP)
     try:
         patient.append()
-        stalled = doctor.until("workers", *NOW, contains="has not advanced")
+        stalled = doctor.until("workers", *NOW, contains="do not advance")
         assert stalled["severity"] == "critical"
         assert "pg_terminate_backend" in stalled["remedy"]
-        behind = doctor.until("lag", *NOW, contains="behind the log")
+        behind = doctor.until("lag", *NOW, contains="the log is at position")
         assert behind["remedy"].startswith("eventstore status")
     finally:
         os.kill(patient.worker.pid, signal.SIGCONT)

@@ -33,7 +33,7 @@ from .conftest import Doctor, Patient
 pytestmark = [pytest.mark.any_server, pytest.mark.slow]
 
 PAGE = "docs/guides/troubleshooting.md"
-SECTIONS = dict(re.findall(r"^## (.+)\n(.*?)(?=^## |\Z)", text_of(PAGE), re.MULTILINE | re.DOTALL))
+SECTIONS = dict(re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", text_of(PAGE), re.MULTILINE | re.DOTALL))
 TABLE = "What the doctor checks"
 NOW = ("--warning", "0")
 
@@ -118,7 +118,7 @@ def _behind(guide: Guide) -> Iterator[dict[str, str]]:
     assert guide.patient.worker.interrupt() == 0
     guide.patient.append()
     guide.doctor.until("workers", contains="no worker is running")
-    guide.doctor.until("lag", *NOW, contains="behind the log")
+    guide.doctor.until("lag", *NOW, contains="the log is at position")
     yield {}
     guide.doctor.until_well()
     guide.patient.restart_worker()
@@ -129,7 +129,7 @@ def _stuck(guide: Guide) -> Iterator[dict[str, str]]:
     os.kill(guide.patient.worker.pid, signal.SIGSTOP)
     try:
         guide.patient.append()
-        guide.doctor.until("workers", *NOW, contains="has not advanced")
+        guide.doctor.until("workers", *NOW, contains="do not advance")
         yield {}
         guide.doctor.until_well()
     finally:
