@@ -174,7 +174,7 @@ SELECT CASE WHEN u.used >= 0.95 * u.most THEN 'critical' ELSE 'warning' END,
 
 -- name: notify_queue
 SELECT CASE WHEN q.usage >= 0.9 THEN 'critical' ELSE 'warning' END,
-       format('the queue of notifications is %s % full: consumers poll instead of being notified', round(q.usage * 100)),
+       format('the queue of notifications is %s %% full: consumers poll instead of being notified', round(q.usage * 100)),
        'end the session that listens in an open transaction: see the check transactions, in all databases'
   FROM (SELECT pg_notification_queue_usage()::numeric AS usage) AS q
  WHERE q.usage >= 0.5
@@ -294,9 +294,12 @@ SELECT CASE WHEN a.seconds >= {critical} THEN 'critical' ELSE 'warning' END,
                     ELSE format('SELECT pg_terminate_backend(%s)', l.pid) END AS remedy
           FROM pg_locks l
           LEFT JOIN pg_stat_activity s ON s.pid = l.pid
-          LEFT JOIN pg_prepared_xacts p
+          LEFT JOIN pg_locks t
             ON l.pid IS NULL
-           AND p.transaction::text = split_part(l.virtualtransaction, '/', 2)
+           AND t.pid IS NULL
+           AND t.virtualtransaction = l.virtualtransaction
+           AND t.locktype = 'transactionid'
+          LEFT JOIN pg_prepared_xacts p ON p.transaction = t.transactionid
          WHERE l.locktype = 'advisory'
            AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
            AND l.classid = to_regclass('events_position')::oid

@@ -2,9 +2,10 @@
 
 -- name: lag
 -- Projections that have not applied an old event.
-SELECT CASE WHEN p.seconds >= {critical} THEN 'critical' ELSE 'warning' END,
-       format('%s is %s behind the log, at position %s of %s', p.name, make_interval(secs => round(p.seconds)), p.position,
-              last_position()),
+SELECT CASE WHEN max(p.seconds) >= {critical} THEN 'critical' ELSE 'warning' END,
+       format('the log is at position %s, and up to %s ahead of %s', last_position(),
+              make_interval(secs => round(max(p.seconds))),
+              string_agg(format('%s (at %s)', p.name, p.position), ', ' ORDER BY p.name)),
        'eventstore status shows the workers: start one (eventstore up, eventstore project), or more if all are busy'
   FROM (SELECT n.name, coalesce(c.position, 0) AS position,
                (SELECT extract(epoch FROM clock_timestamp() - e.timestamp)::float8
@@ -18,6 +19,7 @@ SELECT CASE WHEN p.seconds >= {critical} THEN 'critical' ELSE 'warning' END,
                       WHERE k.stage = 'live'
                       GROUP BY k.projection) AS c ON c.projection = n.name) AS p
  WHERE p.seconds >= {warning}
+HAVING count(*) > 0
 
 -- name: parked
 SELECT 'warning', format('%s has parked %s conversation(s): %s', p.projection, count(*), max(p.error)),
@@ -42,18 +44,21 @@ SELECT 'warning', 'no worker is running: the read tables are not kept up to date
  WHERE NOT EXISTS (SELECT FROM worker)
  UNION ALL
 SELECT 'critical',
-       format('%s worker(s) are connected, but %s has not advanced for %s', (SELECT count(*) FROM worker), c.projection,
-              make_interval(secs => round(extract(epoch FROM clock_timestamp() - max(c.updated_at))::float8))),
+       format('%s worker(s) are connected, but do not advance, for up to %s: %s', (SELECT count(*) FROM worker),
+              make_interval(secs => round(max(p.seconds))), string_agg(p.name, ', ' ORDER BY p.name)),
        'see the checks locks and disk, and the output of the worker; then end its session, so that it begins anew: '
        || (SELECT string_agg(format('SELECT pg_terminate_backend(%s)', w.pid), '; ') FROM worker w)
-  FROM checkpoints c
- WHERE c.stage = 'live'
+  FROM (SELECT c.projection AS name, min(c.position) AS position,
+               extract(epoch FROM clock_timestamp() - max(c.updated_at))::float8 AS seconds
+          FROM checkpoints c
+         WHERE c.stage = 'live'
+         GROUP BY c.projection) AS p
+ WHERE p.seconds >= {warning}
    AND EXISTS (SELECT FROM worker)
- GROUP BY c.projection
-HAVING clock_timestamp() - max(c.updated_at) >= make_interval(secs => {warning})
    AND EXISTS (SELECT FROM events e
-                WHERE e.position > min(c.position)
+                WHERE e.position > p.position
                   AND e.timestamp < clock_timestamp() - make_interval(secs => {warning}))
+HAVING count(*) > 0
 
 -- name: future_events
 SELECT 'warning',

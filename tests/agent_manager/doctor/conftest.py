@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -18,6 +19,7 @@ from support.servers import embedded_server, memory_folder, open_folder
 from support.waiting import until
 
 from agent_manager.cli import main
+from eventstore import MessageAdded, Settings, SyncEventStore
 from eventstore.database.embedded.embedded_server import EmbeddedServer
 
 SERVER = {
@@ -57,6 +59,11 @@ class Patient:
         # A commit of its own does not wait for the standby that a test demands.
         return psycopg.connect(self.server.superuser_url, autocommit=True, options="-c synchronous_commit=local")
 
+    def append(self, text: str = "hello") -> None:
+        """Append a message to a new conversation, which only a worker applies."""
+        with SyncEventStore(Settings(database_url=self.url)) as store:
+            store.append(uuid4(), [MessageAdded(role="user", content=text)])
+
     def execute(self, statements: str) -> None:
         """Execute statements, each by itself, as an administrator types them."""
         with self.superuser() as connection:
@@ -66,7 +73,7 @@ class Patient:
             connection.execute("SELECT pg_reload_conf()")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Patient]:
     """A healthy store with a worker and a backup."""
     folder = tmp_path_factory.mktemp("patient")
@@ -112,10 +119,16 @@ class Doctor:
     def until(self, check: str, *options: str, contains: str = "") -> dict[str, str]:
         """Call it until a check has a problem, and return the first finding that contains a text."""
 
-        def look() -> list[dict[str, str]]:
-            return [each for each in self(*options)[check] if each["severity"] != "ok" and contains in each["finding"]]
+        last: list[dict[str, str]] = []
 
-        return until(look, f"{check} finds it")[0]
+        def look() -> list[dict[str, str]]:
+            last[:] = self(*options)[check]
+            return [each for each in last if each["severity"] != "ok" and contains in each["finding"]]
+
+        try:
+            return until(look, f"{check} finds it")[0]
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it finds {last}") from None
 
     def until_well(self, *options: str) -> None:
         """Call it until everything is ok."""

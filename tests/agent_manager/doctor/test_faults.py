@@ -8,7 +8,7 @@ import pytest
 
 from .conftest import Doctor, Patient, Type
 
-pytestmark = [pytest.mark.any_server, pytest.mark.xdist_group("doctor")]
+pytestmark = pytest.mark.any_server
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,8 @@ SERVER = [
         "WHERE datname = current_database()",
         "the database flowagents has rows that are 17", undo="VACUUM (FREEZE)",
     ),
+    Fault("collation", "UPDATE pg_database SET datcollversion = '0' WHERE datname = current_database()",
+          "the collation of the database is of version 0, and the system's of version 1", severity="warning"),
     Fault("prepared_transactions", "BEGIN; CREATE ROLE never; PREPARE TRANSACTION 'forgotten'",
           "the transaction forgotten of the login postgres is prepared", "ROLLBACK PREPARED 'forgotten'",
           severity="warning"),

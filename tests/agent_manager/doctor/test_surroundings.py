@@ -10,8 +10,10 @@ import pytest
 from support.certificates import self_signed
 from support.commandline import Eventstore
 from support.ports import free_port
-from support.servers import embedded_server, open_folder
+from support.servers import open_folder
 from support.small_disk import fill_up, small_disk
+
+from eventstore.database.embedded.embedded_server import EmbeddedServer
 
 from .conftest import Doctor, Patient
 
@@ -123,7 +125,7 @@ def test_the_certificate_of_the_server_and_missing_checksums_are_found(
     doctor: Doctor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     certificate, key = self_signed(tmp_path)
-    with open_folder() as folder, embedded_server(folder / "server", bin_dir=DEBIAN_15, pg_port=free_port()) as own:
+    with open_folder() as folder, EmbeddedServer(folder / "server", bin_dir=DEBIAN_15, pg_port=free_port()) as own:
         owner = (folder / "server" / "pgdata").stat()
         for name, source in (("server.crt", certificate), ("server.key", key)):
             target = folder / "server" / "pgdata" / name
