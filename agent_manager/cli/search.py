@@ -57,7 +57,7 @@ def search(
 
     Words are found in all their forms, with accents or without, in several languages. A result has all the words. Also
     understood: "a phrase", -without, one or another, begins*. If nothing matches, words that look misspelt are
-    corrected.
+    corrected. Before a query that begins with a dash, write --, after the options.
     """
 
     async def work(store: EventStore) -> None:
