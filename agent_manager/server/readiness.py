@@ -67,15 +67,15 @@ class Readiness:
         loop = asyncio.get_running_loop()
         if self._checking is None or (self._checking.done() and self._valid_until <= loop.time()):
             self._checking = asyncio.create_task(self._check())
-            self._checking.add_done_callback(lambda _: setattr(self, "_valid_until", loop.time() + SHARED_SECONDS))
         return await asyncio.shield(self._checking)
 
     async def _check(self) -> NotReady | None:
         found = await self._find_reason()
+        self._valid_until = asyncio.get_running_loop().time() + SHARED_SECONDS
         title = None if found is None else found.title
         if title != self._logged:
             self._logged = title
-            _log.warning("not ready: %s: %s", found.detail, found.cause) if found else _log.warning("ready again")
+            _log.warning("ready again" if found is None else f"not ready: {found.detail}: {found.cause}")
         return found
 
     async def _find_reason(self) -> NotReady | None:
