@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -36,8 +37,9 @@ from eventstore.metrics import Histogram as Distribution
 from projections import load_projections
 from projections.status import Lag, LogState, read_lags, read_log_state, read_workers
 
-DATABASE_SECONDS = 3.0
-"""The time to read the database's state. Prometheus gives up after ten seconds, and then has no metric at all."""
+READ_SECONDS = 3.0
+"""The time to read the state of the database and of the backups. Prometheus gives up after ten seconds, and then has no
+metric at all."""
 METHODS = frozenset(("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"))
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a further series for each counter, which nothing uses
@@ -60,6 +62,7 @@ class Metrics(Collector):
         self._reading = asyncio.Lock()
         self._state: _DatabaseState | None = None
         self._backup_time = 0.0
+        self._reading_backups: asyncio.Task[None] | None = None
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -82,7 +85,6 @@ class Metrics(Collector):
             ["reason"],
             registry=self._registry,
         )
-
         self._requests = Gauge(
             "eventstore_http_requests_in_flight", "Requests that are being handled.", registry=self._registry
         )
@@ -114,13 +116,12 @@ class Metrics(Collector):
     async def response(self) -> Response:
         """Return all metrics in the text format of Prometheus."""
         async with self._reading:  # one at a time, however many ask
-            self._state = await self._read_database()
-            await self._read_backup_time()
+            self._state, _ = await asyncio.gather(self._read_database(), self._read_backups())
             return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
 
     async def _read_database(self) -> _DatabaseState | None:
         try:
-            async with asyncio.timeout(DATABASE_SECONDS):
+            async with asyncio.timeout(READ_SECONDS):
                 return _DatabaseState(
                     await read_log_state(self._store),
                     await read_lags(self._store, self._projections),
@@ -129,14 +130,19 @@ class Metrics(Collector):
         except (EventStoreError, TimeoutError):
             return None
 
-    async def _read_backup_time(self) -> None:
+    async def _read_backups(self) -> None:
         """Read the time of the newest intact backup. If the target cannot be read, the last known time stays."""
-        if self._settings.backup_dir:
-            try:
-                async with asyncio.timeout(DATABASE_SECONDS):
-                    self._backup_time = await asyncio.to_thread(_newest_backup_time, self._settings.backup_dir)
-            except Exception:  # object stores have errors of their own, and the other metrics must be seen
-                return
+        if not self._settings.backup_dir:
+            return
+
+        async def read() -> None:
+            with suppress(Exception):  # object stores have errors of their own, and the other metrics must be seen
+                self._backup_time = await asyncio.to_thread(_newest_backup_time, self._settings.backup_dir)
+
+        # A target that does not answer holds one thread, not one more at each scrape.
+        if self._reading_backups is None or self._reading_backups.done():
+            self._reading_backups = asyncio.create_task(read())
+        await asyncio.wait([self._reading_backups], timeout=READ_SECONDS)
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics that are read, not counted."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from time import perf_counter
 
 from eventstore.errors import EventStoreError
@@ -36,6 +35,30 @@ class Histogram:
         self.sum += value
 
 
+class Timer:
+    """A context manager that counts the time of its block; or, if it fails, the error of the store that ended it.
+
+    A class, because a context manager made of a generator takes three times as long.
+    """
+
+    __slots__ = ("_began", "_errors", "_seconds")
+
+    def __init__(self, seconds: Histogram, errors: Counter[str] | None = None) -> None:
+        self._seconds = seconds
+        self._errors = errors
+
+    def __enter__(self) -> None:
+        """Begin to measure."""
+        self._began = perf_counter()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Count the time, or the error."""
+        if kind is None:
+            self._seconds.observe(perf_counter() - self._began)
+        elif self._errors is not None and issubclass(kind, EventStoreError):
+            self._errors[kind.__name__] += 1
+
+
 class StoreMetrics:
     """The counters of one store, from when it was created. They only increase.
 
@@ -56,20 +79,10 @@ class StoreMetrics:
         self.notifications = 0
         self.search_seconds = Histogram(LATENCY_BOUNDS)
 
-    @contextmanager
-    def appending(self) -> Iterator[None]:
-        """Measure an append, which the block makes."""
-        began = perf_counter()
-        try:
-            yield
-        except EventStoreError as error:
-            self.append_errors[type(error).__name__] += 1
-            raise
-        self.append_seconds.observe(perf_counter() - began)
+    def appending(self) -> Timer:
+        """Return a timer for an append."""
+        return Timer(self.append_seconds, self.append_errors)
 
-    @contextmanager
-    def searching(self) -> Iterator[None]:
-        """Measure a search, which the block makes; one that fails is not counted."""
-        began = perf_counter()
-        yield
-        self.search_seconds.observe(perf_counter() - began)
+    def searching(self) -> Timer:
+        """Return a timer for a search."""
+        return Timer(self.search_seconds)

@@ -67,11 +67,11 @@ class Readiness:
         loop = asyncio.get_running_loop()
         if self._checking is None or (self._checking.done() and self._valid_until <= loop.time()):
             self._checking = asyncio.create_task(self._check())
-            self._checking.add_done_callback(lambda _: setattr(self, "_valid_until", loop.time() + SHARED_SECONDS))
         return await asyncio.shield(self._checking)
 
     async def _check(self) -> NotReady | None:
         found = await self._find_reason()
+        self._valid_until = asyncio.get_running_loop().time() + SHARED_SECONDS
         title = None if found is None else found.title
         if title != self._logged:
             self._logged = title

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import threading
 from contextlib import AsyncExitStack
 from pathlib import Path
 from time import monotonic
@@ -262,10 +264,25 @@ async def test_the_time_of_the_newest_intact_backup_is_shown(settings: ServerSet
         assert (await scrape(read)).sum(newest) == first.created_at.timestamp(), "the last known, which grows old"
 
 
+async def test_a_backup_target_that_hangs_does_not_delay_the_metrics(
+    settings: ServerSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "READ_SECONDS", 0.2)
+    (tmp_path / "manifests").mkdir()
+    hanging = tmp_path / "manifests" / "20990101T000000000000Z.json"
+    os.mkfifo(hanging)  # opening it waits for a writer
+    read = Metrics(EventStore(settings.model_copy(update={"backup_dir": str(tmp_path)})))
+    threads = threading.active_count()
+    for _ in range(3):
+        assert (await scrape(read)).sum("eventstore_backup_interval_seconds") > 0
+    assert threading.active_count() <= threads + 1
+    hanging.open("w").close()
+
+
 async def test_without_a_database_the_other_metrics_remain(
     settings: Settings, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "DATABASE_SECONDS", 0.5)
+    monkeypatch.setattr(module, "READ_SECONDS", 0.5)
     to = conninfo_to_dict(database_url)
     proxy = Proxy(str(to["host"]), int(to.get("port") or 5432))
     await proxy.open()
