@@ -98,7 +98,11 @@ async def drill(store: EventStore, archive: Archive) -> Drill:
 
 async def _try(store: EventStore, archive: Archive, manifest: Manifest, outcome: Drill) -> Drill:
     _remove_remnants()
-    with TemporaryDirectory(prefix=_FOLDER) as folder, FileLock(Path(folder) / _LOCK) as lock:
+    with (
+        # If this is interrupted while the server starts, files may be left; the next drill removes them.
+        TemporaryDirectory(prefix=_FOLDER, ignore_cleanup_errors=True) as folder,
+        FileLock(Path(folder) / _LOCK) as lock,
+    ):
         lock.exclusive()
         named = {name: None for name in Settings.model_fields if name.startswith(("database_url", "postgres_"))}
         others = {"listen_url": None, "read_url": None, "pg_port": None, "data_dir": Path(folder) / _DATA}

@@ -45,6 +45,8 @@ from agent_manager.backup.retention import prune
 from agent_manager.settings import ServerSettings
 from eventstore import ConversationCreated, ConversationShared, EventStore, MessageAdded, NewEvent, Settings
 from eventstore.concurrency import cancel_and_wait
+from eventstore.database.embedded.embedded_server import EmbeddedServer
+from eventstore.database.migrate import Migrator
 from eventstore.database.queries import query
 from eventstore.errors import NotFound, SchemaTooOld, ServerUnreachable
 from projections import Worker, catch_up
@@ -366,6 +368,31 @@ async def test_a_backup_beyond_the_damage_or_before_it_is_restored(
     with pytest.raises(BackupDamaged, match="is missing"):
         await restore_backup(other, archive, manifest)
     assert (await restore_backup(other, archive, manifest, position=positions[19])).events == 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("roles", ["created", "missing", "present"])
+async def test_a_backup_is_restored_whatever_roles_the_server_has(
+    server: DatabaseServer, store: EventStore, archive: Archive, own_server: EmbeddedServer, roles: str
+) -> None:
+    await fill(store)
+    manifest = await create_backup(store, archive)
+    with psycopg.connect(own_server.superuser_url, autocommit=True) as superuser:
+        superuser.execute("CREATE ROLE theirs LOGIN; CREATE ROLE agents; GRANT agents TO theirs")
+        if roles == "missing":
+            superuser.execute("ALTER ROLE eventstore NOCREATEROLE")
+        if roles == "present":
+            superuser.execute("CREATE DATABASE first OWNER eventstore TEMPLATE template0")
+            url = own_server.url(database="first")
+            Migrator(url, ServerSettings(database_url=url)).up()
+            superuser.execute("GRANT eventstore_reader TO theirs")
+    other = ServerSettings(database_url=own_server.url())
+    await restore_backup(other, archive, manifest)
+    with psycopg.connect(own_server.superuser_url) as superuser:
+        restored = [superuser.execute(statement.encode()).fetchall() for statement in (EVENTS, *READ_TABLES)]
+    assert restored == rows(server, store.settings, EVENTS, *READ_TABLES)
+    findings = Migrator(own_server.url(), other).findings()
+    assert bool(findings) == (roles == "missing")
 
 
 @pytest.mark.slow
