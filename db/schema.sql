@@ -2556,6 +2556,10 @@ BEGIN
     folded := replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(folded,
         '-', ' '), '/', ' '), '@', ' '), '.', ' '), '_', ' '), '<', ' '), '&', ' '), '+', ' '), '\', ' '),
         chr(1), ' '), chr(2), ' ');
+    IF folded LIKE '%t__:__%' THEN  -- 2026-01-31T09:30:00Z
+        folded := regexp_replace(folded, '([0-9]{2})t([0-9]{2}:[0-9]{2})', '\1 \2', 'g');
+        folded := regexp_replace(folded, '(:[0-9]{2}(?: [0-9]{1,9})?)z(?![0-9a-z])', '\1 ', 'g');
+    END IF;
     IF is_ascii THEN
         RETURN folded;
     END IF;

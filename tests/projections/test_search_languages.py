@@ -1,4 +1,4 @@
-"""A small library in eight languages, with code and ids: what readers of each of them find in it."""
+"""Texts in a dozen languages, with code and ids: what readers of each of them find in it."""
 
 from __future__ import annotations
 
@@ -35,6 +35,11 @@ TEXTS = {
     "emoji": "🚀🚀 launch went well!!! 👩🏽‍🚀 says hi 🤷‍♂️ temp -12°C → +5°C",
     "money": "It costs $1,299.00 (≈ €1.199,90), i.e. 15% off; call +351 912 345 678 after 18:00.",
     "acronym": "The U.S.A. team and the N.A.S.A. engineers met Dr. O'Neill at 5 p.m. about the R&D budget, AT&T too.",
+    "log": "2026-11-30T02:14:35.123Z ERROR [worker-3] com.acme.Foo$Bar: NullPointerException: Foo.java:42 (EPIPE)",
+    "html": '<p class="intro">Welcome<br/>back, <b>Maria</b>! **bold**, `npm run build:prod`, [docs](/x?lang=en#top)',
+    "cpp": 'if (user.isActive && count>=10) { map.get("api-key") ?? 0xFF; } // TODO: fix->later std::vector<int> v;',
+    "vi": "Tôi muốn đặt phòng ở Hà Nội vào thứ Sáu, cafe\u0301 sữa",
+    "fa": "می‌خواهم یک بلیط به تهران بخرم",
     "phrase": "time flies like an arrow, but fruit flies like a banana",
     "phrase2": "an arrow flies in time; the banana likes fruit",
 }
@@ -111,7 +116,7 @@ FINDS = {
     "JIRA-4711": "shell",
     "4711": "shell",
     "feature/JIRA-4711_fix": "shell",
-    "count(*)": "sql",
+    "count(*)": "cpp sql",
     "total_cents": "sql",
     "total": "code sql",
     "19900": "sql",
@@ -149,6 +154,26 @@ FINDS = {
     "O'Neill": "acronym",
     "R&D": "acronym",
     "AT&T": "acronym",
+    "2026-11-30": "log",
+    "02:14:35": "log",
+    "2026-11-30T02:14:35.123Z": "log",
+    "null pointer": "log",
+    "Foo.java:42": "log",
+    "epipe": "log",
+    # what markup and operators join
+    "back maria": "html",
+    "bold": "html",
+    "build:prod": "html",
+    "lang=en": "html",
+    "isActive": "cpp",
+    "api-key": "cpp",
+    "0xFF": "cpp",
+    "std::vector": "cpp",
+    "fix later": "cpp",
+    "ha noi": "vi",
+    "đặt phòng": "vi",
+    "café": "vi",
+    "می‌خواهم": "fa",
     # phrases and exclusions
     '"time flies"': "phrase",
     '"flies like a banana"': "phrase",

@@ -51,6 +51,10 @@ FINDS = {
     "run it with --help or -F": ["--help", "-F", "run --help"],
     "minus -5 degrees": ["-5", "minus -5"],
     "an ox ate": ["ox", "ox*", "at*"],
+    "at 2026-11-30T02:14:35.123Z": ["2026-11-30", "02:14:35", "2026-11-30T02:14:35.123Z", "123"],
+    # stems of words in an unknown language
+    "НОВЫЙ чай, новые поезда": ["новый", "Новая", "поезд", "ЧАЙ"],
+    "os órgãos dos irmãos": ["órgão", "orgao", "irmão"],
 }
 
 

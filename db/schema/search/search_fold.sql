@@ -1,5 +1,5 @@
 -- A text as it is compared: in compatibility form (NFKC), lower case, without accents, and with spaces for characters
--- that are neither letters nor digits, or that would join words (a-b, a/b, a@b.c, <a>). The result does not depend on the
+-- that are neither letters nor digits, or that would join words (a-b, a/b, a@b.c, <a>, and the T and Z of times). The result does not depend on the
 -- server's locale: in the locale C, lower() changes ASCII only, and every character beyond it is taken for a letter. Not
 -- the extension "unaccent": not every server has it, and not every login may install it.
 --
@@ -15,6 +15,10 @@ BEGIN
     folded := replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(folded,
         '-', ' '), '/', ' '), '@', ' '), '.', ' '), '_', ' '), '<', ' '), '&', ' '), '+', ' '), '\', ' '),
         chr(1), ' '), chr(2), ' ');
+    IF folded LIKE '%t__:__%' THEN  -- 2026-01-31T09:30:00Z
+        folded := regexp_replace(folded, '([0-9]{2})t([0-9]{2}:[0-9]{2})', '\1 \2', 'g');
+        folded := regexp_replace(folded, '(:[0-9]{2}(?: [0-9]{1,9})?)z(?![0-9a-z])', '\1 ', 'g');
+    END IF;
     IF is_ascii THEN
         RETURN folded;
     END IF;
