@@ -458,7 +458,7 @@ def unreachable(url: str, error: psycopg.Error) -> EventStoreError:
         reason = "; ".join(f"{host}:{port}: {why}" for host, port, why in reasons)
     if _READ_ONLY in reason:
         advice = "promote a standby, or wait for its promotion: no host of the URL accepts writes"
-        return ServerUnreachable(f"no connection to {show_url(url)}: {reason}: {advice}")
+        return ServerStarting(f"no connection to {show_url(url)}: {reason}: {advice}")
     if isinstance(error, psycopg.ProgrammingError):  # libpq cannot parse the URL
         return LoginRefused(f"no connection to {show_url(url)}: {reason}: correct DATABASE_URL")
     state = "" if isinstance(error, psycopg.errors.ConnectionTimeout) else refusal_sqlstate(url)

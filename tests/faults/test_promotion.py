@@ -115,7 +115,7 @@ async def test_a_prepared_append_holds_the_horizon_back_on_the_promoted_standby(
 
 
 async def test_a_primary_that_was_replaced_acknowledges_nothing(pair: Pair) -> None:
-    """The case of two primaries: a client that still reaches the old one is not told that its event is stored."""
+    """The case of two primaries: the append of a client that still reaches the old one ends in an error."""
     await asyncio.to_thread(pair.require_standby)
     settings = settings_of(pair).model_copy(update={"append_seconds": 4.0})
     async with EventStore(settings) as store:

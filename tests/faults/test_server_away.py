@@ -83,7 +83,7 @@ class Poller:
 async def test_everything_uses_a_server_that_is_back(
     server: Node, network: Network | None, started: Commands, record_property: Callable[[str, object], None]
 ) -> None:
-    up = started.start("up", "--port", "0", DATABASE_URL=server.url)
+    up = started.start("up", "--port", "0", DATABASE_URL=server.url, EVENTSTORE_CONNECT_TIMEOUT="2")
     await asyncio.to_thread(up.until_printed, "Ctrl-C")
     [address] = re.findall(r"^HTTP +(http://[^;]+);", up.out, re.MULTILINE)
     conversation = uuid4()
@@ -127,6 +127,8 @@ async def test_everything_uses_a_server_that_is_back(
         await asyncio.sleep(AWAY_SECONDS)
         assert max(poller.succeeded_at for poller in pollers.values()) < gone_at + 1
         if network is None:
+            refused = await client.get(f"/v1/conversations/{conversation}/messages", timeout=60)
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
             await asyncio.to_thread(server.start)
         else:
             network.restore()

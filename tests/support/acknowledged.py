@@ -27,8 +27,8 @@ _WRITERS, _SHARED = 12, 4
 class Writers:
     """Writers that repeat each append, under the same ids, until it is acknowledged.
 
-    Each has a conversation of its own, in which it expects the version that it was last told, and writes to shared
-    ones with the others.
+    Each has a conversation of its own, in which it expects the version of its last acknowledgement, and writes to
+    shared ones with the others.
 
     Attributes:
         acknowledged: the position and version of each event, as the acknowledgement has them.

@@ -26,12 +26,12 @@ from support.waiting import until
 FILES = TREE / "deploy" / "patroni"
 PROGRAMS = ("/usr/bin/patroni", "/usr/bin/etcd", "/usr/lib/postgresql/15/bin/postgres")
 MACHINES = ("one", "two", "three")
-_NETWORK = "127.83.19."
+_NETWORK = f"127.{os.getpid() // 254 % 254 + 1}.{os.getpid() % 254 + 1}."
 _SECONDS = 90.0
 
 
 def is_installed() -> bool:
-    """Whether all programs are there."""
+    """Return whether all programs are installed."""
     return all(map(os.path.exists, PROGRAMS))
 
 

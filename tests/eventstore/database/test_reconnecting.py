@@ -55,6 +55,7 @@ async def proxy(database_url: str) -> AsyncIterator[Proxy]:
     await proxy.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use", [append, read, follow, wait, work])
 async def test_attempts_go_on_at_the_same_pace(
     clean_environment: None,
