@@ -412,7 +412,7 @@ class Migrator:
                     remedy += f"; GRANT USAGE, CREATE ON SCHEMA {schema.as_string()} TO {login} WITH GRANT OPTION"
                 raise PermissionDenied(
                     f"the login {connection.info.user} may not create objects in the schema {self._schema}: "
-                    f"as a superuser, {remedy}"
+                    f"eventstore migrate up as a login that may, or as a superuser, {remedy}"
                 ) from error
 
     def _has_bookkeeping(self, connection: SyncConnection) -> bool:

@@ -135,15 +135,15 @@ def clients(*ports: int) -> Iterator[list[Client]]:
             thread.join()
 
 
-def await_requests(senders: list[Client]) -> None:
+def await_requests(running: list[Client]) -> None:
     """Wait until each client has sent some more, or one has failed."""
-    goals = [len(client.sent) + REQUESTS for client in senders]
+    goals = [len(client.sent) + REQUESTS for client in running]
     until(
-        lambda: any(client.failures for client in senders)
-        or all(len(client.sent) >= goal for client, goal in zip(senders, goals, strict=True)),
+        lambda: any(client.failures for client in running)
+        or all(len(client.sent) >= goal for client, goal in zip(running, goals, strict=True)),
         "each server has answered",
     )  # fmt: skip
-    assert [failure for client in senders for failure in client.failures] == []
+    assert [failure for client in running for failure in client.failures] == []
 
 
 def test_two_releases_serve_side_by_side_while_the_schema_changes(
@@ -163,28 +163,28 @@ def test_two_releases_serve_side_by_side_while_the_schema_changes(
         return running, int(port)
 
     old, old_port = serve(older)
-    with clients(old_port) as senders:
-        await_requests(senders)
+    with clients(old_port) as first:
+        await_requests(first)
         if set(versions(older)) < set(versions(newer)):  # else the releases differ in code only
             refused = start(newer, "project")
             assert refused.wait() == 1
             assert re.search(r"lacks \d+ migration\(s\).*eventstore migrate up", refused.err)
         new, new_port = serve(newer)
         assert applied(own_server) >= set(versions(newer))
-        await_requests(senders)
+        await_requests(first)
         with clients(new_port) as more:
-            await_requests(senders + more)
+            await_requests(first + more)
             again, again_port = serve(older)  # as after a crash, before it is replaced
             with clients(again_port) as returned:
-                await_requests(senders + more + returned)
+                await_requests(first + more + returned)
             assert again.interrupt(signal.SIGTERM) == 0
-            everybody = [*senders, *more, *returned]
+            all_clients = [*first, *more, *returned]
     assert old.interrupt(signal.SIGTERM) == 0
-    with clients(new_port) as senders:
-        await_requests(senders)
-    everybody += senders
-    assert [failure for client in everybody for failure in client.failures] == []
-    sent = {conversation for client in everybody for conversation in client.sent}
+    with clients(new_port) as last:
+        await_requests(last)
+    all_clients += last
+    assert [failure for client in all_clients for failure in client.failures] == []
+    sent = {conversation for client in all_clients for conversation in client.sent}
     with psycopg.connect(own_server.superuser_url, dbname="flowagents") as connection:
         stored = connection.execute("SELECT content->>'content' FROM events WHERE event_type = 'message.added'")
         contents = [content for (content,) in stored]
