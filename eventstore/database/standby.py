@@ -27,6 +27,7 @@ from eventstore.database.queries import query
 from eventstore.errors import (
     ConnectionLost,
     EventStoreError,
+    LoginRefused,
     ServerUnreachable,
     SettingsError,
     UnsuitableServer,
@@ -136,10 +137,13 @@ class Standby:
 
         Raises:
             SettingsError, UnsuitableServer: see :meth:`admit`.
+            LoginRefused: the login or its password is wrong, or there is no such database.
         """
         try:
             async with await connect(self.url, self._settings, READER) as connection:
                 await self.admit(connection)
+        except LoginRefused as error:
+            raise self.explain(error) from error
         except (ServerUnreachable, ConnectionLost) as error:
             self._refusal = error
             _log.warning("%s", self.explain(error), extra={"event": "standby_unusable"})

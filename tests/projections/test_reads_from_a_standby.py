@@ -20,6 +20,7 @@ from eventstore import ConversationShared, ConversationUnshared, EventStore, Mes
 from eventstore.database.embedded.embedded_server import EmbeddedServer
 from eventstore.database.migrate import Migrator
 from eventstore.errors import (
+    LoginRefused,
     NotCaughtUp,
     NotFound,
     RecoveryConflict,
@@ -209,13 +210,13 @@ async def test_another_login_may_read_from_the_standby_if_it_can_choose_the_tena
     primary: EmbeddedServer, replica: Replica, settings: Settings, store: EventStore
 ) -> None:
     with psycopg.connect(primary.superuser_url, autocommit=True) as connection:
-        connection.execute("CREATE ROLE reports LOGIN")
+        connection.execute("CREATE ROLE reports LOGIN PASSWORD 'secret'")
         connection.execute("GRANT eventstore_reader TO reports")
         try:
             conversation = uuid4()
             await say(store, conversation, "hello")
             await replica.wait_for_replay_async()
-            url = replica.url.replace("eventstore@", "reports@")
+            url = replica.url.replace("eventstore@", "reports:secret@")
             given = Settings(**settings.model_dump() | {"read_url": url})
             with pytest.raises(UnsuitableServer, match="GRANT eventstore_app TO reports"):
                 await EventStore(given).open()
@@ -231,7 +232,7 @@ async def test_another_login_may_read_from_the_standby_if_it_can_choose_the_tena
             connection.execute("DROP ROLE reports")
 
 
-@pytest.mark.parametrize("wrong", ["superuser", "another server", "another database"])
+@pytest.mark.parametrize("wrong", ["superuser", "unknown login", "another server", "another database"])
 async def test_a_url_that_cannot_be_right_is_refused_when_the_store_opens(
     primary: EmbeddedServer, replica: Replica, settings: Settings, wrong: str
 ) -> None:
@@ -243,6 +244,9 @@ async def test_a_url_that_cannot_be_right_is_refused_when_the_store_opens(
     if wrong == "superuser":
         with pytest.raises(UnsuitableServer, match="the login postgres is a superuser"):
             await open_with(replica.url.replace("eventstore@", "postgres@"))
+    elif wrong == "unknown login":
+        with pytest.raises(LoginRefused, match="in EVENTSTORE_READ_URL"):
+            await open_with(replica.url.replace("eventstore@", "nobody:wrong@"))
     elif wrong == "another database":
         with pytest.raises(SettingsError, match="EVENTSTORE_READ_URL: leads to another database"):
             await open_with(replica.url.replace("/flowagents", "/postgres"))
