@@ -145,10 +145,17 @@ class Pool:
         self._explain = explain
         self._queue = FairQueue(size)
         self._timeout = settings.connect_timeout
+        self._waiting = 0
 
         async def prepare(connection: ScopedConnection) -> None:
             milliseconds = max(1, round(1000 * settings.statement_seconds))
             await configure(connection, settings, role, milliseconds)
+
+        async def keep_trying(pool: AsyncConnectionPool[ScopedConnection]) -> None:
+            """Start another attempt to connect if callers wait, and no other attempt is in progress."""
+            if self._waiting and not pool.get_stats()["pool_size"]:
+                await pool.resize(kept + 1, max(kept + 1, size))
+                await pool.resize(kept, size)
 
         self._pool: AsyncConnectionPool[ScopedConnection] = AsyncConnectionPool(
             url,
@@ -156,6 +163,7 @@ class Pool:
             min_size=kept,
             max_size=size,
             reconnect_timeout=RECONNECT_SECONDS,  # psycopg's pauses would grow with it
+            reconnect_failed=keep_trying,
             kwargs={"autocommit": True, **connect_options(url, settings)},
             configure=prepare,
             connection_class=ScopedConnection,
@@ -174,23 +182,16 @@ class Pool:
         """Lend a connection, on the tenant's account; the caller is not set on it."""
         tenant = None if caller is None else caller.tenant
         async with self._queue.permit(tenant, self._timeout):
-            connection = await self._get()
+            self._waiting += 1
+            try:
+                connection = await self._pool.getconn(self._timeout)
+            finally:
+                self._waiting -= 1
             try:
                 async with connection:
                     yield connection
             finally:
                 await self._pool.putconn(connection)
-
-    async def _get(self) -> ScopedConnection:
-        """Take a connection from psycopg's pool, which soon gives up on opening one: then request it again."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._timeout
-        while True:
-            try:
-                return await self._pool.getconn(RECONNECT_SECONDS)
-            except PoolTimeout:
-                if loop.time() >= deadline:
-                    raise PoolTimeout(f"none could be opened within {self._timeout} seconds") from None
 
     @asynccontextmanager
     async def transaction(self, caller: Caller | None, mode: str | None = None) -> AsyncIterator[ScopedConnection]:
