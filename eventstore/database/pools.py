@@ -171,6 +171,7 @@ class Pool:
         self._standby = standby
         self.queue = FairQueue(size)
         self._timeout = settings.connect_timeout
+        self._waiting = 0
 
         async def prepare(connection: ScopedConnection) -> None:
             milliseconds = max(1, round(1000 * settings.statement_seconds))
@@ -178,12 +179,19 @@ class Pool:
             if standby is not None:
                 await standby.admit(connection)
 
+        async def keep_trying(pool: AsyncConnectionPool[ScopedConnection]) -> None:
+            """Start another attempt to connect if callers wait, and no other attempt is in progress."""
+            if self._waiting and not pool.get_stats()["pool_size"]:
+                await pool.resize(kept + 1, max(kept + 1, size))
+                await pool.resize(kept, size)
+
         self._pool: AsyncConnectionPool[ScopedConnection] = AsyncConnectionPool(
             url,
             open=False,
             min_size=kept,
             max_size=size,
             reconnect_timeout=RECONNECT_SECONDS,  # psycopg's pauses would grow with it
+            reconnect_failed=keep_trying,
             kwargs={"autocommit": True, **connect_options(url, settings)},
             configure=prepare,
             connection_class=ScopedConnection,
@@ -207,7 +215,11 @@ class Pool:
     @asynccontextmanager
     async def _usable_connection(self) -> AsyncIterator[ScopedConnection]:
         while True:
-            connection = await self._get()
+            self._waiting += 1
+            try:
+                connection = await self._pool.getconn(self._timeout)
+            finally:
+                self._waiting -= 1
             try:
                 async with connection:
                     if self._standby is None or self._standby.has_admitted(connection):
@@ -216,17 +228,6 @@ class Pool:
                     await connection.close()  # another one takes its place
             finally:
                 await self._pool.putconn(connection)
-
-    async def _get(self) -> ScopedConnection:
-        """Take a connection from psycopg's pool, which soon gives up on opening one: then request it again."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._timeout
-        while True:
-            try:
-                return await self._pool.getconn(RECONNECT_SECONDS)
-            except PoolTimeout:
-                if loop.time() >= deadline:
-                    raise PoolTimeout(f"none could be opened within {self._timeout} seconds") from None
 
     @asynccontextmanager
     async def transaction(self, caller: Caller | None, mode: str | None = None) -> AsyncIterator[ScopedConnection]:

@@ -22,6 +22,8 @@ from support.scoped_queries import open_as
 from support.waiting import until_async
 
 _WRITERS, _SHARED = 12, 4
+_MAX_PAUSE_SECONDS = 0.05
+"""Between the appends of a writer, so that one machine can also copy a server meanwhile."""
 
 
 class Writers:
@@ -51,6 +53,7 @@ class Writers:
         while not self._is_ending:
             own = [NewEvent(_message(written + n)) for n in range(chance.choice((1, 1, 2, 5)))]
             written += len(own)
+            await asyncio.sleep(chance.uniform(0, _MAX_PAUSE_SECONDS))
             appends = [Append(self.own[number], own, version)]
             if chance.random() < 0.5:
                 appends.append(Append(chance.choice(self._shared), [NewEvent(_message(number))]))

@@ -55,22 +55,23 @@ async def proxy(database_url: str) -> AsyncIterator[Proxy]:
     await proxy.close()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("use", [append, read, follow, wait, work])
-async def test_attempts_go_on_at_the_same_pace(
-    clean_environment: None,
-    monkeypatch: pytest.MonkeyPatch,
-    proxy: Proxy,
-    database_url: str,
-    use: Callable[[EventStore], Awaitable[None]],
-) -> None:
+@pytest.fixture
+def through(clean_environment: None, monkeypatch: pytest.MonkeyPatch, proxy: Proxy, database_url: str) -> str:
+    """The URL of the database through the proxy; all pauses are short."""
     for module in (notifier, subscribe, pools, worker):
         monkeypatch.setattr(module, "RECONNECT_SECONDS", 0.01)
     for module in (batching, connection):
         monkeypatch.setattr(module, "RETRY_SECONDS", 0.01)
     to = conninfo_to_dict(database_url)
-    url = f"postgresql://{to['user']}@/{to['dbname']}?host={quote(proxy.host, safe='')}&port={proxy.port}"
-    async with EventStore(Settings(database_url=url, connect_timeout=1)) as store:
+    return f"postgresql://{to['user']}@/{to['dbname']}?host={quote(proxy.host, safe='')}&port={proxy.port}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("use", [append, read, follow, wait, work])
+async def test_attempts_go_on_at_the_same_pace(
+    proxy: Proxy, through: str, use: Callable[[EventStore], Awaitable[None]]
+) -> None:
+    async with EventStore(Settings(database_url=through, connect_timeout=1)) as store:
         proxy.refuse()
 
         async def use_repeatedly() -> None:
@@ -90,6 +91,24 @@ async def test_attempts_go_on_at_the_same_pace(
         await append(store)
         await read(store)
         await cancel_and_wait([task])
+
+
+@pytest.mark.parametrize("use", [append, read])
+async def test_a_call_that_waits_reaches_the_server_once_it_is_back(
+    proxy: Proxy, through: str, use: Callable[[EventStore], Awaitable[None]]
+) -> None:
+    async with EventStore(Settings(database_url=through, connect_timeout=30)) as store:
+        await use(store)
+        proxy.refuse()
+        task = asyncio.create_task(use(store))
+
+        async def is_tried() -> bool:
+            assert not task.done(), task.result()
+            return proxy.refused >= 10
+
+        await until_async(is_tried, "there were some attempts")
+        proxy.admit()
+        await task
 
 
 def test_pauses_are_shorter_than_an_outage_may_be_felt() -> None:
