@@ -26,7 +26,6 @@ from projections.status import read_warnings
 RETRY_SECONDS = 1.0
 """The pause between attempts to reach the server."""
 
-
 _log = logging.getLogger(__name__)
 
 
