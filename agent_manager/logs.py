@@ -21,7 +21,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from queue import Full, Queue
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any, Literal
 
 from eventstore.errors import printable
@@ -77,6 +77,7 @@ class _Output(logging.Handler):
             self._file = 2
         self._lines: Queue[str | None] = Queue(MAX_LINES)
         self._dropped = 0
+        self._counting = Lock()  # not the handler's, which logging holds while it closes the handler
         self._thread = Thread(target=self._write_lines, name="eventstore-log", daemon=True)
         self._thread.start()
 
@@ -85,7 +86,8 @@ class _Output(logging.Handler):
         try:
             self._lines.put_nowait(self.format(record))
         except Full:
-            self._dropped += 1
+            with self._counting:
+                self._dropped += 1
         except Exception:
             self.handleError(record)
 
@@ -99,9 +101,8 @@ class _Output(logging.Handler):
     def _write_lines(self) -> None:
         for line in iter(self._lines.get, None):
             self._write(line)
-            self.acquire()  # which emit has, too
-            dropped, self._dropped = self._dropped, 0
-            self.release()
+            with self._counting:
+                dropped, self._dropped = self._dropped, 0
             if dropped:
                 fields = {"event": "lines_dropped", "lines": dropped, "name": __name__, "levelname": "WARNING"}
                 text = "lines were dropped: standard error is read too slowly"

@@ -139,7 +139,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from eventstore import EventStore, MessageAdded, Metadata, NewEvent, Settings, conversation_uuid
 from eventstore.errors import WrongExpectedVersion
-from projections import Worker
+from projections import PROJECTIONS, Worker
 from projections.inline import InlineAppender
 
 memory = InMemorySpanExporter()
@@ -147,6 +147,14 @@ provider = TracerProvider()
 provider.add_span_processor(SimpleSpanProcessor(memory))
 trace.set_tracer_provider(provider)
 tracer = trace.get_tracer("application")
+
+
+def linked():
+    return {
+        (projection, link.context.span_id)
+        for span in memory.get_finished_spans() if span.name == "eventstore project"
+        for projection in span.attributes["eventstore.projections"] for link in span.links
+    }
 
 
 def message(text="x", **metadata):
@@ -172,13 +180,11 @@ async def main():
             await store.append(ids["large"], [message() for _ in range(300)])
             async with InlineAppender(store, ()) as inline:
                 await inline.append(ids["inline"], [message()])
-        position = (await store.append(ids["plain"], [message()])).position
-        while await store.connections.projector.fetch(
-            "SELECT FROM checkpoints WHERE stage = 'live' HAVING min(position) < %s OR count(*) = 0", [position]
-        ):
+        await store.append(ids["plain"], [message()])
+        stored = {name: [event.raw_metadata async for event in store.read(ids[name])] for name in names}
+        while len(linked()) < 5 * len(PROJECTIONS):
             await asyncio.sleep(0.02)
         worker.cancel()
-        stored = {name: [event.raw_metadata async for event in store.read(ids[name])] for name in names}
     provider.force_flush()
     print(json.dumps({
         "is_new": is_new, "traces": spans, "stored": stored, "ids": {name: str(ids[name]) for name in ids},

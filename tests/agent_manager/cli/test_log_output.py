@@ -282,6 +282,19 @@ input()
     assert process.communicate("\n") == ("", "")
 
 
+def test_what_was_logged_last_is_written_before_the_process_ends() -> None:
+    script = """
+import logging
+from agent_manager.logs import configure
+configure("json", "info")
+for number in range(2000):
+    logging.getLogger("eventstore").info("line %d", number)
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, env=child_environment(), check=True)
+    assert json.loads(done.stderr.splitlines()[-1])["message"] == "line 1999"
+
+
 # Formats
 
 
