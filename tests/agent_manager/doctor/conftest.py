@@ -118,7 +118,6 @@ class Doctor:
 
     def until(self, check: str, *options: str, contains: str = "") -> dict[str, str]:
         """Call it until a check has a problem, and return the first finding that contains a text."""
-
         last: list[dict[str, str]] = []
 
         def look() -> list[dict[str, str]]:
