@@ -34,7 +34,7 @@ from eventstore.errors import SchemaError, translate
 from eventstore.schema_check import LOG_INTEGRITY, log_problem
 
 _SET_ROLE = query("agent_manager.doctor", "set_role")
-_SECONDS = 60.0
+_SECONDS = 30.0
 """For all checks together."""
 _STATEMENT_SECONDS = 5.0
 _CLOCK_SECONDS = 2.0

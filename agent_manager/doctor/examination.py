@@ -48,9 +48,11 @@ def examine(settings: ServerSettings, limits: Limits, certificates: Iterable[Pat
             findings.append(_no_data(server.embedded.data_dir))
             is_complete = False
         else:
+            if server.embedded is not None:  # also if it does not start, because its disk is full
+                folders = [server.embedded.data_dir]
             with server, server.migrator().connect() as connection:
                 findings += _examine_database(connection, settings, limits)
-                folders = data_folders(connection, server)
+                folders = folders or data_folders(connection)
                 archives_wal = connection.execute("SELECT current_setting('archive_mode') <> 'off'").fetchone() == (
                     True,
                 )

@@ -19,7 +19,7 @@ from agent_manager.doctor.finding import Finding, Severity
 from agent_manager.settings import ServerSettings
 from eventstore.database.embedded.embedded_server import free_space
 from eventstore.database.schema_comparison import SyncConnection
-from eventstore.database.server import FULL_DISK_BYTES, Server
+from eventstore.database.server import FULL_DISK_BYTES
 from eventstore.errors import printable
 
 _FREE = {Severity.CRITICAL: 0.03, Severity.WARNING: 0.1}
@@ -32,10 +32,8 @@ _CONNECT_SECONDS = 5.0
 _LOCAL = ("127.0.0.1", "::1", "localhost", "")
 
 
-def data_folders(connection: SyncConnection, server: Server) -> list[Path]:
+def data_folders(connection: SyncConnection) -> list[Path]:
     """Return the folders of the server's data on this machine, as far as they are known."""
-    if server.embedded is not None:
-        return [server.embedded.data_dir]
     host = connection.info.host
     row = connection.execute("SELECT setting FROM pg_settings WHERE name = 'data_directory'").fetchone()
     if row is None or not (host in _LOCAL or host.startswith("/")):

@@ -103,7 +103,7 @@ class Page:
             case "eventstore":
                 given = [self._demo if word == "http://localhost:12000" else word for word in arguments]
                 result = self._eventstore(*given)
-                assert result.code == 0, (line, result.err)
+                assert result.code == 0 or arguments[0] == "doctor", (line, result.err)
                 assert result.out or arguments[0] not in ("search", "messages", "conversations"), line
             case "curl":
                 stream = ["--max-time", "2"] if "/stream" in line else []

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -307,13 +306,11 @@ def _clock(guide: Guide) -> Iterator[dict[str, str]]:
 
 @symptom("A certificate expires")
 def _certificate(guide: Guide) -> Iterator[dict[str, str]]:
-    certificate, _ = self_signed(guide.folder)
-    shutil.copy(certificate, "certificate.pem")
+    self_signed(guide.folder)
     guide.doctor.until("certificates", "--certificate", "certificate.pem", contains="expires on")
-    certificate, _ = self_signed(guide.folder, valid=timedelta(days=365))
-    shutil.copy(certificate, "certificate.pem")
+    self_signed(guide.folder, valid=timedelta(days=365))
     yield {}
-    assert guide.doctor.code == 0
+    assert guide.doctor("--certificate", "certificate.pem")["certificates"][0]["severity"] == "ok"
 
 
 @symptom("The disk is full")
@@ -324,7 +321,7 @@ def _full(guide: Guide) -> Iterator[dict[str, str]]:
         assert guide.eventstore("seed").code == 0
         ballast = fill_up(disk, leave=24_000_000)
         stored, error = append_until_it_fails(guide)
-        assert "the disk" in error
+        assert re.search("No space left on device|the disk that holds", error)
         assert "make room" in error
         assert guide.doctor.until("disk")["severity"] == "critical"
         ballast.unlink()
