@@ -18,7 +18,7 @@ BEGIN
     PERFORM disable_rls(target);
     EXECUTE format('CREATE POLICY open_to_owner ON %s TO %I USING (is_current_role(%L)) WITH CHECK (is_current_role(%L))',
                    target, owner_name, owner_name, owner_name);
-    -- It never holds; it raises the error. Last of the permissive policies, so that others are tried first.
+    -- It never holds; it raises the error.
     EXECUTE format('CREATE POLICY require_tenant ON %s FOR SELECT TO %I
                         USING (NOT (is_current_role(%L) OR (SELECT require_tenant())))', target, owner_name, owner_name);
     IF to_regrole('eventstore_projector') IS NOT NULL THEN
