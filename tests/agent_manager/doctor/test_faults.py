@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from .conftest import Doctor, Patient, Type
+from .conftest import Doctor, Installation, Type
 
 pytestmark = pytest.mark.any_server
 
@@ -133,11 +133,11 @@ NEWER = [
 @pytest.mark.parametrize("faults", [SERVER, SCHEMA, NEWER], ids=["server", "schema", "newer"])
 @pytest.mark.slow
 def test_faults_are_found_together_and_gone_after_their_remedies(
-    faults: list[Fault], patient: Patient, doctor: Doctor, type_remedy: Type
+    faults: list[Fault], installation: Installation, doctor: Doctor, type_remedy: Type
 ) -> None:
     doctor.until_well()
     for fault in faults:
-        patient.execute(fault.statements)
+        installation.execute(fault.statements)
     remedies = []
     try:
         for fault in faults:
