@@ -12,6 +12,7 @@ from support.commandline import Eventstore
 from support.ports import free_port
 from support.servers import open_folder
 from support.small_disk import fill_up, small_disk
+from support.standby import standby_of
 
 from eventstore.database.embedded.embedded_server import EmbeddedServer
 
@@ -153,3 +154,28 @@ def test_a_disk_that_is_nearly_full_is_found(doctor: Doctor, monkeypatch: pytest
         fill_up(disk, leave=12_000_000)
         [found] = doctor()["disk"]
     assert (found["severity"], str(disk) in found["remedy"]) == ("critical", True)
+
+
+def test_a_store_without_its_roles_is_found_and_everything_else_is_checked(
+    doctor: Doctor, eventstore: Eventstore, installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installation.execute(
+        "CREATE ROLE plain LOGIN; GRANT CREATE, TEMPORARY ON DATABASE flowagents TO plain; GRANT pg_monitor TO plain"
+    )
+    monkeypatch.setenv("DATABASE_URL", installation.server.url("plain"))
+    monkeypatch.setenv("EVENTSTORE_SCHEMA", "plain")
+    assert eventstore("migrate", "up").code == 0
+    found = doctor()
+    assert found["roles"][0]["severity"] == "critical"
+    assert found["roles"][0]["finding"].startswith("row-level security is not in force: the log belongs to a login")
+    assert found["roles"][0]["remedy"] == "eventstore migrate roles"
+    assert {found[check][0]["severity"] for check in ("migrations", "integrity", "digests", "lag", "parked")} == {"ok"}
+    installation.execute("DROP OWNED BY plain CASCADE; DROP ROLE plain")
+
+
+def test_a_standby_is_found(own_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch, doctor: Doctor) -> None:
+    with standby_of(own_server) as url:
+        monkeypatch.setenv("DATABASE_URL", url)
+        found = doctor()
+    assert found["primary"][0]["finding"] == "the server is a standby, which only reads"
+    assert "target_session_attrs=read-write" in found["primary"][0]["remedy"]
