@@ -112,7 +112,8 @@ SCHEMA = [
         "INSERT INTO events SELECT nextval('events_position'), clock_timestamp() + interval '1 hour', 1, 1, "
         "gen_random_uuid(), gen_random_uuid(), 'default', 'noted', '', '{}', '{}', NULL, sha256('')",
         "in the future: the server's clock was set back",
-        undo=f"{GUARDS_OFF}; UPDATE events SET timestamp = now() WHERE event_type = 'noted'; {GUARDS_ON}",
+        undo=f"{GUARDS_OFF}; UPDATE events SET timestamp = now() WHERE event_type = 'noted'; {GUARDS_ON}; "
+        "eventstore rebuild --accept-differences",
         severity="warning",
     ),
     Fault("triggers", "ALTER TABLE events DISABLE TRIGGER events_are_append_only",
