@@ -33,7 +33,7 @@ from eventstore.database.schema_comparison import (
 from eventstore.errors import SchemaError, translate
 from eventstore.schema_check import LOG_INTEGRITY, log_problem
 
-_SET_ROLE = query("agent_manager.doctor", "set_role")
+_SET_ROLE = query("eventstore.database", "set_role")
 _SECONDS = 30.0
 """For all checks together."""
 _STATEMENT_SECONDS = 5.0
@@ -128,7 +128,7 @@ class DatabaseExamination:
         }
         self._deadline = monotonic() + _SECONDS
         self._comparison: Comparison | None = None
-        self._unusable = ""
+        self._unusable = "the schema cannot be examined"
         connection.read_only = True
 
     def run(self) -> list[Finding]:
@@ -183,16 +183,22 @@ class DatabaseExamination:
 
     def _set_role(self, role: str) -> None:
         """Set a role until the transaction ends, unless the log belongs to the login itself."""
-        right = "SET" if self._connection.info.server_version >= 160000 else "MEMBER"
-        row = self._connection.execute(_SET_ROLE, {"role": role, "right": right}).fetchone()
-        if row is None and self._comparison is not None and self._comparison.has_roles:
+        parameters = {
+            "role": role,
+            "path": f"{self._schema}, pg_temp",
+            "right": "SET" if self._connection.info.server_version >= 160000 else "MEMBER",
+            "table": f"{self._schema}.{BOOKKEEPING}",
+        }
+        _, current = self._connection.execute(_SET_ROLE, parameters).fetchone() or (None, None)
+        if current is None and self._comparison is not None and self._comparison.has_roles:
             raise psycopg.errors.InsufficientPrivilege(f"the login may not become the role {role}")
 
-    def _execute(self, package: str, name: str) -> list[tuple[Any, ...]]:
-        return self._connection.execute(sql.SQL(query(package, name)).format(**self._parameters)).fetchall()
+    def _execute(self, name: str) -> list[tuple[Any, ...]]:
+        text = sql.SQL(query("agent_manager.doctor", name))
+        return self._connection.execute(text.format(**self._parameters)).fetchall()
 
     def _query(self, name: str) -> list[Finding]:
-        rows = self._execute("agent_manager.doctor", name)
+        rows = self._execute(name)
         return [Finding(name, Severity(severity), finding, remedy) for severity, finding, remedy in rows]
 
     def _clock(self) -> list[Finding]:
@@ -207,8 +213,7 @@ class DatabaseExamination:
         return [Finding("clock", Severity.WARNING, what, "synchronise both with chrony or systemd-timesyncd")]
 
     def _migrations(self) -> list[Finding]:
-        [(exists, is_usable)] = self._execute("agent_manager.doctor", "schema_state")
-        self._unusable = "the schema cannot be examined"
+        [(exists, is_usable)] = self._execute("schema_state")
         if not exists:
             what = f"the database has no schema of the store yet ({self._schema})"
             return [

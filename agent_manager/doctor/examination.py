@@ -13,7 +13,7 @@ from agent_manager.doctor.host import check_backup, check_disk, check_files, dat
 from agent_manager.settings import ServerSettings
 from eventstore.database.schema_comparison import SyncConnection
 from eventstore.database.server import Server
-from eventstore.errors import EventStoreError
+from eventstore.errors import EventStoreError, SettingsError, printable, translated
 from projections import load_projections
 
 CHECKS = {
@@ -26,6 +26,7 @@ CHECKS = {
 """The names of all checks, with what is true if nothing is wrong."""
 _OUTSIDE_SECONDS = 15.0
 """For a check of files or of a bucket, which may lie on a network file system that hangs."""
+_ARCHIVES_WAL = "SELECT current_setting('archive_mode') <> 'off'"
 
 
 def examine(settings: ServerSettings, limits: Limits, certificates: Iterable[Path] = ()) -> Report:
@@ -50,13 +51,13 @@ def examine(settings: ServerSettings, limits: Limits, certificates: Iterable[Pat
         else:
             if server.embedded is not None:  # also if it does not start, because its disk is full
                 folders = [server.embedded.data_dir]
-            with server, server.migrator().connect() as connection:
+            with server, server.migrator().connect() as connection, translated():
                 findings += _examine_database(connection, settings, limits)
                 folders = folders or data_folders(connection)
-                archives_wal = connection.execute("SELECT current_setting('archive_mode') <> 'off'").fetchone() == (
-                    True,
-                )
+                archives_wal = connection.execute(_ARCHIVES_WAL).fetchone() == (True,)
                 findings += _within_seconds("certificates", lambda: server_certificate(connection))
+    except SettingsError:
+        raise
     except EventStoreError as error:
         findings.append(Finding.of_error("connection", Severity.CRITICAL, error))
         is_complete = False
@@ -83,20 +84,21 @@ def _no_data(data_dir: Path) -> Finding:
 def _within_seconds(check: str, work: Callable[[], list[Finding]]) -> list[Finding]:
     """Return the findings of a check, or that it took too long: its thread does not keep the process from ending."""
     found: list[Finding] = []
-    errors: list[EventStoreError | OSError] = []
 
     def run() -> None:
         try:
             found.extend(work())
-        except (EventStoreError, OSError) as error:
-            errors.append(error)
+        except EventStoreError as error:
+            found.append(Finding.of_error(check, Severity.CRITICAL, error))
+        except Exception as error:  # of the operating system, or an object store's own
+            found.append(Finding(check, Severity.NOT_CHECKED, printable(str(error))))
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(_OUTSIDE_SECONDS)
     if thread.is_alive():
         return [Finding(check, Severity.NOT_CHECKED, f"it took longer than {_OUTSIDE_SECONDS:g} s")]
-    return found + [Finding(check, Severity.CRITICAL, str(error)) for error in errors]
+    return found
 
 
 def _with_ok(findings: list[Finding], is_complete: bool) -> list[Finding]:
@@ -104,10 +106,10 @@ def _with_ok(findings: list[Finding], is_complete: bool) -> list[Finding]:
     found = {finding.check for finding in findings}
     for name, if_ok in CHECKS.items():
         if name not in found:
-            is_of_database = name in DATABASE_CHECKS
+            is_of_server = name in DATABASE_CHECKS or name == "certificates"
             findings.append(
                 Finding(name, Severity.OK, if_ok)
-                if is_complete or not is_of_database
+                if is_complete or not is_of_server
                 else Finding(name, Severity.NOT_CHECKED, "the server could not be examined")
             )
     severities, checks = list(Severity), list(CHECKS)

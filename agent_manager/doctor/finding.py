@@ -38,8 +38,8 @@ class Finding:
     @classmethod
     def of_error(cls, check: str, severity: Severity, error: EventStoreError | str) -> Finding:
         """Return the finding for an error's text, which ends with a colon and what to do."""
-        finding, _, remedy = str(error).rpartition(": ")
-        return cls(check, severity, finding, remedy)
+        finding, colon, remedy = str(error).rpartition(": ")
+        return cls(check, severity, finding, remedy) if colon else cls(check, severity, remedy)
 
 
 @dataclass(frozen=True, slots=True)

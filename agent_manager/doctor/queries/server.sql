@@ -363,10 +363,3 @@ SELECT n.oid IS NOT NULL AND EXISTS (SELECT FROM pg_class c WHERE c.relnamespace
        coalesce(has_schema_privilege(n.oid, 'USAGE'), false)
   FROM (SELECT {schema}::text) AS s (name)
   LEFT JOIN pg_namespace n ON n.nspname = s.name
-
--- name: set_role
--- A role until the transaction ends, if the login may take it.
-SELECT set_config('role', r.rolname, true)
-  FROM pg_roles r
- WHERE r.rolname = %(role)s
-   AND pg_has_role(session_user, r.oid, %(right)s)

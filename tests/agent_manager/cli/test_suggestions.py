@@ -22,7 +22,7 @@ SOURCES = [
 
 SUGGESTION = re.compile(
     rf"(?<!from )\beventstore ((?:{'|'.join(MODULES)})\b"
-    r"(?: (?:add|create|list|revoke|suspend|bind|unbind|logins|up|roles|down|status"
+    r"(?: (?:add|create|list|verify|restore|revoke|suspend|bind|unbind|logins|up|roles|down|status"
     r"|--[a-z-]+|\w+\.jsonl|[A-Z]{2,})\b(?!=))*)"
 )
 PLACEHOLDERS = {"ID": "sample-trip", "NAME": "ci", "TENANT": "acme", "USER": "ana", "FILE.jsonl": "chats.jsonl"}
@@ -30,6 +30,8 @@ KEEP_RUNNING = ("up", "project")
 NEEDS_MORE = {
     "conversation ID --time": "shows its time as an example",
     "tenants bind TENANT LOGIN": "needs a login, which tests/agent_manager/cli/test_tenants.py creates",
+    "backup restore": "needs an empty database, as in tests/agent_manager/backup",
+    "doctor": "its exit code is what it finds, as in tests/agent_manager/doctor",
     "rollback": "needs the backup of an import",
     "migrate roles": "needs a server without roles, as in tests/agent_manager/cli/test_migrate.py",
 }

@@ -32,7 +32,7 @@ SERVER = {
 
 
 @dataclass
-class Patient:
+class Installation:
     """A store, its server and its worker.
 
     Attributes:
@@ -74,9 +74,9 @@ class Patient:
 
 
 @pytest.fixture(scope="session")
-def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Patient]:
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """A healthy store with a worker and a backup."""
-    folder = tmp_path_factory.mktemp("patient")
+    folder = tmp_path_factory.mktemp("installation")
     with pytest.MonkeyPatch.context() as patch, open_folder(memory_folder()) as data:
         clear_settings(patch)
         patch.chdir(folder)
@@ -92,7 +92,7 @@ def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Patient]:
                 assert done.returncode == 0, done.stderr
             worker = started.start("project", **environment)
             worker.until_printed("Ctrl-C")
-            yield Patient(own, folder / "backups", worker, started)
+            yield Installation(own, folder / "backups", worker, started)
 
 
 class Doctor:
@@ -144,14 +144,14 @@ class Doctor:
 
 @pytest.fixture
 def eventstore(
-    patient: Patient,
+    installation: Installation,
     clean_environment: None,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Eventstore:
     """The command line, on the store."""
-    monkeypatch.setenv("DATABASE_URL", patient.url)
-    monkeypatch.setenv("EVENTSTORE_BACKUP_DIR", str(patient.backups))
+    monkeypatch.setenv("DATABASE_URL", installation.url)
+    monkeypatch.setenv("EVENTSTORE_BACKUP_DIR", str(installation.backups))
     return program_in_process("eventstore", main, monkeypatch, capsys)
 
 
@@ -165,7 +165,7 @@ Type = Callable[[str], None]
 
 
 @pytest.fixture
-def type_remedy(patient: Patient, eventstore: Eventstore) -> Type:
+def type_remedy(installation: Installation, eventstore: Eventstore) -> Type:
     """Return a function that types a remedy: a command of eventstore, or statements for psql."""
 
     def type_it(remedy: str) -> None:
@@ -174,6 +174,6 @@ def type_remedy(patient: Patient, eventstore: Eventstore) -> Type:
                 result = eventstore(*line.split()[1:])
                 assert result.code == 0, result.err
             else:
-                patient.execute(line)
+                installation.execute(line)
 
     return type_it

@@ -27,7 +27,7 @@ from support.waiting import until
 
 from agent_manager.doctor import CHECKS
 
-from .conftest import Doctor, Patient
+from .conftest import Doctor, Installation
 
 pytestmark = [pytest.mark.any_server, pytest.mark.slow]
 
@@ -42,14 +42,14 @@ class Guide:
 
     def __init__(
         self,
-        patient: Patient,
+        installation: Installation,
         doctor: Doctor,
         eventstore: Eventstore,
         patch: pytest.MonkeyPatch,
         started: Commands,
         folder: Path,
     ) -> None:
-        self.patient, self.doctor, self.eventstore = patient, doctor, eventstore
+        self.installation, self.doctor, self.eventstore = installation, doctor, eventstore
         self.patch, self.started, self.folder = patch, started, folder
 
     def follow(self, section: str, values: dict[str, str]) -> None:
@@ -60,7 +60,7 @@ class Guide:
                 text = re.sub(rf"\b{placeholder}\b", value, text)
             if block.language == "sql":
                 assert not re.search(r"\b(PID|KEY|INDEX_NAME)\b", text), text
-                with self.patient.superuser() as connection:
+                with self.installation.superuser() as connection:
                     connection.execute(text.encode())
                 continue
             for line in shell_lines(type(block)(block.language, "", "", text)):
@@ -70,7 +70,7 @@ class Guide:
 
     def _type(self, line: str, arguments: list[str]) -> None:
         if arguments == ["project"]:
-            self.started.start("project", DATABASE_URL=self.patient.url).until_printed("Ctrl-C")
+            self.started.start("project", DATABASE_URL=self.installation.url).until_printed("Ctrl-C")
             return
         result = self.eventstore(*arguments)
         assert result.code in ((0, 1, 2) if arguments[0] == "doctor" else (0,)), (line, result.err)
@@ -78,7 +78,7 @@ class Guide:
     @contextmanager
     def session(self, *statements: str) -> Iterator[dict[str, str]]:
         """A session that is left open after its statements; the value of PID."""
-        with suppress(psycopg.OperationalError), psycopg.connect(self.patient.url) as left:
+        with suppress(psycopg.OperationalError), psycopg.connect(self.installation.url) as left:
             for statement in statements:
                 left.execute(statement.encode())
             yield {"PID": str(left.info.backend_pid)}
@@ -86,7 +86,7 @@ class Guide:
 
 @pytest.fixture
 def guide(
-    patient: Patient,
+    installation: Installation,
     doctor: Doctor,
     eventstore: Eventstore,
     monkeypatch: pytest.MonkeyPatch,
@@ -95,7 +95,7 @@ def guide(
 ) -> Iterator[Guide]:
     """The guide, and the healthy store before and after."""
     doctor.until_well()
-    yield Guide(patient, doctor, eventstore, monkeypatch, started, tmp_path)
+    yield Guide(installation, doctor, eventstore, monkeypatch, started, tmp_path)
     doctor.until_well()
 
 
@@ -114,40 +114,40 @@ def symptom(heading: str) -> Callable[[Callable[[Guide], Iterator[dict[str, str]
 
 @symptom("The read tables fall behind")
 def _behind(guide: Guide) -> Iterator[dict[str, str]]:
-    assert guide.patient.worker.interrupt() == 0
-    guide.patient.append()
+    assert guide.installation.worker.interrupt() == 0
+    guide.installation.append()
     guide.doctor.until("workers", contains="no worker is running")
     guide.doctor.until("lag", *NOW, contains="the log is at position")
     yield {}
     guide.doctor.until_well()
-    guide.patient.restart_worker()
+    guide.installation.restart_worker()
 
 
 @symptom("A worker is stuck")
 def _stuck(guide: Guide) -> Iterator[dict[str, str]]:
-    os.kill(guide.patient.worker.pid, signal.SIGSTOP)
+    os.kill(guide.installation.worker.pid, signal.SIGSTOP)
     try:
-        guide.patient.append()
+        guide.installation.append()
         guide.doctor.until("workers", *NOW, contains="do not advance")
         yield {}
         guide.doctor.until_well()
     finally:
-        os.kill(guide.patient.worker.pid, signal.SIGCONT)
+        os.kill(guide.installation.worker.pid, signal.SIGCONT)
 
 
 @symptom("A conversation is parked")
 def _parked(guide: Guide) -> Iterator[dict[str, str]]:
-    guide.patient.execute("ALTER TABLE messages ADD CONSTRAINT broken CHECK (content <> 'unlucky') NOT VALID")
-    guide.patient.append("unlucky")
+    guide.installation.execute("ALTER TABLE messages ADD CONSTRAINT broken CHECK (content <> 'unlucky') NOT VALID")
+    guide.installation.append("unlucky")
     guide.doctor.until("parked", contains="messages has parked 1 conversation(s)")
-    guide.patient.execute("ALTER TABLE messages DROP CONSTRAINT broken")
+    guide.installation.execute("ALTER TABLE messages DROP CONSTRAINT broken")
     yield {}
     assert "nothing is parked" in guide.eventstore("parked").err
 
 
 @symptom("pg_wal grows")
 def _wal(guide: Guide) -> Iterator[dict[str, str]]:
-    guide.patient.execute("SELECT pg_create_physical_replication_slot('forgotten', true)")
+    guide.installation.execute("SELECT pg_create_physical_replication_slot('forgotten', true)")
     guide.doctor.until("replication_slots", contains="the replication slot forgotten is not in use, and keeps")
     yield {}
 
@@ -170,7 +170,10 @@ def _open(guide: Guide) -> Iterator[dict[str, str]]:
 @symptom("A session blocks others")
 def _blocked(guide: Guide) -> Iterator[dict[str, str]]:
     key = "hashtext('a conversation')"
-    with guide.session(f"SELECT pg_advisory_xact_lock({key})") as values, psycopg.connect(guide.patient.url) as other:
+    with (
+        guide.session(f"SELECT pg_advisory_xact_lock({key})") as values,
+        psycopg.connect(guide.installation.url) as other,
+    ):
         waiting = threading.Thread(target=other.execute, args=(f"SELECT pg_advisory_xact_lock({key})",))
         waiting.start()
         guide.doctor.until("locks", *NOW, contains="blocks 1 session(s)")
@@ -181,15 +184,15 @@ def _blocked(guide: Guide) -> Iterator[dict[str, str]]:
 
 @symptom("Appends are slow")
 def _slow(guide: Guide) -> Iterator[dict[str, str]]:
-    guide.patient.execute("ALTER SYSTEM SET synchronous_standby_names = 'missing'")
+    guide.installation.execute("ALTER SYSTEM SET synchronous_standby_names = 'missing'")
     guide.doctor.until("standbys", contains="appends wait for 1 synchronous standby(s)")
     yield {}
-    guide.patient.append()
+    guide.installation.append()
 
 
 @symptom("Search is slow")
 def _search(guide: Guide) -> Iterator[dict[str, str]]:
-    guide.patient.execute(
+    guide.installation.execute(
         "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'idx_search_documents_words'::regclass"
     )
     found = guide.doctor.until("indexes")
@@ -201,27 +204,27 @@ def _search(guide: Guide) -> Iterator[dict[str, str]]:
 def _connections(guide: Guide) -> Iterator[dict[str, str]]:
     with ExitStack() as stack:
         for _ in range(20):
-            stack.enter_context(psycopg.connect(guide.patient.url, autocommit=True))
-        guide.patient.execute("ALTER ROLE eventstore CONNECTION LIMIT 30")
+            stack.enter_context(psycopg.connect(guide.installation.url, autocommit=True))
+        guide.installation.execute("ALTER ROLE eventstore CONNECTION LIMIT 30")
         guide.doctor.until("connections", contains="of 30 connections")
         yield {}
         guide.doctor.until_well()
-        guide.patient.execute("ALTER ROLE eventstore CONNECTION LIMIT -1")
+        guide.installation.execute("ALTER ROLE eventstore CONNECTION LIMIT -1")
 
 
 @symptom("The queue of notifications is full")
 def _queue(guide: Guide) -> Iterator[dict[str, str]]:
-    with psycopg.connect(guide.patient.url) as listening:
+    with psycopg.connect(guide.installation.url) as listening:
         listening.execute("LISTEN nothing")
         listening.commit()
         if listening.info.server_version < 170000:
             pytest.skip("the queue of 8 GB takes too long to fill")
-    with suppress(psycopg.OperationalError), psycopg.connect(guide.patient.url) as listening:
+    with suppress(psycopg.OperationalError), psycopg.connect(guide.installation.url) as listening:
         listening.execute("LISTEN nothing")
         listening.commit()
         listening.execute("SELECT")  # a transaction that stays open: it reads no notification
         with (
-            psycopg.connect(guide.patient.url, autocommit=True) as filling,
+            psycopg.connect(guide.installation.url, autocommit=True) as filling,
             suppress(psycopg.errors.ProgramLimitExceeded),
         ):
             while True:
@@ -232,50 +235,50 @@ def _queue(guide: Guide) -> Iterator[dict[str, str]]:
 
 @symptom("The server does not start, or is not reached")
 def _dead(guide: Guide) -> Iterator[dict[str, str]]:
-    pid = guide.patient.server.pid
+    pid = guide.installation.server.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     until(lambda: "connection" in guide.doctor.problems(), "the server is away")
     assert guide.doctor.code == 3
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("DATABASE_URL")
-        patch.setenv("EVENTSTORE_DATA_DIR", str(guide.patient.server.data_dir))
+        patch.setenv("EVENTSTORE_DATA_DIR", str(guide.installation.server.data_dir))
         yield {}
 
 
 @symptom("A migration failed")
 def _migration(guide: Guide) -> Iterator[dict[str, str]]:
-    guide.patient.execute("CREATE SCHEMA other AUTHORIZATION eventstore; CREATE TABLE other.events ()")
+    guide.installation.execute("CREATE SCHEMA other AUTHORIZATION eventstore; CREATE TABLE other.events ()")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EVENTSTORE_SCHEMA", "other")
         assert "events" in guide.eventstore("migrate", "up").err
         guide.doctor.until("migrations")
-        guide.patient.execute("DROP TABLE other.events")
+        guide.installation.execute("DROP TABLE other.events")
         yield {}
         assert guide.doctor()["migrations"][0]["severity"] == "ok"
         assert guide.eventstore("migrate", "down", "--all", "--destroy-events").code == 0
-    guide.patient.execute("DROP SCHEMA other CASCADE")
+    guide.installation.execute("DROP SCHEMA other CASCADE")
 
 
 @symptom("A restored database shows nothing, or everything")
 def _restored(guide: Guide) -> Iterator[dict[str, str]]:
-    guide.patient.execute("ALTER TABLE events NO FORCE ROW LEVEL SECURITY; ALTER TABLE messages OWNER TO postgres")
+    guide.installation.execute("ALTER TABLE events NO FORCE ROW LEVEL SECURITY; ALTER TABLE messages OWNER TO postgres")
     guide.doctor.until("row_level_security")
     guide.doctor.until("roles")
-    guide.patient.execute("ALTER TABLE messages OWNER TO eventstore_owner")
+    guide.installation.execute("ALTER TABLE messages OWNER TO eventstore_owner")
     yield {}
 
 
 @symptom("A setting loses data")
 def _durability(guide: Guide) -> Iterator[dict[str, str]]:
-    guide.patient.execute("ALTER SYSTEM SET fsync = off")
+    guide.installation.execute("ALTER SYSTEM SET fsync = off")
     guide.doctor.until("durability", contains="fsync is off for the server")
     yield {}
 
 
 @symptom("Events were changed")
 def _changed(guide: Guide) -> Iterator[dict[str, str]]:
-    guide.patient.execute("ALTER TABLE events DISABLE TRIGGER ALL")
+    guide.installation.execute("ALTER TABLE events DISABLE TRIGGER ALL")
     guide.doctor.until("triggers", contains="disabled trigger: event_is_append_only on events")
     yield {}
 
