@@ -29,6 +29,8 @@ RETRY_SECONDS = 60.0
 """The time after a failure until the next attempt, if none is due before."""
 STOP_SECONDS = 10.0
 """The time in which a drill must have stopped its server when the service stops."""
+_DONE = {"backup": "backup_done", "drill": "drill_done"}
+_FAILED = {"backup": "backup_failed", "drill": "drill_failed"}
 _NO_BACKUP = "there is no backup yet"
 _PROGRAM = "from agent_manager.cli import main; main()"
 
@@ -76,11 +78,11 @@ async def _repeat(
         except (EventStoreError, OSError) as error:
             failure = str(error)
         if not failure:
-            fields = {"event": f"{name}_done", "seconds": round(monotonic() - began, 1)}
+            fields = {"event": _DONE[name], "seconds": round(monotonic() - began, 1)}
             _log.info("the %s is complete", name, extra=fields)
             continue
         if not any(text in failure for text in (BackupRunning.TEXT, DrillRunning.TEXT, _NO_BACKUP)):
-            _log.error("the %s failed: %s", name, failure, extra={"event": f"{name}_failed"})
+            _log.error("the %s failed: %s", name, failure, extra={"event": _FAILED[name]})
         await asyncio.sleep(min(RETRY_SECONDS, seconds))
 
 

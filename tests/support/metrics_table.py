@@ -13,7 +13,8 @@ _SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("",), "gaug
 def documented_metrics() -> dict[str, set[str]]:
     """The names of the samples that the table promises, with their labels."""
     found: dict[str, set[str]] = {}
-    for name, kind, labels in re.findall(r"^\| `(\w+)` \| (\w+) \|([^|]*)\|", text_of(PAGE), re.MULTILINE):
+    section = text_of(PAGE).partition("\n## Monitoring\n")[2].partition("\n## ")[0]
+    for name, kind, labels in re.findall(r"^\| `(\w+)` \| (\w+) \|([^|]*)\|", section, re.MULTILINE):
         for suffix in _SUFFIXES[kind]:
             found[name + suffix] = set(re.findall(r"`(\w+)`", labels)) | ({"le"} if suffix == "_bucket" else set())
     return found

@@ -192,7 +192,9 @@ def test_a_schema_that_is_too_old(empty: Eventstore, database_url: str) -> None:
 @pytest.mark.parametrize("arguments", [("status",), ("up",), ("migrate", "up")], ids=" ".join)
 def test_a_schema_that_is_too_new(empty: Eventstore, database_url: str, arguments: tuple[str, ...]) -> None:
     with psycopg.connect(database_url) as connection:
-        connection.execute("INSERT INTO eventstore_migrations (version) VALUES ('20990101000000')")
+        connection.execute(
+            "INSERT INTO eventstore_migrations (version) VALUES ('20990101000000'), ('0 20990101000000')"
+        )
     assert_refused(empty(*arguments), "20990101000000", "upgrade flowagents-eventstore")
 
 

@@ -56,8 +56,8 @@ async def test_a_server_without_its_schema_is_not_ready(settings: Settings, supe
             for change, undo, title in (
                 ("DELETE FROM eventstore_migrations WHERE version = (SELECT max(version) FROM eventstore_migrations)",
                  None, "SchemaTooOld"),
-                ("INSERT INTO eventstore_migrations VALUES ('99990101000000')",
-                 "DELETE FROM eventstore_migrations WHERE version = '99990101000000'", "SchemaTooNew"),
+                ("INSERT INTO eventstore_migrations VALUES ('99990101000000'), ('0 99990101000000')",
+                 "DELETE FROM eventstore_migrations WHERE version LIKE '%9990101000000'", "SchemaTooNew"),
                 ("ALTER TABLE tasks RENAME TO old_tasks",
                  "ALTER TABLE old_tasks RENAME TO tasks", "SchemaError"),
             ):  # fmt: skip
