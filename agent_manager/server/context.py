@@ -495,7 +495,7 @@ class RequestContext:
             projections, self._open_position(at_least), is_resolved=is_resolved
         )
         response = await self.respond(change_token, make, parameters=parameters)
-        if self.sees_positions:
+        if self.server_context.authenticator.is_own(self.request.headers):  # it tells how much all tenants write
             response.headers[POSITION_HEADER] = str(position)
         return response
 

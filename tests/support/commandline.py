@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import sys
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from typing import Any, TypeAlias
 from uuid import UUID
 
 import pytest
+
+from agent_manager.logs import OWN_LOGGERS
 
 EVERYTHING = "everything"
 """The id that its client gave to the conversation with an event of each kind."""
@@ -48,6 +51,8 @@ def program_in_process(
         capsys.readouterr()
         code = 0
         on_interrupt = signal.getsignal(signal.SIGINT)
+        root = logging.getLogger()
+        handlers, level = list(root.handlers), root.level
         try:
             main()
         except SystemExit as end:
@@ -55,6 +60,12 @@ def program_in_process(
         finally:
             with suppress(ValueError):  # a thread cannot set it, and main did not
                 signal.signal(signal.SIGINT, on_interrupt)  # main expects the process to end
+            for handler in set(root.handlers).difference(handlers):
+                handler.close()  # writes what is left
+            root.handlers[:] = handlers
+            root.setLevel(level)
+            for logger in OWN_LOGGERS:
+                logging.getLogger(logger).setLevel(logging.NOTSET)
         output = capsys.readouterr()
         return Result(code, output.out, output.err)
 

@@ -86,9 +86,9 @@ async def private(protected: Served, people: People) -> PrivateConversation:
 
 
 def told(answer: httpx.Response, named: str) -> tuple[Any, ...]:
-    """All that an answer tells but the time, and what the question named."""
-    headers = {name: value for name, value in answer.headers.items() if name != "date"}
-    return answer.status_code, headers, answer.text.replace(named, "…")
+    """All that an answer tells but the time, the id of the request, and what the question named."""
+    headers = {name: value for name, value in answer.headers.items() if name not in ("date", "x-request-id")}
+    return answer.status_code, headers, answer.text.replace(named, "…").replace(answer.headers["x-request-id"], "…")
 
 
 def with_conversation() -> list[Endpoint]:

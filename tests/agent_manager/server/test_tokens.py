@@ -172,7 +172,8 @@ async def test_every_response_has_the_security_headers(protected: Served, people
 
 
 async def test_positions_are_not_shown_without_a_token(protected: Served, here: Served) -> None:
-    assert (await protected.client.get("/ready")).json() == {"status": "ready", "horizon": None, "applied": None}
+    shown = (await protected.client.get("/ready")).json()
+    assert shown == {"status": "ready", "horizon": None, "applied": None, "lag_seconds": None}
     assert (await here.client.get("/ready")).json()["horizon"] is not None
 
 
