@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
+import subprocess
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.agents import agent, text_of, user_message
+from support.environment import child_environment
 from support.waiting import until
 
 from agent_manager import default_classes
@@ -25,7 +27,7 @@ from agent_manager.conversation_fold import Accepted
 from agent_manager.errors import AnswerFailed, ManagerClosed
 from agent_manager.factory import application_manager
 from eventstore import Settings
-from eventstore.errors import InputError, SettingsError, StoreClosed
+from eventstore.errors import InputError, SettingsError
 
 pytestmark = pytest.mark.shared_database
 
@@ -344,25 +346,11 @@ def test_a_closed_manager_rejects_every_call_until_it_is_reopened(settings: Sett
 
 
 def test_a_forked_process_opens_the_manager_again(settings: Settings) -> None:
-    manager = application_manager(settings, answer="echo")
-
-    def child() -> None:
-        with pytest.raises(StoreClosed, match="opened by the parent"):
-            manager.create_conversation("child")
-        manager.initialize()
-        manager.create_conversation("child")
-        manager.close()
-        with pytest.raises(ManagerClosed):
-            manager.create_conversation("late")
-
-    def only_closes() -> None:
-        manager.close()
-
-    manager.create_conversation("parent")
-    for run in (child, only_closes):
-        process = multiprocessing.get_context("fork").Process(target=run)
-        process.start()
-        process.join(30)
-        assert process.exitcode == 0
-    assert [each.name for each in manager.conversations] == ["parent", "child"]
-    manager.close()
+    assert settings.database_url is not None
+    url, tenant = settings.database_url.get_secret_value(), settings.tenant
+    subprocess.run(
+        [sys.executable, "-m", "support.forking"],
+        env=child_environment(DATABASE_URL=url, EVENTSTORE_TENANT=tenant),
+        check=True,
+        timeout=90,
+    )
