@@ -36,6 +36,7 @@ print(json.dumps(sorted({{name.partition(".")[0] for name in set(sys.modules) - 
 
 
 @pytest.mark.parametrize("module", ["eventstore", "projections", "agent_manager.factory", "agent_manager.manager"])
+@pytest.mark.slow
 def test_the_core_loads_no_package_of_the_server_or_the_command_line(module: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", LOADED.format(module=module)],

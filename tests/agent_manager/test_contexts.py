@@ -27,6 +27,7 @@ from support.official_agent import official_agent
 pytestmark = pytest.mark.shared_database
 
 
+@pytest.mark.slow
 async def test_messages_without_a_context_reach_the_agent_in_the_same_context(store: EventStore) -> None:
     with official_agent() as (url, recorded):
         async with AsyncManager(store, answer=remote(url)) as manager:

@@ -112,6 +112,7 @@ async def replies(store: EventStore) -> list[str]:
     return [text_of(m) for v in await manager.conversations() for m in v.messages if m["role"] == "agent"]
 
 
+@pytest.mark.slow
 async def test_a_second_process_skips_messages_that_the_first_is_answering(store: EventStore, child: Children) -> None:
     manager = AsyncManager(store, runs_worker=False)
     for number in range(3):

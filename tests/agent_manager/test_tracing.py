@@ -324,6 +324,7 @@ def test_traces_without_the_extra_are_a_warning(
         assert "pip install 'flowagents-eventstore[otel]'" in caplog.text
 
 
+@pytest.mark.slow
 def test_nothing_of_the_sdk_is_imported_unless_it_is_configured(clean_environment: None) -> None:
     script = (
         "import sys, agent_manager.cli.up; from agent_manager.trace_export import exporting_traces\n"

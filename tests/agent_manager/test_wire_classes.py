@@ -105,6 +105,7 @@ for manager, kind in ((before, default_classes.Message), (application_manager(st
 
 
 @pytest.mark.parametrize("program", [NEVER_IMPORTED, IMPORTED_AFTERWARDS], ids=["never imported", "imported later"])
+@pytest.mark.slow
 def test_classes_are_chosen_once_per_manager_by_the_applications_imports(program: str) -> None:
     a2a_sdk()
     subprocess.run([sys.executable, "-c", program], env=child_environment(), check=True, timeout=60)

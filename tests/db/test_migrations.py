@@ -150,6 +150,7 @@ def test_foreign_objects_are_not_changed(empty_database_url: str) -> None:
         assert connection.execute("SELECT count(*) FROM drawn").fetchone() == (2,)
 
 
+@pytest.mark.slow
 async def test_two_schemas_work_side_by_side(empty_database_url: str) -> None:
     for schema in ("first", "second"):
         migrator(empty_database_url, db_schema=schema).up()

@@ -107,6 +107,7 @@ async def test_a_superuser_may_migrate_and_the_login_use_it(
     await use(own_server.url())
 
 
+@pytest.mark.slow
 def test_the_roles_are_dropped_with_the_last_database_that_uses_them(
     own_server: EmbeddedServer, superuser: psycopg.Connection[tuple[object, ...]]
 ) -> None:
@@ -358,6 +359,7 @@ def test_a_login_that_does_not_inherit_is_refused_before_anything_is_created(
         ),
     ],
 )
+@pytest.mark.slow
 def test_wider_rights_than_the_migrations_grant_are_named(
     own_server: EmbeddedServer, superuser: psycopg.Connection[tuple[object, ...]], change: str, named: str
 ) -> None:

@@ -32,6 +32,7 @@ def test_links_and_local_files_are_not_external_resources(tmp_path: Path) -> Non
     assert external_resources(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_the_site_is_built_without_external_resources(tmp_path: Path) -> None:
     pytest.importorskip("material", reason="needs the extra docs")
     from tools.docs.__main__ import main

@@ -69,6 +69,7 @@ async def test_a_missing_database_raises_a_typed_error(server: DatabaseServer) -
         await EventStore(Settings(database_url=server.url("missing"))).open()
 
 
+@pytest.mark.slow
 async def test_a_wrong_password_raises_a_typed_error() -> None:
     with open_folder() as folder, embedded_server(folder / "server", pg_port=free_port()) as own:
         assert own.tcp_url is not None
@@ -259,6 +260,7 @@ async def test_a_full_disk_below_the_table_raises_disk_full(own_server: Embedded
         connection.execute("DROP TABLE events CASCADE")
 
 
+@pytest.mark.slow
 async def test_a_full_disk_below_the_embedded_server_raises_disk_full(disk: Path) -> None:
     settings = Settings(data_dir=disk / "server", connect_timeout=3)
     async with EventStore(settings) as store:

@@ -229,6 +229,7 @@ async def test_positions_with_wide_gaps_are_read_at_once(store: EventStore, data
     [(800, random.Random(0).randbytes(25_000).hex()), (100, "x" * 900_000)],
     ids=["incompressible", "compressed a hundredfold"],
 )
+@pytest.mark.slow
 async def test_a_long_log_is_read_in_little_memory(store: EventStore, number: int, text: str) -> None:
     await store.append(uuid4(), [note(n) for n in range(1000)])
     for _ in range(number // 20):

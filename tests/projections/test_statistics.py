@@ -200,6 +200,7 @@ async def test_the_largest_stays_the_largest(store: EventStore, statistics: Stat
 
 @pytest.mark.own_database
 @pytest.mark.usefixtures("events_after_deletions")
+@pytest.mark.slow
 async def test_the_status_of_a_conversation_follows_its_last_event(store: EventStore) -> None:
     archived, deleted, back = ConversationArchived(), ConversationDeleted(), ConversationReactivated()
     histories: list[tuple[str, list[EventData]]] = [

@@ -111,6 +111,7 @@ async def apply(store: EventStore, size: int, times: int | None) -> None:
 
 @given(st.lists(appends | st.integers(1, 9), min_size=1, max_size=8), st.integers(1, 9), filters)
 @examples(30)
+@pytest.mark.slow
 async def test_the_statistics_are_a_count_of_the_log(
     store: EventStore, steps: list[Any], size: int, which: dict[str, Any]
 ) -> None:

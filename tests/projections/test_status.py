@@ -55,6 +55,7 @@ async def test_row_level_security_that_could_not_be_put_in_force_is_reported(
 
 
 @pytest.mark.parametrize("is_member", [True, False])
+@pytest.mark.slow
 async def test_if_another_login_made_the_roles_only_a_member_puts_row_level_security_in_force(
     clean_environment: None, own_server: EmbeddedServer, *, is_member: bool
 ) -> None:

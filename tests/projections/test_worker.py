@@ -101,6 +101,7 @@ async def test_an_idle_worker_notices_checkpoints_that_were_set_back(store: Even
         await until_async(is_back, "the worker has applied the log again, without a new event")
 
 
+@pytest.mark.slow
 async def test_workers_at_once_apply_everything_once(store: EventStore, database_url: str) -> None:
     conversations = [uuid4() for _ in range(4)]
 

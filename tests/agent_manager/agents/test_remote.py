@@ -186,6 +186,7 @@ async def test_an_agent_that_sends_nothing_stalls(streaming: Agent) -> None:
     assert states(updates) == ["in_progress"]
 
 
+@pytest.mark.slow
 async def test_an_agent_that_sends_updates_forever_stalls(streaming: Agent) -> None:
     updates = await heard_until_it_failed(streaming.url, "chatter", AgentStalled, silence=10, total=1)
     assert set(states(updates)) == {"in_progress"}

@@ -228,6 +228,7 @@ async def test_grpc_works_in_the_event_loops_of_several_threads() -> None:
         assert await asyncio.gather(*(asyncio.to_thread(one) for _ in range(8))) == [1] * 8
 
 
+@pytest.mark.slow
 async def test_an_agent_that_sends_nothing_stalls_over_every_transport(served: tuple[str, Recorded]) -> None:
     with pytest.raises(AgentStalled, match=r"sent nothing for 0\.5 seconds"):
         await heard(served[0], said("work"), silence=0.5)

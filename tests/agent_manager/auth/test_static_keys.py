@@ -86,6 +86,7 @@ async def test_a_revoked_key_is_rejected_within_a_second(
     assert (await directory.revoke_key("acme", new.key.id)).revoked_at == first
 
 
+@pytest.mark.slow
 async def test_an_expired_key_is_rejected(directory: Directory, open_authenticator: OpenAuthenticator) -> None:
     new = await directory.add_key("acme", "short", lifetime=timedelta(seconds=1.5))
     authenticator = await open_authenticator()
@@ -133,6 +134,7 @@ async def test_keys_of_a_disabled_user_are_rejected_until_they_are_enabled(
     assert not await is_rejected(await open_authenticator(), token)
 
 
+@pytest.mark.slow
 async def test_a_key_is_looked_up_no_more_than_twice_a_second(
     directory: Directory, open_authenticator: OpenAuthenticator, queries: list[Any]
 ) -> None:
@@ -194,6 +196,7 @@ async def test_all_rejections_have_the_same_text(directory: Directory, open_auth
     assert len(said) == 1
 
 
+@pytest.mark.slow
 async def test_the_same_wrong_key_costs_few_queries(open_authenticator: OpenAuthenticator, queries: list[Any]) -> None:
     authenticator = await open_authenticator()
     calls, began = 0, time.monotonic()

@@ -47,6 +47,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server.stop()
 
 
+@pytest.mark.slow
 async def test_backups_in_a_bucket_are_verified_pruned_and_restored(
     bucket: str, store: EventStore, server: DatabaseServer
 ) -> None:

@@ -72,6 +72,7 @@ def test_the_version_is_that_of_the_distribution(eventstore: Eventstore, module:
 
 
 @pytest.mark.parametrize("command", ["project", "status", "messages"])
+@pytest.mark.slow
 def test_a_command_imports_only_what_it_needs(command: str) -> None:
     script = "import sys; from agent_manager.cli.main import app; app(['%s', '--help'], standalone_mode=False)"
     ask = f"{script % command}; sys.exit(bool({{'fastapi', 'uvicorn', 'httpx'}} & set(sys.modules)))"

@@ -51,6 +51,7 @@ def talks(empty: Eventstore, settings: Settings) -> Eventstore:
     return empty
 
 
+@pytest.mark.slow
 def test_a_beginning_names_a_conversation_by_its_id(talks: Eventstore) -> None:
     for command in COMMANDS:
         whole = talks(*command, str(UUIDS[3]))
@@ -59,6 +60,7 @@ def test_a_beginning_names_a_conversation_by_its_id(talks: Eventstore) -> None:
             assert talks(*command, beginning) == whole, (command, beginning)
 
 
+@pytest.mark.slow
 def test_a_beginning_names_a_conversation_by_its_given_id(talks: Eventstore) -> None:
     for command in COMMANDS:
         for beginning, given in (("J", "Journey"), ("trip-", "trip-7"), ("100%", "100%_\\")):

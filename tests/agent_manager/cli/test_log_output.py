@@ -65,6 +65,7 @@ INSERT INTO numbers SELECT b.tenant_id, b.conversation_id, (b.content ->> 'numbe
 """
 
 
+@pytest.mark.slow
 def test_no_secret_is_logged_in_a_session_with_failures(started: Commands, database_url: str) -> None:
     Path("quotes.py").write_text(AGENT, encoding="utf-8")
     Path("numbers.sql").write_text(PROJECTION, encoding="utf-8")

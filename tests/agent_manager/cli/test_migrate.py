@@ -76,6 +76,7 @@ def test_up_and_status_warn_until_migrate_roles_has_put_row_level_security_in_fo
     assert [eventstore("migrate", command).err for command in ("up", "status")] == ["", ""]
 
 
+@pytest.mark.slow
 def test_a_log_with_events_is_destroyed_on_request_only(empty: Eventstore, database_url: str) -> None:
     assert empty("seed").code == 0
     refused = empty("migrate", "down", "--all")
@@ -99,6 +100,7 @@ def test_a_log_with_events_is_destroyed_on_request_only(empty: Eventstore, datab
         ("keys add ci", "the keys"),
     ],
 )
+@pytest.mark.slow
 def test_tenants_users_and_keys_are_destroyed_on_request_only(empty: Eventstore, command: str, lost: str) -> None:
     assert empty(*command.split()).code == 0
     refused = empty("migrate", "down", "--all")
@@ -109,6 +111,7 @@ def test_tenants_users_and_keys_are_destroyed_on_request_only(empty: Eventstore,
     assert applied(empty) == []
 
 
+@pytest.mark.slow
 def test_reverted_read_tables_are_rebuilt_from_the_log(empty: Eventstore) -> None:
     empty("seed")
     before = rows_of(empty, "conversations")

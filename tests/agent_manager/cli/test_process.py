@@ -26,6 +26,7 @@ INTERRUPTED = 130
 
 
 @pytest.mark.parametrize("form", [(), ("--json",)], ids=["lines", "json"])
+@pytest.mark.slow
 async def test_tail_follows_until_interrupted(
     started: Commands, store: EventStore, database_url: str, form: tuple[str, ...]
 ) -> None:
@@ -63,6 +64,7 @@ async def test_tail_follows_with_the_ids_that_clients_gave(
     assert named == ["trip", "new trip", "trip", "new trip", str(conversation)]
 
 
+@pytest.mark.slow
 async def test_tail_without_earlier_events_follows_from_now_on(
     started: Commands, store: EventStore, database_url: str
 ) -> None:
@@ -82,6 +84,7 @@ async def test_tail_without_earlier_events_follows_from_now_on(
 @pytest.mark.parametrize(
     "module", ["typer", "pydantic_core", "psycopg", "agent_manager.cli.options", "asyncio.runners"]
 )
+@pytest.mark.slow
 def test_an_interrupt_during_the_imports_ends_a_command_silently(
     clean_environment: None, tmp_path: Path, library_url: str, module: str
 ) -> None:
@@ -151,6 +154,7 @@ def read_by(reader: str, command: str, url: str) -> str:
 
 
 @pytest.mark.parametrize(("reader", "command"), READERS)
+@pytest.mark.slow
 def test_a_reader_that_exits_early_is_not_an_error(
     clean_environment: None, library_url: str, reader: str, command: str
 ) -> None:
@@ -192,6 +196,7 @@ def test_help_can_be_read_in_ascii(clean_environment: None) -> None:
         assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_file_env_in_the_working_directory_names_the_server(clean_environment: None, library_url: str) -> None:
     Path(".env").write_text(f"DATABASE_URL={library_url}\nEVENTSTORE_TENANT=another\nOTHER=thing\n")
     done = run("conversations", "--json")
@@ -201,6 +206,7 @@ def test_a_file_env_in_the_working_directory_names_the_server(clean_environment:
     assert json.loads(overruled.stdout) == {"items": [], "next": None}
 
 
+@pytest.mark.slow
 def test_a_chat_log_may_come_from_standard_input(clean_environment: None, database_url: str) -> None:
     line = '{"id": "a", "messages": [{"role": "user", "content": "olá"}]}\n'
     done = run("import", "-", stdin=line, DATABASE_URL=database_url)
@@ -233,6 +239,7 @@ async def test_commands_wait_for_a_worker_that_is_running(
     )
 
 
+@pytest.mark.slow
 def test_workers_end_when_interrupted(started: Commands, database_url: str) -> None:
     workers = started.start("project", DATABASE_URL=database_url)
     workers.until_printed(" follow the log")

@@ -158,6 +158,7 @@ def _commands_with_a_tenant() -> list[list[str]]:
 
 
 @pytest.mark.parametrize("command", _commands_with_a_tenant(), ids=" ".join)
+@pytest.mark.slow
 def test_a_tenant_that_does_not_exist_is_refused_with_those_that_do(acme: Eventstore, command: list[str]) -> None:
     for number in range(11):
         assert acme("tenants", "add", f"tenant-{number:02}").code == 0

@@ -101,6 +101,7 @@ def test_open_streams_do_not_delay_the_shutdown(started: Commands, database_url:
     assert up.warnings == []
 
 
+@pytest.mark.slow
 def test_no_http_is_served_with_no_http(started: Commands, database_url: str) -> None:
     up = started.start("up", "--no-http", DATABASE_URL=database_url)
     up.until_printed("Ctrl-C")
@@ -179,6 +180,7 @@ def test_the_echo_agent_answers_and_pending_messages_are_mentioned(started: Comm
     assert again.interrupt() == 0
 
 
+@pytest.mark.slow
 def test_an_unknown_agent_is_reported_at_the_start(started: Commands, database_url: str) -> None:
     refused = started.start("up", DATABASE_URL=database_url, EVENTSTORE_ANSWER="nobody.there:answer")
     assert refused.wait() == 1
@@ -226,6 +228,7 @@ def test_on_the_loopback_interface_tokens_can_be_required(started: Commands, dat
     assert up.interrupt() == 0
 
 
+@pytest.mark.slow
 def test_an_address_that_cannot_be_bound_is_reported_with_its_options(started: Commands, database_url: str) -> None:
     refused = started.start("up", "--host", "192.0.2.1", DATABASE_URL=database_url)
     assert refused.wait() == 1
@@ -242,6 +245,7 @@ def test_the_accepted_jwt_are_described(started: Commands, database_url: str) ->
     assert up.interrupt() == 0
 
 
+@pytest.mark.slow
 def test_https_is_served_with_a_certificate(started: Commands, database_url: str) -> None:
     certificate, key = self_signed(Path())
     up = started.start(

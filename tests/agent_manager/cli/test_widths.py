@@ -139,6 +139,7 @@ def shown(eventstore: Eventstore, monkeypatch: pytest.MonkeyPatch, width: int, *
 
 
 @pytest.mark.parametrize("arguments", TABLES, ids=" ".join)
+@pytest.mark.slow
 def test_no_table_loses_anything_at_any_width(
     eventstore: Eventstore, monkeypatch: pytest.MonkeyPatch, crowded_url: str, arguments: tuple[str, ...]
 ) -> None:
@@ -176,6 +177,7 @@ def test_a_pipe_gets_every_column_whatever_the_width(
 
 
 @pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.slow
 def test_a_terminal_shows_positions_and_ids_whole(clean_environment: None, crowded_url: str, width: int) -> None:
     out = in_terminal(width, "history", DATABASE_URL=crowded_url)
     assert max(cell_len(line) for line in re.sub(r"\x1b\[\d*m", "", out).splitlines()) <= width

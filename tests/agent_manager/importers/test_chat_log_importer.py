@@ -286,6 +286,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 async def test_a_killed_import_continues(store: EventStore, database_url: str, log: WriteLog) -> None:
     path = log(*(conversation(n, "hello", "bye") for n in range(500)))
     child = subprocess.Popen(  # noqa: ASYNC220

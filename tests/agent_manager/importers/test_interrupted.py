@@ -53,6 +53,7 @@ async def conversations_of(store: EventStore) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("is_stored", [False, True], ids=["before it is stored", "after it was stored"])
+@pytest.mark.slow
 async def test_a_migration_continues_whichever_append_lost_its_connection(
     manager: Manager, settings: Settings, backups: Path, is_stored: bool
 ) -> None:

@@ -28,6 +28,7 @@ def data_file(name: str) -> Path:
 
 
 @pytest.mark.parametrize("name", FILES)
+@pytest.mark.slow
 async def test_a_real_file_is_imported_completely_and_read_back_unchanged(name: str, store: EventStore) -> None:
     path = data_file(name)
     report = await import_files(store, [path])

@@ -58,6 +58,7 @@ def test_an_operation_is_too_slow_above_both_limits(before: float, now: float, i
 
 
 @pytest.mark.any_server
+@pytest.mark.slow
 async def test_delays_of_reused_connections_are_not_measured(manager: Manager) -> None:
     class Delayed(Application):
         def result(self, method: str, params: Any) -> Any:
@@ -176,6 +177,7 @@ def test_lost_data_is_a_reason_to_roll_back(empty: Eventstore, url: str, backups
     assert "'first'" in result.out
 
 
+@pytest.mark.slow
 def test_data_that_is_not_served_counts_as_lost(empty: Eventstore, url: str, backups: Path, manager: Manager) -> None:
     assert empty("import", "--from-url", url, "--backups", str(backups)).code == 0
     del manager.conversations[0].messages[2]

@@ -83,6 +83,7 @@ async def begun(here: Served) -> None:
 
 
 @pytest.mark.parametrize("endpoint", WRITES, ids=lambda each: f"{each.method} {each.path}")
+@pytest.mark.slow
 async def test_what_cannot_be_stored_is_refused_wherever_it_is_in_a_body(here: Served, endpoint: Endpoint) -> None:
     await begun(here)
     version = (await here.client.get("/v1/conversations/trip")).json()["version"]

@@ -323,6 +323,7 @@ async def test_a_body_with_two_lengths_hides_no_second_request(here: Served) -> 
     assert (await here.client.get("/v1/conversations")).json()["items"] == []
 
 
+@pytest.mark.slow
 async def test_expensive_searches_of_one_tenant_do_not_delay_another(settings: Settings) -> None:
     async with limited(settings, requires_tokens=True, rate_per_second=10_000) as here:
         people = People(here.store, here.url)

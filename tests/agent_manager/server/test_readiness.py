@@ -73,6 +73,7 @@ async def test_a_server_without_its_schema_is_not_ready(settings: Settings, supe
                 assert (await probe(here))[0] == 200
 
 
+@pytest.mark.slow
 async def test_a_server_whose_pool_is_exhausted_is_not_ready(settings: Settings) -> None:
     async with idle(settings, pool_size=2) as here, AsyncExitStack() as stack:
         for _ in range(2):

@@ -41,6 +41,7 @@ async def replies(here: Served, conversation: str) -> list[str]:
     return [item["content"] for item in items if item["role"] == "assistant"]
 
 
+@pytest.mark.slow
 async def test_every_example_of_a_message_is_answered(answered: tuple[Served, Recorded]) -> None:
     here, recorded = answered
     whole = (await here.client.get("/openapi.json")).json()
@@ -118,6 +119,7 @@ async def test_a_stubborn_task_is_a_conflict(answered: tuple[Served, Recorded]) 
     assert (refused.status_code, refused.json()["title"]) == (409, "TaskNotCancelable"), refused.text
 
 
+@pytest.mark.slow
 async def test_the_examples_of_push_notifications_are_set_read_and_deleted(answered: tuple[Served, Recorded]) -> None:
     here, _ = answered
     await here.begin(id="trip")

@@ -120,6 +120,7 @@ async def _no_connection_is_left() -> bool:
 
 
 @pytest.mark.parametrize(("ask", "status"), ENDS.values(), ids=list(ENDS))
+@pytest.mark.slow
 async def test_no_body_waits_for_the_garbage_collector(settings: Settings, ask: Ask, status: int) -> None:
     async with (
         EventStore(settings.model_copy(update={"body_seconds": BODY_SECONDS, "max_content_bytes": 2**20})) as store,

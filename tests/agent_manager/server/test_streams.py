@@ -160,6 +160,7 @@ async def test_an_idle_stream_sends_keep_alive_comments(here: Served, monkeypatc
         assert (await waiting).id == said["position"]
 
 
+@pytest.mark.slow
 async def test_a_slow_client_misses_no_event(here: Served) -> None:
     """The server reads on only while the client takes what comes: what lies between them is what sockets hold."""
     trip = str(uuid4())
@@ -188,6 +189,7 @@ async def test_a_slow_client_misses_no_event(here: Served) -> None:
 
 
 @pytest.mark.parametrize("of", ["/v1/log", "/v1/conversations/{}"])
+@pytest.mark.slow
 async def test_streams_of_the_same_events_share_a_reader_and_a_slow_one_reads_dropped_events(
     here: Served, of: str
 ) -> None:

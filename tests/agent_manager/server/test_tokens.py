@@ -192,6 +192,7 @@ PROXY_HEADERS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 async def test_a_request_that_a_proxy_forwarded_needs_a_token(here: Served) -> None:
     for name in ("Accept", "X-Request-ID", "Traceparent", "Cookie"):
         assert (await here.client.get("/v1/conversations", headers={name: "x"})).status_code == 200, name

@@ -58,6 +58,7 @@ async def test_a_busy_server_is_waited_for(through: Settings) -> None:
             await connection.execute("SELECT pg_sleep(%s)", [8 * SILENCE])
 
 
+@pytest.mark.slow
 async def test_only_the_connection_whose_answer_is_lost_is_closed(through: Settings, proxy: Proxy) -> None:
     async with EventStore(through) as store:
         async with await store.connect() as other:

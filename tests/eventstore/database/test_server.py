@@ -12,6 +12,7 @@ from eventstore.database.server import Server
 from eventstore.errors import SchemaTooNew, UnsuitableServer
 
 
+@pytest.mark.slow
 def test_an_embedded_server_with_a_newer_schema_is_released(clean_environment: None) -> None:
     with open_folder() as folder:
         settings = Settings(data_dir=folder / "data")

@@ -155,6 +155,7 @@ def test_the_last_handle_stops_the_server(data_dir: Path) -> None:
     assert is_free(data_dir / "keeper.lock")
 
 
+@pytest.mark.slow
 def test_handles_released_concurrently_leave_nothing_behind(data_dir: Path) -> None:
     handles = [EmbeddedServer(data_dir) for _ in range(6)]
     for handle in handles:
@@ -237,6 +238,7 @@ def test_the_last_handle_stops_a_server_without_a_keeper(data_dir: Path) -> None
     assert is_free(data_dir / "server.lock")
 
 
+@pytest.mark.slow
 def test_a_terminated_keeper_stops_the_server_first(data_dir: Path) -> None:
     with EmbeddedServer(data_dir) as server:
         keeper_of(data_dir).terminate()
@@ -259,6 +261,7 @@ def test_a_killed_postmaster_is_restarted_with_its_data(data_dir: Path) -> None:
     assert is_free(data_dir / "keeper.lock")
 
 
+@pytest.mark.slow
 def test_a_busy_backend_of_a_killed_postmaster_does_not_prevent_a_start(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -279,6 +282,7 @@ def test_a_busy_backend_of_a_killed_postmaster_does_not_prevent_a_start(
 
 
 @pytest.mark.parametrize("complete", [True, False])
+@pytest.mark.slow
 def test_a_stale_pid_file_with_a_reused_pid_does_not_prevent_a_start(data_dir: Path, complete: bool) -> None:
     with EmbeddedServer(data_dir) as server:
         write(server)
@@ -301,6 +305,7 @@ def test_a_stale_pid_file_with_a_reused_pid_does_not_prevent_a_start(data_dir: P
         other.kill()
 
 
+@pytest.mark.slow
 def test_a_killed_postmaster_that_has_released_the_lock_is_not_foreign(data_dir: Path, tmp_path: Path) -> None:
     with EmbeddedServer(data_dir) as server:
         write(server)
@@ -316,6 +321,7 @@ def test_a_killed_postmaster_that_has_released_the_lock_is_not_foreign(data_dir:
             assert count(server) == 1
 
 
+@pytest.mark.slow
 def test_the_socket_folder_is_private_and_recreated_at_each_start(data_dir: Path) -> None:
     server = EmbeddedServer(data_dir)
     for _ in range(2):
@@ -324,6 +330,7 @@ def test_the_socket_folder_is_private_and_recreated_at_each_start(data_dir: Path
         assert not server.socket_dir.exists()
 
 
+@pytest.mark.slow
 def test_a_removed_socket_folder_is_reported(data_dir: Path) -> None:
     with EmbeddedServer(data_dir) as server:
         shutil.rmtree(server.socket_dir)
@@ -339,6 +346,7 @@ def test_a_socket_folder_that_others_can_write_to_is_refused(data_dir: Path) -> 
         server.acquire()
 
 
+@pytest.mark.slow
 def test_tcp_needs_the_password(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGPASSFILE", os.devnull)
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -372,6 +380,7 @@ def test_a_port_in_use_is_reported_and_nothing_is_left_behind(data_dir: Path) ->
         assert server.tcp_url is not None
 
 
+@pytest.mark.slow
 def test_a_failed_start_reports_its_reason(data_dir: Path) -> None:
     server = EmbeddedServer(data_dir)
     with server:
@@ -398,6 +407,7 @@ def test_a_foreign_cluster_is_refused(data_dir: Path) -> None:
         EmbeddedServer(data_dir).acquire()
 
 
+@pytest.mark.slow
 def test_data_of_another_major_version_is_refused(data_dir: Path) -> None:
     server = EmbeddedServer(data_dir)
     with server:
@@ -413,6 +423,7 @@ def test_a_data_dir_that_is_a_file_is_refused(data_dir: Path) -> None:
         EmbeddedServer(data_dir).acquire()
 
 
+@pytest.mark.slow
 def test_a_killed_initdb_leaves_no_partial_cluster(data_dir: Path) -> None:
     partial = data_dir / "pgdata.partial"
     partial.mkdir(parents=True)
@@ -438,6 +449,7 @@ def test_the_environment_of_the_caller_has_no_effect(data_dir: Path, monkeypatch
 
 
 @pytest.mark.skipif(not DEBIAN_15.is_dir(), reason="no PostgreSQL 15 on this machine")
+@pytest.mark.slow
 def test_another_installation_can_be_used(data_dir: Path) -> None:
     with EmbeddedServer(data_dir, bin_dir=DEBIAN_15) as server:
         assert server.version.startswith("15.")
@@ -447,6 +459,7 @@ def test_another_installation_can_be_used(data_dir: Path) -> None:
             assert connection.execute("SELECT current_user").fetchone() == ("postgres",)
 
 
+@pytest.mark.slow
 def test_a_forked_child_does_not_hold_the_parents_server(data_dir: Path) -> None:
     with EmbeddedServer(data_dir) as server:
         reading, writing = os.pipe()
