@@ -35,6 +35,7 @@ def uses(path: Path) -> Iterator[tuple[int, str]]:
                 yield from ((node.lineno, each.value) for each in args[:2] if isinstance(each, ast.Constant))
 
 
+@pytest.mark.slow
 def test_only_public_names_of_the_packages_are_used() -> None:
     files = [path for package in PACKAGES for path in (TREE / package).rglob("*.py")]
     private = {name for path in files for name in DEFINITIONS.findall(path.read_text(encoding="utf-8"))}

@@ -168,6 +168,7 @@ async def test_parked_conversations_are_counted_by_projection(
     assert parked == dict.fromkeys(NAMES, 0) | {"messages": 3}
 
 
+@pytest.mark.slow
 async def test_an_exhausted_pool_shows_who_holds_and_who_waits(settings: Settings) -> None:
     async with EventStore(settings.model_copy(update={"pool_size": 3, "connect_timeout": 1})) as store:
         read, pool = Metrics(store), store.connections.reader

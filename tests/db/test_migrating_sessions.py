@@ -108,6 +108,7 @@ def pooler_url(database_url: str) -> Iterator[str]:
     loop.close()
 
 
+@pytest.mark.slow
 def test_in_sessions_with_foreign_settings_only_the_schema_of_the_settings_changes(
     pooler_url: str, database_url: str
 ) -> None:
@@ -131,6 +132,7 @@ def test_in_sessions_whose_role_may_not_migrate_nothing_changes_and_the_error_na
     assert facts(database_url, "public") == before
 
 
+@pytest.mark.slow
 def test_a_pooler_with_one_session_is_refused_instead_of_waiting_without_end(
     server: DatabaseServer, database_url: str
 ) -> None:

@@ -68,6 +68,7 @@ def _no_settings_of_the_environment(clean_environment: None) -> None:
     """All settings are given in the tests."""
 
 
+@pytest.mark.slow
 def test_up_down_up_gives_the_same_schema(server: DatabaseServer, empty_database_url: str, tmp_path: Path) -> None:
     migrations = migrator(empty_database_url)
     migrations.up()
@@ -86,6 +87,7 @@ def test_schema_sql_is_what_the_migrations_make(server: DatabaseServer, database
     assert SCHEMA_FILE.read_text() == schema, "update it: EVENTSTORE_TEST_UPDATE_SCHEMA=1 pytest -k schema_sql"
 
 
+@pytest.mark.slow
 def test_each_migration_goes_down_and_up_again_alone(empty_database_url: str) -> None:
     migrations = migrator(empty_database_url)
     migrations.up()
@@ -136,6 +138,7 @@ def test_a_name_in_use_is_refused_and_nothing_is_created(empty_database_url: str
     assert left == set()
 
 
+@pytest.mark.slow
 def test_foreign_objects_are_not_changed(empty_database_url: str) -> None:
     with psycopg.connect(empty_database_url) as connection:
         connection.execute(FOREIGN)

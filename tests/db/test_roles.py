@@ -173,6 +173,7 @@ def members(superuser: psycopg.Connection[tuple[object, ...]]) -> set[tuple[obje
     )
 
 
+@pytest.mark.slow
 async def test_a_database_migrated_without_roles_can_get_them_later(
     own_server: EmbeddedServer, superuser: psycopg.Connection[tuple[object, ...]]
 ) -> None:

@@ -368,6 +368,7 @@ async def test_a_tenant_that_cannot_be_stored_is_refused(store: EventStore, tena
         await store.append(uuid4(), [note()], tenant=tenant)
 
 
+@pytest.mark.slow
 async def test_content_up_to_the_limit_is_stored(store: EventStore) -> None:
     limit = store.settings.max_content_bytes
     await store.append(uuid4(), [note("a" * (limit - 2)), note("ü" * ((limit - 2) // 2))])
@@ -408,6 +409,7 @@ async def test_old_snapshots_are_refused_for_appending_and_reading(store: EventS
             await reader.execute("SELECT log_horizon()")
 
 
+@pytest.mark.slow
 async def test_transactions_that_wait_for_each_other_end_with_a_typed_error(store: EventStore) -> None:
     a, b = uuid4(), uuid4()
     async with await store.connect() as one, await store.connect() as other:

@@ -67,6 +67,7 @@ async def test_only_listening_connections_use_the_listen_url(store: EventStore, 
         assert await one.contents(2) == await two.contents(2) == [1, 2]
 
 
+@pytest.mark.slow
 async def test_a_listen_url_of_another_database_is_refused(
     clean_environment: None, database_url: str, server: DatabaseServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +128,7 @@ async def test_the_server_ends_a_listening_session_whose_client_vanished(
         await until_async(is_closed, "the server has closed the dead connection")
 
 
+@pytest.mark.slow
 async def test_a_terminated_connection_is_replaced(store: EventStore, admin: Admin) -> None:
     async with Follower(store.subscribe()) as follower:
         await until_waiting(admin)

@@ -23,6 +23,7 @@ from projections.projection import PARTITIONS
 
 
 @pytest.mark.usefixtures("clean_environment")
+@pytest.mark.slow
 async def test_a_standby_shows_final_events_only(own_server: EmbeddedServer) -> None:
     settings = Settings(data_dir=own_server.data_dir)
     async with EventStore(settings) as primary:

@@ -101,6 +101,7 @@ async def test_plans_follow_the_tables_that_a_rebuild_swaps_in(store: EventStore
         await rebuild(store, BOTH)
 
 
+@pytest.mark.slow
 async def test_plans_made_for_empty_tables_find_their_rows_by_the_keys_in_large_ones(
     store: EventStore, applier: Applier, owner: psycopg.Connection[tuple[object, ...]]
 ) -> None:

@@ -76,6 +76,7 @@ async def filled(here: Served) -> Served:
 
 @every_list
 @pytest.mark.parametrize("limit", [1, 3, 1000])
+@pytest.mark.slow
 async def test_the_pages_of_a_list_are_together_the_list(filled: Served, method: str, limit: int) -> None:
     for headers in ({"A2A-Version": "0.3"}, {"A2A-Version": "1.0"}, {}):
         listed = await whole(filled.client, method, **headers)

@@ -181,6 +181,7 @@ async def test_a_chunk_without_a_beginning_is_kept(streaming: Agent) -> None:
     assert parts_text(updates[-1].message["parts"]) == "the end"
 
 
+@pytest.mark.slow
 async def test_an_agent_that_sends_nothing_stalls(streaming: Agent) -> None:
     updates = await heard_until_it_failed(streaming.url, "stall", AgentStalled, silence=0.5)
     assert states(updates) == ["in_progress"]

@@ -33,6 +33,7 @@ async def test_an_expired_token_is_rejected(open_authenticator: OpenAuthenticato
     assert time.time() >= expires + LEEWAY_SECONDS
 
 
+@pytest.mark.slow
 async def test_disabled_users_and_suspended_tenants_are_rejected_within_a_second(
     directory: Directory, open_authenticator: OpenAuthenticator
 ) -> None:

@@ -99,6 +99,7 @@ async def test_an_expired_key_is_rejected(directory: Directory, open_authenticat
     assert [key.state for key in await directory.keys("acme")] == ["expired"]
 
 
+@pytest.mark.slow
 async def test_keys_of_a_suspended_tenant_are_rejected_until_it_is_resumed(
     directory: Directory, open_authenticator: OpenAuthenticator
 ) -> None:

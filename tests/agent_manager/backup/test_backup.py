@@ -315,6 +315,7 @@ async def test_backups_of_another_log_are_not_continued(
     assert len(archive.ids()) == 1
 
 
+@pytest.mark.slow
 async def test_a_log_is_restored_up_to_a_position_or_a_time(
     server: DatabaseServer, store: EventStore, archive: Archive, other: Settings
 ) -> None:

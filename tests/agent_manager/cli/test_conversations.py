@@ -182,6 +182,7 @@ async def _catch_up(settings: Settings) -> None:
         await catch_up(store)
 
 
+@pytest.mark.slow
 def test_rows_of_deleted_conversations_are_listed_on_request_only(empty: Eventstore, settings: Settings) -> None:
     async def fill() -> None:
         async with EventStore(settings) as store:

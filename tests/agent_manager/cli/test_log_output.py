@@ -211,6 +211,7 @@ def test_the_format_and_the_level_are_set_by_options_or_variables(started: Comma
     assert "EVENTSTORE_LOG_FORMAT, --log-format: Input should be 'text' or 'json'" in wrong.stderr
 
 
+@pytest.mark.slow
 def test_an_error_that_ends_a_command_is_a_record_too(clean_environment: None) -> None:
     done = run("rebuild", "absent", "--log-format", "json")
     assert (done.returncode, json.loads(done.stderr)["event"]) == (1, "command_failed")
@@ -251,6 +252,7 @@ def test_a_service_goes_on_if_nothing_reads_its_log(
             os.close(read)
 
 
+@pytest.mark.slow
 def test_lines_that_nothing_reads_are_dropped_and_counted() -> None:
     script = """
 import logging, os, time

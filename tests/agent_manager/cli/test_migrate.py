@@ -55,6 +55,7 @@ def test_the_list_of_migrations_for_people(bare: Eventstore) -> None:
     assert [line.split()[::2] for line in lines[1:]] == [[version, "yes"] for version in VERSIONS]
 
 
+@pytest.mark.slow
 def test_up_and_status_warn_until_migrate_roles_has_put_row_level_security_in_force(
     eventstore: Eventstore, monkeypatch: pytest.MonkeyPatch, own_server: EmbeddedServer
 ) -> None:
@@ -137,6 +138,7 @@ def test_no_command_but_migrate_up_applies_what_was_reverted_on_request(
     assert len(rows_of(eventstore, "conversations")) == 2
 
 
+@pytest.mark.slow
 def test_a_service_does_not_apply_to_a_named_server_what_was_reverted_on_request(bare: Eventstore) -> None:
     assert bare("migrate", "up").code == 0
     assert bare("migrate", "down", "--all").code == 0

@@ -44,6 +44,7 @@ async def test_tail_follows_until_interrupted(
         assert [json.loads(line)["position"] for line in lines] == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 async def test_tail_follows_with_the_ids_that_clients_gave(
     started: Commands, store: EventStore, database_url: str
 ) -> None:

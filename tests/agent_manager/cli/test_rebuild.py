@@ -53,6 +53,7 @@ def test_a_rebuild_refills_the_given_projections(empty: Eventstore, database_url
     assert "wrong" in empty("conversations").out
 
 
+@pytest.mark.slow
 def test_parked_conversations_are_listed_and_retried(empty: Eventstore, database_url: str) -> None:
     assert empty("parked").err.splitlines() == ["nothing is parked"]
     with psycopg.connect(database_url, autocommit=True) as connection:
@@ -87,6 +88,7 @@ def test_a_setting_adds_a_custom_projection(empty: Eventstore, tmp_path: Path, m
     assert (broken.code, len(broken.err.splitlines())) == (1, 1)
 
 
+@pytest.mark.slow
 def test_an_empty_log_can_be_rebuilt(empty: Eventstore) -> None:
     assert empty("rebuild").lines == [f"rebuilt {ALL} up to position 0"]
 

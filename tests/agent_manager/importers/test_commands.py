@@ -70,6 +70,7 @@ def test_an_application_without_the_demos_endpoints_is_an_error(empty: Eventstor
     assert "answered 500" in result.err
 
 
+@pytest.mark.slow
 def test_a_rollback_without_commands_prints_the_next_step(empty: Eventstore, url: str, backups: Path) -> None:
     assert empty("import", "--from-url", url, "--backups", str(backups)).code == 0
     result = empty("rollback", "--backups", str(backups))
@@ -83,6 +84,7 @@ def test_the_baseline_can_be_recorded_alone(empty: Eventstore, url: str, backups
     assert (backups / "baseline.json").is_file()
 
 
+@pytest.mark.slow
 def test_if_the_source_contradicts_the_store_nothing_is_written(
     empty: Eventstore, url: str, backups: Path, manager: Manager
 ) -> None:

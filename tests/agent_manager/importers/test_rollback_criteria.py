@@ -121,6 +121,7 @@ def test_a_baseline_without_a_tenant_is_rejected(tmp_path: Path) -> None:
     assert read_baseline(tmp_path, "t", "http://a") == own
 
 
+@pytest.mark.slow
 def test_without_loss_and_slowdown_there_is_no_reason_to_roll_back(
     empty: Eventstore, own_tenant: str, url: str, backups: Path
 ) -> None:
@@ -147,6 +148,7 @@ def test_a_slow_operation_is_a_reason_to_roll_back(
     assert (found["roll_back"], found["too_slow"], found["data_lost"]) == (True, True, False)
 
 
+@pytest.mark.slow
 def test_a_few_milliseconds_are_no_reason_to_roll_back(
     empty: Eventstore, own_tenant: str, url: str, backups: Path
 ) -> None:

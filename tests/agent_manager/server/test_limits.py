@@ -183,6 +183,7 @@ async def test_a_body_that_does_not_arrive_is_timed_out(settings: Settings) -> N
 
 
 @pytest.mark.parametrize("sent", ["", "GET / HTTP/1.1\r\nHost: 127", "GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"])
+@pytest.mark.slow
 async def test_a_connection_without_a_complete_head_is_closed(settings: Settings, sent: str) -> None:
     """Also after a first request: bytes that begin another do not keep the connection."""
     async with limited(settings, body_seconds=0.3) as here, connected(here, sent) as (reader, writer):
@@ -277,6 +278,7 @@ async def test_open_streams_are_limited_by_key_tenant_and_server(settings: Setti
         await people.close()
 
 
+@pytest.mark.slow
 async def test_a_client_that_reads_nothing_is_disconnected(here: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "WRITE_TIMEOUT_SECONDS", 0.3)
     trip = await here.begin()

@@ -90,6 +90,7 @@ async def test_a_token_in_the_url_is_not_accepted(protected: Served, people: Peo
         assert (await protected.client.get("/v1/agents", params={name: ana.token})).status_code == 401
 
 
+@pytest.mark.slow
 async def test_a_request_beyond_the_scopes_of_its_token_is_rejected(protected: Served, people: People) -> None:
     ana = await people.person("acme", "ana", *TokenScope)
     trip = (await ana.post("/v1/conversations", {"id": "trip"})).json()["id"]
@@ -122,6 +123,7 @@ async def test_on_loopback_no_token_is_needed_but_one_that_is_sent_is_checked(he
     await people.close()
 
 
+@pytest.mark.slow
 async def test_a_revoked_key_is_rejected_within_a_second_and_its_streams_end(protected: Served, people: People) -> None:
     ana, admin = await people.person("acme", "ana"), await people.person("acme", None)
     trip = (await ana.post("/v1/conversations", {"id": "trip"})).json()["id"]

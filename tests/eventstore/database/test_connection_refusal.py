@@ -54,6 +54,7 @@ async def refusing(state: Callable[[], str]) -> AsyncIterator[str]:
 
 @pytest.mark.parametrize("state", KINDS)
 @pytest.mark.usefixtures("clean_environment")
+@pytest.mark.slow
 async def test_the_advice_depends_on_the_sqlstate(state: str) -> None:
     kind, advice = KINDS[state]
     async with refusing(lambda: state) as url:

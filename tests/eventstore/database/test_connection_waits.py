@@ -99,6 +99,7 @@ async def test_a_lost_connection_raises_an_error(connection: Connection, other: 
         await task
 
 
+@pytest.mark.slow
 async def test_a_connection_that_is_closed_during_a_query_raises_an_error(
     connection: Connection, other: psycopg.AsyncConnection
 ) -> None:

@@ -119,6 +119,7 @@ def test_a_restart_keeps_the_data(data_dir: Path) -> None:
         assert count(server) == 1
 
 
+@pytest.mark.slow
 def test_the_login_owns_its_database_and_is_not_a_superuser(data_dir: Path) -> None:
     with EmbeddedServer(data_dir) as server, psycopg.connect(server.url()) as connection:
         row = connection.execute(
@@ -140,6 +141,7 @@ def test_operators_can_connect_as_the_superuser_and_as_later_roles(data_dir: Pat
             assert connection.execute("SELECT current_user").fetchone() == ("auditor",)
 
 
+@pytest.mark.slow
 def test_the_last_handle_stops_the_server(data_dir: Path) -> None:
     first, second = EmbeddedServer(data_dir), EmbeddedServer(data_dir)
     first.acquire()
@@ -368,6 +370,7 @@ def test_tcp_needs_the_password(data_dir: Path, monkeypatch: pytest.MonkeyPatch)
         write(joined)
 
 
+@pytest.mark.slow
 def test_a_port_in_use_is_reported_and_nothing_is_left_behind(data_dir: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         server = EmbeddedServer(data_dir, pg_port=taken.getsockname()[1])
@@ -438,6 +441,7 @@ def test_missing_programs_are_reported(data_dir: Path, tmp_path: Path) -> None:
         EmbeddedServer(data_dir, bin_dir=tmp_path).acquire()
 
 
+@pytest.mark.slow
 def test_the_environment_of_the_caller_has_no_effect(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     variables = {"PGHOST": "nowhere.invalid", "PGPORT": "1", "PGDATA": "/nowhere", "PGUSER": "x", "PGOPTIONS": "-c x=y"}
     for name, value in {**variables, "LC_ALL": "xx_XX", "TZ": "Asia/Tokyo"}.items():
