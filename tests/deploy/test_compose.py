@@ -207,10 +207,13 @@ class Deployment:
         return secret_files(self.folder)
 
     def environment(self, service: str) -> dict[str, str]:
-        """The variables of a service, with another port of PostgreSQL, and the volume at another place."""
+        """The variables of a service, with other ports, and the volume at another place."""
         given = {name: str(value) for name, value in SERVICES[service]["environment"].items()}
         port = (self.server.tcp_url or "").rpartition(":")[2].partition("/")[0]
-        return {name: value.replace("/backups", BACKUPS) for name, value in given.items()} | {"POSTGRES_PORT": port}
+        others = {"POSTGRES_PORT": port} | (
+            {"EVENTSTORE_METRICS_PORT": "0"} if "EVENTSTORE_METRICS_PORT" in given else {}
+        )
+        return {name: value.replace("/backups", BACKUPS) for name, value in given.items()} | others
 
     def command(self, service: str, *arguments: str) -> list[str]:
         """The command that runs a command of ours as a service."""

@@ -49,7 +49,7 @@ class Machine:
         self._account = choose_account(folder)
         self._folder = folder / self.name
         self._folder.mkdir(mode=0o700)
-        shutil.copy(TREE / "deploy" / "login.sql", self._folder)
+        shutil.copy(TREE / "deploy" / "patroni" / "login.sql", self._folder)
         text = self._adapted((FILES / "config.yml").read_text())
         (self._folder / "config.yml").write_text(text)
         for path in (self._folder, *self._folder.iterdir()):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from uuid import uuid4
 
 import psutil
@@ -36,8 +37,9 @@ def cpu_seconds(up: int, postmaster: int) -> float:
     total = sum(each.user + each.system for each in times)
     for root in roots:
         for child in root.children(recursive=True):
-            with_children = child.cpu_times()
-            total += with_children.user + with_children.system
+            with suppress(psutil.NoSuchProcess):  # it has ended just now; at rest, few do
+                with_children = child.cpu_times()
+                total += with_children.user + with_children.system
     keeper = roots[1].parent()
     return total + ended + (sum(keeper.cpu_times()[:2]) if keeper is not None and keeper.pid > 1 else 0)
 

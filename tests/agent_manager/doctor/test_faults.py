@@ -123,9 +123,9 @@ SCHEMA = [
 
 NEWER = [
     Fault(
-        "migrations", "INSERT INTO eventstore_migrations VALUES ('99990101000000')",
+        "migrations", "INSERT INTO eventstore_migrations VALUES ('99990101000000'), ('0 99990101000000')",
         "migrations that this version does not know",
-        undo="DELETE FROM eventstore_migrations WHERE version = '99990101000000'",
+        undo="DELETE FROM eventstore_migrations WHERE version LIKE '%9990101000000'",
     ),
 ]  # fmt: skip
 """A fault with which the schema cannot be examined."""
