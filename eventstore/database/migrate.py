@@ -293,6 +293,8 @@ class Migrator:
             raise unreachable(url, error) from error
         try:
             refuse_unsuitable(connection.info)
+            with translated():
+                connection.execute("SET exit_on_error = off")  # some statements may fail
         except BaseException:
             connection.close()
             raise
