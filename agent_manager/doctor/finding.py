@@ -55,6 +55,6 @@ class Report:
 
     @property
     def severity(self) -> Severity:
-        """That of the worst finding; what was not checked does not count."""
+        """The exit code of the worst finding; what was not checked does not count."""
         found = {finding.severity for finding in self.findings}
         return next((each for each in (Severity.CRITICAL, Severity.WARNING) if each in found), Severity.OK)

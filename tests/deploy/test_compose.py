@@ -231,7 +231,7 @@ class Deployment:
         return done.stdout
 
     def is_healthy(self, service: str) -> bool:
-        """Whether the health check of a service succeeds."""
+        """Return whether the health check of a service succeeds."""
         _, program, *arguments = SERVICES[service]["healthcheck"]["test"]
         assert program == "python"
         arguments = [word.replace("8080", str(self.http_port)) for word in arguments]

@@ -17,7 +17,7 @@ from eventstore import __version__
 
 BUILD, FINAL = dockerfile()
 COMPLETE = os.environ.get("EVENTSTORE_TEST_IMAGE") == "1"
-"""Whether to install the dependencies, too; otherwise those of the tests are used."""
+"""If set, the dependencies are installed too; otherwise those of the tests are used."""
 
 
 def test_each_stage_is_of_a_pinned_tag_of_the_same_image() -> None:
