@@ -285,7 +285,17 @@ class Migrator:
             ServerUnreachable: the server does not answer, or refuses the login.
             UnsuitableServer: the server is too old, or its database is not in UTF-8.
         """
-        url = url or self._url
+        connection = self._open(url or self._url)
+        try:
+            with translated():
+                connection.execute("SET exit_on_error = off")  # some statements may fail
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _open(self, url: str) -> SyncConnection:
+        """Open a connection on which nothing has run."""
         try:
             options = connect_options(url, self._settings)
             connection = psycopg.connect(url, autocommit=True, prepare_threshold=None, **options)
@@ -293,8 +303,6 @@ class Migrator:
             raise unreachable(url, error) from error
         try:
             refuse_unsuitable(connection.info)
-            with translated():
-                connection.execute("SET exit_on_error = off")  # some statements may fail
         except BaseException:
             connection.close()
             raise
@@ -344,7 +352,7 @@ class Migrator:
 
     def _refuse_single_session(self) -> None:
         """Refuse a pooler whose only session has the run's transaction: dbmate would wait for it for ever."""
-        with closing(self.connect()) as second:
+        with closing(self._open(self._url)) as second:  # a query could wait here too
             second.pgconn.send_query(b"SELECT")
             if not select.select([second.pgconn.socket], [], [], self._settings.connect_timeout)[0]:
                 raise UnsuitableServer(

@@ -88,6 +88,7 @@ async def test_a_killed_migration_continues(
     command = ("import", "--from-url", url, "--backups", str(backups))
     running = started.start(*command, DATABASE_URL=database_url)
     with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("SET ROLE eventstore_owner")
         until(lambda: _events(connection) > 20 or running.ended, "some events are stored")
     running.kill()
     again = started.start(*command, DATABASE_URL=database_url)

@@ -258,7 +258,8 @@ async def test_a_client_that_reads_too_slowly_is_disconnected(here: Served, monk
 async def test_a_page_ends_before_its_limit_if_it_is_large(here: Served) -> None:
     trip = uuid4()
     for number in range(24):
-        await here.store.append(trip, [MessageAdded(role="user", content=f"{number} {'x' * 900_000}")])
+        result = await here.store.append(trip, [MessageAdded(role="user", content=f"{number} {'x' * 900_000}")])
+    await wait_for(here.store, result.position, projections=select_projections(["messages"]), timeout=60)
     for path in (f"/v1/conversations/{trip}/messages", "/v1/messages", f"/v1/conversations/{trip}/events", "/v1/log"):
         seen: list[str] = []
         asked: dict[str, Any] = {"limit": 1000}

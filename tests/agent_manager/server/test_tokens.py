@@ -70,7 +70,7 @@ async def test_a_request_without_a_valid_token_is_rejected(protected: Served, pe
             assert answer.headers["www-authenticate"].startswith('Bearer realm="eventstore"'), (endpoint, kind)
             assert ana.token[4:16] not in answer.text
             if "invalid_token" in answer.headers["www-authenticate"] and endpoint.path.startswith("/v1"):
-                told.add(answer.text)
+                told.add(answer.text.replace(answer.headers["x-request-id"], ""))
     assert len(told) == 1, "the answer tells bad tokens apart"
     assert (await ana.get("/v1/log")).json()["items"][0]["event_type"] == "conversation.created"
     assert len((await ana.get("/v1/log")).json()["items"]) == 1, "something was written"
