@@ -407,7 +407,8 @@ class Lines:
 
 
 _SPACE = re.compile(rb"[\s,]*+")
-_SCALAR = re.compile(rb'"(?:[^"\\\n]++|\\.)*+"?|[^\s,\[\]{}"]++')
+_SCALAR = re.compile(rb'"(?:[^"\\\n]++|\\.)*+(?:"|\\\Z)?|[^\s,\[\]{}"]++')
+"""A value that is neither an array nor an object, up to the end of the buffer if it is not complete yet."""
 _TO_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
 """All up to the next bracket that is not in a string, or up to a string that is not complete yet."""
 _IN_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)

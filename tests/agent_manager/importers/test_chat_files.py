@@ -167,6 +167,7 @@ json_values = st.recursive(
 
 @given(st.lists(json_values, max_size=5), st.sampled_from([None, 0, 1]), st.integers(1, 9), st.booleans())
 @example([{"a": "\\"}], None, 1, True)
+@example(["\\"], None, 2, False)
 def test_documents_are_divided_as_json_is_parsed(
     sent: list[Any], indent: int | None, size: int, is_array: bool
 ) -> None:
