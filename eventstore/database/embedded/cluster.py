@@ -294,7 +294,9 @@ def provision(socket_dir: Path, database: str, password: str | None) -> str:
     """
     with _connected(socket_dir) as connection:
         if not _exists(connection, "SELECT FROM pg_roles WHERE rolname = %s", LOGIN):
-            connection.execute(sql.SQL("CREATE ROLE {} LOGIN CREATEROLE NOSUPERUSER").format(sql.Identifier(LOGIN)))
+            connection.execute(  # pg_monitor: eventstore doctor sees all sessions and the write-ahead log
+                sql.SQL("CREATE ROLE {} LOGIN CREATEROLE NOSUPERUSER IN ROLE pg_monitor").format(sql.Identifier(LOGIN))
+            )
         if not _exists(connection, "SELECT FROM pg_database WHERE datname = %s", database):
             connection.execute(
                 sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE template0 ENCODING 'UTF8'").format(

@@ -36,7 +36,7 @@ class Installation:
     """A store, its server and its worker.
 
     Attributes:
-        url: for the login of the service, which is also a member of pg_monitor.
+        url: for the login of the service, a member of pg_monitor.
         backups: its directory of backups.
     """
 
@@ -84,7 +84,6 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
             for name, value in SERVER.items():
                 if superuser.execute("SELECT FROM pg_settings WHERE name = %s", (name,)).fetchone() is not None:
                     superuser.execute(f"ALTER SYSTEM SET {name} = '{value}'".encode())
-            superuser.execute("GRANT pg_monitor TO eventstore")
         with embedded_server(data / "server") as own, commands(folder / "output") as started:
             environment = {"DATABASE_URL": own.url()}
             for command in (["migrate", "up"], ["seed"], ["backup", "create", "backups"]):
