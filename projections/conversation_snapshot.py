@@ -83,7 +83,7 @@ class ConversationSnapshot:
         return ConversationState(self.conversation, tuple(messages), tuple(tasks))
 
     async def _rows(self, listing: Listing[Row]) -> AsyncIterator[Row]:
-        async for rows in read_rows(partial(fetch_rows, self._connection), listing, self._filters):
+        async for rows, _ in read_rows(partial(fetch_rows, self._connection), listing, self._filters):
             for row in rows:
                 yield listing.row_type.from_row(row)
 

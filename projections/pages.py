@@ -40,7 +40,10 @@ _CHUNK_ROWS = 1001
 _CHUNK_BYTES = 2 * 1024 * 1024
 """How much the rows of a statement take by the server's estimate, unless a single row takes more."""
 OBJECT_BYTES = 1000
-"""About how much the objects of a row take, besides its values."""
+"""About how much the objects of a row take, besides its values; the statements count it too."""
+_MOST_UNDERESTIMATED = 100
+"""The server takes a compressed value for ten times its stored bytes. lz4 may have stored a 250th of it, and a text
+takes up to four bytes a character in memory."""
 
 Row = TypeVar("Row", bound=ReadTableRow)
 Item = TypeVar("Item")
@@ -89,7 +92,7 @@ async def all_items(read: Callable[P, Awaitable[Page[Item]]], *args: P.args, **k
 
 
 async def read_page(
-    read: Callable[[Sequence[Any] | None, int | None], AsyncIterator[Sequence[Item]]],
+    read: Callable[[Sequence[Any] | None, int | None], AsyncIterator[tuple[Sequence[Item], float]]],
     cursor_format: CursorFormat,
     *,
     limit: int | None,
@@ -102,7 +105,8 @@ async def read_page(
     It ends before its limit if its rows take more than :data:`PAGE_BYTES`.
 
     Args:
-        read: yields the rows beyond a place in the order, at most so many, in chunks.
+        read: yields the rows beyond a place in the order, at most so many, in chunks, each with an upper bound of the
+            memory that it takes.
         limit: rows at most; None reads the list to its end.
         after: the cursor of the page before.
         size_of, place_of: return how much memory a row takes, and its place in the order.
@@ -117,18 +121,21 @@ async def read_page(
     if limit == 0:
         return Page([], after)
     page = Page[Item]()
-    size = 0
-    async for rows in read(place, None if limit is None else limit + 1):
-        if limit is None:
+    size = 0.0
+    async for rows, most in read(place, None if limit is None else limit + 1):
+        if limit is None or size + most <= PAGE_BYTES:
             page += rows
-            continue
-        for row in rows:
-            page.append(row)
-            size += size_of(row)
-            if len(page) > limit or size > PAGE_BYTES:
-                del page[limit:]
-                page.next = cursor_format.encode(place_of(page[-1]))
-                return page
+            size += most
+        else:
+            for row in rows:
+                page.append(row)
+                size += size_of(row)
+                if size > PAGE_BYTES:
+                    break
+        if limit is not None and (len(page) > limit or size > PAGE_BYTES):
+            del page[limit:]
+            page.next = cursor_format.encode(place_of(page[-1]))
+            break
     return page
 
 
@@ -140,13 +147,17 @@ async def read_rows(
     *,
     newest_first: bool = False,
     limit: int | None = None,
-) -> AsyncIterator[list[TupleRow]]:
-    """Yield the rows of a list beyond a place, at most ``limit``, those of a statement at a time."""
+) -> AsyncIterator[tuple[list[TupleRow], float]]:
+    """Yield the rows of a list beyond a place, at most ``limit``, those of a statement at a time.
+
+    With them, an upper bound of the memory that they take.
+    """
     while limit is None or limit > 0:
         wanted = _CHUNK_ROWS if limit is None else min(_CHUNK_ROWS, limit)
         text, given = listing.statement(filters, place, newest_first=newest_first, limit=wanted)
         rows = await fetch(text, given)
-        yield rows
+        objects = OBJECT_BYTES * len(rows)
+        yield rows, objects + _MOST_UNDERESTIMATED * (rows[-1][-1] - objects) if rows else 0
         if len(rows) < wanted and (not rows or rows[-1][-1] < _CHUNK_BYTES):
             return
         if limit is not None:

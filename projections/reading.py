@@ -227,12 +227,13 @@ class Reader:
         conditions = Filter(types, actor, since, until).parameters()
         column = "position" if target is None else "version"
 
-        def read(place: Sequence[Any] | None, wanted: int | None) -> AsyncIterator[Sequence[Event]]:
+        def read(place: Sequence[Any] | None, wanted: int | None) -> AsyncIterator[tuple[Sequence[Event], int]]:
             options = {**conditions, "tenant": self.tenant, "user": self.caller.user}
             if place is not None:
                 options |= {f"until_{column}": place[0] - 1} if newest_first else {"after": place[0]}
             read_events = self.store.read_log if target is None else partial(self.store.read, target)
-            return ([event] async for event in read_events(**options, backwards=newest_first, limit=wanted))
+            events = read_events(**options, backwards=newest_first, limit=wanted)
+            return (([event], event.size) async for event in events)
 
         kind = "the trail of all conversations" if target is None else "the trail of a conversation"
         filters = {"tenant": self.tenant, "conversation_id": target, **conditions}
@@ -307,7 +308,7 @@ class Reader:
         """
         filters = {"tenant": self.tenant, **conditions}
 
-        def read(place: Sequence[Any] | None, wanted: int | None) -> AsyncIterator[list[TupleRow]]:
+        def read(place: Sequence[Any] | None, wanted: int | None) -> AsyncIterator[tuple[list[TupleRow], float]]:
             fetch = partial(fetch_current, self, projections=listing.projections, at_least=at_least)
             return read_rows(fetch, listing, filters, place, newest_first=newest_first, limit=wanted)
 
