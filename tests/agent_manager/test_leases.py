@@ -27,7 +27,7 @@ from agent_manager.manager import Manager
 from agent_manager.storage import LeaseStatus, MemoryLog, ServerLog
 from eventstore import EventStore
 
-SECONDS = 1.5
+SECONDS = 3.0
 
 PROCESS = """
 import asyncio, sys, threading

@@ -40,8 +40,8 @@ REQUESTS = 15
 
 
 def newest_tag() -> str | None:
-    """Return the newest tag before the present commit; None if there is none, or no repository."""
-    command = ["git", "describe", "--tags", "--abbrev=0", "HEAD^"]
+    """Return the tag of the newest release before the present commit; None if there is none, or no repository."""
+    command = ["git", "describe", "--tags", "--match", "v[0-9]*", "--abbrev=0", "HEAD^"]
     done = subprocess.run(command, cwd=TREE, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else None
 

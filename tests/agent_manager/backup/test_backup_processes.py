@@ -73,7 +73,7 @@ def test_a_service_makes_backups_and_shows_the_age_of_the_newest(
     assert shown.wait() == 0
     assert "old, 0 events up to position 0" in shown.out
     assert "ago: 0 events restored in" in shown.out
-    assert len(archive.ids()) == 1, "of one day, one is kept"
+    until(lambda: len(archive.ids()) == 1, "of one day, one is kept")
     assert all(service.interrupt() == 0 for service in services)
     assert "failed" not in "".join(service.err for service in services)
 
