@@ -108,7 +108,7 @@ class Access:
             return await append([NewEvent(ConversationReactivated()), *events], EXISTS if expected == ANY else expected)
 
     async def events(self, given_id: str, user: str | None, wanted: int | None = None) -> AsyncGenerator[Event, None]:
-        """Yield the events of a conversation since its last deletion, the latest first.
+        """Yield the events of a conversation down to its last deletion, the latest first.
 
         Args:
             wanted: how many the caller will look at, as far as it knows; None for all.
@@ -120,10 +120,10 @@ class Access:
             events = self.store.read(conversation_id, until_version=until, backwards=True, limit=window, user=user)
             async with aclosing(cast("AsyncGenerator[Event, None]", events)):
                 async for event in events:
-                    if event.event_type == "conversation.deleted":
-                        return
                     seen, version = seen + 1, event.version
                     yield event
+                    if event.event_type == "conversation.deleted":
+                        return
             if window is None or seen < window or version == 1:
                 return
             until, window = version - 1, 2 * window

@@ -37,6 +37,7 @@ from eventstore import (
     Event,
     EventData,
     EventStore,
+    ExpectedVersion,
     MessageAdded,
     NewEvent,
     Settings,
@@ -47,7 +48,7 @@ from eventstore import (
     TaskStatusChanged,
 )
 from eventstore.errors import ConversationIsDeleted, InputError, InvalidEvent, WrongExpectedVersion
-from eventstore.events import EXISTS, HIGHEST_VERSION
+from eventstore.events import ANY, EXISTS, HIGHEST_VERSION
 from eventstore.message_format import ROLES
 
 if TYPE_CHECKING:
@@ -170,21 +171,49 @@ class EventStoreSession(SessionABC):
             session = OpenAIResponsesCompactionSession(self.session_id, self, model=self.compaction_model)
             await session.run_compaction(args, wrapper=wrapper)
 
+    # The SDK's compaction calls these two if a session has them; otherwise it clears the session and then adds items.
+
     async def _atomic_replace_items(self, items: list[TResponseInputItem]) -> bool:
-        """Replace all items in one append; the SDK's compaction calls it if a session has it."""
+        """Replace all items in one append."""
         await self._access.write(self._add(items, self.user, [_removed(1)]))
         return True
 
-    async def _add(self, items: Sequence[Any], user: str | None, first: Sequence[NewEvent] = ()) -> None:
+    async def _get_compaction_snapshot(self, limit: int, *, prune_prefix: Any = None) -> Any:
+        """Return the latest items, with a function that replaces the last of them unless others were added since."""
+        from agents.memory.session import _CompactionSnapshot
+
+        if prune_prefix is not None:  # of EncryptedSession, which replaces the whole history instead
+            return None
+        history = await self._access.read(self._history(limit + 1, self.user))
+        entries = history.entries[-limit:]
+
+        async def replace_suffix(start: int, items: list[TResponseInputItem]) -> bool:
+            if not entries[start:]:
+                return False
+            with suppress(WrongExpectedVersion):
+                first = [_removed(entries[start].version)]
+                await self._access.write(self._add(items, self.user, first, history.version))
+                return True
+            return False
+
+        return _CompactionSnapshot([entry.item for entry in entries], len(history.entries) <= limit, replace_suffix)
+
+    async def _add(
+        self,
+        items: Sequence[Any],
+        user: str | None,
+        first: Sequence[NewEvent] = (),
+        expected: ExpectedVersion = ANY,
+    ) -> None:
         calls: dict[str, UUID] = {}
         for call_id in _open_outputs(items):
             calls[call_id] = await self._access.task_of(self.session_id, call_id, user)
         try:
             events = [*first, *events_of(items, calls)]
-            await self._access.append(self.session_id, events, user)
+            await self._access.append(self.session_id, events, user, expected)
         except InvalidEvent:
             events = [*first, *events_of(items, calls, check=True)]
-            await self._access.append(self.session_id, events, user)
+            await self._access.append(self.session_id, events, user, expected)
 
     async def _pop(self, user: str | None) -> Any:
         while True:
