@@ -8,6 +8,7 @@ The checkpoints of workflows are events of a conversation of their own.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import datetime
@@ -249,8 +250,14 @@ def _message(event: Event) -> Message | None:
 
 # Sessions
 
+with warnings.catch_warnings():  # that the class is experimental; the importer may use only the history
+    warnings.simplefilter("ignore", FutureWarning)
 
-class EventStoreSessionStore(SessionStore):
+    class _SessionStore(SessionStore):
+        """The framework's class of session stores."""
+
+
+class EventStoreSessionStore(_SessionStore):
     """Snapshots of sessions in the event store; of several writers, the last one wins.
 
     Args:
