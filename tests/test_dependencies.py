@@ -63,7 +63,7 @@ def imports(folder: str) -> Iterator[tuple[Path, str]]:
 
 def test_a_package_whose_private_modules_are_imported_has_an_upper_bound() -> None:
     extras = PYPROJECT["project"]["optional-dependencies"]
-    requirements = PYPROJECT["project"]["dependencies"] + sum((extras[name] for name in FRAMEWORKS), [])
+    requirements = [*PYPROJECT["project"]["dependencies"], *(text for name in FRAMEWORKS for text in extras[name])]
     bounded = {re.split(r"[\[<>=]", text)[0] for text in requirements if "<" in text}
     distributions = packages_distributions()
     private = {

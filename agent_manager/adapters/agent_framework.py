@@ -29,6 +29,7 @@ from agent_framework._workflows._checkpoint_encoding import decode_checkpoint_va
 from agent_manager.a2a import Json
 from agent_manager.adapters.common import (
     Access,
+    StoredEvent,
     form_of,
     json_if_unstorable,
     message_of,
@@ -234,7 +235,7 @@ def _open_results(messages: Sequence[Message]) -> list[str]:
     return list(found)
 
 
-def _message(event: Event) -> Message | None:
+def _message(event: StoredEvent) -> Message | None:
     """Return the message of an event; None if it has none."""
     if event.event_type != "message.added":
         return None

@@ -12,12 +12,15 @@ import json
 import math
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
-from contextlib import aclosing, asynccontextmanager
-from typing import Any, TypeVar, cast
+from contextlib import aclosing, asynccontextmanager, suppress
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeVar, cast
 from uuid import UUID, uuid4
 
+from psycopg.types.numeric import Int4
+
 from agent_manager.a2a import Json, parts_text
-from agent_manager.storage import ServerLog
+from agent_manager.storage import append_persistently
 from eventstore import (
     ANY,
     EXISTS,
@@ -26,7 +29,6 @@ from eventstore import (
     AppendResult,
     ConversationCreated,
     ConversationReactivated,
-    Event,
     EventStore,
     ExpectedVersion,
     MessageAdded,
@@ -37,11 +39,18 @@ from eventstore import (
     conversation_uuid,
 )
 from eventstore.append import append_or_begin, encode_expected
+from eventstore.database.queries import query
 from eventstore.errors import ConversationIsDeleted, InputError, InvalidEvent
-from eventstore.json_text import to_json
+from eventstore.events import HIGHEST_VERSION
+from eventstore.json_text import from_json, to_json
+from eventstore.member_order import restore, restore_members
+from eventstore.read import RawRows
 
 T = TypeVar("T")
 
+_LATEST_EVENTS = query("agent_manager.adapters", "latest_events")
+_PAGE = 2000
+"""Events that one statement reads at most."""
 _MORE_EVENTS = 16
 """Events that a read of the latest items fetches beyond them, for those that are not items."""
 
@@ -72,61 +81,59 @@ class Access:
         The cancellation is raised when the outcome is certain, so that a caller who reads then sees it.
         """
         task = asyncio.ensure_future(self.read(coroutine))
-        cancelled: asyncio.CancelledError | None = None
-        while not task.done():
-            try:
-                await asyncio.wait({task})
-            except asyncio.CancelledError as error:
-                cancelled = error
-        if cancelled is not None:
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            while not task.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait({task})
             if not task.cancelled():
                 task.exception()  # mark it as retrieved
-            raise cancelled
-        return task.result()
+            raise
 
     def conversation_id(self, given_id: str) -> UUID:
         """Return the id of the conversation that has an id of the framework."""
-        return conversation_uuid(self.store.tenant, given_id)
+        return _named(self.store.tenant, given_id)[0]
 
     async def append(
         self, given_id: str, events: Sequence[NewEvent], user: str | None, expected: ExpectedVersion = ANY
     ) -> AppendResult:
         """Append to the conversation that has an id of the framework; begin it, or reactivate it, if necessary."""
-        conversation_id = self.conversation_id(given_id)
-        log = ServerLog(self.store).acting_for(user, "", lambda count: None)
+        conversation_id, begin = _named(self.store.tenant, given_id)
+        caller = self.store.caller(user=user)
 
         async def append(events: Sequence[Any], expected: ExpectedVersion) -> AppendResult:
-            return await log.append(conversation_id, events, expected)
+            return await append_persistently(self.store, caller, conversation_id, events, expected)
 
         try:
             if expected != ANY and encode_expected(expected) != encode_expected(NO_STREAM):
                 return await append(events, expected)
-            begin = NewEvent(ConversationCreated(given_id=given_id if given_id != str(conversation_id) else None))
             return await append_or_begin(append, Append(conversation_id, events, expected), begin)
         except ConversationIsDeleted:
             # Readers begin after the deletion, so it does no harm if several writers reactivate the conversation.
             return await append([NewEvent(ConversationReactivated()), *events], EXISTS if expected == ANY else expected)
 
-    async def events(self, given_id: str, user: str | None, wanted: int | None = None) -> AsyncGenerator[Event, None]:
+    async def events(
+        self, given_id: str, user: str | None, wanted: int | None = None
+    ) -> AsyncGenerator[StoredEvent, None]:
         """Yield the events of a conversation down to its last deletion, the latest first.
 
         Args:
             wanted: how many the caller will look at, as far as it knows; None for all.
         """
-        conversation_id, until = self.conversation_id(given_id), None
-        window = None if wanted is None else wanted + _MORE_EVENTS
-        while True:
-            seen = version = 0
-            events = self.store.read(conversation_id, until_version=until, backwards=True, limit=window, user=user)
-            async with aclosing(cast("AsyncGenerator[Event, None]", events)):
-                async for event in events:
-                    seen, version = seen + 1, event.version
-                    yield event
-                    if event.event_type == "conversation.deleted":
-                        return
-            if window is None or seen < window or version == 1:
+        log, limit = self.store.log(self.store.caller(user=user)), _PAGE if wanted is None else wanted + _MORE_EVENTS
+        parameters = {"tenant": self.store.tenant, "conversation_id": self.conversation_id(given_id)}
+        last = HIGHEST_VERSION
+        while last:
+            page = {"last": Int4(last), "limit": Int4(limit)}
+            rows = await log.fetch(_LATEST_EVENTS, parameters | page, cursor=RawRows)
+            for version, event_type, content, order in rows:
+                yield StoredEvent(version, event_type, _content(content, order))
+                if event_type == "conversation.deleted":
+                    return
+            if len(rows) < limit:
                 return
-            until, window = version - 1, 2 * window
+            last, limit = rows[-1][0] - 1, min(2 * limit, _PAGE)
 
     async def task_of(self, given_id: str, call_id: str, user: str | None) -> UUID:
         """Return the id of the latest task of a tool call; a new id if the conversation has none."""
@@ -135,6 +142,33 @@ class Access:
                 if event.event_type == "task.created" and event.content.get("given_id") == call_id:
                     return UUID(event.content["task_id"])
         return uuid4()
+
+
+class StoredEvent(NamedTuple):
+    """An event as the adapters read it: its content is plain JSON, with the members in their order."""
+
+    version: int
+    event_type: str
+    content: Any
+
+
+def _content(content: bytes, order: bytes | None) -> Any:
+    value = from_json(content[1:])  # after the number of the binary format
+    if order is not None:
+        orders = from_json(order[1:])
+        if isinstance(orders, dict):
+            restore_members(value, orders)
+        else:
+            restore(value, orders)
+    return value
+
+
+@lru_cache(maxsize=1024)
+def _named(tenant: str, given_id: str) -> tuple[UUID, NewEvent]:
+    """Return the conversation that has an id of the framework, and the event that begins it."""
+    conversation_id = conversation_uuid(tenant, given_id)
+    given = given_id if given_id != str(conversation_id) else None
+    return conversation_id, NewEvent(ConversationCreated(given_id=given))
 
 
 @asynccontextmanager

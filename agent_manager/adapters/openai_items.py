@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 from agent_manager.a2a import Json
 from agent_manager.adapters.common import (
+    StoredEvent,
     form_of,
     json_if_unstorable,
     message_of,
@@ -20,7 +21,6 @@ from agent_manager.adapters.common import (
 )
 from eventstore import (
     ApplicationEvent,
-    Event,
     EventData,
     MessageAdded,
     NewEvent,
@@ -167,7 +167,7 @@ class Entry:
     open_task: UUID | None = None
 
 
-def entry_of(event: Event) -> Entry | None:
+def entry_of(event: StoredEvent) -> Entry | None:
     """Return the item of an event; None if it has none."""
     content: Any = event.content
     match event.event_type:
