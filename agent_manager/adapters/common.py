@@ -121,7 +121,8 @@ class Access:
         Args:
             wanted: how many the caller will look at, as far as it knows; None for all.
         """
-        log, limit = self.store.log(self.store.caller(user=user)), _PAGE if wanted is None else wanted + _MORE_EVENTS
+        log = self.store.log(self.store.caller(user=user))
+        limit = _PAGE if wanted is None else min(wanted + _MORE_EVENTS, _PAGE)
         parameters = {"tenant": self.store.tenant, "conversation_id": self.conversation_id(given_id)}
         last = HIGHEST_VERSION
         while last:
