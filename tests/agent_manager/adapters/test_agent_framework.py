@@ -467,3 +467,18 @@ async def test_an_agent_that_is_killed_goes_on_with_all_that_was_done(
     assert (await agent.run("and now?", session=agent.create_session(session_id="killed"))).text == "goes on"
     assert [message.text for message in client.calls[0][:-1]] == [message.text for message in found]
     assert len(await history_of(store, "killed")) == len(found) + 2
+
+
+async def test_two_frameworks_continue_one_conversation(store: EventStore) -> None:
+    pytest.importorskip("agents")
+    from agent_manager.adapters.openai_agents import EventStoreSession
+
+    session, history = EventStoreSession("both", store), EventStoreHistoryProvider(store)
+    item: Any = {"id": "m", "type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "one"}]}
+    await session.add_items([item])
+    await history.save_messages("both", [Message("user", ["two"], message_id="m2")])
+    assert [message.text for message in await history.get_messages("both")] == ["one", "two"]
+    assert await session.get_items() == [item, {"role": "user", "content": "two"}]
+    await history.save_messages("both", [Message("user", ["two"], message_id="m2"), Message("user", ["three"])])
+    await session.pop_item()
+    assert await session.get_items() == [item, {"role": "user", "content": "two"}]
