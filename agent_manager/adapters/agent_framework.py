@@ -33,7 +33,6 @@ from agent_manager.adapters.common import (
     form_of,
     json_if_unstorable,
     message_of,
-    opened_store,
     plain_text,
     storable,
 )
@@ -109,7 +108,7 @@ class EventStoreHistoryProvider(HistoryProvider):
     @asynccontextmanager
     async def open(cls, settings: Settings | None = None, **options: Any) -> AsyncIterator[Self]:
         """Open a store for this provider alone; ``options`` are those of the class."""
-        async with opened_store(settings) as store:
+        async with EventStore(settings) as store:
             yield cls(store, **options)
 
     async def get_messages(

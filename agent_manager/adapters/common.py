@@ -11,8 +11,8 @@ import asyncio
 import json
 import math
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from contextlib import aclosing, suppress
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar, cast
 from uuid import UUID, uuid4
@@ -34,7 +34,6 @@ from eventstore import (
     MessageAdded,
     NewEvent,
     Role,
-    Settings,
     SyncEventStore,
     conversation_uuid,
 )
@@ -56,10 +55,10 @@ _MORE_EVENTS = 16
 
 
 class Access:
-    """An open store, and the user on whose behalf an adapter reads and writes it.
+    """An open store, as adapters read and write it.
 
-    The loop of an :class:`EventStore` is the only one in which it may be used. A :class:`SyncEventStore` has a loop of
-    its own, so any loop and any thread may use it.
+    An :class:`EventStore` may be used in its own event loop only. A :class:`SyncEventStore` has a loop of its own, so
+    any loop and any thread may use it.
 
     Raises:
         InputError: it is not a store.
@@ -68,12 +67,12 @@ class Access:
     def __init__(self, store: EventStore | SyncEventStore) -> None:
         if not isinstance(store, EventStore | SyncEventStore):
             raise InputError(f"store: expected an EventStore or a SyncEventStore, got a {type(store).__name__}")
-        self._portal = store.portal if isinstance(store, SyncEventStore) else None
+        self._synchronous = store if isinstance(store, SyncEventStore) else None
         self.store = store.asynchronous if isinstance(store, SyncEventStore) else store
 
     async def read(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the store's loop."""
-        return await (coroutine if self._portal is None else self._portal.run(coroutine))
+        return await (coroutine if self._synchronous is None else self._synchronous.portal.run(coroutine))
 
     async def write(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the store's loop to its end, even if the caller is cancelled meanwhile.
@@ -170,13 +169,6 @@ def _named(tenant: str, given_id: str) -> tuple[UUID, NewEvent]:
     conversation_id = conversation_uuid(tenant, given_id)
     given = given_id if given_id != str(conversation_id) else None
     return conversation_id, NewEvent(ConversationCreated(given_id=given))
-
-
-@asynccontextmanager
-async def opened_store(settings: Settings | None) -> AsyncIterator[EventStore]:
-    """Open a store for one adapter."""
-    async with EventStore(settings) as store:
-        yield store
 
 
 # Messages in a framework's own form

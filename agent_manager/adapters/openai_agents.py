@@ -18,7 +18,7 @@ from uuid import UUID
 from agents.memory import OpenAIResponsesCompactionSession, SessionABC, SessionSettings
 from agents.memory.session_settings import coerce_session_settings, resolve_session_limit
 
-from agent_manager.adapters.common import Access, opened_store
+from agent_manager.adapters.common import Access
 from agent_manager.adapters.openai_items import Entry, entry_of, events_of, open_outputs
 from eventstore import (
     ApplicationEvent,
@@ -84,7 +84,7 @@ class EventStoreSession(SessionABC):
     @asynccontextmanager
     async def open(cls, session_id: str, settings: Settings | None = None, **options: Any) -> AsyncIterator[Self]:
         """Open a store for this session alone; ``options`` are those of the class."""
-        async with opened_store(settings) as store:
+        async with EventStore(settings) as store:
             yield cls(session_id, store, **options)
 
     def user_of(self, wrapper: RunContextWrapper[Any] | None) -> str | None:
@@ -206,12 +206,17 @@ class EventStoreSession(SessionABC):
     async def _history(self, wanted: int | None, user: str | None) -> _History:
         """Return the latest items, or all of them."""
         history, gone_from = _History(), HIGHEST_VERSION + 1
+        ended: set[str] = set()
         async with aclosing(self._access.events(self.session_id, user, wanted)) as events:
             async for event in events:
                 history.version = history.version or event.version
                 if event.event_type == REMOVED:
                     gone_from = min(gone_from, event.content["from"])
+                elif event.event_type == "task.status_changed":
+                    ended.add(event.content["task_id"])
                 elif event.version < gone_from and (entry := entry_of(event)) is not None:
+                    if str(entry.open_task) in ended:
+                        entry.open_task = None
                     history.entries.append(entry)
                     if len(history.entries) == wanted:
                         break

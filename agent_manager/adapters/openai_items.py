@@ -120,13 +120,9 @@ def _arguments(item: Json) -> str | None:
 
 
 def _actor(data: EventData) -> str:
-    return (
-        str(data.role)
-        if isinstance(data, MessageAdded)
-        else "tool"
-        if isinstance(data, TaskArtifactAdded)
-        else "assistant"
-    )
+    if isinstance(data, MessageAdded):
+        return str(data.role)
+    return "tool" if isinstance(data, TaskArtifactAdded) else "assistant"
 
 
 def _with_json(data: EventData, text: str) -> EventData:
@@ -159,7 +155,7 @@ class Entry:
 
     Attributes:
         version: that of its event.
-        open_task: the task that it created and that awaits its output.
+        open_task: the task that it created, if that awaits its output.
     """
 
     version: int

@@ -227,6 +227,15 @@ async def test_a_call_that_is_popped_is_canceled(store: EventStore) -> None:
     assert task.status == "canceled"
 
 
+async def test_a_call_that_was_answered_stays_completed_when_it_is_popped(store: EventStore) -> None:
+    session = EventStoreSession("answered", store)
+    await session.add_items(ITEMS[5:7])
+    assert [await session.pop_item() for _ in range(2)] == [ITEMS[6], ITEMS[5]]
+    await catch_up(store)
+    [task] = await Reader(store).tasks(conversation_uuid(store.tenant, "answered"))
+    assert task.status == "completed"
+
+
 async def test_an_output_completes_the_call_of_an_earlier_append(store: EventStore) -> None:
     session = EventStoreSession("later", store)
     for _ in range(2):  # the ids of calls repeat
