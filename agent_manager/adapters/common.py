@@ -28,6 +28,7 @@ from eventstore import (
     Append,
     AppendResult,
     ConversationCreated,
+    ConversationDeleted,
     ConversationReactivated,
     EventStore,
     ExpectedVersion,
@@ -39,7 +40,7 @@ from eventstore import (
 )
 from eventstore.append import append_or_begin, encode_expected
 from eventstore.database.queries import query
-from eventstore.errors import ConversationIsDeleted, InputError, InvalidEvent
+from eventstore.errors import ConversationIsDeleted, InputError, InvalidEvent, WrongExpectedVersion
 from eventstore.events import HIGHEST_VERSION
 from eventstore.json_text import from_json, to_json
 from eventstore.member_order import restore, restore_members
@@ -111,6 +112,12 @@ class Access:
         except ConversationIsDeleted:
             # Readers begin after the deletion, so it does no harm if several writers reactivate the conversation.
             return await append([NewEvent(ConversationReactivated()), *events], EXISTS if expected == ANY else expected)
+
+    async def delete(self, given_id: str, user: str | None) -> None:
+        """Delete a conversation; do nothing if it never began, or is deleted already."""
+        deleted, caller = NewEvent(ConversationDeleted()), self.store.caller(user=user)
+        with suppress(WrongExpectedVersion, ConversationIsDeleted):
+            await append_persistently(self.store, caller, self.conversation_id(given_id), [deleted], EXISTS)
 
     async def events(
         self, given_id: str, user: str | None, wanted: int | None = None

@@ -22,7 +22,6 @@ from agent_manager.adapters.common import Access
 from agent_manager.adapters.openai_items import Entry, entry_of, events_of, open_outputs
 from eventstore import (
     ApplicationEvent,
-    ConversationDeleted,
     EventStore,
     ExpectedVersion,
     NewEvent,
@@ -31,8 +30,8 @@ from eventstore import (
     TaskStatus,
     TaskStatusChanged,
 )
-from eventstore.errors import ConversationIsDeleted, InputError, InvalidEvent, WrongExpectedVersion
-from eventstore.events import ANY, EXISTS, HIGHEST_VERSION
+from eventstore.errors import InputError, InvalidEvent, WrongExpectedVersion
+from eventstore.events import ANY, HIGHEST_VERSION
 
 if TYPE_CHECKING:
     from agents import RunContextWrapper, TResponseInputItem
@@ -124,7 +123,7 @@ class EventStoreSession(SessionABC):
 
     async def clear_session(self, *, wrapper: RunContextWrapper[Any] | None = None) -> None:
         """Delete the conversation: it is hidden from every list. Items that are added later begin it anew."""
-        await self._access.write(self._clear(self.user_of(wrapper)))
+        await self._access.write(self._access.delete(self.session_id, self.user_of(wrapper)))
 
     async def run_compaction(
         self,
@@ -198,10 +197,6 @@ class EventStoreSession(SessionABC):
             with suppress(WrongExpectedVersion):
                 await self._access.append(self.session_id, events, user, history.version)
                 return entry.item
-
-    async def _clear(self, user: str | None) -> None:
-        with suppress(WrongExpectedVersion, ConversationIsDeleted):  # it never began, or is deleted already
-            await self._access.append(self.session_id, [NewEvent(ConversationDeleted())], user, EXISTS)
 
     async def _history(self, wanted: int | None, user: str | None) -> _History:
         """Return the latest items, or all of them."""

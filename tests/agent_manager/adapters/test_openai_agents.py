@@ -255,6 +255,8 @@ async def test_clearing_hides_the_conversation_and_further_items_begin_anew(stor
     await session.clear_session()
     assert await session.get_items() == []
     assert await session.pop_item() is None
+    stored = [event.event_type async for event in store.read(conversation_uuid(store.tenant, "cleared"))]
+    assert stored == ["conversation.created", *["message.added"] * 3, "conversation.deleted"]
     await catch_up(store)
     assert [each.given_id for each in await Reader(store).conversations()] == []
     await asyncio.gather(*(session.add_items([item]) for item in ITEMS[3:6]))
