@@ -174,6 +174,16 @@ async def test_messages_are_messages_and_calls_tasks_for_all_other_readers(store
     assert tasks["c1"].metadata == {"message_id": str(messages[3].id)}
 
 
+async def test_a_result_completes_the_call_of_an_earlier_append(store: EventStore) -> None:
+    history = EventStoreHistoryProvider(store)
+    for number in range(2):  # the ids of calls repeat
+        await history.save_messages("s", [Message("assistant", [Content.from_function_call("c", f"f{number}")])])
+        await history.save_messages("s", [Message("tool", [Content.from_function_result("c", result=number)])])
+    await catch_up(store)
+    tasks = await Reader(store).tasks(conversation_uuid(store.tenant, "s"))
+    assert sorted((task.description, task.status) for task in tasks) == [("f0", "completed"), ("f1", "completed")]
+
+
 async def test_messages_of_other_writers_are_read_as_plain_messages(store: EventStore) -> None:
     history = EventStoreHistoryProvider(store)
     await history.save_messages("s", MESSAGES[:1])
