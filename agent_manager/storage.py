@@ -166,6 +166,35 @@ def appended_event(tenant: str, event: NewEvent, place: Appended) -> Event:
     )  # fmt: skip
 
 
+async def append_persistently(
+    store: EventStore, caller: Caller, conversation_id: UUID, events: Sequence[NewEvent], expected: ExpectedVersion
+) -> AppendResult:
+    """Append events. If the server was unreachable, retry within the time limit of an append.
+
+    Raises:
+        ConnectionLost: one of the attempts was sent, so the events may be stored.
+        EventStoreError: as :meth:`eventstore.EventStore.append` raises it.
+    """
+    loop, settings = asyncio.get_running_loop(), store.settings
+    last_attempt_at = loop.time() + settings.append_seconds - settings.connect_timeout
+    pauses = iter(_RETRY_PAUSES)
+    lost: ConnectionLost | None = None
+    while True:
+        try:
+            return await store.append(
+                conversation_id, events, expected=expected, tenant=caller.tenant, user=caller.user
+            )
+        except (RetryableError, ServerError) as error:
+            if isinstance(error, ConnectionLost):
+                lost = error
+            pause = next(pauses, None) if isinstance(error, ConnectionLost | ServerUnreachable) else None
+            if pause is None or loop.time() + pause > last_attempt_at:
+                if lost is not None and lost is not error:
+                    raise lost from error
+                raise
+            await asyncio.sleep(pause)
+
+
 class AppendedPositions:
     """The highest positions that were appended for a tenant, by conversation.
 
@@ -222,36 +251,13 @@ class ServerLog(Log):
     async def append(
         self, conversation_id: UUID, events: Sequence[NewEvent], expected: ExpectedVersion = ANY
     ) -> AppendResult:
-        """Append events. If the server was unreachable, retry within the time limit of an append.
-
-        Raises:
-            ConnectionLost: one of the attempts was sent, so the events may be stored.
-            EventStoreError: as :meth:`eventstore.EventStore.append` raises it.
-        """
-        loop, settings = asyncio.get_running_loop(), self.store.settings
-        last_attempt_at = loop.time() + settings.append_seconds - settings.connect_timeout
-        pauses = iter(_RETRY_PAUSES)
-        lost: ConnectionLost | None = None
+        """Append events; see :func:`append_persistently`."""
         if self.actor:
             events = [replace(event, actor=self.actor) for event in events]
-        while True:
-            try:
-                result = await self.store.append(
-                    conversation_id, events, expected=expected, tenant=self.tenant, user=self.caller.user
-                )
-            except (RetryableError, ServerError) as error:
-                if isinstance(error, ConnectionLost):
-                    lost = error
-                pause = next(pauses, None) if isinstance(error, ConnectionLost | ServerUnreachable) else None
-                if pause is None or loop.time() + pause > last_attempt_at:
-                    if lost is not None and lost is not error:
-                        raise lost from error
-                    raise
-                await asyncio.sleep(pause)
-            else:
-                self.written.note(result)
-                self.count(len(events))
-                return result
+        result = await append_persistently(self.store, self.caller, conversation_id, events, expected)
+        self.written.note(result)
+        self.count(len(events))
+        return result
 
     async def events_of(self, versions: Mapping[UUID, int], limit: int = PAGE) -> list[Event]:
         parameters = {

@@ -30,6 +30,7 @@ from agent_manager.importers.backup import BackupSource, open_backup, write_priv
 from agent_manager.importers.chat_log import FORMAT_NAMES
 from agent_manager.importers.google_adk import AdkSource
 from agent_manager.importers.migration import BACKUPS, MigrationReport
+from agent_manager.importers.openai_agents import OpenaiAgentsSource
 from agent_manager.importers.rollback_criteria import has_baseline, measure, write_baseline
 from agent_manager.importers.source import Source
 from agent_manager.importers.verify import Report
@@ -52,6 +53,9 @@ def import_(
         str | None, Option(metavar="URL", help="An application with the endpoints of the A2A demo.")
     ] = None,
     from_adk: Annotated[str | None, Option(metavar="URL", help="A database of google-adk sessions.")] = None,
+    from_openai_agents: Annotated[
+        str | None, Option(metavar="URL", help="A database of sessions of the OpenAI Agents SDK.")
+    ] = None,
     from_backup: Annotated[Path | None, Option(metavar="FILE", help="A backup that an import wrote.")] = None,
     backups: Backups = BACKUPS,
     as_json: Json = False,
@@ -69,7 +73,7 @@ def import_(
     log_level: LogLevel = None,
     tenant: Tenant = None,
 ) -> None:
-    """Import chat logs and exports, or migrate from an in-memory application or from google-adk.
+    """Import chat logs and exports, or migrate from an in-memory application or from a framework's own tables.
 
     A file is JSON Lines, an array or a document, also compressed with gzip or zstd, or a .zip; a folder stands for the
     files in it. Recognised are messages in the OpenAI chat format, the exports of ChatGPT and Claude, ShareGPT,
@@ -82,19 +86,21 @@ def import_(
     time when it happened. Importing a file again adds only what is new. A malformed conversation is reported with file,
     line and reason, the others are imported, and the exit code is 1.
 
-    --from-url migrates what an application like the A2A demo holds in memory, --from-adk what google-adk stores in
-    SQLite or PostgreSQL. A backup is written to the --backups folder, what is new is stored, and every conversation,
-    message and task is compared with the backup. If something differs, it is reported, and the exit code is 1. If the
-    store holds another conversation under an id of the source, nothing is written at all.
+    --from-url migrates what an application like the A2A demo holds in memory, --from-adk and --from-openai-agents what
+    google-adk and the OpenAI Agents SDK store in SQLite or PostgreSQL. A backup is written to the --backups folder,
+    what is new is stored, and every conversation, message and task is compared with the backup. If something differs,
+    it is reported, and the exit code is 1. If the store holds another conversation under an id of the source, nothing
+    is written at all.
 
     Older tables of google-adk (1.x, events in columns) hold local times without a zone. They require --time-zone: the
     zone of the machine that the agents ran on.
     """
     settings = read_settings(data_dir, tenant, log_format=log_format, log_level=log_level)
-    if sum((bool(paths), from_url is not None, from_adk is not None, from_backup is not None)) != 1:
-        raise typer.BadParameter("give FILEs, or one of --from-url, --from-adk and --from-backup")
+    sources = (from_url, from_adk, from_openai_agents, from_backup)
+    if bool(paths) + sum(source is not None for source in sources) != 1:
+        raise typer.BadParameter("give FILEs, or one of --from-url, --from-adk, --from-openai-agents and --from-backup")
     if paths and report is not None:
-        raise typer.BadParameter("--report is for --from-url, --from-adk and --from-backup")
+        raise typer.BadParameter("--report is for --from-url, --from-adk, --from-openai-agents and --from-backup")
     if not paths and format_name is not None:
         raise typer.BadParameter("--format is for FILEs")
     if from_backup is not None and zone is not None:
@@ -123,7 +129,13 @@ def import_(
                     return await migrate(
                         BackupSource(backup), store, backups=backups, time_zone=backup.time_zone, on_step=on_step
                     )
-                source: Source = EndpointSource(from_url) if from_url is not None else AdkSource(str(from_adk), zone)
+                source: Source
+                if from_url is not None:
+                    source = EndpointSource(from_url)
+                elif from_adk is not None:
+                    source = AdkSource(from_adk, zone)
+                else:
+                    source = OpenaiAgentsSource(str(from_openai_agents), zone)
                 async with source:
                     result = await migrate(source, store, backups=backups, time_zone=zone, on_step=on_step)
                 if from_url is not None and not has_baseline(backups, store.tenant, from_url):

@@ -147,7 +147,7 @@ async def _write(source: Source, file: IO[bytes], tenant: str, time_zone: str | 
         })  # fmt: skip
         async for conversation in source.conversations():
             write(asdict(conversation))
-            counts.update(conversations=1, messages=len(conversation.messages), tasks=len(conversation.tasks))
+            counts.update(conversations=1, **conversation.counts())
         write({"end": counts})
 
 

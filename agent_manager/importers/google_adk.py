@@ -350,12 +350,13 @@ class Tables:
         return await self.fetch(text.format(**fragments) if fragments else text, parameters or {})
 
 
-async def open_tables(url: str) -> Tables:
+async def open_tables(url: str, content: str = "google-adk's sessions") -> Tables:
     """Open a database.
 
     Args:
-        url: in google-adk's form (``sqlite+aiosqlite:///sessions.db``, ``postgresql+asyncpg://…``), or the path of an
+        url: in SQLAlchemy's form (``sqlite+aiosqlite:///sessions.db``, ``postgresql+asyncpg://…``), or the path of an
             SQLite file.
+        content: what the database should hold, for errors.
 
     Raises:
         SourceUnreadable: it cannot be opened.
@@ -363,19 +364,20 @@ async def open_tables(url: str) -> Tables:
     scheme, separator, rest = url.partition("://")
     kind = scheme.partition("+")[0]
     if not separator:
-        return await asyncio.to_thread(_open_sqlite, Path(url))
+        return await asyncio.to_thread(_open_sqlite, Path(url), content)
     if kind == "sqlite":
-        return await asyncio.to_thread(_open_sqlite, Path(rest.partition("?")[0].removeprefix("/")))
+        path = Path(rest.partition("?")[0].removeprefix("/"))
+        return await asyncio.to_thread(_open_sqlite, path, content)
     if kind in ("postgres", "postgresql"):
-        return await _open_postgresql(check_url(f"postgresql://{rest}", "the URL of google-adk's sessions"))
+        return await _open_postgresql(check_url(f"postgresql://{rest}", f"the URL of {content}"), content)
     raise SourceUnreadable(
-        "the URL of google-adk's sessions: names neither SQLite nor PostgreSQL: give sqlite:///FILE or postgresql://…"
+        f"the URL of {content}: names neither SQLite nor PostgreSQL: give sqlite:///FILE or postgresql://…"
     )
 
 
-def _open_sqlite(path: Path) -> Tables:
+def _open_sqlite(path: Path, content: str) -> Tables:
     def unreadable(reason: object) -> SourceUnreadable:
-        return SourceUnreadable(f"{show_name(str(path))}: {reason}: give the SQLite file of google-adk's sessions")
+        return SourceUnreadable(f"{show_name(str(path))}: {reason}: give the SQLite file of {content}")
 
     async def fetch(sql: str, parameters: Json) -> list[Json]:
         named = re.sub(r"%\((\w+)\)s", r":\1", sql)
@@ -398,9 +400,9 @@ def _open_sqlite(path: Path) -> Tables:
     return Tables(str(path.resolve()), "columns_sqlite", "rowid", sessions_in_utc=True, fetch=fetch, close=close)
 
 
-async def _open_postgresql(url: str) -> Tables:
+async def _open_postgresql(url: str, content: str) -> Tables:
     def unreadable(reason: str) -> SourceUnreadable:
-        return SourceUnreadable(f"the database of google-adk's sessions: {printable(reason)}: correct the URL")
+        return SourceUnreadable(f"the database of {content}: {printable(reason)}: correct the URL")
 
     async def fetch(sql: str, parameters: Json) -> list[Json]:
         try:

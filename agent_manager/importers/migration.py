@@ -60,7 +60,6 @@ from agent_manager.storage import Log, ServerLog
 from eventstore import (
     NO_STREAM,
     AgentRegistered,
-    ApplicationEvent,
     ConversationArchived,
     ConversationCreated,
     ConversationReactivated,
@@ -68,12 +67,14 @@ from eventstore import (
     EventData,
     EventStore,
     IdAssigner,
+    MessageAdded,
     Metadata,
     NewEvent,
     Settings,
     message_from_sent,
 )
 from eventstore.errors import ConflictError, InputError, RetryableError, printable
+from eventstore.event_types import SCHEMA_VERSION, parse
 from eventstore.ids import derived_uuid
 from eventstore.json_text import json_equal
 from eventstore.scope import checked_tenant
@@ -357,8 +358,9 @@ def _missing_events(
     for event in source.events:
         event_id = derived_uuid("migration", tenant, str(stored.id), "event", event.id)
         if event_id not in stored.event_times:
-            data = ApplicationEvent(event.type, event.content)
-            events.append(NewEvent(data, event_id, IMPORTER, _metadata(event.time, **{EVENT_ID: event.id})))
+            data = parse(event.type, SCHEMA_VERSION, event.content)
+            actor = str(data.role) if isinstance(data, MessageAdded) else IMPORTER
+            events.append(NewEvent(data, event_id, actor, _metadata(event.time, **{EVENT_ID: event.id})))
     if source.is_active != stored.conversation.is_active and "is_active" not in stored.changes.members:
         events.append(_import_event(ConversationReactivated() if source.is_active else ConversationArchived()))
     return events

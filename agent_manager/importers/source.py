@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -74,7 +75,7 @@ class SourceMessage:
 
 @dataclass(slots=True)
 class SourceEvent:
-    """Something of a conversation that is neither a message nor a task."""
+    """An event of a conversation: what is neither a message nor a task, or any event whose place among all counts."""
 
     id: str
     type: str
@@ -104,6 +105,14 @@ class SourceConversation:
     tasks: list[Json] = field(default_factory=list)
     fetched_tasks: list[int] = field(default_factory=list)
     events: list[SourceEvent] = field(default_factory=list)
+
+    def counts(self) -> dict[str, int]:
+        """Return the numbers of messages and tasks, those that are events included."""
+        types = Counter(event.type for event in self.events)
+        return {
+            "messages": len(self.messages) + types["message.added"],
+            "tasks": len(self.tasks) + types["task.created"],
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ from eventstore.json_text import json_equal
 MIGRATED = "migrated"
 """The member of the metadata of events that a migration appended."""
 EVENT_ID = "source_id"
-"""The member of an application event's metadata that holds its id at the source."""
+"""The member of the metadata of a source's event (:class:`SourceEvent`) that holds its id at the source."""
 
 TaskKey: TypeAlias = tuple[str, int]
 """A task's id, and the number of earlier tasks of its conversation with the same id."""
@@ -132,6 +132,10 @@ class StoredConversation:
         if not self.version:
             self.is_migrated, conversation.created_at = is_migrated, time
         self.version = event.version
+        if isinstance(data, ApplicationEvent) or EVENT_ID in event.raw_metadata:
+            self.event_times[event.id] = time
+            given_id = event.raw_metadata.get(EVENT_ID, str(event.id))
+            conversation.events.append(SourceEvent(given_id, event.event_type, event.content, event.occurred_at))
         if isinstance(data, TaskEvent):
             task = self.tasks.setdefault(data.task_id, StoredTask())
             task.events.append(data)
@@ -141,10 +145,6 @@ class StoredConversation:
                 self.migrated_messages.append(len(conversation.messages))
             self.event_times[event.id] = time
             conversation.messages.append(SourceMessage(canonical_message(sent_message(data)), time))
-        elif isinstance(data, ApplicationEvent):
-            self.event_times[event.id] = time
-            given_id = event.raw_metadata.get(EVENT_ID, str(event.id))
-            conversation.events.append(SourceEvent(given_id, event.event_type, event.content, event.occurred_at))
         elif isinstance(data, ConversationCreated):
             given_id = data.given_id
             if given_id not in (None, str(self.id)) and not own_given_id(event.tenant_id, self.id, given_id):

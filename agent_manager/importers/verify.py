@@ -100,9 +100,10 @@ class Verification:
 
     def count(self, conversation: SourceConversation) -> None:
         """Count a conversation, its messages and tasks as compared."""
+        counts = conversation.counts()
         self.conversations += 1
-        self.messages += len(conversation.messages)
-        self.tasks += len(conversation.tasks)
+        self.messages += counts["messages"]
+        self.tasks += counts["tasks"]
 
     def compare(
         self, source: SourceConversation, found: SourceConversation | None, changes: LocalChanges | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
-from tools.benchmark import append, latency, peers, projections, read, security
+from tools.benchmark import append, frameworks, latency, peers, projections, read, security
 from tools.benchmark.measurement import Benchmark, Figure
 
 Comparison: TypeAlias = Callable[[Benchmark], Awaitable[list[Figure]]]
@@ -23,6 +23,7 @@ COMPARISONS: dict[str, Comparison] = {
     "log-reading": read.log,
     "tables": read.messages,
     "sessions": read.sessions,
+    "openai-sessions": frameworks.openai_sessions,
     "size": append.size,
     "security": security.security,
     "growing": append.growing,

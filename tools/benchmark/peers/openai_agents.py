@@ -36,6 +36,10 @@ class OpenaiAgents(Peer):
         session, items = given
         await session.add_items(items)
 
+    async def read_session(self, conversation_id: UUID) -> list[Any]:
+        """Return the items of a session."""
+        return list(await self._sessions[conversation_id].get_items())
+
     async def close(self) -> None:
         await self._engine.dispose()
 
