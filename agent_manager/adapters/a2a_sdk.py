@@ -15,6 +15,7 @@ the task's id: of two first writers, only one can store that event.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
@@ -97,6 +98,8 @@ else:
 
 _OF_TASK = "TaskPushNotificationConfig"
 _CONFIG_TYPE = _OF_TASK if hasattr(types, "DESCRIPTOR") else "PushNotificationConfig"
+
+_logger = logging.getLogger(__name__)
 
 OwnerResolver: TypeAlias = Callable[[Any], str]
 """A function that returns the name of the user of a call's context; an empty text if nobody is authenticated."""
@@ -427,6 +430,8 @@ def _events_of_save(
     Args:
         is_needed: whether there must be an event, even if nothing changed.
     """
+    if state.task == task and not is_needed:
+        return []
     before = state.copy()
     messages, history = _history_change(store.tenant, before, task.get("history", []))
     rest = {name: value for name, value in task.items() if name != "history" or not value}
@@ -440,8 +445,6 @@ def _events_of_save(
     limit = store.settings.max_content_bytes
     changes = [piece for each in updates for event in recording.events_of(each) for piece in split_event(event, limit)]
     events = [*messages, *changes]
-    if not events and history is None and not is_needed:
-        return []
     note = {"task": str(state.id), "saved": True} | ({} if history is None else {"history": history})
     if kind is not None:
         note["event"] = kind
@@ -861,22 +864,23 @@ class EventStorePushNotificationConfigStore(PushNotificationConfigStore):
         settings, _ = await self._settings(task_id)
         kind = getattr(types, _CONFIG_TYPE)
         wanted = [content for (its_owner, _), content in settings.items() if owner in (None, its_owner)]
-        return [_from_json(self._config(task_id, content), kind) for content in wanted]
+        return [_from_json(config, kind) for config in map(self._config, wanted) if config is not None]
 
-    def _config(self, task_id: str, content: Json) -> Json:
+    def _config(self, content: Json) -> Json | None:
+        """Return the setting in an event; None if it was encrypted with another key, so that all others can be used."""
         if "sealed" not in content:
             config: Json = content["config"]
             return config
-        try:
+        with suppress(InvalidToken):
             if self._fernet is not None:
                 opened: Json = from_json(self._fernet.decrypt(content["sealed"]))
                 return opened
-        except InvalidToken:
-            pass
-        raise InputError(
-            f"the push notifications of task {printable(task_id)!r} are encrypted with another key: give "
-            "EventStorePushNotificationConfigStore the encryption_key with which they were stored"
-        )
+        _logger.error(
+            "push notification %r of task %r is encrypted with another key: give "
+            "EventStorePushNotificationConfigStore the encryption_key with which it was stored",
+            content["config_id"], content["task_id"],
+        )  # fmt: skip
+        return None
 
     async def _settings(self, task_id: str) -> tuple[dict[tuple[str, str], Json], int]:
         """Return the settings of a task by their owners and ids, and the number of changes that led to them."""
