@@ -181,13 +181,13 @@ class EventStoreConversationStore(ConversationStore):
         if not rows:
             raise KeyError(f"no entry has the id {printable(head_id)!r}")
         events = [Event.from_row(row) for row in rows]
-        own = [event.raw_metadata[_NAME] for event in events]
-        self._places.update({note["id"]: event.conversation_id for note, event in zip(own, events, strict=True)})
-        messages = _messages(events)
-        return [
-            ConversationEntry(id=note["id"], parent_id=note.get("parent"), message=message)
-            for note, message in zip(own, messages, strict=True)
-        ]
+        entries = []
+        for event, message in zip(events, _messages(events), strict=True):
+            note = event.raw_metadata[_NAME]
+            entry = ConversationEntry(id=note.get("id", str(event.id)), parent_id=note.get("parent"), message=message)
+            self._places[entry.id] = event.conversation_id
+            entries.append(entry)
+        return entries
 
     @property
     def _user(self) -> str:
@@ -246,16 +246,18 @@ class EventStoreConversationStore(ConversationStore):
         self, entry: ConversationEntry, conversation_id: UUID, places: dict[str, UUID | None]
     ) -> list[NewEvent]:
         """Return the events of an entry: its message, and what it means for tasks."""
-        note: Json = {"id": entry.id}
+        event_id = _event_id(entry.id)
+        note: Json = {} if str(event_id) == entry.id else {"id": entry.id}
         if entry.parent_id is not None:
-            note |= {"parent": entry.parent_id, "parent_event": str(_event_id(entry.parent_id))}
+            note["parent"] = entry.parent_id
+            if (parent_event := str(_event_id(entry.parent_id))) != entry.parent_id:
+                note["parent_event"] = parent_event
             if (place := places.get(entry.parent_id)) not in (None, conversation_id):
                 note["parent_conversation"] = str(place)
         data = _message_event(entry.message)
         time: Any = getattr(entry.message, "timestamp", None)
         occurred_at = time if isinstance(time, datetime) and time.tzinfo is not None else None
         actor = {Role.USER: self._user, Role.SYSTEM: self._user, Role.TOOL: "tool"}.get(Role(data.role), DEFAULT_ACTOR)
-        event_id = _event_id(entry.id)
         message = NewEvent(data, event_id, actor, Metadata(occurred_at=occurred_at, **{_NAME: note}))
         cause = Metadata(occurred_at=occurred_at, causation_id=str(event_id))
         tasks = _task_events(entry.message, self._store.tenant, conversation_id)

@@ -45,7 +45,7 @@ WITH RECURSIVE history AS (
       JOIN events e
         ON e.tenant_id = %(tenant)s
        AND e.conversation_id = coalesce((h.metadata #>> '{pydantic_ai,parent_conversation}')::uuid, h.conversation_id)
-       AND e.id = (h.metadata #>> '{pydantic_ai,parent_event}')::uuid
+       AND e.id = coalesce(h.metadata #>> '{pydantic_ai,parent_event}', h.metadata #>> '{pydantic_ai,parent}')::uuid
      WHERE h.number < %(limit)s
 )
 SELECT h.position, h.timestamp, h.version, h.schema_version, h.conversation_id, h.id, h.tenant_id, h.event_type,

@@ -161,7 +161,6 @@ tasks_of_any_kind = structured(
 )  # fmt: skip
 
 
-@pytest.mark.own_database
 @given(versions=st.lists(tasks_of_any_kind, min_size=1, max_size=4))
 @examples(40)
 async def test_a_task_reads_back_equal_after_any_change(store: EventStore, versions: list[pb.Task]) -> None:
@@ -173,7 +172,6 @@ async def test_a_task_reads_back_equal_after_any_change(store: EventStore, versi
         assert await EventStoreTaskStore(store).get(task.id, NOBODY) == task
 
 
-@pytest.mark.own_database
 @given(updates=st.lists(st.one_of(statuses, artifacts), min_size=1, max_size=5))
 @examples(30)
 async def test_the_updates_of_a_task_are_streamed_as_they_were_published(store: EventStore, updates: list[Any]) -> None:
