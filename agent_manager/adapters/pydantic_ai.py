@@ -51,7 +51,7 @@ from eventstore import (
     conversation_uuid,
 )
 from eventstore.database.queries import query, query_without
-from eventstore.errors import WrongExpectedVersion, printable
+from eventstore.errors import Forbidden, WrongExpectedVersion, printable
 from eventstore.ids import derived_uuid, is_canonical_uuid
 from eventstore.read import RawRows, end_of_log
 from projections.read_your_writes import fetch_at_least
@@ -219,9 +219,11 @@ class EventStoreConversationStore(ConversationStore):
         """Append events to a version of a conversation; return False if it has another one by now."""
         try:
             await self._store.append(conversation_id, events, expected=version or NO_STREAM, user=self._caller.user)
-        except WrongExpectedVersion as error:
-            if error.actual == version or not version:  # it exists, but this user does not see it
-                raise ConversationConflict(name) from None
+        except Forbidden:
+            if version:
+                raise
+            raise ConversationConflict(name) from None  # it exists, but this user does not see it
+        except WrongExpectedVersion:
             return False
         return True
 
