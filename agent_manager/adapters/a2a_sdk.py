@@ -115,6 +115,8 @@ _TASK, _MESSAGE, _EVENT, _HOME, _CONFIG = (
 )  # fmt: skip
 USER = "user"
 _DESCRIPTION_LENGTH = 255
+_UNUSED_MESSAGES = 100
+"""Messages of earlier statuses that may be kept in memory beside as many as the history has."""
 _PAGE = 500
 """Events of a task in one statement."""
 _KEPT_TASKS = 1000
@@ -152,6 +154,7 @@ class _State:
         history: the ids of the events with the messages of the history.
         messages: these messages, and that of the status, by the ids of their events.
         status_event: the id of the event of the status.
+        converted: the value of a2a-sdk that was saved last, and its JSON.
     """
 
     task_id: str
@@ -162,9 +165,10 @@ class _State:
     is_hidden: bool = False
     recorded: RecordedTask | None = None
     whole: Json | None = None
-    history: list[UUID] = field(default_factory=list)
-    messages: dict[UUID, Json] = field(default_factory=dict)
-    status_event: UUID | None = None
+    history: list[str] = field(default_factory=list)
+    messages: dict[str, Json] = field(default_factory=dict)
+    status_event: str = ""
+    converted: tuple[Any, Json] | None = None
 
     def copy(self) -> _State:
         """Return a copy that later events do not share."""
@@ -201,11 +205,11 @@ class _State:
         is_about = isinstance(event.content, dict) and event.content.get("task_id") == str(self.id)
         return is_about or _note_of(event.metadata).get("task") == str(self.id)
 
-    def apply(self, version: int, event_id: UUID, data: EventData, metadata: Metadata) -> None:
+    def apply(self, version: int, event_id: UUID | str, data: EventData, metadata: Metadata) -> None:
         """Apply an event that concerns the task, or hides its conversation; ignore it if it was applied before."""
         if version <= self.read_to:
             return
-        self.read_to = version
+        self.read_to, event_id = version, str(event_id)
         recorded = self.recorded or RecordedTask()
         match data:
             case ConversationDeleted() | ConversationReactivated():
@@ -214,7 +218,7 @@ class _State:
             case MessageAdded():
                 self.messages[event_id] = sent_message(data)
             case TaskDescribed(extra={"eventstore:deleted": True}):
-                self.recorded, self.whole, self.history, self.messages = None, None, [], {}
+                self.recorded, self.whole, self.history, self.messages, self.status_event = None, None, [], {}, ""
                 return
             case TaskCreated():
                 status: Json = {"state": state_name(data.status, "0.3")}
@@ -238,9 +242,10 @@ class _State:
         if (note := _note_of(metadata)).get("saved"):
             self.version = version
             keep, add = note.get("history", (len(self.history), ()))
-            self.history = [*self.history[:keep], *map(UUID, add)]
-            used = {*self.history, self.status_event}
-            self.messages = {each: message for each, message in self.messages.items() if each in used}
+            self.history = [*self.history[:keep], *add]
+            if len(self.messages) > 2 * len(self.history) + _UNUSED_MESSAGES:
+                used = {*self.history, self.status_event}
+                self.messages = {each: message for each, message in self.messages.items() if each in used}
 
     def _set_whole(self, task: Json) -> None:
         artifacts = {artifact_key(artifact): artifact for artifact in task.get("artifacts", [])}
@@ -315,19 +320,22 @@ class _Tasks:
             behind = [state for state, count in zip(behind, counts, strict=True) if count == _PAGE]
 
     async def save(
-        self, task: Json, owner: str, *, update: Json | None = None, kind: str | None = None,
+        self, value: Any, owner: str, *, update: Json | None = None, kind: str | None = None,
         check: Check | None = None, may_create: bool = True,
     ) -> int:  # fmt: skip
         """Store what changed of a task, and return the version of its last save.
 
         Args:
+            value: the task, as a2a-sdk has it.
             update: the update that changed it, for the streams of the task.
             kind: the kind of the update: ``task``, ``status`` or ``artifact``.
             check: makes sure that something is stored, and that it is stored only over a certain state.
             may_create: whether the task may be new.
         """
-        task_id = task.get("id", "")
+        task_id: str = value.id
         state = self._kept.get(task_id)
+        converted = _converted(value, None if state is None else state.converted)
+        task = converted[1]
         if state is None and may_create:
             state = await self._claim(task_id, task.get("contextId", ""), owner)
         elif state is None:
@@ -337,6 +345,7 @@ class _Tasks:
                 check(None)
             raise InputError(f"task {printable(task_id)!r} belongs to another user: choose another id")
         conversation_id = state.home.conversation_id
+        state.converted = converted
         async with self._locks.setdefault(conversation_id, asyncio.Lock()):
             while True:
                 if check is not None:
@@ -466,7 +475,7 @@ def _after(before: _State, events: Sequence[NewEvent], note: Json) -> _State:
     state = before.copy()
     for version, event in enumerate(events, state.read_to + 1):
         state.apply(version, event.id, event.data, event.metadata)
-    state.apply(state.read_to + 1, state.id, ApplicationEvent("a2a.saved"), Metadata(**{_NOTE: note}))
+    state.apply(state.read_to + 1, "", ApplicationEvent("a2a.saved"), Metadata(**{_NOTE: note}))
     return state
 
 
@@ -479,7 +488,7 @@ def _history_change(tenant: str, state: _State, history: list[Json]) -> tuple[li
     )
     if keep == len(known) == len(history):
         return [], None
-    candidates = dict.fromkeys([*state.history[keep:], *([state.status_event] if state.status_event else [])])
+    candidates = dict.fromkeys([*state.history[keep:], state.status_event])
     added: list[str] = []
     events: list[NewEvent] = []
     for message in history[keep:]:
@@ -487,10 +496,10 @@ def _history_change(tenant: str, state: _State, history: list[Json]) -> tuple[li
         if event_id is None:
             event = _message_event(state, message)
             events.append(event)
-            event_id = event.id
+            event_id = str(event.id)
         else:
             candidates.pop(event_id)
-        added.append(str(event_id))
+        added.append(event_id)
     return events, [keep, added]
 
 
@@ -554,6 +563,24 @@ def _to_json(value: Any) -> Json:
     return json if is_whole else value.model_dump(mode="json", by_alias=True)
 
 
+def _converted(task: Any, before: tuple[Any, Json] | None) -> tuple[Any, Json]:
+    """Return a copy of a task, and its JSON: of messages of the history that were converted before, the same JSON."""
+    if isinstance(task, BaseModel):
+        return task, _to_json(task)
+    copy = types.Task()
+    copy.CopyFrom(task)
+    if before is None:
+        return copy, _to_json(copy)
+    pairs = enumerate(zip(before[0].history, task.history, strict=False))
+    same = next((number for number, (old, new) in pairs if old != new), min(len(before[0].history), len(task.history)))
+    rest = types.Task()
+    rest.CopyFrom(task)
+    del rest.history[:same]
+    json = _to_json(rest)
+    history = [*before[1].get("history", [])[:same], *json.get("history", [])]
+    return copy, json | ({"history": history} if history else {})
+
+
 def _from_json(json: Json, kind: Any) -> Any:
     return kind.model_validate(json) if issubclass(kind, BaseModel) else ParseDict(json, kind())
 
@@ -572,7 +599,7 @@ class EventStoreTaskStore(TaskStore):
 
     async def save(self, task: Any, context: Any = None) -> None:
         """Store what changed of a task."""
-        await self._tasks.save(_to_json(task), self._owner(context))
+        await self._tasks.save(task, self._owner(context))
 
     async def get(self, task_id: str, context: Any = None) -> Any:
         """Return a task; None if it does not exist."""
@@ -739,7 +766,7 @@ if _CLUSTER:
                     raise ConcurrentTaskModificationError(task.id)
 
             version = await self._tasks.save(
-                _to_json(task),
+                task,
                 self._owner(context),
                 update=None if event is None else _to_json(event),
                 kind=None if event is None else _kind_of(event),
