@@ -8,8 +8,8 @@ status is already stored with that status, so the history has references: the la
 metadata, which stored messages were added. Every save is folded again before it is sent; a task, or an update, that
 would not read back equal is stored whole beside its events.
 
-A task's id does not tell its conversation. One reserved conversation records it, under an event id that is derived from
-the task's id: of two first writers, only one can store that event.
+A task's id does not tell its conversation. The first save of a task also appends a record of it to a conversation whose
+id follows from the task's: of two first writers, only one can begin that.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ from agent_manager.agents.agent import ArtifactUpdate, StatusUpdate, TaskSnapsho
 from agent_manager.agents.recorder import DEFAULT_ACTOR, RecordedTask, Recording, artifact_key, split_event, task_uuid
 from agent_manager.conversation_fold import artifact_chunk
 from eventstore import (
+    EXISTS,
     NO_STREAM,
+    Append,
     ApplicationEvent,
     Caller,
     ConversationCreated,
@@ -70,8 +72,8 @@ from eventstore import (
     sent_message,
 )
 from eventstore.database.queries import query, query_without
-from eventstore.errors import EventIdConflict, InputError, InvalidEvent, WrongExpectedVersion, printable
-from eventstore.ids import derived_uuid, is_canonical_uuid
+from eventstore.errors import Forbidden, InputError, InvalidEvent, WrongExpectedVersion, printable
+from eventstore.ids import is_canonical_uuid
 from eventstore.json_text import from_json, to_json
 from eventstore.read import RawRows, end_of_log
 from projections.read_your_writes import fetch_at_least
@@ -104,8 +106,8 @@ _logger = logging.getLogger(__name__)
 OwnerResolver: TypeAlias = Callable[[Any], str]
 """A function that returns the name of the user of a call's context; an empty text if nobody is authenticated."""
 
-RECORDS = RESERVED + "a2a-sdk"
-"""The conversation that records where tasks are, and holds the settings of push notifications."""
+RECORDS = RESERVED + "a2a-sdk:"
+"""Prefix of the conversations, one for each task, that record where tasks are. The read tables do not have them."""
 DELETED = "eventstore:deleted"
 """The member of a task that was deleted from the store."""
 
@@ -123,8 +125,6 @@ _KEPT_TASKS = 1000
 """Tasks whose state is kept: a task takes one statement to read, so this only has to cover those that are active."""
 _LIST_SECONDS = 10.0
 """How long a list waits for the read tables."""
-_CONFIGS = 16
-"""Settings of one task in one statement."""
 
 
 def user_name(context: Any) -> str:
@@ -140,6 +140,10 @@ class _Home:
     name: str
     context_id: str
     owner: str
+
+    def content(self, task_id: str) -> Json:
+        """Return the content of the event that records it."""
+        return {"task_id": task_id, "conversation": self.name, "context_id": self.context_id, "owner": self.owner}
 
 
 @dataclass
@@ -335,17 +339,18 @@ class _Tasks:
         task_id: str = value.id
         state = self._kept.get(task_id)
         converted = _converted(value, None if state is None else state.converted)
-        task = converted[1]
-        if state is None and may_create:
-            state = await self._claim(task_id, task.get("contextId", ""), owner)
-        elif state is None:
+        task, is_recorded, records_version = converted[1], True, 0
+        if state is None and not may_create:
             state = await self.find(task_id, owner)
+        elif state is None:
+            is_recorded, state = False, self.unread(task_id, self._new_home(task, owner))
         if state is None or state.home.owner != owner:
             if check is not None:
                 check(None)
-            raise InputError(f"task {printable(task_id)!r} belongs to another user: choose another id")
-        conversation_id = state.home.conversation_id
+            raise _of_another_user(task_id)
         state.converted = converted
+        conversation_id, records_id = state.home.conversation_id, self.records_id(task_id)
+        user, actor = owner or None, owner or USER
         async with self._locks.setdefault(conversation_id, asyncio.Lock()):
             while True:
                 if check is not None:
@@ -353,19 +358,29 @@ class _Tasks:
                 events = _events_of_save(self.store, state, task, update, kind, is_needed=check is not None)
                 if not events:
                     return state.version
-                begin = [] if state.read_to else [NewEvent(_beginning(state.home), actor=owner or USER)]
+                begin = [] if state.read_to else [NewEvent(_beginning(state.home), actor=actor)]
+                appends = [Append(conversation_id, [*begin, *events], state.read_to or NO_STREAM)]
+                if not is_recorded:
+                    record = NewEvent(ApplicationEvent(_HOME, state.home.content(task_id)), actor=actor)
+                    appends.append(Append(records_id, [record], records_version or NO_STREAM))
                 try:
-                    result = await self.store.append(
-                        conversation_id, [*begin, *events], expected=state.read_to or NO_STREAM, user=owner or None
-                    )
-                except WrongExpectedVersion:
-                    await self.refresh([state])
-                    continue
-                break
-        places = result.events[len(begin) :]
-        for event, place in zip(events, places, strict=True):
-            state.apply(place.version, event.id, event.data, event.metadata)
-        return state.version
+                    result = await self.store.append_all(appends, user=user)
+                except Forbidden:
+                    raise _of_another_user(task_id) from None
+                except WrongExpectedVersion as error:
+                    if error.conversation_id != records_id:
+                        await self.refresh([state])
+                        continue
+                    records_version = error.actual
+                    if await self.known(task_id) is not None:
+                        break  # another writer has begun the task, perhaps in another conversation
+                else:
+                    places = result.events[len(begin) :][: len(events)]
+                    for event, place in zip(events, places, strict=True):
+                        state.apply(place.version, event.id, event.data, event.metadata)
+                    self._keep(state)
+                    return state.version
+        return await self.save(value, owner, update=update, kind=kind, check=check, may_create=may_create)
 
     async def delete(self, task_id: str, owner: str) -> None:
         """Delete a task from the store, if it exists."""
@@ -377,48 +392,30 @@ class _Tasks:
                 continue
             return
 
-    async def _claim(self, task_id: str, context_id: str, owner: str) -> _State:
-        """Return the state of a task, and record where it is stored if it is new."""
-        tenant = self.store.tenant
-        name = f"{quote(owner, safe='')}/{context_id or task_id}" if owner else context_id or task_id
-        home = _Home(conversation_uuid(tenant, name), name, context_id, owner)
-        content = {"task_id": task_id, "conversation": name, "context_id": context_id, "owner": owner}
-        record = NewEvent(ApplicationEvent(_HOME, content), id=_home_id(tenant, task_id))
-        try:
-            result = await self.store.append(RECORDS, [record], begin=_RECORDS_BEGIN)
-        except EventIdConflict:
-            known = await self.known(task_id)
-            assert known is not None, "the record exists"
-            await self.refresh([known])
-            return known
-        state = self._keep(self.unread(task_id, home))
-        if not result.events[0].is_new:
-            await self.refresh([state])
-        return state
+    def records_id(self, task_id: str) -> UUID:
+        """Return the id of the conversation that records where a task is, and its settings of push notifications."""
+        return conversation_uuid(self.store.tenant, RECORDS + task_id)
+
+    def _new_home(self, task: Json, owner: str) -> _Home:
+        context_id = task.get("contextId", "")
+        name = context_id or task["id"]
+        name = f"{quote(owner, safe='')}/{name}" if owner else name
+        return _Home(conversation_uuid(self.store.tenant, name), name, context_id, owner)
 
     async def home(self, task_id: str) -> _Home | None:
         """Return where a task is stored; None if there is no record of it."""
-        tenant = self.store.tenant
-        for event in await self.records([_home_id(tenant, task_id)]):
+        async for event in self.store.read(self.records_id(task_id), types=[_HOME], limit=1):
             content = event.content
             name = content["conversation"]
-            return _Home(conversation_uuid(tenant, name), name, content["context_id"], content["owner"])
+            return _Home(conversation_uuid(self.store.tenant, name), name, content["context_id"], content["owner"])
         return None
 
-    async def records(self, ids: Sequence[UUID]) -> list[Event]:
-        """Return the events of the reserved conversation that have these ids."""
-        tenant = self.store.tenant
-        given = {"tenant": tenant, "conversation_id": conversation_uuid(tenant, RECORDS), "ids": list(ids)}
-        return [Event.from_row(row) for row in await self.log.fetch(_RECORDS, given, cursor=RawRows)]
+
+def _of_another_user(task_id: str) -> InputError:
+    return InputError(f"task {printable(task_id)!r} belongs to another user: choose another id")
 
 
 _TASK_EVENTS = query("agent_manager.adapters", "a2a_task_events")
-_RECORDS = query("agent_manager.adapters", "a2a_records")
-_RECORDS_BEGIN = ConversationCreated(name="Records of a2a-sdk's stores", metadata={_NOTE: {"owner": RESERVED}})
-
-
-def _home_id(tenant: str, task_id: str) -> UUID:
-    return derived_uuid(_HOME, tenant, task_id)
 
 
 def _beginning(home: _Home) -> ConversationCreated:
@@ -882,13 +879,13 @@ class EventStorePushNotificationConfigStore(PushNotificationConfigStore):
             owner = self._owner(context)
         else:  # 0.3 has no context before the id
             owner, config_id = self._owner(None), config_id or context
-        own = await self._settings(task_id)
-        for its_owner, its_id in own[0]:
+        settings = await self._settings(task_id)
+        for its_owner, its_id in settings:
             if its_owner == owner and config_id in (None, its_id):
                 await self._append(task_id, owner, its_id, {})
 
     async def _configs(self, task_id: str, owner: str | None) -> list[Any]:
-        settings, _ = await self._settings(task_id)
+        settings = await self._settings(task_id)
         kind = getattr(types, _CONFIG_TYPE)
         wanted = [content for (its_owner, _), content in settings.items() if owner in (None, its_owner)]
         return [_from_json(config, kind) for config in map(self._config, wanted) if config is not None]
@@ -909,31 +906,25 @@ class EventStorePushNotificationConfigStore(PushNotificationConfigStore):
         )  # fmt: skip
         return None
 
-    async def _settings(self, task_id: str) -> tuple[dict[tuple[str, str], Json], int]:
-        """Return the settings of a task by their owners and ids, and the number of changes that led to them."""
+    async def _settings(self, task_id: str) -> dict[tuple[str, str], Json]:
+        """Return the settings of a task by their owners and ids."""
         found: dict[tuple[str, str], Json] = {}
-        count = 0
-        while True:
-            ids = [self._id(task_id, number) for number in range(count, count + _CONFIGS)]
-            events = await self._tasks.records(ids)
-            for event in events:
-                key = event.content["owner"], event.content["config_id"]
-                found.pop(key, None)
-                if "config" in event.content:
-                    found[key] = event.content
-            count += len(events)
-            if len(events) < _CONFIGS:
-                return found, count
+        async for event in self._tasks.store.read(self._tasks.records_id(task_id), types=[_CONFIG]):
+            key = event.content["owner"], event.content["config_id"]
+            found.pop(key, None)
+            if "config" in event.content:
+                found[key] = event.content
+        return found
 
     async def _append(self, task_id: str, owner: str, config_id: str, content: Json) -> None:
-        """Append a change under an id that its number gives, so that of two concurrent ones one has to try again."""
         content = {"task_id": task_id, "owner": owner, "config_id": config_id} | content
+        change = NewEvent(ApplicationEvent(_CONFIG, content), actor=owner or USER)
+        records_id, is_begun = self._tasks.records_id(task_id), False
         while True:
-            _, count = await self._settings(task_id)
-            change = NewEvent(ApplicationEvent(_CONFIG, content), id=self._id(task_id, count), actor=owner or USER)
-            with suppress(EventIdConflict):
-                await self._tasks.store.append(RECORDS, [change], begin=_RECORDS_BEGIN)
+            user, expected = (None, EXISTS) if is_begun else (owner or None, NO_STREAM)
+            try:
+                await self._tasks.store.append(records_id, [change], expected=expected, user=user)
+            except (Forbidden, WrongExpectedVersion):
+                is_begun = True  # perhaps by another user, such as the task's
+            else:
                 return
-
-    def _id(self, task_id: str, number: int) -> UUID:
-        return derived_uuid(_CONFIG, self._tasks.store.tenant, task_id, number)

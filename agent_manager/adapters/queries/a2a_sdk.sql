@@ -1,13 +1,3 @@
--- name: a2a_records
--- Events of a conversation by their ids.
-SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id, e.tenant_id, e.event_type,
-       e.actor, e.content, e.metadata, e.salt, e.digest
-  FROM events e
- WHERE e.tenant_id = %(tenant)s
-   AND e.conversation_id = %(conversation_id)s
-   AND e.id = ANY (%(ids)s::uuid[])
- ORDER BY e.version
-
 -- name: a2a_task_events
 -- A limited number of events of tasks after known versions of their conversations, and these conversations' versions.
 SELECT known.number, latest.version, e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id,
