@@ -19,7 +19,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 from urllib.parse import quote
 from uuid import UUID
 from weakref import WeakValueDictionary
@@ -121,7 +121,7 @@ _UNUSED_MESSAGES = 100
 """Messages of earlier statuses that may be kept in memory beside as many as the history has."""
 _PAGE = 500
 """Events of a task in one statement."""
-_KEPT_TASKS = 1000
+_KEPT_TASKS = 500
 """Tasks whose state is kept: a task takes one statement to read, so this only has to cover those that are active."""
 _LIST_SECONDS = 10.0
 """How long a list waits for the read tables."""
@@ -354,7 +354,7 @@ class _Tasks:
         async with self._locks.setdefault(conversation_id, asyncio.Lock()):
             while True:
                 if check is not None:
-                    check(state)
+                    await self._check(state, check)
                 events = _events_of_save(self.store, state, task, update, kind, is_needed=check is not None)
                 if not events:
                     return state.version
@@ -378,9 +378,18 @@ class _Tasks:
                     places = result.events[len(begin) :][: len(events)]
                     for event, place in zip(events, places, strict=True):
                         state.apply(place.version, event.id, event.data, event.metadata)
+                    if state.is_final:
+                        state.converted = None
                     self._keep(state)
                     return state.version
         return await self.save(value, owner, update=update, kind=kind, check=check, may_create=may_create)
+
+    async def _check(self, state: _State, check: Check) -> None:
+        try:
+            check(state)
+        except Exception:  # the state that is kept may be an earlier one than the caller has read elsewhere
+            await self.refresh([state])
+            check(state)
 
     async def delete(self, task_id: str, owner: str) -> None:
         """Delete a task from the store, if it exists."""
@@ -439,7 +448,7 @@ def _events_of_save(
     if state.task == task and not is_needed:
         return []
     before = state.copy()
-    messages, history = _history_change(store.tenant, before, task.get("history", []))
+    messages, history = _history_change(before, task.get("history", []))
     rest = {name: value for name, value in task.items() if name != "history" or not value}
     recording = Recording(
         store.tenant, state.home.conversation_id, description=_description(task),
@@ -476,7 +485,7 @@ def _after(before: _State, events: Sequence[NewEvent], note: Json) -> _State:
     return state
 
 
-def _history_change(tenant: str, state: _State, history: list[Json]) -> tuple[list[NewEvent], list[Any] | None]:
+def _history_change(state: _State, history: list[Json]) -> tuple[list[NewEvent], list[Any] | None]:
     """Return the events of new messages of a history, and how many messages it keeps, with the ids of all others."""
     known = [state.messages[event_id] for event_id in state.history]
     keep = next(
@@ -710,12 +719,14 @@ def _kind_of(event: Any) -> str:
 async def _events_of_conversation(store: EventStore, conversation_id: UUID) -> AsyncGenerator[Event, None]:
     """Yield the events of a conversation, and all future ones."""
     horizon, version = await end_of_log(store.log(Caller(store.tenant))), 0
-    async for event in store.read(conversation_id):
-        yield event
-        version = event.version
-    async for event in store.subscribe(after=horizon):
-        if event.conversation_id == conversation_id and event.version > version:
+    async with aclosing(cast("AsyncGenerator[Event, None]", store.read(conversation_id))) as events:
+        async for event in events:
             yield event
+            version = event.version
+    async with aclosing(cast("AsyncGenerator[Event, None]", store.subscribe(after=horizon))) as events:
+        async for event in events:
+            if event.conversation_id == conversation_id and event.version > version:
+                yield event
 
 
 def _stored_update(state: _State, kind: str | None, events: Sequence[Event]) -> Any:
@@ -776,11 +787,9 @@ if _CLUSTER:
             """Return a task with its version; None if it does not exist."""
             state = await self._tasks.find(task_id, self._owner(context))
             task = None if state is None else state.task
-            return (
-                None
-                if state is None or task is None
-                else StoredTask(_from_json(task, types.Task), TaskVersion(state.version))
-            )
+            if state is None or task is None:
+                return None
+            return StoredTask(_from_json(task, types.Task), TaskVersion(state.version))
 
         async def list(self, params: Any, context: Any) -> Any:
             """Return a page of tasks; see :meth:`EventStoreTaskStore.list`."""

@@ -254,6 +254,38 @@ async def test_a_conversation_of_another_framework_is_continued_and_listed(store
     assert (row.name, row.metadata) == ("Trip", {"a2a": {"owner": ""}, "pydantic_ai": {"scope": "ann"}})
 
 
+async def test_a_conversation_of_two_frameworks_has_the_messages_of_both(store: EventStore, works: bool) -> None:
+    pytest.importorskip("a2a.server.cluster", reason="needs a2a-sdk 1.3")
+    from a2a.types import a2a_pb2 as pb
+
+    from agent_manager.adapters.a2a_sdk import EventStoreTaskStore
+
+    tasks, conversations = EventStoreTaskStore(store), EventStoreConversationStore(store)
+    question = pb.Message(message_id="m1", role=pb.ROLE_USER, parts=[pb.Part(text="by A2A")])
+    task = pb.Task(id="t", context_id="trip", status=pb.TaskStatus(state=pb.TASK_STATE_WORKING), history=[question])
+    await tasks.save(task)
+    conversation = await talked(conversations, "trip", "by pydantic-ai")
+    task.status.state = pb.TASK_STATE_COMPLETED
+    await tasks.save(task)
+    assert await EventStoreTaskStore(store).get("t") == task
+    assert await conversations.load("trip") == conversation
+    found = await Reader(store).messages(
+        conversation_uuid(store.tenant, "trip"), at_least=(await events_of(store, "trip"))[-1].position
+    )
+    assert [each.content for each in found.items][:2] == ["by A2A", "by pydantic-ai"]
+
+
+async def test_two_tenants_have_conversations_of_their_own(store: EventStore, settings: Any) -> None:
+    other_settings = settings.model_copy(update={"tenant": "another"})
+    async with EventStore(other_settings) as other:
+        await talked(EventStoreConversationStore(store), "trip", "begins")
+        assert await EventStoreConversationStore(other).load("trip") is None
+        await talked(EventStoreConversationStore(other), "trip", "begins", "goes on")
+    conversation = await EventStoreConversationStore(store).load("trip")
+    assert conversation is not None
+    assert "goes on" not in str(conversation.messages)
+
+
 # Lists, deletion, users
 
 
