@@ -392,6 +392,22 @@ async def test_settings_of_push_notifications_are_kept_by_owner(store: EventStor
     assert await configs.get_info_for_dispatch("t") == [made]
 
 
+async def test_settings_may_come_before_their_task(store: EventStore, works: bool) -> None:
+    configs, tasks = EventStorePushNotificationConfigStore(store), EventStoreTaskStore(store)
+    ann = call_of("ann")
+    made = await configs.set_info("t", config(), ann)
+    await tasks.save(new_task(), ann)
+    assert await EventStoreTaskStore(store).get("t", ann) == new_task()
+    assert await configs.get_info("t", ann) == [made]
+    with pytest.raises(InputError, match="belongs to another user"):
+        await EventStoreTaskStore(store).save(new_task(), call_of("bob"))
+    assert (await tasks.list(pb.ListTasksRequest(), ann)).total_size == 1
+    from projections import Reader
+
+    names = [each.given_id for each in (await Reader(store).conversations()).items]
+    assert names == ["ann/trip"]  # and no record of where a task is
+
+
 async def test_secrets_of_push_notifications_are_encrypted_or_refused(
     store: EventStore, caplog: pytest.LogCaptureFixture
 ) -> None:
