@@ -555,13 +555,23 @@ def assemble_artifacts(chunks: Iterable[Json]) -> list[Json]:
     """
     artifacts: dict[str, Json] = {}
     for chunk in chunks:
-        artifact: Json = {"artifactId": chunk["artifact_id"], "parts": chunk["parts"]}
-        artifact |= {name: chunk[name] for name in ("name", "description", "metadata") if chunk[name] is not None}
-        artifact |= chunk["extra"] or {}
-        if chunk["extends"] and (known := artifacts.get(chunk["artifact_id"])) is not None:
-            artifact = append_chunk(known, artifact, continues=chunk["continues_text"])
-        artifacts[chunk["artifact_id"]] = artifact
+        add_chunk(artifacts, chunk)
     return list(artifacts.values())
+
+
+def add_chunk(artifacts: dict[str, Json], chunk: Json) -> None:
+    """Add a chunk to the wire artifacts of a task, which have their ids as keys; see :func:`assemble_artifacts`."""
+    artifact = chunk_to_wire(chunk)
+    if chunk["extends"] and (known := artifacts.get(chunk["artifact_id"])) is not None:
+        artifact = append_chunk(known, artifact, continues=chunk["continues_text"])
+    artifacts[chunk["artifact_id"]] = artifact
+
+
+def chunk_to_wire(chunk: Json) -> Json:
+    """Return a chunk as the wire artifact that it was sent as."""
+    artifact: Json = {"artifactId": chunk["artifact_id"], "parts": chunk["parts"]}
+    artifact |= {name: chunk[name] for name in ("name", "description", "metadata") if chunk[name] is not None}
+    return artifact | (chunk["extra"] or {})
 
 
 def append_chunk(artifact: Json, chunk: Json, *, continues: bool = False) -> Json:
@@ -627,20 +637,24 @@ def task_to_wire(row: Task, version: Version | None = None, *, context_id: str |
         version: the version of the JSON; None for the version that each value was sent in.
         context_id: the id that the client chose for the conversation, for a task whose agent sent no context.
     """
-    extra, status_extra = row.extra or {}, row.status_extra or {}
-    status: Json = {"state": readable_state(status_extra.get("state", state_name(row.status, "0.3")))}
-    if row.status_message is not None:
-        status["message"] = row.status_message
+    extra = row.extra or {}
     task: Json = {"id": str(row.id) if row.given_id is None else row.given_id}
     if context_id is not None:
         task["contextId"] = context_id
-    task["status"] = status_extra | status
+    task["status"] = status_to_wire(row.status, row.status_message, row.status_extra)
     if artifacts := assemble_artifacts(row.artifacts):
         task["artifacts"] = artifacts
     if row.metadata is not None:
         task["metadata"] = row.metadata
     task |= extra
     return task if version is None else task_in_version(task, version)
+
+
+def status_to_wire(status: TaskStatus | str, message: Json | None, extra: Json | None) -> Json:
+    """Return the status of a task as its agent sent it."""
+    wire: Json = dict(extra or {})
+    wire["state"] = readable_state(wire.get("state", state_name(status, "0.3")))
+    return wire if message is None else wire | {"message": message}
 
 
 def apply_description(known: Json | None, extra: Json | None, history: list[Any] | None) -> Json | None:

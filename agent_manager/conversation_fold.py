@@ -480,10 +480,8 @@ class TaskFold:
                 if self._message is not None:
                     self._earlier_messages.append(self._message)
                 self._status, self._message, self._status_extra = str(data.status), data.message, data.extra
-            case TaskArtifactAdded():
-                self._chunks.append(_chunk(data) | {"extends": False, "continues_text": False})
-            case TaskArtifactExtended():
-                self._chunks.append(_chunk(data) | {"extends": True, "continues_text": data.continues_text is True})
+            case TaskArtifactAdded() | TaskArtifactExtended():
+                self._chunks.append(artifact_chunk(data))
 
     def _describe(self, data: TaskCreated | TaskDescribed, history: list[object] | None) -> None:
         self.description = self.description if data.description is None else data.description
@@ -580,9 +578,12 @@ def _agent_message(event: Event, conversation: Summary, task_id: UUID, parts: li
     return agent_message(parts, version, str(event.id)) | ids
 
 
-def _chunk(data: TaskArtifactAdded | TaskArtifactExtended) -> Json:
+def artifact_chunk(data: TaskArtifactAdded | TaskArtifactExtended) -> Json:
+    """Return the chunk of an event, as in :attr:`projections.Task.artifacts`."""
     names = ("artifact_id", "last_chunk", "name", "description", "parts", "extra", "metadata")
-    return {name: getattr(data, name) for name in names}
+    extends = isinstance(data, TaskArtifactExtended)
+    continues = isinstance(data, TaskArtifactExtended) and data.continues_text is True
+    return {name: getattr(data, name) for name in names} | {"extends": extends, "continues_text": continues}
 
 
 def _context_id(members: Json | None) -> str | None:

@@ -77,6 +77,9 @@ MAX_TRACKED = 500
 LISTED = ("message.added", "task.created", "task.status_changed", "task.artifact_added", "task.artifact_extended")
 """Types of the events that applications list."""
 
+_UNLISTED = ("agent.registered", "agent.unregistered", "a2a.home", "a2a.push_notification")
+"""Types of the events of conversations that no list has, as in projections/conversations.sql."""
+
 _RETRY_PAUSES = (0.1, 0.5, 2.0)
 """Seconds before each retry of an append whose connection was lost."""
 
@@ -386,11 +389,7 @@ class MemoryLog(Log):
         ]
 
     async def conversations(self) -> dict[UUID, int]:
-        return {
-            each: len(events)
-            for each, events in self._events_of.items()
-            if events[0].event_type not in ("agent.registered", "agent.unregistered")
-        }
+        return {each: len(events) for each, events in self._events_of.items() if events[0].event_type not in _UNLISTED}
 
     async def conversations_with_tasks(self) -> dict[UUID, int]:
         return {each: fold.version for each, fold in self._folds.items() if fold.tasks}

@@ -7,7 +7,7 @@ WITH folded AS MATERIALIZED (
            (array_agg(occurred_at(b.metadata, b.timestamp) ORDER BY b.version))[1] AS created_at,
            max(occurred_at(b.metadata, b.timestamp)) AS updated_at
       FROM batch b
-     WHERE b.event_type NOT IN ('agent.registered', 'agent.unregistered')
+     WHERE b.event_type NOT IN ('agent.registered', 'agent.unregistered', 'a2a.home', 'a2a.push_notification')
      GROUP BY b.tenant_id, b.conversation_id
 ),
 updated AS (

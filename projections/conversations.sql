@@ -1,5 +1,6 @@
 -- Apply a batch of the log to the table conversations. The first event of a conversation, whatever its type, creates the
--- row. The conversation in which a tenant registers its agents is not listed.
+-- row. The conversation in which a tenant registers its agents is not listed, nor are those with the records of a2a-sdk's
+-- stores (agent_manager/adapters/a2a_sdk.py).
 WITH folded AS MATERIALIZED (
     SELECT b.tenant_id,
            b.conversation_id,
@@ -28,7 +29,7 @@ WITH folded AS MATERIALIZED (
            (array_agg(occurred_at(b.metadata, b.timestamp) ORDER BY b.version))[1] AS created_at,
            max(occurred_at(b.metadata, b.timestamp)) AS updated_at
       FROM batch b
-     WHERE b.event_type NOT IN ('agent.registered', 'agent.unregistered')
+     WHERE b.event_type NOT IN ('agent.registered', 'agent.unregistered', 'a2a.home', 'a2a.push_notification')
      GROUP BY b.tenant_id, b.conversation_id
 ),
 updated AS (

@@ -15,7 +15,7 @@ WITH batch_events AS (
                 THEN b.content -> 'parts'
            END AS parts
       FROM batch b
-     WHERE b.event_type NOT IN ('agent.registered', 'agent.unregistered')
+     WHERE b.event_type NOT IN ('agent.registered', 'agent.unregistered', 'a2a.home', 'a2a.push_notification')
     OFFSET 0  -- an optimisation fence: otherwise each use of the text computes it again
 ),
 facts AS MATERIALIZED (

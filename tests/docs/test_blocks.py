@@ -35,11 +35,8 @@ RUN = [
     for page in PAGES
     if page != SYMPTOMS_FIRST and any(block.language in ("bash", "python", "sql", "json") for block in blocks(page))
 ]
-FRAMEWORKS = {
-    "docs/guides/frameworks/agent-framework.md": "agent_framework",
-    "docs/guides/frameworks/openai-agents.md": "agents",
-}
-"""The packages without which the blocks of a page cannot be run."""
+FRAMEWORKS = "docs/guides/frameworks/"
+"""The folder of the pages whose frameworks need not be installed."""
 FIRST = ("README.md", "docs/tutorial.md")
 """The pages of the first ten minutes; the others are run with the slow tests."""
 
@@ -137,8 +134,10 @@ class Page:
 def test_the_blocks_of_a_page_run_in_order(
     page: str, eventstore: Eventstore, started: Commands, monkeypatch: pytest.MonkeyPatch, page_url: str
 ) -> None:
-    if page in FRAMEWORKS:
-        pytest.importorskip(FRAMEWORKS[page])
+    if page.startswith(FRAMEWORKS):
+        for block in blocks(page):
+            for module in re.findall(r"^(?:from|import) (\w+)", block.text, re.MULTILINE):
+                pytest.importorskip(module)
     monkeypatch.syspath_prepend(".")
     make_sqlite(Path("sessions.db"), "2.x")
     with demo_application() as demo:

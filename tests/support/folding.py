@@ -66,7 +66,7 @@ class _Folding:
         self._actors: dict[tuple[str, str], set[tuple[str, str, str]]] = {}
 
     def take(self, event: Event) -> None:
-        if event.event_type in ("agent.registered", "agent.unregistered"):
+        if event.event_type in ("agent.registered", "agent.unregistered", "a2a.home", "a2a.push_notification"):
             return
         self._conversation(event)
         self._actor(event)

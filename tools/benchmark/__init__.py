@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
-from tools.benchmark import append, frameworks, latency, peers, projections, read, security
+from tools.benchmark import adapters, append, frameworks, latency, peers, projections, read, security
 from tools.benchmark.measurement import Benchmark, Figure
 
 Comparison: TypeAlias = Callable[[Benchmark], Awaitable[list[Figure]]]
@@ -14,6 +14,7 @@ COMPARISONS: dict[str, Comparison] = {
     "one-caller": append.one_caller,
     "many-callers": append.many_callers,
     "peers": peers.append_of_peers,
+    "a2a-sdk": adapters.a2a_sdk,
     "bulk": append.bulk,
     "attached": append.attached,
     "notification": latency.notification,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from a2a.server.context import ServerCallContext
-from a2a.server.tasks import DatabaseTaskStore
+from a2a.server.tasks import DatabaseTaskStore, TaskStore
 from a2a.types import Message as A2AMessage
 from a2a.types import Part, Role, Task, TaskState, TaskStatus
 
@@ -20,11 +20,25 @@ class A2aSdk(Peer):
     """The task store, and the tasks in memory, whose rows the first save inserts."""
 
     async def open(self, workspace: Workspace, schema: str, connections: int) -> None:
+        self._engine = engine(workspace, schema, connections)
+        store = DatabaseTaskStore(self._engine)
+        await store.initialize()
+        self.use(store)
+
+    def use(self, store: TaskStore) -> None:
+        """Begin without tasks, in a store that is open."""
         self._tasks: dict[UUID, Task] = {}
         self._context = ServerCallContext()
-        self._engine = engine(workspace, schema, connections)
-        self._store = DatabaseTaskStore(self._engine)
-        await self._store.initialize()
+        self._store = store
+
+    @property
+    def saved(self) -> list[Task]:
+        """The tasks that have been saved, those that began first first."""
+        return [task for task in self._tasks.values() if task.history]
+
+    async def read(self, task: Task) -> Task | None:
+        """Return a task as it is stored."""
+        return await self._store.get(task.id, self._context)
 
     async def begin(self, messages: Sequence[Message]) -> None:
         for message in messages:
