@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
@@ -599,9 +599,17 @@ class RequestContext:
 
     def stream(self, source: EventSource, after: int) -> EventStream:
         """Return the response that streams the events of a source as long as the caller is authorized."""
+        return self.stream_texts(self.server_context.streams.follow(source, self.caller.tenant, after), after)
+
+    def stream_texts(self, texts: AsyncGenerator[bytes, None], after: int) -> EventStream:
+        """Return the response that streams encoded server-sent events as long as the caller is authorized.
+
+        Args:
+            after: The id of the last event before the first of them.
+        """
         server_context = self.server_context
         return EventStream(
-            server_context.streams.follow(source, self.caller.tenant, after),
+            texts,
             after,
             closing=server_context.closing,
             stream_limit=server_context.limits.streams.one(*self._limit_keys),
