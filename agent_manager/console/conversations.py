@@ -14,6 +14,7 @@ from starlette.responses import Response
 from agent_manager.adapters.a2a_demo_messages import file_response, find_file
 from agent_manager.auth import TokenScope
 from agent_manager.console.chat import MAX_LIST, MAX_TEXT, chat_messages, length_in_list, timeline
+from agent_manager.console.operator import ACTOR
 from agent_manager.console.pages import ROOT, ConsoleRoute, form, page, redirect
 from agent_manager.server.authorization import Data, needs
 from agent_manager.server.context import CurrentContext, RequestContext
@@ -41,8 +42,6 @@ ROWS = 50
 """Rows of a list at a time; further ones follow as one scrolls."""
 LIVE_ROWS = 200
 """Messages that a page that is looked at takes at a time."""
-ACTOR = "console"
-"""The actor of changes on a server that requires no tokens."""
 
 
 # The list

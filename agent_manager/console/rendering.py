@@ -56,21 +56,32 @@ def respond_with_page(
     status: int = 200,
     headers: dict[str, str] | None = None,
 ) -> Response:
-    """Return a page, or the block of it that a script of the page requests by the id of the element to replace."""
+    """Return a page, or a block of it: the one that the id of the element that a script replaces begins with."""
     language = language_of(request)
     found = _environment(language).get_template(template)
     values = _values(request, language, data)
-    block = found.blocks.get(request.headers.get("hx-target", "").replace("-", "_"))
+    block = found.blocks.get(request.headers.get("hx-target", "").partition("-")[0])
     text = found.render(values) if block is None else "".join(block(found.new_context(values)))
     vary = "Cookie, Accept-Language, HX-Request, HX-Target"
     return Response(text, status, HEADERS | {"Vary": vary} | (headers or {}), "text/html")
 
 
-def render_block(request: Request, template: str, block: str, data: Mapping[str, Any]) -> str:
-    """Return a block of a template as HTML."""
-    language = language_of(request)
-    found = _environment(language).get_template(template)
-    return "".join(found.blocks[block](found.new_context(_values(request, language, data))))
+class BlockRenderer:
+    """Renders a block of a template again and again, for one request.
+
+    Args:
+        data: What is the same each time.
+    """
+
+    def __init__(self, request: Request, template: str, block: str, data: Mapping[str, Any]) -> None:
+        language = language_of(request)
+        self._template = _environment(language).get_template(template)
+        self._block = self._template.blocks[block]
+        self._values = _values(request, language, data)
+
+    def render(self, **more: Any) -> str:
+        """Return the HTML of the block."""
+        return "".join(self._block(self._template.new_context(self._values | more)))
 
 
 def _values(request: Request, language: str, data: Mapping[str, Any]) -> dict[str, Any]:

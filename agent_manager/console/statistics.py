@@ -1,5 +1,95 @@
-from fastapi import APIRouter
+"""Statistics: by day, role, actor, status and tool, response times, and each table as CSV."""
 
-from agent_manager.console.pages import ROOT, ConsoleRoute
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+from pydantic import Field
+from starlette.responses import Response
+
+from agent_manager.console.pages import ROOT, ConsoleRoute, page
+from agent_manager.server.authorization import Data, needs
+from agent_manager.server.context import CurrentContext
+from agent_manager.server.schemas.common import Day, In
+from eventstore.database.queries import query
+from projections import Statistics
 
 router = APIRouter(prefix=ROOT, route_class=ConsoleRoute)
+
+DAYS = 30
+"""Days that are counted by default."""
+_TOOLS = query("agent_manager.console", "tools")
+_READS = {
+    "days": Statistics.by_day,
+    "roles": Statistics.by_role,
+    "actors": Statistics.by_actor,
+    "statuses": Statistics.by_status,
+    "response_times": Statistics.response_times_by_day,
+    "answerers": Statistics.response_times_by_actor,
+    "task_times": Statistics.task_times,
+}
+
+
+class StatisticsQuery(In):
+    """Which data is counted; the last month by default."""
+
+    since: Day | Literal[""] | None = None
+    until: Day | Literal[""] | None = None
+    actor: str = ""
+    zone: str = Field("UTC", description="The time zone of the days.")
+
+    def filters(self) -> dict[str, Any]:
+        """Return the filters of :class:`Statistics`."""
+        since = self.since or (None if self.until else datetime.now(UTC).date() - timedelta(days=DAYS - 1))
+        return {"since": since, "until": self.until or None, "actor": self.actor or None, "zone": self.zone or "UTC"}
+
+
+class TableQuery(StatisticsQuery):
+    """Which table is returned as CSV."""
+
+    table: Literal["days", "roles", "actors", "statuses", "response_times", "answerers", "task_times"]
+
+
+@page(router, "/statistics", "statistics.html", Data.CONTENT)
+async def show_statistics(context: CurrentContext, query: Annotated[StatisticsQuery, Query()]) -> dict[str, Any]:
+    """Show all statistics."""
+    await context.caught_up(("statistics",))
+    filters = query.filters()
+    source = Statistics(context.store, caller=context.caller)
+    tables: dict[str, Any] = {
+        name: [asdict(row) for row in await read(source, **filters)] for name, read in _READS.items()
+    }
+    times = await source.response_times(**filters)
+    given = {"tenant": context.caller.tenant, "since": filters["since"], "until": filters["until"]}
+    tools = await context.store.tables(context.caller).fetch(_TOOLS, given)
+    return {
+        "filters": query,
+        "shown": filters,
+        "tables": tables,
+        "tools": [{"name": name, "calls": calls} for name, calls in tools],
+        "response_times": asdict(times),
+    }
+
+
+@router.get("/statistics.csv", openapi_extra=needs(Data.CONTENT))
+async def export_table(context: CurrentContext, query: Annotated[TableQuery, Query()]) -> Response:
+    """Return one of the tables as CSV."""
+    await context.caught_up(("statistics",))
+    rows = await _READS[query.table](Statistics(context.store, caller=context.caller), **query.filters())
+    out = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(out, asdict(rows[0]).keys())
+        writer.writeheader()
+        writer.writerows({name: _cell(value) for name, value in asdict(row).items()} for row in rows)
+    headers = {"Content-Disposition": f'attachment; filename="{query.table}.csv"'}
+    return Response(out.getvalue(), media_type="text/csv", headers=headers)
+
+
+def _cell(value: Any) -> Any:
+    """Return a value that a spreadsheet does not take for a formula."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value

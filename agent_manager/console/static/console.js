@@ -92,13 +92,15 @@ document.addEventListener("submit", (event) => {
 const shown = () => document.visibilityState === "visible";
 let refreshing = [];
 
+const continued = (element) =>
+  element.getAttribute("sse-connect").replace(/after=\d+/, `after=${document.getElementById("seen").value}`);
+
 function startLive() {
   for (const template of all("template[data-live]")) {
     if (template.nextElementSibling?.id === "live") continue;
     template.after(template.content.cloneNode(true));
     const element = template.nextElementSibling;
-    const seen = document.getElementById("seen");
-    if (seen) element.setAttribute("sse-connect", element.getAttribute("sse-connect").replace(/after=\d+/, `after=${seen.value}`));
+    element.setAttribute("sse-connect", continued(element));
     window.htmx.process(element);
   }
   refreshing = all("[data-refresh]").map((element) =>
@@ -110,10 +112,35 @@ function stopLive() {
   all("#live").forEach((element) => window.htmx.remove(element));
 }
 
+let isPaused = false;
+
 function restartLive() {
   stopLive();
-  if (shown()) startLive();
+  if (shown() && !isPaused) startLive();
 }
+
+// The live log: the last position that came is where it goes on after a pause, a hidden tab or a lost connection
+
+const MAX_ROWS = 2000;
+const pause = document.getElementById("pause");
+pause?.addEventListener("click", () => {
+  isPaused = !isPaused;
+  pause.textContent = isPaused ? pause.dataset.paused : pause.dataset.running;
+  document.getElementById("live-state").classList.toggle("paused", isPaused);
+  restartLive();
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key === " " && pause && event.target === document.body) { event.preventDefault(); pause.click(); }
+});
+document.addEventListener("htmx:sseMessage", (event) => {
+  if (event.detail.type !== "row") return;
+  const element = document.getElementById("live");
+  document.getElementById("seen").value = event.detail.lastEventId;
+  element.setAttribute("sse-connect", continued(element));
+  document.getElementById("none")?.remove();
+  const rows = document.getElementById("stream");
+  for (let count = rows.childElementCount; count > MAX_ROWS; count--) rows.lastElementChild.remove();
+});
 
 document.addEventListener("visibilitychange", restartLive);
 window.addEventListener("pagehide", stopLive);
@@ -129,7 +156,7 @@ document.addEventListener("htmx:afterSwap", (event) => {
 document.addEventListener("htmx:load", (event) => showTimes(event.detail.elt.parentElement ?? document));
 
 showTimes(document);
-if (document.querySelector("template[data-live]") && !location.hash && !location.search) {
+if (document.querySelector(".chat template[data-live]") && !location.hash && !location.search) {
   window.scrollTo(0, document.documentElement.scrollHeight);
 }
 restartLive();

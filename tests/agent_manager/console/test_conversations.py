@@ -135,8 +135,8 @@ async def test_a_page_that_is_looked_at_is_told_of_changes_and_takes_what_is_new
         assert f'sse-connect="../conversations/{trip}/live?after=2"' in page
         async with EventSource(here.address, f"/console/conversations/{trip}/live?after=2") as stream:
             await here.say(trip, "meanwhile")
-            event = await stream.event()
-            assert (event.name, event.data) == ("change", "3")
+            event = await stream.next()
+            assert (event.name, event.data) == ("change", 3)
         new = await visitor.get(f"conversations/{trip}?after=2", hx_request="true", hx_target="live")
         assert ("meanwhile" in new, "before" in new) == (True, False)
         assert 'id="seen" name="after" value="3" hx-swap-oob="true"' in new
