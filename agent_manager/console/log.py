@@ -30,7 +30,7 @@ MAX_SCANNED = 5000
 """Events that a page looks through for those that match; further ones follow when asked for."""
 KNOWN_TYPES = sorted(BUILT_IN.json_schema()["discriminator"]["mapping"])
 """The names of the built-in events."""
-Position = Annotated[int | Literal[""] | None, Field(ge=0, lt=2**63)]
+Position = Annotated[int, Field(ge=0, lt=2**63)] | Literal[""] | None
 
 
 class LogQuery(In):

@@ -243,14 +243,16 @@ def pretty(value: Any, longest: int = 4000) -> str:
     return text if len(text) <= longest else f"{text[:longest]}\n…"
 
 
-# Markdown
+# Markdown: headings of messages are paragraphs, so that the headings of a page are its own
 
 _MARKDOWN = (
     MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(["table", "strikethrough"]).disable("image")
 )
+_MARKDOWN.add_render_rule("heading_open", lambda *_: '<p class="heading">')
+_MARKDOWN.add_render_rule("heading_close", lambda *_: "</p>")
 _ELEMENTS = {
-    "a", "blockquote", "br", "code", "del", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre", "s",
-    "strong", "table", "tbody", "td", "th", "thead", "tr", "ul",
+    "a", "blockquote", "br", "code", "del", "em", "hr", "li", "ol", "p", "pre", "s", "strong", "table", "tbody", "td",
+    "th", "thead", "tr", "ul",
 }  # fmt: skip
 _MAX_MARKDOWN = 100_000
 """Characters from which on a text is shown as it is: parsing it would delay other requests."""
@@ -264,7 +266,7 @@ def markdown(text: str) -> Markup:
         nh3.clean(
             _MARKDOWN.render(text),
             tags=_ELEMENTS,
-            attributes={"a": {"href"}},
+            attributes={"a": {"href"}, "p": {"class"}},
             url_schemes={"http", "https", "mailto"},
             link_rel="noopener noreferrer nofollow",
         )

@@ -71,7 +71,7 @@ document.addEventListener("click", async (event) => {
   const button = event.target.closest("button.copy");
   if (!button) return;
   event.preventDefault();
-  const text = button.dataset.copy ?? button.closest("h4").nextElementSibling.textContent;
+  const text = button.dataset.copy ?? button.closest(".sub").nextElementSibling.textContent;
   await navigator.clipboard.writeText(text);
   button.textContent = "✓";
   announce("✓");
@@ -97,9 +97,9 @@ const continued = (element) =>
 
 function startLive() {
   for (const template of all("template[data-live]")) {
-    if (template.nextElementSibling?.id === "live") continue;
-    template.after(template.content.cloneNode(true));
-    const element = template.nextElementSibling;
+    const seen = document.getElementById("seen");
+    seen.before(template.content.cloneNode(true));
+    const element = seen.previousElementSibling;
     element.setAttribute("sse-connect", continued(element));
     window.htmx.process(element);
   }
@@ -153,7 +153,7 @@ document.addEventListener("htmx:afterSwap", (event) => {
   if (event.detail.target?.id === "live" && follows) window.scrollTo(0, document.documentElement.scrollHeight);
   if (event.detail.target?.id === "state" || event.detail.target?.id === "results") restartLive();
 });
-document.addEventListener("htmx:load", (event) => showTimes(event.detail.elt.parentElement ?? document));
+document.addEventListener("htmx:load", (event) => showTimes(event.detail.elt));
 
 showTimes(document);
 if (document.querySelector(".chat template[data-live]") && !location.hash && !location.search) {
