@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
+from itertools import accumulate
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -62,7 +64,12 @@ class ListQuery(In):
 @page(router, "", "conversations.html", Data.CONTENT)
 async def list_conversations(context: CurrentContext, query: Annotated[ListQuery, Query()]) -> dict[str, Any]:
     """List conversations, the last updated first, or the results of a search."""
-    shared = {"since": query.since or None, "until": query.until or None, "actor": query.actor or None, "limit": ROWS}
+    shared: dict[str, Any] = {
+        "since": query.since or None,
+        "until": query.until or None,
+        "actor": query.actor or None,
+        "limit": ROWS,
+    }
     if query.q.strip():
         await context.caught_up(("search",))
         hits = await Search(context.store, caller=context.caller).page(
@@ -112,8 +119,8 @@ async def show_conversation(
     """Show a conversation as a chat, with its tasks and members."""
     resolved = await get_or_404(context.reader, conversation)
     if query.version is not None or query.time:
-        as_of = {"version": query.version} if query.version is not None else {"time": query.time}
-        async with context.reader.snapshot_at(resolved.id, **as_of) as snapshot:  # type: ignore[arg-type]
+        as_of: dict[str, Any] = {"version": query.version} if query.version is not None else {"time": query.time}
+        async with context.reader.snapshot_at(resolved.id, **as_of) as snapshot:
             return await _past(context, resolved, snapshot, query)
     with suppress(NotCaughtUp):
         # A page that is looked at asks because of a change that the read tables may not hold yet.
@@ -138,14 +145,11 @@ async def _window(
     limit = ROWS if query.after is None else LIVE_ROWS
     found = await context.reader.messages(conversation_id, limit=limit, **options)
     messages = [MessageOut.model_validate(row) for row in found]
-    fitting, size = 0, 0
-    for message in messages:
-        size += length_in_list(message)
-        if size > MAX_LIST and fitting and query.after is None:
-            found = await context.reader.messages(conversation_id, limit=fitting, **options)
-            messages = messages[:fitting]
-            break
-        fitting += 1
+    sizes = list(accumulate(map(length_in_list, messages)))
+    fitting = max(1, bisect(sizes, MAX_LIST)) if query.after is None else len(messages)
+    if fitting < len(messages):
+        found = await context.reader.messages(conversation_id, limit=fitting, **options)  # for its cursor
+        messages = messages[:fitting]
     if is_forward:
         return messages, None, found.next
     return messages[::-1], found.next, None
@@ -158,13 +162,9 @@ async def _past(
     messages = [MessageOut.model_validate(row) async for row in snapshot.messages()]
     if query.first is not None:
         messages = [message for message in messages if message.version >= query.first][:ROWS]
-    shown: list[MessageOut] = []
-    size = 0
-    for message in messages[-ROWS:][::-1]:
-        size += length_in_list(message)
-        if size > MAX_LIST and shown:
-            break
-        shown.insert(0, message)
+    newest_first = messages[-ROWS:][::-1]
+    fitting = max(1, bisect(list(accumulate(map(length_in_list, newest_first))), MAX_LIST))
+    shown = newest_first[:fitting][::-1]
     tasks = [TaskOut.model_validate(row) async for row in snapshot.tasks()]
     conversation = ConversationOut.model_validate(snapshot.conversation)
     data = await _chat(context, resolved, conversation, shown, tasks[:LIVE_ROWS], query)
@@ -246,7 +246,7 @@ async def show_file(context: CurrentContext, conversation: str, file_id: str) ->
 @router.get("/{conversation}/export.json", openapi_extra=needs(Data.CONTENT))
 async def export(context: CurrentContext, conversation: str) -> Response:
     """Return the conversation as the API does, as a file."""
-    response = await api.get_state(context, conversation, StateQuery())
+    response = await api.get_state(context, conversation, StateQuery.model_validate({}))
     response.headers["Content-Disposition"] = 'attachment; filename="conversation.json"'
     return response
 
@@ -336,15 +336,21 @@ async def compare(
 
 # Changes
 
+ChangeForm = Annotated[ConversationChange, form(ConversationChange)]
+
 
 @router.post("/{conversation}/rename", openapi_extra=needs(Data.CONVERSATION))
-async def rename(context: CurrentContext, conversation: str, fields: Any = form(ConversationChange)) -> Response:
+async def rename(
+    context: CurrentContext, conversation: str, fields: Annotated[ConversationChange, form(ConversationChange)]
+) -> Response:
     """Rename a conversation, archive or reactivate it."""
     return await _change(context, conversation, fields)
 
 
 @router.post("/{conversation}/state", openapi_extra=needs(Data.CONVERSATION))
-async def set_state(context: CurrentContext, conversation: str, fields: Any = form(ConversationChange)) -> Response:
+async def set_state(
+    context: CurrentContext, conversation: str, fields: Annotated[ConversationChange, form(ConversationChange)]
+) -> Response:
     """Archive or reactivate a conversation."""
     return await _change(context, conversation, fields)
 
@@ -361,7 +367,7 @@ class DeleteIn(In):
 
 
 @router.post("/{conversation}/delete", openapi_extra=needs(Data.CONVERSATION))
-async def delete(context: CurrentContext, conversation: str, fields: Any = form(DeleteIn)) -> Response:
+async def delete(context: CurrentContext, conversation: str, fields: Annotated[DeleteIn, form(DeleteIn)]) -> Response:
     """Hide a conversation; it can be reactivated."""
     resolved = await get_or_404(context.reader, conversation)
     await api.delete_conversation(context, conversation, fields.actor)
@@ -375,7 +381,7 @@ class ShareIn(members_api.MemberIn):
 
 
 @router.post("/{conversation}/members", openapi_extra=needs(Data.CONVERSATION))
-async def share(context: CurrentContext, conversation: str, fields: Any = form(ShareIn)) -> Response:
+async def share(context: CurrentContext, conversation: str, fields: Annotated[ShareIn, form(ShareIn)]) -> Response:
     """Share a conversation with a user, change their access, or stop sharing it."""
     resolved = await get_or_404(context.reader, conversation)
     if fields.access == "none":

@@ -27,9 +27,8 @@ _MESSAGES_BY_MINUTE = query("agent_manager.console", "messages_by_minute")
 async def overview(context: CurrentContext) -> dict[str, Any]:
     """Show what needs attention, activity of the last hour, and the latest conversations."""
     await context.caught_up()
-    counts = dict(
-        await context.store.tables(context.caller).fetch(_MESSAGES_BY_MINUTE, {"tenant": context.caller.tenant})
-    )
+    tables = context.store.tables(context.caller)
+    counts: dict[datetime, int] = dict(await tables.fetch(_MESSAGES_BY_MINUTE, {"tenant": context.caller.tenant}))
     minute = datetime.now(UTC).replace(second=0, microsecond=0)
     minutes = [minute - timedelta(minutes=59 - number) for number in range(60)]
     statistics = Statistics(context.store, caller=context.caller)
@@ -62,7 +61,8 @@ async def _attention(context: RequestContext, pending: int) -> list[dict[str, An
         found.append({"severity": severity, "kind": kind, "path": path, "values": values})
 
     if is_operator(context):
-        now = (await samples(context))[-1]
+        kept = await samples(context)
+        now = kept[-1]
         if not await read_workers(context.store):
             add("critical", "no_worker", "projections")
         for lag in now.lags:
@@ -71,9 +71,10 @@ async def _attention(context: RequestContext, pending: int) -> list[dict[str, An
             if lag.seconds > WARNING_SECONDS:
                 severity = "critical" if lag.seconds > CRITICAL_SECONDS else "warning"
                 add(severity, "lag", "projections", projection=lag.projection, seconds=lag.seconds)
-        if now.horizon_distance and len(held := [each for each in await samples(context) if each.horizon_distance]) > 1:
-            if held[-1].at - held[0].at > WARNING_SECONDS:
-                add("warning", "horizon", "operations", number=now.horizon_distance)
+        if now.at - kept[0].at > WARNING_SECONDS and all(
+            each.horizon_distance for each in kept if now.at - each.at <= WARNING_SECONDS
+        ):
+            add("warning", "horizon", "operations", number=now.horizon_distance)
         backups = await read_backups(context)
         if backups is None:
             add("warning", "no_backup", "operations")

@@ -151,7 +151,8 @@ def _sign_in(request: Request, error: Rejected) -> Response:
 
 
 def _is_for_program(scope: Scope) -> bool:
-    return scope["path"].endswith((".json", "/live", "/stream"))
+    path: str = scope["path"]
+    return path.endswith((".json", "/live"))
 
 
 async def redirect_to_root() -> Response:

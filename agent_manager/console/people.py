@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
 from pydantic import Field
@@ -55,7 +55,7 @@ class UserIn(In):
 
 
 @router.post("/people/users", openapi_extra=_CHANGE)
-async def add_user(context: CurrentContext, fields: Any = form(UserIn)) -> Response:
+async def add_user(context: CurrentContext, fields: Annotated[UserIn, form(UserIn)]) -> Response:
     """Add a user or an agent."""
     await Directory(context.store).add_user(
         context.caller.tenant, fields.user, fields.name, agent=fields.kind == "agent"
@@ -72,7 +72,7 @@ class DisableIn(In):
 
 
 @router.post("/people/users/state", openapi_extra=_CHANGE)
-async def disable_user(context: CurrentContext, fields: Any = form(DisableIn)) -> Response:
+async def disable_user(context: CurrentContext, fields: Annotated[DisableIn, form(DisableIn)]) -> Response:
     """Reject all tokens of a user, or accept them again."""
     await Directory(context.store).disable_user(context.caller.tenant, fields.user, disabled=fields.disabled)
     await audit(context, "user_disabled" if fields.disabled else "user_enabled", user=fields.user)
@@ -89,7 +89,7 @@ class KeyIn(In):
 
 
 @router.post("/people/keys", openapi_extra=_CHANGE)
-async def add_key(context: CurrentContext, request: Request, fields: Any = form(KeyIn)) -> Response:
+async def add_key(context: CurrentContext, request: Request, fields: Annotated[KeyIn, form(KeyIn)]) -> Response:
     """Make a key, and show it once. It has no scope that its maker lacks."""
     if lacking := sorted(set(fields.scopes) - context.identity.scopes):
         raise Rejected(f"a key may have only scopes of yours: leave out {', '.join(lacking)}", "scope", status=403)
@@ -112,7 +112,7 @@ class RevokeIn(In):
 
 
 @router.post("/people/keys/revoke", openapi_extra=_CHANGE)
-async def revoke_key(context: CurrentContext, fields: Any = form(RevokeIn)) -> Response:
+async def revoke_key(context: CurrentContext, fields: Annotated[RevokeIn, form(RevokeIn)]) -> Response:
     """Revoke a key permanently."""
     revoked = await Directory(context.store).revoke_key(context.caller.tenant, fields.key)
     await audit(context, "key_revoked", key=revoked.id, name=revoked.name)
@@ -127,7 +127,7 @@ class TenantIn(In):
 
 
 @router.post("/people/tenants", openapi_extra=_CHANGE)
-async def add_tenant(context: CurrentContext, fields: Any = form(TenantIn)) -> Response:
+async def add_tenant(context: CurrentContext, fields: Annotated[TenantIn, form(TenantIn)]) -> Response:
     """Add a tenant."""
     check_operator(context)
     await Directory(context.store).add_tenant(fields.tenant, fields.name)
@@ -143,7 +143,7 @@ class SuspendIn(In):
 
 
 @router.post("/people/tenants/state", openapi_extra=_CHANGE)
-async def suspend_tenant(context: CurrentContext, fields: Any = form(SuspendIn)) -> Response:
+async def suspend_tenant(context: CurrentContext, fields: Annotated[SuspendIn, form(SuspendIn)]) -> Response:
     """Reject all tokens of a tenant, or accept them again."""
     check_operator(context)
     await Directory(context.store).suspend_tenant(fields.tenant, suspended=fields.suspended)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter
 from starlette.responses import Response
@@ -56,7 +56,7 @@ def _seconds_of(lags: Any, name: str) -> float:
 
 
 @router.post("/projections/{name}/rebuild", openapi_extra=_CHANGE)
-async def start_rebuild(context: CurrentContext, name: str, _: Any = form(ActionIn)) -> Response:
+async def start_rebuild(context: CurrentContext, name: str, _: Annotated[ActionIn, form(ActionIn)]) -> Response:
     """Rebuild the tables of a projection, or continue."""
     check_operator(context)
     context.server_context.rebuilds.start(name)
@@ -65,7 +65,7 @@ async def start_rebuild(context: CurrentContext, name: str, _: Any = form(Action
 
 
 @router.post("/projections/{name}/pause", openapi_extra=_CHANGE)
-async def pause_rebuild(context: CurrentContext, name: str, _: Any = form(ActionIn)) -> Response:
+async def pause_rebuild(context: CurrentContext, name: str, _: Annotated[ActionIn, form(ActionIn)]) -> Response:
     """Pause the rebuild of a projection."""
     check_operator(context)
     await context.server_context.rebuilds.pause(name)
@@ -74,7 +74,7 @@ async def pause_rebuild(context: CurrentContext, name: str, _: Any = form(Action
 
 
 @router.post("/projections/{name}/undo", openapi_extra=_CHANGE)
-async def undo(context: CurrentContext, name: str, _: Any = form(ActionIn)) -> Response:
+async def undo(context: CurrentContext, name: str, _: Annotated[ActionIn, form(ActionIn)]) -> Response:
     """Restore the tables that the last rebuild of a projection has replaced."""
     check_operator(context)
     context.server_context.rebuilds.start(name, is_undo=True)
@@ -83,7 +83,7 @@ async def undo(context: CurrentContext, name: str, _: Any = form(ActionIn)) -> R
 
 
 @router.post("/projections/retry", openapi_extra=_CHANGE)
-async def retry(context: CurrentContext, _: Any = form(ActionIn)) -> Response:
+async def retry(context: CurrentContext, _: Annotated[ActionIn, form(ActionIn)]) -> Response:
     """Apply the events of parked conversations again."""
     check_operator(context)
     result = await retry_parked(context.store, list(context.server_context.rebuilds.projections().values()))

@@ -172,6 +172,7 @@ def _environment(language: str) -> Environment:
     environment.filters |= {
         "markdown": markdown,
         "pretty": pretty,
+        "preview": preview,
         "time": _time,
         "seconds": _seconds,
         "number": lambda value: "–" if value is None else f"{value:,.0f}".replace(",", separator),
@@ -241,6 +242,22 @@ def pretty(value: Any, longest: int = 4000) -> str:
     """Return a value as indented JSON, cut after so many characters."""
     text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False, default=str)
     return text if len(text) <= longest else f"{text[:longest]}\n…"
+
+
+_SPEAKING = ("content", "name", "description", "status")
+"""Members of an event's content that say most about it."""
+
+
+def preview(content: Any) -> str:
+    """Return the beginning of an event's content in one line: its text or name if it has one, otherwise JSON."""
+    text = content
+    if isinstance(content, dict):
+        text = next(
+            (content[name] for name in ("content", "name", "description", "status") if content.get(name)), content
+        )
+    if not isinstance(text, str):
+        text = "" if text in (None, {}) else json.dumps(text, ensure_ascii=False, default=str)
+    return " ".join(text[:400].split())[:120]
 
 
 # Markdown: headings of messages are paragraphs, so that the headings of a page are its own

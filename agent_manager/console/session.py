@@ -23,7 +23,7 @@ from starlette.types import Scope
 from agent_manager.server.json_request import JsonRequest
 from agent_manager.server.problems import Rejected, UnsupportedMediaType
 
-TOKEN, THEME, LANGUAGE = "console_token", "console_theme", "console_language"  # noqa: S105 - names of cookies
+TOKEN, THEME, LANGUAGE = "console_token", "console_theme", "console_language"
 CSRF = "csrf"
 """The field of forms with the tag of the session."""
 _STORABLE = re.compile(r"[A-Za-z0-9._~+/=-]{1,3800}")

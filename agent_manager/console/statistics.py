@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
@@ -24,7 +25,7 @@ router = APIRouter(prefix=ROOT, route_class=ConsoleRoute)
 DAYS = 30
 """Days that are counted by default."""
 _TOOLS = query("agent_manager.console", "tools")
-_READS = {
+_READS: dict[str, Callable[..., Awaitable[list[Any]]]] = {
     "days": Statistics.by_day,
     "roles": Statistics.by_role,
     "actors": Statistics.by_actor,

@@ -157,7 +157,7 @@ document.addEventListener("htmx:load", (event) => showTimes(event.detail.elt));
 
 showTimes(document);
 if (document.querySelector(".chat template[data-live]") && !location.hash && !location.search) {
-  window.scrollTo(0, document.documentElement.scrollHeight);
+  all(".message").at(-1)?.scrollIntoView({block: "end"});
 }
 restartLive();
 setInterval(() => { if (shown()) showTimes(document); }, 30000);

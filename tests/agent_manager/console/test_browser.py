@@ -64,7 +64,8 @@ async def pages(here: Served, trip: str) -> list[str]:
     return [
         "", "conversations", "conversations?q=lisbon", f"conversations/{trip}", f"conversations/{trip}?version=4",
         f"conversations/{trip}/events", f"conversations/{trip}/compare?a=1", f"conversations/{trip}/messages/2", "log",
-        f"log/{event['position']}", "projections", "statistics", "people", "operations", "operations/doctor", "sign-in", "nothing-here",
+        f"log/{event['position']}", "projections",
+        "statistics", "people", "operations", "operations/doctor", "sign-in", "nothing-here",
     ]  # fmt: skip
 
 

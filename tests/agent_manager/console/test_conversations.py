@@ -177,7 +177,8 @@ async def test_no_text_becomes_markup(here: Served) -> None:
     await here.client.post(f"/v1/conversations/{trip}/members", json={"user": SCRIPT})
     async with Visitor(here.url) as visitor:
         for path in (
-            "conversations", "conversations?q=alert", f"conversations?q={SCRIPT}&actor={SCRIPT}", f"conversations/{trip}", "log",
+            "conversations", "conversations?q=alert", f"conversations?q={SCRIPT}&actor={SCRIPT}", "log",
+            f"conversations/{trip}",
             f"conversations/{trip}/events", f"conversations/{trip}/compare?a=1", f"conversations/{trip}?version=5",
             f"conversations/{trip}/messages/5", f"log?text={SCRIPT}", "statistics", "",
         ):  # fmt: skip
