@@ -19,8 +19,7 @@ from playwright.async_api import async_playwright
 
 from agent_manager.factory import AsyncManager
 from agent_manager.server.serve import listen, serving, url_of
-from agent_manager.settings import ServerSettings
-from eventstore import EventStore
+from eventstore import EventStore, Settings
 from eventstore.concurrency import cancel_and_wait
 from projections import Worker
 
@@ -125,7 +124,7 @@ async def take(url: str, trip: str, folder: Path) -> None:
 async def main(folder: Path) -> None:
     """Serve the sample, and take the screenshots."""
     with TemporaryDirectory() as data_dir, listen("127.0.0.1", 0) as listening:
-        settings = ServerSettings(**{"data_dir": Path(data_dir)})
+        settings = Settings(data_dir=Path(data_dir))
         async with EventStore(settings) as store:
             worker = asyncio.create_task(Worker(store).run())
             try:
