@@ -194,16 +194,6 @@ async def read_warnings(store: EventStore) -> list[str]:
     return await asyncio.to_thread(store.server.migrator().findings)
 
 
-async def read_projections(store: EventStore, projections: Sequence[Projection]) -> list[ProjectionStatus]:
-    """Return the progress of the projections that have run. It counts the events that are not applied yet."""
-    hashes = {projection.name: projection.definition_hash for projection in projections}
-    rows = await store.connections.projector.fetch(_STATUS_PROJECTIONS)
-    return [
-        ProjectionStatus(name, position, updated_at, lag_events, lag_seconds, hashes.get(name) == made_by, parked)
-        for name, position, updated_at, made_by, lag_events, lag_seconds, parked in rows
-    ]
-
-
 async def read_workers(store: EventStore) -> list[WorkerStatus]:
     """Return the workers that run now."""
     return [WorkerStatus(*row) for row in await store.connections.primary_reader.fetch(_STATUS_WORKERS)]
@@ -236,6 +226,8 @@ async def read_status(store: EventStore, projections: Sequence[Projection] = PRO
     """Return the status. It counts the events, which takes time on a large log."""
     pool = store.connections.projector  # sees the events of all tenants
     [(events, last_position, conversations, size, version, queue_usage)] = await pool.fetch(_STATUS_LOG)
+    hashes = {projection.name: projection.definition_hash for projection in projections}
+    rows = await pool.fetch(_STATUS_PROJECTIONS)
     async with await store.connect(role=None) as connection:  # the server hides the login's sessions from other roles
         with translated():
             appends = await (await connection.execute(_STATUS_APPENDS)).fetchall()
@@ -249,7 +241,10 @@ async def read_status(store: EventStore, projections: Sequence[Projection] = PRO
         last_position=last_position,
         horizon=await horizon(pool),
         bytes=size,
-        projections=await read_projections(store, projections),
+        projections=[
+            ProjectionStatus(name, position, updated_at, lag_events, lag_seconds, hashes.get(name) == made_by, parked)
+            for name, position, updated_at, made_by, lag_events, lag_seconds, parked in rows
+        ],
         workers=await read_workers(store),
         appends_in_flight=[AppendInFlight(*row) for row in appends],
         standby=await read_standby(store, projections),

@@ -12,13 +12,14 @@ from time import monotonic
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from agent_manager.a2a import RESERVED
 from agent_manager.backup import Archive, Drill, Manifest, last_drill, open_target
 from agent_manager.server.context import RequestContext, ServerContext
 from agent_manager.server.problems import Rejected
 from eventstore import ApplicationEvent, ConversationCreated, conversation_uuid
 from projections.status import Lag, read_lags, read_log_state
 
-ACTIONS = "operations"
+ACTIONS = RESERVED + "operations"
 """The conversation, by its given id, whose events are the actions of operators."""
 ACTOR = "console"
 """The actor of changes on a server that requires no tokens."""

@@ -12,12 +12,14 @@ from agent_manager.console.pages import ROOT, ConsoleRoute, form, page, redirect
 from agent_manager.server.authorization import Data, needs
 from agent_manager.server.context import CurrentContext
 from agent_manager.server.schemas.common import In
+from eventstore.database.queries import query
 from eventstore.read import horizon
 from projections import read_parked, retry_parked
-from projections.status import read_projections, read_workers
+from projections.status import read_workers
 
 router = APIRouter(prefix=ROOT, route_class=ConsoleRoute)
 
+_PROGRESS = query("agent_manager.console", "progress")
 _CHANGE = needs(Data.METRICS)
 
 
@@ -32,12 +34,16 @@ async def show_projections(context: CurrentContext) -> dict[str, Any]:
     kept = await samples(context)
     rebuilds = context.server_context.rebuilds
     known = rebuilds.projections()
-    states = {each.name: each for each in await read_projections(context.store, list(known.values()))}
+    progress = {
+        name: {"position": position, "updated_at": at, "is_current": made_by == known[name].definition_hash}
+        for name, position, at, made_by in await context.store.connections.projector.fetch(_PROGRESS)
+        if name in known
+    }
     return {
         "projections": [
             {
                 "name": lag.projection,
-                "state": states.get(lag.projection),
+                "state": progress.get(lag.projection),
                 "lag": lag,
                 "trend": [(round(each.at - kept[-1].at), _seconds_of(each.lags, lag.projection)) for each in kept],
                 "rebuild": rebuilds.latest.get(lag.projection),

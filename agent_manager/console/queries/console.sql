@@ -28,3 +28,13 @@ SELECT left(t.name, 200) AS name, count(*)
  GROUP BY 1
  ORDER BY 2 DESC, 1
  LIMIT 50
+
+-- name: progress
+-- How far the live tables of each projection are, when they were last changed, and by which definition they are made.
+SELECT c.projection, min(c.position), max(c.updated_at), min(d.definition_hash)
+  FROM checkpoints c
+  JOIN projection_definitions d
+    ON d.projection = c.projection
+   AND d.stage = c.stage
+ WHERE c.stage = 'live'
+ GROUP BY c.projection

@@ -22,6 +22,7 @@ async def append(here: Served, conversation: str, *events: dict[str, Any]) -> No
     assert done.status_code == 201, done.text
 
 
+@pytest.mark.slow
 async def test_the_list_is_searched_filtered_and_continued(here: Served) -> None:
     for number in range(60):
         await here.begin(name=f"Number {number}")
@@ -83,6 +84,7 @@ async def test_a_chat_shows_markdown_tools_with_their_results_files_and_tasks(he
         assert exported.json()["messages"][0]["content"] == "**Book** it"
 
 
+@pytest.mark.slow
 async def test_a_long_conversation_is_read_from_its_end_and_from_any_message(here: Served) -> None:
     trip = await here.begin(name="Trip")
     said = [
@@ -105,6 +107,7 @@ async def test_a_long_conversation_is_read_from_its_end_and_from_any_message(her
         assert ("number 100 " in past, "number 101 " in past) == (True, False)
 
 
+@pytest.mark.slow
 async def test_the_past_is_shown_and_compared(here: Served) -> None:
     trip = await here.begin(name="Trip")
     await here.say(trip, "to Lisbon")
@@ -142,6 +145,7 @@ async def test_a_page_that_is_looked_at_is_told_of_changes_and_takes_what_is_new
         assert 'id="seen" name="after" value="3" hx-swap-oob="true"' in new
 
 
+@pytest.mark.slow
 async def test_a_conversation_is_renamed_archived_shared_and_deleted(here: Served) -> None:
     trip = await here.begin(name="Trip")
     page = f"conversations/{trip}"

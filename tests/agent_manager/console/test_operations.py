@@ -23,7 +23,7 @@ pytestmark = pytest.mark.shared_database
 
 async def actions(visitor: Visitor) -> list[tuple[str, Any]]:
     """The audited actions: type and content."""
-    found = json.loads(await visitor.get("conversations/operations/events.json"))["items"]
+    found = json.loads(await visitor.get("conversations/eventstore:operations/events.json"))["items"]
     return [(event["event_type"], event["content"]) for event in found[1:]]
 
 
@@ -56,6 +56,7 @@ async def test_the_log_is_filtered_by_types_actor_text_and_position(here: Served
         await visitor.get("log?before=x", status=422)
 
 
+@pytest.mark.slow
 async def test_the_live_log_sends_every_event_of_a_burst_and_goes_on_where_it_was_cut(here: Served) -> None:
     trip = await here.begin(name="Trip")
     end = (await here.say(trip, "before"))["position"]
@@ -96,6 +97,7 @@ class EventSourceOfRows:
 
 
 @pytest.mark.own_database
+@pytest.mark.slow
 async def test_a_rebuild_is_started_paused_continued_and_undone_and_each_is_audited(here: Served) -> None:
     trip = await here.begin(name="Trip")
     await here.say(trip, "to Lisbon")
@@ -127,6 +129,7 @@ async def test_a_rebuild_is_started_paused_continued_and_undone_and_each_is_audi
         assert "to Lisbon" in await visitor.get(f"conversations/{trip}")
 
 
+@pytest.mark.slow
 async def test_keys_are_made_once_and_revoked_and_have_no_scope_that_their_maker_lacks(
     protected: Served, people: People
 ) -> None:
@@ -159,9 +162,10 @@ async def test_keys_are_made_once_and_revoked_and_have_no_scope_that_their_maker
         await visitor.send("people", "people/users/state", user="bob", disabled="true")
         done = [name.partition(".")[2] for name, _ in await actions(visitor)]
         assert done == ["user_added", "key_made", "key_revoked", "user_disabled"]
-        assert token not in await visitor.get("conversations/operations/events.json")
+        assert token not in await visitor.get("conversations/eventstore:operations/events.json")
 
 
+@pytest.mark.slow
 async def test_what_concerns_all_tenants_is_shown_to_administrators_of_the_servers_own_only(
     protected: Served, people: People
 ) -> None:
@@ -174,6 +178,7 @@ async def test_what_concerns_all_tenants_is_shown_to_administrators_of_the_serve
         assert "Events per second" not in frame
 
 
+@pytest.mark.slow
 async def test_statistics_are_shown_and_exported_as_csv_without_formulas(here: Served) -> None:
     trip = await here.begin(name="Trip")
     await here.say(trip, "to Lisbon")
@@ -190,6 +195,7 @@ async def test_statistics_are_shown_and_exported_as_csv_without_formulas(here: S
         assert "Nothing in this period" in await visitor.get("statistics?until=2000-01-01")
 
 
+@pytest.mark.slow
 async def test_the_overview_names_what_needs_attention(here: Served) -> None:
     trip = await here.begin(name="Trip")
     waiting = {"event_type": "message.added", "content": {"role": "user", "content": "x", "awaits_answer": True}}
