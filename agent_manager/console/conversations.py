@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import suppress
 from itertools import accumulate
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -17,7 +16,7 @@ from agent_manager.adapters.a2a_demo_messages import file_response, find_file
 from agent_manager.auth import TokenScope
 from agent_manager.console.chat import MAX_LIST, MAX_TEXT, chat_messages, length_in_list, timeline
 from agent_manager.console.operator import ACTOR
-from agent_manager.console.pages import ROOT, ConsoleRoute, form, page, redirect
+from agent_manager.console.pages import ROOT, ConsoleRoute, form, page, redirect, wait_for_written
 from agent_manager.server.authorization import Data, needs
 from agent_manager.server.context import CurrentContext, RequestContext
 from agent_manager.server.conversation_lookup import ResolvedConversation, get_or_404, resolve
@@ -33,7 +32,6 @@ from agent_manager.server.schemas.conversations import (
     TaskOut,
 )
 from agent_manager.server.schemas.events import event_out
-from eventstore.errors import NotCaughtUp
 from eventstore.read import end_of_log
 from projections import Search
 from projections.conversation_snapshot import ConversationSnapshot
@@ -71,7 +69,7 @@ async def list_conversations(context: CurrentContext, query: Annotated[ListQuery
         "limit": ROWS,
     }
     if query.q.strip():
-        await context.caught_up(("search",))
+        await wait_for_written(context, ("search",))
         hits = await Search(context.store, caller=context.caller).page(
             query.q, after=context.open_cursor(query.after), **shared
         )
@@ -89,7 +87,7 @@ async def list_conversations(context: CurrentContext, query: Annotated[ListQuery
         ]  # fmt: skip
         following = None if hits.next is None else context.server_context.sealing.seal_cursor(context.caller, hits.next)
         return {"hits": items, "items": [], "next": following, "searched": hits.searched, "filters": query}
-    await context.caught_up()
+    await wait_for_written(context)
     active = {"active": True, "archived": False}.get(query.state)
     found = await context.reader.conversations(
         active=active, deleted=query.state == "deleted", by=query.by, after=query.after, **shared
@@ -122,10 +120,9 @@ async def show_conversation(
         as_of: dict[str, Any] = {"version": query.version} if query.version is not None else {"time": query.time}
         async with context.reader.snapshot_at(resolved.id, **as_of) as snapshot:
             return await _past(context, resolved, snapshot, query)
-    with suppress(NotCaughtUp):
-        # A page that is looked at asks because of a change that the read tables may not hold yet.
-        at_least = 0 if query.after is None else await end_of_log(context.log)
-        await context.caught_up(at_least=at_least, is_resolved=True)
+    # A page that is looked at asks because of a change that the read tables may not hold yet.
+    at_least = 0 if query.after is None else await end_of_log(context.log)
+    await wait_for_written(context, at_least=at_least, is_resolved=True)
     row = await context.reader.conversation(resolved.id)
     messages, older, newer = await _window(context, resolved.id, query)
     tasks = [TaskOut.model_validate(task) for task in await context.reader.tasks(resolved.id, limit=LIVE_ROWS)]

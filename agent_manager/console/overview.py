@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from agent_manager.console.operator import events_per_second, is_operator, read_backups, samples
-from agent_manager.console.pages import ROOT, ConsoleRoute, page
+from agent_manager.console.pages import ROOT, ConsoleRoute, page, wait_for_written
 from agent_manager.server.authorization import Data
 from agent_manager.server.context import CurrentContext, RequestContext
 from agent_manager.server.schemas.conversations import ConversationOut
@@ -26,7 +26,7 @@ _MESSAGES_BY_MINUTE = query("agent_manager.console", "messages_by_minute")
 @page(router, "/", "overview.html", Data.CONTENT)
 async def overview(context: CurrentContext) -> dict[str, Any]:
     """Show what needs attention, activity of the last hour, and the latest conversations."""
-    await context.caught_up()
+    await wait_for_written(context)
     tables = context.store.tables(context.caller)
     counts: dict[datetime, int] = dict(await tables.fetch(_MESSAGES_BY_MINUTE, {"tenant": context.caller.tenant}))
     minute = datetime.now(UTC).replace(second=0, microsecond=0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from functools import wraps
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -30,9 +31,12 @@ from agent_manager.server.problems import (
     problem_of_validation,
     status_of,
 )
-from eventstore.errors import EventStoreError
+from agent_manager.server.read_your_writes import READ_TABLES
+from eventstore.errors import EventStoreError, NotCaughtUp
 
 ROOT = "/console"
+WAIT_SECONDS = 1.0
+"""How long a page waits for read tables that are behind."""
 _Model = TypeVar("_Model", bound=BaseModel)
 _Endpoint = Callable[..., Awaitable[Any]]
 
@@ -108,6 +112,20 @@ def form(model: type[_Model]) -> Any:
             raise RequestValidationError([each | {"loc": ("body", *each["loc"])} for each in error.errors()]) from None
 
     return Depends(read)
+
+
+async def wait_for_written(
+    context: RequestContext, projections: Sequence[str] = READ_TABLES, at_least: int = 0, *, is_resolved: bool = False
+) -> None:
+    """Wait until the read tables hold what was written through this server, but not for long.
+
+    If they are behind, the page says so: it is most needed then.
+    """
+    try:
+        async with asyncio.timeout(WAIT_SECONDS):
+            await context.caught_up(projections, at_least, is_resolved=is_resolved)
+    except (TimeoutError, NotCaughtUp):
+        context.request.state.is_behind = True
 
 
 def redirect(context: RequestContext, path: str) -> Response:

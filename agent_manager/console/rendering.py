@@ -108,6 +108,7 @@ def _frame(request: Request, language: str) -> dict[str, Any]:
         "identity": identity,
         "scopes": scopes,
         "is_operator": "admin" in scopes and identity is not None and identity.tenant == store.tenant,
+        "is_behind": getattr(request.state, "is_behind", False),
         "has_session": "authorization" in request.headers,
         "csrf": csrf_tag(request),
         "language": language,

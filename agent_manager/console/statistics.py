@@ -13,7 +13,7 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 from starlette.responses import Response
 
-from agent_manager.console.pages import ROOT, ConsoleRoute, page
+from agent_manager.console.pages import ROOT, ConsoleRoute, page, wait_for_written
 from agent_manager.server.authorization import Data, needs
 from agent_manager.server.context import CurrentContext
 from agent_manager.server.schemas.common import Day, In
@@ -59,7 +59,7 @@ class TableQuery(StatisticsQuery):
 @page(router, "/statistics", "statistics.html", Data.CONTENT)
 async def show_statistics(context: CurrentContext, query: Annotated[StatisticsQuery, Query()]) -> dict[str, Any]:
     """Show all statistics."""
-    await context.caught_up(("statistics",))
+    await wait_for_written(context, ("statistics",))
     filters = query.filters()
     source = Statistics(context.store, caller=context.caller)
     tables: dict[str, Any] = {
@@ -80,7 +80,7 @@ async def show_statistics(context: CurrentContext, query: Annotated[StatisticsQu
 @router.get("/statistics.csv", openapi_extra=needs(Data.CONTENT))
 async def export_table(context: CurrentContext, query: Annotated[TableQuery, Query()]) -> Response:
     """Return one of the tables as CSV."""
-    await context.caught_up(("statistics",))
+    await wait_for_written(context, ("statistics",))
     rows = await _READS[query.table](Statistics(context.store, caller=context.caller), **query.filters())
     out = io.StringIO()
     if rows:

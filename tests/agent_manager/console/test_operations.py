@@ -8,15 +8,19 @@ import io
 import json
 import re
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from support.callers import People
 from support.console import Visitor
 from support.eventsource import EventSource
-from support.serving import Served
+from support.scoped_queries import open_as
+from support.serving import Served, served
 from support.waiting import until_async
 
 from agent_manager.auth import TokenScope
+from agent_manager.server import read_your_writes
+from eventstore import EventStore
 
 pytestmark = pytest.mark.shared_database
 
@@ -129,6 +133,29 @@ async def test_a_rebuild_is_started_paused_continued_and_undone_and_each_is_audi
         assert "to Lisbon" in await visitor.get(f"conversations/{trip}")
 
 
+@pytest.mark.own_database
+@pytest.mark.slow
+async def test_what_is_parked_is_shown_with_its_error_and_retried(here: Served, database_url: str) -> None:
+    trip = await here.begin(name="Trip")
+    with open_as(database_url, "eventstore_owner") as owner:
+        owner.execute("ALTER TABLE messages ADD CONSTRAINT no_poison CHECK (content <> 'poison')")
+        await here.say(trip, "poison")
+    async with Visitor(here.url) as visitor:
+
+        async def is_parked() -> bool:
+            return "Conversations are parked" in await visitor.get("")
+
+        await until_async(is_parked, "parked")
+        page = await visitor.get("projections")
+        assert "no_poison" in page
+        assert f'href="conversations/{trip}"' in page
+        with open_as(database_url, "eventstore_owner") as owner:
+            owner.execute("ALTER TABLE messages DROP CONSTRAINT no_poison")
+        assert "Nothing is parked" in await visitor.send("projections", "projections/retry")
+        assert "poison" in await visitor.get(f"conversations/{trip}")
+        assert await actions(visitor) == [("operations.parked_retried", {"applied": 1, "parked": 0})]
+
+
 @pytest.mark.slow
 async def test_keys_are_made_once_and_revoked_and_have_no_scope_that_their_maker_lacks(
     protected: Served, people: People
@@ -215,3 +242,21 @@ async def test_the_findings_of_doctor_are_shown(here: Served) -> None:
             page = await visitor.get("operations/doctor")
         assert "no backups are made" in page
         assert "checks are well" in page
+
+
+@pytest.mark.own_database
+@pytest.mark.slow
+async def test_pages_are_shown_while_no_worker_runs_and_say_so(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read_your_writes, "MAX_LAG", 0)  # or reads would apply the events themselves
+    async with served(store, works=False) as here, Visitor(here.url) as visitor:
+        trip = uuid4()
+        body = {"begin": {"name": "Trip"}, "events": [{"event_type": "x.y", "content": 1}]}
+        assert (await here.client.post(f"/v1/conversations/{trip}/events", json=body)).status_code == 201
+        page = await visitor.get("")
+        assert "The read tables are behind the log" in page
+        assert "No worker runs" in page
+        for path in ("conversations", "conversations?q=x", "statistics", "projections", "log"):
+            await visitor.get(path)
+        await visitor.get(f"conversations/{trip}", status=404)
