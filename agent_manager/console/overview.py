@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -27,14 +28,20 @@ _MESSAGES_BY_MINUTE = query("agent_manager.console", "messages_by_minute")
 async def overview(context: CurrentContext) -> dict[str, Any]:
     """Show what needs attention, activity of the last hour, and the latest conversations."""
     await wait_for_written(context)
-    tables = context.store.tables(context.caller)
-    counts: dict[datetime, int] = dict(await tables.fetch(_MESSAGES_BY_MINUTE, {"tenant": context.caller.tenant}))
     minute = datetime.now(UTC).replace(second=0, microsecond=0)
-    minutes = [minute - timedelta(minutes=59 - number) for number in range(60)]
     statistics = Statistics(context.store, caller=context.caller)
     pending = await context.manager.pending()
+    counts, times, statuses, conversations, attention = await asyncio.gather(
+        context.store.tables(context.caller).fetch(_MESSAGES_BY_MINUTE, {"tenant": context.caller.tenant}),
+        statistics.response_times(since=minute.date() - timedelta(days=1)),
+        statistics.by_status(),
+        context.reader.conversations(limit=12),
+        _attention(context, len(pending)),
+    )
+    numbers = dict(counts)
+    minutes = [minute - timedelta(minutes=59 - number) for number in range(60)]
     return {
-        "attention": await _attention(context, len(pending)),
+        "attention": attention,
         "pending": [
             {
                 "conversation": each.conversation,
@@ -45,10 +52,10 @@ async def overview(context: CurrentContext) -> dict[str, Any]:
             for each in pending[:5]
         ],
         "events_per_second": events_per_second(await samples(context)) if is_operator(context) else None,
-        "messages": [(f"{each:%H:%M}", counts.get(each, 0)) for each in minutes],
-        "response_times": await statistics.response_times(since=minute.date() - timedelta(days=1)),
-        "statuses": {f"{each.kind} {each.status}": each.number for each in await statistics.by_status()},
-        "conversations": [ConversationOut.model_validate(row) for row in await context.reader.conversations(limit=12)],
+        "messages": [(f"{each:%H:%M}", numbers.get(each, 0)) for each in minutes],
+        "response_times": times,
+        "statuses": {f"{each.kind} {each.status}": each.number for each in statuses},
+        "conversations": [ConversationOut.model_validate(row) for row in conversations],
         "is_operator_view": is_operator(context),
     }
 

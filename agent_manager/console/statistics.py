@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
@@ -17,6 +17,7 @@ from agent_manager.console.pages import ROOT, ConsoleRoute, page, wait_for_writt
 from agent_manager.server.authorization import Data, needs
 from agent_manager.server.context import CurrentContext
 from agent_manager.server.schemas.common import Day, In
+from eventstore.concurrency import gather_or_raise
 from eventstore.database.queries import query
 from projections import Statistics
 
@@ -25,7 +26,7 @@ router = APIRouter(prefix=ROOT, route_class=ConsoleRoute)
 DAYS = 30
 """Days that are counted by default."""
 _TOOLS = query("agent_manager.console", "tools")
-_READS: dict[str, Callable[..., Awaitable[list[Any]]]] = {
+_READS: dict[str, Callable[..., Coroutine[Any, Any, list[Any]]]] = {
     "days": Statistics.by_day,
     "roles": Statistics.by_role,
     "actors": Statistics.by_actor,
@@ -62,16 +63,14 @@ async def show_statistics(context: CurrentContext, query: Annotated[StatisticsQu
     await wait_for_written(context, ("statistics",))
     filters = query.filters()
     source = Statistics(context.store, caller=context.caller)
-    tables: dict[str, Any] = {
-        name: [asdict(row) for row in await read(source, **filters)] for name, read in _READS.items()
-    }
-    times = await source.response_times(**filters)
     given = {"tenant": context.caller.tenant, "since": filters["since"], "until": filters["until"]}
+    tables: list[list[Any]] = await gather_or_raise(read(source, **filters) for read in _READS.values())
+    times = await source.response_times(**filters)
     tools = await context.store.tables(context.caller).fetch(_TOOLS, given)
     return {
         "filters": query,
         "shown": filters,
-        "tables": tables,
+        "tables": {name: [asdict(row) for row in rows] for name, rows in zip(_READS, tables, strict=True)},
         "tools": [{"name": name, "calls": calls} for name, calls in tools],
         "response_times": asdict(times),
     }
