@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 from itertools import accumulate
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 from pydantic import Field
 from starlette.responses import Response
 
@@ -32,6 +33,7 @@ from agent_manager.server.schemas.conversations import (
     TaskOut,
 )
 from agent_manager.server.schemas.events import event_out
+from eventstore.errors import NotFound
 from eventstore.read import end_of_log
 from projections import Search
 from projections.conversation_snapshot import ConversationSnapshot
@@ -73,10 +75,10 @@ async def list_conversations(context: CurrentContext, query: Annotated[ListQuery
         hits = await Search(context.store, caller=context.caller).page(
             query.q, after=context.open_cursor(query.after), **shared
         )
-        names = {}
-        for hit in hits:
-            if hit.conversation_id not in names:
-                names[hit.conversation_id] = (await context.reader.conversation(hit.conversation_id)).name
+        names = dict.fromkeys((hit.conversation_id for hit in hits), "")
+        for conversation_id in names:
+            with suppress(NotFound):  # its projection may be behind that of the search
+                names[conversation_id] = (await context.reader.conversation(conversation_id)).name
         items = [
             {
                 "kind": hit.kind, "conversation_id": hit.conversation_id, "name": names[hit.conversation_id],
@@ -221,11 +223,13 @@ async def _changes(context: RequestContext, conversation_id: UUID, after: int) -
 
 
 @page(router, "/{conversation}/messages/{version}", "message.html", Data.CONTENT)
-async def show_message(context: CurrentContext, conversation: str, version: int) -> dict[str, Any]:
+async def show_message(
+    context: CurrentContext, conversation: str, version: Annotated[int, Path(ge=1, lt=2**31)]
+) -> dict[str, Any]:
     """Show a message whole."""
     resolved = await get_or_404(context.reader, conversation)
     row = await context.reader.conversation(resolved.id)
-    found = await context.reader.messages(resolved.id, after_version=max(0, version - 1), limit=1)
+    found = await context.reader.messages(resolved.id, after_version=version - 1, limit=1)
     messages = [MessageOut.model_validate(each) for each in found if each.version == version]
     return {
         "conversation": ConversationOut.model_validate(row),

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 from pydantic import Field
 from pydantic_core import to_json
 from starlette.responses import Response
@@ -129,11 +129,11 @@ async def _rows(context: RequestContext, query: LiveQuery, after: int) -> AsyncG
 
 
 @page(router, "/log/{position}", "event_page.html", Data.LOG)
-async def show_event(context: CurrentContext, position: int) -> dict[str, Any]:
+async def show_event(context: CurrentContext, position: Annotated[int, Path(ge=1, lt=2**63)]) -> dict[str, Any]:
     """Show an event whole."""
     events = context.store.read_log(
-        after=max(0, position - 1),
-        until_position=max(0, position),
+        after=position - 1,
+        until_position=position,
         limit=1,
         tenant=context.caller.tenant,
         user=context.caller.user,
