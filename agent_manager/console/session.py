@@ -65,9 +65,7 @@ def checked_token(text: str) -> str:
     """
     token = "".join(text.split()).removeprefix("Bearer")
     if not _STORABLE.fullmatch(token):
-        raise Rejected(
-            "this is neither a key nor a JWT: paste what eventstore keys add has printed", "token", status=422
-        )
+        raise Rejected("this is neither a key nor a JWT: paste the key, es_…, or the JWT whole", "token", status=422)
     return token
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal, TypeAlias
@@ -11,6 +12,8 @@ from eventstore import EventStore
 from eventstore.concurrency import cancel_and_wait, independent_task
 from eventstore.errors import ConflictError, EventStoreError, NotFound
 from projections import Projection, RebuildProgress, load_projections, rebuild, undo_rebuild
+
+_log = logging.getLogger(__name__)
 
 RebuildState: TypeAlias = Literal["running", "paused", "done", "restored", "failed"]
 
@@ -96,5 +99,9 @@ class Rebuilds:
             raise
         except EventStoreError as error:
             state.state, state.detail = "failed", str(error)
+        except Exception:
+            state.state, state.detail = "failed", "internal error: see the server's log"
+            fields = {"event": "rebuild_failed", "projection": projection.name}
+            _log.exception("rebuilding %s", projection.name, extra=fields)
         finally:
             state.ended_at = datetime.now(UTC)

@@ -51,7 +51,7 @@ async def test_a_token_that_is_not_valid_leads_back_to_the_form_and_is_forgotten
         assert (form.status_code, "The token is not valid" in form.text) == (401, True)
         assert not client.cookies
         broken = await client.post("/console/sign-in", data={"token": "a;b"})
-        assert (broken.status_code, "paste what eventstore keys add" in broken.text) == (422, True)
+        assert (broken.status_code, "neither a key nor a JWT" in broken.text) == (422, True)
 
 
 @pytest.mark.parametrize("next", ["//evil.example", "https://evil.example", "\\\\evil.example", "javascript:alert(1)"])
