@@ -160,6 +160,7 @@ async def _serve_http(
     ):
         url = url_of(listening, has_tls=tls is not None)
         print_line("HTTP", f"{url}; GET {url}/openapi.json describes it")
+        print_line("Console", f"{url}/console")
         if port is None and listening.getsockname()[1] != DEFAULT_PORT:
             print_line("", f"not on port {DEFAULT_PORT}, which is in use: choose another with --port")
         if server_context.authenticator.requires_tokens:

@@ -35,6 +35,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Scope
 
+from agent_manager import console
 from agent_manager.adapters import a2a_demo
 from agent_manager.server.authorization import security_schemes
 from agent_manager.server.context import ServerContext
@@ -102,6 +103,7 @@ def create_app(server_context: ServerContext, *, names: Sequence[str] | None = N
     for prefix, routers in ROUTERS.items():
         for router in routers:
             app.include_router(router, prefix=prefix)
+    app.include_router(console.router)
     _handle_errors(app)
     _complete_openapi(app)
     settings = server_context.settings

@@ -227,12 +227,15 @@ class AuthorizedRoute(APIRoute):
     first of them is read, and the bytes of the body are counted as they arrive.
 
     Attributes:
+        request_class: Reads the body of a request.
         needed: The scope that every request needs; None if the endpoint needs no token.
         takes_key: Whether it honours an idempotency key: it does if it is a POST that may write.
 
     Raises:
         TypeError: The endpoint does not declare its kind of data.
     """
+
+    request_class = JsonRequest
 
     def __init__(self, *arguments: Any, openapi_extra: Json | None = None, **options: Any) -> None:
         declared = openapi_extra or {}
@@ -312,7 +315,7 @@ class AuthorizedRoute(APIRoute):
                 raise error.with_traceback(None) from None
 
         async def handle_in_turn(request: Request) -> Response:
-            request = JsonRequest(request.scope, request.receive)
+            request = self.request_class(request.scope, request.receive)
             size = await _size_of(request)
             limit = _limit_of(request)
             async with request.state.tenant_context.turn_for(size, limit, appends=self._appends):

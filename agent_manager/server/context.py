@@ -5,7 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
@@ -32,6 +41,7 @@ from agent_manager.server.limits import Limits, TimeSlice
 from agent_manager.server.problems import NotAllowed
 from agent_manager.server.read_your_writes import READ_TABLES, ReadYourWrites, log_change_token
 from agent_manager.server.readiness import Readiness
+from agent_manager.server.rebuilds import Rebuilds
 from agent_manager.server.response_cache import BodyWriter, Frame, Make, ResponseCache
 from agent_manager.server.schemas.common import Out, PageQuery
 from agent_manager.server.schemas.events import AppendedOut, AppendOut
@@ -223,6 +233,7 @@ class ServerContext:
         answering_seconds: The time that running answers have to finish when the server closes. A message without its
             answer stays pending, and the next start reports it.
         closing: Is set when the server closes; streams end then.
+        rebuilds: The rebuilds of read tables that this server runs.
     """
 
     def __init__(
@@ -255,6 +266,7 @@ class ServerContext:
         self.closing = asyncio.Event()
         self.read_your_writes = ReadYourWrites(store)
         self.idempotency = Idempotency(store)
+        self.rebuilds = Rebuilds(store)
         self.answering_seconds = ANSWERING_SECONDS
         self._answering: set[asyncio.Task[Any]] = set()
 
@@ -284,6 +296,7 @@ class ServerContext:
         if self._answering:
             await asyncio.wait(self._answering, timeout=self.answering_seconds)
         await cancel_and_wait(self._answering)
+        await self.rebuilds.close()
         await self.tenant_contexts.close()
         await self.read_your_writes.close()
 
@@ -599,9 +612,17 @@ class RequestContext:
 
     def stream(self, source: EventSource, after: int) -> EventStream:
         """Return the response that streams the events of a source as long as the caller is authorized."""
+        return self.stream_texts(self.server_context.streams.follow(source, self.caller.tenant, after), after)
+
+    def stream_texts(self, texts: AsyncGenerator[bytes, None], after: int) -> EventStream:
+        """Return the response that streams encoded server-sent events as long as the caller is authorized.
+
+        Args:
+            after: The id of the last event before the first of them.
+        """
         server_context = self.server_context
         return EventStream(
-            server_context.streams.follow(source, self.caller.tenant, after),
+            texts,
             after,
             closing=server_context.closing,
             stream_limit=server_context.limits.streams.one(*self._limit_keys),

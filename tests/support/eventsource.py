@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +29,7 @@ class EventSource:
         token: sent along, if there is one.
         comments: that came.
         status: of the answer.
+        decode: reads the data of events; JSON by default.
     """
 
     address: tuple[str, int]
@@ -36,6 +38,7 @@ class EventSource:
     token: str | None = None
     comments: list[str] = field(default_factory=list)
     status: int = 0
+    decode: Callable[[str], Any] = json.loads
     _streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def open(self) -> EventSource:
@@ -72,7 +75,7 @@ class EventSource:
                 if "id" in told:
                     self.last_id = int(told["id"])
                 if "data" in told:
-                    return Said(self.last_id or 0, told.get("event", "message"), json.loads(told["data"]))
+                    return Said(self.last_id or 0, told.get("event", "message"), self.decode(told["data"]))
                 told = {}
 
     async def _line(self) -> str:

@@ -13,7 +13,7 @@ from pydantic_core import to_json
 from starlette.responses import Response
 
 from agent_manager.server.authorization import AuthorizedRoute, Data
-from agent_manager.server.context import CurrentContext, write_page
+from agent_manager.server.context import CurrentContext, RequestContext, write_page
 from agent_manager.server.conversation_lookup import get_or_404
 from agent_manager.server.response_cache import BodyWriter
 from agent_manager.server.routes.declarations import CONFLICT, NOT_FOUND, TOO_LARGE, reads, writes
@@ -58,7 +58,7 @@ async def list_members(context: CurrentContext, conversation: str) -> Response:
     resolved = await get_or_404(context.reader, conversation)
 
     async def write(out: BodyWriter) -> None:
-        async with aclosing(_members(context, resolved.id)) as members:
+        async with aclosing(members_of(context, resolved.id)) as members:
             await write_page(out, members, lambda member: to_json({"user": member[0], "access": member[1]}))
 
     return await context.respond(str(resolved.version), write, parameters=resolved.id)
@@ -81,7 +81,8 @@ async def unshare(context: CurrentContext, conversation: str, user: Annotated[Us
     await context.append(resolved.id, [ConversationUnshared(user=user)])
 
 
-async def _members(context: CurrentContext, conversation: UUID) -> AsyncGenerator[tuple[str, str], None]:
+async def members_of(context: RequestContext, conversation: UUID) -> AsyncGenerator[tuple[str, str], None]:
+    """Yield the users who may see a conversation, and their access: the owner first, then the others by name."""
     tables = context.store.tables(context.caller, on_primary=True)
     after_others, after = False, ""
     while True:

@@ -1,0 +1,219 @@
+"""What a page shows of messages and tasks: texts, tool calls beside their results, files, and a timeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from agent_manager.a2a import FINAL, Json, assemble_artifacts, part_in_version
+from agent_manager.adapters.a2a_demo_messages import as_message, with_file_addresses
+from agent_manager.console.rendering import pretty
+from agent_manager.server.schemas.conversations import MessageOut, TaskOut
+
+MAX_TEXT = 4000
+"""Characters of a text that a list shows; the page of the message has all of it."""
+MAX_LIST = 40_000
+"""Characters of all messages of a list, so that a page takes less than 100 kB."""
+
+
+@dataclass
+class Block:
+    """A part of a message.
+
+    Attributes:
+        kind: ``text``, ``file``, ``data``, ``call`` (of a tool) or ``result``.
+        text: The text, or JSON.
+        rest: The number of characters that are left out.
+        name: Of a file or tool.
+        call_id: Of a call or result.
+        media_type: Of a file.
+        file_id: Of a file that the log holds.
+        url: Of a file elsewhere, which is never fetched.
+        result: Of a call, if it is among the same messages.
+    """
+
+    kind: str
+    text: str = ""
+    rest: int = 0
+    name: str = ""
+    call_id: str = ""
+    media_type: str = ""
+    file_id: str = ""
+    url: str = ""
+    result: Block | None = None
+
+    @property
+    def is_image(self) -> bool:
+        """Whether a page may show the file as an image."""
+        return self.file_id != "" and self.media_type in ("image/png", "image/jpeg", "image/gif", "image/webp")
+
+
+@dataclass
+class ChatMessage:
+    """A message with its blocks."""
+
+    message: MessageOut
+    blocks: list[Block] = field(default_factory=list)
+
+
+def chat_messages(messages: Sequence[MessageOut], longest: int = MAX_TEXT) -> list[ChatMessage]:
+    """Return messages with their blocks; the result of a tool stands with its call, if that is among them."""
+    chat = [ChatMessage(message, list(_blocks(message, longest))) for message in messages]
+    calls: dict[str, Block] = {}
+    for each in chat:
+        kept = []
+        for block in each.blocks:
+            if block.kind == "call":
+                calls[block.call_id] = block
+            elif block.kind == "result" and (call := calls.pop(block.call_id, None)) is not None and block.call_id:
+                call.result = block
+                continue
+            kept.append(block)
+        each.blocks = kept
+    return [each for each in chat if each.blocks or each.message.error or each.message.role != "tool"]
+
+
+def length_in_list(message: MessageOut) -> int:
+    """Return about how many characters a message takes in a list."""
+    return 500 + sum(len(block.text) for block in _blocks(message, MAX_TEXT))
+
+
+def _blocks(message: MessageOut, longest: int) -> Iterable[Block]:
+    sent = message.sent
+    if sent.get("tool_call_id") is not None:
+        text = sent.get("content")
+        yield _cut(
+            "result", text if isinstance(text, str) else pretty(text), longest, sent.get("name"), sent["tool_call_id"]
+        )
+        return
+    parts = sent.get("parts")
+    if isinstance(parts, list):
+        addressed = with_file_addresses(sent, message.conversation_id, message.version)["parts"]
+        for part in addressed:
+            yield from _part(part_in_version(part, "0.3"), longest)
+    elif isinstance(sent.get("content"), list):
+        converted = as_message(sent, "0.3", str(message.id))
+        for part in with_file_addresses(converted, message.conversation_id, message.version).get("parts", []):
+            yield from _part(part, longest)
+    elif message.content:
+        yield _cut("text", message.content, longest)
+    for call in sent.get("tool_calls") or [] if isinstance(sent.get("tool_calls"), list) else []:
+        function = call.get("function") if isinstance(call, dict) else None
+        if isinstance(function, dict):
+            yield _cut("call", _arguments(function.get("arguments")), longest, function.get("name"), call.get("id"))
+
+
+def _part(part: Any, longest: int) -> Iterable[Block]:
+    if not isinstance(part, dict):
+        yield _cut("data", pretty(part, longest), longest)
+        return
+    kind = part.get("kind")
+    if kind == "text" and isinstance(part.get("text"), str):
+        yield _cut("text", part["text"], longest)
+    elif kind == "file" and isinstance(part.get("file"), dict):
+        file = part["file"]
+        uri = str(file.get("uri", ""))
+        is_stored = uri.startswith("/message/file/")
+        yield Block(
+            "file",
+            name=str(file.get("name") or ""),
+            media_type=str(file.get("mimeType") or "").partition(";")[0].strip().lower(),
+            file_id=uri.rpartition("/")[2] if is_stored else "",
+            url="" if is_stored else uri,
+        )
+    else:
+        data = part.get("data")
+        if isinstance(data, dict) and isinstance(data.get("name"), str):
+            for member, role in (("args", "call"), ("arguments", "call"), ("response", "result")):
+                if member in data:
+                    yield _cut(role, _arguments(data[member]), longest, data["name"], data.get("id"))
+                    return
+        yield _cut("data", pretty(data if data is not None else part, 10 * longest), longest)
+
+
+def _arguments(value: Any) -> str:
+    return value if isinstance(value, str) else pretty(value, 10 * MAX_TEXT)
+
+
+def _cut(kind: str, text: str, longest: int, name: Any = "", call_id: Any = "") -> Block:
+    return Block(kind, text[:longest], max(0, len(text) - longest), str(name or ""), str(call_id or ""))
+
+
+# Tasks
+
+
+@dataclass(frozen=True)
+class TimelineTask:
+    """A task in the timeline.
+
+    Attributes:
+        start, width: Of its bar, in thousandths of the timeline.
+        text: Of the message that came with its status.
+        artifacts: Names and blocks.
+    """
+
+    task: TaskOut
+    start: int
+    width: int
+    is_final: bool
+    seconds: float
+    text: str
+    artifacts: list[tuple[str, list[Block]]]
+
+
+def timeline(tasks: Sequence[TaskOut], until: datetime | None = None) -> list[TimelineTask]:
+    """Return tasks with their places in the timeline, which spans all of them.
+
+    Args:
+        until: The end of tasks that go on; now by default.
+    """
+    now = until or datetime.now(UTC)
+    ends = [max(each.created_at, each.updated_at if each.status in FINAL else now) for each in tasks]
+    first = min((each.created_at for each in tasks), default=now)
+    span = max(((end - first).total_seconds() for end in ends), default=0) or 1
+    found = []
+    for each, end in zip(tasks, ends, strict=True):
+        seconds = (end - each.created_at).total_seconds()
+        start = min(990, int(1000 * (each.created_at - first).total_seconds() / span))
+        width = max(4, min(1000 - start, int(1000 * seconds / span)))
+        text = _status_text(each.status_message)
+        found.append(TimelineTask(each, start, width, each.status in FINAL, seconds, text, _artifacts(each)))
+    return found
+
+
+def _status_text(message: Json | None) -> str:
+    parts = message.get("parts") if message else None
+    texts = (
+        [part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)]
+        if isinstance(parts, list)
+        else []
+    )
+    return "\n".join(texts)[:MAX_TEXT]
+
+
+def _artifacts(task: TaskOut) -> list[tuple[str, list[Block]]]:
+    chunks = [each.model_dump() for each in task.artifacts]
+    return [
+        (str(artifact.get("name") or artifact["artifactId"]), [
+            block
+            for part in artifact["parts"] if isinstance(artifact["parts"], list)
+            for block in _part(_without_bytes(part_in_version(part, "0.3")), MAX_TEXT)
+        ])
+        for artifact in assemble_artifacts(chunks)
+    ]  # fmt: skip
+
+
+def _without_bytes(part: Any) -> Any:
+    """Return a part without the bytes of its file, which only messages have addresses for."""
+    file = part.get("file") if isinstance(part, dict) else None
+    if not isinstance(file, dict) or "bytes" not in file:
+        return part
+    return part | {"file": {name: value for name, value in file.items() if name != "bytes"}}
+
+
+def file_path(conversation: UUID, file_id: str) -> str:
+    """Return the path of a file below the root of the console."""
+    return f"conversations/{conversation}/files/{file_id}"

@@ -1,0 +1,392 @@
+"""Conversations: the list with its search; one of them as a chat, as it is or was; its events, changes and members."""
+
+from __future__ import annotations
+
+from bisect import bisect
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
+from itertools import accumulate
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Path, Query
+from pydantic import Field
+from starlette.responses import Response
+
+from agent_manager.adapters.a2a_demo_messages import file_response, find_file
+from agent_manager.auth import TokenScope
+from agent_manager.console.chat import MAX_LIST, MAX_TEXT, chat_messages, length_in_list, timeline
+from agent_manager.console.operator import ACTOR
+from agent_manager.console.pages import ROOT, ConsoleRoute, form, page, redirect, wait_for_written
+from agent_manager.server.authorization import Data, needs
+from agent_manager.server.context import CurrentContext, RequestContext
+from agent_manager.server.conversation_lookup import ResolvedConversation, get_or_404, resolve
+from agent_manager.server.routes import conversations as api
+from agent_manager.server.routes import members as members_api
+from agent_manager.server.schemas.common import Cursor, In, Time
+from agent_manager.server.schemas.conversations import (
+    Actor,
+    ConversationChange,
+    ConversationOut,
+    MessageOut,
+    StateQuery,
+    TaskOut,
+)
+from agent_manager.server.schemas.events import event_out
+from eventstore.errors import NotFound
+from eventstore.read import end_of_log
+from projections import Search
+from projections.conversation_snapshot import ConversationSnapshot
+
+router = APIRouter(prefix=f"{ROOT}/conversations", route_class=ConsoleRoute)
+
+ROWS = 50
+"""Rows of a list at a time; further ones follow as one scrolls."""
+LIVE_ROWS = 200
+"""Messages that a page that is looked at takes at a time."""
+
+
+# The list
+
+
+class ListQuery(In):
+    """Which conversations to list: all, or those that a search finds."""
+
+    q: str = Field("", max_length=10_000)
+    state: Literal["active", "archived", "all", "deleted"] = "all"
+    by: Literal["updated", "created"] = "updated"
+    actor: str = ""
+    since: Time | Literal[""] | None = None
+    until: Time | Literal[""] | None = None
+    after: Cursor = None
+
+
+@page(router, "", "conversations.html", Data.CONTENT)
+async def list_conversations(context: CurrentContext, query: Annotated[ListQuery, Query()]) -> dict[str, Any]:
+    """List conversations, the last updated first, or the results of a search."""
+    shared: dict[str, Any] = {
+        "since": query.since or None,
+        "until": query.until or None,
+        "actor": query.actor or None,
+        "limit": ROWS,
+    }
+    if query.q.strip():
+        await wait_for_written(context, ("search",))
+        hits = await Search(context.store, caller=context.caller).page(
+            query.q, after=context.open_cursor(query.after), **shared
+        )
+        names = dict.fromkeys((hit.conversation_id for hit in hits), "")
+        for conversation_id in names:
+            with suppress(NotFound):  # its projection may be behind that of the search
+                names[conversation_id] = (await context.reader.conversation(conversation_id)).name
+        items = [
+            {
+                "kind": hit.kind, "conversation_id": hit.conversation_id, "name": names[hit.conversation_id],
+                "version": hit.version, "role": hit.role, "actor": hit.actor, "created_at": hit.created_at,
+                "snippet": hit.snippet,
+            }
+            for hit in hits
+        ]  # fmt: skip
+        following = None if hits.next is None else context.server_context.sealing.seal_cursor(context.caller, hits.next)
+        return {"hits": items, "items": [], "next": following, "searched": hits.searched, "filters": query}
+    await wait_for_written(context)
+    active = {"active": True, "archived": False}.get(query.state)
+    found = await context.reader.conversations(
+        active=active, deleted=query.state == "deleted", by=query.by, after=query.after, **shared
+    )
+    rows = [ConversationOut.model_validate(row) for row in found if query.state != "deleted" or row.is_deleted]
+    return {"hits": [], "items": rows, "next": found.next, "searched": "", "filters": query}
+
+
+# A conversation as a chat
+
+
+class ChatQuery(In):
+    """Which messages to show: the latest, or those from a version on; as they are, or were at a version or time."""
+
+    version: int | None = Field(None, ge=1, lt=2**31)
+    time: Time | Literal[""] | None = None
+    first: int | None = Field(None, ge=1, lt=2**31, alias="from")
+    older: Cursor = None
+    newer: Cursor = None
+    after: int | None = Field(None, ge=0, lt=2**31)
+
+
+@page(router, "/{conversation}", "conversation.html", Data.CONTENT, version=Data.PAST, time=Data.PAST)
+async def show_conversation(
+    context: CurrentContext, conversation: str, query: Annotated[ChatQuery, Query()]
+) -> dict[str, Any]:
+    """Show a conversation as a chat, with its tasks and members."""
+    resolved = await get_or_404(context.reader, conversation)
+    if query.version is not None or query.time:
+        as_of: dict[str, Any] = {"version": query.version} if query.version is not None else {"time": query.time}
+        async with context.reader.snapshot_at(resolved.id, **as_of) as snapshot:
+            return await _past(context, resolved, snapshot, query)
+    # A page that is looked at asks because of a change that the read tables may not hold yet.
+    at_least = 0 if query.after is None else await end_of_log(context.log)
+    await wait_for_written(context, at_least=at_least, is_resolved=True)
+    row = await context.reader.conversation(resolved.id)
+    messages, older, newer = await _window(context, resolved.id, query)
+    tasks = [TaskOut.model_validate(task) for task in await context.reader.tasks(resolved.id, limit=LIVE_ROWS)]
+    return await _chat(context, resolved, ConversationOut.model_validate(row), messages, tasks, query) | {
+        "older": older, "newer": newer, "is_past": False,
+    }  # fmt: skip
+
+
+async def _window(
+    context: RequestContext, conversation_id: UUID, query: ChatQuery
+) -> tuple[list[MessageOut], str | None, str | None]:
+    """Return the messages to show, in their order, and the cursors of the older and the newer ones."""
+    is_forward = query.newer is not None or query.first is not None or query.after is not None
+    options: dict[str, Any] = {"newest_first": not is_forward, "after": query.newer if is_forward else query.older}
+    if is_forward:
+        options["after_version"] = query.after if query.after is not None else (query.first or 1) - 1
+    limit = ROWS if query.after is None else LIVE_ROWS
+    found = await context.reader.messages(conversation_id, limit=limit, **options)
+    messages = [MessageOut.model_validate(row) for row in found]
+    sizes = list(accumulate(map(length_in_list, messages)))
+    fitting = max(1, bisect(sizes, MAX_LIST)) if query.after is None else len(messages)
+    if fitting < len(messages):
+        found = await context.reader.messages(conversation_id, limit=fitting, **options)  # for its cursor
+        messages = messages[:fitting]
+    if is_forward:
+        return messages, None, found.next
+    return messages[::-1], found.next, None
+
+
+async def _past(
+    context: RequestContext, resolved: ResolvedConversation, snapshot: ConversationSnapshot, query: ChatQuery
+) -> dict[str, Any]:
+    """Return the data of a conversation as it was: the last messages, or those from a version on."""
+    messages = [MessageOut.model_validate(row) async for row in snapshot.messages()]
+    if query.first is not None:
+        messages = [message for message in messages if message.version >= query.first][:ROWS]
+    newest_first = messages[-ROWS:][::-1]
+    fitting = max(1, bisect(list(accumulate(map(length_in_list, newest_first))), MAX_LIST))
+    shown = newest_first[:fitting][::-1]
+    tasks = [TaskOut.model_validate(row) async for row in snapshot.tasks()]
+    conversation = ConversationOut.model_validate(snapshot.conversation)
+    data = await _chat(context, resolved, conversation, shown, tasks[:LIVE_ROWS], query)
+    return data | {"older": None, "newer": None, "is_past": True}
+
+
+async def _chat(
+    context: RequestContext,
+    resolved: ResolvedConversation,
+    conversation: ConversationOut,
+    messages: Sequence[MessageOut],
+    tasks: Sequence[TaskOut],
+    query: ChatQuery,
+) -> dict[str, Any]:
+    until = None if query.version is None and not query.time else conversation.updated_at
+    last = messages[-1].version if messages else 0
+    members = []
+    async for user, access in members_api.members_of(context, resolved.id):
+        members.append({"user": user, "access": access})
+        if len(members) == ROWS:
+            break
+    return {
+        "conversation": conversation,
+        "last_version": resolved.version,
+        "messages": chat_messages(messages),
+        "first_version": messages[0].version if messages else 0,
+        "seen": messages[-1].version if len(messages) == LIVE_ROWS else max(last, conversation.version),
+        "tasks": timeline(tasks, until),
+        "members": members,
+        "at": query,
+        "may_write": context.identity.may(TokenScope.WRITE),
+    }  # fmt: skip
+
+
+@router.get("/{conversation}/live", openapi_extra=needs(Data.CONTENT))
+async def watch(context: CurrentContext, conversation: str, after: int = 0) -> Response:
+    """Send an event with the version whenever the conversation changes, without its content."""
+    resolved = await get_or_404(context.reader, conversation)
+    return context.stream_texts(_changes(context, resolved.id, after), after)
+
+
+async def _changes(context: RequestContext, conversation_id: UUID, after: int) -> AsyncGenerator[bytes, None]:
+    notifier = context.tenant_context.change_notifier
+    await notifier.open()
+    with notifier.changes(conversation_id) as changed:
+        version = after
+        while True:
+            changed.clear()
+            resolved = await resolve(context.reader, conversation_id)
+            if resolved is None:
+                return
+            if resolved.version > version:
+                version = resolved.version
+                yield b"id: %d\nevent: change\ndata: %d\n\n" % (version, version)
+            await changed.wait()
+            await notifier.open()
+
+
+@page(router, "/{conversation}/messages/{version}", "message.html", Data.CONTENT)
+async def show_message(
+    context: CurrentContext, conversation: str, version: Annotated[int, Path(ge=1, lt=2**31)]
+) -> dict[str, Any]:
+    """Show a message whole."""
+    resolved = await get_or_404(context.reader, conversation)
+    row = await context.reader.conversation(resolved.id)
+    found = await context.reader.messages(resolved.id, after_version=version - 1, limit=1)
+    messages = [MessageOut.model_validate(each) for each in found if each.version == version]
+    return {
+        "conversation": ConversationOut.model_validate(row),
+        "messages": chat_messages(messages, longest=2**24),
+        "sent": messages[0].sent if messages else None,
+    }
+
+
+@router.get("/{conversation}/files/{file_id}", openapi_extra=needs(Data.CONTENT))
+async def show_file(context: CurrentContext, conversation: str, file_id: str) -> Response:
+    """Return a file of a message, as the API does: a browser runs nothing of it."""
+    return file_response(await find_file(context.reader, file_id))
+
+
+@router.get("/{conversation}/export.json", openapi_extra=needs(Data.CONTENT))
+async def export(context: CurrentContext, conversation: str) -> Response:
+    """Return the conversation as the API does, as a file."""
+    response = await api.get_state(context, conversation, StateQuery.model_validate({}))
+    response.headers["Content-Disposition"] = 'attachment; filename="conversation.json"'
+    return response
+
+
+# The events of a conversation, and two of its states compared
+
+
+class EventsQuery(In):
+    """Which events of a conversation to list."""
+
+    type: str = ""
+    actor: str = ""
+    order: Literal["oldest", "newest"] = "oldest"
+    after: Cursor = None
+
+
+@page(router, "/{conversation}/events", "events.html", Data.LOG)
+async def list_events(
+    context: CurrentContext, conversation: str, query: Annotated[EventsQuery, Query()]
+) -> dict[str, Any]:
+    """List the events of a conversation, from the log itself."""
+    resolved = await get_or_404(context.reader, conversation)
+    found = await context.reader.history(
+        resolved.id,
+        types=[query.type] if query.type else None,
+        actor=query.actor or None,
+        newest_first=query.order == "newest",
+        limit=ROWS,
+        after=query.after,
+    )
+    row = await context.reader.conversation(resolved.id)
+    return {
+        "conversation": ConversationOut.model_validate(row),
+        "items": [event_out(event) for event in found],
+        "next": found.next,
+        "filters": query,
+    }
+
+
+class CompareQuery(In):
+    """The versions to compare; by default the first and the last."""
+
+    a: int | None = Field(None, ge=1, lt=2**31)
+    b: int | None = Field(None, ge=1, lt=2**31)
+
+
+@page(router, "/{conversation}/compare", "compare.html", Data.PAST)
+async def compare(
+    context: CurrentContext, conversation: str, query: Annotated[CompareQuery, Query()]
+) -> dict[str, Any]:
+    """Compare a conversation at two versions."""
+    resolved = await get_or_404(context.reader, conversation)
+    versions = sorted((query.a or max(1, resolved.version - 10), query.b or resolved.version))
+    states = [await context.reader.conversation_at(resolved.id, version=version) for version in versions]
+    before, after = states
+    fields = ("name", "is_active", "is_deleted", "message_count", "metadata")
+    changed = [
+        (name, getattr(before.conversation, name), getattr(after.conversation, name))
+        for name in fields
+        if getattr(before.conversation, name) != getattr(after.conversation, name)
+    ]
+    known = {message.id: message for message in before.messages}
+    added = [MessageOut.model_validate(message) for message in after.messages if message.id not in known]
+    answered = [
+        (MessageOut.model_validate(message), known[message.id].status)
+        for message in after.messages
+        if message.id in known and known[message.id].status != message.status
+    ]
+    tasks = {task.id: task for task in before.tasks}
+    changed_tasks = [
+        (tasks[task.id].status if task.id in tasks else None, TaskOut.model_validate(task))
+        for task in after.tasks
+        if task.id not in tasks or tasks[task.id].version != task.version
+    ]
+    return {
+        "conversation": ConversationOut.model_validate(after.conversation),
+        "last_version": resolved.version,
+        "a": versions[0],
+        "b": versions[1],
+        "changed": changed,
+        "added": chat_messages(added[:ROWS], MAX_TEXT // 4),
+        "more": max(0, len(added) - ROWS),
+        "answered": answered[:ROWS],
+        "tasks": changed_tasks[:ROWS],
+    }
+
+
+# Changes
+
+ChangeForm = Annotated[ConversationChange, form(ConversationChange)]
+
+
+@router.post("/{conversation}/rename", openapi_extra=needs(Data.CONVERSATION))
+async def rename(
+    context: CurrentContext, conversation: str, fields: Annotated[ConversationChange, form(ConversationChange)]
+) -> Response:
+    """Rename a conversation, archive or reactivate it."""
+    return await _change(context, conversation, fields)
+
+
+@router.post("/{conversation}/state", openapi_extra=needs(Data.CONVERSATION))
+async def set_state(
+    context: CurrentContext, conversation: str, fields: Annotated[ConversationChange, form(ConversationChange)]
+) -> Response:
+    """Archive or reactivate a conversation."""
+    return await _change(context, conversation, fields)
+
+
+async def _change(context: RequestContext, conversation: str, change: ConversationChange) -> Response:
+    done = await api.change_conversation(context, conversation, change.model_copy(update={"actor": ACTOR}))
+    return redirect(context, f"conversations/{done.id}")
+
+
+class DeleteIn(In):
+    """A confirmed deletion."""
+
+    actor: Actor = ACTOR
+
+
+@router.post("/{conversation}/delete", openapi_extra=needs(Data.CONVERSATION))
+async def delete(context: CurrentContext, conversation: str, fields: Annotated[DeleteIn, form(DeleteIn)]) -> Response:
+    """Hide a conversation; it can be reactivated."""
+    resolved = await get_or_404(context.reader, conversation)
+    await api.delete_conversation(context, conversation, fields.actor)
+    return redirect(context, f"conversations/{resolved.id}")
+
+
+class ShareIn(members_api.MemberIn):
+    """A user with whom to share a conversation, or not any more."""
+
+    access: Literal["read", "write", "none"] = "read"  # type: ignore[assignment]
+
+
+@router.post("/{conversation}/members", openapi_extra=needs(Data.CONVERSATION))
+async def share(context: CurrentContext, conversation: str, fields: Annotated[ShareIn, form(ShareIn)]) -> Response:
+    """Share a conversation with a user, change their access, or stop sharing it."""
+    resolved = await get_or_404(context.reader, conversation)
+    if fields.access == "none":
+        await members_api.unshare(context, conversation, fields.user)
+    else:
+        await members_api.share(context, conversation, members_api.MemberIn(user=fields.user, access=fields.access))
+    return redirect(context, f"conversations/{resolved.id}")

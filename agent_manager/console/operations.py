@@ -1,0 +1,73 @@
+"""Operations: backups and drills, the findings of doctor, the server, its settings, and migrations."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import SecretStr
+
+from agent_manager.console.operator import check_operator, read_backups, samples
+from agent_manager.console.pages import ROOT, ConsoleRoute, page
+from agent_manager.doctor import examine
+from agent_manager.doctor.database import Limits
+from agent_manager.server.authorization import Data
+from agent_manager.server.context import CurrentContext, RequestContext
+from agent_manager.settings import ServerSettings
+from eventstore import __version__
+from eventstore.urls import show_url
+from projections.status import read_standby
+
+router = APIRouter(prefix=ROOT, route_class=ConsoleRoute)
+
+
+@page(router, "/operations", "operations.html", Data.METRICS)
+async def show_operations(context: CurrentContext) -> dict[str, Any]:
+    """Show backups, the server, settings and migrations."""
+    check_operator(context)
+    store = context.store
+    now = (await samples(context))[-1]
+    [(server_version,)] = await store.connections.projector.fetch("SELECT current_setting('server_version')")
+    return {
+        "backups": await read_backups(context),
+        "server": {
+            "version": __version__,
+            "database": store.server.public_url,
+            "server_version": server_version,
+            "schema": store.settings.db_schema,
+            "last_position": now.last_position,
+            "horizon_distance": now.horizon_distance,
+            "standby": await read_standby(store),
+        },
+        "migrations": await asyncio.to_thread(store.server.migrator().status),
+        "settings": visible_settings(context.server_context.settings),
+    }
+
+
+def visible_settings(settings: ServerSettings) -> list[dict[str, Any]]:
+    """Return the settings by their variables; of a secret, only whether it is set."""
+    found = []
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        variable = settings.variable_of(name)
+        if isinstance(value, SecretStr):
+            text = "set, not shown"
+        elif isinstance(value, Path | str):
+            text = show_url(str(value)) if "://" in str(value) else str(value)
+        else:
+            text = "" if value is None else str(value)
+        found.append({"variable": variable, "value": text, "is_given": name in settings.model_fields_set})
+    return found
+
+
+@page(router, "/operations/doctor", "doctor.html", Data.METRICS)
+async def show_findings(context: CurrentContext) -> dict[str, Any]:
+    """Examine the server, the database and the store, which takes a minute and a half at most."""
+    check_operator(context)
+    return {"report": await _examine(context)}
+
+
+async def _examine(context: RequestContext) -> Any:
+    return await asyncio.to_thread(examine, context.server_context.settings, Limits())

@@ -1,0 +1,152 @@
+"""People: the users and keys of a tenant; for operators, the tenants, too. Each change is audited."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from agent_manager.auth import Directory, TokenScope
+from agent_manager.console.operator import audit, check_operator, is_operator
+from agent_manager.console.pages import ROOT, ConsoleRoute, form, page, redirect
+from agent_manager.console.rendering import respond_with_page
+from agent_manager.server.authorization import Data, needs
+from agent_manager.server.context import CurrentContext, RequestContext
+from agent_manager.server.problems import Rejected
+from agent_manager.server.schemas.common import In
+from eventstore.errors import NotFound
+
+router = APIRouter(prefix=ROOT, route_class=ConsoleRoute)
+
+_CHANGE = needs(Data.REGISTRY)
+
+
+@page(router, "/people", "people.html", Data.METRICS)
+async def show_people(context: CurrentContext) -> dict[str, Any]:
+    """Show the users and keys of the caller's tenant."""
+    return await _people(context)
+
+
+async def _people(context: RequestContext) -> dict[str, Any]:
+    directory, tenant = Directory(context.store), context.caller.tenant
+    try:
+        users, keys = await directory.users(tenant), await directory.keys(tenant)
+    except NotFound:  # a tenant that was not added: it has neither
+        users, keys = [], []
+    return {
+        "users": users,
+        "keys": keys[::-1],
+        "tenants": await directory.tenants() if is_operator(context) else [],
+        "grantable": sorted(scope.value for scope in context.identity.scopes),
+        "made": None,
+    }
+
+
+class UserIn(In):
+    """A user or agent to add."""
+
+    user: str
+    name: str = ""
+    kind: Literal["user", "agent"] = "user"
+
+
+@router.post("/people/users", openapi_extra=_CHANGE)
+async def add_user(context: CurrentContext, fields: Annotated[UserIn, form(UserIn)]) -> Response:
+    """Add a user or an agent."""
+    await Directory(context.store).add_user(
+        context.caller.tenant, fields.user, fields.name, agent=fields.kind == "agent"
+    )
+    await audit(context, "user_added", user=fields.user, kind=fields.kind)
+    return redirect(context, "people")
+
+
+class DisableIn(In):
+    """Whether to reject all tokens of a user."""
+
+    user: str
+    disabled: bool
+
+
+@router.post("/people/users/state", openapi_extra=_CHANGE)
+async def disable_user(context: CurrentContext, fields: Annotated[DisableIn, form(DisableIn)]) -> Response:
+    """Reject all tokens of a user, or accept them again."""
+    await Directory(context.store).disable_user(context.caller.tenant, fields.user, disabled=fields.disabled)
+    await audit(context, "user_disabled" if fields.disabled else "user_enabled", user=fields.user)
+    return redirect(context, "people")
+
+
+class KeyIn(In):
+    """A key to make."""
+
+    name: str
+    user: str = ""
+    scopes: list[TokenScope] = Field(default=[TokenScope.READ, TokenScope.WRITE], min_length=1)
+    days: int = Field(90, ge=0, le=36_500)
+
+
+@router.post("/people/keys", openapi_extra=_CHANGE)
+async def add_key(context: CurrentContext, request: Request, fields: Annotated[KeyIn, form(KeyIn)]) -> Response:
+    """Make a key, and show it once. It has no scope that its maker lacks."""
+    if lacking := sorted(set(fields.scopes) - context.identity.scopes):
+        raise Rejected(f"a key may have only scopes of yours: leave out {', '.join(lacking)}", "scope", status=403)
+    made = await Directory(context.store).add_key(
+        context.caller.tenant,
+        fields.name,
+        user=fields.user or None,
+        scopes=fields.scopes,
+        lifetime=timedelta(days=fields.days) if fields.days else None,
+    )
+    await audit(context, "key_made", key=made.key.id, name=fields.name, user=fields.user, scopes=made.key.scopes)
+    data = await _people(context) | {"made": {"key": made.key, "token": made.token.get_secret_value()}}
+    return respond_with_page(request, "people.html", data, status=201)
+
+
+class RevokeIn(In):
+    """A key to revoke."""
+
+    key: str
+
+
+@router.post("/people/keys/revoke", openapi_extra=_CHANGE)
+async def revoke_key(context: CurrentContext, fields: Annotated[RevokeIn, form(RevokeIn)]) -> Response:
+    """Revoke a key permanently."""
+    revoked = await Directory(context.store).revoke_key(context.caller.tenant, fields.key)
+    await audit(context, "key_revoked", key=revoked.id, name=revoked.name)
+    return redirect(context, "people")
+
+
+class TenantIn(In):
+    """A tenant to add."""
+
+    tenant: str
+    name: str = ""
+
+
+@router.post("/people/tenants", openapi_extra=_CHANGE)
+async def add_tenant(context: CurrentContext, fields: Annotated[TenantIn, form(TenantIn)]) -> Response:
+    """Add a tenant."""
+    check_operator(context)
+    await Directory(context.store).add_tenant(fields.tenant, fields.name)
+    await audit(context, "tenant_added", added=fields.tenant)
+    return redirect(context, "people")
+
+
+class SuspendIn(In):
+    """Whether to reject all tokens of a tenant."""
+
+    tenant: str
+    suspended: bool
+
+
+@router.post("/people/tenants/state", openapi_extra=_CHANGE)
+async def suspend_tenant(context: CurrentContext, fields: Annotated[SuspendIn, form(SuspendIn)]) -> Response:
+    """Reject all tokens of a tenant, or accept them again."""
+    check_operator(context)
+    await Directory(context.store).suspend_tenant(fields.tenant, suspended=fields.suspended)
+    action = "tenant_suspended" if fields.suspended else "tenant_resumed"
+    await audit(context, action, suspended_tenant=fields.tenant)
+    return redirect(context, "people")

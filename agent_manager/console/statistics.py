@@ -1,0 +1,95 @@
+"""Statistics: by day, role, actor, status and tool, response times, and each table as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Coroutine
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+from pydantic import Field
+from starlette.responses import Response
+
+from agent_manager.console.pages import ROOT, ConsoleRoute, page, wait_for_written
+from agent_manager.server.authorization import Data, needs
+from agent_manager.server.context import CurrentContext
+from agent_manager.server.schemas.common import Day, In
+from eventstore.concurrency import gather_or_raise
+from eventstore.database.queries import query
+from projections import Statistics
+
+router = APIRouter(prefix=ROOT, route_class=ConsoleRoute)
+
+DAYS = 30
+"""Days that are counted by default."""
+_TOOLS = query("agent_manager.console", "tools")
+_READS: dict[str, Callable[..., Coroutine[Any, Any, list[Any]]]] = {
+    "days": Statistics.by_day,
+    "roles": Statistics.by_role,
+    "actors": Statistics.by_actor,
+    "statuses": Statistics.by_status,
+    "response_times": Statistics.response_times_by_day,
+    "answerers": Statistics.response_times_by_actor,
+    "task_times": Statistics.task_times,
+}
+
+
+class StatisticsQuery(In):
+    """Which data is counted; the last month by default."""
+
+    since: Day | Literal[""] | None = None
+    until: Day | Literal[""] | None = None
+    actor: str = ""
+    zone: str = Field("UTC", description="The time zone of the days.")
+
+    def filters(self) -> dict[str, Any]:
+        """Return the filters of :class:`Statistics`."""
+        since = self.since or (None if self.until else datetime.now(UTC).date() - timedelta(days=DAYS - 1))
+        return {"since": since, "until": self.until or None, "actor": self.actor or None, "zone": self.zone or "UTC"}
+
+
+class TableQuery(StatisticsQuery):
+    """Which table is returned as CSV."""
+
+    table: Literal["days", "roles", "actors", "statuses", "response_times", "answerers", "task_times"]
+
+
+@page(router, "/statistics", "statistics.html", Data.CONTENT)
+async def show_statistics(context: CurrentContext, query: Annotated[StatisticsQuery, Query()]) -> dict[str, Any]:
+    """Show all statistics."""
+    await wait_for_written(context, ("statistics",))
+    filters = query.filters()
+    source = Statistics(context.store, caller=context.caller)
+    given = {"tenant": context.caller.tenant, "since": filters["since"], "until": filters["until"]}
+    tables: list[list[Any]] = await gather_or_raise(read(source, **filters) for read in _READS.values())
+    times = await source.response_times(**filters)
+    tools = await context.store.tables(context.caller).fetch(_TOOLS, given)
+    return {
+        "filters": query,
+        "shown": filters,
+        "tables": {name: [asdict(row) for row in rows] for name, rows in zip(_READS, tables, strict=True)},
+        "tools": [{"name": name, "calls": calls} for name, calls in tools],
+        "response_times": asdict(times),
+    }
+
+
+@router.get("/statistics.csv", openapi_extra=needs(Data.CONTENT))
+async def export_table(context: CurrentContext, query: Annotated[TableQuery, Query()]) -> Response:
+    """Return one of the tables as CSV."""
+    await wait_for_written(context, ("statistics",))
+    rows = await _READS[query.table](Statistics(context.store, caller=context.caller), **query.filters())
+    out = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(out, asdict(rows[0]).keys())
+        writer.writeheader()
+        writer.writerows({name: _cell(value) for name, value in asdict(row).items()} for row in rows)
+    headers = {"Content-Disposition": f'attachment; filename="{query.table}.csv"'}
+    return Response(out.getvalue(), media_type="text/csv", headers=headers)
+
+
+def _cell(value: Any) -> Any:
+    """Return a value that a spreadsheet does not take for a formula."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value

@@ -1,0 +1,262 @@
+"""The pages of operators: the log, projections and their rebuilds, people, statistics, and who may see which."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import json
+import re
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from support.callers import People
+from support.console import Visitor
+from support.eventsource import EventSource
+from support.scoped_queries import open_as
+from support.serving import Served, served
+from support.waiting import until_async
+
+from agent_manager.auth import TokenScope
+from agent_manager.server import read_your_writes
+from eventstore import EventStore
+
+pytestmark = pytest.mark.shared_database
+
+
+async def actions(visitor: Visitor) -> list[tuple[str, Any]]:
+    """The audited actions: type and content."""
+    found = json.loads(await visitor.get("conversations/eventstore:operations/events.json"))["items"]
+    return [(event["event_type"], event["content"]) for event in found[1:]]
+
+
+async def test_the_log_is_filtered_by_types_actor_text_and_position(here: Served) -> None:
+    trip = await here.begin(name="Trip")
+    said = [await here.say(trip, text) for text in ("to Lisbon", "to Porto")]
+    await here.client.patch(f"/v1/conversations/{trip}", json={"name": "Journey", "actor": "ana"})
+    async with Visitor(here.url) as visitor:
+
+        async def types(query: str) -> list[str]:
+            return [each["event_type"] for each in json.loads(await visitor.get(f"log.json?{query}"))["items"]]
+
+        everything = await types("")
+        assert everything == ["conversation.renamed", "message.added", "message.added", "conversation.created"]
+        assert await types("types=message.added,conversation.created") == everything[1:]
+        assert await types("types=-message.added") == ["conversation.renamed", "conversation.created"]
+        assert await types("actor=ana") == everything[:1]
+        assert await types("text=PORTO") == ["message.added"]
+        assert await types(f"before={said[0]['position']}") == everything[3:]
+        assert await types("until=2020-01-01") == []
+        assert await types("since=2020-01-01&text=&actor=&before=") == everything
+        page = await visitor.get("log?text=porto")
+        assert 'sse-connect="log/live?text=porto&after=' in page
+        position = said[1]["position"]
+        whole = await visitor.get(f"log/{position}")
+        assert "to Porto" in whole
+        part = await visitor.get(f"log/{position}", hx_target=f"body-{position}")
+        assert ("to Porto" in part, "<html" in part) == (True, False)
+        await visitor.get("log/1000000000", status=404)
+        await visitor.get("log?before=x", status=422)
+
+
+@pytest.mark.slow
+async def test_the_live_log_sends_every_event_of_a_burst_and_goes_on_where_it_was_cut(here: Served) -> None:
+    trip = await here.begin(name="Trip")
+    end = (await here.say(trip, "before"))["position"]
+    path = f"/console/log/live?after={end}&types=message.added&text=number"
+    events = [
+        {"event_type": "message.added", "content": {"role": "user", "content": f"number {n}"}} for n in range(300)
+    ]
+    async with EventSourceOfRows(here.address, path) as stream:
+        for begin in range(0, 300, 100):
+            await here.client.post(f"/v1/conversations/{trip}/events", json={"events": events[begin : begin + 100]})
+        rows = [await stream.row() for _ in range(200)]
+        stream.source.cut()
+        await stream.source.open()
+        rows += [await stream.row() for _ in range(100)]
+    assert len(set(rows)) == 300
+
+
+class EventSourceOfRows:
+    """A client of the live log: the positions of the rows that come."""
+
+    def __init__(self, address: tuple[str, int], path: str) -> None:
+        self.source = EventSource(address, path, decode=str)
+
+    async def __aenter__(self) -> EventSourceOfRows:
+        await self.source.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.source.cut()
+
+    async def row(self) -> str:
+        """The position in the next row."""
+        event = await self.source.next()
+        assert event.name == "row"
+        found = re.search(r'id="e(\d+)"', event.data)
+        assert found is not None
+        return found[1]
+
+
+@pytest.mark.own_database
+@pytest.mark.slow
+async def test_a_rebuild_is_started_paused_continued_and_undone_and_each_is_audited(here: Served) -> None:
+    trip = await here.begin(name="Trip")
+    await here.say(trip, "to Lisbon")
+    async with Visitor(here.url) as visitor:
+        page = await visitor.get("projections")
+        assert "data-confirm" in page
+        assert "eventstore worker" in page
+
+        async def state(name: str) -> str:
+            found = json.loads(await visitor.get("projections.json"))["projections"]
+            return str(next(each["rebuild"]["state"] for each in found if each["name"] == name))
+
+        async def is_done(wanted: str) -> bool:
+            return await state("messages") == wanted
+
+        await visitor.send("projections", "projections/messages/rebuild")
+        await until_async(lambda: is_done("done"), "rebuilt")
+        await visitor.send("projections", "projections/messages/undo")
+        await until_async(lambda: is_done("restored"), "restored")
+        await visitor.send("projections", "projections/messages/pause", status=409)
+        await visitor.send("projections", "projections/nothing/rebuild", status=404)
+        here.server_context.rebuilds.start("tasks")
+        await visitor.send("projections", "projections/tasks/pause")
+        assert await state("tasks") == "paused"
+        await visitor.send("projections", "projections/tasks/rebuild")
+        await visitor.send("projections", "projections/retry")
+        done = [name.partition(".")[2] for name, _ in await actions(visitor)]
+        assert done == ["rebuild_started", "rebuild_undone", "rebuild_paused", "rebuild_started", "parked_retried"]
+        assert "to Lisbon" in await visitor.get(f"conversations/{trip}")
+
+
+@pytest.mark.own_database
+@pytest.mark.slow
+async def test_what_is_parked_is_shown_with_its_error_and_retried(here: Served, database_url: str) -> None:
+    trip = await here.begin(name="Trip")
+    with open_as(database_url, "eventstore_owner") as owner:
+        owner.execute("ALTER TABLE messages ADD CONSTRAINT no_poison CHECK (content <> 'poison')")
+        await here.say(trip, "poison")
+    async with Visitor(here.url) as visitor:
+
+        async def is_parked() -> bool:
+            return "Conversations are parked" in await visitor.get("")
+
+        await until_async(is_parked, "parked")
+        page = await visitor.get("projections")
+        assert "no_poison" in page
+        assert f'href="conversations/{trip}"' in page
+        with open_as(database_url, "eventstore_owner") as owner:
+            owner.execute("ALTER TABLE messages DROP CONSTRAINT no_poison")
+        assert "Nothing is parked" in await visitor.send("projections", "projections/retry")
+        assert "poison" in await visitor.get(f"conversations/{trip}")
+        assert await actions(visitor) == [("operations.parked_retried", {"applied": 1, "parked": 0})]
+
+
+@pytest.mark.slow
+async def test_keys_are_made_once_and_revoked_and_have_no_scope_that_their_maker_lacks(
+    protected: Served, people: People
+) -> None:
+    admin = await people.person("acme", "root", TokenScope.READ, TokenScope.ADMIN, TokenScope.AUDIT)
+    async with Visitor(protected.url, admin.token) as visitor:
+        assert "<h2>Tenants</h2>" not in await visitor.get("people"), "only the server's own tenant sees the others"
+        await visitor.send("people", "people/users", user="bob")
+        page = await visitor.send(
+            "people", "people/keys", 201, name="laptop", user="bob", days="1", **{"scopes[]": "read"}
+        )
+        token = page.partition('id="token">')[2].partition("<")[0]
+        assert token not in await visitor.get("people")
+        async with Visitor(protected.url, token) as bob:
+            await bob.get("conversations")
+            await bob.get("people", status=403)
+        more = await visitor.send("people", "people/keys", 403, name="more", **{"scopes[]": "erase"})
+        assert "leave out erase" in more
+        for path in ("people/tenants", "people/tenants/state"):
+            await visitor.send(
+                "people", path, 403, tenant="other", **({"suspended": "true"} if "state" in path else {})
+            )
+        await visitor.send("people", "people/keys/revoke", key=token[3:15])
+
+        async def is_refused() -> bool:
+            async with Visitor(protected.url) as bob:
+                form = {"token": token, "next": "conversations"}
+                return (await bob.client.post("sign-in", data=form)).status_code == 401
+
+        await until_async(is_refused, "revoked")
+        await visitor.send("people", "people/users/state", user="bob", disabled="true")
+        done = [name.partition(".")[2] for name, _ in await actions(visitor)]
+        assert done == ["user_added", "key_made", "key_revoked", "user_disabled"]
+        assert token not in await visitor.get("conversations/eventstore:operations/events.json")
+
+
+@pytest.mark.slow
+async def test_what_concerns_all_tenants_is_shown_to_administrators_of_the_servers_own_only(
+    protected: Served, people: People
+) -> None:
+    admin = await people.person("acme", "root", *TokenScope)
+    async with Visitor(protected.url, admin.token) as visitor:
+        frame = await visitor.get("")
+        for path in ("projections", "operations", "operations/doctor", "projections.json"):
+            await visitor.get(path, status=403)
+            assert f'href="./{path}"' not in frame
+        assert "Events per second" not in frame
+
+
+@pytest.mark.slow
+async def test_statistics_are_shown_and_exported_as_csv_without_formulas(here: Served) -> None:
+    trip = await here.begin(name="Trip")
+    await here.say(trip, "to Lisbon")
+    call = {"id": "c1", "function": {"name": "book_train", "arguments": "{}"}}
+    message = {"role": "assistant", "content": "booked", "tool_calls": [call]}
+    await here.client.post(f"/v1/conversations/{trip}/messages", json=message, params={"actor": "=cmd()"})
+    async with Visitor(here.url) as visitor:
+        page = await visitor.get("statistics")
+        assert "book_train" in page
+        found = await visitor.get("statistics.csv?table=actors")
+        rows = list(csv.DictReader(io.StringIO(found)))
+        assert {row["actor"] for row in rows} == {"", "'=cmd()"}
+        await visitor.get("statistics.csv?table=secrets", status=422)
+        assert "Nothing in this period" in await visitor.get("statistics?until=2000-01-01")
+
+
+@pytest.mark.slow
+async def test_the_overview_names_what_needs_attention(here: Served) -> None:
+    trip = await here.begin(name="Trip")
+    waiting = {"event_type": "message.added", "content": {"role": "user", "content": "x", "awaits_answer": True}}
+    await here.client.post(f"/v1/conversations/{trip}/events", json={"events": [waiting]})
+    async with Visitor(here.url) as visitor:
+        page = await visitor.get("")
+        assert "No backups are scheduled" in page
+        assert "Messages await an answer" in page
+        assert "Trip" in page
+        assert "EVENTSTORE_BACKUP_DIR" in await visitor.get("operations")
+
+
+@pytest.mark.slow
+async def test_the_findings_of_doctor_are_shown(here: Served) -> None:
+    async with Visitor(here.url) as visitor:
+        async with asyncio.timeout(120):
+            page = await visitor.get("operations/doctor")
+        assert "no backups are made" in page
+        assert "checks are well" in page
+
+
+@pytest.mark.own_database
+@pytest.mark.slow
+async def test_pages_are_shown_while_no_worker_runs_and_say_so(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read_your_writes, "MAX_LAG", 0)  # or reads would apply the events themselves
+    async with served(store, works=False) as here, Visitor(here.url) as visitor:
+        trip = uuid4()
+        body = {"begin": {"name": "Trip"}, "events": [{"event_type": "x.y", "content": 1}]}
+        assert (await here.client.post(f"/v1/conversations/{trip}/events", json=body)).status_code == 201
+        page = await visitor.get("")
+        assert "The read tables are behind the log" in page
+        assert "No worker runs" in page
+        for path in ("conversations", "conversations?q=x", "statistics", "projections", "log"):
+            await visitor.get(path)
+        await visitor.get(f"conversations/{trip}", status=404)
