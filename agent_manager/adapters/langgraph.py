@@ -10,6 +10,7 @@ import asyncio
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any, Protocol, Self, TypeVar, cast
 from uuid import UUID, uuid4
 
@@ -41,10 +42,12 @@ from agent_manager.adapters.langgraph_thread import (
     differences,
 )
 from agent_manager.adapters.langgraph_values import (
+    EXTRA,
     VALUE,
     Encoder,
     Tree,
     decode,
+    in_stored_order,
     is_value,
     message_data,
     plain_trees,
@@ -64,6 +67,7 @@ from eventstore import (
     EventData,
     EventStore,
     MessageAdded,
+    Metadata,
     NewEvent,
     Settings,
     SyncEventStore,
@@ -71,6 +75,7 @@ from eventstore import (
 )
 from eventstore.database.queries import query, query_without
 from eventstore.errors import ConversationIsDeleted, EventIdConflict, InputError, WrongExpectedVersion
+from eventstore.events import PLAIN
 from eventstore.ids import is_canonical_uuid
 from eventstore.read import RawRows
 
@@ -315,7 +320,8 @@ class EventStoreSaver(_Bound, BaseCheckpointSaver[int]):
             page = {"after": Int8(thread.version), "limit": Int8(_PAGE_EVENTS)}
             rows = await view.fetch(query(_PACKAGE, "thread_events"), parameters | page, cursor=RawRows)
             for event in map(Event.from_row, rows):
-                thread.apply(event.version, event.id, event.event_type, event.content, event.size)
+                writes = event.raw_metadata.get(EXTRA) if event.event_type == "message.added" else None
+                thread.apply(event.version, event.id, event.event_type, event.content, event.size, writes)
             if len(rows) < _PAGE_EVENTS:
                 return
 
@@ -476,14 +482,15 @@ class EventStoreSaver(_Bound, BaseCheckpointSaver[int]):
             for name, members in objects.items():
                 known = {} if parent is None else parent.objects[name]
                 different, gone = differences(known, plain_trees(cast(dict[str, Any], members)))
-                content |= {name: _ordered(different)} if different else {}
+                content |= {name: in_stored_order(different)} if different else {}
                 removed |= {name: gone} if gone else {}
             values = checkpoint["channel_values"]
             before = {} if parent is None else parent.values
             changed = {*new_versions, *content.get("versions", ()), *(values.keys() - before.keys())} & values.keys()
             encoder = await self._encoder(thread, parent, changed)
             if changed:
-                content["values"] = {name: encoder.encode(values[name], name)[0] for name in _ordered(changed)}
+                encoded = {name: encoder.encode(values[name], name)[0] for name in values if name in changed}
+                content["values"] = in_stored_order(encoded)
             if gone := [name for name in before if name not in values and name not in content.get("versions", ())]:
                 removed["values"] = gone
             content |= {"removed": removed} if removed else {}
@@ -494,9 +501,11 @@ class EventStoreSaver(_Bound, BaseCheckpointSaver[int]):
                 event_id = UUID(checkpoint["id"])
             else:
                 content["id"] = checkpoint["id"]
-            return [*encoder.events.values(), NewEvent(ApplicationEvent(CHECKPOINT, _ordered(content)), event_id)]
+            event = NewEvent(ApplicationEvent(CHECKPOINT, in_stored_order(content)), event_id)
+            return [*encoder.events.values(), event]
 
-        await self._append(thread, make)
+        async with thread.lock:
+            await self._append(thread, make)
         return _config(thread, ns, checkpoint["id"])
 
     async def _put_writes(
@@ -513,10 +522,14 @@ class EventStoreSaver(_Bound, BaseCheckpointSaver[int]):
             content |= {"path": task_path} if task_path else {}
             content |= {"task": task_id, "writes": [[name, encoder.encode(value, name)[0]] for name, value in writes]}
             content["checkpoint"] = checkpoint_id if base is None else base.version
-            return [*encoder.events.values(), NewEvent(ApplicationEvent(WRITES, content))]
+            *others, last = encoder.events.values() or [None]
+            if last is None or not isinstance(last.data, MessageAdded):
+                return [*encoder.events.values(), NewEvent(ApplicationEvent(WRITES, in_stored_order(content)))]
+            return [*others, replace(last, metadata=Metadata(**{EXTRA: in_stored_order(content)}))]
 
         if writes:
-            await self._append(thread, make)
+            async with thread.lock:
+                await self._append(thread, make)
 
     async def _base(self, thread: Thread, ns: str, checkpoint_id: str | None) -> Checkpoint | None:
         """Return the checkpoint that a new one differs from."""
@@ -566,10 +579,11 @@ class EventStoreSaver(_Bound, BaseCheckpointSaver[int]):
             except ConversationIsDeleted:
                 await self._catch_up(thread)
                 continue
-            except EventIdConflict:
+            except EventIdConflict as error:
                 if is_repeated:
                     raise
-                is_repeated = True
+                is_repeated = error.event_id == events[-1].id and not isinstance(events[-1].data, MessageAdded)
+                await self._catch_up(thread)  # a message that was new has been stored meanwhile
                 continue
             self._learn(thread, events, result)
             if result.events[-1].is_new or is_repeated:
@@ -595,7 +609,8 @@ class EventStoreSaver(_Bound, BaseCheckpointSaver[int]):
             content, size = event.data.to_content(), len(to_json(event.data.to_content()))
             if event.data.event_type in ("message.added", VALUE):
                 self._keep_payload(thread, event.id, event.data, size)
-            thread.apply(entry.version, event.id, event.data.event_type, content, size)
+            writes = (event.metadata.model_extra or {}).get(EXTRA)
+            thread.apply(entry.version, event.id, event.data.event_type, content, size, writes)
 
     # Threads as a whole
 
@@ -637,7 +652,7 @@ class EventStoreSaver(_Bound, BaseCheckpointSaver[int]):
             async for event in self._store.read(source.conversation_id, tenant=tenant, user=user)
             if event.event_type in (VALUE, "message.added") or (event.version > source.started and _is_own(event))
         ]
-        wanted = {reference for event in events if _is_own(event) for reference in references(event.content)}
+        wanted = {each for event in events for each in references(_own_content(event))}
         events = [event for event in events if _is_own(event) or event.id in wanted]
         target = await self._thread(target_thread_id)
         versions: dict[int, int] = {}
@@ -679,12 +694,6 @@ def _config(thread: Thread, ns: str, checkpoint_id: str) -> RunnableConfig:
     return {"configurable": {"thread_id": thread_id, "checkpoint_ns": ns, "checkpoint_id": checkpoint_id}}
 
 
-def _ordered(members: Iterable[str]) -> Any:
-    """Return members, or names, in the order of ``jsonb``, so that the store keeps no other."""
-    names = sorted(members, key=lambda name: (len(name.encode()), name))
-    return {name: members[name] for name in names} if isinstance(members, dict) else names
-
-
 def _is_own(event: Event) -> bool:
     return event.event_type in (CHECKPOINT, WRITES, PRUNED, RUNS_DELETED)
 
@@ -699,14 +708,23 @@ def _first_part(events: Sequence[Event]) -> Sequence[Event]:
     return events
 
 
+def _own_content(event: Event) -> Any:
+    """Return what LangGraph's events hold: their content, or the writes in the metadata of a message."""
+    return event.raw_metadata.get(EXTRA) if event.event_type == "message.added" else event.content
+
+
 def _copy(event: Event, versions: Mapping[int, int], *, has_new_id: bool) -> NewEvent:
     """Return an event for another conversation, in which other events have other versions."""
-    if not _is_own(event):
-        return NewEvent(event.data, event.id, event.actor)
-    content = dict(event.content) if isinstance(event.content, dict) else event.content
-    for name in ("parent", "checkpoint"):
-        if isinstance(content, dict) and isinstance(content.get(name), int):
-            content[name] = versions[content[name]]
-    if has_new_id and event.event_type == CHECKPOINT:
-        content.setdefault("id", str(event.id))
-    return NewEvent(ApplicationEvent(event.event_type, content), uuid4() if has_new_id else event.id)
+    content = _own_content(event)
+    if isinstance(content, dict) and event.event_type != VALUE:
+        content = content | {
+            name: versions[content[name]] for name in ("parent", "checkpoint") if isinstance(content.get(name), int)
+        }
+    if event.event_type == "message.added":
+        metadata = PLAIN if content is None else Metadata(**{EXTRA: content})
+        return NewEvent(event.data, event.id, event.actor, metadata)
+    if event.event_type == VALUE or not has_new_id:
+        return NewEvent(ApplicationEvent(event.event_type, content), event.id)
+    if event.event_type == CHECKPOINT:
+        content = in_stored_order({"id": str(event.id)} | content)
+    return NewEvent(ApplicationEvent(event.event_type, content))

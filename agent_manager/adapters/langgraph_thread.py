@@ -7,7 +7,8 @@ their event, so that a difference is always applied to what it was made from. Th
   ``seen`` and ``metadata`` the members that changed, with the names of others that are gone in ``removed``; the
   ``values`` of the channels that changed (:mod:`~agent_manager.adapters.langgraph_values`). A channel with a new
   version and without a value has none any more;
-- ``langgraph.writes``: pairs of a channel and a value that the task ``task`` at ``path`` wrote after ``checkpoint``;
+- ``langgraph.writes``: pairs of a channel and a value that the task ``task`` at ``path`` wrote after ``checkpoint``.
+  If a message is among them that is new, the member ``langgraph`` of the metadata of its event has them instead;
 - ``langgraph.pruned``: from here on only the latest checkpoint of each namespace is visible;
 - ``langgraph.runs_deleted``: the checkpoints of the ``runs`` are not visible any more;
 - ``langgraph.thread_started``: the thread begins anew, without its checkpoints, after it was deleted.
@@ -18,6 +19,7 @@ deltas is computed from.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -88,6 +90,7 @@ class Thread:
         payload_versions: the versions of the events that values refer to, by their ids.
         payloads: the contents of those that were read.
         message_ids: see :class:`~agent_manager.adapters.langgraph_values.Encoder`.
+        lock: held by a write until it is known, so that the next one can differ from it.
         weight: the approximate size of what is known, in bytes.
     """
 
@@ -99,6 +102,7 @@ class Thread:
     payload_versions: dict[UUID, int] = field(default_factory=dict)
     payloads: dict[UUID, Tree] = field(default_factory=dict)
     message_ids: dict[bytes, UUID] = field(default_factory=dict)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     weight: int = 0
     _checkpoints: dict[str, dict[str, Checkpoint]] = field(default_factory=dict)
     _by_version: dict[int, Checkpoint] = field(default_factory=dict)
@@ -134,17 +138,20 @@ class Thread:
 
     # Events
 
-    def apply(self, version: int, event_id: UUID, event_type: str, content: Any, size: int) -> None:
+    def apply(self, version: int, event_id: UUID, event_type: str, content: Any, size: int, writes: Any = None) -> None:
         """Apply the next event of the conversation; an event that is known already is ignored.
 
         Args:
             content: None for an event that values refer to.
             size: approximate size of the content, in bytes.
+            writes: the writes in the event's metadata.
         """
         if version <= self.version:
             return
         self.version = version
         self.weight += 500 + size
+        if writes is not None:
+            self._apply_writes(writes)
         match event_type:
             case "conversation.created":
                 self.given_id = content.get("given_id")

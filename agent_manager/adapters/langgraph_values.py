@@ -13,6 +13,7 @@ cannot express is an object with a single member that begins with ``~``:
 Only what changed is stored. Relative to the channels of the checkpoint before,
 
 - ``{"~list": [channel, item, {"~copy": [from, number]}, …]}`` is a list with items copied from the one in a channel;
+- ``{"~more": [item, …]}`` is the same channel's list with further items at its end;
 - ``{"~dict": [[key that was removed, …], {key: value, …}]}`` is the same channel's object with other members.
 """
 
@@ -24,7 +25,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 from uuid import UUID
 
 import ormsgpack
@@ -36,6 +37,7 @@ from eventstore import ApplicationEvent, MessageAdded, NewEvent, Role
 from eventstore.ids import derived_uuid
 from eventstore.json_text import MAX_DEPTH
 
+T = TypeVar("T")
 Tree: TypeAlias = Any
 """A value as JSON."""
 Payloads: TypeAlias = Mapping[UUID, Tree]
@@ -168,13 +170,16 @@ class Encoder(_Trees):
         if value.code == _PYDANTIC:
             digest = blake2b(value.data, digest_size=16).digest()
             message_id = self.message_ids.get(digest)
-            if message_id is None and has_messages and (message := message_event(value.data)) is not None:
+            if has_messages and not self._is_stored(message_id) and (message := message_event(value.data)) is not None:
                 message_id = self.message_ids[digest] = message.id
                 if not self.known(message_id):
                     self.events[message_id] = message
-            if message_id is not None and (self.known(message_id) or message_id in self.events):
+            if message_id is not None and self._is_stored(message_id):
                 return {"~message": str(message_id)}
         return super()._extension(value, has_messages, depth)
+
+    def _is_stored(self, event_id: UUID | None) -> bool:
+        return event_id is not None and (self.known(event_id) or event_id in self.events)
 
     # What changed
 
@@ -182,7 +187,7 @@ class Encoder(_Trees):
         """Return how a value differs from the channel's value before; None if they have nothing in common."""
         before = expanded(self.channels.get(channel), self.payloads)
         if isinstance(whole, list) and isinstance(before, list):
-            return self._list_changes(whole, before, channel)
+            return self._list_changes(whole, before, channel, channel)
         if isinstance(whole, dict) and isinstance(before, dict) and not (_is_tagged(whole) or _is_tagged(before)):
             removed = [name for name in before if name not in whole]
             changed = {
@@ -193,10 +198,12 @@ class Encoder(_Trees):
                 return {"~dict": [removed, {name: self._smaller(value) for name, value in changed.items()}]}
         return None
 
-    def _list_changes(self, items: list[Tree], before: list[Tree], channel: str) -> Tree:
+    def _list_changes(self, items: list[Tree], before: list[Tree], channel: str, own_channel: str = "") -> Tree:
         runs = list(_runs(items, before))
         if not any(number for _, number in runs):
             return None
+        if runs[0] == (0, len(before)) and channel == own_channel:
+            return {"~more": [self._smaller(item) for item in items[len(before) :]]}
         parts = [self._smaller(items[start]) if not number else {"~copy": [start, number]} for start, number in runs]
         return {"~list": [channel, *parts]}
 
@@ -246,6 +253,11 @@ def _runs(items: list[Tree], before: list[Tree]) -> Iterator[tuple[int, int]]:
             place = found
 
 
+def in_stored_order(members: dict[str, T]) -> dict[str, T]:
+    """Return members in the order of ``jsonb``, so that the store need not keep another one."""
+    return dict(sorted(members.items(), key=lambda member: (len(member[0].encode()), member[0])))
+
+
 def same(a: Tree, b: Tree) -> bool:
     """Return whether two trees are equal, with the order of their members: unlike in Python, 1 is not true, nor 1.0."""
     return bool(a == b) and (type(a) is str or to_json(a) == to_json(b))
@@ -287,6 +299,9 @@ def complete(stored: Tree, channel: str, channels: Channels, payloads: Payloads)
         kept = {name: value for name, value in before.items() if name not in removed}
         return kept | {name: complete(value, "", channels, payloads) for name, value in changed.items()}
     if isinstance(stored, dict):
+        if len(stored) == 1 and "~more" in stored:
+            added = [complete(item, "", channels, payloads) for item in stored["~more"]]
+            return [*expanded(channels[channel], payloads), *added]
         if len(stored) == 1 and "~list" in stored:
             source, *parts = stored["~list"]
             before = expanded(channels[source], payloads)
@@ -322,7 +337,7 @@ def sources(tree: Tree) -> Iterator[str]:
     if isinstance(tree, dict):
         if "~list" in tree:
             yield tree["~list"][0]
-        if "~dict" in tree:
+        if "~dict" in tree or "~more" in tree:
             yield ""
         for value in tree.values():
             yield from sources(value)
@@ -409,6 +424,10 @@ _CLASSES = {
 _METHOD = "model_validate_json"
 
 
+_USAGE = ("input_tokens", "output_tokens", "total_tokens")
+"""The members of most messages' ``usage_metadata``, in LangChain's order, which is restored without being stored."""
+
+
 def message_event(data: bytes) -> NewEvent | None:
     """Return the event of a message of LangChain in MessagePack; None if it is something else.
 
@@ -434,8 +453,7 @@ def message_event(data: bytes) -> NewEvent | None:
         added = _added(role, module, name, content, given_id, kept)
     if added is None:
         return None
-    own = (added.extra or {}).get(EXTRA, {})
-    identity = to_json([role, added.content, added.parts, given_id, dict(sorted(own.items()))])
+    identity = to_json([role, added.content, added.parts, given_id, (added.extra or {}).get(EXTRA)])
     event_id = derived_uuid("langgraph.message", blake2b(identity, digest_size=32).hexdigest())
     return NewEvent(added, event_id, actor=role)
 
@@ -445,6 +463,8 @@ def _added(
 ) -> MessageAdded | None:
     try:
         own = {key: _Trees().tree(value) for key, value in members.items()}
+        if isinstance(usage := own.get("usage_metadata"), dict) and list(usage) == list(_USAGE):
+            own["usage_metadata"] = in_stored_order(usage)
         if (module, name) != _class_of(role):
             own["class"] = f"{module.removeprefix(_PACKAGE)}.{name}"
         if isinstance(content, list):
@@ -455,9 +475,8 @@ def _added(
                 own["content"] = _Trees().tree(content)
     except _TooDeep:
         return None
-    return MessageAdded(
-        role=Role(role), content=text, parts=parts, given_id=given_id, extra={EXTRA: own} if own else None
-    )
+    extra = {EXTRA: in_stored_order(own)} if own else None
+    return MessageAdded(role=Role(role), content=text, parts=parts, given_id=given_id, extra=extra)
 
 
 def _class_of(role: str) -> tuple[str, str]:
@@ -481,6 +500,8 @@ def message_data(added: MessageAdded) -> bytes:
     content: Any = added.content
     if added.parts is not None:
         content = [_block(part) for part in added.parts]
+    if isinstance(usage := own.get("usage_metadata"), dict) and usage.keys() == set(_USAGE):
+        own["usage_metadata"] = {name: usage[name] for name in _USAGE}
     members = {"content": content, "id": added.given_id} | {key: _plain(tree, {}) for key, tree in own.items()}
     return _pack((module, name, members, _METHOD))
 
