@@ -487,7 +487,8 @@ class EventStoreSaver(_Bound, BaseCheckpointSaver[int]):
             values = checkpoint["channel_values"]
             before = {} if parent is None else parent.values
             changed = {*new_versions, *content.get("versions", ()), *(values.keys() - before.keys())} & values.keys()
-            encoder = await self._encoder(thread, parent, changed)
+            base = thread.last_stored(ns) if parent is None and not thread.is_deleted else parent
+            encoder = await self._encoder(thread, base, changed)
             if changed:
                 encoded = {name: encoder.encode(values[name], name)[0] for name in values if name in changed}
                 content["values"] = in_stored_order(encoded)
@@ -496,6 +497,8 @@ class EventStoreSaver(_Bound, BaseCheckpointSaver[int]):
             content |= {"removed": removed} if removed else {}
             if parent_id:
                 content["parent"] = parent_id if parent is None else parent.version
+            if base is not None and base is not parent and encoder.has_copied:
+                content["base"] = base.version
             event_id = uuid4()
             if is_canonical_uuid(checkpoint["id"]) and not is_repeated:
                 event_id = UUID(checkpoint["id"])
@@ -516,12 +519,16 @@ class EventStoreSaver(_Bound, BaseCheckpointSaver[int]):
         thread = await self._thread(configurable["thread_id"], is_current=False)
 
         async def make(*, is_repeated: bool) -> Sequence[NewEvent]:
-            base = None if thread.is_deleted else thread.get(ns, checkpoint_id)
+            known = None if thread.is_deleted else thread.get(ns, checkpoint_id)
+            # A task that is fast has written before its checkpoint is stored.
+            base = thread.last_stored(ns) if known is None and not thread.is_deleted else known
             encoder = await self._encoder(thread, base, [channel for channel, _ in writes])
             content: dict[str, Any] = {"ns": ns} if ns else {}
             content |= {"path": task_path} if task_path else {}
             content |= {"task": task_id, "writes": [[name, encoder.encode(value, name)[0]] for name, value in writes]}
-            content["checkpoint"] = checkpoint_id if base is None else base.version
+            content["checkpoint"] = checkpoint_id if known is None else known.version
+            if base is not None and base is not known and encoder.has_copied:
+                content["base"] = base.version
             *others, last = encoder.events.values() or [None]
             if last is None or not isinstance(last.data, MessageAdded):
                 return [*encoder.events.values(), NewEvent(ApplicationEvent(WRITES, in_stored_order(content)))]
@@ -717,9 +724,9 @@ def _copy(event: Event, versions: Mapping[int, int], *, has_new_id: bool) -> New
     """Return an event for another conversation, in which other events have other versions."""
     content = _own_content(event)
     if isinstance(content, dict) and event.event_type != VALUE:
-        content = content | {
-            name: versions[content[name]] for name in ("parent", "checkpoint") if isinstance(content.get(name), int)
-        }
+        for name in ("parent", "checkpoint", "base"):
+            if isinstance(content.get(name), int):
+                content = content | {name: versions[content[name]]}
     if event.event_type == "message.added":
         metadata = PLAIN if content is None else Metadata(**{EXTRA: content})
         return NewEvent(event.data, event.id, event.actor, metadata)

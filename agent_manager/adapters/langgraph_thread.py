@@ -7,8 +7,10 @@ their event, so that a difference is always applied to what it was made from. Th
   ``seen`` and ``metadata`` the members that changed, with the names of others that are gone in ``removed``; the
   ``values`` of the channels that changed (:mod:`~agent_manager.adapters.langgraph_values`). A channel with a new
   version and without a value has none any more;
-- ``langgraph.writes``: pairs of a channel and a value that the task ``task`` at ``path`` wrote after ``checkpoint``.
-  If a message is among them that is new, the member ``langgraph`` of the metadata of its event has them instead;
+- ``langgraph.writes``: ``writes``, pairs of a channel and a value that the task ``task`` at ``path`` wrote after
+  ``checkpoint``. If a message is among them that is new, the member ``langgraph`` of the metadata of its event has them
+  instead;
+- in both of these ``base``: the version of the checkpoint that values copy from, if not ``parent`` or ``checkpoint``;
 - ``langgraph.pruned``: from here on only the latest checkpoint of each namespace is visible;
 - ``langgraph.runs_deleted``: the checkpoints of the ``runs`` are not visible any more;
 - ``langgraph.thread_started``: the thread begins anew, without its checkpoints, after it was deleted.
@@ -118,6 +120,10 @@ class Thread:
         """Return a checkpoint, also one that is not visible; None if there is none."""
         return self._checkpoints.get(ns, {}).get(checkpoint_id)
 
+    def last_stored(self, ns: str) -> Checkpoint | None:
+        """Return the checkpoint that was stored last, preferably one of a namespace."""
+        return next(reversed(self._checkpoints.get(ns, self._by_version).values()), None)
+
     def latest(self, ns: str) -> Checkpoint | None:
         """Return the visible checkpoint of a namespace with the highest id."""
         return max(self._visible(ns), key=lambda checkpoint: checkpoint.id, default=None)
@@ -182,7 +188,8 @@ class Thread:
         stored = content.get("values", {})
         gone = {*content.get("versions", ()), *removed.get("values", ())}
         values = {name: value for name, value in (parent.values if parent else {}).items() if name not in gone}
-        values |= {name: Value(tree, name, parent) for name, tree in stored.items()}
+        base = self._by_version[content["base"]] if "base" in content else parent
+        values |= {name: Value(tree, name, base) for name, tree in stored.items()}
         checkpoint = Checkpoint(version, ns, checkpoint_id, parent_id, objects, values)
         self._checkpoints.setdefault(ns, {})[checkpoint_id] = checkpoint
         self._by_version[version] = checkpoint
@@ -195,7 +202,8 @@ class Thread:
         return None, reference
 
     def _apply_writes(self, content: Any) -> None:
-        base, checkpoint_id = self._named(content["checkpoint"])
+        checkpoint, checkpoint_id = self._named(content["checkpoint"])
+        base = self._by_version[content["base"]] if "base" in content else checkpoint
         writes = self._writes.setdefault((content.get("ns", ""), str(checkpoint_id)), {})
         for position, (channel, tree) in enumerate(content["writes"]):
             index = WRITES_IDX_MAP.get(channel, position)

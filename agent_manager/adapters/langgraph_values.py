@@ -127,6 +127,7 @@ class Encoder(_Trees):
         known: whether an event is stored already.
         message_ids: the ids of messages that were encoded before, by a digest of their MessagePack.
         events: the events that the encoded values refer to and that are not stored yet, by their ids.
+        has_copied: whether an encoded value copies from ``channels``.
     """
 
     serde: SerializerProtocol
@@ -136,6 +137,7 @@ class Encoder(_Trees):
     channels: Channels = field(default_factory=dict)
     payloads: Payloads = field(default_factory=dict)
     events: dict[UUID, NewEvent] = field(default_factory=dict)
+    has_copied: bool = False
 
     def encode(self, value: Any, channel: str = "") -> tuple[Tree, Tree]:
         """Return the value of a channel as it is stored, and complete."""
@@ -195,6 +197,7 @@ class Encoder(_Trees):
             }
             merged = {name: None for name in before if name in whole} | changed
             if len(changed) < len(whole) and list(merged) == list(whole):
+                self.has_copied = True
                 return {"~dict": [removed, {name: self._smaller(value) for name, value in changed.items()}]}
         return None
 
@@ -202,6 +205,7 @@ class Encoder(_Trees):
         runs = list(_runs(items, before))
         if not any(number for _, number in runs):
             return None
+        self.has_copied = True
         if runs[0] == (0, len(before)) and channel == own_channel:
             return {"~more": [self._smaller(item) for item in items[len(before) :]]}
         parts = [self._smaller(items[start]) if not number else {"~copy": [start, number]} for start, number in runs]
