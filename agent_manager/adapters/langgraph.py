@@ -669,12 +669,15 @@ class EventStoreSaver(_Bound, BaseCheckpointSaver[int]):
                 prefix = [NewEvent(self._created(target))]
             elif target.is_deleted:
                 prefix = [NewEvent(ConversationReactivated()), NewEvent(ApplicationEvent(STARTED))]
-            events = [event for event in events if event.id not in target.payload_versions]
+            known = target.payload_versions
+            events = [
+                each for each in events if each.id not in known or (each.event_type != VALUE and _own_content(each))
+            ]
             part = _first_part(events)
             new, copied = list(prefix), dict(versions)
             for event in part:
                 copied[event.version] = target.version + len(new) + 1
-                new.append(_copy(event, copied, has_new_id=bool(target.version)))
+                new.append(_copy(event, copied, is_known=event.id in known, has_new_id=bool(target.version)))
             try:
                 await self._store.append(
                     target.conversation_id, new, expected=target.version or NO_STREAM, tenant=tenant, user=user
@@ -720,13 +723,15 @@ def _own_content(event: Event) -> Any:
     return event.raw_metadata.get(EXTRA) if event.event_type == "message.added" else event.content
 
 
-def _copy(event: Event, versions: Mapping[int, int], *, has_new_id: bool) -> NewEvent:
-    """Return an event for another conversation, in which other events have other versions."""
+def _copy(event: Event, versions: Mapping[int, int], *, is_known: bool, has_new_id: bool) -> NewEvent:
+    """Return an event for another conversation, in which events have other versions and a message may be known."""
     content = _own_content(event)
     if isinstance(content, dict) and event.event_type != VALUE:
         for name in ("parent", "checkpoint", "base"):
             if isinstance(content.get(name), int):
                 content = content | {name: versions[content[name]]}
+    if event.event_type == "message.added" and is_known:
+        return NewEvent(ApplicationEvent(WRITES, content))
     if event.event_type == "message.added":
         metadata = PLAIN if content is None else Metadata(**{EXTRA: content})
         return NewEvent(event.data, event.id, event.actor, metadata)
