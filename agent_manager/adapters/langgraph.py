@@ -6,12 +6,11 @@ A thread is a conversation. Only what changed is stored of a checkpoint
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Any, Protocol, Self, TypeVar, cast
+from typing import Any, Protocol, Self, cast
 from uuid import UUID, uuid4
 
 from langchain_core.runnables import RunnableConfig
@@ -54,6 +53,7 @@ from agent_manager.adapters.langgraph_values import (
     plain_values,
     references,
 )
+from agent_manager.adapters.store_loop import StoreLoop
 from eventstore import (
     EXISTS,
     NO_STREAM,
@@ -74,12 +74,10 @@ from eventstore import (
     conversation_uuid,
 )
 from eventstore.database.queries import query, query_without
-from eventstore.errors import ConversationIsDeleted, EventIdConflict, InputError, WrongExpectedVersion
+from eventstore.errors import ConversationIsDeleted, EventIdConflict, WrongExpectedVersion
 from eventstore.events import PLAIN
 from eventstore.ids import is_canonical_uuid
 from eventstore.read import RawRows
-
-T = TypeVar("T")
 
 _PACKAGE = "agent_manager.adapters"
 _PAGE_EVENTS = 1000
@@ -88,51 +86,7 @@ _CACHED_BYTES = 64 * 1024 * 1024
 """Size of the threads that a saver remembers, so that a step need not read what it differs from."""
 
 
-class _Bound:
-    """A contract with synchronous and asynchronous methods, on one open store.
-
-    The store's connections belong to one event loop. Synchronous callers come from other threads, and asynchronous ones
-    perhaps from other loops; all wait for coroutines of that loop.
-    """
-
-    def __init__(self, store: EventStore | SyncEventStore, tenant: str | None, user: str | None) -> None:
-        self._sync = store if isinstance(store, SyncEventStore) else None
-        self._store = store.asynchronous if isinstance(store, SyncEventStore) else store
-        self._caller: Caller = self._store.caller(tenant, user)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        if self._sync is None:
-            with suppress(RuntimeError):
-                self._loop = asyncio.get_running_loop()
-
-    def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Return the result of a coroutine to a caller in another thread than the store's."""
-        if self._sync is not None:
-            return self._sync.portal.call(coroutine)
-        loop = self._loop
-        with suppress(RuntimeError):
-            if loop is None or asyncio.get_running_loop() is loop:
-                loop = None
-        if loop is None:
-            coroutine.close()
-            raise InputError(
-                "this call would block the event loop that the store runs in: await the asynchronous method (ainvoke, "
-                "aget_tuple), call it in another thread, or use a SyncEventStore"
-            )
-        return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
-
-    async def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Return the result of a coroutine to a caller in any event loop."""
-        if self._sync is not None:
-            return await self._sync.portal.run(coroutine)
-        current = asyncio.get_running_loop()
-        if self._loop is None:
-            self._loop = current
-        if self._loop is current:
-            return await coroutine
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
-
-
-class EventStoreSaver(_Bound, BaseCheckpointSaver[int]):
+class EventStoreSaver(BaseCheckpointSaver[int]):
     """A checkpointer that stores the threads of graphs as conversations.
 
     ::
@@ -158,8 +112,10 @@ class EventStoreSaver(_Bound, BaseCheckpointSaver[int]):
         user: str | None = None,
         message_channels: Iterable[str] = ("messages",),
     ) -> None:
-        BaseCheckpointSaver.__init__(self, serde=serde)
-        _Bound.__init__(self, store, tenant, user)
+        super().__init__(serde=serde)
+        self._loop = StoreLoop(store)
+        self._store = self._loop.store
+        self._caller: Caller = self._store.caller(tenant, user)
         self._message_channels = frozenset(message_channels)
         self._threads: OrderedDict[UUID, Thread] = OrderedDict()
 
@@ -183,11 +139,11 @@ class EventStoreSaver(_Bound, BaseCheckpointSaver[int]):
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Return a checkpoint, by default the latest of its namespace, with the writes that follow it."""
-        return self._wait(self._get_tuple(config))
+        return self._loop.wait(self._get_tuple(config))
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """See :meth:`get_tuple`."""
-        return await self._run(self._get_tuple(config))
+        return await self._loop.run(self._get_tuple(config))
 
     def list(
         self,
@@ -203,8 +159,8 @@ class EventStoreSaver(_Bound, BaseCheckpointSaver[int]):
             filter: values that members of the metadata must have.
             before: a configuration with the id of a checkpoint that is newer than all of these.
         """
-        for thread, checkpoint in self._wait(self._listed(config, filter, before, limit)):
-            yield self._wait(self._tuple(thread, checkpoint))
+        for thread, checkpoint in self._loop.wait(self._listed(config, filter, before, limit)):
+            yield self._loop.wait(self._tuple(thread, checkpoint))
 
     async def alist(
         self,
@@ -215,56 +171,56 @@ class EventStoreSaver(_Bound, BaseCheckpointSaver[int]):
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
         """See :meth:`list`."""
-        for thread, checkpoint in await self._run(self._listed(config, filter, before, limit)):
-            yield await self._run(self._tuple(thread, checkpoint))
+        for thread, checkpoint in await self._loop.run(self._listed(config, filter, before, limit)):
+            yield await self._loop.run(self._tuple(thread, checkpoint))
 
     def put(
         self, config: RunnableConfig, checkpoint: State, metadata: CheckpointMetadata, new_versions: ChannelVersions
     ) -> RunnableConfig:
         """Store what a checkpoint differs in from the one that the configuration names."""
-        return self._wait(self._put(config, checkpoint, metadata, new_versions))
+        return self._loop.wait(self._put(config, checkpoint, metadata, new_versions))
 
     async def aput(
         self, config: RunnableConfig, checkpoint: State, metadata: CheckpointMetadata, new_versions: ChannelVersions
     ) -> RunnableConfig:
         """See :meth:`put`."""
-        return await self._run(self._put(config, checkpoint, metadata, new_versions))
+        return await self._loop.run(self._put(config, checkpoint, metadata, new_versions))
 
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """Store what a task has written after a checkpoint."""
-        self._wait(self._put_writes(config, writes, task_id, task_path))
+        self._loop.wait(self._put_writes(config, writes, task_id, task_path))
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """See :meth:`put_writes`."""
-        await self._run(self._put_writes(config, writes, task_id, task_path))
+        await self._loop.run(self._put_writes(config, writes, task_id, task_path))
 
     def delete_thread(self, thread_id: str) -> None:
         """Delete the conversation of a thread: it is hidden from every read at once."""
-        self._wait(self._delete_thread(thread_id))
+        self._loop.wait(self._delete_thread(thread_id))
 
     async def adelete_thread(self, thread_id: str) -> None:
         """See :meth:`delete_thread`."""
-        await self._run(self._delete_thread(thread_id))
+        await self._loop.run(self._delete_thread(thread_id))
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Hide the checkpoints of runs, in all threads; it reads the whole log to find them."""
-        self._wait(self._delete_for_runs(run_ids))
+        self._loop.wait(self._delete_for_runs(run_ids))
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """See :meth:`delete_for_runs`."""
-        await self._run(self._delete_for_runs(run_ids))
+        await self._loop.run(self._delete_for_runs(run_ids))
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copy all checkpoints of a thread, and the messages in them, to another thread."""
-        self._wait(self._copy_thread(source_thread_id, target_thread_id))
+        self._loop.wait(self._copy_thread(source_thread_id, target_thread_id))
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """See :meth:`copy_thread`."""
-        await self._run(self._copy_thread(source_thread_id, target_thread_id))
+        await self._loop.run(self._copy_thread(source_thread_id, target_thread_id))
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Hide the checkpoints of threads, except the latest of each namespace.
@@ -274,23 +230,33 @@ class EventStoreSaver(_Bound, BaseCheckpointSaver[int]):
         Args:
             strategy: ``keep_latest``, or ``delete``, which deletes the threads.
         """
-        self._wait(self._prune(thread_ids, strategy))
+        self._loop.wait(self._prune(thread_ids, strategy))
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """See :meth:`prune`."""
-        await self._run(self._prune(thread_ids, strategy))
+        await self._loop.run(self._prune(thread_ids, strategy))
 
     def get_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
         """Return the writes to channels before a checkpoint, back to one with a value, also where they are hidden."""
-        return self._wait(self._delta_channel_history(config, channels))
+        return self._loop.wait(self._delta_channel_history(config, channels))
 
     async def aget_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
         """See :meth:`get_delta_channel_history`."""
-        return await self._run(self._delta_channel_history(config, channels))
+        return await self._loop.run(self._delta_channel_history(config, channels))
+
+    def get_next_version(self, current: Any, channel: None = None) -> Any:
+        """Return the version of a channel after another one; versions of other savers, which are texts, continue."""
+        if isinstance(current, str):
+            return f"{int(current.split('.')[0]) + 1:032}.{0:016}"
+        return super().get_next_version(current, None)
+
+    async def was_deleted(self, thread_id: str) -> bool:
+        """Return whether a thread was deleted and has not been used again since."""
+        return (await self._loop.run(self._thread(thread_id))).is_deleted
 
     # Threads
 

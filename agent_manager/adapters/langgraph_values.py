@@ -54,20 +54,21 @@ EXTRA = "langgraph"
 """The member of a message's ``extra`` that holds what its content does not."""
 _OPTION = ormsgpack.OPT_NON_STR_KEYS
 _PLAIN = JsonPlusSerializer()
-_PYDANTIC = 5
+PYDANTIC = 5
 """The code of MessagePack under which LangGraph's serializer stores pydantic's models, of which messages are some."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Extension:
+class Extension:
     """A value of a type of its own in MessagePack."""
 
     code: int
     data: bytes
 
 
-def _unpack(data: bytes) -> Any:
-    return ormsgpack.unpackb(data, ext_hook=_Extension, option=_OPTION)
+def unpack(data: bytes) -> Any:
+    """Return the values in MessagePack, without making objects of Python."""
+    return ormsgpack.unpackb(data, ext_hook=Extension, option=_OPTION)
 
 
 class _TooDeep(Exception):
@@ -99,7 +100,7 @@ class _Trees:
                 pairs = [[self.tree(part, has_messages, depth + 2) for part in pair] for pair in value.items()]
                 return {"~map": pairs}
             return {name: self._member(name, member, has_messages, depth + 1) for name, member in value.items()}
-        if kind is _Extension:
+        if kind is Extension:
             return self._extension(value, has_messages, depth + 2)
         return self._large({"~bytes": b64encode(value).decode()})
 
@@ -109,9 +110,9 @@ class _Trees:
     def _large(self, leaf: Tree) -> Tree:
         return leaf
 
-    def _extension(self, value: _Extension, has_messages: bool, depth: int) -> Tree:
+    def _extension(self, value: Extension, has_messages: bool, depth: int) -> Tree:
         try:
-            content = _unpack(value.data)
+            content = unpack(value.data)
         except ValueError:
             return {"~ext": [value.code, None, b64encode(value.data).decode()]}
         return {"~ext": [value.code, self.tree(content, has_messages, depth)]}
@@ -147,7 +148,7 @@ class Encoder(_Trees):
         whole: Tree = {"~typed": [kind, b64encode(data).decode()]}
         if kind == "msgpack":
             with suppress(_TooDeep):
-                whole = self.tree(_unpack(data), channel in self.message_channels)
+                whole = self.tree(unpack(data), channel in self.message_channels)
         stored = self._changes(whole, channel)
         if stored is None:
             stored = self._without_repeated_lists(whole)
@@ -168,8 +169,8 @@ class Encoder(_Trees):
             self.events[event_id] = NewEvent(ApplicationEvent(VALUE, tree), event_id)
         return {"~value": str(event_id)}
 
-    def _extension(self, value: _Extension, has_messages: bool, depth: int) -> Tree:
-        if value.code == _PYDANTIC:
+    def _extension(self, value: Extension, has_messages: bool, depth: int) -> Tree:
+        if value.code == PYDANTIC:
             digest = blake2b(value.data, digest_size=16).digest()
             message_id = self.message_ids.get(digest)
             if has_messages and not self._is_stored(message_id) and (message := message_event(value.data)) is not None:
@@ -352,7 +353,7 @@ def sources(tree: Tree) -> Iterator[str]:
 
 def plain_trees(members: Mapping[str, Any]) -> dict[str, Tree]:
     """Return the members of an object as trees that refer to no events, whatever serializer the values have."""
-    return {name: _Trees().tree(_unpack(_PLAIN.dumps_typed([value])[1])[0]) for name, value in members.items()}
+    return {name: _Trees().tree(unpack(_PLAIN.dumps_typed([value])[1])[0]) for name, value in members.items()}
 
 
 def plain_values(trees: Mapping[str, Tree]) -> dict[str, Any]:
@@ -392,7 +393,7 @@ def _plain(tree: Tree, payloads: Payloads) -> Any:
         case "~value":
             return _plain(payloads[UUID(content)], payloads)
         case "~message":
-            return ormsgpack.Ext(_PYDANTIC, payloads[UUID(content)])
+            return ormsgpack.Ext(PYDANTIC, payloads[UUID(content)])
         case "~ext":
             code, value, *data = content
             return ormsgpack.Ext(code, b64decode(data[0]) if data else _pack(_plain(value, payloads)))
@@ -419,7 +420,7 @@ _ROLES = {
     "ToolMessageChunk": "tool", "FunctionMessageChunk": "tool",
 }  # fmt: skip
 """LangChain's types of messages, and the role of each."""
-_PACKAGE = "langchain_core.messages."
+MESSAGES = "langchain_core.messages."
 _CLASSES = {
     "user": ("human", "HumanMessage"), "assistant": ("ai", "AIMessage"), "system": ("system", "SystemMessage"),
     "tool": ("tool", "ToolMessage"),
@@ -438,12 +439,12 @@ def message_event(data: bytes) -> NewEvent | None:
     The event's id follows from the message, so that it is stored once however often a graph's state contains it.
     """
     try:
-        module, name, members, method = _unpack(data)
+        module, name, members, method = unpack(data)
         role = _ROLES.get(members["type"])
         content = members["content"]
     except (ValueError, TypeError, KeyError):
         return None
-    if role is None or not module.startswith(_PACKAGE) or method != _METHOD or not isinstance(content, str | list):
+    if role is None or not module.startswith(MESSAGES) or method != _METHOD or not isinstance(content, str | list):
         return None
     given_id = members.get("id")
     if not isinstance(given_id, str) or "\0" in given_id:
@@ -470,7 +471,7 @@ def _added(
         if isinstance(usage := own.get("usage_metadata"), dict) and list(usage) == list(_USAGE):
             own["usage_metadata"] = in_stored_order(usage)
         if (module, name) != _class_of(role):
-            own["class"] = f"{module.removeprefix(_PACKAGE)}.{name}"
+            own["class"] = f"{module.removeprefix(MESSAGES)}.{name}"
         if isinstance(content, list):
             text, parts = None, [_part(_Trees().tree(block), block) for block in content]
         else:
@@ -485,12 +486,12 @@ def _added(
 
 def _class_of(role: str) -> tuple[str, str]:
     module, name = _CLASSES[role]
-    return _PACKAGE + module, name
+    return MESSAGES + module, name
 
 
 def _is_same(data: bytes, other: bytes) -> bool:
     """Return whether two messages in MessagePack are read as the same object."""
-    first, second = (_PLAIN.loads_typed(("msgpack", _pack(ormsgpack.Ext(_PYDANTIC, each)))) for each in (data, other))
+    first, second = (_PLAIN.loads_typed(("msgpack", _pack(ormsgpack.Ext(PYDANTIC, each)))) for each in (data, other))
     return type(first) is type(second) and _PLAIN.dumps_typed(first) == _PLAIN.dumps_typed(second)
 
 
@@ -500,7 +501,7 @@ def message_data(added: MessageAdded) -> bytes:
     module, name = _class_of(str(added.role))
     if "class" in own:
         path, _, name = own.pop("class").rpartition(".")
-        module = _PACKAGE + path
+        module = MESSAGES + path
     content: Any = added.content
     if added.parts is not None:
         content = [_block(part) for part in added.parts]

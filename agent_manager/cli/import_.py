@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, tzinfo
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.progress import DownloadColumn, TimeRemainingColumn
@@ -29,11 +29,12 @@ from agent_manager.importers.a2a_demo import EndpointSource
 from agent_manager.importers.backup import BackupSource, open_backup, write_private
 from agent_manager.importers.chat_log import FORMAT_NAMES
 from agent_manager.importers.google_adk import AdkSource
-from agent_manager.importers.migration import BACKUPS, MigrationReport
+from agent_manager.importers.migration import BACKUPS
 from agent_manager.importers.rollback_criteria import has_baseline, measure, write_baseline
 from agent_manager.importers.source import Source
 from agent_manager.importers.verify import Report
 from eventstore import EventStore
+from eventstore.errors import InputError
 from eventstore.times import parse_zone
 from projections import catch_up
 
@@ -52,6 +53,9 @@ def import_(
         str | None, Option(metavar="URL", help="An application with the endpoints of the A2A demo.")
     ] = None,
     from_adk: Annotated[str | None, Option(metavar="URL", help="A database of google-adk sessions.")] = None,
+    from_langgraph: Annotated[
+        str | None, Option(metavar="URL", help="A database of langgraph-checkpoint-postgres.")
+    ] = None,
     from_backup: Annotated[Path | None, Option(metavar="FILE", help="A backup that an import wrote.")] = None,
     backups: Backups = BACKUPS,
     as_json: Json = False,
@@ -69,7 +73,7 @@ def import_(
     log_level: LogLevel = None,
     tenant: Tenant = None,
 ) -> None:
-    """Import chat logs and exports, or migrate from an in-memory application or from google-adk.
+    """Import chat logs and exports, or migrate from an in-memory application, from google-adk or from LangGraph.
 
     A file is JSON Lines, an array or a document, also compressed with gzip or zstd, or a .zip; a folder stands for the
     files in it. Recognised are messages in the OpenAI chat format, the exports of ChatGPT and Claude, ShareGPT,
@@ -87,14 +91,17 @@ def import_(
     message and task is compared with the backup. If something differs, it is reported, and the exit code is 1. If the
     store holds another conversation under an id of the source, nothing is written at all.
 
+    --from-langgraph takes over the threads in tables of langgraph-checkpoint-postgres, and compares them with the
+    source: checkpoints, writes and messages. The same graphs go on with them.
+
     Older tables of google-adk (1.x, events in columns) hold local times without a zone. They require --time-zone: the
     zone of the machine that the agents ran on.
     """
     settings = read_settings(data_dir, tenant, log_format=log_format, log_level=log_level)
-    if sum((bool(paths), from_url is not None, from_adk is not None, from_backup is not None)) != 1:
-        raise typer.BadParameter("give FILEs, or one of --from-url, --from-adk and --from-backup")
+    if sum((bool(paths), *(each is not None for each in (from_url, from_adk, from_langgraph, from_backup)))) != 1:
+        raise typer.BadParameter("give FILEs, or one of --from-url, --from-adk, --from-langgraph and --from-backup")
     if paths and report is not None:
-        raise typer.BadParameter("--report is for --from-url, --from-adk and --from-backup")
+        raise typer.BadParameter("--report is for --from-url, --from-adk, --from-langgraph and --from-backup")
     if not paths and format_name is not None:
         raise typer.BadParameter("--format is for FILEs")
     if from_backup is not None and zone is not None:
@@ -108,7 +115,7 @@ def import_(
         if imported.rejected:
             raise typer.Exit(1)
 
-    async def import_source() -> MigrationReport:
+    async def import_source() -> Report:
         with errors.status("…") as status:
 
             def on_step(step: str) -> None:
@@ -116,6 +123,9 @@ def import_(
 
             async with EventStore(settings) as store:
                 await check_tenant_option(store, tenant)
+                if from_langgraph is not None:
+                    imported: Report = await langgraph_importer()(from_langgraph, store, on_step=on_step)
+                    return imported
                 if from_backup is not None:
                     backup = open_backup(from_backup)
                     if tenant is None or backup.tenant == settings.tenant:
@@ -135,6 +145,19 @@ def import_(
         run(import_logs, settings, tenant)
     else:
         print_report(run_stoppable(import_source()), as_json, report)
+
+
+def langgraph_importer() -> Any:
+    """Return the function that imports threads of LangGraph.
+
+    Raises:
+        InputError: LangGraph's package is not installed.
+    """
+    try:
+        from agent_manager.importers.langgraph import import_langgraph
+    except ImportError as error:
+        raise InputError(f"--from-langgraph: {error}: pip install 'flowagents-eventstore[langgraph]'") from None
+    return import_langgraph
 
 
 async def import_chat_logs(

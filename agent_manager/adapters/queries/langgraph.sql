@@ -26,3 +26,65 @@ SELECT DISTINCT e.conversation_id
  WHERE e.tenant_id = %(tenant)s
    AND e.event_type = 'langgraph.checkpoint'
    AND e.content #>> '{metadata,run_id}' = ANY (%(runs)s::text[])
+
+-- name: items
+-- The items with these paths and keys that have not expired.
+SELECT i.conversation_id, i.path, i.key, i.value, i.created_at, i.updated_at,
+       i.expires_at IS NOT NULL AND i.expires_at - now() < i.ttl * 0.9 AS needs_refresh
+  FROM unnest(%(paths)s::text[], %(keys)s::text[]) AS w (path, key)
+  JOIN langgraph_items i
+    ON i.path = w.path
+   AND i.key = w.key
+ WHERE i.tenant_id = %(tenant)s
+   AND i.owner = %(owner)s
+   AND i.value IS NOT NULL
+   AND coalesce(i.expires_at > now(), true)
+
+-- name: search_items
+-- filter: pairs of an operator and a value for members of the values of items, as [[member, operator, value], …].
+SELECT i.conversation_id, i.path, i.key, i.value, i.created_at, i.updated_at,
+       i.expires_at IS NOT NULL AND i.expires_at - now() < i.ttl * 0.9 AS needs_refresh
+  FROM langgraph_items i
+ WHERE i.tenant_id = %(tenant)s
+   AND i.owner = %(owner)s
+   AND i.path >= %(first)s
+   AND i.path < %(last)s
+   AND i.value IS NOT NULL
+   AND coalesce(i.expires_at > now(), true)
+   AND NOT EXISTS (
+           SELECT
+             FROM jsonb_array_elements(%(filter)s::jsonb) AS f (condition)
+            CROSS JOIN LATERAL (SELECT i.value -> (f.condition ->> 0) AS value, f.condition -> 2 AS wanted) AS m
+            WHERE CASE f.condition ->> 1
+                      WHEN '$eq' THEN m.value = m.wanted
+                      WHEN '$ne' THEN m.value IS DISTINCT FROM m.wanted
+                      ELSE jsonb_typeof(m.value) = jsonb_typeof(m.wanted)
+                           AND CASE f.condition ->> 1
+                                   WHEN '$gt' THEN m.value > m.wanted
+                                   WHEN '$gte' THEN m.value >= m.wanted
+                                   WHEN '$lt' THEN m.value < m.wanted
+                                   WHEN '$lte' THEN m.value <= m.wanted
+                               END
+                  END IS NOT TRUE
+       )
+ ORDER BY i.updated_at DESC, i.path, i.key
+ LIMIT %(limit)s
+OFFSET %(offset)s
+
+-- name: item_paths
+SELECT DISTINCT i.path
+  FROM langgraph_items i
+ WHERE i.tenant_id = %(tenant)s
+   AND i.owner = %(owner)s
+   AND i.path >= %(first)s
+   AND i.path < %(last)s
+   AND i.value IS NOT NULL
+   AND coalesce(i.expires_at > now(), true)
+ ORDER BY i.path
+
+-- name: expired_items
+SELECT i.path, i.key
+  FROM langgraph_items i
+ WHERE i.tenant_id = %(tenant)s
+   AND i.owner = %(owner)s
+   AND i.expires_at <= now()
