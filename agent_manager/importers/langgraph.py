@@ -324,9 +324,6 @@ def _differences(thread_id: str, source: _SourceCheckpoint, found: CheckpointTup
     pairs["metadata"] = source.metadata, found.metadata
     parent = source.config["configurable"].get("checkpoint_id")
     pairs["parent"] = parent, found.parent_config and found.parent_config["configurable"].get("checkpoint_id")
-    stored = sorted(
-        (task_id, channel, repr(_comparable(value))) for task_id, channel, value in found.pending_writes or ()
-    )
     written = Counter(
         _write(*write)
         for (task_id, _), of_task in source.writes.items()
