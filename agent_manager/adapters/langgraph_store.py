@@ -8,7 +8,7 @@ the same first label, and the same user, are in one conversation.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +44,8 @@ ITEMS = from_file(Path(__file__).with_name("langgraph_items.sql"))
 
 PUT, DELETED, REFRESHED = "langgraph.item_put", "langgraph.item_deleted", "langgraph.items_refreshed"
 _PACKAGE = "agent_manager.adapters"
+_OPERATIONS = 1000
+"""Operations of all waiting callers that are run together, at least those of one caller."""
 _OPERATORS = frozenset({"$eq", "$ne", "$gt", "$gte", "$lt", "$lte"})
 Namespace = tuple[str, ...]
 
@@ -81,6 +83,8 @@ class EventStoreStore(BaseStore):
         self._caller = self._store.caller(tenant, user)
         self._scope = {"tenant": self._caller.tenant, "owner": self._caller.user or ""}
         self._appender = InlineAppender(self._store, [ITEMS])
+        self._waiting: deque[tuple[Sequence[Op], asyncio.Future[list[Result]]]] = deque()
+        self._running = asyncio.Lock()
 
     @classmethod
     @contextmanager
@@ -113,7 +117,7 @@ class EventStoreStore(BaseStore):
         await self._loop.run(self._appender.__aexit__(*error))
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
-        """Run operations: first those that read, then those that write; of several on one item the last one counts."""
+        """Run operations: first those that read, then those that write, in their order."""
         return self._loop.wait(self._batch(list(ops)))
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
@@ -129,30 +133,56 @@ class EventStoreStore(BaseStore):
         return await self._loop.run(self._sweep())
 
     async def _batch(self, ops: Sequence[Op]) -> list[Result]:
-        results: list[Result] = [None] * len(ops)
-        gets: dict[int, GetOp] = {}
-        puts: dict[tuple[str, str], PutOp] = {}
-        for index, op in enumerate(ops):
+        """Run operations, together with those of other callers that come while others are running."""
+        for op in ops:
             validate_op_namespace(op)
-            match op:
-                case GetOp():
-                    gets[index] = op
-                case SearchOp():
-                    results[index] = await self._search(op)
-                case ListNamespacesOp():
-                    results[index] = await self._namespaces(op)
-                case PutOp():
-                    puts[_path(op.namespace), op.key] = op
-                case _:
-                    raise InputError(f"ops[{index}]: a {type(op).__name__} is not an operation of a store of LangGraph")
-        if gets:
-            found = await self._get(gets.values())
-            results = [
-                found.get((_path(gets[index].namespace), gets[index].key)) if index in gets else result
-                for index, result in enumerate(results)
-            ]
-        await self._put(puts)
-        return results
+        results: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((ops, results))
+        try:
+            async with self._running:
+                if not results.done():
+                    await self._run_waiting()
+            return await results
+        finally:
+            results.cancel()  # unless it is done: the caller was cancelled
+
+    async def _run_waiting(self) -> None:
+        callers: list[tuple[Sequence[Op], asyncio.Future[list[Result]]]] = []
+        number = 0
+        while self._waiting and number < _OPERATIONS:
+            if not self._waiting[0][1].done():
+                callers.append(self._waiting[0])
+                number += len(callers[-1][0])
+            self._waiting.popleft()
+        try:
+            rest = await self._run_all([op for ops, _ in callers for op in ops])
+        except Exception:
+            for ops, results in callers:  # one by one, so that no caller gets the error of another
+                if results.done():
+                    continue
+                try:
+                    results.set_result(await self._run_all(ops))
+                except Exception as error:
+                    results.set_exception(error)
+            return
+        except BaseException:
+            self._waiting.extendleft(reversed(callers))
+            raise
+        for ops, results in callers:
+            if not results.done():
+                results.set_result(rest[: len(ops)])
+            rest = rest[len(ops) :]
+
+    async def _run_all(self, ops: Sequence[Op]) -> list[Result]:
+        gets = [op for op in ops if isinstance(op, GetOp)]
+        reads = {repr(op): op for op in ops if isinstance(op, SearchOp | ListNamespacesOp)}
+        found = await self._get(gets) if gets else {}
+        read = dict(zip(reads, await asyncio.gather(*map(self._read, reads.values())), strict=True))
+        await self._put([op for op in ops if isinstance(op, PutOp)])
+        return [found.get((_path(op.namespace), op.key)) if isinstance(op, GetOp) else read.get(repr(op)) for op in ops]
+
+    async def _read(self, op: SearchOp | ListNamespacesOp) -> Result:
+        return await (self._search(op) if isinstance(op, SearchOp) else self._namespaces(op))
 
     # Reading
 
@@ -190,15 +220,18 @@ class EventStoreStore(BaseStore):
 
     # Writing
 
-    async def _put(self, puts: dict[tuple[str, str], PutOp]) -> None:
-        deleted = [place for place, op in puts.items() if op.value is None]
+    async def _put(self, ops: Sequence[PutOp]) -> None:
+        deleted = {(_path(op.namespace), op.key) for op in ops if op.value is None}
+        present = set[tuple[str, str]]()
         if deleted:
             rows = await self._rows("items", paths=[path for path, _ in deleted], keys=[key for _, key in deleted])
             present = {(row[1], row[2]) for row in rows}
-            puts = {place: op for place, op in puts.items() if op.value is not None or place in present}
         events: defaultdict[str, list[EventData]] = defaultdict(list)
-        for (path, key), op in puts.items():
-            events[op.namespace[0]].append(self._event(path, key, op.value, op.ttl))
+        for op in ops:
+            place = _path(op.namespace), op.key
+            if op.value is not None or place in present:
+                events[op.namespace[0]].append(self._event(*place, op.value, op.ttl))
+                (present.discard if op.value is None else present.add)(place)
         await self._append(events)
 
     def _event(self, path: str, key: str, value: Any, ttl: float | None) -> ApplicationEvent:
