@@ -28,6 +28,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from psycopg.types.numeric import Int8
 from pydantic_core import to_json
 
+from agent_manager.adapters.langgraph_store import EventStoreStore
 from agent_manager.adapters.langgraph_thread import (
     CHECKPOINT,
     DIFFERENCES,
@@ -78,6 +79,8 @@ from eventstore.errors import ConversationIsDeleted, EventIdConflict, WrongExpec
 from eventstore.events import PLAIN
 from eventstore.ids import is_canonical_uuid
 from eventstore.read import RawRows
+
+__all__ = ["EventStoreSaver", "EventStoreStore"]
 
 _PACKAGE = "agent_manager.adapters"
 _PAGE_EVENTS = 1000
