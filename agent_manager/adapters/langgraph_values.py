@@ -265,7 +265,7 @@ def in_stored_order(members: dict[str, T]) -> dict[str, T]:
 
 def same(a: Tree, b: Tree) -> bool:
     """Return whether two trees are equal, with the order of their members: unlike in Python, 1 is not true, nor 1.0."""
-    return bool(a == b) and (type(a) is str or to_json(a) == to_json(b))
+    return bool(a == b) and (type(a) is str or _is_reference(a) or to_json(a) == to_json(b))
 
 
 def _size(tree: Tree) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
-from tools.benchmark import append, latency, peers, projections, read, security
+from tools.benchmark import append, graph_steps, latency, peers, projections, read, security
 from tools.benchmark.measurement import Benchmark, Figure
 
 Comparison: TypeAlias = Callable[[Benchmark], Awaitable[list[Figure]]]
@@ -24,6 +24,7 @@ COMPARISONS: dict[str, Comparison] = {
     "tables": read.messages,
     "sessions": read.sessions,
     "size": append.size,
+    "graph-steps": graph_steps.graph_steps,
     "security": security.security,
     "growing": append.growing,
     "projecting": projections.projecting,
