@@ -56,10 +56,10 @@ async def _run(saver: Any, seed: str) -> float:
 
     texts = [message.text for message in conversation(f"steps/{seed}", STEPS)]
 
-    def speak(state: MessagesState) -> dict[str, Any]:
+    def speak(state: Any) -> dict[str, Any]:
         return {"messages": [AIMessage(texts[len(state["messages"])])]}
 
-    def route(state: MessagesState) -> str:
+    def route(state: Any) -> str:
         return "speak" if len(state["messages"]) < STEPS else END
 
     builder = StateGraph(MessagesState).add_node("speak", speak).add_edge(START, "speak")
