@@ -56,6 +56,7 @@ from agent_manager.adapters.langgraph_values import (
 )
 from agent_manager.adapters.store_loop import StoreLoop
 from eventstore import (
+    ANY,
     EXISTS,
     NO_STREAM,
     AppendResult,
@@ -67,6 +68,7 @@ from eventstore import (
     Event,
     EventData,
     EventStore,
+    ExpectedVersion,
     MessageAdded,
     Metadata,
     NewEvent,
@@ -542,17 +544,20 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
         is_repeated = False
         while True:
             events = await make(is_repeated=is_repeated)
-            if thread.is_deleted:
+            expected: ExpectedVersion = ANY
+            if thread.is_deleted:  # if others begin it anew at the same time, one of them does
                 events = [NewEvent(ConversationReactivated()), NewEvent(ApplicationEvent(STARTED)), *events]
+                expected = thread.version
             try:
                 result = await self._store.append(
                     thread.conversation_id,
                     events,
-                    begin=self._created(thread),
+                    expected=expected,
+                    begin=self._created(thread) if expected == ANY else None,
                     tenant=self._caller.tenant,
                     user=self._caller.user,
                 )
-            except ConversationIsDeleted:
+            except (ConversationIsDeleted, WrongExpectedVersion):
                 await self._catch_up(thread)
                 continue
             except EventIdConflict as error:

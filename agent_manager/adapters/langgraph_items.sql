@@ -36,22 +36,21 @@ INSERT INTO langgraph_items AS i (tenant_id, conversation_id, owner, path, key, 
                                   ttl, expires_at)
 SELECT p.tenant_id, p.conversation_id, coalesce(p.content ->> 'user', ''), p.path, p.key, p.version,
        p.content -> 'value', p.created_at, p.timestamp, t.ttl, p.timestamp + t.ttl
-  FROM (SELECT DISTINCT ON (b.tenant_id, b.conversation_id, k.path, k.key)
-               b.tenant_id, b.conversation_id, k.path, k.key, b.version, b.content, b.timestamp, b.event_type,
+  FROM (SELECT DISTINCT ON (d.tenant_id, d.conversation_id, d.path, d.key)
+               d.*,
                -- When it was put for the first time since it was deleted, as far as this batch shows.
-               min(b.timestamp) FILTER (WHERE b.event_type = 'langgraph.item_put') OVER (
-                   PARTITION BY b.tenant_id, b.conversation_id, k.path, k.key, d.deletions
+               min(d.timestamp) FILTER (WHERE d.event_type = 'langgraph.item_put') OVER (
+                   PARTITION BY d.tenant_id, d.conversation_id, d.path, d.key, d.deletions
                ) AS created_at
-          FROM (SELECT b.*,
+          FROM (SELECT b.tenant_id, b.conversation_id, b.content ->> 'path' AS path, b.content ->> 'key' AS key,
+                       b.version, b.content, b.timestamp, b.event_type,
                        count(*) FILTER (WHERE b.event_type = 'langgraph.item_deleted') OVER (
-                           PARTITION BY b.tenant_id, b.conversation_id, b.content -> 'path', b.content -> 'key'
+                           PARTITION BY b.tenant_id, b.conversation_id, b.content ->> 'path', b.content ->> 'key'
                            ORDER BY b.version
                        ) AS deletions
                   FROM batch b
-                 WHERE b.event_type IN ('langgraph.item_put', 'langgraph.item_deleted')) AS b
-         CROSS JOIN LATERAL (SELECT b.content ->> 'path' AS path, b.content ->> 'key' AS key) AS k
-         CROSS JOIN LATERAL (SELECT b.deletions) AS d
-         ORDER BY b.tenant_id, b.conversation_id, k.path, k.key, b.version DESC) AS p
+                 WHERE b.event_type IN ('langgraph.item_put', 'langgraph.item_deleted')) AS d
+         ORDER BY d.tenant_id, d.conversation_id, d.path, d.key, d.version DESC) AS p
  CROSS JOIN LATERAL (SELECT (p.content ->> 'ttl')::double precision * interval '1 minute' AS ttl) AS t
  WHERE p.event_type = 'langgraph.item_put'
 ON CONFLICT (tenant_id, conversation_id, path, key) DO UPDATE

@@ -121,8 +121,9 @@ class Thread:
         return self._checkpoints.get(ns, {}).get(checkpoint_id)
 
     def last_stored(self, ns: str) -> Checkpoint | None:
-        """Return the checkpoint that was stored last, preferably one of a namespace."""
-        return next(reversed(self._checkpoints.get(ns, self._by_version).values()), None)
+        """Return the checkpoint that was stored last since the thread began, preferably one of a namespace."""
+        last = next(reversed(self._checkpoints.get(ns, self._by_version).values()), None)
+        return None if last is None or last.version < self.started else last
 
     def latest(self, ns: str) -> Checkpoint | None:
         """Return the visible checkpoint of a namespace with the highest id."""

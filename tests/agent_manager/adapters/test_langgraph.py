@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import operator
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -18,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, RemoveMessage, SystemMessage, ToolMessage
 from langgraph.channels import DeltaChannel
+from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.graph import END, START, MessagesState, StateGraph
@@ -133,15 +135,21 @@ class Documents(TypedDict):
     steps: int
 
 
-values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text() | st.binary(),
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(st.text(max_size=3), inner, max_size=4)
-        | st.dictionaries(st.integers(-5, 5) | st.sampled_from(["~copy", "~message", "\0"]), inner, max_size=2)
-    ),
-    max_leaves=8,
+leaves = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=20)
+    | st.binary(max_size=20)
+    | st.uuids()
+    | st.datetimes()
+    | st.decimals(allow_nan=False)
 )
+objects = st.dictionaries(st.text(max_size=3), leaves, max_size=4) | st.dictionaries(
+    st.integers(-5, 5) | st.sampled_from(["~copy", "~message", "\0"]), leaves, max_size=2
+)
+values = leaves | objects | st.lists(leaves | objects, max_size=4) | st.dictionaries(st.text(max_size=3), objects)
 texts = st.text() | st.text(alphabet="a🚆\0\n", max_size=5)
 blocks = st.lists(
     texts
@@ -327,6 +335,30 @@ async def test_a_deleted_thread_is_hidden_at_once_and_begins_anew(store: EventSt
     await graph(other).ainvoke(question(), config())
     for each in (saver, other, EventStoreSaver(store)):
         assert len((await state(graph(each)))["messages"]) == 2 + 2 * CALLS
+
+
+async def test_of_savers_that_begin_a_deleted_thread_anew_none_loses_its_checkpoint(store: EventStore) -> None:
+    savers = [EventStoreSaver(store) for _ in range(3)]
+    await graph(savers[0]).ainvoke(question(), config())
+    await savers[0].adelete_thread("t")
+    for saver in savers:
+        assert await saver.aget_tuple(config()) is None
+    await asyncio.gather(*(
+        saver.aput(config(checkpoint_ns=""), {**empty_checkpoint(), "id": f"{number}"}, {"step": number}, {})
+        for number, saver in enumerate(savers)
+    ))  # fmt: skip
+
+    for saver in (*savers, EventStoreSaver(store)):
+        assert [each.checkpoint["id"] async for each in saver.alist(config())] == ["2", "1", "0"]
+
+
+async def test_a_checkpoint_that_is_stored_again_with_other_contents_replaces_the_first(store: EventStore) -> None:
+    saver, checkpoint = EventStoreSaver(store), empty_checkpoint()
+    for step in (1, 2, 2):
+        await saver.aput(config(checkpoint_ns=""), checkpoint, {"step": step}, {})
+
+    for each in (saver, EventStoreSaver(store)):
+        assert [found.metadata async for found in each.alist(config())] == [{"step": 2}]
 
 
 async def test_the_same_checkpoint_is_stored_again_after_its_thread_was_deleted(store: EventStore) -> None:
