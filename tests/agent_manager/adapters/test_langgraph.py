@@ -395,6 +395,19 @@ async def test_savers_that_write_to_one_thread_in_turn_see_each_others_checkpoin
         assert len((await state(agent))["messages"]) == 4 * (2 + 2 * CALLS)
 
 
+async def test_messages_that_others_add_to_the_conversation_are_not_in_the_state(store: EventStore) -> None:
+    agent = graph(EventStoreSaver(store))
+    await agent.ainvoke(question(), config())
+    await store.append(conversation_uuid(store.tenant, "t"), [MessageAdded(role="user", content="from elsewhere")])
+    await agent.ainvoke(question(), config())
+
+    for each in (agent, graph(EventStoreSaver(store))):
+        assert len((await state(each))["messages"]) == 2 * (2 + 2 * CALLS)
+    contents = [event.data.content for event in await events(store) if isinstance(event.data, MessageAdded)]
+    assert contents.count("from elsewhere") == 1
+    assert len(contents) == 2 * (2 + 2 * CALLS) + 1
+
+
 async def test_threads_of_a_user_and_of_other_tenants_are_isolated(store: EventStore) -> None:
     ana, bruno = (EventStoreSaver(store, user=user) for user in ("ana", "bruno"))
     elsewhere = EventStoreSaver(TenantStore(store, f"{store.tenant}-2"))
