@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, tzinfo
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.progress import DownloadColumn, TimeRemainingColumn
@@ -29,12 +29,13 @@ from agent_manager.importers.a2a_demo import EndpointSource
 from agent_manager.importers.backup import BackupSource, open_backup, write_private
 from agent_manager.importers.chat_log import FORMAT_NAMES
 from agent_manager.importers.google_adk import AdkSource
-from agent_manager.importers.migration import BACKUPS, MigrationReport
+from agent_manager.importers.migration import BACKUPS
 from agent_manager.importers.openai_agents import OpenaiAgentsSource
 from agent_manager.importers.rollback_criteria import has_baseline, measure, write_baseline
 from agent_manager.importers.source import Source
 from agent_manager.importers.verify import Report
 from eventstore import EventStore
+from eventstore.errors import InputError
 from eventstore.times import parse_zone
 from projections import catch_up
 
@@ -55,6 +56,9 @@ def import_(
     from_adk: Annotated[str | None, Option(metavar="URL", help="A database of google-adk sessions.")] = None,
     from_openai_agents: Annotated[
         str | None, Option(metavar="URL", help="A database of sessions of the OpenAI Agents SDK.")
+    ] = None,
+    from_langgraph: Annotated[
+        str | None, Option(metavar="URL", help="A database of langgraph-checkpoint-postgres.")
     ] = None,
     from_backup: Annotated[Path | None, Option(metavar="FILE", help="A backup that an import wrote.")] = None,
     backups: Backups = BACKUPS,
@@ -92,15 +96,25 @@ def import_(
     it is reported, and the exit code is 1. If the store holds another conversation under an id of the source, nothing
     is written at all.
 
+    --from-langgraph takes over the threads in tables of langgraph-checkpoint-postgres, and compares them with the
+    source: checkpoints, writes and messages. The same graphs go on with them.
+
     Older tables of google-adk (1.x, events in columns) hold local times without a zone. They require --time-zone: the
     zone of the machine that the agents ran on.
     """
     settings = read_settings(data_dir, tenant, log_format=log_format, log_level=log_level)
-    sources = (from_url, from_adk, from_openai_agents, from_backup)
-    if bool(paths) + sum(source is not None for source in sources) != 1:
-        raise typer.BadParameter("give FILEs, or one of --from-url, --from-adk, --from-openai-agents and --from-backup")
+    sources = {
+        "--from-url": from_url,
+        "--from-adk": from_adk,
+        "--from-openai-agents": from_openai_agents,
+        "--from-langgraph": from_langgraph,
+        "--from-backup": from_backup,
+    }
+    *others, last = sources
+    if bool(paths) + sum(source is not None for source in sources.values()) != 1:
+        raise typer.BadParameter(f"give FILEs, or one of {', '.join(others)} and {last}")
     if paths and report is not None:
-        raise typer.BadParameter("--report is for --from-url, --from-adk, --from-openai-agents and --from-backup")
+        raise typer.BadParameter(f"--report is for {', '.join(others)} and {last}")
     if not paths and format_name is not None:
         raise typer.BadParameter("--format is for FILEs")
     if from_backup is not None and zone is not None:
@@ -114,7 +128,7 @@ def import_(
         if imported.rejected:
             raise typer.Exit(1)
 
-    async def import_source() -> MigrationReport:
+    async def import_source() -> Report:
         with errors.status("…") as status:
 
             def on_step(step: str) -> None:
@@ -122,6 +136,9 @@ def import_(
 
             async with EventStore(settings) as store:
                 await check_tenant_option(store, tenant)
+                if from_langgraph is not None:
+                    imported: Report = await langgraph_importer()(from_langgraph, store, on_step=on_step)
+                    return imported
                 if from_backup is not None:
                     backup = open_backup(from_backup)
                     if tenant is None or backup.tenant == settings.tenant:
@@ -147,6 +164,19 @@ def import_(
         run(import_logs, settings, tenant)
     else:
         print_report(run_stoppable(import_source()), as_json, report)
+
+
+def langgraph_importer() -> Any:
+    """Return the function that imports threads of LangGraph.
+
+    Raises:
+        InputError: LangGraph's package is not installed.
+    """
+    try:
+        from agent_manager.importers.langgraph import import_langgraph
+    except ImportError as error:
+        raise InputError(f"--from-langgraph: {error}: pip install 'flowagents-eventstore[langgraph]'") from None
+    return import_langgraph
 
 
 async def import_chat_logs(

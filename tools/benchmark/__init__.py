@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
-from tools.benchmark import adapters, append, frameworks, latency, peers, projections, read, security
+from tools.benchmark import adapters, append, frameworks, graph_steps, latency, peers, projections, read, security
 from tools.benchmark.measurement import Benchmark, Figure
 
 Comparison: TypeAlias = Callable[[Benchmark], Awaitable[list[Figure]]]
@@ -26,6 +26,7 @@ COMPARISONS: dict[str, Comparison] = {
     "sessions": read.sessions,
     "openai-sessions": frameworks.openai_sessions,
     "size": append.size,
+    "graph-steps": graph_steps.graph_steps,
     "security": security.security,
     "growing": append.growing,
     "projecting": projections.projecting,

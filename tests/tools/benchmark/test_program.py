@@ -27,7 +27,7 @@ from tools.benchmark.__main__ import main
 from tools.benchmark.measurement import Benchmark, Figure
 
 PROGRAM = "tools.benchmark"
-OF_PEERS = ("peers", "a2a-sdk", "log-reading", "sessions", "projecting")
+OF_PEERS = ("peers", "a2a-sdk", "log-reading", "sessions", "graph-steps", "projecting")
 _THERE = "SELECT n.nspname FROM pg_namespace n WHERE n.nspname ~ 'bench' UNION ALL SELECT d.datname FROM pg_database d"
 
 

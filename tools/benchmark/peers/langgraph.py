@@ -42,6 +42,7 @@ class Langgraph(Peer):
         await self._pool.open(wait=True)
         self._savers: defaultdict[int, AsyncPostgresSaver] = defaultdict(lambda: AsyncPostgresSaver(self._pool))
         await self._savers[0].setup()
+        self.schema, self.saver = schema, self._savers[0]
 
     def prepare(self, message: Message) -> tuple[UUID, dict[str, str]]:
         return message.conversation_id, {"role": message.role, "content": message.text}

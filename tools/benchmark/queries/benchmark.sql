@@ -159,3 +159,9 @@ SELECT c.relname
 -- name: without_gate
 -- For a schema in which the same appends are measured without the gate: they keep no order, and notify no subscriber.
 CREATE OR REPLACE FUNCTION register_append(OUT must_notify boolean) LANGUAGE plpgsql VOLATILE AS $$ BEGIN must_notify := false; END $$;
+
+-- name: table_bytes
+SELECT c.relname, pg_total_relation_size(c.oid)
+  FROM pg_class c
+ WHERE c.relnamespace = (%(schema)s::text)::regnamespace
+   AND c.relkind = 'r'

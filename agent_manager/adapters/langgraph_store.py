@@ -1,0 +1,320 @@
+"""LangGraph's store of items on the event store; for langgraph-checkpoint 4.3.
+
+Putting and deleting an item are events, so that every value that an item ever had is in the log. The table of the
+current items is written in the transaction of the append (:mod:`projections.inline`). The events of all namespaces with
+the same first label, and the same user, are in one conversation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+from uuid import UUID
+
+from langgraph.store.base import (
+    BaseStore,
+    GetOp,
+    Item,
+    ListNamespacesOp,
+    MatchCondition,
+    Op,
+    PutOp,
+    Result,
+    SearchItem,
+    SearchOp,
+    TTLConfig,
+    validate_op_namespace,
+)
+from psycopg.types.json import Jsonb
+
+from agent_manager.adapters.store_loop import StoreLoop
+from eventstore import ApplicationEvent, ConversationCreated, EventData, EventStore, Settings, SyncEventStore
+from eventstore.database.queries import query
+from eventstore.errors import InputError
+from eventstore.ids import conversation_uuid
+from projections import InlineAppender
+from projections.custom_projections import from_file
+
+ITEMS = from_file(Path(__file__).with_name("langgraph_items.sql"))
+"""The projection of the table of items. Name it in ``EVENTSTORE_PROJECTIONS`` to rebuild and verify the table."""
+
+PUT, DELETED, REFRESHED = "langgraph.item_put", "langgraph.item_deleted", "langgraph.items_refreshed"
+_PACKAGE = "agent_manager.adapters"
+_OPERATIONS = 1000
+"""Operations of all waiting callers that are run together, at least those of one caller."""
+_OPERATORS = frozenset({"$eq", "$ne", "$gt", "$gte", "$lt", "$lte"})
+Namespace = tuple[str, ...]
+
+
+class EventStoreStore(BaseStore):
+    """A store of items for graphs. Use it as a context manager, synchronous or asynchronous like its store::
+
+        with EventStoreStore.from_conn_string("postgresql://…") as store:
+            graph = builder.compile(store=store)
+
+    Expired items are hidden at once. A time to live is extended by a read if a tenth of it has passed. Semantic search
+    is not supported: a search with a ``query`` returns the items that the filter matches, the latest first.
+
+    Args:
+        store: an open store, which the caller closes. Its login must be allowed to create the table of items once.
+        tenant, user: on whose behalf items are read and written. Each user has items of their own; without a user, they
+            are those of the tenant.
+        ttl: LangGraph's defaults for the time to live of items, in minutes.
+    """
+
+    supports_ttl = True
+
+    def __init__(
+        self,
+        store: EventStore | SyncEventStore,
+        *,
+        tenant: str | None = None,
+        user: str | None = None,
+        ttl: TTLConfig | None = None,
+    ) -> None:
+        super().__init__()
+        self.ttl_config = ttl
+        self._loop = StoreLoop(store)
+        self._store = self._loop.store
+        self._caller = self._store.caller(tenant, user)
+        self._scope = {"tenant": self._caller.tenant, "owner": self._caller.user or ""}
+        self._appender = InlineAppender(self._store, [ITEMS])
+        self._waiting: deque[tuple[Sequence[Op], asyncio.Future[list[Result]]]] = deque()
+        self._running = asyncio.Lock()
+
+    @classmethod
+    @contextmanager
+    def from_conn_string(cls, conn_string: str | None = None, **options: Any) -> Iterator[Self]:
+        """Open a store on a server, with an event loop of its own, and the items in it.
+
+        Args:
+            conn_string: the URL of a database; by default what the environment and ``.env`` name.
+            options: see the class.
+        """
+        settings = Settings() if conn_string is None else Settings(database_url=conn_string)
+        with SyncEventStore(settings) as store, cls(store, **options) as items:
+            yield items
+
+    def setup(self) -> None:
+        """Do nothing, for applications that call it: opening the store has created the table."""
+
+    def __enter__(self) -> Self:
+        self._loop.wait(self._appender.__aenter__())
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._loop.wait(self._appender.__aexit__(*error))
+
+    async def __aenter__(self) -> Self:
+        await self._loop.run(self._appender.__aenter__())
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._loop.run(self._appender.__aexit__(*error))
+
+    def batch(self, ops: Iterable[Op]) -> list[Result]:
+        """Run operations: first those that read, then those that write, in their order."""
+        return self._loop.wait(self._batch(list(ops)))
+
+    async def abatch(self, ops: Iterable[Op]) -> list[Result]:
+        """See :meth:`batch`."""
+        return await self._loop.run(self._batch(list(ops)))
+
+    def sweep_ttl(self) -> int:
+        """Record expired items as deleted, and return their number."""
+        return self._loop.wait(self._sweep())
+
+    async def asweep_ttl(self) -> int:
+        """See :meth:`sweep_ttl`."""
+        return await self._loop.run(self._sweep())
+
+    async def _batch(self, ops: Sequence[Op]) -> list[Result]:
+        """Run operations, together with those of other callers that come while others are running."""
+        for op in ops:
+            validate_op_namespace(op)
+        results: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((ops, results))
+        try:
+            async with self._running:
+                if not results.done():
+                    await self._run_waiting()
+            return await results
+        finally:
+            results.cancel()  # unless it is done: the caller was cancelled
+
+    async def _run_waiting(self) -> None:
+        callers: list[tuple[Sequence[Op], asyncio.Future[list[Result]]]] = []
+        number = 0
+        while self._waiting and number < _OPERATIONS:
+            if not self._waiting[0][1].done():
+                callers.append(self._waiting[0])
+                number += len(callers[-1][0])
+            self._waiting.popleft()
+        try:
+            rest = await self._run_all([op for ops, _ in callers for op in ops])
+        except Exception:
+            for ops, results in callers:  # one by one, so that no caller gets the error of another
+                if results.done():
+                    continue
+                try:
+                    results.set_result(await self._run_all(ops))
+                except Exception as error:
+                    results.set_exception(error)
+            return
+        except BaseException:
+            self._waiting.extendleft(reversed(callers))
+            raise
+        for ops, results in callers:
+            if not results.done():
+                results.set_result(rest[: len(ops)])
+            rest = rest[len(ops) :]
+
+    async def _run_all(self, ops: Sequence[Op]) -> list[Result]:
+        gets = [op for op in ops if isinstance(op, GetOp)]
+        reads = {repr(op): op for op in ops if isinstance(op, SearchOp | ListNamespacesOp)}
+        found = await self._get(gets) if gets else {}
+        read = dict(zip(reads, await asyncio.gather(*map(self._read, reads.values())), strict=True))
+        await self._put([op for op in ops if isinstance(op, PutOp)])
+        return [found.get((_path(op.namespace), op.key)) if isinstance(op, GetOp) else read.get(repr(op)) for op in ops]
+
+    async def _read(self, op: SearchOp | ListNamespacesOp) -> Result:
+        return await (self._search(op) if isinstance(op, SearchOp) else self._namespaces(op))
+
+    # Reading
+
+    async def _rows(self, name: str, **parameters: Any) -> list[tuple[Any, ...]]:
+        view = self._store.tables(self._caller, on_primary=True)
+        return await view.fetch(query(_PACKAGE, name), self._scope | parameters)
+
+    async def _get(self, ops: Iterable[GetOp]) -> dict[tuple[str, str], Item]:
+        wanted = {(_path(op.namespace), op.key): op.refresh_ttl for op in ops}
+        rows = await self._rows("items", paths=[path for path, _ in wanted], keys=[key for _, key in wanted])
+        await self._refresh((row[0], row[1], row[2]) for row in rows if row[6] and wanted[row[1], row[2]])
+        return {(row[1], row[2]): Item(**_members(row)) for row in rows}
+
+    async def _search(self, op: SearchOp) -> list[SearchItem]:
+        first, last = _range(op.namespace_prefix)
+        rows = await self._rows(
+            "search_items", first=first, last=last, filter=Jsonb(_conditions(op.filter or {})),
+            limit=op.limit, offset=op.offset,
+        )  # fmt: skip
+        if op.refresh_ttl:
+            await self._refresh((row[0], row[1], row[2]) for row in rows if row[6])
+        return [SearchItem(**_members(row)) for row in rows]
+
+    async def _namespaces(self, op: ListNamespacesOp) -> list[Namespace]:
+        conditions = op.match_conditions or ()
+        prefix: Namespace = next((condition.path for condition in conditions if condition.match_type == "prefix"), ())
+        literal = prefix[: prefix.index("*")] if "*" in prefix else prefix
+        first, last = _range(literal)
+        found: dict[Namespace, None] = {}
+        for (path,) in await self._rows("item_paths", first=first, last=last):
+            namespace = _namespace(path)
+            if all(_matches(namespace, condition) for condition in conditions):
+                found[namespace[: op.max_depth]] = None
+        return sorted(found)[op.offset :][: op.limit]
+
+    # Writing
+
+    async def _put(self, ops: Sequence[PutOp]) -> None:
+        deleted = {(_path(op.namespace), op.key) for op in ops if op.value is None}
+        present = set[tuple[str, str]]()
+        if deleted:
+            rows = await self._rows("items", paths=[path for path, _ in deleted], keys=[key for _, key in deleted])
+            present = {(row[1], row[2]) for row in rows}
+        events: defaultdict[str, list[EventData]] = defaultdict(list)
+        for op in ops:
+            place = _path(op.namespace), op.key
+            if op.value is not None or place in present:
+                events[op.namespace[0]].append(self._event(*place, op.value, op.ttl))
+                (present.discard if op.value is None else present.add)(place)
+        await self._append(events)
+
+    def _event(self, path: str, key: str, value: Any, ttl: float | None) -> ApplicationEvent:
+        content: dict[str, Any] = {"key": key, "path": path}
+        content |= {} if ttl is None else {"ttl": float(ttl)}
+        content |= {} if self._caller.user is None else {"user": self._caller.user}
+        if value is None:
+            return ApplicationEvent(DELETED, content)
+        if not isinstance(value, dict):
+            raise InputError(f"the value of the item {key!r}: is a {type(value).__name__}: give a dict")
+        return ApplicationEvent(PUT, content | {"value": value})
+
+    async def _append(self, events: dict[str, list[EventData]]) -> None:
+        await asyncio.gather(*(self._append_to(label, each) for label, each in events.items()))
+
+    async def _append_to(self, label: str, events: list[EventData]) -> None:
+        """Append events to the conversation of the namespaces with a first label."""
+        tenant, user = self._caller.tenant, self._caller.user
+        given_id = "/".join(("langgraph.store", user or "", label))
+        await self._appender.append(
+            conversation_uuid(tenant, given_id),
+            events,
+            begin=ConversationCreated(name=f"LangGraph store: {label}"[:255], given_id=given_id),
+            tenant=tenant,
+            user=user,
+        )
+
+    async def _refresh(self, items: Iterable[tuple[UUID, str, str]]) -> None:
+        places: defaultdict[str, list[list[str]]] = defaultdict(list)
+        for _, path, key in items:
+            places[_namespace(path)[0]].append([path, key])
+        await self._append({label: [ApplicationEvent(REFRESHED, {"items": each})] for label, each in places.items()})
+
+    async def _sweep(self) -> int:
+        rows = await self._rows("expired_items")
+        events: defaultdict[str, list[EventData]] = defaultdict(list)
+        for path, key in rows:
+            events[_namespace(path)[0]].append(self._event(path, key, None, None))
+        await self._append(events)
+        return len(rows)
+
+
+def _path(namespace: Namespace) -> str:
+    return "".join(label.replace("%", "%25").replace("/", "%2F") + "/" for label in namespace)
+
+
+def _namespace(path: str) -> Namespace:
+    return tuple(label.replace("%2F", "/").replace("%25", "%") for label in path.split("/")[:-1])
+
+
+def _range(prefix: Namespace) -> tuple[str, str]:
+    """Return the least path that begins with the labels, and the least one after all of these."""
+    path = _path(prefix)
+    return path, path[:-1] + "0" if path else "\U0010ffff"
+
+
+def _members(row: Sequence[Any]) -> dict[str, Any]:
+    _, path, key, value, created_at, updated_at, _ = row
+    return {
+        "value": value,
+        "key": key,
+        "namespace": _namespace(path),
+        "created_at": created_at,
+        "updated_at": updated_at,
+    }
+
+
+def _conditions(wanted: dict[str, Any]) -> list[tuple[str, str, Any]]:
+    conditions = []
+    for member, value in wanted.items():
+        operators = value if isinstance(value, dict) and any(str(name)[:1] == "$" for name in value) else {"$eq": value}
+        for operator, operand in operators.items():
+            if operator not in _OPERATORS:
+                raise ValueError(
+                    f"filter: {operator!r} is not an operator: give one of {', '.join(sorted(_OPERATORS))}"
+                )
+            conditions.append((member, operator, operand))
+    return conditions
+
+
+def _matches(namespace: Namespace, condition: MatchCondition) -> bool:
+    path = condition.path
+    if len(namespace) < len(path):
+        return False
+    labels = namespace[: len(path)] if condition.match_type == "prefix" else namespace[len(namespace) - len(path) :]
+    return all(wanted in ("*", label) for wanted, label in zip(path, labels, strict=True))

@@ -1,0 +1,283 @@
+"""A thread of LangGraph, folded from the events of its conversation.
+
+A checkpoint's event has only what differs from the checkpoint before, its *parent*; parents are named by the version of
+their event, so that a difference is always applied to what it was made from. The events are
+
+- ``langgraph.checkpoint``: ``id`` (if that is not the event's), ``ns``, ``parent``; of ``state``, ``versions``,
+  ``seen`` and ``metadata`` the members that changed, with the names of others that are gone in ``removed``; the
+  ``values`` of the channels that changed (:mod:`~agent_manager.adapters.langgraph_values`). A channel with a new
+  version and without a value has none any more;
+- ``langgraph.writes``: ``writes``, pairs of a channel and a value that the task ``task`` at ``path`` wrote after
+  ``checkpoint``. If a message is among them that is new, the member ``langgraph`` of the metadata of its event has them
+  instead;
+- in both of these ``base``: the version of the checkpoint that values copy from, if not ``parent`` or ``checkpoint``;
+- ``langgraph.pruned``: from here on only the latest checkpoint of each namespace is visible;
+- ``langgraph.runs_deleted``: the checkpoints of the ``runs`` are not visible any more;
+- ``langgraph.thread_started``: the thread begins anew, without its checkpoints, after it was deleted.
+
+Checkpoints that are not visible any more remain what later ones differ from, and keep the writes that a channel of
+deltas is computed from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from langgraph.checkpoint.base import WRITES_IDX_MAP, writes_sort_key
+
+from agent_manager.adapters.langgraph_values import Tree, complete, is_value, same, sources
+
+CHECKPOINT, WRITES = "langgraph.checkpoint", "langgraph.writes"
+PRUNED, RUNS_DELETED, STARTED = "langgraph.pruned", "langgraph.runs_deleted", "langgraph.thread_started"
+DIFFERENCES = ("state", "versions", "seen", "metadata")
+"""The objects of a checkpoint of which only the members that changed are stored."""
+_WHOLE_VALUES = 32
+"""Complete values that a thread keeps: those of the last few checkpoints, from which the next ones differ."""
+
+
+@dataclass(eq=False, slots=True)
+class Value:
+    """A stored value of a channel, and the checkpoint that it copies from."""
+
+    stored: Tree
+    channel: str
+    base: Checkpoint | None
+
+
+@dataclass(eq=False, slots=True)
+class Checkpoint:
+    """A checkpoint.
+
+    Attributes:
+        version: of its event.
+        parent_id: of the checkpoint before, which the thread may not have.
+        objects: its :data:`DIFFERENCES`, complete.
+        is_visible: whether neither it nor its run was deleted.
+    """
+
+    version: int
+    ns: str
+    id: str
+    parent_id: str | None
+    objects: dict[str, dict[str, Tree]]
+    values: dict[str, Value]
+    is_visible: bool = True
+
+
+@dataclass(eq=False, slots=True)
+class Write:
+    """A value that a task wrote to a channel."""
+
+    task_id: str
+    path: str
+    index: int
+    channel: str
+    value: Value
+
+
+@dataclass
+class Thread:
+    """The checkpoints of one thread, as far as its events are known.
+
+    Attributes:
+        version: of the last event that is known; 0 if the conversation has none.
+        given_id: the thread's id, if that is not the UUID of the conversation.
+        is_deleted: whether the conversation is deleted.
+        started: the version of the event with which the thread began anew; 0 if it never did.
+        payload_versions: the versions of the events that values refer to, by their ids.
+        payloads: the contents of those that were read.
+        message_ids: see :class:`~agent_manager.adapters.langgraph_values.Encoder`.
+        lock: held by a write until it is known, so that the next one can differ from it.
+        weight: the approximate size of what is known, in bytes.
+    """
+
+    conversation_id: UUID
+    version: int = 0
+    given_id: str | None = None
+    is_deleted: bool = False
+    started: int = 0
+    payload_versions: dict[UUID, int] = field(default_factory=dict)
+    payloads: dict[UUID, Tree] = field(default_factory=dict)
+    message_ids: dict[bytes, UUID] = field(default_factory=dict)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    weight: int = 0
+    _checkpoints: dict[str, dict[str, Checkpoint]] = field(default_factory=dict)
+    _by_version: dict[int, Checkpoint] = field(default_factory=dict)
+    _writes: dict[tuple[str, str], dict[tuple[str, int], Write]] = field(default_factory=dict)
+    _whole: dict[Value, Tree] = field(default_factory=dict)
+
+    @property
+    def is_used(self) -> bool:
+        """Whether LangGraph has stored something in it that was not deleted."""
+        return not self.is_deleted and bool(self._checkpoints or self._writes)
+
+    def get(self, ns: str, checkpoint_id: str) -> Checkpoint | None:
+        """Return a checkpoint, also one that is not visible; None if there is none."""
+        return self._checkpoints.get(ns, {}).get(checkpoint_id)
+
+    def last_stored(self, ns: str) -> Checkpoint | None:
+        """Return the checkpoint that was stored last since the thread began, preferably one of a namespace."""
+        last = next(reversed(self._checkpoints.get(ns, self._by_version).values()), None)
+        return None if last is None or last.version < self.started else last
+
+    def latest(self, ns: str) -> Checkpoint | None:
+        """Return the visible checkpoint of a namespace with the highest id."""
+        return max(self._visible(ns), key=lambda checkpoint: checkpoint.id, default=None)
+
+    def visible(self, ns: str | None = None) -> Iterator[Checkpoint]:
+        """Yield the visible checkpoints of a namespace, or of all."""
+        for each in self._checkpoints if ns is None else (ns,):
+            yield from self._visible(each)
+
+    def _visible(self, ns: str) -> Iterator[Checkpoint]:
+        if not self.is_deleted:
+            yield from (checkpoint for checkpoint in self._checkpoints.get(ns, {}).values() if checkpoint.is_visible)
+
+    def writes(self, checkpoint: Checkpoint) -> list[Write]:
+        """Return the writes after a checkpoint, in the order in which LangGraph applies them."""
+        writes = self._writes.get((checkpoint.ns, checkpoint.id), {}).values()
+        return sorted(writes, key=lambda write: writes_sort_key(write.path, write.task_id, write.index))
+
+    # Events
+
+    def apply(self, version: int, event_id: UUID, event_type: str, content: Any, size: int, writes: Any = None) -> None:
+        """Apply the next event of the conversation; an event that is known already is ignored.
+
+        Args:
+            content: None for an event that values refer to.
+            size: approximate size of the content, in bytes.
+            writes: the writes in the event's metadata.
+        """
+        if version <= self.version:
+            return
+        self.version = version
+        self.weight += 500 + size
+        if writes is not None:
+            self._apply_writes(writes)
+        match event_type:
+            case "conversation.created":
+                self.given_id = content.get("given_id")
+            case "conversation.deleted" | "conversation.reactivated":
+                self.is_deleted = event_type == "conversation.deleted"
+            case "message.added" | "langgraph.value":
+                self.payload_versions[event_id] = version
+            case "langgraph.checkpoint":
+                self._apply_checkpoint(version, event_id, content)
+            case "langgraph.writes":
+                self._apply_writes(content)
+            case "langgraph.pruned":
+                self._prune()
+            case "langgraph.runs_deleted":
+                for checkpoint in self.visible():
+                    checkpoint.is_visible = checkpoint.objects["metadata"].get("run_id") not in content["runs"]
+            case "langgraph.thread_started":
+                self._checkpoints, self._writes, self.started = {}, {}, version
+
+    def _apply_checkpoint(self, version: int, event_id: UUID, content: Any) -> None:
+        ns, checkpoint_id = content.get("ns", ""), content.get("id", str(event_id))
+        parent, parent_id = self._named(content.get("parent"))
+        removed = content.get("removed", {})
+        objects = {
+            name: _merged(parent.objects[name] if parent else {}, content.get(name, {}), removed.get(name, ()))
+            for name in DIFFERENCES
+        }
+        stored = content.get("values", {})
+        gone = {*content.get("versions", ()), *removed.get("values", ())}
+        values = {name: value for name, value in (parent.values if parent else {}).items() if name not in gone}
+        base = self._by_version[content["base"]] if "base" in content else parent
+        values |= {name: Value(tree, name, base) for name, tree in stored.items()}
+        checkpoint = Checkpoint(version, ns, checkpoint_id, parent_id, objects, values)
+        self._checkpoints.setdefault(ns, {})[checkpoint_id] = checkpoint
+        self._by_version[version] = checkpoint
+
+    def _named(self, reference: int | str | None) -> tuple[Checkpoint | None, str | None]:
+        """Return the checkpoint that a reference in an event names, and its id."""
+        if isinstance(reference, int):
+            checkpoint = self._by_version[reference]
+            return checkpoint, checkpoint.id
+        return None, reference
+
+    def _apply_writes(self, content: Any) -> None:
+        checkpoint, checkpoint_id = self._named(content["checkpoint"])
+        base = self._by_version[content["base"]] if "base" in content else checkpoint
+        writes = self._writes.setdefault((content.get("ns", ""), str(checkpoint_id)), {})
+        for position, (channel, tree) in enumerate(content["writes"]):
+            index = WRITES_IDX_MAP.get(channel, position)
+            write = Write(content["task"], content.get("path", ""), index, channel, Value(tree, channel, base))
+            if index < 0:
+                writes[write.task_id, index] = write
+            else:
+                writes.setdefault((write.task_id, index), write)
+
+    def _prune(self) -> None:
+        latest = {ns: self.latest(ns) for ns in self._checkpoints}
+        for checkpoint in self.visible():
+            checkpoint.is_visible = checkpoint is latest[checkpoint.ns]
+        for checkpoint in self.visible():
+            # The namespace of one call of a subgraph is not needed without the checkpoint that it was called from.
+            caller = self.get("", checkpoint.objects["metadata"].get("parents", {}).get("", ""))
+            if ":" in checkpoint.ns and caller is not None and not caller.is_visible:
+                checkpoint.is_visible = False
+
+    # Values
+
+    def unread(self, values: Iterable[Value]) -> set[UUID]:
+        """Return the ids of the payloads that have to be read before :meth:`whole` completes these values."""
+        chain = [each for value in values for each in self._chain(value)]
+        trees = [each.stored for each in chain]
+        trees += [self._whole[source] for each in chain for source in _sources(each).values() if source in self._whole]
+        return {UUID(tree["~value"]) for tree in trees if is_value(tree)} - self.payloads.keys()
+
+    def whole(self, value: Value) -> Tree:
+        """Return the complete value."""
+        if value not in self._whole:
+            chain = sorted(self._chain(value), key=lambda each: each.base.version if each.base else 0)
+            uses = Counter(source for each in chain for source in _sources(each).values())
+            made: dict[Value, Tree] = {}
+            for each in chain:
+                channels = {}
+                for name, source in _sources(each).items():
+                    channels[name] = made[source] if source in made else self._whole[source]
+                    uses[source] -= 1
+                    if not uses[source]:  # or a long thread would have all its lists in memory
+                        made.pop(source, None)
+                made[each] = complete(each.stored, each.channel, channels, self.payloads)
+            self._whole[value] = made[value]
+        return self._whole[value]
+
+    def keep(self, value: Value, tree: Tree) -> None:
+        """Keep a complete value, of which others will be made; the oldest are forgotten."""
+        self._whole[value] = tree
+        for each in list(self._whole)[:-_WHOLE_VALUES]:
+            del self._whole[each]
+
+    def _chain(self, value: Value) -> Iterator[Value]:
+        """Yield the values that are needed to complete a value, unless they are complete."""
+        pending, seen = [value], set[Value]()
+        while pending:
+            each = pending.pop()
+            if each not in self._whole and each not in seen:
+                seen.add(each)
+                yield each
+                pending += _sources(each).values()
+
+
+def _sources(value: Value) -> dict[str, Value]:
+    """Return the values that a value copies from, by their channels."""
+    names = {name or value.channel for name in sources(value.stored)}
+    return {name: value.base.values[name] for name in names} if value.base is not None else {}
+
+
+def _merged(before: dict[str, Tree], changed: dict[str, Tree], removed: Iterable[str]) -> dict[str, Tree]:
+    return {name: value for name, value in before.items() if name not in removed} | changed
+
+
+def differences(before: dict[str, Tree], after: dict[str, Tree]) -> tuple[dict[str, Tree], list[str]]:
+    """Return the members of an object that changed, and the names of those that are gone."""
+    changed = {name: value for name, value in after.items() if name not in before or not same(before[name], value)}
+    return changed, [name for name in before if name not in after]
