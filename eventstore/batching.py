@@ -24,7 +24,8 @@ group. So nothing overtakes an append that is in flight, is set aside or must be
 
 **Back-pressure.** Pending events and bytes are bounded. If there is no capacity, appends wait, those of a tenant in
 FIFO order, and are not encoded until they are admitted. One conversation may use an eighth of the capacity, so a
-conversation that another process has locked does not block the others; one tenant may use half of it.
+conversation that another process has locked does not block the others; one tenant may use half of it. An append asks
+for capacity once those before it in its conversations have got theirs, so at most one of a conversation waits for it.
 
 **Fairness.** Tenants take turns, both for capacity and for a place in the next group, so a long queue of one does not
 delay the others. An append with more events than a group may have is sent only if no other such append is in flight, so
@@ -52,7 +53,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, OrderedDict, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Container, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
 from uuid import UUID
@@ -136,6 +137,8 @@ class PendingAppend(AppendRequest):
         counted_bytes: the bytes of that capacity; 0 until it is encoded.
         is_queued: it is in the queues of its conversations (see :class:`AppendQueue`).
         predecessors: how many of these queues have another append before it.
+        unadmitted: how many of these predecessors have not got their capacity.
+        is_passed: its followers may ask for theirs, because it has got it or has ended.
         followers: the next append in each of them, if there is one.
         is_ready: it is to be sent.
         is_set_aside: it waits for its turn to wait for a lock.
@@ -152,9 +155,9 @@ class PendingAppend(AppendRequest):
         super().__init__(caller.tenant, appends, max_content_bytes, actor, caller.user or "")
         self.deadline = deadline
         self.outcomes: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
-        self.is_admitted = self.is_queued = self.is_ready = self.is_set_aside = self.is_in_flight = False
-        self.is_sent_alone = self.is_expired = self.may_be_stored = False
-        self.counted_bytes = self.lost_answers = self.predecessors = 0
+        self.is_admitted = self.is_passed = self.is_queued = self.is_ready = False
+        self.is_set_aside = self.is_in_flight = self.is_sent_alone = self.is_expired = self.may_be_stored = False
+        self.counted_bytes = self.lost_answers = self.predecessors = self.unadmitted = 0
         self.followers: list[PendingAppend] = []
 
     @property
@@ -251,7 +254,9 @@ class AppendBatcher:
         if self._timer is None:
             self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
         try:
-            self._backpressure.request(append)
+            self._queue.add(append)
+            if not append.unadmitted:
+                self._backpressure.request(append)
             outcomes = await append.outcomes
             try:
                 return append.result(outcomes)
@@ -301,22 +306,26 @@ class AppendBatcher:
 
     def _on_admitted(self, append: PendingAppend) -> None:
         if append.event_count > SLICE_EVENTS:
-            self._queue.add(append)  # now, to keep its place in the order of its conversations
             task = asyncio.create_task(self._encode_slices(append), name="eventstore-encode")
             self._encoding.add(task)
             task.add_done_callback(self._encoding.discard)
-            return
-        try:
-            append.encode()
-        except Exception as error:
-            append.outcomes.set_exception(error)
-            return
-        self._backpressure.count_bytes(append)
-        self._queue.add(append)
+        else:
+            try:
+                append.encode()
+            except Exception as error:
+                append.outcomes.set_exception(error)
+            else:
+                self._backpressure.count_bytes(append)
+                self._queue.check_ready(append)
+        self._admit_followers(append)
         if self._backpressure.is_alone(append):
             self._send_groups()
         else:
             self._schedule_send()  # together with all that arrive in this iteration of the event loop
+
+    def _admit_followers(self, append: PendingAppend) -> None:
+        for follower in self._queue.next_to_admit(append):
+            self._backpressure.request(follower)
 
     async def _encode_slices(self, append: PendingAppend) -> None:
         try:
@@ -476,6 +485,7 @@ class AppendBatcher:
         if append.is_set_aside:
             append.is_set_aside = False
             self._set_aside.remove(append)
+        self._admit_followers(append)
         self._queue.remove(append)
         if self._queue.is_ready:
             self._schedule_send()
@@ -621,17 +631,15 @@ class Backpressure:
         self._bytes = 0
         self._events_of: dict[ConversationKey | str, int] = {}  # by conversation, and by name of the tenant
         self._waiting = Turns()
+        self._is_admitting = False
 
     def request(self, append: PendingAppend) -> None:
         """Admit an append as soon as there is capacity for it, possibly now. :meth:`release` must follow.
 
         An append larger than the total capacity is admitted when nothing else is pending.
         """
-        if not self._waiting and self._fits(append):
-            self._admit(append)
-        else:
-            self._waiting.add(append)
-            self._admit_waiting()  # perhaps only another conversation or tenant is at its limit
+        self._waiting.add(append)
+        self._admit_waiting()
 
     def count_bytes(self, append: PendingAppend) -> None:
         """Account for the size of an append, which is known once it is encoded."""
@@ -649,27 +657,12 @@ class Backpressure:
             append.is_admitted = False
             self._bytes -= append.counted_bytes
             self._count_events(append, -append.event_count)
-        if self._waiting:
-            self._admit_waiting()
+        self._admit_waiting()
 
-    def _fits(self, append: PendingAppend) -> bool:
-        if not self.events:
-            return True
-        if self.events + append.event_count > MAX_PENDING_EVENTS or self._bytes > MAX_PENDING_BYTES:
-            return False
-        return self._fits_fraction(append.tenant, append.event_count, MAX_TENANT_FRACTION) and all(
-            self._fits_fraction(key, append.event_count, MAX_CONVERSATION_FRACTION) for key in append.keys
-        )
-
-    def _fits_fraction(self, key: ConversationKey | str, events: int, fraction: float) -> bool:
+    def _fits(self, append: PendingAppend, key: ConversationKey | str, fraction: float) -> bool:
         """Return whether a tenant or conversation has nothing pending, or stays within its fraction of the capacity."""
         pending = self._events_of.get(key)
-        return pending is None or pending + events <= MAX_PENDING_EVENTS * fraction
-
-    def _admit(self, append: PendingAppend) -> None:
-        append.is_admitted = True
-        self._count_events(append, append.event_count)
-        self._on_admitted(append)
+        return pending is None or pending + append.event_count <= MAX_PENDING_EVENTS * fraction
 
     def _count_events(self, append: PendingAppend, events: int) -> None:
         self.events += events
@@ -681,20 +674,31 @@ class Backpressure:
                 del self._events_of[key]
 
     def _admit_waiting(self) -> None:
-        """Admit what fits, tenants in turn. No append overtakes another of the same conversation."""
-        skipped: list[PendingAppend] = []
-        blocked: set[ConversationKey] = set()
-        while self._waiting and (
-            not self.events or (self.events < MAX_PENDING_EVENTS and self._bytes <= MAX_PENDING_BYTES)
-        ):
-            append = self._waiting.take()
-            if append.is_over:
-                continue
-            if blocked.isdisjoint(append.keys) and self._fits(append):
-                self._admit(append)
-            else:
-                blocked.update(append.keys)
-                skipped.append(append)
+        """Admit what fits, tenants in turn, and of each tenant the first one first, unless its conversation is full."""
+        if self._is_admitting or not self._waiting:
+            return  # what asks for capacity because of an admission is seen by the loop that runs
+        self._is_admitting = True
+        full: set[str] = set()
+        skipped: Group = []
+        try:
+            while (append := self._waiting.take(full)) is not None:
+                if append.is_over:
+                    continue
+                if self.events and not all(self._fits(append, key, MAX_CONVERSATION_FRACTION) for key in append.keys):
+                    skipped.append(append)
+                elif self.events and (
+                    self.events + append.event_count > MAX_PENDING_EVENTS
+                    or self._bytes > MAX_PENDING_BYTES
+                    or not self._fits(append, append.tenant, MAX_TENANT_FRACTION)
+                ):
+                    full.add(append.tenant)
+                    self._waiting.add(append, first=True)
+                else:
+                    append.is_admitted = True
+                    self._count_events(append, append.event_count)
+                    self._on_admitted(append)
+        finally:
+            self._is_admitting = False
         for append in reversed(skipped):
             self._waiting.add(append, first=True)
 
@@ -729,19 +733,21 @@ class Turns:
         else:
             queue.append(append)
 
-    def take(self) -> PendingAppend:
-        """Remove and return the first append of the tenant whose turn it is."""
-        tenant, queue = next(iter(self._queues.items()))
-        append = queue.popleft()
-        if queue:
-            self._queues.move_to_end(tenant)
-        else:
-            del self._queues[tenant]
-        return append
+    def take(self, full: Container[str] = ()) -> PendingAppend | None:
+        """Remove and return the first append of the tenant whose turn it is, of those that are not full."""
+        for tenant, queue in self._queues.items():
+            if tenant not in full:
+                append = queue.popleft()
+                if queue:
+                    self._queues.move_to_end(tenant)
+                else:
+                    del self._queues[tenant]
+                return append
+        return None
 
 
 class AppendQueue:
-    """The admitted appends, each after the last earlier one to each of its conversations, and those that are ready."""
+    """The pending appends, each after the last earlier one to each of its conversations, and those that are ready."""
 
     def __init__(self) -> None:
         self._last: dict[ConversationKey, PendingAppend] = {}
@@ -759,8 +765,23 @@ class AppendQueue:
             if (previous := self._last.get(key)) is not None:
                 previous.followers.append(append)
                 append.predecessors += 1
+                append.unadmitted += not previous.is_passed
             self._last[key] = append
-        self.check_ready(append)
+
+    def next_to_admit(self, append: PendingAppend) -> Group:
+        """Return the appends that may ask for capacity now that another has got its capacity or has ended."""
+        passed: Group = [append]
+        found: Group = []
+        while passed:
+            append = passed.pop()
+            if append.is_passed or append.unadmitted:
+                continue
+            append.is_passed = True
+            for follower in append.followers:
+                follower.unadmitted -= 1
+                if not follower.unadmitted:
+                    (passed if follower.is_over else found).append(follower)
+        return found
 
     def remove(self, append: PendingAppend) -> None:
         """Remove an append that has ended, now or once it is the first; what follows it may become ready."""
@@ -810,8 +831,8 @@ class AppendQueue:
         ids: set[bytes] = set()
         counted = events = size = 0
         while self._ready or followers:
-            if self._ready:
-                append = self._ready.take()
+            if (ready := self._ready.take()) is not None:
+                append = ready
                 append.is_ready = False
                 if append.is_over or (append.is_large and not allow_large):
                     skipped.append(append)

@@ -38,6 +38,7 @@ def queue_of(*appends: PendingAppend) -> AppendQueue:
     queue = AppendQueue()
     for append in appends:
         queue.add(append)
+        queue.check_ready(append)
     return queue
 
 
