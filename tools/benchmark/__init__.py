@@ -14,6 +14,7 @@ COMPARISONS: dict[str, Comparison] = {
     "one-caller": append.one_caller,
     "many-callers": append.many_callers,
     "peers": peers.append_of_peers,
+    "slow-flush": append.slow_flush,
     "bulk": append.bulk,
     "attached": append.attached,
     "notification": latency.notification,
