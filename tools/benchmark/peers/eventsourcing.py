@@ -108,7 +108,8 @@ class MessagesView(PostgresTrackingRecorder):
         """Return the number of rows."""
         with self.datastore.transaction(commit=False) as cursor:
             cursor.execute(self._count)
-            return int(cursor.fetchone()["rows"])
+            row: Any = cursor.fetchone()
+            return int(row["rows"])
 
 
 class Messages(Projection[MessagesView]):
