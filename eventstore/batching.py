@@ -268,7 +268,8 @@ class AppendBatcher:
             del self._pending[append]
             if not self._pending:
                 self._is_idle.set()
-            self._remove(append)
+            if append.is_queued:
+                self._remove(append)
             self._backpressure.release(append)
             self._log_if_slow(append, self._loop.time() - began)
             del append  # an error in its result refers to this frame, in a cycle that holds the events
@@ -770,8 +771,11 @@ class AppendQueue:
 
     def next_to_admit(self, append: PendingAppend) -> Group:
         """Return the appends that may ask for capacity now that another has got its capacity or has ended."""
-        passed: Group = [append]
         found: Group = []
+        if not append.followers and not append.unadmitted:
+            append.is_passed = True
+            return found
+        passed: Group = [append]
         while passed:
             append = passed.pop()
             if append.is_passed or append.unadmitted:
