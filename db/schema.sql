@@ -160,17 +160,21 @@ CREATE FUNCTION public.append_group(tenant_ids text[], conversation_ids uuid[], 
     AS $$
 #variable_conflict use_column
 DECLARE
-    busy            integer[];
-    allowed_tenant  text;
-    has_users       boolean := '' <> ANY (users);
-    has_deletions   boolean := event_types && ARRAY['conversation.deleted', 'conversation.reactivated'];
-    has_known       boolean := false;
-    number          integer;
-    changes_members boolean;
-    must_notify     boolean;
+    busy              bigint[];
+    allowed_tenant    text;
+    has_deletions     boolean := event_types && ARRAY['conversation.deleted', 'conversation.reactivated'];
+    must_notify       boolean;
+    is_plain          boolean;
+    head_versions     integer[];      -- for each conversation
+    head_timestamps   timestamptz[];
+    codes             text[];         -- for each event, unless all are new; so are these:
+    stored_positions  bigint[];
+    versions          integer[];
+    stored_timestamps timestamptz[];
+    problems          text[];
     -- Each salt is a hash of this secret, which is not stored. A random number for each event would take as long as the
     -- insertion, while all readers of the log wait for this append.
-    secret          bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid());
+    secret            bytea := uuid_send(gen_random_uuid());
 BEGIN
     IF NOT coalesce(
            cardinality(append_nos) > 0 AND lock_wait_ms IS NOT NULL
@@ -195,7 +199,7 @@ BEGIN
         RAISE EXCEPTION 'appends of one group share a conversation without expecting ANY'
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    IF has_users AND EXISTS (
+    IF '' <> ANY (users) AND EXISTS (
            SELECT
              FROM unnest(conversation_nos, users) AS e (conversation_no, user_id)
             GROUP BY e.conversation_no
@@ -235,124 +239,99 @@ BEGIN
     END IF;
     must_notify := register_append();
 
-    -- This statement sees everything that was committed to these conversations.
-    FOR number, changes_members, outcome, "position", version, "timestamp", problem IN
-    WITH heads AS MATERIALIZED (
-        SELECT c.no, c.tenant_id, c.conversation_id, c.expected, coalesce(head.version, 0) AS version,
-               event_timestamp(head.timestamp) AS timestamp,
-               head.version > 0 AND conversation_is_deleted(c.tenant_id, c.conversation_id) AS is_deleted
-          FROM unnest(tenant_ids, conversation_ids, expected_versions)
-                   WITH ORDINALITY AS c (tenant_id, conversation_id, expected, no)
-          LEFT JOIN LATERAL (
-                   SELECT e.tenant_id, e.conversation_id, e.version, e.timestamp
-                     FROM events e
-                    WHERE (e.tenant_id, e.conversation_id, e.version) <= (c.tenant_id, c.conversation_id, 2147483647)
-                    ORDER BY e.tenant_id DESC, e.conversation_id DESC, e.version DESC
-                    LIMIT 1
-               ) AS head
-            ON head.tenant_id = c.tenant_id
-           AND head.conversation_id = c.conversation_id
-    ),
-    checked AS (
-        SELECT n.*, h.tenant_id, h.conversation_id, h.version AS head, h.timestamp AS new_timestamp,
-               known.position, known.version, known.timestamp, compared.differences,
-               CASE
-                   WHEN n.problem IS NOT NULL THEN 'r'
-                   WHEN n.conversation_no = ANY (busy) THEN 'b'
-                   WHEN n.user_id <> '' AND h.version > 0
-                        AND NOT EXISTS (SELECT FROM may_append(h.tenant_id, h.conversation_id, n.user_id, n.event_type))
-                       THEN 'f'
-                   WHEN compared.differences IS NOT NULL THEN 'i'
-                   WHEN known.position IS NOT NULL THEN 'k'
-                   WHEN NOT deleted_conversation_accepts(n.event_type)
-                        AND CASE
-                                -- The last one that this append adds before it, otherwise the last one of the log.
-                                WHEN has_deletions THEN coalesce((
-                                    SELECT b.event_type = 'conversation.deleted'
-                                      FROM unnest(conversation_nos, event_types, event_ids) WITH ORDINALITY
-                                               AS b (conversation_no, event_type, id, ordinal)
-                                     WHERE b.conversation_no = n.conversation_no
-                                       AND b.ordinal < n.ordinal
-                                       AND b.event_type IN ('conversation.deleted', 'conversation.reactivated')
-                                       AND NOT EXISTS (
-                                               SELECT
-                                                 FROM events e
-                                                WHERE e.tenant_id = h.tenant_id
-                                                  AND e.conversation_id = h.conversation_id
-                                                  AND e.id = b.id
-                                           )
-                                     ORDER BY b.ordinal DESC
-                                     LIMIT 1
-                                ), h.is_deleted)
-                                ELSE h.is_deleted
-                            END THEN 'd'
-                   WHEN CASE h.expected
-                            WHEN -2 THEN false
-                            WHEN -1 THEN h.version = 0
-                            ELSE h.expected <> h.version
-                        END THEN 'v'
-                   ELSE 'n'
-               END AS code
-          FROM (SELECT e.*,
-                       coalesce(validate_event(e.event_type, e.content, e.metadata),
-                                validate_given_id(tenant_ids[e.conversation_no], conversation_ids[e.conversation_no],
-                                                 e.event_type, e.content)) AS problem
-                  FROM unnest(append_nos, conversation_nos, event_ids, event_types, schema_versions, actors, contents,
-                              metadatas, users)
-                           WITH ORDINALITY
-                           AS e (append_no, conversation_no, id, event_type, schema_version, actor, content, metadata,
-                                 user_id, ordinal)
-                OFFSET 0) AS n
-          -- An event whose number names no conversation must not get lost: without a tenant the insertion fails.
-          LEFT JOIN heads h ON h.no = n.conversation_no
-          LEFT JOIN LATERAL (
-                   SELECT e.*
-                     FROM events e
-                    WHERE h.version > 0
-                      AND (e.tenant_id, e.conversation_id, e.id) >= (h.tenant_id, h.conversation_id, n.id)
-                    ORDER BY e.tenant_id, e.conversation_id, e.id
-                    LIMIT 1
-               ) AS known
-            ON known.tenant_id = h.tenant_id
-           AND known.conversation_id = h.conversation_id
-           AND known.id = n.id
-         CROSS JOIN LATERAL (
-                   -- An event whose content was erased has no salt; only its id can be compared.
-                   SELECT CASE WHEN known.salt IS NOT NULL THEN event_differences(
-                              known.event_type, known.schema_version, known.actor, known.content, known.metadata,
-                              n.event_type, n.schema_version, n.actor, n.content, n.metadata, n.user_id
-                          ) END AS differences
-               ) AS compared
-    ),
-    decided AS (
-        SELECT c.*,
-               c.code = 'n' AND bool_and(c.code IN ('n', 'k')) OVER (PARTITION BY c.append_no) AS is_new
-          FROM checked c
-    ),
-    completed AS MATERIALIZED (
-        SELECT o.*, CASE WHEN o.is_new THEN nextval('events_position') END AS new_position,
+    -- From here on each statement sees everything that was committed to these conversations.
+    SELECT array_agg(c.version ORDER BY c.no), array_agg(c.timestamp ORDER BY c.no),
+           bool_and(c.is_expected AND NOT c.is_deleted) AND busy IS NULL AND NOT has_deletions
+      INTO head_versions, head_timestamps, is_plain
+      FROM (SELECT c.no, coalesce(head.version, 0) AS version, event_timestamp(head.timestamp) AS timestamp,
+                   CASE c.expected
+                       WHEN -2 THEN true
+                       WHEN -1 THEN head.version IS NOT NULL
+                       ELSE c.expected = coalesce(head.version, 0)
+                   END AS is_expected,
+                   CASE
+                       WHEN may_be_deleted(head.event_type) THEN conversation_is_deleted(c.tenant_id, c.conversation_id)
+                       ELSE false
+                   END AS is_deleted
+              FROM unnest(tenant_ids, conversation_ids, expected_versions)
+                       WITH ORDINALITY AS c (tenant_id, conversation_id, expected, no)
+              LEFT JOIN LATERAL (
+                       SELECT e.tenant_id, e.conversation_id, e.version, e.timestamp, e.event_type
+                         FROM events e
+                        WHERE (e.tenant_id, e.conversation_id, e.version) <= (c.tenant_id, c.conversation_id, 2147483647)
+                        ORDER BY e.tenant_id DESC, e.conversation_id DESC, e.version DESC
+                        LIMIT 1
+                   ) AS head
+                ON head.tenant_id = c.tenant_id
+               AND head.conversation_id = c.conversation_id) AS c;
+    is_plain := is_plain AND (
+        SELECT bool_and(coalesce(
+                   validate_event(e.event_type, e.content, e.metadata) IS NULL
+                   AND validate_given_id(e.tenant_id, e.conversation_id, e.event_type, e.content) IS NULL
+                   AND (e.head_version = 0
+                        OR (e.user_id = ''
+                            OR EXISTS (SELECT FROM may_append(e.tenant_id, e.conversation_id, e.user_id, e.event_type)))
+                           AND (SELECT true
+                                  FROM events k
+                                 WHERE (k.tenant_id, k.conversation_id, k.id) >= (e.tenant_id, e.conversation_id, e.id)
+                                   AND (k.tenant_id, k.conversation_id, k.id) <= (e.tenant_id, e.conversation_id, e.id)
+                                 ORDER BY k.tenant_id, k.conversation_id, k.id
+                                 LIMIT 1) IS NULL),
+                   false))
+          FROM (SELECT e.*, tenant_ids[e.conversation_no] AS tenant_id,
+                       conversation_ids[e.conversation_no] AS conversation_id,
+                       head_versions[e.conversation_no] AS head_version
+                  FROM unnest(conversation_nos, event_ids, event_types, contents, metadatas, users)
+                           AS e (conversation_no, id, event_type, content, metadata, user_id)) AS e
+    );
+
+    IF NOT is_plain THEN
+        SELECT array_agg(v.code ORDER BY v.ordinal), array_agg(v.position ORDER BY v.ordinal),
+               array_agg(v.version ORDER BY v.ordinal), array_agg(v.timestamp ORDER BY v.ordinal),
+               array_agg(v.problem ORDER BY v.ordinal)
+          INTO codes, stored_positions, versions, stored_timestamps, problems
+          FROM append_verdicts(
+                   tenant_ids, conversation_ids, expected_versions, head_versions, busy, append_nos, conversation_nos,
+                   event_ids, event_types, schema_versions, actors, contents, metadatas, users
+               ) AS v;
+    END IF;
+
+    RETURN QUERY
+    WITH completed AS MATERIALIZED (
+        SELECT o.*, CASE WHEN o.is_new THEN nextval('events_position') END AS position,
                substr(sha256(secret || int8send(o.ordinal)), 1, 16) AS salt,
                CASE
-                   WHEN o.new_version = 1 AND o.user_id <> ''
+                   WHEN o.version = 1 AND o.user_id <> ''
                        THEN o.metadata || jsonb_build_object('eventstore.owner', o.user_id)
                    ELSE o.metadata
                END AS new_metadata
-          FROM (SELECT d.*,
-                       (d.head + count(*) FILTER (WHERE d.is_new)
-                                 OVER (PARTITION BY d.conversation_no ORDER BY d.ordinal))::integer AS new_version
-                  FROM decided d
-                 ORDER BY d.ordinal
+          FROM (SELECT n.*,
+                       (head_versions[n.conversation_no]
+                        + count(*) FILTER (WHERE n.is_new)
+                              OVER (PARTITION BY n.conversation_no ORDER BY n.ordinal))::integer AS version
+                  FROM (SELECT e.*, tenant_ids[e.conversation_no] AS tenant_id,
+                               conversation_ids[e.conversation_no] AS conversation_id,
+                               head_timestamps[e.conversation_no] AS timestamp,
+                               coalesce(codes[e.ordinal], 'n') = 'n' AS is_new
+                          FROM unnest(conversation_nos, event_ids, event_types, schema_versions, actors, contents,
+                                      metadatas, users)
+                                   WITH ORDINALITY
+                                   AS e (conversation_no, id, event_type, schema_version, actor, content, metadata,
+                                         user_id, ordinal)) AS n
+                 ORDER BY n.ordinal
                 OFFSET 0) AS o
     ),
     inserted AS (
         INSERT INTO events (position, timestamp, version, schema_version, conversation_id, id, tenant_id,
                             event_type, actor, content, metadata, salt, digest)
-        SELECT c.new_position, c.new_timestamp, c.new_version, c.schema_version, c.conversation_id, c.id, c.tenant_id,
+        SELECT c.position, c.timestamp, c.version, c.schema_version, c.conversation_id, c.id, c.tenant_id,
                c.event_type, c.actor, c.content, c.new_metadata, c.salt,
-               event_digest(c.salt, c.new_position, c.new_timestamp, c.new_version, c.schema_version, c.conversation_id,
-                            c.id, c.tenant_id, c.event_type, c.actor, c.content, c.new_metadata)
-          FROM completed c
-         WHERE c.is_new
+               rendered_event_digest(c.salt, c.position, c.timestamp, c.version, c.schema_version, c.conversation_id,
+                                     c.id, c.tenant_id, c.event_type, c.actor, c.content_text, c.metadata_text)
+          FROM (SELECT c.*, c.content::text AS content_text, c.new_metadata::text AS metadata_text
+                  FROM completed c
+                 WHERE c.is_new
+                OFFSET 0) AS c
     ),
     owners AS (
         -- The conversation has no other member yet: this is its first event.
@@ -360,33 +339,25 @@ BEGIN
         SELECT c.tenant_id, c.conversation_id, c.new_metadata ->> 'eventstore.owner', 'own'
           FROM completed c
          WHERE c.is_new
-           AND c.new_version = 1
+           AND c.version = 1
            AND c.new_metadata ? 'eventstore.owner'
     )
-    -- Of a busy or forbidden conversation, nothing is returned.
-    SELECT c.ordinal,
-           c.is_new AND c.event_type IN ('conversation.shared', 'conversation.unshared'),
-           (CASE WHEN c.code = 'n' AND NOT c.is_new THEN 'x' ELSE c.code END)::"char",
-           CASE WHEN c.is_new THEN c.new_position WHEN c.code IN ('k', 'i') THEN c.position END,
-           CASE WHEN c.is_new THEN c.new_version
-                WHEN c.code IN ('k', 'i') THEN c.version
-                WHEN c.code = 'v' THEN c.head
-           END,
-           CASE WHEN c.is_new THEN c.new_timestamp WHEN c.code IN ('k', 'i') THEN c.timestamp END,
-           CASE c.code WHEN 'r' THEN c.problem WHEN 'i' THEN c.differences END
-      FROM completed c
-    LOOP
-        has_known := has_known OR outcome = 'k';
-        IF changes_members THEN
-            PERFORM share_conversation(
-                tenant_ids[conversation_nos[number]], conversation_ids[conversation_nos[number]],
-                event_types[number], contents[number]
-            );
-        END IF;
-        RETURN NEXT;
-    END LOOP;
+    SELECT coalesce(codes[c.ordinal], 'n')::"char",
+           CASE WHEN c.is_new THEN c.position ELSE stored_positions[c.ordinal] END,
+           CASE WHEN c.is_new THEN c.version ELSE versions[c.ordinal] END,
+           CASE WHEN c.is_new THEN c.timestamp ELSE stored_timestamps[c.ordinal] END,
+           problems[c.ordinal]
+      FROM completed c;
 
-    IF has_known THEN
+    IF event_types && ARRAY['conversation.shared', 'conversation.unshared'] THEN
+        PERFORM share_conversation(tenant_ids[e.conversation_no], conversation_ids[e.conversation_no], e.event_type,
+                                   e.content)
+           FROM unnest(conversation_nos, event_types, contents) WITH ORDINALITY
+                    AS e (conversation_no, event_type, content, ordinal)
+          WHERE e.event_type IN ('conversation.shared', 'conversation.unshared')
+            AND coalesce(codes[e.ordinal], 'n') = 'n';
+    END IF;
+    IF 'k' = ANY (codes) THEN
         PERFORM await_durability();
     END IF;
     IF must_notify THEN
@@ -407,8 +378,10 @@ CREATE FUNCTION public.append_one(tenant_id text, conversation_id uuid, expected
 #variable_conflict use_variable
 DECLARE
     head           record;
-    known          record;
+    is_plain       boolean;
     salt           bytea;
+    content_text   text;
+    metadata_text  text;
     allowed_tenant text;
     must_notify    boolean;
 BEGIN
@@ -441,9 +414,17 @@ BEGIN
     must_notify := register_append();
 
     -- From here on each statement sees everything that was committed to this conversation.
-    SELECT h.version, h.timestamp
+    SELECT h.version, h.timestamp, h.event_type,
+           (SELECT true
+              FROM events k
+             WHERE (k.tenant_id, k.conversation_id, k.id)
+                   >= (append_one.tenant_id, append_one.conversation_id, append_one.event_id)
+               AND (k.tenant_id, k.conversation_id, k.id)
+                   <= (append_one.tenant_id, append_one.conversation_id, append_one.event_id)
+             ORDER BY k.tenant_id, k.conversation_id, k.id
+             LIMIT 1) AS is_known
       INTO head
-      FROM (SELECT e.tenant_id, e.conversation_id, e.version, e.timestamp
+      FROM (SELECT e.tenant_id, e.conversation_id, e.version, e.timestamp, e.event_type
               FROM events e
              WHERE (e.tenant_id, e.conversation_id, e.version)
                    <= (append_one.tenant_id, append_one.conversation_id, 2147483647)
@@ -452,51 +433,23 @@ BEGIN
      WHERE h.tenant_id = append_one.tenant_id
        AND h.conversation_id = append_one.conversation_id;
     version := coalesce(head.version, 0);
-    IF version > 0 THEN
-        IF user_id <> '' THEN
-            IF NOT EXISTS (SELECT FROM may_append(tenant_id, conversation_id, user_id, event_type)) THEN
-                outcome := 'f';
-                version := NULL;
-                RETURN;
-            END IF;
-        END IF;
-        SELECT k.position, k.version, k.timestamp,
-               -- An event whose content was erased has no salt; only its id can be compared.
-               CASE WHEN k.salt IS NOT NULL THEN event_differences(
-                   k.event_type, k.schema_version, k.actor, k.content, k.metadata, append_one.event_type,
-                   append_one.schema_version, append_one.actor, append_one.content, append_one.metadata, user_id
-               ) END AS differences
-          INTO known
-          FROM (SELECT e.*
-                  FROM events e
-                 WHERE (e.tenant_id, e.conversation_id, e.id)
-                       >= (append_one.tenant_id, append_one.conversation_id, append_one.event_id)
-                 ORDER BY e.tenant_id, e.conversation_id, e.id
-                 LIMIT 1) AS k
-         WHERE k.tenant_id = append_one.tenant_id
-           AND k.conversation_id = append_one.conversation_id
-           AND k.id = append_one.event_id;
-        IF FOUND THEN
-            position := known.position;
-            version := known.version;
-            timestamp := known.timestamp;
-            problem := known.differences;
-            IF problem IS NULL THEN
-                outcome := 'k';
-                PERFORM await_durability();
-            ELSE
-                outcome := 'i';
-            END IF;
-            RETURN;
-        END IF;
-        IF NOT deleted_conversation_accepts(event_type) AND conversation_is_deleted(tenant_id, conversation_id) THEN
-            outcome := 'd';
-            version := NULL;
-            RETURN;
-        END IF;
+    is_plain := CASE expected_version WHEN -2 THEN true WHEN -1 THEN version > 0 ELSE expected_version = version END
+                AND head.is_known IS NULL
+                AND CASE WHEN may_be_deleted(head.event_type) THEN NOT conversation_is_deleted(tenant_id, conversation_id)
+                         ELSE true
+                    END;
+    IF is_plain AND version > 0 AND user_id <> '' THEN
+        is_plain := EXISTS (SELECT FROM may_append(tenant_id, conversation_id, user_id, event_type));
     END IF;
-    IF (CASE expected_version WHEN -2 THEN false WHEN -1 THEN version = 0 ELSE expected_version <> version END) THEN
-        outcome := 'v';
+    IF NOT is_plain THEN
+        -- Under the locks that are held, so this finds the same.
+        SELECT g.outcome, g.position, g.version, g.timestamp, g.problem
+          INTO outcome, position, version, timestamp, problem
+          FROM append_group(
+                   ARRAY[tenant_id], ARRAY[conversation_id], ARRAY[expected_version], ARRAY[1], ARRAY[1],
+                   ARRAY[event_id], ARRAY[event_type], ARRAY[schema_version], ARRAY[actor], ARRAY[content],
+                   ARRAY[metadata], ARRAY[user_id], lock_wait_ms
+               ) AS g;
         RETURN;
     END IF;
 
@@ -514,12 +467,14 @@ BEGIN
             PERFORM add_owner(tenant_id, conversation_id, metadata ->> 'eventstore.owner');
         END IF;
     END IF;
+    content_text := content::text;
+    metadata_text := metadata::text;
     INSERT INTO events (position, timestamp, version, schema_version, conversation_id, id, tenant_id,
                         event_type, actor, content, metadata, salt, digest)
     VALUES (position, timestamp, version, schema_version, conversation_id, event_id, tenant_id,
             event_type, actor, content, metadata, salt,
-            event_digest(salt, position, timestamp, version, schema_version, conversation_id, event_id,
-                         tenant_id, event_type, actor, content, metadata));
+            rendered_event_digest(salt, position, timestamp, version, schema_version, conversation_id, event_id,
+                                  tenant_id, event_type, actor, content_text, metadata_text));
     IF event_type IN ('conversation.shared', 'conversation.unshared') THEN
         PERFORM share_conversation(tenant_id, conversation_id, event_type, content);
     END IF;
@@ -552,6 +507,357 @@ BEGIN
     RETURN nullif(current_setting('eventstore.tenant', true), '');
 END
 $$;
+
+
+--
+-- Name: conversation_is_deleted(text, uuid); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.conversation_is_deleted(tenant_id text, conversation_id uuid) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    AS $$
+BEGIN
+    RETURN coalesce((
+        SELECT e.event_type = 'conversation.deleted'
+          FROM events e
+         WHERE e.tenant_id = conversation_is_deleted.tenant_id
+           AND e.conversation_id = conversation_is_deleted.conversation_id
+           AND e.event_type IN ('conversation.deleted', 'conversation.reactivated')
+         ORDER BY e.version DESC
+         LIMIT 1
+    ), false);
+END
+$$;
+
+
+--
+-- Name: conversation_uuid(text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.conversation_uuid(tenant_id text, given_id text) RETURNS uuid
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $_$
+DECLARE
+    hash bytea;
+BEGIN
+    IF given_id ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN
+        RETURN given_id::uuid;
+    END IF;
+    hash := sha1(
+        '\x6c0a1f0e5a5b5d0c9a430f6f1d0b7f2e'
+        || convert_to(format('12:conversation%s:%s%s:%s', length(tenant_id), tenant_id, length(given_id), given_id), 'UTF8')
+    );
+    hash := set_byte(hash, 6, (get_byte(hash, 6) & 15) | 80);
+    hash := set_byte(hash, 8, (get_byte(hash, 8) & 63) | 128);
+    RETURN encode(substring(hash FROM 1 FOR 16), 'hex')::uuid;
+END
+$_$;
+
+
+--
+-- Name: deleted_conversation_accepts(text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.deleted_conversation_accepts(event_type text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (event_type = ANY (ARRAY['conversation.reactivated'::text, 'conversation.unshared'::text, 'message.answered'::text]));
+
+
+--
+-- Name: event_differences(text, smallint, text, jsonb, jsonb, text, smallint, text, jsonb, jsonb, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.event_differences(stored_type text, stored_schema_version smallint, stored_actor text, stored_content jsonb, stored_metadata jsonb, event_type text, schema_version smallint, actor text, content jsonb, metadata jsonb, user_id text) RETURNS text
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    AS $$
+BEGIN
+    -- The order of the members of an object does not matter.
+    stored_metadata := stored_metadata - '{eventstore.member_order, traceparent}'::text[];
+    metadata := metadata - '{eventstore.member_order, traceparent}'::text[];
+    IF event_type = 'message.added' AND jsonb_typeof(content) = 'object' THEN
+        stored_content := stored_content - 'sent_order';
+        content := content - 'sent_order';
+    END IF;
+    IF user_id <> '' OR NOT metadata ? 'eventstore.owner' THEN
+        stored_metadata := stored_metadata - 'eventstore.owner';
+        metadata := metadata - 'eventstore.owner';
+    END IF;
+    IF (stored_type, stored_schema_version, stored_actor, stored_content, stored_metadata)
+       IS NOT DISTINCT FROM (event_type, schema_version, actor, content, metadata) THEN
+        RETURN NULL;
+    END IF;
+    RETURN concat_ws(
+        ', ',
+        CASE WHEN stored_type <> event_type THEN 'event_type' END,
+        CASE WHEN stored_schema_version <> schema_version THEN 'schema_version' END,
+        CASE WHEN stored_actor <> actor THEN 'actor' END,
+        CASE WHEN stored_content <> content THEN 'content' END,
+        (SELECT string_agg('metadata.' || key, ', ' ORDER BY key)
+           FROM jsonb_each(stored_metadata) AS stored FULL JOIN jsonb_each(metadata) AS given USING (key)
+          WHERE stored.value IS DISTINCT FROM given.value)
+    );
+END
+$$;
+
+
+SET default_tablespace = '';
+
+SET default_table_access_method = heap;
+
+--
+-- Name: conversation_members; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.conversation_members (
+    tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
+    conversation_id uuid NOT NULL,
+    user_id character varying(255) NOT NULL COLLATE pg_catalog."C",
+    access text NOT NULL COLLATE pg_catalog."C",
+    CONSTRAINT conversation_members_access_check CHECK ((access = ANY (ARRAY['own'::text, 'write'::text, 'read'::text]))),
+    CONSTRAINT conversation_members_user_check CHECK (((user_id)::text <> ''::text))
+);
+
+ALTER TABLE ONLY public.conversation_members FORCE ROW LEVEL SECURITY;
+
+
+--
+-- Name: TABLE conversation_members; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.conversation_members IS 'Users who may see and append to a conversation; written by the append functions alone';
+
+
+--
+-- Name: COLUMN conversation_members.access; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.conversation_members.access IS 'own: also share and delete; write: also append; read';
+
+
+--
+-- Name: may_append(text, uuid, text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.may_append(tenant_id text, conversation_id uuid, user_id text, event_type text) RETURNS TABLE(access text)
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ SELECT m.access
+    FROM public.conversation_members m
+   WHERE (((m.tenant_id)::text = may_append.tenant_id) AND (m.conversation_id = may_append.conversation_id) AND ((m.user_id)::text = may_append.user_id) AND ((m.access = 'own'::text) OR ((m.access = 'write'::text) AND (may_append.event_type <> ALL (ARRAY['conversation.shared'::text, 'conversation.unshared'::text, 'conversation.deleted'::text])))));
+END;
+
+
+--
+-- Name: validate_event(text, jsonb, jsonb); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.validate_event(event_type text, content jsonb, metadata jsonb) RETURNS text
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    AS $$
+DECLARE
+    problem text;
+BEGIN
+    IF metadata IS DISTINCT FROM '{}' THEN
+        problem := validate_metadata(metadata);
+        IF problem IS NOT NULL THEN
+            RETURN problem;
+        END IF;
+    END IF;
+    IF event_type = 'message.added' THEN
+        RETURN validate_message(content);
+    ELSIF event_type IN ('conversation.created', 'conversation.renamed', 'conversation.forked') THEN
+        RETURN validate_conversation(event_type, content);
+    ELSIF event_type IN ('task.created', 'task.status_changed', 'task.described',
+                         'task.artifact_added', 'task.artifact_extended') THEN
+        RETURN validate_task(event_type, content);
+    ELSIF event_type IN ('conversation.shared', 'conversation.unshared') THEN
+        RETURN validate_sharing(event_type, content);
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+
+--
+-- Name: validate_given_id(text, uuid, text, jsonb); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.validate_given_id(tenant_id text, conversation_id uuid, event_type text, content jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN ((event_type = 'conversation.created'::text) AND (public.conversation_uuid(tenant_id, (content ->> 'given_id'::text)) <> conversation_id)) THEN 'given_id is the name of another conversation'::text ELSE NULL::text END;
+
+
+--
+-- Name: events; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.events (
+    "position" bigint NOT NULL,
+    "timestamp" timestamp with time zone NOT NULL,
+    version integer NOT NULL,
+    schema_version smallint NOT NULL,
+    conversation_id uuid NOT NULL,
+    id uuid NOT NULL,
+    tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
+    event_type character varying(100) NOT NULL COLLATE pg_catalog."C",
+    actor character varying(255) DEFAULT ''::character varying NOT NULL,
+    content jsonb NOT NULL,
+    metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
+    salt bytea,
+    digest bytea NOT NULL,
+    CONSTRAINT events_digest_check CHECK ((octet_length(digest) = 32)),
+    CONSTRAINT events_names_check CHECK ((((tenant_id)::text <> ''::text) AND ((event_type)::text <> ''::text))),
+    CONSTRAINT events_version_check CHECK (((version > 0) AND (schema_version > 0)))
+);
+ALTER TABLE ONLY public.events ALTER COLUMN salt SET STATISTICS 0;
+ALTER TABLE ONLY public.events ALTER COLUMN digest SET STATISTICS 0;
+
+ALTER TABLE ONLY public.events FORCE ROW LEVEL SECURITY;
+
+
+--
+-- Name: TABLE events; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.events IS 'Append-only log of everything that happened; written by the append functions alone';
+
+
+--
+-- Name: COLUMN events."position"; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.events."position" IS 'Orders the whole log; gaps are normal';
+
+
+--
+-- Name: COLUMN events."timestamp"; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.events."timestamp" IS 'Time of the append; the time at which it happened is metadata.occurred_at';
+
+
+--
+-- Name: COLUMN events.version; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.events.version IS '1, 2, 3 and so on within one conversation, without gaps';
+
+
+--
+-- Name: COLUMN events.digest; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.events.digest IS 'SHA-256 of the event in the byte format of docs/concepts/digest.md';
+
+
+--
+-- Name: append_verdicts(text[], uuid[], integer[], integer[], bigint[], integer[], integer[], uuid[], text[], smallint[], text[], jsonb[], jsonb[], text[]); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.append_verdicts(tenant_ids text[], conversation_ids uuid[], expected_versions integer[], head_versions integer[], busy bigint[], append_nos integer[], conversation_nos integer[], event_ids uuid[], event_types text[], schema_versions smallint[], actors text[], contents jsonb[], metadatas jsonb[], users text[]) RETURNS TABLE(ordinal bigint, code text, "position" bigint, version integer, "timestamp" timestamp with time zone, problem text)
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ WITH checked AS (
+          SELECT n.ordinal,
+             n.append_no,
+             n.problem,
+             compared.differences,
+             h.version AS head,
+             known."position",
+             known.version,
+             known."timestamp",
+                 CASE
+                     WHEN (n.problem IS NOT NULL) THEN 'r'::text
+                     WHEN (n.conversation_no = ANY (append_verdicts.busy)) THEN 'b'::text
+                     WHEN ((n.user_id <> ''::text) AND (h.version > 0) AND (NOT (EXISTS ( SELECT
+                        FROM public.may_append(h.tenant_id, h.conversation_id, n.user_id, n.event_type) may_append(access))))) THEN 'f'::text
+                     WHEN (compared.differences IS NOT NULL) THEN 'i'::text
+                     WHEN (known."position" IS NOT NULL) THEN 'k'::text
+                     WHEN ((NOT public.deleted_conversation_accepts(n.event_type)) AND COALESCE(( SELECT (b.event_type = 'conversation.deleted'::text)
+                        FROM UNNEST(append_verdicts.conversation_nos, append_verdicts.event_types, append_verdicts.event_ids) WITH ORDINALITY b(conversation_no, event_type, id, ordinal)
+                       WHERE ((b.event_type = ANY (ARRAY['conversation.deleted'::text, 'conversation.reactivated'::text])) AND (b.conversation_no = n.conversation_no) AND (b.ordinal < n.ordinal) AND (NOT (EXISTS ( SELECT
+                                FROM public.events e
+                               WHERE (((e.tenant_id)::text = h.tenant_id) AND (e.conversation_id = h.conversation_id) AND (e.id = b.id))))))
+                       ORDER BY b.ordinal DESC
+                      LIMIT 1), h.is_deleted)) THEN 'd'::text
+                     WHEN
+                     CASE h.expected
+                         WHEN '-2'::integer THEN false
+                         WHEN '-1'::integer THEN (h.version = 0)
+                         ELSE (h.expected <> h.version)
+                     END THEN 'v'::text
+                     ELSE 'n'::text
+                 END AS code
+            FROM (((( SELECT e.append_no,
+                     e.conversation_no,
+                     e.id,
+                     e.event_type,
+                     e.schema_version,
+                     e.actor,
+                     e.content,
+                     e.metadata,
+                     e.user_id,
+                     e.ordinal,
+                     COALESCE(public.validate_event(e.event_type, e.content, e.metadata), public.validate_given_id((append_verdicts.tenant_ids)[e.conversation_no], (append_verdicts.conversation_ids)[e.conversation_no], e.event_type, e.content)) AS problem
+                    FROM UNNEST(append_verdicts.append_nos, append_verdicts.conversation_nos, append_verdicts.event_ids, append_verdicts.event_types, append_verdicts.schema_versions, append_verdicts.actors, append_verdicts.contents, append_verdicts.metadatas, append_verdicts.users) WITH ORDINALITY e(append_no, conversation_no, id, event_type, schema_version, actor, content, metadata, user_id, ordinal)
+                  OFFSET 0) n
+              LEFT JOIN ( SELECT c_1.tenant_id,
+                     c_1.conversation_id,
+                     c_1.expected,
+                     c_1.version,
+                     c_1.no,
+                     ((c_1.version > 0) AND public.conversation_is_deleted(c_1.tenant_id, c_1.conversation_id)) AS is_deleted
+                    FROM UNNEST(append_verdicts.tenant_ids, append_verdicts.conversation_ids, append_verdicts.expected_versions, append_verdicts.head_versions) WITH ORDINALITY c_1(tenant_id, conversation_id, expected, version, no)
+                  OFFSET 0) h ON ((h.no = n.conversation_no)))
+              LEFT JOIN LATERAL ( SELECT e."position",
+                     e."timestamp",
+                     e.version,
+                     e.schema_version,
+                     e.conversation_id,
+                     e.id,
+                     e.tenant_id,
+                     e.event_type,
+                     e.actor,
+                     e.content,
+                     e.metadata,
+                     e.salt,
+                     e.digest
+                    FROM public.events e
+                   WHERE ((h.version > 0) AND (ROW((e.tenant_id)::text, e.conversation_id, e.id) >= ROW(h.tenant_id, h.conversation_id, n.id)))
+                   ORDER BY e.tenant_id, e.conversation_id, e.id
+                  LIMIT 1) known ON ((((known.tenant_id)::text = h.tenant_id) AND (known.conversation_id = h.conversation_id) AND (known.id = n.id))))
+              CROSS JOIN LATERAL ( SELECT
+                         CASE
+                             WHEN (known.salt IS NOT NULL) THEN public.event_differences((known.event_type)::text, known.schema_version, (known.actor)::text, known.content, known.metadata, n.event_type, n.schema_version, n.actor, n.content, n.metadata, n.user_id)
+                             ELSE NULL::text
+                         END AS differences) compared)
+          OFFSET 0
+         )
+  SELECT c.ordinal,
+         CASE
+             WHEN ((c.code = 'n'::text) AND (NOT bool_and((c.code = ANY (ARRAY['n'::text, 'k'::text]))) OVER (PARTITION BY c.append_no))) THEN 'x'::text
+             ELSE c.code
+         END AS code,
+         CASE
+             WHEN (c.code = ANY (ARRAY['k'::text, 'i'::text])) THEN c."position"
+             ELSE NULL::bigint
+         END AS "case",
+         CASE
+             WHEN (c.code = ANY (ARRAY['k'::text, 'i'::text])) THEN c.version
+             WHEN (c.code = 'v'::text) THEN c.head
+             ELSE NULL::integer
+         END AS "case",
+         CASE
+             WHEN (c.code = ANY (ARRAY['k'::text, 'i'::text])) THEN c."timestamp"
+             ELSE NULL::timestamp with time zone
+         END AS "case",
+         CASE c.code
+             WHEN 'r'::text THEN c.problem
+             WHEN 'i'::text THEN c.differences
+             ELSE NULL::text
+         END AS "case"
+    FROM checked c;
+END;
 
 
 --
@@ -689,27 +995,6 @@ $$;
 
 
 --
--- Name: conversation_is_deleted(text, uuid); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.conversation_is_deleted(tenant_id text, conversation_id uuid) RETURNS boolean
-    LANGUAGE plpgsql STABLE
-    AS $$
-BEGIN
-    RETURN coalesce((
-        SELECT e.event_type = 'conversation.deleted'
-          FROM events e
-         WHERE e.tenant_id = conversation_is_deleted.tenant_id
-           AND e.conversation_id = conversation_is_deleted.conversation_id
-           AND e.event_type IN ('conversation.deleted', 'conversation.reactivated')
-         ORDER BY e.version DESC
-         LIMIT 1
-    ), false);
-END
-$$;
-
-
---
 -- Name: partition_of(uuid); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -725,30 +1010,6 @@ CREATE FUNCTION public.partition_of(conversation_id uuid) RETURNS smallint
 CREATE FUNCTION public.conversation_lock_key(tenant_id text, conversation_id uuid) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN ((uuid_hash_extended(conversation_id, hashtextextended(tenant_id, (0)::bigint)) & (~ (15)::bigint)) | (public.partition_of(conversation_id))::bigint);
-
-
---
--- Name: conversation_uuid(text, text); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.conversation_uuid(tenant_id text, given_id text) RETURNS uuid
-    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
-    AS $_$
-DECLARE
-    hash bytea;
-BEGIN
-    IF given_id ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN
-        RETURN given_id::uuid;
-    END IF;
-    hash := sha1(
-        '\x6c0a1f0e5a5b5d0c9a430f6f1d0b7f2e'
-        || convert_to(format('12:conversation%s:%s%s:%s', length(tenant_id), tenant_id, length(given_id), given_id), 'UTF8')
-    );
-    hash := set_byte(hash, 6, (get_byte(hash, 6) & 15) | 80);
-    hash := set_byte(hash, 8, (get_byte(hash, 8) & 63) | 128);
-    RETURN encode(substring(hash FROM 1 FOR 16), 'hex')::uuid;
-END
-$_$;
 
 
 --
@@ -848,82 +1109,6 @@ CREATE FUNCTION public.current_tenant_user() RETURNS text
 
 
 --
--- Name: deleted_conversation_accepts(text); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.deleted_conversation_accepts(event_type text) RETURNS boolean
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN (event_type = ANY (ARRAY['conversation.reactivated'::text, 'conversation.unshared'::text, 'message.answered'::text]));
-
-
-SET default_tablespace = '';
-
-SET default_table_access_method = heap;
-
---
--- Name: events; Type: TABLE; Schema: public; Owner: -
---
-
-CREATE TABLE public.events (
-    "position" bigint NOT NULL,
-    "timestamp" timestamp with time zone NOT NULL,
-    version integer NOT NULL,
-    schema_version smallint NOT NULL,
-    conversation_id uuid NOT NULL,
-    id uuid NOT NULL,
-    tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
-    event_type character varying(100) NOT NULL COLLATE pg_catalog."C",
-    actor character varying(255) DEFAULT ''::character varying NOT NULL,
-    content jsonb NOT NULL,
-    metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
-    salt bytea,
-    digest bytea NOT NULL,
-    CONSTRAINT events_digest_check CHECK ((octet_length(digest) = 32)),
-    CONSTRAINT events_names_check CHECK ((((tenant_id)::text <> ''::text) AND ((event_type)::text <> ''::text))),
-    CONSTRAINT events_version_check CHECK (((version > 0) AND (schema_version > 0)))
-);
-ALTER TABLE ONLY public.events ALTER COLUMN salt SET STATISTICS 0;
-ALTER TABLE ONLY public.events ALTER COLUMN digest SET STATISTICS 0;
-
-ALTER TABLE ONLY public.events FORCE ROW LEVEL SECURITY;
-
-
---
--- Name: TABLE events; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON TABLE public.events IS 'Append-only log of everything that happened; written by the append functions alone';
-
-
---
--- Name: COLUMN events."position"; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.events."position" IS 'Orders the whole log; gaps are normal';
-
-
---
--- Name: COLUMN events."timestamp"; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.events."timestamp" IS 'Time of the append; the time at which it happened is metadata.occurred_at';
-
-
---
--- Name: COLUMN events.version; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.events.version IS '1, 2, 3 and so on within one conversation, without gaps';
-
-
---
--- Name: COLUMN events.digest; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.events.digest IS 'SHA-256 of the event in the byte format of docs/concepts/digest.md';
-
-
---
 -- Name: members_of_log(); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -965,36 +1150,6 @@ END;
 
 
 --
--- Name: conversation_members; Type: TABLE; Schema: public; Owner: -
---
-
-CREATE TABLE public.conversation_members (
-    tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
-    conversation_id uuid NOT NULL,
-    user_id character varying(255) NOT NULL COLLATE pg_catalog."C",
-    access text NOT NULL COLLATE pg_catalog."C",
-    CONSTRAINT conversation_members_access_check CHECK ((access = ANY (ARRAY['own'::text, 'write'::text, 'read'::text]))),
-    CONSTRAINT conversation_members_user_check CHECK (((user_id)::text <> ''::text))
-);
-
-ALTER TABLE ONLY public.conversation_members FORCE ROW LEVEL SECURITY;
-
-
---
--- Name: TABLE conversation_members; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON TABLE public.conversation_members IS 'Users who may see and append to a conversation; written by the append functions alone';
-
-
---
--- Name: COLUMN conversation_members.access; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.conversation_members.access IS 'own: also share and delete; write: also append; read';
-
-
---
 -- Name: differing_members(); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -1018,8 +1173,8 @@ END;
 --
 
 CREATE FUNCTION public.digest_text(value text) RETURNS bytea
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    RETURN (int4send(octet_length(value)) || decode(replace(value, '\'::text, '\\'::text), 'escape'::text));
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
+    RETURN (int4send(octet_length(value)) || convert_to(value, 'UTF8'::name));
 
 
 --
@@ -1169,40 +1324,12 @@ $$;
 
 
 --
--- Name: event_differences(text, smallint, text, jsonb, jsonb, text, smallint, text, jsonb, jsonb, text); Type: FUNCTION; Schema: public; Owner: -
+-- Name: rendered_event_digest(bytea, bigint, timestamp with time zone, integer, smallint, uuid, uuid, text, text, text, text, text); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.event_differences(stored_type text, stored_schema_version smallint, stored_actor text, stored_content jsonb, stored_metadata jsonb, event_type text, schema_version smallint, actor text, content jsonb, metadata jsonb, user_id text) RETURNS text
-    LANGUAGE plpgsql STABLE PARALLEL SAFE
-    AS $$
-BEGIN
-    -- The order of the members of an object does not matter.
-    stored_metadata := stored_metadata - '{eventstore.member_order, traceparent}'::text[];
-    metadata := metadata - '{eventstore.member_order, traceparent}'::text[];
-    IF event_type = 'message.added' AND jsonb_typeof(content) = 'object' THEN
-        stored_content := stored_content - 'sent_order';
-        content := content - 'sent_order';
-    END IF;
-    IF user_id <> '' OR NOT metadata ? 'eventstore.owner' THEN
-        stored_metadata := stored_metadata - 'eventstore.owner';
-        metadata := metadata - 'eventstore.owner';
-    END IF;
-    IF (stored_type, stored_schema_version, stored_actor, stored_content, stored_metadata)
-       IS NOT DISTINCT FROM (event_type, schema_version, actor, content, metadata) THEN
-        RETURN NULL;
-    END IF;
-    RETURN concat_ws(
-        ', ',
-        CASE WHEN stored_type <> event_type THEN 'event_type' END,
-        CASE WHEN stored_schema_version <> schema_version THEN 'schema_version' END,
-        CASE WHEN stored_actor <> actor THEN 'actor' END,
-        CASE WHEN stored_content <> content THEN 'content' END,
-        (SELECT string_agg('metadata.' || key, ', ' ORDER BY key)
-           FROM jsonb_each(stored_metadata) AS stored FULL JOIN jsonb_each(metadata) AS given USING (key)
-          WHERE stored.value IS DISTINCT FROM given.value)
-    );
-END
-$$;
+CREATE FUNCTION public.rendered_event_digest(salt bytea, "position" bigint, "timestamp" timestamp with time zone, version integer, schema_version smallint, conversation_id uuid, id uuid, tenant_id text, event_type text, actor text, content text, metadata text) RETURNS bytea
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
+    RETURN sha256((((((((((((salt || int8send("position")) || timestamptz_send("timestamp")) || int4send(version)) || int2send(schema_version)) || uuid_send(conversation_id)) || uuid_send(id)) || public.digest_text(tenant_id)) || public.digest_text(event_type)) || public.digest_text(actor)) || public.digest_text(content)) || public.digest_text(metadata)));
 
 
 --
@@ -1210,8 +1337,8 @@ $$;
 --
 
 CREATE FUNCTION public.event_digest(salt bytea, "position" bigint, "timestamp" timestamp with time zone, version integer, schema_version smallint, conversation_id uuid, id uuid, tenant_id text, event_type text, actor text, content jsonb, metadata jsonb) RETURNS bytea
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    RETURN sha256((((((((((((salt || int8send("position")) || timestamptz_send("timestamp")) || int4send(version)) || int2send(schema_version)) || uuid_send(conversation_id)) || uuid_send(id)) || public.digest_text(tenant_id)) || public.digest_text(event_type)) || public.digest_text(actor)) || public.digest_text((content)::text)) || public.digest_text((metadata)::text)));
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
+    RETURN public.rendered_event_digest(salt, "position", "timestamp", version, schema_version, conversation_id, id, tenant_id, event_type, actor, (content)::text, (metadata)::text);
 
 
 --
@@ -1219,14 +1346,8 @@ CREATE FUNCTION public.event_digest(salt bytea, "position" bigint, "timestamp" t
 --
 
 CREATE FUNCTION public.event_timestamp(previous timestamp with time zone) RETURNS timestamp with time zone
-    LANGUAGE plpgsql PARALLEL SAFE
-    AS $$
-DECLARE
-    now timestamptz := clock_timestamp();
-BEGIN
-    RETURN CASE WHEN previous > now AND previous <= now + interval '1 minute' THEN previous ELSE now END;
-END
-$$;
+    LANGUAGE sql PARALLEL SAFE
+    RETURN CASE WHEN ((previous > clock_timestamp()) AND (previous <= (clock_timestamp() + '00:01:00'::interval))) THEN previous ELSE clock_timestamp() END;
 
 
 --
@@ -1597,16 +1718,12 @@ END;
 
 
 --
--- Name: may_append(text, uuid, text, text); Type: FUNCTION; Schema: public; Owner: -
+-- Name: may_be_deleted(text); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.may_append(tenant_id text, conversation_id uuid, user_id text, event_type text) RETURNS TABLE(access text)
-    LANGUAGE sql STABLE
-    BEGIN ATOMIC
- SELECT m.access
-    FROM public.conversation_members m
-   WHERE (((m.tenant_id)::text = may_append.tenant_id) AND (m.conversation_id = may_append.conversation_id) AND ((m.user_id)::text = may_append.user_id) AND ((m.access = 'own'::text) OR ((m.access = 'write'::text) AND (may_append.event_type <> ALL (ARRAY['conversation.shared'::text, 'conversation.unshared'::text, 'conversation.deleted'::text])))));
-END;
+CREATE FUNCTION public.may_be_deleted(last_event_type text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ((last_event_type = 'conversation.deleted'::text) OR public.deleted_conversation_accepts(last_event_type));
 
 
 --
@@ -2029,15 +2146,14 @@ BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         PERFORM refuse_old_snapshots();
     END IF;
-    SELECT CASE
-               WHEN pg_advisory_xact_lock_shared(
-                        'events_position'::regclass::oid::bigint::bit(32)::integer,
-                        low_32_bits(s.last_value - CASE WHEN s.is_called THEN 0 ELSE 1 END)
-                    ) IS NOT NULL
-                   THEN (SELECT c.last_value > 0 FROM waiter_flag c)
-           END
-      INTO must_notify
-      FROM events_position s;
+    must_notify := CASE
+        WHEN pg_advisory_xact_lock_shared(
+                 'events_position'::regclass::oid::bigint::bit(32)::integer,
+                 -- The value of a sequence is null until it has assigned one.
+                 low_32_bits(coalesce(pg_sequence_last_value('events_position'), last_position()))
+             ) IS NOT NULL
+            THEN pg_sequence_last_value('waiter_flag') > 0
+    END;
     IF NOT must_notify THEN
         RETURN;
     END IF;
@@ -4465,46 +4581,6 @@ $$;
 CREATE FUNCTION public.validate_conversation(event_type text, content jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is not an object'::text WHEN ((event_type = 'conversation.created'::text) AND (NOT public.optional_json_member_is(content, 'given_id'::text, 'string'::text))) THEN 'given_id is not a string'::text WHEN ((event_type <> 'conversation.renamed'::text) AND (NOT public.optional_json_member_is(content, 'metadata'::text, 'object'::text))) THEN 'metadata is not an object'::text WHEN (((content ? 'name'::text) OR (event_type = 'conversation.renamed'::text)) AND (NOT public.json_member_is_text(content, 'name'::text, 255))) THEN 'name is not a string of at most 255 characters'::text WHEN ((event_type = 'conversation.forked'::text) AND (NOT (public.json_member_is_uuid(content, 'source_conversation_id'::text) AND COALESCE((jsonb_typeof((content -> 'source_version'::text)) = 'number'::text), false)))) THEN 'source_conversation_id is not a UUID, or source_version is not a number'::text ELSE NULL::text END;
-
-
---
--- Name: validate_event(text, jsonb, jsonb); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.validate_event(event_type text, content jsonb, metadata jsonb) RETURNS text
-    LANGUAGE plpgsql STABLE PARALLEL SAFE
-    AS $$
-DECLARE
-    problem text;
-BEGIN
-    IF metadata IS DISTINCT FROM '{}' THEN
-        problem := validate_metadata(metadata);
-        IF problem IS NOT NULL THEN
-            RETURN problem;
-        END IF;
-    END IF;
-    IF event_type = 'message.added' THEN
-        RETURN validate_message(content);
-    ELSIF event_type IN ('conversation.created', 'conversation.renamed', 'conversation.forked') THEN
-        RETURN validate_conversation(event_type, content);
-    ELSIF event_type IN ('task.created', 'task.status_changed', 'task.described',
-                         'task.artifact_added', 'task.artifact_extended') THEN
-        RETURN validate_task(event_type, content);
-    ELSIF event_type IN ('conversation.shared', 'conversation.unshared') THEN
-        RETURN validate_sharing(event_type, content);
-    END IF;
-    RETURN NULL;
-END
-$$;
-
-
---
--- Name: validate_given_id(text, uuid, text, jsonb); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.validate_given_id(tenant_id text, conversation_id uuid, event_type text, content jsonb) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN ((event_type = 'conversation.created'::text) AND (public.conversation_uuid(tenant_id, (content ->> 'given_id'::text)) <> conversation_id)) THEN 'given_id is the name of another conversation'::text ELSE NULL::text END;
 
 
 --

@@ -15,7 +15,7 @@ from uuid import UUID
 from psycopg.pq.abc import PGresult
 
 from eventstore.database import binary_format as pg
-from eventstore.database.binary_format import int2, int4, jsonb, to_int4, to_timestamp, with_length, without_length
+from eventstore.database.binary_format import int2, int4, to_int4, to_timestamp
 from eventstore.database.pipelined_connection import Statement
 from eventstore.database.queries import query
 from eventstore.errors import (
@@ -142,7 +142,7 @@ def named_conversation(tenant: str, conversation_id: UUID | str, begin: Beginnin
 ConversationKey: TypeAlias = bytes
 """Id of a conversation, followed by the name of its tenant."""
 Row: TypeAlias = tuple[bytes, bytes, bytes, bytes, bytes, bytes]
-"""An encoded event, as elements of binary arrays: id, type, schema version, actor, content, metadata."""
+"""An encoded event: id, type, schema version, actor, and the JSON texts of content and metadata."""
 ID, TYPE = 0, 1
 
 
@@ -224,7 +224,7 @@ class AppendRequest:
 
     def _encode_event(self, index: int, event: EventData | NewEvent, conversation_id: UUID) -> Row:
         if isinstance(event, NewEvent):
-            data, event_id, actor, metadata = event.data, with_length(event.id.bytes), event.actor, event.metadata
+            data, event_id, actor, metadata = event.data, event.id.bytes, event.actor, event.metadata
         elif isinstance(event, EventData):
             data, event_id, actor, metadata = event, _random_id(), self._actor, PLAIN
         else:
@@ -255,10 +255,10 @@ class AppendRequest:
         return (
             event_id,
             event_type,
-            _encode_schema_version(schema_version),
+            int2(schema_version),
             event_actor,
-            jsonb(content_json),
-            jsonb(metadata_json),
+            content_json,
+            metadata_json,
         )
 
     def _check_given_id(self, given_id: object, conversation_id: UUID) -> None:
@@ -305,7 +305,7 @@ class AppendRequest:
         if outcome.code == WRONG_VERSION:
             return WrongExpectedVersion(conversation_id, self._appends[target].expected, outcome.version)
         return InputError(
-            f"event {_event_id(row)} ({without_length(row[TYPE]).decode()}) cannot be stored: {outcome.problem}: "
+            f"event {_event_id(row)} ({row[TYPE].decode()}) cannot be stored: {outcome.problem}: "
             "correct it; nothing was written"
         )
 
@@ -336,9 +336,9 @@ def group_statement(group: Sequence[AppendRequest], lock_wait_ms: int) -> tuple[
     first = group[0]
     if len(group) == 1 and len(first.rows) == 1 and len(first.conversations) == 1:
         tenant, conversation_id = first.tenant.encode(), first.conversations[0].bytes
-        columns = map(without_length, first.rows[0])
-        user = first.user.encode()
-        return APPEND_ONE, [tenant, conversation_id, int4(first.expected[0]), *columns, int4(lock_wait_ms), user]
+        *columns, content, metadata = first.rows[0]
+        values = [*columns, pg.jsonb(content), pg.jsonb(metadata), int4(lock_wait_ms), first.user.encode()]
+        return APPEND_ONE, [tenant, conversation_id, int4(first.expected[0]), *values]
     number_of: dict[ConversationKey, int] = {}  # counted from 1
     expected: list[int] = []
     append_numbers: list[int] = []
@@ -354,11 +354,11 @@ def group_statement(group: Sequence[AppendRequest], lock_wait_ms: int) -> tuple[
         conversation_numbers += [numbers[target] for target in append.targets]
         append_numbers += [append_number] * len(append.rows)
         rows += append.rows
-        users += [with_length(append.user.encode())] * len(append.rows)
+        users += [append.user.encode()] * len(append.rows)
     ids, types, schema_versions, actors, contents, metadatas = zip(*rows, strict=True)
     return APPEND_GROUP, [
-        pg.array(pg.TEXT, [with_length(key[16:]) for key in number_of]),
-        pg.array(pg.UUID, [with_length(key[:16]) for key in number_of]),
+        pg.array(pg.TEXT, [key[16:] for key in number_of]),
+        pg.array(pg.UUID, [key[:16] for key in number_of]),
         pg.int4_array(expected),
         pg.int4_array(append_numbers),
         pg.int4_array(conversation_numbers),
@@ -366,8 +366,8 @@ def group_statement(group: Sequence[AppendRequest], lock_wait_ms: int) -> tuple[
         pg.array(pg.TEXT, types),
         pg.array(pg.INT2, schema_versions),
         pg.array(pg.TEXT, actors),
-        pg.array(pg.JSONB, contents),
-        pg.array(pg.JSONB, metadatas),
+        pg.jsonb_array(contents),
+        pg.jsonb_array(metadatas),
         pg.array(pg.TEXT, users),
         int4(lock_wait_ms),
     ]
@@ -420,7 +420,7 @@ def _appended(
         appended.append(
             Appended(
                 conversations[target],
-                UUID(bytes=without_length(event_id)),
+                UUID(bytes=event_id),
                 position,
                 version,
                 to_timestamp(timestamp),
@@ -447,18 +447,13 @@ def _path_in_append(index: int, path: str) -> str:
 @lru_cache(maxsize=1024)
 def _encode_type(event_type: str) -> bytes:
     check_text(event_type, "event_type", longest=100)
-    return with_length(event_type.encode())
+    return event_type.encode()
 
 
 @lru_cache(maxsize=1024)
 def _encode_actor(actor: str) -> bytes:
     check_text(actor, "actor", longest=255)
-    return with_length(actor.encode())
-
-
-@lru_cache(maxsize=64)
-def _encode_schema_version(version: int) -> bytes:
-    return with_length(int2(version))
+    return actor.encode()
 
 
 def _check_unknown(data: UnknownEvent) -> None:
@@ -469,16 +464,13 @@ def _check_unknown(data: UnknownEvent) -> None:
         raise InvalidEvent("", f"is an UnknownEvent named {data.event_type!r}: use the class of that event")
 
 
-_UUID_LENGTH = int4(16)
-
-
 def _random_id() -> bytes:
-    """Return a random UUID (RFC 9562, version 4) as an element of a binary array."""
+    """Return a random UUID (RFC 9562, version 4)."""
     number = bytearray(urandom(16))
     number[6] = number[6] & 0x0F | 0x40
     number[8] = number[8] & 0x3F | 0x80
-    return _UUID_LENGTH + number
+    return bytes(number)
 
 
 def _event_id(row: Row) -> UUID:
-    return UUID(bytes=without_length(row[ID]))
+    return UUID(bytes=row[ID])

@@ -9,7 +9,7 @@ group is accepted or refused independently of the others (see the SQL function `
 1. ``store.py``: :meth:`EventStore.append` resolves the caller and calls :meth:`AppendBatcher.append` here.
 2. :class:`Backpressure` admits the append; ``AppendBatcher._on_admitted`` has it checked and encoded by
    ``append.py``: :meth:`AppendRequest.encode`.
-3. ``AppendBatcher._send_groups`` takes what can be sent together (:func:`next_group`), and ``_send`` passes its
+3. ``AppendBatcher._send_groups`` takes what can be sent together (:meth:`AppendQueue.take`), and ``_send`` passes its
    statement and parameters (:func:`~eventstore.append.group_statement`) to an idle connection,
    ``database/pipelined_connection.py``: :meth:`PipelinedConnection.send`.
 4. The statement, in ``queries/append.sql``, calls the SQL function ``append_one`` or ``append_group``, in
@@ -17,13 +17,15 @@ group is accepted or refused independently of the others (see the SQL function `
 5. ``AppendBatcher._on_result`` gives each append its outcomes, and :meth:`AppendRequest.result` makes them an
    :class:`AppendResult` or an error.
 
-**Order.** Appends to one conversation are stored in the order in which they were made. While an append is in flight or
-set aside, its conversations are *reserved*: later appends to them stay in the queue. An append that must be sent again
-returns to the front of the queue.
+**Order.** Appends to one conversation are stored in the order in which they were made. Each conversation has a queue,
+and an append stays in the queues of its conversations until its outcome is known. It is *ready* if it is the first in
+all of them and neither in flight nor set aside. Only what is ready is sent, and with it what may follow it in the same
+group. So nothing overtakes an append that is in flight, is set aside or must be sent again.
 
 **Back-pressure.** Pending events and bytes are bounded. If there is no capacity, appends wait, those of a tenant in
 FIFO order, and are not encoded until they are admitted. One conversation may use an eighth of the capacity, so a
-conversation that another process has locked does not block the others; one tenant may use half of it.
+conversation that another process has locked does not block the others; one tenant may use half of it. An append asks
+for capacity once those before it in its conversations have got theirs, so at most one of a conversation waits for it.
 
 **Fairness.** Tenants take turns, both for capacity and for a place in the next group, so a long queue of one does not
 delay the others. An append with more events than a group may have is sent only if no other such append is in flight, so
@@ -50,11 +52,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable, Container, Sequence
 from contextlib import suppress
-from functools import partial
-from itertools import zip_longest
+from functools import cached_property, partial
 from uuid import UUID
 
 import psycopg
@@ -79,7 +80,6 @@ from eventstore.append import (
 )
 from eventstore.concurrency import cancel_and_wait, independent_task
 from eventstore.database import binary_format
-from eventstore.database.binary_format import with_length
 from eventstore.database.connection import RETRY_SECONDS, Connection
 from eventstore.database.pipelined_connection import PipelinedConnection, Prelude, Statement
 from eventstore.database.queries import query
@@ -135,6 +135,13 @@ class PendingAppend(AppendRequest):
         outcomes: the outcomes of its events; cancelled if the caller gave up.
         is_admitted: it holds capacity (see :class:`Backpressure`).
         counted_bytes: the bytes of that capacity; 0 until it is encoded.
+        is_queued: it is in the queues of its conversations (see :class:`AppendQueue`).
+        predecessors: how many of these queues have another append before it.
+        unadmitted: how many of these predecessors have not got their capacity.
+        is_passed: its followers may ask for theirs, because it has got it or has ended.
+        followers: the next append in each of them, if there is one.
+        is_ready: it is to be sent.
+        is_set_aside: it waits for its turn to wait for a lock.
         is_in_flight: it was sent, and its answer has not arrived.
         is_sent_alone: it is sent by itself, because a group that contained it failed.
         is_expired: its error is being prepared, so it must not be sent any more.
@@ -148,13 +155,20 @@ class PendingAppend(AppendRequest):
         super().__init__(caller.tenant, appends, max_content_bytes, actor, caller.user or "")
         self.deadline = deadline
         self.outcomes: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
-        self.is_admitted = self.is_in_flight = self.is_sent_alone = self.is_expired = self.may_be_stored = False
-        self.counted_bytes = self.lost_answers = 0
+        self.is_admitted = self.is_passed = self.is_queued = self.is_ready = False
+        self.is_set_aside = self.is_in_flight = self.is_sent_alone = self.is_expired = self.may_be_stored = False
+        self.counted_bytes = self.lost_answers = self.predecessors = self.unadmitted = 0
+        self.followers: list[PendingAppend] = []
 
     @property
     def is_large(self) -> bool:
         """Whether it has more events than a group of several appends may have."""
         return self.event_count > GROUP_EVENTS
+
+    @cached_property
+    def is_shareable(self) -> bool:
+        """Whether it expects ANY, and neither deletes nor reactivates a conversation; once it is encoded."""
+        return set(self.expected) == {ANY_VERSION} and _DELETIONS.isdisjoint(row[TYPE] for row in self.rows)
 
     @property
     def is_over(self) -> bool:
@@ -201,9 +215,8 @@ class AppendBatcher:
         self._slow_seconds = slow_seconds
         self._backpressure = Backpressure(self._on_admitted)
         self._pending: dict[PendingAppend, None] = {}  # an ordered set, the oldest first
-        self._queue: deque[PendingAppend] = deque()
+        self._queue = AppendQueue()
         self._set_aside: deque[PendingAppend] = deque()
-        self._reserved: set[ConversationKey] = set()
         self._locked: set[ConversationKey] = set()  # found locked by the last attempt
         self._in_flight = {False: 0, True: 0}  # statements, by whether they wait for locks
         self._large_in_flight = 0
@@ -241,7 +254,9 @@ class AppendBatcher:
         if self._timer is None:
             self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
         try:
-            self._backpressure.request(append)
+            self._queue.add(append)
+            if not append.unadmitted:
+                self._backpressure.request(append)
             outcomes = await append.outcomes
             try:
                 return append.result(outcomes)
@@ -253,7 +268,8 @@ class AppendBatcher:
             del self._pending[append]
             if not self._pending:
                 self._is_idle.set()
-            self._leave_set_aside(append)
+            if append.is_queued:
+                self._remove(append)
             self._backpressure.release(append)
             self._log_if_slow(append, self._loop.time() - began)
             del append  # an error in its result refers to this frame, in a cycle that holds the events
@@ -291,22 +307,26 @@ class AppendBatcher:
 
     def _on_admitted(self, append: PendingAppend) -> None:
         if append.event_count > SLICE_EVENTS:
-            self._queue.append(append)  # now, to keep its place in the order of its conversations
             task = asyncio.create_task(self._encode_slices(append), name="eventstore-encode")
             self._encoding.add(task)
             task.add_done_callback(self._encoding.discard)
-            return
-        try:
-            append.encode()
-        except Exception as error:
-            append.outcomes.set_exception(error)
-            return
-        self._backpressure.count_bytes(append)
-        self._queue.append(append)
+        else:
+            try:
+                append.encode()
+            except Exception as error:
+                append.outcomes.set_exception(error)
+            else:
+                self._backpressure.count_bytes(append)
+                self._queue.check_ready(append)
+        self._admit_followers(append)
         if self._backpressure.is_alone(append):
             self._send_groups()
         else:
             self._schedule_send()  # together with all that arrive in this iteration of the event loop
+
+    def _admit_followers(self, append: PendingAppend) -> None:
+        for follower in self._queue.next_to_admit(append):
+            self._backpressure.request(follower)
 
     async def _encode_slices(self, append: PendingAppend) -> None:
         try:
@@ -316,6 +336,7 @@ class AppendBatcher:
                     break
             else:
                 self._backpressure.count_bytes(append)
+                self._queue.check_ready(append)
         except Exception as error:
             if not append.outcomes.done():
                 append.outcomes.set_exception(error)
@@ -331,17 +352,19 @@ class AppendBatcher:
     def _send_groups(self) -> None:
         """Send everything that can be sent now."""
         self._is_send_scheduled = False
-        self._queue = interleave_tenants(self._queue)
-        while self._queue and self._in_flight[False] < GROUPS_IN_FLIGHT and (pipeline := self._idle_pipeline()):
-            # Distribute the queue over the connections, so that client and server work at the same time.
+        while (
+            self._queue.is_ready and self._in_flight[False] < GROUPS_IN_FLIGHT and (pipeline := self._idle_pipeline())
+        ):
+            # Distribute the appends over the connections, so that client and server work at the same time.
             groups = min(GROUPS_IN_FLIGHT - self._in_flight[False], sum(each.is_idle for each in self._pipelines))
-            max_appends = -(-len(self._queue) // groups)
-            group = next_group(self._queue, self._reserved, max_appends, allow_large=not self._large_in_flight)
+            group = self._queue.take(-(-len(self._pending) // groups), allow_large=not self._large_in_flight)
             if not group:
                 break
             self._send(pipeline, group)
         while self._set_aside and self._in_flight[True] < LOCK_WAITERS and (pipeline := self._idle_pipeline()):
-            self._send(pipeline, [self._set_aside.popleft()], wait_for_locks=True)
+            append = self._set_aside.popleft()
+            append.is_set_aside = False
+            self._send(pipeline, [append], wait_for_locks=True)
 
     def _idle_pipeline(self) -> PipelinedConnection | None:
         for pipeline in self._pipelines:
@@ -353,7 +376,6 @@ class AppendBatcher:
 
     def _send(self, pipeline: PipelinedConnection, group: Group, *, wait_for_locks: bool = False) -> None:
         for append in group:
-            self._reserved.update(append.keys)
             append.is_in_flight = True
         self._in_flight[wait_for_locks] += 1
         self._large_in_flight += group[0].is_large
@@ -381,62 +403,56 @@ class AppendBatcher:
         self._in_flight[wait_for_locks] -= 1
         self._large_in_flight -= group[0].is_large
         for append in group:
-            self._reserved.difference_update(append.keys)
             append.is_in_flight = False
         if not isinstance(answer, psycopg.Error):
-            unsettled = self._settle(group, read_outcomes(answer))
+            self._settle(group, read_outcomes(answer))
         elif not has_set_role and is_missing_role(answer):
             self._must_set_role = True
-            unsettled = group
         elif wait_for_locks and answer.sqlstate == _LOCK_NOT_AVAILABLE:
-            unsettled = [append for append in group if not self._try_set_aside(append)]
+            self._set_aside_or_end(group[0])
         else:
-            unsettled = self._settle_error(group, answer, is_broken=pipeline.is_broken)
-        if self._is_closed:
-            for append in unsettled:
+            self._settle_error(group, answer, is_broken=pipeline.is_broken)
+        for append in reversed(group):
+            if self._is_closed:
                 self._refuse(append, StoreClosed())
-        else:
-            self._queue.extendleft(reversed(unsettled))
-        if self._queue or self._set_aside:
+            if not append.is_over:
+                self._queue.check_ready(append, first=True)  # to be sent again
+        for append in group:
+            if append.is_over:
+                self._remove(append)
+        if self._queue.is_ready or self._set_aside:
             self._schedule_send()
 
-    def _settle(self, group: Group, outcomes: Sequence[Outcome]) -> Group:
-        """Give each append its outcomes. Return those that must be sent again."""
+    def _settle(self, group: Group, outcomes: Sequence[Outcome]) -> None:
+        """Give each append its outcomes."""
         self._metrics.appended_events += sum(outcome.code == NEW for outcome in outcomes)
-        unsettled = []
         first = 0
         for append in group:
             last = first + append.event_count
             own, first = outcomes[first:last], last
             if any(outcome.code == BUSY for outcome in own):
-                if not self._try_set_aside(append):
-                    unsettled.append(append)
+                self._set_aside_or_end(append)
                 continue
             self._locked.difference_update(append.keys)
             if not append.outcomes.done():
                 append.outcomes.set_result(own)
-        return unsettled
 
-    def _try_set_aside(self, append: PendingAppend) -> bool:
-        """Set aside an append that found a conversation locked, or end it. Return False if it must be queued again."""
+    def _set_aside_or_end(self, append: PendingAppend) -> None:
+        """Set aside an append that found a conversation locked, unless it follows another that did; or end it."""
         self._locked.update(append.keys)
         if append.is_over:
-            return True
-        if self._is_closed or not self._reserved.isdisjoint(append.keys):  # an earlier append is set aside
-            return False
+            return
         if append.deadline <= self._loop.time():
             self._expire(append)
-        else:
-            self._reserved.update(append.keys)
+        elif not self._is_closed and not append.predecessors:
+            append.is_set_aside = True
             self._set_aside.append(append)
-        return True
 
-    def _settle_error(self, group: Group, error: psycopg.Error, *, is_broken: bool) -> Group:
-        """Refuse the appends that caused an error. Return those that must be sent again."""
+    def _settle_error(self, group: Group, error: psycopg.Error, *, is_broken: bool) -> None:
+        """Refuse the appends that caused an error. The others are sent again."""
         is_lost = is_broken or error.sqlstate is None
         # The append did not fill the queue of notifications: the next attempt finds it full, and does not notify.
         is_transient = is_lost or error.sqlstate == _NO_SUCH_STATEMENT or is_notify_queue_full(error)
-        unsettled = []
         for append in group:
             append.may_be_stored |= is_lost
             append.lost_answers += is_transient
@@ -444,8 +460,6 @@ class AppendBatcher:
                 self._refuse(append, self._explain(translate(error)), error)
             else:
                 append.is_sent_alone |= not is_transient
-                unsettled.append(append)
-        return unsettled
 
     # Refuse
 
@@ -466,15 +480,15 @@ class AppendBatcher:
                 break
             if not append.is_in_flight:
                 self._refuse(append, error)
-        self._queue = deque(append for append in self._queue if not append.is_over)
-        for append in [append for append in self._set_aside if append.is_over]:
-            self._leave_set_aside(append)
 
-    def _leave_set_aside(self, append: PendingAppend) -> None:
-        """Free the conversations of an append, if it is set aside."""
-        if append in self._set_aside:
+    def _remove(self, append: PendingAppend) -> None:
+        """Remove an append that has ended from the queues of its conversations."""
+        if append.is_set_aside:
+            append.is_set_aside = False
             self._set_aside.remove(append)
-            self._reserved.difference_update(append.keys)
+        self._admit_followers(append)
+        self._queue.remove(append)
+        if self._queue.is_ready:
             self._schedule_send()
 
     def _tick(self) -> None:
@@ -505,7 +519,7 @@ class AppendBatcher:
             self._refuse(append, ServerUnreachable(_NOT_SENT.format(self._append_seconds)))
         else:
             append.is_expired = True
-            self._leave_set_aside(append)
+            self._remove(append)
             self._expired_locked.append(append)
             if self._finding_holders is None:
                 self._finding_holders = independent_task(self._refuse_locked(), name="eventstore-lock-holders")
@@ -543,7 +557,7 @@ class AppendBatcher:
                     is_transient = isinstance(reason, ServerUnreachable | ConnectionLost)
                     if not self._pipelines:
                         self._refuse_waiting(self._explain(reason), self._connect_seconds if is_transient else 0.0)
-                    if self._pipelines or not (self._queue or self._set_aside):
+                    if self._pipelines or all(append.is_over for append in self._pending):
                         return
                 except Exception as error:
                     self._refuse_waiting(ServerError(f"no connection could be opened: {error!r}"))
@@ -616,19 +630,17 @@ class Backpressure:
         self._on_admitted = on_admitted
         self.events = 0
         self._bytes = 0
-        self._events_of: Counter[ConversationKey | str] = Counter()  # by conversation, and by name of the tenant
-        self._waiting: deque[PendingAppend] = deque()
+        self._events_of: dict[ConversationKey | str, int] = {}  # by conversation, and by name of the tenant
+        self._waiting = Turns()
+        self._is_admitting = False
 
     def request(self, append: PendingAppend) -> None:
         """Admit an append as soon as there is capacity for it, possibly now. :meth:`release` must follow.
 
         An append larger than the total capacity is admitted when nothing else is pending.
         """
-        if not self._waiting and self._fits(append):
-            self._admit(append)
-        else:
-            self._waiting.append(append)
-            self._admit_waiting()  # perhaps only another conversation or tenant is at its limit
+        self._waiting.add(append)
+        self._admit_waiting()
 
     def count_bytes(self, append: PendingAppend) -> None:
         """Account for the size of an append, which is known once it is encoded."""
@@ -646,146 +658,233 @@ class Backpressure:
             append.is_admitted = False
             self._bytes -= append.counted_bytes
             self._count_events(append, -append.event_count)
-        if self._waiting:
-            self._admit_waiting()
+        self._admit_waiting()
 
-    def _fits(self, append: PendingAppend) -> bool:
-        if not self.events:
-            return True
-        if self.events + append.event_count > MAX_PENDING_EVENTS or self._bytes > MAX_PENDING_BYTES:
-            return False
-        return self._fits_fraction(append.tenant, append.event_count, MAX_TENANT_FRACTION) and all(
-            self._fits_fraction(key, append.event_count, MAX_CONVERSATION_FRACTION) for key in append.keys
-        )
-
-    def _fits_fraction(self, key: ConversationKey | str, events: int, fraction: float) -> bool:
+    def _fits(self, append: PendingAppend, key: ConversationKey | str, fraction: float) -> bool:
         """Return whether a tenant or conversation has nothing pending, or stays within its fraction of the capacity."""
-        return not (pending := self._events_of[key]) or pending + events <= MAX_PENDING_EVENTS * fraction
-
-    def _admit(self, append: PendingAppend) -> None:
-        append.is_admitted = True
-        self._count_events(append, append.event_count)
-        self._on_admitted(append)
+        pending = self._events_of.get(key)
+        return pending is None or pending + append.event_count <= MAX_PENDING_EVENTS * fraction
 
     def _count_events(self, append: PendingAppend, events: int) -> None:
         self.events += events
         keys: list[ConversationKey | str] = [append.tenant, *append.keys]
         for key in keys:
-            self._events_of[key] += events
-            if not self._events_of[key]:
+            if pending := self._events_of.get(key, 0) + events:
+                self._events_of[key] = pending
+            else:
                 del self._events_of[key]
 
     def _admit_waiting(self) -> None:
-        """Admit what fits, tenants in turn. No append overtakes another of the same conversation."""
-        waiting, self._waiting = interleave_tenants(self._waiting), deque()
-        blocked: set[ConversationKey] = set()
-        while waiting and (not self.events or (self.events < MAX_PENDING_EVENTS and self._bytes <= MAX_PENDING_BYTES)):
-            append = waiting.popleft()
-            if append.is_over:
-                continue
-            if blocked.isdisjoint(append.keys) and self._fits(append):
-                self._admit(append)
-            else:
-                blocked.update(append.keys)
-                self._waiting.append(append)
-        self._waiting.extend(waiting)
+        """Admit what fits, tenants in turn, and of each tenant the first one first, unless its conversation is full."""
+        if self._is_admitting or not self._waiting:
+            return  # what asks for capacity because of an admission is seen by the loop that runs
+        self._is_admitting = True
+        full: set[str] = set()
+        skipped: Group = []
+        try:
+            while (append := self._waiting.take(full)) is not None:
+                if append.is_over:
+                    continue
+                if self.events and not all(self._fits(append, key, MAX_CONVERSATION_FRACTION) for key in append.keys):
+                    skipped.append(append)
+                elif self.events and (
+                    self.events + append.event_count > MAX_PENDING_EVENTS
+                    or self._bytes > MAX_PENDING_BYTES
+                    or not self._fits(append, append.tenant, MAX_TENANT_FRACTION)
+                ):
+                    full.add(append.tenant)
+                    self._waiting.add(append, first=True)
+                else:
+                    append.is_admitted = True
+                    self._count_events(append, append.event_count)
+                    self._on_admitted(append)
+        finally:
+            self._is_admitting = False
+        for append in reversed(skipped):
+            self._waiting.add(append, first=True)
 
 
-# Grouping: which of the queued appends are sent together
+# Order and grouping: which of the admitted appends are sent together, and when
 
 GROUP_EVENTS = 1000
 GROUP_BYTES = 4 * 1024 * 1024
 GROUP_CONVERSATIONS = max(128, MAX_CONVERSATIONS)
 """The most conversations of a group: each takes a lock, and the server's lock table is finite."""
 
-_DELETIONS = frozenset(map(with_length, (b"conversation.deleted", b"conversation.reactivated")))
+_DELETIONS = frozenset((b"conversation.deleted", b"conversation.reactivated"))
 
 
-def interleave_tenants(queue: deque[PendingAppend]) -> deque[PendingAppend]:
-    """Return the appends with tenants in turn, beginning with the one that has waited longest.
+class Turns:
+    """Appends of which the tenants take turns. Those of one tenant keep their order."""
 
-    The appends of one tenant, and thereby those of one conversation, keep their order.
-    """
-    by_tenant: dict[str, deque[PendingAppend]] = {}
-    for append in queue:
-        by_tenant.setdefault(append.tenant, deque()).append(append)
-    if len(by_tenant) < 2:
-        return queue
-    rounds = zip_longest(*by_tenant.values())
-    return deque(append for one_of_each in rounds for append in one_of_each if append is not None)
+    def __init__(self) -> None:
+        self._queues: OrderedDict[str, deque[PendingAppend]] = OrderedDict()  # the first is the next in turn
+
+    def __bool__(self) -> bool:
+        return bool(self._queues)
+
+    def add(self, append: PendingAppend, *, first: bool = False) -> None:
+        """Add an append after those of its tenant, or before everything else."""
+        queue = self._queues.get(append.tenant)
+        if queue is None:
+            queue = self._queues[append.tenant] = deque()
+        if first:
+            queue.appendleft(append)
+            self._queues.move_to_end(append.tenant, last=False)
+        else:
+            queue.append(append)
+
+    def take(self, full: Container[str] = ()) -> PendingAppend | None:
+        """Remove and return the first append of the tenant whose turn it is, of those that are not full."""
+        for tenant, queue in self._queues.items():
+            if tenant not in full:
+                append = queue.popleft()
+                if queue:
+                    self._queues.move_to_end(tenant)
+                else:
+                    del self._queues[tenant]
+                return append
+        return None
 
 
-def next_group(
-    queue: deque[PendingAppend],
-    reserved: Container[ConversationKey],
-    max_appends: int,
-    *,
-    allow_large: bool = True,
-) -> Group:
-    """Take from the queue, in its order, the appends that can be sent together now.
+class AppendQueue:
+    """The pending appends, each after the last earlier one to each of its conversations, and those that are ready."""
 
-    These stay in the queue, and with them all later appends to the same conversations: an append that is not encoded,
-    one to a reserved conversation, and one to a conversation of the group that cannot share it (:func:`_may_follow`).
+    def __init__(self) -> None:
+        self._last: dict[ConversationKey, PendingAppend] = {}
+        self._ready = Turns()
 
-    Args:
-        allow_large: whether the group may be one append that is larger than a group.
-    """
-    group: Group = []
-    skipped: list[PendingAppend] = []
-    blocked: set[ConversationKey] = set()
-    group_of: dict[ConversationKey, Group] = {}
-    events = size = 0
-    while queue:
-        append = queue[0]
-        if append.is_over:
-            queue.popleft()
-            continue
-        is_sendable = append.is_complete and (allow_large or not append.is_large)
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is something to send."""
+        return bool(self._ready)
+
+    def add(self, append: PendingAppend) -> None:
+        """Add an append to the queues of its conversations."""
+        append.is_queued = True
+        for key in append.keys:
+            if (previous := self._last.get(key)) is not None:
+                previous.followers.append(append)
+                append.predecessors += 1
+                append.unadmitted += not previous.is_passed
+            self._last[key] = append
+
+    def next_to_admit(self, append: PendingAppend) -> Group:
+        """Return the appends that may ask for capacity now that another has got its capacity or has ended."""
+        found: Group = []
+        if not append.followers and not append.unadmitted:
+            append.is_passed = True
+            return found
+        passed: Group = [append]
+        while passed:
+            append = passed.pop()
+            if append.is_passed or append.unadmitted:
+                continue
+            append.is_passed = True
+            for follower in append.followers:
+                follower.unadmitted -= 1
+                if not follower.unadmitted:
+                    (passed if follower.is_over else found).append(follower)
+        return found
+
+    def remove(self, append: PendingAppend) -> None:
+        """Remove an append that has ended, now or once it is the first; what follows it may become ready."""
+        ended = [append]
+        while ended:
+            append = ended.pop()
+            if append.predecessors or append.is_in_flight or not append.is_queued:
+                continue
+            append.is_queued = False
+            for key in append.keys:
+                if self._last[key] is append:
+                    del self._last[key]
+            for follower in append.followers:
+                follower.predecessors -= 1
+                if follower.is_over:
+                    ended.append(follower)
+                else:
+                    self.check_ready(follower)
+
+    def check_ready(self, append: PendingAppend, *, first: bool = False) -> None:
+        """Count an append among those that are ready, if it is ready now.
+
+        Args:
+            first: it is the next to be sent.
+        """
         if (
-            group
-            and is_sendable
-            and (
+            append.is_queued
+            and append.is_complete
+            and not (
+                append.predecessors or append.is_ready or append.is_in_flight or append.is_set_aside or append.is_over
+            )
+        ):
+            append.is_ready = True
+            self._ready.add(append, first=first)
+
+    def take(self, max_appends: int, *, allow_large: bool = True) -> Group:
+        """Take the appends that can be sent together now.
+
+        Args:
+            allow_large: whether the group may be one append that is larger than a group.
+        """
+        group: Group = []
+        skipped: Group = []
+        followers: deque[PendingAppend] = deque()  # of those in the group
+        in_group: Counter[PendingAppend] = Counter()  # the number of an append's predecessors in the group
+        conversations: set[ConversationKey] = set()
+        ids: set[bytes] = set()
+        counted = events = size = 0
+        while self._ready or followers:
+            if (ready := self._ready.take()) is not None:
+                append = ready
+                append.is_ready = False
+                if append.is_over or (append.is_large and not allow_large):
+                    skipped.append(append)
+                    continue
+            else:
+                append = followers.popleft()
+                for each in group[counted:]:
+                    ids.update(row[ID] for row in each.rows)
+                counted = len(group)
+                if not ids.isdisjoint(row[ID] for row in append.rows):
+                    continue
+            if group and (
                 append.is_sent_alone
                 or len(group) == max_appends
                 or events + append.event_count > GROUP_EVENTS
                 or size + append.size > GROUP_BYTES
-                or len(group_of) + len(append.keys) > GROUP_CONVERSATIONS
-            )
-        ):
-            break
-        queue.popleft()
-        if not is_sendable or any(
-            key in reserved or key in blocked or (key in group_of and not _may_follow(key, group_of[key], append))
-            for key in append.keys
-        ):
-            blocked.update(append.keys)
-            skipped.append(append)
-            continue
-        for key in append.keys:
-            group_of.setdefault(key, []).append(append)
-        group.append(append)
-        events += append.event_count
-        size += append.size
-        if append.is_sent_alone:
-            break
-    queue.extendleft(reversed(skipped))
-    return group
+                or len(conversations) + len(append.keys) > GROUP_CONVERSATIONS
+            ):
+                skipped.append(append)
+                break
+            group.append(append)
+            if append.is_sent_alone:
+                break
+            events += append.event_count
+            size += append.size
+            conversations.update(append.keys)
+            for follower in append.followers:
+                if _may_follow(append, follower):
+                    in_group[follower] += 1
+                    if in_group[follower] == follower.predecessors:
+                        followers.append(follower)
+        for append in reversed(skipped):
+            self.check_ready(append, first=True)
+        return group
 
 
-def _may_follow(key: ConversationKey, earlier: Group, later: PendingAppend) -> bool:
-    """Return whether an append to a conversation may be in one group with earlier ones to it.
+def _may_follow(earlier: PendingAppend, later: PendingAppend) -> bool:
+    """Return whether an append may be in one group with the one before it in a conversation, if no event is in both.
 
-    It may if all are for one user, all expect ANY, and no event is in two of them. The later one must not succeed if an
-    earlier one finds a conversation locked, so it writes to all conversations that the earlier one writes to. An append
-    that deletes or reactivates the conversation does not share it: that decides whether the others are refused.
+    Both must be for one user, expect ANY, and neither delete nor reactivate the conversation, which decides whether the
+    other is refused. The later one must not succeed if the earlier one finds a conversation locked, so it writes to all
+    conversations that the earlier one writes to.
     """
-    if any(row[TYPE] in _DELETIONS for append in (*earlier, later) for row in append.rows):
-        return False
-    if any(append.user != later.user for append in earlier):
-        return False
-    if any(not set(append.keys).issubset(later.keys) for append in earlier):
-        return False
-    if any(append.expected[append.keys.index(key)] != ANY_VERSION for append in (*earlier, later)):
-        return False
-    ids = {row[ID] for row in later.rows}
-    return all(row[ID] not in ids for append in earlier for row in append.rows)
+    return (
+        later.is_complete
+        and not (later.is_over or later.is_large or later.is_sent_alone)
+        and earlier.user == later.user
+        and set(earlier.keys).issubset(later.keys)
+        and earlier.is_shareable
+        and later.is_shareable
+    )

@@ -23,7 +23,6 @@ from eventstore.append import (
     encode_expected,
     named_conversation,
 )
-from eventstore.database.binary_format import without_length
 from eventstore.database.connection import PROJECTOR, WRITER, Connection, set_role
 from eventstore.database.pools import Pool
 from eventstore.database.queries import query
@@ -118,8 +117,8 @@ class InlineAppender:
             "types": [event.data.event_type for event in new],
             "versions": [event.schema_version for event in new],
             "actors": [event.actor for event in new],
-            "contents": [_json_text(row[4]) for row in batch.rows],
-            "metadatas": [_json_text(row[5]) for row in batch.rows],
+            "contents": [row[4].decode() for row in batch.rows],
+            "metadatas": [row[5].decode() for row in batch.rows],
         }
         try:
             async with self._pool.transaction(caller) as connection:
@@ -137,11 +136,6 @@ class InlineAppender:
         await connection.execute(_SHOW_POSITIONS, {"positions": positions})
         for projection in self._projections:
             await projection.fold(connection)
-
-
-def _json_text(value: bytes) -> str:
-    """Return the JSON text of a ``jsonb`` in binary format, without the number of the format."""
-    return without_length(value)[1:].decode()
 
 
 def _append_error(error: psycopg.Error, conversation_id: UUID, expected: ExpectedVersion) -> EventStoreError:

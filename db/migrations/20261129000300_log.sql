@@ -139,21 +139,22 @@ SELECT eventstore_set_owner('FUNCTION refuse_old_snapshots');
 -- Register an append before it takes a position, until its commit is visible: a shared advisory lock (the gate, see
 -- docs/concepts/order.md). Returns whether the append must notify, because a session waits for events; CASE reads the
 -- flag of waiting sessions only after the lock is held. If no session waits any more, the flag is reset.
+--
+-- pg_sequence_last_value reads a sequence without a query, which would take several times as long.
 CREATE FUNCTION register_append(OUT must_notify boolean)
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         PERFORM refuse_old_snapshots();
     END IF;
-    SELECT CASE
-               WHEN pg_advisory_xact_lock_shared(
-                        'events_position'::regclass::oid::bigint::bit(32)::integer,
-                        low_32_bits(s.last_value - CASE WHEN s.is_called THEN 0 ELSE 1 END)
-                    ) IS NOT NULL
-                   THEN (SELECT c.last_value > 0 FROM waiter_flag c)
-           END
-      INTO must_notify
-      FROM events_position s;
+    must_notify := CASE
+        WHEN pg_advisory_xact_lock_shared(
+                 'events_position'::regclass::oid::bigint::bit(32)::integer,
+                 -- The value of a sequence is null until it has assigned one.
+                 low_32_bits(coalesce(pg_sequence_last_value('events_position'), last_position()))
+             ) IS NOT NULL
+            THEN pg_sequence_last_value('waiter_flag') > 0
+    END;
     IF NOT must_notify THEN
         RETURN;
     END IF;
@@ -338,6 +339,16 @@ RETURN event_type IN ('conversation.reactivated', 'conversation.unshared', 'mess
 SELECT eventstore_set_owner('FUNCTION deleted_conversation_accepts');
 REVOKE ALL ON FUNCTION deleted_conversation_accepts FROM PUBLIC;
 
+-- file: log/may_be_deleted.sql
+-- Whether a conversation whose last event is of a type may be deleted: that event is its deletion, or one that a deleted
+-- conversation accepts. After any other event it cannot be deleted, so an append need not look for a deletion.
+CREATE FUNCTION may_be_deleted(last_event_type text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN last_event_type = 'conversation.deleted' OR deleted_conversation_accepts(last_event_type);
+
+SELECT eventstore_set_owner('FUNCTION may_be_deleted');
+REVOKE ALL ON FUNCTION may_be_deleted FROM PUBLIC;
+
 -- file: waiting/waiter_flag.sql
 -- The flag of waiting sessions: 1 from when one begins to wait until an append finds that none waits any more. A
 -- sequence, because a changed value is visible at once.
@@ -412,6 +423,7 @@ DROP FUNCTION end_wait;
 DROP FUNCTION begin_wait;
 DROP FUNCTION notify_channel;
 DROP SEQUENCE waiter_flag;
+DROP FUNCTION may_be_deleted;
 DROP FUNCTION deleted_conversation_accepts;
 DROP FUNCTION conversation_is_deleted;
 DROP FUNCTION positions_in_time;

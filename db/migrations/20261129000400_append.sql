@@ -451,13 +451,47 @@ REVOKE ALL ON FUNCTION differing_members FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION differing_members', 'eventstore_projector');
 
 -- file: append/digest_text.sql
--- The bytes of a text in a digest: its length in bytes, four bytes big-endian, then the text in UTF-8. The database is
--- in UTF-8, so these are the stored bytes; without convert_to, which is only STABLE, the planner can inline this.
+-- The bytes of a text in a digest: its length in bytes, four bytes big-endian, then the text in UTF-8.
 CREATE FUNCTION digest_text(value text) RETURNS bytea
-LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-RETURN int4send(octet_length(value)) || decode(replace(value, '\', '\\'), 'escape');
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN int4send(octet_length(value)) || convert_to(value, 'UTF8');
 
 SELECT eventstore_set_owner('FUNCTION digest_text');
+
+-- file: append/rendered_event_digest.sql
+-- The digest of an event, of which content and metadata are canonical JSON texts already (content::text). The planner
+-- replaces a call by this expression, in which each text occurs twice; so an append renders its JSON once.
+CREATE FUNCTION rendered_event_digest(
+    salt            bytea,
+    "position"      bigint,
+    "timestamp"     timestamptz,
+    version         integer,
+    schema_version  smallint,
+    conversation_id uuid,
+    id              uuid,
+    tenant_id       text,
+    event_type      text,
+    actor           text,
+    content         text,
+    metadata        text
+) RETURNS bytea
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN sha256(
+    salt
+    || int8send("position")
+    || timestamptz_send("timestamp")
+    || int4send(version)
+    || int2send(schema_version)
+    || uuid_send(conversation_id)
+    || uuid_send(id)
+    || digest_text(tenant_id)
+    || digest_text(event_type)
+    || digest_text(actor)
+    || digest_text(content)
+    || digest_text(metadata)
+);
+
+SELECT eventstore_set_owner('FUNCTION rendered_event_digest');
 
 -- file: append/event_digest.sql
 -- The digest of an event. Its byte format never changes: docs/concepts/digest.md documents it, with test vectors.
@@ -475,20 +509,10 @@ CREATE FUNCTION event_digest(
     content         jsonb,
     metadata        jsonb
 ) RETURNS bytea
-LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-RETURN sha256(
-    salt
-    || int8send("position")
-    || timestamptz_send("timestamp")
-    || int4send(version)
-    || int2send(schema_version)
-    || uuid_send(conversation_id)
-    || uuid_send(id)
-    || digest_text(tenant_id)
-    || digest_text(event_type)
-    || digest_text(actor)
-    || digest_text(content::text)
-    || digest_text(metadata::text)
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN rendered_event_digest(
+    salt, "position", "timestamp", version, schema_version, conversation_id, id, tenant_id, event_type, actor,
+    content::text, metadata::text
 );
 
 SELECT eventstore_set_owner('FUNCTION event_digest');
@@ -587,18 +611,17 @@ REVOKE ALL ON FUNCTION await_durability FROM PUBLIC;
 -- server's clock steps back by up to a minute, as a correction of the time or another server with another clock does. A
 -- clock that was further ahead was wrong: the events that follow must not be dated by it.
 CREATE FUNCTION event_timestamp(previous timestamptz) RETURNS timestamptz
-LANGUAGE plpgsql VOLATILE PARALLEL SAFE AS $$
-DECLARE
-    now timestamptz := clock_timestamp();
-BEGIN
-    RETURN CASE WHEN previous > now AND previous <= now + interval '1 minute' THEN previous ELSE now END;
-END
-$$;
+LANGUAGE sql VOLATILE PARALLEL SAFE
+RETURN CASE
+    WHEN previous > clock_timestamp() AND previous <= clock_timestamp() + interval '1 minute' THEN previous
+    ELSE clock_timestamp()
+END;
 
 SELECT eventstore_set_owner('FUNCTION event_timestamp');
 
 -- file: append/append_one.sql
--- Append one event to one conversation: append_group without the cost of sets. The outcomes are those of append_group.
+-- Append one event to one conversation: append_group without the cost of sets, if the event is new and accepted.
+-- Otherwise append_group finds the outcome.
 CREATE FUNCTION append_one(
     tenant_id        text,
     conversation_id  uuid,
@@ -622,8 +645,10 @@ AS $$
 #variable_conflict use_variable
 DECLARE
     head           record;
-    known          record;
+    is_plain       boolean;
     salt           bytea;
+    content_text   text;
+    metadata_text  text;
     allowed_tenant text;
     must_notify    boolean;
 BEGIN
@@ -656,9 +681,17 @@ BEGIN
     must_notify := register_append();
 
     -- From here on each statement sees everything that was committed to this conversation.
-    SELECT h.version, h.timestamp
+    SELECT h.version, h.timestamp, h.event_type,
+           (SELECT true
+              FROM events k
+             WHERE (k.tenant_id, k.conversation_id, k.id)
+                   >= (append_one.tenant_id, append_one.conversation_id, append_one.event_id)
+               AND (k.tenant_id, k.conversation_id, k.id)
+                   <= (append_one.tenant_id, append_one.conversation_id, append_one.event_id)
+             ORDER BY k.tenant_id, k.conversation_id, k.id
+             LIMIT 1) AS is_known
       INTO head
-      FROM (SELECT e.tenant_id, e.conversation_id, e.version, e.timestamp
+      FROM (SELECT e.tenant_id, e.conversation_id, e.version, e.timestamp, e.event_type
               FROM events e
              WHERE (e.tenant_id, e.conversation_id, e.version)
                    <= (append_one.tenant_id, append_one.conversation_id, 2147483647)
@@ -667,51 +700,23 @@ BEGIN
      WHERE h.tenant_id = append_one.tenant_id
        AND h.conversation_id = append_one.conversation_id;
     version := coalesce(head.version, 0);
-    IF version > 0 THEN
-        IF user_id <> '' THEN
-            IF NOT EXISTS (SELECT FROM may_append(tenant_id, conversation_id, user_id, event_type)) THEN
-                outcome := 'f';
-                version := NULL;
-                RETURN;
-            END IF;
-        END IF;
-        SELECT k.position, k.version, k.timestamp,
-               -- An event whose content was erased has no salt; only its id can be compared.
-               CASE WHEN k.salt IS NOT NULL THEN event_differences(
-                   k.event_type, k.schema_version, k.actor, k.content, k.metadata, append_one.event_type,
-                   append_one.schema_version, append_one.actor, append_one.content, append_one.metadata, user_id
-               ) END AS differences
-          INTO known
-          FROM (SELECT e.*
-                  FROM events e
-                 WHERE (e.tenant_id, e.conversation_id, e.id)
-                       >= (append_one.tenant_id, append_one.conversation_id, append_one.event_id)
-                 ORDER BY e.tenant_id, e.conversation_id, e.id
-                 LIMIT 1) AS k
-         WHERE k.tenant_id = append_one.tenant_id
-           AND k.conversation_id = append_one.conversation_id
-           AND k.id = append_one.event_id;
-        IF FOUND THEN
-            position := known.position;
-            version := known.version;
-            timestamp := known.timestamp;
-            problem := known.differences;
-            IF problem IS NULL THEN
-                outcome := 'k';
-                PERFORM await_durability();
-            ELSE
-                outcome := 'i';
-            END IF;
-            RETURN;
-        END IF;
-        IF NOT deleted_conversation_accepts(event_type) AND conversation_is_deleted(tenant_id, conversation_id) THEN
-            outcome := 'd';
-            version := NULL;
-            RETURN;
-        END IF;
+    is_plain := CASE expected_version WHEN -2 THEN true WHEN -1 THEN version > 0 ELSE expected_version = version END
+                AND head.is_known IS NULL
+                AND CASE WHEN may_be_deleted(head.event_type) THEN NOT conversation_is_deleted(tenant_id, conversation_id)
+                         ELSE true
+                    END;
+    IF is_plain AND version > 0 AND user_id <> '' THEN
+        is_plain := EXISTS (SELECT FROM may_append(tenant_id, conversation_id, user_id, event_type));
     END IF;
-    IF (CASE expected_version WHEN -2 THEN false WHEN -1 THEN version = 0 ELSE expected_version <> version END) THEN
-        outcome := 'v';
+    IF NOT is_plain THEN
+        -- Under the locks that are held, so this finds the same.
+        SELECT g.outcome, g.position, g.version, g.timestamp, g.problem
+          INTO outcome, position, version, timestamp, problem
+          FROM append_group(
+                   ARRAY[tenant_id], ARRAY[conversation_id], ARRAY[expected_version], ARRAY[1], ARRAY[1],
+                   ARRAY[event_id], ARRAY[event_type], ARRAY[schema_version], ARRAY[actor], ARRAY[content],
+                   ARRAY[metadata], ARRAY[user_id], lock_wait_ms
+               ) AS g;
         RETURN;
     END IF;
 
@@ -729,12 +734,14 @@ BEGIN
             PERFORM add_owner(tenant_id, conversation_id, metadata ->> 'eventstore.owner');
         END IF;
     END IF;
+    content_text := content::text;
+    metadata_text := metadata::text;
     INSERT INTO events (position, timestamp, version, schema_version, conversation_id, id, tenant_id,
                         event_type, actor, content, metadata, salt, digest)
     VALUES (position, timestamp, version, schema_version, conversation_id, event_id, tenant_id,
             event_type, actor, content, metadata, salt,
-            event_digest(salt, position, timestamp, version, schema_version, conversation_id, event_id,
-                         tenant_id, event_type, actor, content, metadata));
+            rendered_event_digest(salt, position, timestamp, version, schema_version, conversation_id, event_id,
+                                  tenant_id, event_type, actor, content_text, metadata_text));
     IF event_type IN ('conversation.shared', 'conversation.unshared') THEN
         PERFORM share_conversation(tenant_id, conversation_id, event_type, content);
     END IF;
@@ -840,6 +847,116 @@ SELECT eventstore_set_owner('FUNCTION append_events');
 REVOKE ALL ON FUNCTION append_events FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION append_events', 'eventstore_writer');
 
+-- file: append/append_verdicts.sql
+-- The verdict on each event of a group that append_group does not find plain. The caller holds the locks of all
+-- conversations but the busy ones, and has found the versions of all of them; the codes are those of append_group.
+CREATE FUNCTION append_verdicts(
+    tenant_ids        text[],     -- for each conversation
+    conversation_ids  uuid[],
+    expected_versions integer[],
+    head_versions     integer[],
+    busy              bigint[],   -- the numbers of the busy ones
+    append_nos        integer[],  -- for each event
+    conversation_nos  integer[],
+    event_ids         uuid[],
+    event_types       text[],
+    schema_versions   smallint[],
+    actors            text[],
+    contents          jsonb[],
+    metadatas         jsonb[],
+    users             text[]
+) RETURNS TABLE (ordinal bigint, code text, "position" bigint, version integer, "timestamp" timestamptz, problem text)
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+    WITH checked AS (
+        SELECT n.ordinal, n.append_no, n.problem, compared.differences, h.version AS head,
+               known.position, known.version, known.timestamp,
+               CASE
+                   WHEN n.problem IS NOT NULL THEN 'r'
+                   WHEN n.conversation_no = ANY (busy) THEN 'b'
+                   WHEN n.user_id <> '' AND h.version > 0
+                        AND NOT EXISTS (SELECT FROM may_append(h.tenant_id, h.conversation_id, n.user_id, n.event_type))
+                       THEN 'f'
+                   WHEN compared.differences IS NOT NULL THEN 'i'
+                   WHEN known.position IS NOT NULL THEN 'k'
+                   WHEN NOT deleted_conversation_accepts(n.event_type)
+                        -- The last change that this append adds before it, otherwise the state of the log.
+                        AND coalesce((
+                                SELECT b.event_type = 'conversation.deleted'
+                                  FROM unnest(conversation_nos, event_types, event_ids) WITH ORDINALITY
+                                           AS b (conversation_no, event_type, id, ordinal)
+                                 WHERE b.event_type IN ('conversation.deleted', 'conversation.reactivated')
+                                   AND b.conversation_no = n.conversation_no
+                                   AND b.ordinal < n.ordinal
+                                   AND NOT EXISTS (
+                                           SELECT
+                                             FROM events e
+                                            WHERE e.tenant_id = h.tenant_id
+                                              AND e.conversation_id = h.conversation_id
+                                              AND e.id = b.id
+                                       )
+                                 ORDER BY b.ordinal DESC
+                                 LIMIT 1
+                            ), h.is_deleted) THEN 'd'
+                   WHEN CASE h.expected
+                            WHEN -2 THEN false
+                            WHEN -1 THEN h.version = 0
+                            ELSE h.expected <> h.version
+                        END THEN 'v'
+                   ELSE 'n'
+               END AS code
+          FROM (SELECT e.*,
+                       coalesce(validate_event(e.event_type, e.content, e.metadata),
+                                validate_given_id(tenant_ids[e.conversation_no], conversation_ids[e.conversation_no],
+                                                  e.event_type, e.content)) AS problem
+                  FROM unnest(append_nos, conversation_nos, event_ids, event_types, schema_versions, actors, contents,
+                              metadatas, users)
+                           WITH ORDINALITY
+                           AS e (append_no, conversation_no, id, event_type, schema_version, actor, content, metadata,
+                                 user_id, ordinal)
+                OFFSET 0) AS n
+          -- An event whose number names no conversation must not get lost: without a tenant the insertion fails.
+          LEFT JOIN (SELECT c.*, c.version > 0 AND conversation_is_deleted(c.tenant_id, c.conversation_id) AS is_deleted
+                       FROM unnest(tenant_ids, conversation_ids, expected_versions, head_versions)
+                                WITH ORDINALITY AS c (tenant_id, conversation_id, expected, version, no)
+                     OFFSET 0) AS h
+            ON h.no = n.conversation_no
+          LEFT JOIN LATERAL (
+                   SELECT e.*
+                     FROM events e
+                    WHERE h.version > 0
+                      AND (e.tenant_id, e.conversation_id, e.id) >= (h.tenant_id, h.conversation_id, n.id)
+                    ORDER BY e.tenant_id, e.conversation_id, e.id
+                    LIMIT 1
+               ) AS known
+            ON known.tenant_id = h.tenant_id
+           AND known.conversation_id = h.conversation_id
+           AND known.id = n.id
+         CROSS JOIN LATERAL (
+                   -- An event whose content was erased has no salt; only its id can be compared.
+                   SELECT CASE WHEN known.salt IS NOT NULL THEN event_differences(
+                              known.event_type, known.schema_version, known.actor, known.content, known.metadata,
+                              n.event_type, n.schema_version, n.actor, n.content, n.metadata, n.user_id
+                          ) END AS differences
+               ) AS compared
+        OFFSET 0
+    )
+    -- Of a busy or forbidden conversation, nothing is returned.
+    SELECT c.ordinal,
+           CASE
+               WHEN c.code = 'n' AND NOT bool_and(c.code IN ('n', 'k')) OVER (PARTITION BY c.append_no) THEN 'x'
+               ELSE c.code
+           END,
+           CASE WHEN c.code IN ('k', 'i') THEN c.position END,
+           CASE WHEN c.code IN ('k', 'i') THEN c.version WHEN c.code = 'v' THEN c.head END,
+           CASE WHEN c.code IN ('k', 'i') THEN c.timestamp END,
+           CASE c.code WHEN 'r' THEN c.problem WHEN 'i' THEN c.differences END
+      FROM checked c;
+END;
+
+SELECT eventstore_set_owner('FUNCTION append_verdicts');
+REVOKE ALL ON FUNCTION append_verdicts FROM PUBLIC;
+
 -- file: append/append_group.sql
 -- Append the events of several callers: each append is accepted or refused as a whole, independently of the others. One
 -- row for each event, in the given order. Its outcome is
@@ -856,6 +973,9 @@ SELECT eventstore_grant('EXECUTE ON FUNCTION append_events', 'eventstore_writer'
 --
 -- Appends may share a conversation if all expect ANY, are for the same user, and none deletes or reactivates it; then
 -- they are stored in the given order.
+--
+-- Most groups are plain: every event is new and accepted. Establishing that costs two look-ups along unique indexes for
+-- an event. Only a group that is not plain needs a verdict on each of its events. Either way one statement writes.
 CREATE FUNCTION append_group(
     tenant_ids        text[],     -- for each conversation
     conversation_ids  uuid[],
@@ -875,17 +995,21 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 #variable_conflict use_column
 DECLARE
-    busy            integer[];
-    allowed_tenant  text;
-    has_users       boolean := '' <> ANY (users);
-    has_deletions   boolean := event_types && ARRAY['conversation.deleted', 'conversation.reactivated'];
-    has_known       boolean := false;
-    number          integer;
-    changes_members boolean;
-    must_notify     boolean;
+    busy              bigint[];
+    allowed_tenant    text;
+    has_deletions     boolean := event_types && ARRAY['conversation.deleted', 'conversation.reactivated'];
+    must_notify       boolean;
+    is_plain          boolean;
+    head_versions     integer[];      -- for each conversation
+    head_timestamps   timestamptz[];
+    codes             text[];         -- for each event, unless all are new; so are these:
+    stored_positions  bigint[];
+    versions          integer[];
+    stored_timestamps timestamptz[];
+    problems          text[];
     -- Each salt is a hash of this secret, which is not stored. A random number for each event would take as long as the
     -- insertion, while all readers of the log wait for this append.
-    secret          bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid());
+    secret            bytea := uuid_send(gen_random_uuid());
 BEGIN
     IF NOT coalesce(
            cardinality(append_nos) > 0 AND lock_wait_ms IS NOT NULL
@@ -910,7 +1034,7 @@ BEGIN
         RAISE EXCEPTION 'appends of one group share a conversation without expecting ANY'
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    IF has_users AND EXISTS (
+    IF '' <> ANY (users) AND EXISTS (
            SELECT
              FROM unnest(conversation_nos, users) AS e (conversation_no, user_id)
             GROUP BY e.conversation_no
@@ -950,124 +1074,99 @@ BEGIN
     END IF;
     must_notify := register_append();
 
-    -- This statement sees everything that was committed to these conversations.
-    FOR number, changes_members, outcome, "position", version, "timestamp", problem IN
-    WITH heads AS MATERIALIZED (
-        SELECT c.no, c.tenant_id, c.conversation_id, c.expected, coalesce(head.version, 0) AS version,
-               event_timestamp(head.timestamp) AS timestamp,
-               head.version > 0 AND conversation_is_deleted(c.tenant_id, c.conversation_id) AS is_deleted
-          FROM unnest(tenant_ids, conversation_ids, expected_versions)
-                   WITH ORDINALITY AS c (tenant_id, conversation_id, expected, no)
-          LEFT JOIN LATERAL (
-                   SELECT e.tenant_id, e.conversation_id, e.version, e.timestamp
-                     FROM events e
-                    WHERE (e.tenant_id, e.conversation_id, e.version) <= (c.tenant_id, c.conversation_id, 2147483647)
-                    ORDER BY e.tenant_id DESC, e.conversation_id DESC, e.version DESC
-                    LIMIT 1
-               ) AS head
-            ON head.tenant_id = c.tenant_id
-           AND head.conversation_id = c.conversation_id
-    ),
-    checked AS (
-        SELECT n.*, h.tenant_id, h.conversation_id, h.version AS head, h.timestamp AS new_timestamp,
-               known.position, known.version, known.timestamp, compared.differences,
-               CASE
-                   WHEN n.problem IS NOT NULL THEN 'r'
-                   WHEN n.conversation_no = ANY (busy) THEN 'b'
-                   WHEN n.user_id <> '' AND h.version > 0
-                        AND NOT EXISTS (SELECT FROM may_append(h.tenant_id, h.conversation_id, n.user_id, n.event_type))
-                       THEN 'f'
-                   WHEN compared.differences IS NOT NULL THEN 'i'
-                   WHEN known.position IS NOT NULL THEN 'k'
-                   WHEN NOT deleted_conversation_accepts(n.event_type)
-                        AND CASE
-                                -- The last one that this append adds before it, otherwise the last one of the log.
-                                WHEN has_deletions THEN coalesce((
-                                    SELECT b.event_type = 'conversation.deleted'
-                                      FROM unnest(conversation_nos, event_types, event_ids) WITH ORDINALITY
-                                               AS b (conversation_no, event_type, id, ordinal)
-                                     WHERE b.conversation_no = n.conversation_no
-                                       AND b.ordinal < n.ordinal
-                                       AND b.event_type IN ('conversation.deleted', 'conversation.reactivated')
-                                       AND NOT EXISTS (
-                                               SELECT
-                                                 FROM events e
-                                                WHERE e.tenant_id = h.tenant_id
-                                                  AND e.conversation_id = h.conversation_id
-                                                  AND e.id = b.id
-                                           )
-                                     ORDER BY b.ordinal DESC
-                                     LIMIT 1
-                                ), h.is_deleted)
-                                ELSE h.is_deleted
-                            END THEN 'd'
-                   WHEN CASE h.expected
-                            WHEN -2 THEN false
-                            WHEN -1 THEN h.version = 0
-                            ELSE h.expected <> h.version
-                        END THEN 'v'
-                   ELSE 'n'
-               END AS code
-          FROM (SELECT e.*,
-                       coalesce(validate_event(e.event_type, e.content, e.metadata),
-                                validate_given_id(tenant_ids[e.conversation_no], conversation_ids[e.conversation_no],
-                                                 e.event_type, e.content)) AS problem
-                  FROM unnest(append_nos, conversation_nos, event_ids, event_types, schema_versions, actors, contents,
-                              metadatas, users)
-                           WITH ORDINALITY
-                           AS e (append_no, conversation_no, id, event_type, schema_version, actor, content, metadata,
-                                 user_id, ordinal)
-                OFFSET 0) AS n
-          -- An event whose number names no conversation must not get lost: without a tenant the insertion fails.
-          LEFT JOIN heads h ON h.no = n.conversation_no
-          LEFT JOIN LATERAL (
-                   SELECT e.*
-                     FROM events e
-                    WHERE h.version > 0
-                      AND (e.tenant_id, e.conversation_id, e.id) >= (h.tenant_id, h.conversation_id, n.id)
-                    ORDER BY e.tenant_id, e.conversation_id, e.id
-                    LIMIT 1
-               ) AS known
-            ON known.tenant_id = h.tenant_id
-           AND known.conversation_id = h.conversation_id
-           AND known.id = n.id
-         CROSS JOIN LATERAL (
-                   -- An event whose content was erased has no salt; only its id can be compared.
-                   SELECT CASE WHEN known.salt IS NOT NULL THEN event_differences(
-                              known.event_type, known.schema_version, known.actor, known.content, known.metadata,
-                              n.event_type, n.schema_version, n.actor, n.content, n.metadata, n.user_id
-                          ) END AS differences
-               ) AS compared
-    ),
-    decided AS (
-        SELECT c.*,
-               c.code = 'n' AND bool_and(c.code IN ('n', 'k')) OVER (PARTITION BY c.append_no) AS is_new
-          FROM checked c
-    ),
-    completed AS MATERIALIZED (
-        SELECT o.*, CASE WHEN o.is_new THEN nextval('events_position') END AS new_position,
+    -- From here on each statement sees everything that was committed to these conversations.
+    SELECT array_agg(c.version ORDER BY c.no), array_agg(c.timestamp ORDER BY c.no),
+           bool_and(c.is_expected AND NOT c.is_deleted) AND busy IS NULL AND NOT has_deletions
+      INTO head_versions, head_timestamps, is_plain
+      FROM (SELECT c.no, coalesce(head.version, 0) AS version, event_timestamp(head.timestamp) AS timestamp,
+                   CASE c.expected
+                       WHEN -2 THEN true
+                       WHEN -1 THEN head.version IS NOT NULL
+                       ELSE c.expected = coalesce(head.version, 0)
+                   END AS is_expected,
+                   CASE
+                       WHEN may_be_deleted(head.event_type) THEN conversation_is_deleted(c.tenant_id, c.conversation_id)
+                       ELSE false
+                   END AS is_deleted
+              FROM unnest(tenant_ids, conversation_ids, expected_versions)
+                       WITH ORDINALITY AS c (tenant_id, conversation_id, expected, no)
+              LEFT JOIN LATERAL (
+                       SELECT e.tenant_id, e.conversation_id, e.version, e.timestamp, e.event_type
+                         FROM events e
+                        WHERE (e.tenant_id, e.conversation_id, e.version) <= (c.tenant_id, c.conversation_id, 2147483647)
+                        ORDER BY e.tenant_id DESC, e.conversation_id DESC, e.version DESC
+                        LIMIT 1
+                   ) AS head
+                ON head.tenant_id = c.tenant_id
+               AND head.conversation_id = c.conversation_id) AS c;
+    is_plain := is_plain AND (
+        SELECT bool_and(coalesce(
+                   validate_event(e.event_type, e.content, e.metadata) IS NULL
+                   AND validate_given_id(e.tenant_id, e.conversation_id, e.event_type, e.content) IS NULL
+                   AND (e.head_version = 0
+                        OR (e.user_id = ''
+                            OR EXISTS (SELECT FROM may_append(e.tenant_id, e.conversation_id, e.user_id, e.event_type)))
+                           AND (SELECT true
+                                  FROM events k
+                                 WHERE (k.tenant_id, k.conversation_id, k.id) >= (e.tenant_id, e.conversation_id, e.id)
+                                   AND (k.tenant_id, k.conversation_id, k.id) <= (e.tenant_id, e.conversation_id, e.id)
+                                 ORDER BY k.tenant_id, k.conversation_id, k.id
+                                 LIMIT 1) IS NULL),
+                   false))
+          FROM (SELECT e.*, tenant_ids[e.conversation_no] AS tenant_id,
+                       conversation_ids[e.conversation_no] AS conversation_id,
+                       head_versions[e.conversation_no] AS head_version
+                  FROM unnest(conversation_nos, event_ids, event_types, contents, metadatas, users)
+                           AS e (conversation_no, id, event_type, content, metadata, user_id)) AS e
+    );
+
+    IF NOT is_plain THEN
+        SELECT array_agg(v.code ORDER BY v.ordinal), array_agg(v.position ORDER BY v.ordinal),
+               array_agg(v.version ORDER BY v.ordinal), array_agg(v.timestamp ORDER BY v.ordinal),
+               array_agg(v.problem ORDER BY v.ordinal)
+          INTO codes, stored_positions, versions, stored_timestamps, problems
+          FROM append_verdicts(
+                   tenant_ids, conversation_ids, expected_versions, head_versions, busy, append_nos, conversation_nos,
+                   event_ids, event_types, schema_versions, actors, contents, metadatas, users
+               ) AS v;
+    END IF;
+
+    RETURN QUERY
+    WITH completed AS MATERIALIZED (
+        SELECT o.*, CASE WHEN o.is_new THEN nextval('events_position') END AS position,
                substr(sha256(secret || int8send(o.ordinal)), 1, 16) AS salt,
                CASE
-                   WHEN o.new_version = 1 AND o.user_id <> ''
+                   WHEN o.version = 1 AND o.user_id <> ''
                        THEN o.metadata || jsonb_build_object('eventstore.owner', o.user_id)
                    ELSE o.metadata
                END AS new_metadata
-          FROM (SELECT d.*,
-                       (d.head + count(*) FILTER (WHERE d.is_new)
-                                 OVER (PARTITION BY d.conversation_no ORDER BY d.ordinal))::integer AS new_version
-                  FROM decided d
-                 ORDER BY d.ordinal
+          FROM (SELECT n.*,
+                       (head_versions[n.conversation_no]
+                        + count(*) FILTER (WHERE n.is_new)
+                              OVER (PARTITION BY n.conversation_no ORDER BY n.ordinal))::integer AS version
+                  FROM (SELECT e.*, tenant_ids[e.conversation_no] AS tenant_id,
+                               conversation_ids[e.conversation_no] AS conversation_id,
+                               head_timestamps[e.conversation_no] AS timestamp,
+                               coalesce(codes[e.ordinal], 'n') = 'n' AS is_new
+                          FROM unnest(conversation_nos, event_ids, event_types, schema_versions, actors, contents,
+                                      metadatas, users)
+                                   WITH ORDINALITY
+                                   AS e (conversation_no, id, event_type, schema_version, actor, content, metadata,
+                                         user_id, ordinal)) AS n
+                 ORDER BY n.ordinal
                 OFFSET 0) AS o
     ),
     inserted AS (
         INSERT INTO events (position, timestamp, version, schema_version, conversation_id, id, tenant_id,
                             event_type, actor, content, metadata, salt, digest)
-        SELECT c.new_position, c.new_timestamp, c.new_version, c.schema_version, c.conversation_id, c.id, c.tenant_id,
+        SELECT c.position, c.timestamp, c.version, c.schema_version, c.conversation_id, c.id, c.tenant_id,
                c.event_type, c.actor, c.content, c.new_metadata, c.salt,
-               event_digest(c.salt, c.new_position, c.new_timestamp, c.new_version, c.schema_version, c.conversation_id,
-                            c.id, c.tenant_id, c.event_type, c.actor, c.content, c.new_metadata)
-          FROM completed c
-         WHERE c.is_new
+               rendered_event_digest(c.salt, c.position, c.timestamp, c.version, c.schema_version, c.conversation_id,
+                                     c.id, c.tenant_id, c.event_type, c.actor, c.content_text, c.metadata_text)
+          FROM (SELECT c.*, c.content::text AS content_text, c.new_metadata::text AS metadata_text
+                  FROM completed c
+                 WHERE c.is_new
+                OFFSET 0) AS c
     ),
     owners AS (
         -- The conversation has no other member yet: this is its first event.
@@ -1075,33 +1174,25 @@ BEGIN
         SELECT c.tenant_id, c.conversation_id, c.new_metadata ->> 'eventstore.owner', 'own'
           FROM completed c
          WHERE c.is_new
-           AND c.new_version = 1
+           AND c.version = 1
            AND c.new_metadata ? 'eventstore.owner'
     )
-    -- Of a busy or forbidden conversation, nothing is returned.
-    SELECT c.ordinal,
-           c.is_new AND c.event_type IN ('conversation.shared', 'conversation.unshared'),
-           (CASE WHEN c.code = 'n' AND NOT c.is_new THEN 'x' ELSE c.code END)::"char",
-           CASE WHEN c.is_new THEN c.new_position WHEN c.code IN ('k', 'i') THEN c.position END,
-           CASE WHEN c.is_new THEN c.new_version
-                WHEN c.code IN ('k', 'i') THEN c.version
-                WHEN c.code = 'v' THEN c.head
-           END,
-           CASE WHEN c.is_new THEN c.new_timestamp WHEN c.code IN ('k', 'i') THEN c.timestamp END,
-           CASE c.code WHEN 'r' THEN c.problem WHEN 'i' THEN c.differences END
-      FROM completed c
-    LOOP
-        has_known := has_known OR outcome = 'k';
-        IF changes_members THEN
-            PERFORM share_conversation(
-                tenant_ids[conversation_nos[number]], conversation_ids[conversation_nos[number]],
-                event_types[number], contents[number]
-            );
-        END IF;
-        RETURN NEXT;
-    END LOOP;
+    SELECT coalesce(codes[c.ordinal], 'n')::"char",
+           CASE WHEN c.is_new THEN c.position ELSE stored_positions[c.ordinal] END,
+           CASE WHEN c.is_new THEN c.version ELSE versions[c.ordinal] END,
+           CASE WHEN c.is_new THEN c.timestamp ELSE stored_timestamps[c.ordinal] END,
+           problems[c.ordinal]
+      FROM completed c;
 
-    IF has_known THEN
+    IF event_types && ARRAY['conversation.shared', 'conversation.unshared'] THEN
+        PERFORM share_conversation(tenant_ids[e.conversation_no], conversation_ids[e.conversation_no], e.event_type,
+                                   e.content)
+           FROM unnest(conversation_nos, event_types, contents) WITH ORDINALITY
+                    AS e (conversation_no, event_type, content, ordinal)
+          WHERE e.event_type IN ('conversation.shared', 'conversation.unshared')
+            AND coalesce(codes[e.ordinal], 'n') = 'n';
+    END IF;
+    IF 'k' = ANY (codes) THEN
         PERFORM await_durability();
     END IF;
     IF must_notify THEN
@@ -1119,6 +1210,7 @@ SELECT eventstore_grant('EXECUTE ON FUNCTION append_group', 'eventstore_writer')
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
 DROP FUNCTION append_group;
+DROP FUNCTION append_verdicts;
 DROP FUNCTION append_events;
 DROP FUNCTION append_one;
 DROP FUNCTION event_timestamp;
@@ -1127,6 +1219,7 @@ DROP FUNCTION event_differences;
 DROP FUNCTION limit_lock_wait;
 DROP FUNCTION conversation_lock_key;
 DROP FUNCTION event_digest;
+DROP FUNCTION rendered_event_digest;
 DROP FUNCTION digest_text;
 DROP FUNCTION differing_members;
 DROP FUNCTION members_of;

@@ -26,24 +26,25 @@ int4 = _INT4.pack
 int8 = _INT8.pack
 
 
-def with_length(value: bytes) -> bytes:
-    """Return a value as an element of an array: with its length before it."""
-    return _LENGTH(len(value)) + value
-
-
-def without_length(element: bytes) -> bytes:
-    """Return an element of an array without its length."""
-    return element[4:]
-
-
 def jsonb(text: bytes) -> bytes:
-    """Return a JSON text in UTF-8 as a ``jsonb`` element of an array."""
-    return _LENGTH(len(text) + 1) + _JSONB_FORMAT + text
+    """Return a JSON text in UTF-8 as a ``jsonb``."""
+    return _JSONB_FORMAT + text
 
 
-def array(element_type: int, elements: Sequence[bytes]) -> bytes:
-    """Return a one-dimensional array without nulls, of elements with their lengths."""
-    return _HEADER.pack(1, 0, element_type, len(elements), 1) + b"".join(elements)
+def array(element_type: int, values: Sequence[bytes]) -> bytes:
+    """Return a one-dimensional array of values, without nulls."""
+    parts = [_HEADER.pack(1, 0, element_type, len(values), 1)]
+    for value in values:
+        parts += (_LENGTH(len(value)), value)
+    return b"".join(parts)
+
+
+def jsonb_array(texts: Sequence[bytes]) -> bytes:
+    """Return a ``jsonb[]`` of JSON texts in UTF-8."""
+    parts = [_HEADER.pack(1, 0, JSONB, len(texts), 1)]
+    for text in texts:
+        parts += (_LENGTH(len(text) + 1), _JSONB_FORMAT, text)
+    return b"".join(parts)
 
 
 def int4_array(values: Sequence[int]) -> bytes:

@@ -5,14 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 from support.raw import append_raw_async, note
 from support.waiting import until_async
 
-from eventstore import NO_STREAM, Append, AppendResult, EventStore, MessageAdded, NewEvent, UnknownEvent, batching
+from eventstore import (
+    NO_STREAM,
+    Append,
+    AppendResult,
+    EventStore,
+    MessageAdded,
+    NewEvent,
+    Settings,
+    UnknownEvent,
+    batching,
+)
 from eventstore.errors import ConnectionLost, EventIdConflict, InputError, StoreClosed, WrongExpectedVersion
 
 ONE_TRANSACTION = "SELECT count(DISTINCT xmin::text) FROM events WHERE conversation_id = ANY (%s)"
@@ -20,6 +30,10 @@ ONE_TRANSACTION = "SELECT count(DISTINCT xmin::text) FROM events WHERE conversat
 
 async def number(store: EventStore, query: str, *values: Any) -> int:
     return int((await store.log(store.caller()).fetch(query, values))[0][0])  # type: ignore[arg-type]
+
+
+async def version_of(store: EventStore, conversation: UUID) -> int:
+    return len([event async for event in store.read(conversation)])
 
 
 async def until_an_append_waits_for_a_lock(store: EventStore, appends: int = 1) -> None:
@@ -69,6 +83,37 @@ async def test_each_append_of_a_group_has_its_own_outcome(store: EventStore) -> 
     assert not results[2].events[0].is_new
     assert [event async for event in store.read(other)] == []
     assert [event.content async for event in store.read(known)] == ["first"]
+
+
+async def test_of_fifty_appends_at_one_expected_version_in_two_stores_one_succeeds(
+    store: EventStore, settings: Settings
+) -> None:
+    conversation = uuid4()
+    async with EventStore(settings) as other:
+        for version in range(5):
+            results = await asyncio.gather(
+                *(each.append(conversation, [note()], expected=version) for each in (store, other) for _ in range(25)),
+                return_exceptions=True,
+            )
+            assert sorted(type(result).__name__ for result in results) == ["AppendResult"] + 49 * [
+                "WrongExpectedVersion"
+            ]
+            assert {result.actual for result in results if isinstance(result, WrongExpectedVersion)} == {version + 1}
+    assert await version_of(store, conversation) == 5
+
+
+async def test_events_that_two_stores_append_under_the_same_ids_are_stored_once(
+    store: EventStore, settings: Settings
+) -> None:
+    appends = [(uuid4(), [NewEvent(note(n)), NewEvent(note(-n))]) for n in range(1, 40)]
+    async with EventStore(settings) as other:
+        results = await asyncio.gather(
+            *(each.append(conversation, events) for conversation, events in appends for each in (store, other, store))
+        )
+    for (conversation, events), same in zip(appends, zip(*[iter(results)] * 3, strict=True), strict=True):
+        assert len({tuple(place.position for place in result.events) for result in same}) == 1
+        assert sum(result.events[0].is_new for result in same) == 1
+        assert [event.id async for event in store.read(conversation)] == [event.id for event in events]
 
 
 async def test_an_error_of_the_server_fails_only_the_append_that_caused_it(

@@ -15,6 +15,7 @@ COMPARISONS: dict[str, Comparison] = {
     "many-callers": append.many_callers,
     "peers": peers.append_of_peers,
     "a2a-sdk": adapters.a2a_sdk,
+    "slow-flush": append.slow_flush,
     "bulk": append.bulk,
     "attached": append.attached,
     "notification": latency.notification,

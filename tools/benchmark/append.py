@@ -21,8 +21,16 @@ from eventstore.database.queries import query
 from eventstore.errors import ServerError
 from eventstore.read import horizon
 from projections import wait_for
-from tools.benchmark.bare_insert import Row, available_connections, bare_side, insert_many, pgbench_sides, row
-from tools.benchmark.measurement import Benchmark, Figure, Side, Target, drive, no_collection
+from tools.benchmark.bare_insert import (
+    Row,
+    available_connections,
+    bare_rows,
+    bare_side,
+    insert_many,
+    pgbench_sides,
+    row,
+)
+from tools.benchmark.measurement import Benchmark, Figure, Side, Stored, Target, drive, no_collection, proven
 from tools.benchmark.messages import Message, conversations, fill, fill_conversation, streams
 from tools.benchmark.processes import process, workers
 
@@ -32,6 +40,7 @@ _CATCH_UP_SECONDS = 300
 _BULK_EVENTS = 1000
 _WARM_UP_APPENDS = 10
 _GATE_LOOKS = 100
+_FLUSH_CONNECTIONS = 16
 
 
 async def one_caller(bench: Benchmark) -> list[Figure]:
@@ -72,6 +81,37 @@ async def _many_callers(bench: Benchmark, callers: int) -> list[Figure]:
     ]
 
 
+async def slow_flush(bench: Benchmark) -> list[Figure]:
+    """Compare appends with single-row inserts over 16 connections where a flush takes a millisecond longer.
+
+    The server sleeps before each flush (``commit_delay``), holding the lock that a flush holds. What is committed
+    meanwhile is flushed along with it, which a flush that takes as long would not do: that favours the inserts.
+    """
+    workspace = bench.workspace
+    async with bench.connection() as connection:
+        found = await connection.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
+        if not workspace.own_database or await found.fetchone() != (True,):
+            bench.skip("slow-flush: only a superuser may set commit_delay, in a database of the benchmark's own")
+            return []
+        await connection.execute(query("tools.benchmark", "slow_flush").encode())
+    figures = []
+    try:
+        async with EventStore(workspace.settings) as store, workspace.connections(_FLUSH_CONNECTIONS) as connections:
+            for callers in bench.scale.callers:
+                sides = [
+                    bench.appends(callers, store), bare_side(bench, callers, connections[:callers]),
+                ]  # fmt: skip
+                ours, other = await bench.in_turn(f"a slow flush, {callers} callers", sides)
+                what = f"{callers} concurrent appends / bare INSERTs, each flush 1 ms longer"
+                target = Target(6) if callers == 16 else None
+                remark = f"bare over {min(callers, _FLUSH_CONNECTIONS)} connections"
+                figures.append(Figure("slow-flush", what, "events/s", ours, other, target, remark))
+    finally:
+        async with bench.connection() as connection:
+            await connection.execute(query("tools.benchmark", "normal_flush").encode())
+    return figures
+
+
 async def bulk(bench: Benchmark) -> list[Figure]:
     """Compare imports of 1,000 events in one append with one set-based INSERT of the same rows."""
 
@@ -88,7 +128,10 @@ async def bulk(bench: Benchmark) -> list[Figure]:
 
         figures = []
         for number, append, words in ((1, append_one, "append of 1,000"), (100, append_all, "append_all of 100 × 10")):
-            sides = [_import(bench, number, _appends, append), _import(bench, number, _rows, insert)]
+            sides = [
+                _import(bench, number, _appends, append, bench.events_of(bench.store)),
+                _import(bench, number, _rows, insert, bare_rows(bench)),
+            ]
             ours, other = await bench.in_turn(words, sides)
             what = f"{words} events / one INSERT from binary arrays"
             figures.append(Figure("bulk", what, "events/s", ours, other, Target(0.5)))
@@ -108,6 +151,7 @@ def _import(
     number: int,
     prepare: Callable[[list[list[Message]]], T],
     append: Callable[[int, T], Awaitable[None]],
+    stored: Stored,
 ) -> Side:
     """Return a side that measures imports of a number of conversations, in events per second."""
     count = 1 if bench.scale.quick else 3
@@ -115,8 +159,11 @@ def _import(
     async def measure(seed: str) -> float:
         length = _BULK_EVENTS // number
         imports = [prepare(conversations(f"{seed}/{index}", number, length)) for index in range(count + 1)]
-        await drive([imports[:1]], append, 60)  # prepares statements and plans
-        return await drive([imports[1:]], append, 60) * _BULK_EVENTS
+        async with proven("bulk", stored) as appended:
+            await drive([imports[:1]], append, 60)  # prepares statements and plans
+            rate = await drive([imports[1:]], append, 60)
+            appended((rate.items + 1) * _BULK_EVENTS)
+        return rate * _BULK_EVENTS
 
     return measure
 
@@ -235,11 +282,14 @@ def _append_cost(bench: Benchmark, store: EventStore, conversation: Callable[[],
         ]
         for conversation_id, events in plan[:_WARM_UP_APPENDS]:
             await store.append(conversation_id, events)
-        with no_collection():
-            begin = perf_counter()
-            for conversation_id, events in plan[_WARM_UP_APPENDS:]:
-                await store.append(conversation_id, events)
-            return (perf_counter() - begin) / number
+        async with proven("an append's cost", bench.events_of(store)) as appended:
+            with no_collection():
+                begin = perf_counter()
+                for conversation_id, events in plan[_WARM_UP_APPENDS:]:
+                    await store.append(conversation_id, events)
+                seconds = perf_counter() - begin
+            appended(number)
+        return seconds / number
 
     return measure
 
@@ -269,7 +319,9 @@ async def size(bench: Benchmark) -> list[Figure]:
                 bench.report(f"bytes on disk, run {run + 1} of {bench.scale.runs}")
                 last = await _number(connection, "SELECT coalesce(max(e.position), 0) FROM events e")
                 await fill(store, f"size/{run}", each)
-                await connection.execute(query("tools.benchmark", "seed_copy"), (last,))
+                copied = await connection.execute(query("tools.benchmark", "seed_copy"), (last,))
+                if copied.rowcount != each:
+                    raise ServerError(f"{each:,} events were appended, {copied.rowcount:,} copied: the figure is void")
                 await connection.execute("VACUUM (ANALYZE) events, seed_events")
                 for values, table in ((ours, "events"), (other, "seed_events")):
                     total = await _number(connection, "SELECT pg_total_relation_size(%s::regclass)", table)

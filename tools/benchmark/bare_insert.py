@@ -26,7 +26,7 @@ from eventstore.database.connection import Connection
 from eventstore.database.embedded.installation import wheel_bin_dir
 from eventstore.database.queries import query
 from eventstore.errors import EmbeddedServerError, ServerError
-from tools.benchmark.measurement import Benchmark, Side, Throughput, driver
+from tools.benchmark.measurement import Benchmark, Rate, Side, Stored, Throughput, driver, proven
 from tools.benchmark.messages import Message, streams
 from tools.benchmark.workspace import APPLICATION, Workspace
 
@@ -75,7 +75,12 @@ def bare_side(bench: Benchmark, callers: int, connections: list[Connection]) -> 
             await _insert(connection, given)
 
     act = with_own if callers == len(connections) else with_shared
-    return bench.rate(Throughput(callers, row, driver(act)))
+    return bench.rate(Throughput(callers, row, driver(act), bare_rows(bench)))
+
+
+def bare_rows(bench: Benchmark) -> Stored:
+    """Return a function that counts the rows of the bare table."""
+    return bench.counter("SELECT count(*) FROM bare_events", bench.workspace.schema)
 
 
 async def _insert(connection: Connection, given: Row) -> None:
@@ -135,7 +140,11 @@ def pgbench_sides(bench: Benchmark, clients: int) -> list[Side]:
         (stream,) = streams(f"pgbench/{seed}", 1)
         with TemporaryDirectory() as folder:
             files = _write_scripts(Path(folder), list(islice(stream, _PGBENCH_MESSAGES)))
-            return await _run_pgbench(path, bench.workspace, clients, files, bench.scale.seconds / bench.scale.slices)
+            async with proven("pgbench", bare_rows(bench)) as inserted:
+                seconds = bench.scale.seconds / bench.scale.slices
+                rate = await _run_pgbench(path, bench.workspace, clients, files, seconds)
+                inserted(rate.items)
+            return float(rate)
 
     return [measure]
 
@@ -154,7 +163,7 @@ def _write_scripts(folder: Path, messages: list[Message]) -> list[str]:
     return files
 
 
-async def _run_pgbench(path: str, workspace: Workspace, clients: int, files: list[str], seconds: float) -> float:
+async def _run_pgbench(path: str, workspace: Workspace, clients: int, files: list[str], seconds: float) -> Rate:
     given: dict[str, Any] = conninfo_to_dict(workspace.url)
     password = given.pop("password", None)
     environment = os.environ | {"PGOPTIONS": f"-c search_path={workspace.schema}", "PGCLIENTENCODING": "UTF8"}
@@ -167,7 +176,8 @@ async def _run_pgbench(path: str, workspace: Workspace, clients: int, files: lis
         env=environment, stdin=DEVNULL, stdout=PIPE, stderr=PIPE,
     )  # fmt: skip
     out, err = await process.communicate()
+    done = re.search(r"^number of transactions actually processed: (\d+)", out.decode(), re.MULTILINE)
     found = re.search(r"^tps = ([0-9.]+)", out.decode(), re.MULTILINE)
-    if process.returncode or not found:
+    if process.returncode or not found or not done or not float(found[1]):
         raise ServerError(f"pgbench failed: {err.decode(errors='replace').strip().rpartition(chr(10))[2]}")
-    return float(found[1])
+    return Rate(int(done[1]), int(done[1]) / float(found[1]))

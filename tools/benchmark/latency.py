@@ -104,7 +104,7 @@ async def visible(bench: Benchmark) -> list[Figure]:
     rest: list[tuple[float, float]] = []
     stream: list[float] = []
     dense: list[tuple[float, float]] = []
-    appends = Throughput(_DENSE_CALLERS, prepare_append, driver(appender(bench.store)))
+    appends = Throughput(_DENSE_CALLERS, prepare_append, driver(appender(bench.store)), bench.events_of(bench.store))
     async with workers(bench.workspace.settings), bench.connection() as polling, bench.connection() as notifying:
         for run in range(bench.scale.runs):
             bench.report(f"visible rows, run {run + 1} of {bench.scale.runs}")

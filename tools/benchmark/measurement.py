@@ -18,6 +18,7 @@ from eventstore import EventStore, NewEvent
 from eventstore.concurrency import gather_or_raise
 from eventstore.database.connection import Connection
 from eventstore.database.queries import query
+from eventstore.errors import ServerError
 from tools.benchmark.messages import Message, streams
 from tools.benchmark.workspace import Workspace
 
@@ -131,12 +132,47 @@ class Figure:
         }
 
 
+class Rate(float):
+    """Items per second, and how many they were."""
+
+    def __new__(cls, items: int, seconds: float) -> Self:
+        rate = super().__new__(cls, items / seconds)
+        rate.items = items
+        return rate
+
+    items: int
+
+
+Stored = Callable[[], Awaitable[int]]
+"""Returns how many messages a side has stored: the proof of its work."""
+
+
+@asynccontextmanager
+async def proven(what: str, stored: Stored) -> AsyncIterator[Callable[[int], None]]:
+    """Yield a function that takes the number of messages that were appended in the block.
+
+    Raises:
+        ServerError: as many are not stored, at the end of the block.
+    """
+    appended = 0
+
+    def add(number: int) -> None:
+        nonlocal appended
+        appended += number
+
+    before = await stored()
+    yield add
+    if (found := await stored() - before) != appended:
+        raise ServerError(f"{what}: {appended:,} messages were appended and {found:,} are stored: the figure is void")
+
+
 class Throughput(Generic[T]):
     """One side of a throughput comparison: appends per second by a number of concurrent callers.
 
     Args:
         prepare: turns a message into what is appended, before the clock starts.
-        run: appends for a number of seconds, a list for each caller, and returns appends per second.
+        run: appends for a number of seconds, a list for each caller, and returns the rate of appends.
+        stored: counts what is stored, before and after each run.
         begin: receives the messages of a run before the clock starts.
     """
 
@@ -144,12 +180,14 @@ class Throughput(Generic[T]):
         self,
         callers: int,
         prepare: Callable[[Message], T],
-        run: Callable[[Sequence[Sequence[T]], float], Awaitable[float]],
+        run: Callable[[Sequence[Sequence[T]], float], Awaitable[Rate]],
+        stored: Stored,
         begin: Callable[[Sequence[Message]], Awaitable[None]] | None = None,
     ) -> None:
         self._callers = callers
         self._prepare = prepare
         self._run = run
+        self._stored = stored
         self._begin = begin
         self._rate = 0.0
 
@@ -158,10 +196,16 @@ class Throughput(Generic[T]):
         if not self._rate:
             # The warm-up opens connections, prepares statements, fills caches, and shows how much to prepare.
             warm_up = await self._plan(f"{seed}/warm-up", _WARM_UP_EACH)
-            self._rate = await self._run(warm_up, min(seconds, _WARM_UP_SECONDS))
+            self._rate = await self._proven_run(warm_up, min(seconds, _WARM_UP_SECONDS))
         each = int(self._rate * seconds * _MARGIN / self._callers) + _WARM_UP_EACH
-        self._rate = await self._run(await self._plan(seed, each), seconds)
+        self._rate = await self._proven_run(await self._plan(seed, each), seconds)
         return self._rate
+
+    async def _proven_run(self, plan: Sequence[Sequence[T]], seconds: float) -> float:
+        async with proven(f"{self._callers} callers", self._stored) as appended:
+            rate = await self._run(plan, seconds)
+            appended(rate.items)
+        return float(rate)
 
     async def _plan(self, seed: str, each: int) -> list[list[T]]:
         messages = [list(islice(stream, each)) for stream in streams(seed, self._callers)]
@@ -170,16 +214,16 @@ class Throughput(Generic[T]):
         return [[self._prepare(message) for message in some] for some in messages]
 
 
-def driver(act: Callable[[int, T], Awaitable[None]]) -> Callable[[Sequence[Sequence[T]], float], Awaitable[float]]:
+def driver(act: Callable[[int, T], Awaitable[None]]) -> Callable[[Sequence[Sequence[T]], float], Awaitable[Rate]]:
     """Return a run of :func:`drive` that does this with each item."""
     return lambda plan, seconds: drive(plan, act, seconds)
 
 
-async def drive(plan: Sequence[Sequence[T]], act: Callable[[int, T], Awaitable[None]], seconds: float) -> float:
+async def drive(plan: Sequence[Sequence[T]], act: Callable[[int, T], Awaitable[None]], seconds: float) -> Rate:
     """Run a caller for each list, one item after the other, until the time or one of the lists is used up.
 
     Returns:
-        Items per second, until the last caller has finished.
+        The rate of items until the last caller has finished.
     """
     done = 0
     with no_collection():
@@ -196,10 +240,10 @@ async def drive(plan: Sequence[Sequence[T]], act: Callable[[int, T], Awaitable[N
             deadline = 0.0  # all callers stop: fewer concurrent callers would measure something else
 
         await gather_or_raise(call(caller, items) for caller, items in enumerate(plan))
-        return done / (perf_counter() - begin)
+        return Rate(done, perf_counter() - begin)
 
 
-async def drive_threads(plan: Sequence[Sequence[T]], act: Callable[[int, T], None], seconds: float) -> float:
+async def drive_threads(plan: Sequence[Sequence[T]], act: Callable[[int, T], None], seconds: float) -> Rate:
     """Do the same as :func:`drive`, with a thread for each caller."""
     deadline = 0.0
 
@@ -218,7 +262,7 @@ async def drive_threads(plan: Sequence[Sequence[T]], act: Callable[[int, T], Non
         deadline = begin + seconds
         calls = [loop.run_in_executor(threads, call, caller, items) for caller, items in enumerate(plan)]
         done = sum(await asyncio.gather(*calls))
-        return done / (perf_counter() - begin)
+        return Rate(done, perf_counter() - begin)
 
 
 @contextmanager
@@ -316,7 +360,29 @@ class Benchmark:
 
     def appends(self, callers: int, store: EventStore | None = None) -> Side:
         """Return the side that appends single messages to a store with a number of callers."""
-        return self.rate(Throughput(callers, prepare_append, driver(appender(store or self.store))))
+        store = store or self.store
+        return self.rate(Throughput(callers, prepare_append, driver(appender(store)), self.events_of(store)))
+
+    def events_of(self, store: EventStore) -> Stored:
+        """Return a function that counts the events of a store."""
+        return self.counter("SELECT count(*) FROM events", store.settings.db_schema, as_owner=True)
+
+    def counter(self, text: str, schema: str, *, as_owner: bool = False) -> Stored:
+        """Return a function that runs a query which counts something in a schema.
+
+        Args:
+            as_owner: it runs as the owner of the log, from whom row-level security hides nothing.
+        """
+
+        async def count() -> int:
+            async with self.workspace.connections(1, schema) as (connection,):
+                if as_owner:
+                    await connection.execute(query("tools.benchmark", "become_owner"))
+                row = await (await connection.execute(text.encode())).fetchone()
+            assert row is not None
+            return int(row[0])
+
+        return count
 
     def rate(self, throughput: Throughput[Any]) -> Side:
         """Return a side that measures a throughput."""

@@ -10,8 +10,8 @@ from typing import Any
 
 from eventstore.errors import InputError
 from tools.benchmark.bare_insert import available_connections, bare_side
-from tools.benchmark.measurement import Benchmark, Side, Throughput
-from tools.benchmark.peers import INSTALL, PEERS, PeerMissing, PeerSpec, opened_peer
+from tools.benchmark.measurement import Benchmark, Side
+from tools.benchmark.peers import INSTALL, PEERS, PeerMissing, PeerSpec, appends_of, opened_peer
 
 WRITERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 QUICK_WRITERS = (1, 4)
@@ -51,7 +51,7 @@ async def _curve_of(bench: Benchmark, spec: PeerSpec, writers: tuple[int, ...]) 
     try:
         for number in writers:
             async with opened_peer(bench, spec, min(number, await available_connections(bench))) as peer:
-                side = bench.rate(Throughput(number, peer.prepare, peer.drive, peer.begin))
+                side = appends_of(bench, spec, peer, number)
                 (curve[number],) = await _measured(bench, spec.name, [side])
     except PeerMissing as missing:
         bench.skip(f"{spec.name} in the plot: {missing}")

@@ -14,7 +14,7 @@ from eventstore.database.connection import Connection
 from eventstore.database.queries import query
 from projections import Search, catch_up, rebuild, select_projections
 from projections.rebuild import JOBS
-from tools.benchmark.measurement import Benchmark, Figure, Side, Target, no_collection
+from tools.benchmark.measurement import Benchmark, Figure, Side, Target, no_collection, proven
 from tools.benchmark.messages import Message, conversations, fill
 from tools.benchmark.peers import INSTALL, PeerMissing
 from tools.benchmark.processes import READ_TABLES, process
@@ -39,14 +39,18 @@ async def projecting(bench: Benchmark) -> list[Figure]:
         eventsourcing.filled_application(workspace, schema, theirs) as environment,
     ):
         async with EventStore(settings) as store:
+            messages = bench.counter("SELECT count(*) FROM messages", settings.db_schema, as_owner=True)
 
             async def ours(seed: str) -> float:
                 await fill(store, seed, rows)
-                with no_collection():
-                    return await _catch_up_rate(store, rows)
+                async with proven("projecting", messages) as applied:
+                    with no_collection():
+                        rate = await _catch_up_rate(store, rows)
+                    applied(rows)
+                return rate
 
             async def other(_seed: str) -> float:
-                return await asyncio.to_thread(eventsourcing.project, environment)
+                return await asyncio.to_thread(eventsourcing.project, environment, sum(map(len, theirs)))
 
             applied, run = await bench.in_turn("projecting", [ours, other], slices=1)
     what = f"{', '.join(READ_TABLES)} of {rows:,} events / eventsourcing's ProjectionRunner"

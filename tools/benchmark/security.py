@@ -68,8 +68,8 @@ async def _row_level_security(bench: Benchmark) -> list[Figure]:
             appends = await bench.in_turn(
                 f"{_CALLERS} callers under row-level security",
                 [
-                    bench.rate(Throughput(_CALLERS, prepare_append, driver(act)))
-                    for act in (append_as_user, appender(other))
+                    bench.rate(Throughput(_CALLERS, prepare_append, driver(act), bench.events_of(store)))
+                    for act, store in ((append_as_user, ours), (appender(other), other))
                 ],
             )
             messages = conversation("security", MESSAGES)
@@ -211,7 +211,7 @@ def _appends(bench: Benchmark, store: EventStore, names: list[str]) -> Side:
         tenant = rng.randrange(len(names))
         await store.append(_conversation(tenant, rng.randrange(_CONVERSATIONS)), [event], tenant=names[tenant])
 
-    return bench.rate(Throughput(_CALLERS, Message.event, driver(append)))
+    return bench.rate(Throughput(_CALLERS, Message.event, driver(append), bench.events_of(store)))
 
 
 def _pages(bench: Benchmark, store: EventStore, names: list[str]) -> Side:

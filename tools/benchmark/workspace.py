@@ -69,12 +69,16 @@ class Workspace:
     @contextmanager
     def own_schema(self, suffix: str) -> Iterator[str]:
         """Create a further schema for the length of a block; yield its name."""
-        name = f"bench_{suffix}" if self.own_database else f"{self.schema}_{suffix}"
+        name = self.further(suffix)
         self.make_schema(name)
         try:
             yield name
         finally:
             self.drop_schema(name)
+
+    def further(self, suffix: str) -> str:
+        """Return the name of a further schema."""
+        return f"bench_{suffix}" if self.own_database else f"{self.schema}_{suffix}"
 
     def make_schema(self, name: str) -> None:
         """Create a schema that is dropped at the end."""

@@ -13,6 +13,9 @@
 --
 -- Appends may share a conversation if all expect ANY, are for the same user, and none deletes or reactivates it; then
 -- they are stored in the given order.
+--
+-- Most groups are plain: every event is new and accepted. Establishing that costs two look-ups along unique indexes for
+-- an event. Only a group that is not plain needs a verdict on each of its events. Either way one statement writes.
 CREATE FUNCTION append_group(
     tenant_ids        text[],     -- for each conversation
     conversation_ids  uuid[],
@@ -32,17 +35,21 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 #variable_conflict use_column
 DECLARE
-    busy            integer[];
-    allowed_tenant  text;
-    has_users       boolean := '' <> ANY (users);
-    has_deletions   boolean := event_types && ARRAY['conversation.deleted', 'conversation.reactivated'];
-    has_known       boolean := false;
-    number          integer;
-    changes_members boolean;
-    must_notify     boolean;
+    busy              bigint[];
+    allowed_tenant    text;
+    has_deletions     boolean := event_types && ARRAY['conversation.deleted', 'conversation.reactivated'];
+    must_notify       boolean;
+    is_plain          boolean;
+    head_versions     integer[];      -- for each conversation
+    head_timestamps   timestamptz[];
+    codes             text[];         -- for each event, unless all are new; so are these:
+    stored_positions  bigint[];
+    versions          integer[];
+    stored_timestamps timestamptz[];
+    problems          text[];
     -- Each salt is a hash of this secret, which is not stored. A random number for each event would take as long as the
     -- insertion, while all readers of the log wait for this append.
-    secret          bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid());
+    secret            bytea := uuid_send(gen_random_uuid());
 BEGIN
     IF NOT coalesce(
            cardinality(append_nos) > 0 AND lock_wait_ms IS NOT NULL
@@ -67,7 +74,7 @@ BEGIN
         RAISE EXCEPTION 'appends of one group share a conversation without expecting ANY'
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    IF has_users AND EXISTS (
+    IF '' <> ANY (users) AND EXISTS (
            SELECT
              FROM unnest(conversation_nos, users) AS e (conversation_no, user_id)
             GROUP BY e.conversation_no
@@ -107,124 +114,99 @@ BEGIN
     END IF;
     must_notify := register_append();
 
-    -- This statement sees everything that was committed to these conversations.
-    FOR number, changes_members, outcome, "position", version, "timestamp", problem IN
-    WITH heads AS MATERIALIZED (
-        SELECT c.no, c.tenant_id, c.conversation_id, c.expected, coalesce(head.version, 0) AS version,
-               event_timestamp(head.timestamp) AS timestamp,
-               head.version > 0 AND conversation_is_deleted(c.tenant_id, c.conversation_id) AS is_deleted
-          FROM unnest(tenant_ids, conversation_ids, expected_versions)
-                   WITH ORDINALITY AS c (tenant_id, conversation_id, expected, no)
-          LEFT JOIN LATERAL (
-                   SELECT e.tenant_id, e.conversation_id, e.version, e.timestamp
-                     FROM events e
-                    WHERE (e.tenant_id, e.conversation_id, e.version) <= (c.tenant_id, c.conversation_id, 2147483647)
-                    ORDER BY e.tenant_id DESC, e.conversation_id DESC, e.version DESC
-                    LIMIT 1
-               ) AS head
-            ON head.tenant_id = c.tenant_id
-           AND head.conversation_id = c.conversation_id
-    ),
-    checked AS (
-        SELECT n.*, h.tenant_id, h.conversation_id, h.version AS head, h.timestamp AS new_timestamp,
-               known.position, known.version, known.timestamp, compared.differences,
-               CASE
-                   WHEN n.problem IS NOT NULL THEN 'r'
-                   WHEN n.conversation_no = ANY (busy) THEN 'b'
-                   WHEN n.user_id <> '' AND h.version > 0
-                        AND NOT EXISTS (SELECT FROM may_append(h.tenant_id, h.conversation_id, n.user_id, n.event_type))
-                       THEN 'f'
-                   WHEN compared.differences IS NOT NULL THEN 'i'
-                   WHEN known.position IS NOT NULL THEN 'k'
-                   WHEN NOT deleted_conversation_accepts(n.event_type)
-                        AND CASE
-                                -- The last one that this append adds before it, otherwise the last one of the log.
-                                WHEN has_deletions THEN coalesce((
-                                    SELECT b.event_type = 'conversation.deleted'
-                                      FROM unnest(conversation_nos, event_types, event_ids) WITH ORDINALITY
-                                               AS b (conversation_no, event_type, id, ordinal)
-                                     WHERE b.conversation_no = n.conversation_no
-                                       AND b.ordinal < n.ordinal
-                                       AND b.event_type IN ('conversation.deleted', 'conversation.reactivated')
-                                       AND NOT EXISTS (
-                                               SELECT
-                                                 FROM events e
-                                                WHERE e.tenant_id = h.tenant_id
-                                                  AND e.conversation_id = h.conversation_id
-                                                  AND e.id = b.id
-                                           )
-                                     ORDER BY b.ordinal DESC
-                                     LIMIT 1
-                                ), h.is_deleted)
-                                ELSE h.is_deleted
-                            END THEN 'd'
-                   WHEN CASE h.expected
-                            WHEN -2 THEN false
-                            WHEN -1 THEN h.version = 0
-                            ELSE h.expected <> h.version
-                        END THEN 'v'
-                   ELSE 'n'
-               END AS code
-          FROM (SELECT e.*,
-                       coalesce(validate_event(e.event_type, e.content, e.metadata),
-                                validate_given_id(tenant_ids[e.conversation_no], conversation_ids[e.conversation_no],
-                                                 e.event_type, e.content)) AS problem
-                  FROM unnest(append_nos, conversation_nos, event_ids, event_types, schema_versions, actors, contents,
-                              metadatas, users)
-                           WITH ORDINALITY
-                           AS e (append_no, conversation_no, id, event_type, schema_version, actor, content, metadata,
-                                 user_id, ordinal)
-                OFFSET 0) AS n
-          -- An event whose number names no conversation must not get lost: without a tenant the insertion fails.
-          LEFT JOIN heads h ON h.no = n.conversation_no
-          LEFT JOIN LATERAL (
-                   SELECT e.*
-                     FROM events e
-                    WHERE h.version > 0
-                      AND (e.tenant_id, e.conversation_id, e.id) >= (h.tenant_id, h.conversation_id, n.id)
-                    ORDER BY e.tenant_id, e.conversation_id, e.id
-                    LIMIT 1
-               ) AS known
-            ON known.tenant_id = h.tenant_id
-           AND known.conversation_id = h.conversation_id
-           AND known.id = n.id
-         CROSS JOIN LATERAL (
-                   -- An event whose content was erased has no salt; only its id can be compared.
-                   SELECT CASE WHEN known.salt IS NOT NULL THEN event_differences(
-                              known.event_type, known.schema_version, known.actor, known.content, known.metadata,
-                              n.event_type, n.schema_version, n.actor, n.content, n.metadata, n.user_id
-                          ) END AS differences
-               ) AS compared
-    ),
-    decided AS (
-        SELECT c.*,
-               c.code = 'n' AND bool_and(c.code IN ('n', 'k')) OVER (PARTITION BY c.append_no) AS is_new
-          FROM checked c
-    ),
-    completed AS MATERIALIZED (
-        SELECT o.*, CASE WHEN o.is_new THEN nextval('events_position') END AS new_position,
+    -- From here on each statement sees everything that was committed to these conversations.
+    SELECT array_agg(c.version ORDER BY c.no), array_agg(c.timestamp ORDER BY c.no),
+           bool_and(c.is_expected AND NOT c.is_deleted) AND busy IS NULL AND NOT has_deletions
+      INTO head_versions, head_timestamps, is_plain
+      FROM (SELECT c.no, coalesce(head.version, 0) AS version, event_timestamp(head.timestamp) AS timestamp,
+                   CASE c.expected
+                       WHEN -2 THEN true
+                       WHEN -1 THEN head.version IS NOT NULL
+                       ELSE c.expected = coalesce(head.version, 0)
+                   END AS is_expected,
+                   CASE
+                       WHEN may_be_deleted(head.event_type) THEN conversation_is_deleted(c.tenant_id, c.conversation_id)
+                       ELSE false
+                   END AS is_deleted
+              FROM unnest(tenant_ids, conversation_ids, expected_versions)
+                       WITH ORDINALITY AS c (tenant_id, conversation_id, expected, no)
+              LEFT JOIN LATERAL (
+                       SELECT e.tenant_id, e.conversation_id, e.version, e.timestamp, e.event_type
+                         FROM events e
+                        WHERE (e.tenant_id, e.conversation_id, e.version) <= (c.tenant_id, c.conversation_id, 2147483647)
+                        ORDER BY e.tenant_id DESC, e.conversation_id DESC, e.version DESC
+                        LIMIT 1
+                   ) AS head
+                ON head.tenant_id = c.tenant_id
+               AND head.conversation_id = c.conversation_id) AS c;
+    is_plain := is_plain AND (
+        SELECT bool_and(coalesce(
+                   validate_event(e.event_type, e.content, e.metadata) IS NULL
+                   AND validate_given_id(e.tenant_id, e.conversation_id, e.event_type, e.content) IS NULL
+                   AND (e.head_version = 0
+                        OR (e.user_id = ''
+                            OR EXISTS (SELECT FROM may_append(e.tenant_id, e.conversation_id, e.user_id, e.event_type)))
+                           AND (SELECT true
+                                  FROM events k
+                                 WHERE (k.tenant_id, k.conversation_id, k.id) >= (e.tenant_id, e.conversation_id, e.id)
+                                   AND (k.tenant_id, k.conversation_id, k.id) <= (e.tenant_id, e.conversation_id, e.id)
+                                 ORDER BY k.tenant_id, k.conversation_id, k.id
+                                 LIMIT 1) IS NULL),
+                   false))
+          FROM (SELECT e.*, tenant_ids[e.conversation_no] AS tenant_id,
+                       conversation_ids[e.conversation_no] AS conversation_id,
+                       head_versions[e.conversation_no] AS head_version
+                  FROM unnest(conversation_nos, event_ids, event_types, contents, metadatas, users)
+                           AS e (conversation_no, id, event_type, content, metadata, user_id)) AS e
+    );
+
+    IF NOT is_plain THEN
+        SELECT array_agg(v.code ORDER BY v.ordinal), array_agg(v.position ORDER BY v.ordinal),
+               array_agg(v.version ORDER BY v.ordinal), array_agg(v.timestamp ORDER BY v.ordinal),
+               array_agg(v.problem ORDER BY v.ordinal)
+          INTO codes, stored_positions, versions, stored_timestamps, problems
+          FROM append_verdicts(
+                   tenant_ids, conversation_ids, expected_versions, head_versions, busy, append_nos, conversation_nos,
+                   event_ids, event_types, schema_versions, actors, contents, metadatas, users
+               ) AS v;
+    END IF;
+
+    RETURN QUERY
+    WITH completed AS MATERIALIZED (
+        SELECT o.*, CASE WHEN o.is_new THEN nextval('events_position') END AS position,
                substr(sha256(secret || int8send(o.ordinal)), 1, 16) AS salt,
                CASE
-                   WHEN o.new_version = 1 AND o.user_id <> ''
+                   WHEN o.version = 1 AND o.user_id <> ''
                        THEN o.metadata || jsonb_build_object('eventstore.owner', o.user_id)
                    ELSE o.metadata
                END AS new_metadata
-          FROM (SELECT d.*,
-                       (d.head + count(*) FILTER (WHERE d.is_new)
-                                 OVER (PARTITION BY d.conversation_no ORDER BY d.ordinal))::integer AS new_version
-                  FROM decided d
-                 ORDER BY d.ordinal
+          FROM (SELECT n.*,
+                       (head_versions[n.conversation_no]
+                        + count(*) FILTER (WHERE n.is_new)
+                              OVER (PARTITION BY n.conversation_no ORDER BY n.ordinal))::integer AS version
+                  FROM (SELECT e.*, tenant_ids[e.conversation_no] AS tenant_id,
+                               conversation_ids[e.conversation_no] AS conversation_id,
+                               head_timestamps[e.conversation_no] AS timestamp,
+                               coalesce(codes[e.ordinal], 'n') = 'n' AS is_new
+                          FROM unnest(conversation_nos, event_ids, event_types, schema_versions, actors, contents,
+                                      metadatas, users)
+                                   WITH ORDINALITY
+                                   AS e (conversation_no, id, event_type, schema_version, actor, content, metadata,
+                                         user_id, ordinal)) AS n
+                 ORDER BY n.ordinal
                 OFFSET 0) AS o
     ),
     inserted AS (
         INSERT INTO events (position, timestamp, version, schema_version, conversation_id, id, tenant_id,
                             event_type, actor, content, metadata, salt, digest)
-        SELECT c.new_position, c.new_timestamp, c.new_version, c.schema_version, c.conversation_id, c.id, c.tenant_id,
+        SELECT c.position, c.timestamp, c.version, c.schema_version, c.conversation_id, c.id, c.tenant_id,
                c.event_type, c.actor, c.content, c.new_metadata, c.salt,
-               event_digest(c.salt, c.new_position, c.new_timestamp, c.new_version, c.schema_version, c.conversation_id,
-                            c.id, c.tenant_id, c.event_type, c.actor, c.content, c.new_metadata)
-          FROM completed c
-         WHERE c.is_new
+               rendered_event_digest(c.salt, c.position, c.timestamp, c.version, c.schema_version, c.conversation_id,
+                                     c.id, c.tenant_id, c.event_type, c.actor, c.content_text, c.metadata_text)
+          FROM (SELECT c.*, c.content::text AS content_text, c.new_metadata::text AS metadata_text
+                  FROM completed c
+                 WHERE c.is_new
+                OFFSET 0) AS c
     ),
     owners AS (
         -- The conversation has no other member yet: this is its first event.
@@ -232,33 +214,25 @@ BEGIN
         SELECT c.tenant_id, c.conversation_id, c.new_metadata ->> 'eventstore.owner', 'own'
           FROM completed c
          WHERE c.is_new
-           AND c.new_version = 1
+           AND c.version = 1
            AND c.new_metadata ? 'eventstore.owner'
     )
-    -- Of a busy or forbidden conversation, nothing is returned.
-    SELECT c.ordinal,
-           c.is_new AND c.event_type IN ('conversation.shared', 'conversation.unshared'),
-           (CASE WHEN c.code = 'n' AND NOT c.is_new THEN 'x' ELSE c.code END)::"char",
-           CASE WHEN c.is_new THEN c.new_position WHEN c.code IN ('k', 'i') THEN c.position END,
-           CASE WHEN c.is_new THEN c.new_version
-                WHEN c.code IN ('k', 'i') THEN c.version
-                WHEN c.code = 'v' THEN c.head
-           END,
-           CASE WHEN c.is_new THEN c.new_timestamp WHEN c.code IN ('k', 'i') THEN c.timestamp END,
-           CASE c.code WHEN 'r' THEN c.problem WHEN 'i' THEN c.differences END
-      FROM completed c
-    LOOP
-        has_known := has_known OR outcome = 'k';
-        IF changes_members THEN
-            PERFORM share_conversation(
-                tenant_ids[conversation_nos[number]], conversation_ids[conversation_nos[number]],
-                event_types[number], contents[number]
-            );
-        END IF;
-        RETURN NEXT;
-    END LOOP;
+    SELECT coalesce(codes[c.ordinal], 'n')::"char",
+           CASE WHEN c.is_new THEN c.position ELSE stored_positions[c.ordinal] END,
+           CASE WHEN c.is_new THEN c.version ELSE versions[c.ordinal] END,
+           CASE WHEN c.is_new THEN c.timestamp ELSE stored_timestamps[c.ordinal] END,
+           problems[c.ordinal]
+      FROM completed c;
 
-    IF has_known THEN
+    IF event_types && ARRAY['conversation.shared', 'conversation.unshared'] THEN
+        PERFORM share_conversation(tenant_ids[e.conversation_no], conversation_ids[e.conversation_no], e.event_type,
+                                   e.content)
+           FROM unnest(conversation_nos, event_types, contents) WITH ORDINALITY
+                    AS e (conversation_no, event_type, content, ordinal)
+          WHERE e.event_type IN ('conversation.shared', 'conversation.unshared')
+            AND coalesce(codes[e.ordinal], 'n') = 'n';
+    END IF;
+    IF 'k' = ANY (codes) THEN
         PERFORM await_durability();
     END IF;
     IF must_notify THEN

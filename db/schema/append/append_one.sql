@@ -1,4 +1,5 @@
--- Append one event to one conversation: append_group without the cost of sets. The outcomes are those of append_group.
+-- Append one event to one conversation: append_group without the cost of sets, if the event is new and accepted.
+-- Otherwise append_group finds the outcome.
 CREATE FUNCTION append_one(
     tenant_id        text,
     conversation_id  uuid,
@@ -22,8 +23,10 @@ AS $$
 #variable_conflict use_variable
 DECLARE
     head           record;
-    known          record;
+    is_plain       boolean;
     salt           bytea;
+    content_text   text;
+    metadata_text  text;
     allowed_tenant text;
     must_notify    boolean;
 BEGIN
@@ -56,9 +59,17 @@ BEGIN
     must_notify := register_append();
 
     -- From here on each statement sees everything that was committed to this conversation.
-    SELECT h.version, h.timestamp
+    SELECT h.version, h.timestamp, h.event_type,
+           (SELECT true
+              FROM events k
+             WHERE (k.tenant_id, k.conversation_id, k.id)
+                   >= (append_one.tenant_id, append_one.conversation_id, append_one.event_id)
+               AND (k.tenant_id, k.conversation_id, k.id)
+                   <= (append_one.tenant_id, append_one.conversation_id, append_one.event_id)
+             ORDER BY k.tenant_id, k.conversation_id, k.id
+             LIMIT 1) AS is_known
       INTO head
-      FROM (SELECT e.tenant_id, e.conversation_id, e.version, e.timestamp
+      FROM (SELECT e.tenant_id, e.conversation_id, e.version, e.timestamp, e.event_type
               FROM events e
              WHERE (e.tenant_id, e.conversation_id, e.version)
                    <= (append_one.tenant_id, append_one.conversation_id, 2147483647)
@@ -67,51 +78,23 @@ BEGIN
      WHERE h.tenant_id = append_one.tenant_id
        AND h.conversation_id = append_one.conversation_id;
     version := coalesce(head.version, 0);
-    IF version > 0 THEN
-        IF user_id <> '' THEN
-            IF NOT EXISTS (SELECT FROM may_append(tenant_id, conversation_id, user_id, event_type)) THEN
-                outcome := 'f';
-                version := NULL;
-                RETURN;
-            END IF;
-        END IF;
-        SELECT k.position, k.version, k.timestamp,
-               -- An event whose content was erased has no salt; only its id can be compared.
-               CASE WHEN k.salt IS NOT NULL THEN event_differences(
-                   k.event_type, k.schema_version, k.actor, k.content, k.metadata, append_one.event_type,
-                   append_one.schema_version, append_one.actor, append_one.content, append_one.metadata, user_id
-               ) END AS differences
-          INTO known
-          FROM (SELECT e.*
-                  FROM events e
-                 WHERE (e.tenant_id, e.conversation_id, e.id)
-                       >= (append_one.tenant_id, append_one.conversation_id, append_one.event_id)
-                 ORDER BY e.tenant_id, e.conversation_id, e.id
-                 LIMIT 1) AS k
-         WHERE k.tenant_id = append_one.tenant_id
-           AND k.conversation_id = append_one.conversation_id
-           AND k.id = append_one.event_id;
-        IF FOUND THEN
-            position := known.position;
-            version := known.version;
-            timestamp := known.timestamp;
-            problem := known.differences;
-            IF problem IS NULL THEN
-                outcome := 'k';
-                PERFORM await_durability();
-            ELSE
-                outcome := 'i';
-            END IF;
-            RETURN;
-        END IF;
-        IF NOT deleted_conversation_accepts(event_type) AND conversation_is_deleted(tenant_id, conversation_id) THEN
-            outcome := 'd';
-            version := NULL;
-            RETURN;
-        END IF;
+    is_plain := CASE expected_version WHEN -2 THEN true WHEN -1 THEN version > 0 ELSE expected_version = version END
+                AND head.is_known IS NULL
+                AND CASE WHEN may_be_deleted(head.event_type) THEN NOT conversation_is_deleted(tenant_id, conversation_id)
+                         ELSE true
+                    END;
+    IF is_plain AND version > 0 AND user_id <> '' THEN
+        is_plain := EXISTS (SELECT FROM may_append(tenant_id, conversation_id, user_id, event_type));
     END IF;
-    IF (CASE expected_version WHEN -2 THEN false WHEN -1 THEN version = 0 ELSE expected_version <> version END) THEN
-        outcome := 'v';
+    IF NOT is_plain THEN
+        -- Under the locks that are held, so this finds the same.
+        SELECT g.outcome, g.position, g.version, g.timestamp, g.problem
+          INTO outcome, position, version, timestamp, problem
+          FROM append_group(
+                   ARRAY[tenant_id], ARRAY[conversation_id], ARRAY[expected_version], ARRAY[1], ARRAY[1],
+                   ARRAY[event_id], ARRAY[event_type], ARRAY[schema_version], ARRAY[actor], ARRAY[content],
+                   ARRAY[metadata], ARRAY[user_id], lock_wait_ms
+               ) AS g;
         RETURN;
     END IF;
 
@@ -129,12 +112,14 @@ BEGIN
             PERFORM add_owner(tenant_id, conversation_id, metadata ->> 'eventstore.owner');
         END IF;
     END IF;
+    content_text := content::text;
+    metadata_text := metadata::text;
     INSERT INTO events (position, timestamp, version, schema_version, conversation_id, id, tenant_id,
                         event_type, actor, content, metadata, salt, digest)
     VALUES (position, timestamp, version, schema_version, conversation_id, event_id, tenant_id,
             event_type, actor, content, metadata, salt,
-            event_digest(salt, position, timestamp, version, schema_version, conversation_id, event_id,
-                         tenant_id, event_type, actor, content, metadata));
+            rendered_event_digest(salt, position, timestamp, version, schema_version, conversation_id, event_id,
+                                  tenant_id, event_type, actor, content_text, metadata_text));
     IF event_type IN ('conversation.shared', 'conversation.unshared') THEN
         PERFORM share_conversation(tenant_id, conversation_id, event_type, content);
     END IF;

@@ -13,20 +13,10 @@ CREATE FUNCTION event_digest(
     content         jsonb,
     metadata        jsonb
 ) RETURNS bytea
-LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-RETURN sha256(
-    salt
-    || int8send("position")
-    || timestamptz_send("timestamp")
-    || int4send(version)
-    || int2send(schema_version)
-    || uuid_send(conversation_id)
-    || uuid_send(id)
-    || digest_text(tenant_id)
-    || digest_text(event_type)
-    || digest_text(actor)
-    || digest_text(content::text)
-    || digest_text(metadata::text)
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN rendered_event_digest(
+    salt, "position", "timestamp", version, schema_version, conversation_id, id, tenant_id, event_type, actor,
+    content::text, metadata::text
 );
 
 SELECT eventstore_set_owner('FUNCTION event_digest');

@@ -1,21 +1,22 @@
 -- Register an append before it takes a position, until its commit is visible: a shared advisory lock (the gate, see
 -- docs/concepts/order.md). Returns whether the append must notify, because a session waits for events; CASE reads the
 -- flag of waiting sessions only after the lock is held. If no session waits any more, the flag is reset.
+--
+-- pg_sequence_last_value reads a sequence without a query, which would take several times as long.
 CREATE FUNCTION register_append(OUT must_notify boolean)
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         PERFORM refuse_old_snapshots();
     END IF;
-    SELECT CASE
-               WHEN pg_advisory_xact_lock_shared(
-                        'events_position'::regclass::oid::bigint::bit(32)::integer,
-                        low_32_bits(s.last_value - CASE WHEN s.is_called THEN 0 ELSE 1 END)
-                    ) IS NOT NULL
-                   THEN (SELECT c.last_value > 0 FROM waiter_flag c)
-           END
-      INTO must_notify
-      FROM events_position s;
+    must_notify := CASE
+        WHEN pg_advisory_xact_lock_shared(
+                 'events_position'::regclass::oid::bigint::bit(32)::integer,
+                 -- The value of a sequence is null until it has assigned one.
+                 low_32_bits(coalesce(pg_sequence_last_value('events_position'), last_position()))
+             ) IS NOT NULL
+            THEN pg_sequence_last_value('waiter_flag') > 0
+    END;
     IF NOT must_notify THEN
         RETURN;
     END IF;

@@ -14,7 +14,7 @@ from psycopg import sql
 from eventstore import Settings
 from eventstore.database.connection import Connection
 from tools.benchmark import peers, plot, read
-from tools.benchmark.measurement import TRIAL, Benchmark, Target, drive
+from tools.benchmark.measurement import TRIAL, Benchmark, Rate, Target, drive
 from tools.benchmark.messages import Message
 from tools.benchmark.peers import Peer, PeerMissing, PeerSpec
 from tools.benchmark.workspace import Workspace, prepared_workspace
@@ -30,6 +30,8 @@ class Kept:
 class Notebook(Peer):
     """A peer that writes texts into a table."""
 
+    stored = "SELECT count(*) FROM notes"
+
     async def open(self, workspace: Workspace, schema: str, connections: int) -> None:
         self.connections: list[Connection] = [await workspace.connect(schema) for _ in range(connections)]
         await self.connections[0].execute("CREATE TABLE notes (conversation_id uuid, note text)")
@@ -41,7 +43,7 @@ class Notebook(Peer):
     def prepare(self, message: Message) -> Any:
         return message.conversation_id, message.text
 
-    async def drive(self, plan: Sequence[Sequence[Any]], seconds: float) -> float:
+    async def drive(self, plan: Sequence[Sequence[Any]], seconds: float) -> Rate:
         assert self.begun == sum(map(len, plan))
         return await drive(plan, self._insert, seconds)
 
@@ -76,7 +78,7 @@ class Diary(Notebook):
 class Torn(Notebook):
     """One that fails in the middle."""
 
-    async def drive(self, plan: Sequence[Sequence[Any]], seconds: float) -> float:
+    async def drive(self, plan: Sequence[Sequence[Any]], seconds: float) -> Rate:
         raise LookupError("the page is gone")
 
 

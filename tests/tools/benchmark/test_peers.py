@@ -53,7 +53,9 @@ async def test_a_peer_appends_messages_of_several_callers(
         async with opened(workspace, spec) as peer:
             plan = conversations("peers", 2, 5)
             await peer.begin([message for messages in plan for message in messages])
-            assert await peer.drive([[peer.prepare(message) for message in some] for some in plan], 60) > 0
+            rate = await peer.drive([[peer.prepare(message) for message in some] for some in plan], 60)
+            stored = Benchmark(workspace, TRIAL).counter(peer.stored, workspace.further(spec.schema_suffix))
+            assert rate.items == await stored() > 0
 
 
 def test_a_missing_peer_names_the_packages_to_install() -> None:

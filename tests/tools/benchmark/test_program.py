@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import math
@@ -9,7 +10,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,15 @@ from support.processes import Commands
 from support.servers import DatabaseServer
 from support.waiting import until
 
+from eventstore import Settings
 from tools.benchmark import COMPARISONS, __main__
 from tools.benchmark.__main__ import main
-from tools.benchmark.measurement import Benchmark, Figure
+from tools.benchmark.measurement import TRIAL, Benchmark, Figure
+from tools.benchmark.workspace import prepared_workspace
 
 PROGRAM = "tools.benchmark"
 OF_PEERS = ("peers", "a2a-sdk", "log-reading", "sessions", "graph-steps", "projecting")
+OF_SUPERUSERS = ("slow-flush",)
 _THERE = "SELECT n.nspname FROM pg_namespace n WHERE n.nspname ~ 'bench' UNION ALL SELECT d.datname FROM pg_database d"
 
 
@@ -69,7 +73,7 @@ def trial(server: DatabaseServer, tmp_path_factory: pytest.TempPathFactory) -> I
     server.drop_database(name)
 
 
-@pytest.mark.parametrize("name", [name for name in COMPARISONS if name not in OF_PEERS])
+@pytest.mark.parametrize("name", [name for name in COMPARISONS if name not in OF_PEERS + OF_SUPERUSERS])
 def test_a_comparison_gives_ratios_of_what_it_measured(trial: Trial, name: str) -> None:
     assert trial.figures(name), trial.said["skipped"]
     for figure in trial.figures(name):
@@ -94,6 +98,30 @@ def test_peers_that_are_missing_are_named_with_what_to_install(trial: Trial) -> 
     assert not trial.figures("peers")
     assert any("eventsourcing" in words and "[bench]" in words for words in trial.said["skipped"])
     assert "skipped eventsourcing" in trial.warned
+
+
+def test_what_only_a_superuser_can_measure_is_skipped_for_others(trial: Trial) -> None:
+    assert not trial.figures("slow-flush")
+    assert any("only a superuser may set commit_delay" in words for words in trial.said["skipped"])
+
+
+async def test_a_slow_flush_is_simulated_in_new_sessions_and_ended_afterwards(
+    clean_environment: None, superuser_url: str
+) -> None:
+    with prepared_workspace(Settings(database_url=superuser_url, allow_superuser=True)) as workspace:
+        async with Benchmark(workspace, replace(TRIAL, callers=(2,))) as bench:
+            delays: list[Any] = []
+
+            async def look() -> None:
+                async with bench.connection() as connection:
+                    delays.append(await (await connection.execute("SHOW commit_delay")).fetchone())
+
+            bench.report = lambda _: delays.append(asyncio.create_task(look()))
+            (figure,) = await COMPARISONS["slow-flush"](bench)
+            assert figure.remark == "bare over 2 connections"
+            await delays.pop(0)
+            await look()
+            assert delays == [("1000",), ("0",)]
 
 
 def test_the_report_names_server_and_versions(trial: Trial) -> None:

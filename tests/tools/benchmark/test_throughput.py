@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from eventstore.errors import InputError
+from eventstore.errors import InputError, ServerError
 from tools.benchmark.measurement import Throughput, drive, drive_threads, driver
 from tools.benchmark.messages import Message
 
@@ -71,10 +71,25 @@ async def test_a_side_is_warmed_up_and_then_measured_on_the_messages_of_the_seed
     async def append(_: int, text: str) -> None:
         texts.append(text)
 
-    side = Throughput(1, lambda message: message.text, driver(append), begin)  # type: ignore[arg-type]
+    async def stored() -> int:
+        return len(texts)
+
+    side = Throughput(1, lambda message: message.text, driver(append), stored, begin)  # type: ignore[arg-type]
     await side.measure("one", 0.001)
     assert len(begun) == 2
     first = len(texts)
     await side.measure("one", 0.001)
     assert len(begun) == 3
     assert len(texts) > first
+
+
+async def test_the_figure_of_a_side_that_has_not_stored_what_it_appended_is_void() -> None:
+    async def append(_: int, text: str) -> None:
+        await asyncio.sleep(0)
+
+    async def stored() -> int:
+        return 0
+
+    side = Throughput(1, lambda message: message.text, driver(append), stored)
+    with pytest.raises(ServerError, match=r"[1-9]\d* messages were appended and 0 are stored: the figure is void"):
+        await side.measure("one", 0.001)

@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tools.benchmark.measurement import Benchmark, Figure, Target, Throughput, drive
+from eventstore.errors import EventStoreError
+from tools.benchmark.measurement import Benchmark, Figure, Rate, Side, Target, Throughput, drive
 from tools.benchmark.messages import Message
 from tools.benchmark.workspace import Workspace
 
@@ -25,7 +26,12 @@ class Peer(ABC):
     """A store of messages in PostgreSQL, used as its documentation recommends.
 
     Each message is one call that returns when the message is durable.
+
+    Attributes:
+        stored: an SQL query that counts the messages in its tables.
     """
+
+    stored: str
 
     @abstractmethod
     async def open(self, workspace: Workspace, schema: str, connections: int) -> None:
@@ -46,8 +52,8 @@ class Peer(ABC):
         """Append one prepared message."""
         raise NotImplementedError
 
-    async def drive(self, plan: Sequence[Sequence[Any]], seconds: float) -> float:
-        """Append each caller's messages in sequence, all callers concurrently; return messages per second."""
+    async def drive(self, plan: Sequence[Sequence[Any]], seconds: float) -> Rate:
+        """Append each caller's messages in sequence, all callers concurrently; return the rate of messages."""
         return await drive(plan, lambda _, given: self.append(given), seconds)
 
     @abstractmethod
@@ -70,6 +76,11 @@ class PeerSpec:
     call: str
     packages: tuple[str, ...]
     target: Target | None = None
+
+    @property
+    def schema_suffix(self) -> str:
+        """The end of the name of its schema."""
+        return f"peer_{self.name.replace('-', '_')}"
 
     def make(self) -> Peer:
         """Return the peer, not yet open.
@@ -105,11 +116,13 @@ async def append_of_peers(bench: Benchmark) -> list[Figure]:
 async def _append_of(bench: Benchmark, spec: PeerSpec) -> Figure | None:
     try:
         async with opened_peer(bench, spec, _CALLERS) as peer:
-            theirs = bench.rate(Throughput(_CALLERS, peer.prepare, peer.drive, peer.begin))
+            theirs = appends_of(bench, spec, peer, _CALLERS)
             ours, other = await bench.in_turn(spec.name, [bench.appends(_CALLERS), theirs])
     except PeerMissing as missing:
         bench.skip(f"{spec.name}: {missing}")
         return None
+    except EventStoreError:  # ours, or the proof of a side
+        raise
     except Exception as error:  # a peer may raise anything
         bench.skip(f"{spec.name}: failed: {type(error).__name__}: {error}")
         return None
@@ -117,11 +130,17 @@ async def _append_of(bench: Benchmark, spec: PeerSpec) -> Figure | None:
     return Figure("peers", what, "events/s", ours, other, spec.target)
 
 
+def appends_of(bench: Benchmark, spec: PeerSpec, peer: Peer, callers: int) -> Side:
+    """Return the side that appends messages to an open peer."""
+    stored = bench.counter(peer.stored, bench.workspace.further(spec.schema_suffix))
+    return bench.rate(Throughput(callers, peer.prepare, peer.drive, stored, peer.begin))
+
+
 @asynccontextmanager
 async def opened_peer(bench: Benchmark, spec: PeerSpec, connections: int) -> AsyncIterator[Any]:
     """Open a peer in a schema of its own, which is dropped at the end."""
     peer = spec.make()
-    with bench.workspace.own_schema(f"peer_{spec.name.replace('-', '_')}") as schema:
+    with bench.workspace.own_schema(spec.schema_suffix) as schema:
         try:
             await peer.open(bench.workspace, schema, connections)
             yield peer

@@ -19,6 +19,8 @@ from tools.benchmark.workspace import Workspace
 class A2aSdk(Peer):
     """The task store, and the tasks in memory, whose rows the first save inserts."""
 
+    stored = "SELECT coalesce(sum(json_array_length(history)), 0) FROM tasks"
+
     async def open(self, workspace: Workspace, schema: str, connections: int) -> None:
         self._engine = engine(workspace, schema, connections)
         store = DatabaseTaskStore(self._engine)

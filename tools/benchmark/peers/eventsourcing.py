@@ -20,7 +20,8 @@ from eventsourcing.projection import Projection, ProjectionRunner
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from tools.benchmark.measurement import drive_threads
+from eventstore.errors import ServerError
+from tools.benchmark.measurement import Rate, drive_threads
 from tools.benchmark.messages import Message
 from tools.benchmark.peers import Peer
 from tools.benchmark.workspace import Workspace
@@ -31,6 +32,8 @@ _MAX_SECONDS = 300.0
 
 class EventSourcing(Peer):
     """The recorder with a pool of its own."""
+
+    stored = "SELECT count(*) FROM stored_events"
 
     async def open(self, workspace: Workspace, schema: str, connections: int) -> None:
         given: dict[str, Any] = conninfo_to_dict(workspace.url)
@@ -44,7 +47,7 @@ class EventSourcing(Peer):
     def prepare(self, message: Message) -> tuple[Message, dict[str, Any]]:
         return message, {"role": message.role, "actor": message.actor, "content": message.text}
 
-    async def drive(self, plan: Sequence[Sequence[Any]], seconds: float) -> float:
+    async def drive(self, plan: Sequence[Sequence[Any]], seconds: float) -> Rate:
         return await drive_threads(plan, lambda _, given: self.insert([given]), seconds)
 
     def insert(self, given: Sequence[tuple[Message, dict[str, Any]]]) -> None:
@@ -93,12 +96,20 @@ class MessagesView(PostgresTrackingRecorder):
             ).format(table)
         )
         self._insert = sql.SQL("INSERT INTO {} VALUES (%s, %s, %s, %s, %s)").format(table)
+        self._count = sql.SQL("SELECT count(*) AS rows FROM {}").format(table)
 
     def insert(self, row: tuple[Any, ...], tracking: Tracking) -> None:
         """Insert a row and the position in one transaction."""
         with self.datastore.transaction(commit=True) as cursor:
             self._insert_tracking(cursor, tracking)
             cursor.execute(self._insert, row, prepare=True)
+
+    def rows(self) -> int:
+        """Return the number of rows."""
+        with self.datastore.transaction(commit=False) as cursor:
+            cursor.execute(self._count)
+            row: Any = cursor.fetchone()
+            return int(row["rows"])
 
 
 class Messages(Projection[MessagesView]):
@@ -141,8 +152,8 @@ def filled_application(
         application.close()
 
 
-def project(environment: dict[str, str]) -> float:
-    """Return the events per second until a new view has the whole log."""
+def project(environment: dict[str, str], messages: int) -> float:
+    """Return the events per second until a new view has the whole log, and so many messages as rows."""
     Messages.name = f"Messages{perf_counter():.9f}".replace(".", "_")  # names the view's tables
     with ProjectionRunner(
         application_class=Conversations, projection_class=Messages, view_class=MessagesView, env=environment
@@ -151,4 +162,7 @@ def project(environment: dict[str, str]) -> float:
         assert last is not None
         began = perf_counter()
         runner.wait(last, _MAX_SECONDS)
-        return float(last / (perf_counter() - began))
+        seconds = perf_counter() - began
+        if (rows := runner.projection.view.rows()) != messages:
+            raise ServerError(f"the view has {rows:,} of {messages:,} messages: the figure is void")
+        return float(last / seconds)

@@ -21,6 +21,8 @@ _APP = "bench"
 class GoogleAdk(Peer):
     """The session service, and the open sessions."""
 
+    stored = "SELECT count(*) FROM events"
+
     async def open(self, workspace: Workspace, schema: str, connections: int) -> None:
         self._sessions: dict[UUID, Session] = {}
         given = url(workspace).render_as_string(hide_password=False)

@@ -16,7 +16,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
-from tools.benchmark.measurement import drive
+from tools.benchmark.measurement import Rate, drive
 from tools.benchmark.messages import Message
 from tools.benchmark.peers import Peer
 from tools.benchmark.workspace import Workspace
@@ -24,6 +24,8 @@ from tools.benchmark.workspace import Workspace
 
 class Langgraph(Peer):
     """The savers, and the messages of the threads."""
+
+    stored = "SELECT count(*) FROM checkpoints"
 
     async def open(self, workspace: Workspace, schema: str, connections: int) -> None:
         self._threads: dict[UUID, list[dict[str, str]]] = {}
@@ -47,7 +49,7 @@ class Langgraph(Peer):
     def prepare(self, message: Message) -> tuple[UUID, dict[str, str]]:
         return message.conversation_id, {"role": message.role, "content": message.text}
 
-    async def drive(self, plan: Sequence[Sequence[Any]], seconds: float) -> float:
+    async def drive(self, plan: Sequence[Sequence[Any]], seconds: float) -> Rate:
         return await drive(plan, self._save, seconds)
 
     async def _save(self, caller: int, given: tuple[UUID, dict[str, str]]) -> None:

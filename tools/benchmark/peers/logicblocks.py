@@ -32,6 +32,8 @@ _CATEGORY = "conversation"
 class Logicblocks(Peer):
     """The event store on a pool."""
 
+    stored = "SELECT count(*) FROM events"
+
     async def open(self, workspace: Workspace, schema: str, connections: int) -> None:
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
         self._pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool(

@@ -30,6 +30,8 @@ _WRITE = "SELECT message_store.write_message(%s, %s, 'MessageAdded', %s, %s)"
 class MessageDb(Peer):
     """The functions, and connections that the callers share."""
 
+    stored = "SELECT count(*) FROM message_store.messages"
+
     def __init__(self) -> None:
         self._connections: list[Connection] = []
 

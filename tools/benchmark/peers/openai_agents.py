@@ -17,6 +17,8 @@ from tools.benchmark.workspace import Workspace
 class OpenaiAgents(Peer):
     """An engine, and the sessions on it, whose rows the first append inserts."""
 
+    stored = "SELECT count(*) FROM agent_messages"
+
     async def open(self, workspace: Workspace, schema: str, connections: int) -> None:
         self._sessions: dict[UUID, SQLAlchemySession] = {}
         self._engine = engine(workspace, schema, connections)

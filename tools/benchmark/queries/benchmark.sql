@@ -41,6 +41,10 @@ SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, 
 CREATE SEQUENCE bare_position AS bigint;
 CREATE TABLE bare_events (LIKE events INCLUDING ALL);
 
+-- name: become_owner
+-- Row-level security hides no event from the owner of the log.
+SELECT set_config('role', c.relowner::regrole::text, false) FROM pg_class c WHERE c.oid = 'events'::regclass
+
 -- name: enable_rls
 -- Enable row-level security on the tables that have policies.
 DO $$
@@ -125,6 +129,15 @@ BEGIN
 END
 $$
 
+-- name: normal_flush
+-- What slow_flush has set no longer holds in new sessions.
+DO $$
+BEGIN
+    EXECUTE format('ALTER DATABASE %I RESET commit_delay', current_database());
+    EXECUTE format('ALTER DATABASE %I RESET commit_siblings', current_database());
+END
+$$
+
 -- name: pgbench_insert
 INSERT INTO bare_events (position, timestamp, version, schema_version, conversation_id, id, tenant_id,
                          event_type, actor, content, metadata, salt, digest)
@@ -165,3 +178,12 @@ SELECT c.relname, pg_total_relation_size(c.oid)
   FROM pg_class c
  WHERE c.relnamespace = (%(schema)s::text)::regnamespace
    AND c.relkind = 'r'
+
+-- name: slow_flush
+-- New sessions sleep for a millisecond before each flush, whether others are active or not.
+DO $$
+BEGIN
+    EXECUTE format('ALTER DATABASE %I SET commit_delay = 1000', current_database());
+    EXECUTE format('ALTER DATABASE %I SET commit_siblings = 0', current_database());
+END
+$$
