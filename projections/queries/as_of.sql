@@ -9,6 +9,7 @@ SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, 
  WHERE e.tenant_id = %(tenant)s
    AND e.conversation_id = %(conversation_id)s
    AND e.version <= %(version)s
+   AND e.event_type LIKE %(types)s
    AND e.position <= %(position)s
    AND e.version <= (SELECT max(l.version) FROM events l WHERE l.tenant_id = e.tenant_id AND l.conversation_id = e.conversation_id AND l.timestamp <= %(time)s)
  ORDER BY e.version
@@ -39,3 +40,71 @@ CREATE TEMPORARY TABLE batch (
     content         jsonb,
     metadata        jsonb
 )
+
+-- name: as_of_source
+-- The conversation that a fork continues, the version up to which it does, the version that it has reached, null if the
+-- caller does not see it, and whether it was deleted. A line is left out if its parameter is not given.
+SELECT s.id, s.version,
+       (SELECT max(e.version) FROM events e WHERE e.tenant_id = %(tenant)s AND e.conversation_id = s.id),
+       coalesce((SELECT e.event_type = 'conversation.deleted'
+                   FROM events e
+                  WHERE e.tenant_id = %(tenant)s
+                    AND e.conversation_id = s.id
+                    AND e.event_type IN ('conversation.deleted', 'conversation.reactivated')
+                    AND e.position <= %(position)s
+                    AND e.timestamp <= %(time)s
+                  ORDER BY e.version DESC
+                  LIMIT 1), false)
+  FROM (SELECT (e.content ->> 'source_conversation_id')::uuid AS id,
+               least(greatest((e.content ->> 'source_version')::numeric, 0), 2147483646)::integer AS version
+          FROM events e
+         WHERE e.tenant_id = %(tenant)s
+           AND e.conversation_id = %(conversation_id)s
+           AND e.version = 1
+           AND e.event_type = 'conversation.forked') AS s
+
+-- name: as_of_reached
+-- The versions up to which the batch has events, by conversation.
+SELECT b.conversation_id, max(b.version)
+  FROM batch b
+ GROUP BY b.conversation_id
+
+-- name: as_of_shared
+-- Whether what a fork shares is hidden has been decided (shared_then), whatever the events up to its version say.
+UPDATE conversations c
+   SET is_deleted = false
+ WHERE c.id <> %(conversation_id)s
+
+-- name: join_tasks
+-- Let all events of tasks be those of one conversation, in order, so that a task that several conversations share is
+-- folded as a single one.
+UPDATE batch b
+   SET conversation_id = %(conversation_id)s,
+       version         = b.version + a.base
+  FROM unnest(%(ids)s::uuid[], %(bases)s::int[]) AS a (conversation_id, base)
+ WHERE b.conversation_id = a.conversation_id
+   AND b.event_type LIKE 'task.%%'
+
+-- name: separate_tasks
+-- Give each task the conversation and the version of its last event. They are all begun at the version up to which they
+-- are shared.
+UPDATE tasks t
+   SET conversation_id = a.conversation_id,
+       version         = t.version - a.base,
+       first_version   = 0
+  FROM unnest(%(ids)s::uuid[], %(bases)s::int[], %(ends)s::bigint[]) AS a (conversation_id, base, last)
+ WHERE t.version > a.base
+   AND t.version <= a.last
+
+-- name: separate_artifacts
+-- See "separate_tasks".
+UPDATE task_artifacts c
+   SET conversation_id = t.conversation_id
+  FROM tasks t
+ WHERE t.id = c.task_id
+
+-- name: ancestry
+-- The conversations whose rows a conversation shows, the nearest first, and up to which version.
+SELECT a.conversation_id, a.last_version
+  FROM conversation_ancestry(%(tenant)s, %(conversation_id)s) AS a
+ ORDER BY a.shift
