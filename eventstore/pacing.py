@@ -14,7 +14,7 @@ from eventstore.events import Event
 
 async def paced(
     events: AsyncIterator[Event], speed: float = 1.0, longest_pause: float | None = None
-) -> AsyncIterator[Event]:
+) -> AsyncGenerator[Event, None]:
     """Yield events after the pauses between their ``timestamp``; the first one at once.
 
     The pauses are kept as a whole: a consumer that is slow with one event gets the next ones without a pause until it

@@ -28,6 +28,7 @@ from projections.conversation_snapshot import (
     shared_then,
     snapshot_as_of,
 )
+from projections.forks import Comparison, compare, message_place
 from projections.pages import (
     ALL_MESSAGES,
     ALL_TASKS,
@@ -55,6 +56,7 @@ WAIT_SECONDS = 10.0
 """How long a read waits for a position that it must include, by default."""
 
 _CONVERSATION = query("projections", "conversation")
+_VERSIONS = query("projections", "as_of_versions")
 
 
 class Reader:
@@ -330,6 +332,48 @@ class Reader:
                 raise not_found(conversation)
             yield snapshot
 
+    async def message_place(self, conversation: UUID | str, message: UUID | str) -> Ancestor:
+        """Return the conversation in which a message of a conversation was written, and its version there.
+
+        A fork of that conversation at the version before shares everything up to the message, so that another one can
+        follow in its place.
+
+        Args:
+            conversation: the conversation, or a fork that shares the message.
+            message: the id of the message.
+
+        Raises:
+            NotFound: the conversation does not exist, or shows no such message.
+        """
+        rows = await self.store.log(self.caller).fetch(
+            _VERSIONS, {"tenant": self.tenant, "ids": (candidates := self.candidates(conversation))}
+        )
+        found = [candidate for candidate in candidates if candidate in dict(rows)]
+        if not found:
+            raise not_found(conversation)
+        return await message_place(self, found[0], message)
+
+    async def compare(
+        self,
+        first: UUID | str,
+        second: UUID | str | None = None,
+        *,
+        version: int | None = None,
+        second_version: int | None = None,
+    ) -> Comparison:
+        """Compare two conversations, such as two forks, or two versions of one conversation.
+
+        They are read from the log itself, so no worker is needed.
+
+        Args:
+            second: by default the first one.
+            version, second_version: of the two; by default the latest.
+
+        Raises:
+            NotFound: one of them does not exist, or has not reached its version.
+        """
+        return await compare(self, first, second, version, second_version)
+
     def candidates(self, conversation: UUID | str) -> list[UUID]:
         """Return the ids of the conversations that a text may name: a UUID in any of its forms, or a client's id."""
         if isinstance(conversation, UUID):
@@ -463,3 +507,5 @@ class SyncReader:
     tasks = synchronous(Reader.tasks)
     history = synchronous(Reader.history)
     conversation_at = synchronous(Reader.conversation_at)
+    message_place = synchronous(Reader.message_place)
+    compare = synchronous(Reader.compare)
