@@ -141,14 +141,15 @@ class Manager:
         conversation_id: str,
         *,
         version: int | None = None,
-        before: UUID | None = None,
+        before: UUID | str | None = None,
         name: str | None = None,
     ) -> ConversationView:
         """Begin a conversation that continues another one; nothing is copied.
 
         Args:
             version: the last version that the fork shares; by default the latest.
-            before: the event of a message: the fork shares everything before it. Instead of ``version``.
+            before: a message, by the id of its event or the latest with this ``messageId``: the fork shares everything
+                before it. Instead of ``version``.
             name: of the fork; by default that of the conversation.
 
         Raises:
@@ -161,7 +162,8 @@ class Manager:
         fold = await self._existing(conversation_id)
         source = fold
         if before is not None:
-            source, version = await self._place(fold, before)
+            source, event_id = await self._place(fold, before)
+            version = source.message_version(event_id) - 1
         if version is None:
             version = source.version
         elif not isinstance(version, int) or version < 0:
@@ -181,13 +183,13 @@ class Manager:
         await self._log.append(fork, [NewEvent(forked, actor="user")], expected="NO_STREAM")
         return await self._view(await self.conversation_fold(fork))
 
-    async def edit_message(self, conversation_id: str, event_id: UUID, message: Json | None = None) -> Accepted:
+    async def edit_message(self, conversation_id: str, replaced: UUID | str, message: Json | None = None) -> Accepted:
         """Accept a message in place of another one, in a fork that shares everything before it.
 
         :meth:`answer` then answers it. The conversation itself does not change.
 
         Args:
-            event_id: the event of the message to replace, see :attr:`ConversationView.event_ids`.
+            replaced: the message to replace, as for :meth:`fork_conversation`.
             message: by default the same one again, so that it gets another answer.
 
         Raises:
@@ -196,7 +198,7 @@ class Manager:
             InputError: the message cannot be stored.
         """
         fold = await self._existing(conversation_id)
-        source, _ = await self._place(fold, event_id)
+        source, event_id = await self._place(fold, replaced)
         if message is None:
             message = {name: value for name, value in source.messages[event_id].items() if name != "taskId"}
         checked_message(message)
@@ -458,12 +460,13 @@ class Manager:
     async def _view(self, fold: ConversationFold) -> ConversationView:
         return fold.view if fold.source is None else fold.view_with(await self._cache.shared_messages(fold))
 
-    async def _place(self, fold: ConversationFold, event_id: UUID) -> tuple[ConversationFold, int]:
-        """Return the conversation in which a message was written, and the version before it."""
+    async def _place(self, fold: ConversationFold, message: UUID | str) -> tuple[ConversationFold, UUID]:
+        """Return the conversation in which a message that a fork may share was written, and the id of its event."""
         for source, last in ((fold, fold.version), *await self._cache.shared(fold)):
-            if event_id in source.messages and (version := source.message_version(event_id)) <= last:
-                return source, version - 1
-        raise NotFound(f"conversation {printable(fold.given_id)!r} has no message {event_id}")
+            for event_id, sent in reversed(source.messages_up_to(last).items()):
+                if message in (event_id, str(event_id), sent.get("messageId")):
+                    return source, event_id
+        raise NotFound(f"conversation {printable(fold.given_id)!r} has no message {printable(str(message))!r}")
 
     async def _existing(self, conversation_id: str) -> ConversationFold:
         fold = await self._fold(conversation_id)
