@@ -159,7 +159,8 @@ class Reader:
         """
         found = await self.conversation(conversation, at_least=at_least)
         fetch = self.store.tables(self.caller, on_primary=self.on_primary).fetch
-        return await read_ancestry(fetch, self.tenant, found.id)
+        _, *shared = await read_ancestry(fetch, self.tenant, found.id)
+        return [Ancestor(found.id, found.version), *shared]
 
     async def messages(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import fields
 from typing import Annotated, Any
 from uuid import UUID
@@ -16,8 +17,7 @@ from agent_manager.cli.options import Actor, DataDir, Json, Since, Tenant, Until
 from agent_manager.cli.output import print_json, print_json_line, print_result, print_table, text
 from agent_manager.cli.rows import ALL_EVENTS, EVENTS, MESSAGES, TASKS
 from eventstore import EventStore
-from eventstore.errors import InputError
-from eventstore.events import HIGHEST_POSITION
+from eventstore.errors import InputError, NotFound
 from eventstore.pacing import paced
 from projections import Comparison, Reader, all_items
 
@@ -31,6 +31,9 @@ def fork(
         str | None, Option(metavar="MESSAGE", help="Share everything before the message with this id, to edit it.")
     ] = None,
     name: Annotated[str | None, Option(help="The name of the fork; by default that of the conversation.")] = None,
+    fork_id: Annotated[
+        UUID | None, Option("--id", metavar="UUID", help="The id of the fork; a new one by default.")
+    ] = None,
     actor: Annotated[str, Option(metavar="ACTOR", help="The actor who forks it.")] = "",
     as_json: Json = False,
     user: User = None,
@@ -51,14 +54,16 @@ def fork(
         if before is not None:
             source, place = await reader.message_place(found, before)
             at = place - 1
-        state_name = name
-        if state_name is None:
-            async with reader.snapshot_at(found, position=HIGHEST_POSITION) as snapshot:
-                state_name = snapshot.conversation.name or None
-        result = await store.fork(source, at, name=state_name, actor=actor, tenant=reader.tenant, user=user)
-        fork_id = result.events[0].conversation_id
-        forked = {"conversation_id": fork_id, "source": source, "position": result.position}
-        print_result(forked, str(fork_id), as_json=as_json)
+        named = name
+        if named is None:
+            with suppress(NotFound):  # the workers have not applied its first event
+                named = (await reader.conversation(found)).name or None
+        result = await store.fork(
+            source, at, conversation_id=fork_id, name=named, actor=actor, tenant=reader.tenant, user=user
+        )
+        forked = result.events[0].conversation_id
+        members = {"conversation_id": forked, "source": source, "position": result.position}
+        print_result(members, str(forked), as_json=as_json)
 
     run(work, read_settings(data_dir, tenant), tenant)
 

@@ -5,11 +5,14 @@
 SELECT c.id, c.version, pg_relation_filenode(c.tableoid), pg_relation_filenode(to_regclass('messages')),
        pg_relation_filenode(to_regclass('tasks')), pg_relation_filenode(to_regclass('task_artifacts')),
        (SELECT string_agg(format('%%s %%s', p.projection, p.position), ',' ORDER BY p.projection, p.position)
-          FROM conversation_ancestry(c.tenant_id, c.id) AS a
-          JOIN parked p
-            ON p.tenant_id = c.tenant_id
-           AND p.conversation_id = a.conversation_id
-         WHERE p.stage = 'live'),
+          FROM parked p
+         WHERE p.stage = 'live'
+           AND p.tenant_id = c.tenant_id
+           AND (p.conversation_id = c.id
+                OR c.forked_from IS NOT NULL
+                   AND EXISTS (SELECT
+                                 FROM conversation_ancestry(c.tenant_id, c.id) AS a
+                                WHERE a.conversation_id = p.conversation_id))),
        CASE WHEN c.forked_from IS NOT NULL THEN
            (SELECT string_agg(format('%%s %%s', s.id, least(s.version, a.last_version)), ',' ORDER BY a.shift)
               FROM conversation_ancestry(c.tenant_id, c.id) AS a

@@ -64,6 +64,7 @@ def test_a_conversation_is_forked_edited_and_compared(trip: Eventstore, caught_u
 def test_a_fork_has_the_name_of_its_conversation_unless_it_gets_another(
     trip: Eventstore, caught_up: Callable[[], None]
 ) -> None:
+    caught_up()
     fork = trip("fork", "sample-trip").out.strip()
     caught_up()
     names = {row["id"]: row["name"] for row in rows_of(trip, "conversations")}
