@@ -161,10 +161,7 @@ async def folded_tasks(store: EventStore, tenant: str, ancestry: Sequence[Ancest
         ancestry: the conversation and those that it shares rows of, the nearest first.
     """
     async with _empty_tables(store, _TASKS) as connection:
-        for ancestor in ancestry:
-            await _insert_events(
-                connection, tenant, ancestor.conversation_id, version=ancestor.last_version, types="task.%"
-            )
+        await _insert_shared(connection, tenant, ancestry, types="task.%")
         await _fold_tasks(connection, ancestry)
         yield partial(fetch_rows, connection)
 
@@ -187,9 +184,8 @@ async def _fold_tasks(connection: Connection, ancestry: Sequence[Ancestor]) -> N
 _ROWS = select_projections(["conversations", "messages"])
 _TASKS = select_projections(["tasks"])
 _LIMITS = frozenset(("version", "position", "time"))
-_FORKED = "conversation.forked"
 _VERSIONS = query("projections", "as_of_versions")
-_SOURCE = frozenset(("position", "time"))
+_UNTIL = frozenset(("position", "time"))
 _SHARED = query("projections", "as_of_shared")
 _REACHED = query("projections", "as_of_reached")
 _JOIN_TASKS = query("projections", "join_tasks")
@@ -227,17 +223,16 @@ async def snapshot_as_of(
     if name == "version" and value > versions[found]:
         raise NotFound(f"conversation {found} is at version {versions[found]}: it has no version {value} yet")
     async with _empty_tables(store, (*_ROWS, *_TASKS)) as connection:
-        if await _insert_events(connection, caller.tenant, found, **{name: value}) == 0:
+        text = query_without("projections", "as_of_events", _LIMITS - {name})
+        parameters = {"tenant": caller.tenant, "conversation_id": found, name: value}
+        if (await connection.execute(text.encode(), parameters)).rowcount == 0:
             raise NotFound(f"conversation {found} had not begun at {name} {value}")
-        ancestry = [Ancestor(found, versions[found]), *await shared_then(store, caller, found, {name: value})]
-        for shared in ancestry[1:]:
-            # Of a fork that was itself forked before its first event, the source: it shares what that fork shared.
-            up_to = {"version": shared.last_version} if shared.last_version else {"version": 1, "types": _FORKED}
-            await _insert_events(connection, caller.tenant, shared.conversation_id, **up_to)
+        shared = await shared_then(store, caller, found, {name: value})
+        await _insert_shared(connection, caller.tenant, shared)
         for projection in _ROWS:
             await projection.fold(connection)
         await connection.execute(_SHARED.encode(), {"conversation_id": found})
-        await _fold_tasks(connection, ancestry)
+        await _fold_tasks(connection, [Ancestor(found, versions[found]), *shared])
         snapshot = await ConversationSnapshot.open(store, connection, caller.tenant, found)
         assert snapshot is not None
         yield snapshot
@@ -253,19 +248,9 @@ async def shared_then(
     Args:
         limit: the ``position`` or the ``time``; without one, now.
     """
-    text = query_without("projections", "as_of_source", _SOURCE.difference(limit))
-    shared: list[Ancestor] = []
-    seen = {conversation_id}
-    while True:
-        given = {"tenant": caller.tenant, "conversation_id": conversation_id, **limit}
-        rows = await store.log(caller).fetch(text, given)
-        if not rows:
-            return shared
-        [(conversation_id, version, reached, is_deleted)] = rows
-        if reached is None or is_deleted or conversation_id in seen:
-            return shared
-        seen.add(conversation_id)
-        shared.append(Ancestor(conversation_id, version))
+    text = query_without("projections", "as_of_ancestry", _UNTIL.difference(limit))
+    given = {"tenant": caller.tenant, "conversation_id": conversation_id, **limit}
+    return [Ancestor(*row) for row in await store.log(caller).fetch(text, given)]
 
 
 @asynccontextmanager
@@ -282,11 +267,18 @@ async def _empty_tables(store: EventStore, projections: Sequence[Projection]) ->
                 yield connection
 
 
-async def _insert_events(connection: Connection, tenant: str, conversation_id: UUID, **conditions: Any) -> int:
-    """Add events of a conversation to the batch; return their number."""
-    text = query_without("projections", "as_of_events", (_LIMITS | {"types"}).difference(conditions))
-    given = {"tenant": tenant, "conversation_id": conversation_id, **conditions}
-    return (await connection.execute(text.encode(), given)).rowcount
+async def _insert_shared(
+    connection: Connection, tenant: str, ancestry: Sequence[Ancestor], types: str | None = None
+) -> None:
+    """Add the events of conversations up to a version to the batch.
+
+    Args:
+        types: a pattern of the types of the events.
+    """
+    text = query_without("projections", "as_of_shared_events", frozenset() if types else frozenset({"types"}))
+    ids, versions = [each.conversation_id for each in ancestry], [each.last_version for each in ancestry]
+    given = {"tenant": tenant, "ids": ids, "versions": versions, "types": types}
+    await connection.execute(text.encode(), given)
 
 
 def _checked_limit(limits: Mapping[str, Any]) -> tuple[str, Any]:

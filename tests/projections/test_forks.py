@@ -301,7 +301,7 @@ async def test_what_a_fork_shares_stays_under_the_rules_of_its_conversation(stor
     assert await contents(eve, fork) == ["bob's"]
     assert [m.content for m in (await eve.conversation_at(fork, version=2)).messages] == ["bob's"]
     assert {e.conversation_id for e in await eve.history(fork, shared=True)} == {fork}
-    assert await eve.ancestry(fork) == [Ancestor(fork, 2)]
+    assert await eve.ancestry(fork) == [Ancestor(fork, 3)]
     assert await contents(ana, fork) == []
     with pytest.raises(NotFound):
         await ana.conversation_at(fork, version=1)
