@@ -40,6 +40,7 @@ async def fork_conversation(
     Callers without the scope `read` get its id only.
     """
     resolved = await get_or_404(context.reader, conversation)
+    context.check_writable(resolved.id)
     source, version = resolved.id, new.version
     if new.replaces is not None:
         place = await context.reader.message_place(resolved.id, new.replaces)
