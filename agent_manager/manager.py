@@ -166,7 +166,7 @@ class Manager:
             version = source.message_version(event_id) - 1
         if version is None:
             version = source.version
-        elif not isinstance(version, int) or version < 0:
+        elif isinstance(version, bool) or not isinstance(version, int) or version < 0:
             raise InputError(f"version: {version!r:.80} is not a version: give a number from 0")
         elif version > source.version:
             raise NotFound(

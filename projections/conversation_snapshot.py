@@ -35,7 +35,7 @@ from projections.rows import Conversation, Message, Task
 
 _CONVERSATION = query("projections", "conversation")
 _ANCESTRY = query("projections", "ancestry")
-_IS_WANTING = 15
+_MUST_FOLD = 15
 """The index in a row of the list of tasks of a conversation that tells whether the task must be folded."""
 
 Fetch = Callable[[str, dict[str, Any]], Awaitable[list[TupleRow]]]
@@ -137,7 +137,7 @@ async def read_tasks(
     They are rows of the tables up to the first one that is not the state that the conversation shows.
     """
     async for rows in read_rows(fetch, TASKS, filters, place, newest_first=newest_first, limit=limit):
-        if not any(row[_IS_WANTING] for row in rows):
+        if not any(row[_MUST_FOLD] for row in rows):
             yield rows
             if rows:
                 place = TASKS.place_of(rows[-1])

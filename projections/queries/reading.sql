@@ -186,8 +186,8 @@ SELECT t.id, t.conversation_id, t.status, t.description, t.created_at, t.updated
 -- name: tasks_of_conversation
 -- The tasks of a conversation, and those that it shares if it is a fork. See "tasks" and "messages_of_conversation".
 --
--- A row is wanting if it is not the state that the conversation shows: a later event of the conversation that shares it
--- has changed it, or an event of a nearer one. The task is then folded from the log (folded_tasks).
+-- A task must be folded from the log (folded_tasks) if its row is not the state that the conversation shows: an event
+-- after the shared ones has changed it, or an event of a nearer conversation.
 WITH ancestry AS MATERIALIZED (
     SELECT a.conversation_id, a.last_version, a.shift
       FROM conversation_ancestry(%(tenant)s, %(conversation_id)s) AS a
@@ -208,7 +208,7 @@ SELECT t.id, t.conversation_id, t.status, t.description, t.created_at, t.updated
        t.status_extra,
        CASE WHEN t.added_history IS NULL THEN t.member_order
             ELSE coalesce(t.member_order, jsonb_build_object()) || jsonb_build_object('added_history', t.added_history)
-       END AS member_order, t.is_wanting, t.total
+       END AS member_order, t.must_fold, t.total
   FROM (SELECT t.*, sum(t.size) OVER (ROWS UNBOUNDED PRECEDING) AS total
           FROM (SELECT t.*
                   FROM ancestry a
@@ -243,14 +243,14 @@ SELECT t.id, t.conversation_id, t.status, t.description, t.created_at, t.updated
                                                                              AND o.id = t.id
                                                                           OFFSET 0) AS o
                                                       WHERE n.shift < a.shift
-                                                        AND o.first_version <= n.last_version) AS is_wanting
+                                                        AND o.first_version <= n.last_version) AS must_fold
                                      FROM tasks t
                                     WHERE t.tenant_id = %(tenant)s
                                       AND t.conversation_id = a.conversation_id) AS t
                             WHERE {within}
                               AND coalesce(t.first_version <= a.last_version
                                            AND NOT t.is_continued
-                                           AND (t.is_wanting OR t.status = %(status)s)
+                                           AND (t.must_fold OR t.status = %(status)s)
                                   , false)
                             ORDER BY {order}
                             LIMIT (SELECT %(limit)s)

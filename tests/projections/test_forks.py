@@ -296,8 +296,7 @@ async def test_what_a_fork_shares_stays_under_the_rules_of_its_conversation(stor
     cache = ConversationCache(bob)
     assert await contents(bob, fork) == await contents(tenant, fork) == ["secret", "bob's"]
     assert [m.content for m in (await cache.conversation(fork)).messages] == ["secret", "bob's"]
-    # A member of the fork who is none of the conversation sees the fork's own messages; the owner of the conversation
-    # sees nothing of the fork.
+    # A member of the fork alone sees the fork's own messages; the owner of the conversation sees nothing of the fork.
     assert await contents(eve, fork) == ["bob's"]
     assert [m.content for m in (await eve.conversation_at(fork, version=2)).messages] == ["bob's"]
     assert {e.conversation_id for e in await eve.history(fork, shared=True)} == {fork}
@@ -307,7 +306,7 @@ async def test_what_a_fork_shares_stays_under_the_rules_of_its_conversation(stor
         await ana.conversation_at(fork, version=1)
     with pytest.raises(NotFound):
         await forked(store, fork, user="ana")
-    # Who loses access to the conversation loses what the fork shares at once, from the cache as well.
+    # A user who loses access to the conversation loses what the fork shares at once, from the cache as well.
     await store.append(trip, [ConversationUnshared(user="bob")], user="ana")
     assert await contents(bob, fork) == ["bob's"]
     assert [m.content for m in (await cache.conversation(fork)).messages] == ["bob's"]

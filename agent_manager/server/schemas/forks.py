@@ -35,7 +35,7 @@ class NewFork(In):
 
 
 class AncestorOut(Out):
-    """A conversation of which another one shows the messages and tasks, up to a version."""
+    """A conversation whose messages and tasks another one shows, up to a version."""
 
     conversation_id: UUID
     last_version: int

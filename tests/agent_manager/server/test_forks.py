@@ -151,10 +151,10 @@ async def test_a_deleted_conversation_hides_what_its_forks_share(here: Served) -
 
 async def test_the_log_is_replayed_and_ends(here: Served) -> None:
     trip = await here.begin()
-    said = await here.say(trip, "one")
+    added = await here.say(trip, "one")
     source = await EventSource(here.address, "/v1/log/replay?speed=1000&longest_pause=1&type=message.added").open()
     event = await source.next()
-    assert (event.id, event.data["content"]["content"]) == (said["position"], "one")
+    assert (event.id, event.data["content"]["content"]) == (added["position"], "one")
     source.cut()
     for wrong in ("speed=0", "speed=x", "longest_pause=-1"):
         assert (await here.client.get(f"/v1/log/replay?{wrong}")).status_code == 422
