@@ -164,6 +164,7 @@ async def play(store: EventStore, tenant: str, steps: Any) -> Model:
     return model
 
 
+@pytest.mark.slow
 @given(_steps, st.data())
 @examples(40, phases=[Phase.generate])
 async def test_forks_of_forks_equal_a_model(store: EventStore, steps: Any, data: st.DataObject) -> None:
@@ -406,6 +407,7 @@ async def test_a_fork_is_read_only_once_what_it_shares_is_there(store: EventStor
     assert await reading == ["one", "two"]
 
 
+@pytest.mark.slow
 @pytest.mark.own_database
 async def test_a_rebuild_leaves_what_forks_show(store: EventStore) -> None:
     trip, task = await begun(store, "one"), uuid4()

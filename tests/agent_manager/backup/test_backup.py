@@ -698,6 +698,7 @@ def test_a_target_is_written_for_its_user_alone(intact: Archive, tmp_path: Path)
     assert intact.ids() == []
 
 
+@pytest.mark.slow
 async def test_a_restored_fork_shows_what_it_shares(store: EventStore, archive: Archive, other: Settings) -> None:
     trip = uuid4()
     await say(store, 3, conversation=trip)

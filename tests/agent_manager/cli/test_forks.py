@@ -91,6 +91,7 @@ def test_a_wrong_call_says_why(trip: Eventstore, arguments: tuple[str, ...], wor
     assert "Traceback" not in result.err
 
 
+@pytest.mark.slow
 def test_events_are_replayed_as_json_lines_and_as_text(trip: Eventstore) -> None:
     fork = trip("fork", "sample-trip").out.strip()
     lines = trip("replay", fork, "--speed", "inf", "--json").out.splitlines()
