@@ -231,7 +231,9 @@ class Answers:
     async def _context(self, accepted: Accepted, fold: ConversationFold) -> Context:
         async def history() -> list[Json]:
             fold = await self._cache.get(accepted.conversation)
-            return [] if fold is None else list(fold.messages.values())
+            return (
+                [] if fold is None else [*(await self._cache.shared_messages(fold)).values(), *fold.messages.values()]
+            )
 
         tenant = self._writer.tenant
         named = fold.contexts_of(accepted.task_id)

@@ -135,6 +135,7 @@ class ApplicationManager:
     archive_conversation = _conversation_method(Manager.archive_conversation)
     reactivate_conversation = _conversation_method(Manager.reactivate_conversation)
     delete_conversation = _conversation_method(Manager.delete_conversation)
+    fork_conversation = _conversation_method(Manager.fork_conversation)
 
     def get_conversation(self, conversation_id: str | None) -> Any:
         """Return a conversation, hidden or not; None if there is none."""
@@ -184,6 +185,24 @@ class ApplicationManager:
             InputError: the message cannot be stored, or an event loop runs in this thread. Nothing was stored.
             AnswerFailed: the agent failed.
         """
+        return self._send(Manager.accept, to_wire(message), conversation_id)
+
+    def edit_message(self, conversation_id: str, replaced: UUID | str, message: Any = None) -> Any:
+        """Send a message in place of another one, in a fork, see :meth:`agent_manager.manager.Manager.edit_message`.
+
+        Return the reply, whose ``contextId`` is the id of the fork. Otherwise it is like :meth:`send_message`.
+        """
+        return self._send(
+            Manager.edit_message, conversation_id, replaced, None if message is None else to_wire(message)
+        )
+
+    def _send(
+        self,
+        accept: Callable[Concatenate[Manager, P], Coroutine[Any, Any, Accepted]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Any:
+        """Accept a message, answer it, and return the reply."""
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -193,7 +212,7 @@ class ApplicationManager:
                 "send_message would block the event loop that runs in this thread for as long as the agent takes: "
                 "await send_message of async_manager(), or asyncio.to_thread(manager.send_message, …)"
             )
-        accepted = self._call(Manager.accept, to_wire(message), conversation_id)
+        accepted = self._call(accept, *args, **kwargs)
         # In another thread, because asyncio.run unsets the event loop of the thread that it runs in.
         with ThreadPoolExecutor(1) as thread:
             answered = thread.submit(lambda: asyncio.run(self._answer(accepted))).result()

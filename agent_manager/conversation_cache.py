@@ -7,6 +7,7 @@ from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from uuid import UUID
 
+from agent_manager.a2a import Json
 from agent_manager.conversation_fold import ConversationFold
 from agent_manager.storage import Log, appended_event
 from eventstore import AppendResult, NewEvent
@@ -52,6 +53,44 @@ class ConversationFoldCache:
             if len(self._readers) < _READERS:
                 self._readers.add(independent_task(self._read_requested()))
         return await asyncio.shield(requested)
+
+    async def shared(self, fold: ConversationFold) -> list[tuple[ConversationFold, int]]:
+        """Return the conversations that a fork continues, each with the version up to which it does, the nearest first.
+
+        The list ends before the first one that is deleted or not visible.
+        """
+        shared: list[tuple[ConversationFold, int]] = []
+        seen = {fold.id}
+        while fold.source is not None and fold.source[0] not in seen:
+            source, version = await self.get(fold.source[0]), fold.source[1]
+            if source is None or source.is_deleted:
+                break
+            shared.append((source, version))
+            seen.add(source.id)
+            fold = source
+        return shared
+
+    async def shared_messages(self, fold: ConversationFold) -> dict[UUID, Json]:
+        """Return the messages that a fork shares, oldest first."""
+        messages: dict[UUID, Json] = {}
+        for source, version in reversed(await self.shared(fold)):
+            messages |= source.messages_up_to(version)
+        return messages
+
+    async def with_shared_tasks(self, fold: ConversationFold) -> ConversationFold:
+        """Return a fork with the tasks that it shares, folded from the events that belong to it; others as they are."""
+        shared = await self.shared(fold)
+        if not any(source.tasks for source, _ in shared):
+            return fold
+        joined = ConversationFold(fold.id)
+        for source, last in (*reversed(shared), (fold, fold.version)):
+            version = 0
+            while version < last and (events := await self.log.events_of({source.id: version})):
+                for event in events:
+                    if event.version <= last:
+                        joined.apply(event)
+                version = events[-1].version
+        return joined
 
     def kept(self, conversation_id: UUID) -> ConversationFold | None:
         """Return a conversation as it is cached; other processes may have appended to it since."""

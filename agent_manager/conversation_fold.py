@@ -7,10 +7,12 @@ workers apply events to the read tables a few times per second under load. Folds
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
@@ -219,6 +221,7 @@ class ConversationFold:
     Attributes:
         given_id: the id that the client chose.
         version: the version of its last event.
+        source: of a fork, the conversation that it continues, and the version up to which it does.
         name: the name that the latest event set; :attr:`view` replaces an empty one.
         metadata: the metadata that the latest event set.
         tasks: the tasks by their ids, in the order in which they began.
@@ -233,6 +236,7 @@ class ConversationFold:
         self.id = conversation_id
         self.given_id = str(conversation_id)
         self.version = 0
+        self.source: tuple[UUID, int] | None = None
         self.is_active = True
         self.is_deleted = False
         self.name = ""
@@ -247,6 +251,7 @@ class ConversationFold:
         self._updated_at: datetime | None = None
         self._contexts: dict[str, str] = {}
         self._message_numbers: dict[str, int] = {}
+        self._message_versions: list[int] = []
         self._messages_by_task: defaultdict[str, list[str]] = defaultdict(list)
         self._message_id_counts: Counter[str] = Counter()
         self._cause_counts: Counter[str] = Counter()
@@ -292,6 +297,8 @@ class ConversationFold:
                 self.name = self.name if data.name is None else data.name
                 if not isinstance(data, ConversationRenamed):
                     self.metadata = self.metadata if data.metadata is None else data.metadata
+                if isinstance(data, ConversationForked) and event.version == 1:
+                    self.source = data.source_conversation_id, data.source_version
                 if isinstance(data, ConversationCreated) and self.given_id == str(self.id):
                     self.given_id = own_given_id(event.tenant_id, self.id, data.given_id) or self.given_id
             case AgentRegistered() as data:
@@ -309,6 +316,7 @@ class ConversationFold:
         message = sent_message(data)
         event_id, task_id = str(event.id), message.get("taskId")
         self.messages[event.id] = message
+        self._message_versions.append(event.version)
         self._message_numbers.setdefault(event_id, len(self._message_numbers))
         self._message_id_counts[data.given_id or ""] += 1
         if isinstance(task_id, str):
@@ -348,6 +356,20 @@ class ConversationFold:
         if task.causation_id in numbers:
             event_ids.add(task.causation_id)
         return task.wire([self.messages[UUID(event_id)] for event_id in sorted(event_ids, key=numbers.__getitem__)])
+
+    def messages_up_to(self, version: int) -> dict[UUID, Json]:
+        """Return the messages that the conversation had at a version."""
+        return dict(islice(self.messages.items(), bisect_right(self._message_versions, version)))
+
+    def message_version(self, event_id: UUID) -> int:
+        """Return the version of a message's event."""
+        return self._message_versions[self._message_numbers[str(event_id)]]
+
+    def view_with(self, shared: dict[UUID, Json]) -> ConversationView:
+        """Return :attr:`view` of a fork, which begins with the messages that it shares."""
+        messages = (*shared.values(), *self.view.messages)
+        name = self.name or _first_line(messages)
+        return replace(self.view, messages=messages, event_ids=(*shared, *self.view.event_ids), name=name)
 
     @property
     def open_task(self) -> str | None:

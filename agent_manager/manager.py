@@ -33,6 +33,7 @@ from eventstore import (
     ConversationArchived,
     ConversationCreated,
     ConversationDeleted,
+    ConversationForked,
     ConversationReactivated,
     ConversationRenamed,
     EventData,
@@ -102,7 +103,7 @@ class Manager:
         created = ConversationCreated(name=name, given_id=None if is_canonical_uuid(given_id) else given_id)
         with suppress(WrongExpectedVersion):  # the conversation exists
             await self._log.append(uuid, [NewEvent(created, actor="user")], expected="NO_STREAM")
-        return (await self._existing(given_id)).view
+        return await self._view(await self._existing(given_id))
 
     async def rename_conversation(self, conversation_id: str, name: str) -> ConversationView:
         """Rename a conversation.
@@ -128,19 +129,88 @@ class Manager:
         """
         with suppress(ConversationIsDeleted):
             return await self._change(conversation_id, ConversationDeleted())
-        return (await self._existing(conversation_id)).view
+        return await self._view(await self._existing(conversation_id))
 
     async def get_conversation(self, conversation_id: str) -> ConversationView | None:
-        """Return a conversation, hidden or not; None if there is none."""
+        """Return a conversation, hidden or not; None if there is none. A fork begins with what it shares."""
         fold = await self._fold(conversation_id)
-        return None if fold is None else fold.view
+        return None if fold is None else await self._view(fold)
+
+    async def fork_conversation(
+        self,
+        conversation_id: str,
+        *,
+        version: int | None = None,
+        before: UUID | str | None = None,
+        name: str | None = None,
+    ) -> ConversationView:
+        """Begin a conversation that continues another one; nothing is copied.
+
+        Args:
+            version: the last version that the fork shares; by default the latest.
+            before: a message, by the id of its event or the latest with this ``messageId``: the fork shares everything
+                before it. Instead of ``version``.
+            name: of the fork; by default that of the conversation.
+
+        Raises:
+            NotFound: there is no such conversation or message, or it has not reached that version.
+            ConversationIsDeleted: it is deleted.
+            InputError: both ``version`` and ``before`` are given, or one of them is not valid.
+        """
+        if version is not None and before is not None:
+            raise InputError("version, before: give one of them")
+        fold = await self._existing(conversation_id)
+        source = fold
+        if before is not None:
+            source, event_id = await self._place(fold, before)
+            version = source.message_version(event_id) - 1
+        if version is None:
+            version = source.version
+        elif isinstance(version, bool) or not isinstance(version, int) or version < 0:
+            raise InputError(f"version: {version!r:.80} is not a version: give a number from 0")
+        elif version > source.version:
+            raise NotFound(
+                f"conversation {conversation_id} is at version {source.version}: it has no version {version}"
+            )
+        if source.is_deleted:
+            raise ConversationIsDeleted(source.id)
+        forked = ConversationForked(
+            source_conversation_id=source.id,
+            source_version=version,
+            name=(await self._view(fold)).name if name is None else name,
+        )
+        fork = uuid4()
+        await self._log.append(fork, [NewEvent(forked, actor="user")], expected="NO_STREAM")
+        return await self._view(await self.conversation_fold(fork))
+
+    async def edit_message(self, conversation_id: str, replaced: UUID | str, message: Json | None = None) -> Accepted:
+        """Accept a message in place of another one, in a fork that shares everything before it.
+
+        :meth:`answer` then answers it. The conversation itself does not change.
+
+        Args:
+            replaced: the message to replace, as for :meth:`fork_conversation`.
+            message: by default the same one again, so that it gets another answer.
+
+        Raises:
+            NotFound: there is no such conversation or message.
+            ConversationIsDeleted: the conversation is deleted.
+            InputError: the message cannot be stored.
+        """
+        fold = await self._existing(conversation_id)
+        source, event_id = await self._place(fold, replaced)
+        if message is None:
+            message = {name: value for name, value in source.messages[event_id].items() if name != "taskId"}
+        checked_message(message)
+        fork = await self.fork_conversation(conversation_id, before=event_id)
+        return await self.accept(message | {"contextId": fork.conversation_id}, fork.conversation_id)
 
     async def conversations(
         self, *, include_archived: bool = True, include_deleted: bool = False
     ) -> list[ConversationView]:
         """Return all conversations, in the order in which they began."""
         folds = await self._cache.all_of(await self._log.conversations())
-        views = [fold.view for fold in folds.values()]
+        views = [await self._view(fold) for fold in folds.values()]
         return [v for v in views if (include_archived or v.is_active) and (include_deleted or not v.is_deleted)]
 
     async def versions(self) -> dict[UUID, int]:
@@ -158,9 +228,12 @@ class Manager:
     # Messages
 
     async def messages(self, conversation_id: str) -> list[Json]:
-        """Return the messages of a conversation as they were sent, oldest first; none if it does not exist."""
+        """Return the messages of a conversation as they were sent, oldest first; none if it does not exist.
+
+        A fork begins with those that it shares.
+        """
         fold = await self._fold(conversation_id)
-        return [] if fold is None else list(fold.messages.values())
+        return [] if fold is None else list((await self._view(fold)).messages)
 
     async def save_message(self, message: Json, conversation_id: str | None = None) -> Json:
         """Store a message that awaits no answer, in the same conversation as :meth:`accept`; return it as stored."""
@@ -280,6 +353,7 @@ class Manager:
         """Return the tasks of a conversation, or of all, as A2A JSON, in the order in which they began."""
         if conversation_id is not None:
             fold = await self._fold(conversation_id)
+            fold = None if fold is None else await self._cache.with_shared_tasks(fold)
             return [] if fold is None else [fold.wire(task) for task in fold.tasks.values()]
         folds = await self._cache.all_of(await self._log.conversations_with_tasks())
         found = [(task.position, fold, task) for fold in folds.values() for task in fold.tasks.values()]
@@ -383,6 +457,17 @@ class Manager:
     async def _fold(self, conversation_id: str) -> ConversationFold | None:
         return await self._cache.get(conversation_uuid(self.tenant, conversation_id))
 
+    async def _view(self, fold: ConversationFold) -> ConversationView:
+        return fold.view if fold.source is None else fold.view_with(await self._cache.shared_messages(fold))
+
+    async def _place(self, fold: ConversationFold, message: UUID | str) -> tuple[ConversationFold, UUID]:
+        """Return the conversation in which a message that a fork may share was written, and the id of its event."""
+        for source, last in ((fold, fold.version), *await self._cache.shared(fold)):
+            for event_id, sent in reversed(source.messages_up_to(last).items()):
+                if message in (event_id, str(event_id), sent.get("messageId")):
+                    return source, event_id
+        raise NotFound(f"conversation {printable(fold.given_id)!r} has no message {printable(str(message))!r}")
+
     async def _existing(self, conversation_id: str) -> ConversationFold:
         fold = await self._fold(conversation_id)
         if fold is None:
@@ -399,4 +484,4 @@ class Manager:
     async def _change(self, conversation_id: str, event: EventData) -> ConversationView:
         fold = await self._existing(conversation_id)
         await self._log.append(fold.id, [NewEvent(event, actor="user")])
-        return (await self._existing(conversation_id)).view
+        return await self._view(await self._existing(conversation_id))

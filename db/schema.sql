@@ -995,6 +995,40 @@ $$;
 
 
 --
+-- Name: conversation_ancestry(text, uuid); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.conversation_ancestry(tenant text, conversation uuid) RETURNS TABLE(conversation_id uuid, last_version integer, shift bigint)
+    LANGUAGE sql STABLE
+    AS $$
+    WITH RECURSIVE ancestry AS (
+        SELECT conversation_ancestry.conversation AS id, 2147483647 AS last_version, 0::bigint AS shift,
+               ARRAY[conversation_ancestry.conversation] AS path,
+               (SELECT c.forked_from
+                  FROM conversations c
+                 WHERE c.tenant_id = conversation_ancestry.tenant
+                   AND c.id = conversation_ancestry.conversation) AS forked_from
+         UNION ALL
+        SELECT c.id, c.version, a.shift + c.version, a.path || c.id, c.forked_from
+          FROM ancestry a
+         CROSS JOIN LATERAL (  -- OFFSET 0: without statistics, the planner would read the whole table
+                   SELECT c.id, c.forked_from,
+                          least(greatest((a.forked_from ->> 'version')::numeric, 0), 2147483646)::integer AS version
+                     FROM conversations c
+                    WHERE c.tenant_id = conversation_ancestry.tenant
+                      AND c.id = (a.forked_from ->> 'conversation_id')::uuid
+                      AND NOT c.is_deleted
+                   OFFSET 0
+               ) AS c
+         WHERE a.forked_from IS NOT NULL
+           -- Events that were appended by hand may name each other.
+           AND c.id <> ALL (a.path)
+    )
+    SELECT a.id, a.last_version, a.shift FROM ancestry a
+$$;
+
+
+--
 -- Name: partition_of(uuid); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -5228,6 +5262,7 @@ CREATE TABLE public.tasks (
     conversation_id uuid NOT NULL,
     tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
     version integer NOT NULL,
+    first_version integer NOT NULL,
     status character varying(50) NOT NULL,
     description text NOT NULL,
     created_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
@@ -5251,6 +5286,13 @@ ALTER TABLE ONLY public.tasks FORCE ROW LEVEL SECURITY;
 --
 
 COMMENT ON COLUMN public.tasks.version IS 'Version of the last event applied to the row';
+
+
+--
+-- Name: COLUMN tasks.first_version; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.tasks.first_version IS 'Version of the first event of the task';
 
 
 --

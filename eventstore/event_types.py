@@ -142,11 +142,14 @@ class ConversationDeleted(EventData):
 
 
 class ConversationForked(EventData):
-    """The conversation was forked from another one, which it continues from a version on."""
+    """The conversation was forked from another one, which it continues from a version on.
+
+    It is the first event of a fork. Reads of the fork begin with what that conversation held at that version.
+    """
 
     event_type: Literal["conversation.forked"] = "conversation.forked"
     source_conversation_id: UUID
-    source_version: Annotated[int, Field(ge=1)]
+    source_version: Annotated[int, Field(ge=0)]
     name: Name | None = None
     metadata: dict[str, Any] | None = None
 

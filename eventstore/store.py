@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing, suppress
 from datetime import datetime
-from typing import Self
-from uuid import UUID
+from typing import Any, Self
+from uuid import UUID, uuid4
 
 from eventstore.append import Append, Beginning, append_or_begin, named_conversation
 from eventstore.batching import AppendBatcher
@@ -19,11 +19,22 @@ from eventstore.database.server import Server
 from eventstore.database.standby import Standby
 from eventstore.errors import InputError, ServerError, SettingsError, StoreClosed, translated
 from eventstore.event_types import EventData
-from eventstore.events import ANY, HIGHEST_POSITION, HIGHEST_VERSION, AppendResult, Event, ExpectedVersion, NewEvent
+from eventstore.events import (
+    ANY,
+    HIGHEST_POSITION,
+    HIGHEST_VERSION,
+    NO_STREAM,
+    AppendResult,
+    Event,
+    ExpectedVersion,
+    NewEvent,
+)
+from eventstore.forking import forked_event
 from eventstore.ids import parse_uuid
 from eventstore.json_text import check_text
 from eventstore.metrics import StoreMetrics
 from eventstore.notifier import LOOK_EVENTS, Listener, Notifier, open_listener
+from eventstore.pacing import paced
 from eventstore.read import Filter, horizon, read_conversation, read_log
 from eventstore.schema_check import check_schema
 from eventstore.scope import ALL_TENANTS, Caller, DataScope, checked_tenant
@@ -227,6 +238,50 @@ class EventStore:
         with self.metrics.appending():
             return await self._append_all(appends, actor, tenant, user)
 
+    async def fork(
+        self,
+        source: UUID | str,
+        version: int | None = None,
+        *,
+        events: Sequence[EventData | NewEvent] = (),
+        conversation_id: UUID | None = None,
+        name: str | None = None,
+        metadata: dict[str, Any] | None = None,
+        actor: str = "",
+        tenant: str | None = None,
+        user: str | None = None,
+    ) -> AppendResult:
+        """Begin a conversation that continues another one from a version on, and append events to it.
+
+        Nothing is copied: reads of the fork begin with what the source held at that version. Edit a message as a fork
+        with another one in its place::
+
+            edited = MessageAdded(role="user", content="with other words")
+            await store.fork(message.conversation_id, message.version - 1, events=[edited])
+
+        Args:
+            source: the conversation to continue; the user must be allowed to read it.
+            version: the last version of the source that the fork shares; by default the latest.
+            events: the events of the fork that follow.
+            conversation_id: of the fork; a new one by default.
+            name, metadata: of the fork; it has none of the source's.
+            actor, tenant, user: see :meth:`append`. The user owns the fork.
+
+        Returns:
+            The result of the append: its first entry is that of the event that begins the fork.
+
+        Raises:
+            NotFound: the source does not exist, is not visible to the user, or has not reached the version.
+            ConversationIsDeleted: the source is deleted.
+            WrongExpectedVersion: the conversation exists already.
+            InputError: the version is not a number, or something in the events cannot be stored.
+        """
+        caller = self.caller(tenant, user)
+        source = parse_uuid(source, "source")
+        forked = await forked_event(self.log(caller), caller.tenant, source, version, name=name, metadata=metadata)
+        target = uuid4() if conversation_id is None else conversation_id
+        return await self.append(target, [forked, *events], expected=NO_STREAM, actor=actor, tenant=tenant, user=user)
+
     async def _append_all(
         self, appends: Iterable[Append], actor: str, tenant: str | None, user: str | None
     ) -> AppendResult:
@@ -353,6 +408,30 @@ class EventStore:
         async with aclosing(events):
             async for event in events:
                 yield event
+
+    async def replay(
+        self,
+        /,
+        conversation_id: UUID | str | None = None,
+        *,
+        speed: float = 1.0,
+        longest_pause: float | None = None,
+        **filters: Any,
+    ) -> AsyncIterator[Event]:
+        """Read events at the pace at which they were appended, or faster or slower.
+
+        Args:
+            conversation_id: its events, in order of version; None replays those of the log, in order of position.
+            speed: 1 is the original pace, 10 is ten times as fast, and ``math.inf`` does not wait.
+            longest_pause: seconds to wait between two events at most.
+            filters: of :meth:`read` or :meth:`read_log`.
+
+        Raises:
+            InputError: the speed is not above 0, or the pause is negative.
+        """
+        events = self.read_log(**filters) if conversation_id is None else self.read(conversation_id, **filters)
+        async for event in paced(events, speed, longest_pause):
+            yield event
 
     async def wait(self, seen: int) -> None:
         """Wait until there may be events after the position ``seen``; for consumers that read by themselves."""

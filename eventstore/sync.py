@@ -92,9 +92,11 @@ class SyncEventStore:
 
     append = synchronous(EventStore.append)
     append_all = synchronous(EventStore.append_all)
+    fork = synchronous(EventStore.fork)
     read = _synchronous_iterator(EventStore.read)
     read_log = _synchronous_iterator(EventStore.read_log)
     subscribe = _synchronous_iterator(EventStore.subscribe)
+    replay = _synchronous_iterator(EventStore.replay)
 
 
 class Portal:

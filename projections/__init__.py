@@ -4,8 +4,9 @@ from eventstore import __version__ as __version__
 from projections.apply import catch_up
 from projections.cache import ConversationCache
 from projections.compare import TableDifference
-from projections.conversation_snapshot import ConversationState
+from projections.conversation_snapshot import Ancestor, ConversationState
 from projections.custom_projections import PythonProjection, load_projections, projection
+from projections.forks import Comparison
 from projections.inline import InlineAppender
 from projections.pages import Page, all_items
 from projections.parked import Parked, Retried, read_parked, retry_parked
@@ -22,6 +23,8 @@ from projections.worker import Worker
 
 __all__ = [
     "PROJECTIONS",
+    "Ancestor",
+    "Comparison",
     "Conversation",
     "ConversationCache",
     "ConversationState",

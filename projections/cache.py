@@ -10,6 +10,8 @@ when the read began, already includes. The cache serves none, because:
 2. A cached state is *consistent*: the messages and tasks were read in one snapshot with the version, once their
    projections had applied the event of that version. The projections do not advance together: if some are behind the
    row, the read waits for them. Messages beyond the version are left out; tasks may be newer than it, never older.
+   Those that a fork shares are read in the same snapshot, once the projections had applied them, and belong to the
+   token: it changes if they are hidden, or may not be read any more.
 3. The query is subject to row-level security: a caller who may not see the row gets NotFound, whatever is cached.
    States are cached by the tenant and the user for whom they were read.
 
@@ -20,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import NamedTuple, Self
 from uuid import UUID
 
@@ -29,7 +32,7 @@ from psycopg.types.numeric import Int8
 from eventstore import Caller
 from eventstore.database.queries import query
 from eventstore.errors import InputError, translated
-from projections.conversation_snapshot import ConversationSnapshot, ConversationState, fetch_rows
+from projections.conversation_snapshot import ConversationSnapshot, ConversationState, fetch_rows, read_ancestry
 from projections.pages import OBJECT_BYTES
 from projections.projection import select_projections
 from projections.read_your_writes import LAGGING, wait_for_written
@@ -39,7 +42,7 @@ MAX_BYTES = 64 * 1024 * 1024
 
 _ONE_SNAPSHOT = query("projections", "one_snapshot")
 _CHANGE_TOKEN = query("projections", "change_token")
-_EVENT_POSITION = query("projections", "event_position")
+_EVENT_POSITIONS = query("projections", "event_positions")
 _PROJECTIONS = ["conversations", "messages", "tasks"]
 
 
@@ -48,7 +51,7 @@ class ChangeToken(NamedTuple):
 
     Attributes:
         version: of the conversation, as its row has it.
-        tables: the files of the tables, and the parked events of the conversation.
+        tables: the files of the tables, the parked events of the conversation, and what it shares if it is a fork.
     """
 
     id: UUID
@@ -153,15 +156,20 @@ async def consistent_snapshot(
                 if not rows:
                     raise not_found(conversation_id)
                 token = ChangeToken.from_row(rows[0])
-                event = {"tenant": caller.tenant, "conversation_id": conversation_id, "version": Int8(token.version)}
-                # It never changes, so it may be read outside the snapshot.
-                positions = await store.log(caller).fetch(_EVENT_POSITION, event)
-                if not positions:  # the caller may not see it any more
+                _, *shared = await read_ancestry(partial(fetch_rows, connection), caller.tenant, conversation_id)
+                versions = {conversation_id: token.version} | dict(shared)
+                events = {"tenant": caller.tenant, "conversations": list(versions), "versions": list(versions.values())}
+                # They never change, so they may be read outside the snapshot.
+                positions: dict[UUID | None, int] = dict(await store.log(caller).fetch(_EVENT_POSITIONS, events))
+                if conversation_id not in positions:  # the caller may not see it any more
                     raise not_found(conversation_id)
-                position = int(positions[0][0])
-                given = {"projections": _PROJECTIONS, "conversations": [conversation_id], "positions": [Int8(position)]}
+                given = {
+                    "projections": _PROJECTIONS,
+                    "conversations": list(positions),
+                    "positions": [Int8(position) for position in positions.values()],
+                }
                 if not await fetch_rows(connection, LAGGING, given):
-                    snapshot = await ConversationSnapshot.open(connection, caller.tenant, conversation_id)
+                    snapshot = await ConversationSnapshot.open(store, connection, caller.tenant, conversation_id)
                     if snapshot is None:
                         raise not_found(conversation_id)
                     yield token, snapshot
@@ -169,7 +177,7 @@ async def consistent_snapshot(
         await wait_for_written(
             store,
             select_projections(_PROJECTIONS),
-            {conversation_id: position},
+            positions,
             timeout=reader.timeout,
             on_primary=reader.on_primary,
         )

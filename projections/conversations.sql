@@ -1,6 +1,6 @@
 -- Apply a batch of the log to the table conversations. The first event of a conversation, whatever its type, creates the
--- row. The conversation in which a tenant registers its agents is not listed, nor are those with the records of a2a-sdk's
--- stores (agent_manager/adapters/a2a_sdk.py).
+-- row; a fork is one whose first event is conversation.forked. The conversation in which a tenant registers its agents is
+-- not listed, nor are those with the records of a2a-sdk's stores (agent_manager/adapters/a2a_sdk.py).
 WITH folded AS MATERIALIZED (
     SELECT b.tenant_id,
            b.conversation_id,
@@ -17,8 +17,8 @@ WITH folded AS MATERIALIZED (
                          AND b.content ->> 'given_id' <> b.conversation_id::text
                          AND conversation_uuid(b.tenant_id, b.content ->> 'given_id') = b.conversation_id))[1] AS given_id,
            (array_agg(jsonb_build_object('conversation_id', b.content -> 'source_conversation_id',
-                                         'version', b.content -> 'source_version') ORDER BY b.version DESC)
-               FILTER (WHERE b.event_type = 'conversation.forked'))[1] AS forked_from,
+                                         'version', b.content -> 'source_version'))
+               FILTER (WHERE b.event_type = 'conversation.forked' AND b.version = 1))[1] AS forked_from,
            (array_agg(b.content -> 'metadata' ORDER BY b.version DESC)
                FILTER (WHERE b.event_type IN ('conversation.created', 'conversation.forked')
                          AND b.content ? 'metadata'))[1] AS metadata,
@@ -39,7 +39,6 @@ updated AS (
            is_active     = coalesce(f.is_active, c.is_active),
            is_deleted    = coalesce(f.is_deleted, c.is_deleted),
            given_id      = coalesce(c.given_id, f.given_id),
-           forked_from   = coalesce(f.forked_from, c.forked_from),
            metadata      = coalesce(f.metadata, c.metadata),
            member_order  = CASE WHEN f.metadata IS NULL THEN c.member_order ELSE f.member_order END,
            message_count = c.message_count + f.messages,

@@ -181,11 +181,19 @@ def check_flag(value: object, name: str) -> None:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of an order: its name in the statement, its index in a row, and its type."""
+    """A column of an order.
+
+    Attributes:
+        name: its name in the statement.
+        index: the index in a row of its value or, with an offset, of its value less the offset.
+        type: of its value.
+        offset: an expression of the statement; the order is that of the column less the offset.
+    """
 
     name: str
     index: int
     type: type
+    offset: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,13 +273,19 @@ def _statement(
     columns = ", ".join(column.name for column in listing.order)
     within = [f"{column} = %({name})s" for name, column in listing.fixed.items()]
     for name, comparison in comparisons:
-        values = ", ".join(f"%({name}_{number})s" for number in range(len(listing.order)))
+        values = ", ".join(f"%({name}_{number})s{column.offset}" for number, column in enumerate(listing.order))
         within.append(f"({columns}) {comparison} ({values})")
     direction = "DESC" if newest_first else "ASC"
     order = ", ".join(f"{column.name} {direction}" for column in listing.order)
     text = query_without("projections", listing.query, listing.filters - conditions)
     # Not str.format: other braces in the text are JSON.
-    return text.replace("{within}", "\n   AND ".join(within)).replace("{order}", order)
+    for part, replacement in (
+        ("{within}", "\n   AND ".join(within) or "true"),
+        ("{order}", order),
+        ("{direction}", direction),
+    ):
+        text = text.replace(part, replacement)
+    return text
 
 
 def _typed(value: Any) -> Any:
@@ -304,11 +318,11 @@ CONVERSATIONS_OF_ACTOR = {
 
 MESSAGES = Listing(
     "messages of a conversation",
-    "messages",
-    {"conversation_id": "m.conversation_id"},
-    (Column("m.version", 9, int),),
+    "messages_of_conversation",
+    {},
+    (Column("m.version", 15, int, " + a.shift"),),
     Message,
-    ("messages",),
+    ("messages", "conversations"),
 )
 ALL_MESSAGES = Listing(
     "messages of all conversations",
@@ -322,14 +336,17 @@ ALL_MESSAGES = Listing(
 _ALL_TASKS_ORDER = (
     Column("t.created_at", 4, datetime), Column("t.conversation_id", 1, UUID), Column("t.id", 0, UUID)
 )  # fmt: skip
+_TASKS_ORDER = (Column("t.created_at", 4, datetime), Column("t.id", 0, UUID))
 TASKS = Listing(
     "tasks of a conversation",
-    "tasks",
-    {"tenant": "t.tenant_id", "conversation_id": "t.conversation_id"},
-    (Column("t.created_at", 4, datetime), Column("t.id", 0, UUID)),
+    "tasks_of_conversation",
+    {},
+    _TASKS_ORDER,
     Task,
-    ("tasks",),
+    ("tasks", "conversations"),
 )
+FOLDED_TASKS = Listing("tasks of a conversation", "tasks", {"tenant": "t.tenant_id"}, _TASKS_ORDER, Task, ())
+"""The same list, of the tables that :func:`projections.conversation_snapshot.folded_tasks` fills."""
 ALL_TASKS = Listing(
     "tasks of all conversations",
     "tasks",

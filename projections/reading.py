@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
+from itertools import accumulate
 from typing import Any, Literal, TypeAlias
 from uuid import UUID
 
@@ -14,10 +15,20 @@ from psycopg.rows import TupleRow
 from eventstore import Caller, Event, EventStore, Role, SyncEventStore, TaskStatus, conversation_uuid
 from eventstore.database.queries import query
 from eventstore.errors import InputError, NotFound
+from eventstore.events import HIGHEST_VERSION
 from eventstore.ids import parse_uuid
 from eventstore.read import Filter, RawRows
 from eventstore.sync import Portal, synchronous
-from projections.conversation_snapshot import ConversationSnapshot, ConversationState, snapshot_as_of
+from projections.conversation_snapshot import (
+    Ancestor,
+    ConversationSnapshot,
+    ConversationState,
+    read_ancestry,
+    read_tasks,
+    shared_then,
+    snapshot_as_of,
+)
+from projections.forks import Comparison, compare, message_place
 from projections.pages import (
     ALL_MESSAGES,
     ALL_TASKS,
@@ -45,6 +56,7 @@ WAIT_SECONDS = 10.0
 """How long a read waits for a position that it must include, by default."""
 
 _CONVERSATION = query("projections", "conversation")
+_VERSIONS = query("projections", "as_of_versions")
 
 
 class Reader:
@@ -136,6 +148,20 @@ class Reader:
             raise not_found(conversation)
         return Conversation.from_row(rows[0])
 
+    async def ancestry(self, conversation: UUID | str, *, at_least: int | None = None) -> list[Ancestor]:
+        """Return the conversations whose messages and tasks a conversation shows, the nearest first.
+
+        They are itself and, if it is a fork, those that it continues, each up to a version. The list ends before the
+        first one that the caller may not read, or that is deleted.
+
+        Raises:
+            NotFound: the conversation does not exist.
+        """
+        found = await self.conversation(conversation, at_least=at_least)
+        fetch = self.store.tables(self.caller, on_primary=self.on_primary).fetch
+        _, *shared = await read_ancestry(fetch, self.tenant, found.id)
+        return [Ancestor(found.id, found.version), *shared]
+
     async def messages(
         self,
         conversation_id: UUID | str | None = None,
@@ -153,11 +179,14 @@ class Reader:
     ) -> Page[Message]:
         """Return the messages of a conversation in its order, or those of all conversations by ``created_at``.
 
+        A fork begins with the messages that it shares (:meth:`ancestry`): the rows of the conversations in which they
+        were written, with their versions there. In a list of all conversations each message occurs once.
+
         Args:
             conversation_id: None reads all conversations.
             role, actor: only those of this role or actor. If these are few, a page scans many others: limit the time.
             since, until: of ``created_at``.
-            after_version: of a conversation, only those above this version.
+            after_version: of a conversation, only its own above this version.
             deleted: of all conversations, also those of deleted ones.
         """
         check_choice(role, "role", (None, *Role))
@@ -185,6 +214,8 @@ class Reader:
     ) -> Page[Task]:
         """Return the tasks of a conversation, or of all conversations, by ``created_at``.
 
+        A fork includes the tasks that it shares, as they were then, with what its own events have changed.
+
         Args:
             conversation_id: None reads all conversations.
             status: only those in this status.
@@ -208,6 +239,7 @@ class Reader:
         actor: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        shared: bool = False,
         newest_first: bool = False,
         limit: int | None = None,
         after: str | None = None,
@@ -222,28 +254,47 @@ class Reader:
             conversation_id: None reads all conversations.
             types, actor: only events of these types, of this actor.
             since, until: of ``timestamp``, when the event was appended.
+            shared: of a fork, also the events of the conversations that it continues, up to it, before its own.
         """
         target = None if conversation_id is None else parse_uuid(conversation_id, "conversation_id")
         conditions = Filter(types, actor, since, until).parameters()
-        column = "position" if target is None else "version"
+        check_flag(shared, "shared")
+        if shared and target is None:
+            raise InputError("shared: is for the trail of one conversation: give conversation_id too")
+        options = {**conditions, "tenant": self.tenant, "user": self.caller.user, "backwards": newest_first}
+        ancestry = [] if target is None else [Ancestor(target, HIGHEST_VERSION)]
+        if shared and target is not None:
+            ancestry += await shared_then(self.store, self.caller, target, {})
+        # As in the list of messages: a fork keeps its places, whatever it shares.
+        sums = accumulate((ancestor.last_version for ancestor in ancestry[1:]), initial=0)
+        shifts = {ancestor.conversation_id: shift for ancestor, shift in zip(ancestry, sums, strict=False)}
 
-        def read(place: Sequence[Any] | None, wanted: int | None) -> AsyncIterator[tuple[Sequence[Event], int]]:
-            options = {**conditions, "tenant": self.tenant, "user": self.caller.user}
+        async def read_trail(place: int | None, wanted: int | None) -> AsyncIterator[tuple[Sequence[Event], int]]:
+            for conversation_id, last in ancestry if newest_first else reversed(ancestry):
+                beyond = None if place is None else max(0, place + shifts[conversation_id])
+                after, until = (0 if newest_first or beyond is None else beyond), last
+                if newest_first and beyond is not None:
+                    until = min(last, max(0, beyond - 1))
+                events = self.store.read(conversation_id, after=after, until_version=until, limit=wanted, **options)
+                async for event in events:
+                    yield [event], event.size
+                    wanted = None if wanted is None else wanted - 1
+
+        async def read_log(place: int | None, wanted: int | None) -> AsyncIterator[tuple[Sequence[Event], int]]:
             if place is not None:
-                options |= {f"until_{column}": place[0] - 1} if newest_first else {"after": place[0]}
-            read_events = self.store.read_log if target is None else partial(self.store.read, target)
-            events = read_events(**options, backwards=newest_first, limit=wanted)
-            return (([event], event.size) async for event in events)
+                options.update({"until_position": place - 1} if newest_first else {"after": place})
+            async for event in self.store.read_log(limit=wanted, **options):
+                yield [event], event.size
 
         kind = "the trail of all conversations" if target is None else "the trail of a conversation"
-        filters = {"tenant": self.tenant, "conversation_id": target, **conditions}
+        filters = {"tenant": self.tenant, "conversation_id": target, "shared": shared or None, **conditions}
         return await read_page(
-            read,
+            lambda place, wanted: (read_trail if ancestry else read_log)(None if place is None else place[0], wanted),
             CursorFormat(kind, newest_first, filters, (int,)),
             limit=limit,
             after=after,
             size_of=lambda event: event.size,
-            place_of=lambda event: [getattr(event, column)],
+            place_of=lambda event: [event.version - shifts[event.conversation_id] if ancestry else event.position],
         )
 
     async def conversation_at(
@@ -282,6 +333,48 @@ class Reader:
                 raise not_found(conversation)
             yield snapshot
 
+    async def message_place(self, conversation: UUID | str, message: UUID | str) -> Ancestor:
+        """Return the conversation in which a message of a conversation was written, and its version there.
+
+        A fork of that conversation at the version before shares everything up to the message, so that another one can
+        follow in its place.
+
+        Args:
+            conversation: the conversation, or a fork that shares the message.
+            message: the id of the message.
+
+        Raises:
+            NotFound: the conversation does not exist, or shows no such message.
+        """
+        rows = await self.store.log(self.caller).fetch(
+            _VERSIONS, {"tenant": self.tenant, "ids": (candidates := self.candidates(conversation))}
+        )
+        found = [candidate for candidate in candidates if candidate in dict(rows)]
+        if not found:
+            raise not_found(conversation)
+        return await message_place(self, found[0], message)
+
+    async def compare(
+        self,
+        first: UUID | str,
+        second: UUID | str | None = None,
+        *,
+        version: int | None = None,
+        second_version: int | None = None,
+    ) -> Comparison:
+        """Compare two conversations, such as two forks, or two versions of one conversation.
+
+        They are read from the log itself, so no worker is needed.
+
+        Args:
+            second: by default the first one.
+            version, second_version: of the two; by default the latest.
+
+        Raises:
+            NotFound: one of them does not exist, or has not reached its version.
+        """
+        return await compare(self, first, second, version, second_version)
+
     def candidates(self, conversation: UUID | str) -> list[UUID]:
         """Return the ids of the conversations that a text may name: a UUID in any of its forms, or a client's id."""
         if isinstance(conversation, UUID):
@@ -310,6 +403,8 @@ class Reader:
 
         def read(place: Sequence[Any] | None, wanted: int | None) -> AsyncIterator[tuple[list[TupleRow], float]]:
             fetch = partial(fetch_current, self, projections=listing.projections, at_least=at_least)
+            if listing.kind == TASKS.kind:
+                return read_tasks(self.store, fetch, filters, place, newest_first=newest_first, limit=wanted)
             return read_rows(fetch, listing, filters, place, newest_first=newest_first, limit=wanted)
 
         rows = await read_page(
@@ -408,7 +503,10 @@ class SyncReader:
 
     conversations = synchronous(Reader.conversations)
     conversation = synchronous(Reader.conversation)
+    ancestry = synchronous(Reader.ancestry)
     messages = synchronous(Reader.messages)
     tasks = synchronous(Reader.tasks)
     history = synchronous(Reader.history)
     conversation_at = synchronous(Reader.conversation_at)
+    message_place = synchronous(Reader.message_place)
+    compare = synchronous(Reader.compare)

@@ -5,6 +5,7 @@ WITH folded AS MATERIALIZED (
            b.conversation_id,
            (b.content ->> 'task_id')::uuid AS id,
            max(b.version) AS version,
+           min(b.version) AS first_version,
            (array_agg(b.content ->> 'status' ORDER BY b.version DESC)
                FILTER (WHERE b.event_type IN ('task.created', 'task.status_changed')))[1] AS status,
            (array_agg(b.content ->> 'description' ORDER BY b.version DESC)
@@ -130,11 +131,11 @@ updated AS (
        AND t.conversation_id = f.conversation_id
        AND t.id = f.id
 )
-INSERT INTO tasks (id, conversation_id, tenant_id, version, status, description, created_at, updated_at, given_id,
-                   status_message, metadata, extra, status_extra, member_order, added_history)
-SELECT f.id, f.conversation_id, f.tenant_id, f.version, coalesce(f.status, 'unknown'), coalesce(f.description, ''),
-       f.created_at, f.updated_at, f.given_id, f.status_message, f.metadata, f.extra, f.status_extra,
-       nullif(jsonb_strip_nulls(f.member_order), '{}'), c.added
+INSERT INTO tasks (id, conversation_id, tenant_id, version, first_version, status, description, created_at, updated_at,
+                   given_id, status_message, metadata, extra, status_extra, member_order, added_history)
+SELECT f.id, f.conversation_id, f.tenant_id, f.version, f.first_version, coalesce(f.status, 'unknown'),
+       coalesce(f.description, ''), f.created_at, f.updated_at, f.given_id, f.status_message, f.metadata, f.extra,
+       f.status_extra, nullif(jsonb_strip_nulls(f.member_order), '{}'), c.added
   FROM folded f
   LEFT JOIN continued c
     ON c.tenant_id = f.tenant_id

@@ -42,7 +42,18 @@ from agent_manager.server.context import ServerContext
 from agent_manager.server.limits import largest_body
 from agent_manager.server.middleware import Deadline, RequestGuard
 from agent_manager.server.problems import error_response, problem, problem_of_validation
-from agent_manager.server.routes import agents, conversations, health, log, members, messages, search, statistics, tasks
+from agent_manager.server.routes import (
+    agents,
+    conversations,
+    forks,
+    health,
+    log,
+    members,
+    messages,
+    search,
+    statistics,
+    tasks,
+)
 from agent_manager.server.routes.declarations import problem_schema
 from eventstore.errors import EventStoreError
 
@@ -50,6 +61,7 @@ ROUTERS = {
     "": (health.router, a2a_demo.router, a2a_demo.plain),
     "/v1": (
         conversations.router,
+        forks.router,
         members.router,
         messages.router,
         tasks.router,

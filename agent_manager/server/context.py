@@ -35,7 +35,7 @@ from agent_manager.factory import AsyncManager
 from agent_manager.manager import Manager
 from agent_manager.metrics import Metrics
 from agent_manager.server.authorization import RequestAuthenticator
-from agent_manager.server.conversation_lookup import resolve, visible_ids
+from agent_manager.server.conversation_lookup import ResolvedConversation, resolve, visible_ids
 from agent_manager.server.idempotency import Idempotency, claimed_uuid
 from agent_manager.server.limits import Limits, TimeSlice
 from agent_manager.server.problems import NotAllowed
@@ -502,7 +502,7 @@ class RequestContext:
 
         Args:
             parameters: The values of all parameters that the endpoint knows.
-            is_resolved: Whether the request reads one conversation that is already resolved for the caller.
+            is_resolved: Whether the request reads one conversation that is resolved for the caller, and is not a fork.
         """
         position, change_token = await self.caught_up(
             projections, self._open_position(at_least), is_resolved=is_resolved
@@ -518,7 +518,7 @@ class RequestContext:
         read: Callable[..., Awaitable[Page[Any]]],
         model: type[Out],
         *,
-        conversation_id: UUID | None = None,
+        conversation: ResolvedConversation | None = None,
         projections: Sequence[str] = READ_TABLES,
     ) -> Response:
         """Return the response to a request for a page of a list.
@@ -526,25 +526,32 @@ class RequestContext:
         Args:
             read: The reader's method for the list; it takes the members of ``query``.
             model: The response model of an item.
-            conversation_id: The conversation whose list it is, resolved for the caller in this request.
+            conversation: The conversation whose list it is, resolved for the caller in this request.
         """
         filters = query.model_dump(exclude={"at_least"})
 
         async def write(out: BodyWriter) -> None:
-            page = await (read(**filters) if conversation_id is None else read(conversation_id, **filters))
+            page = await (read(**filters) if conversation is None else read(conversation.id, **filters))
             await write_page(out, page, encoder(model), page.next)
 
         return await self.read(
             write,
-            parameters=(conversation_id, filters),
+            parameters=(None if conversation is None else conversation.id, filters),
             projections=projections,
             at_least=query.at_least,
-            is_resolved=conversation_id is not None,
+            is_resolved=conversation is not None and not conversation.is_fork,
         )
 
     async def read_log(self, make: Make) -> Response:
         """Return the response to a read of the log itself; the body is cached while it is unchanged."""
         return await self.respond(await log_change_token(self.log), make)
+
+    async def past_token(self, conversation: ResolvedConversation) -> str:
+        """Return the change token of what the log holds of a conversation.
+
+        What a fork shows depends on other conversations, on whether they are deleted and may be read.
+        """
+        return await log_change_token(self.log) if conversation.is_fork else str(conversation.version)
 
     @property
     def log(self) -> View:

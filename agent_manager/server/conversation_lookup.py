@@ -20,11 +20,16 @@ _VISIBLE_IDS = query("agent_manager.server", "visible_ids")
 
 @dataclass(frozen=True, slots=True)
 class ResolvedConversation:
-    """A conversation, its version, and whether it is deleted."""
+    """A conversation, its version, and whether it is deleted.
+
+    Attributes:
+        is_fork: Whether it shares what other conversations hold, whose members and deletion decide whether it is shown.
+    """
 
     id: UUID
     version: int
     is_deleted: bool
+    is_fork: bool
 
 
 async def resolve(

@@ -440,6 +440,13 @@ class EventStream(Response):
         self._last_sent = time.monotonic()
 
 
+async def encoded(events: AsyncGenerator[Event, None]) -> AsyncGenerator[bytes, None]:
+    """Yield events as server-sent events, one at a time."""
+    async with aclosing(events):
+        async for event in events:
+            yield encode_event(event)
+
+
 def encode_event(event: Event) -> bytes:
     """Return an event as a server-sent event, of three lines also for clients that know more separators than SSE."""
     name = "".join(" " if character in LINE_SEPARATORS else character for character in event.event_type)

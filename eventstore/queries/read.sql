@@ -105,3 +105,20 @@ SELECT min(e.position), max(e.position)
 
 -- name: horizon
 SELECT log_horizon()
+
+-- name: fork_source
+-- The version that a conversation has reached, and whether it is deleted.
+SELECT h.version,
+       coalesce((SELECT e.event_type = 'conversation.deleted'
+                   FROM events e
+                  WHERE e.tenant_id = %(tenant)s
+                    AND e.conversation_id = %(conversation_id)s
+                    AND e.event_type IN ('conversation.deleted', 'conversation.reactivated')
+                  ORDER BY e.version DESC
+                  LIMIT 1), false)
+  FROM (SELECT e.version
+          FROM events e
+         WHERE e.tenant_id = %(tenant)s
+           AND e.conversation_id = %(conversation_id)s
+         ORDER BY e.version DESC
+         LIMIT 1) AS h

@@ -39,3 +39,119 @@ CREATE TEMPORARY TABLE batch (
     content         jsonb,
     metadata        jsonb
 )
+
+-- name: as_of_ancestry
+-- The conversations that a fork shares events of, the nearest first, and up to which version, by the rules of
+-- conversation_ancestry, from the log. A line is left out if its parameter is not given.
+WITH RECURSIVE ancestry AS (
+    SELECT %(conversation_id)s::uuid AS id, 0 AS version, ARRAY[%(conversation_id)s::uuid] AS path
+     UNION ALL
+    SELECT s.id, s.version, a.path || s.id
+      FROM ancestry a
+     CROSS JOIN LATERAL (
+               SELECT (e.content ->> 'source_conversation_id')::uuid AS id,
+                      least(greatest((e.content ->> 'source_version')::numeric, 0), 2147483646)::integer AS version
+                 FROM events e
+                WHERE e.tenant_id = %(tenant)s
+                  AND e.conversation_id = a.id
+                  AND e.version = 1
+                  AND e.event_type = 'conversation.forked'
+               OFFSET 0
+           ) AS s
+     CROSS JOIN LATERAL (
+               SELECT coalesce((SELECT d.event_type = 'conversation.deleted'
+                                  FROM events d
+                                 WHERE d.tenant_id = %(tenant)s
+                                   AND d.conversation_id = s.id
+                                   AND d.event_type IN ('conversation.deleted', 'conversation.reactivated')
+                                   AND d.position <= %(position)s
+                                   AND d.timestamp <= %(time)s
+                                 ORDER BY d.version DESC
+                                 LIMIT 1), false) AS is_deleted
+                 FROM events e
+                WHERE e.tenant_id = %(tenant)s
+                  AND e.conversation_id = s.id
+                  AND e.version = 1
+               OFFSET 0
+           ) AS source
+     WHERE s.id <> ALL (a.path)
+       AND NOT source.is_deleted
+)
+SELECT a.id, a.version
+  FROM ancestry a
+ WHERE cardinality(a.path) > 1
+ ORDER BY cardinality(a.path)
+
+-- name: as_of_shared_events
+-- The events of conversations up to a version, and of each fork among them the first one, which names its source. A line
+-- is left out if its parameter is not given.
+INSERT INTO batch (position, timestamp, version, schema_version, conversation_id, id, tenant_id, event_type, actor,
+                   content, metadata)
+SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id, e.tenant_id, e.event_type,
+       e.actor, e.content, e.metadata
+  FROM unnest(%(ids)s::uuid[], %(versions)s::int[]) AS n (conversation_id, version)
+ CROSS JOIN LATERAL (
+           SELECT e.*
+             FROM events e
+            WHERE e.tenant_id = %(tenant)s
+              AND e.conversation_id = n.conversation_id
+              AND e.version <= greatest(n.version, 1)
+              AND (e.version <= n.version OR e.event_type = 'conversation.forked')
+              AND e.event_type LIKE %(types)s
+            ORDER BY e.version
+       ) AS e
+
+-- name: as_of_shared
+-- Whether what a fork shares is hidden has been decided (shared_then), whatever the events up to its version say.
+UPDATE conversations c
+   SET is_deleted = false
+ WHERE c.id <> %(conversation_id)s
+
+-- name: as_of_reached
+-- The versions up to which the batch has events, by conversation.
+SELECT b.conversation_id, max(b.version)
+  FROM batch b
+ GROUP BY b.conversation_id
+
+-- name: join_tasks
+-- Let all events of tasks be those of one conversation, in order, so that a task that several conversations share is
+-- folded as a single one.
+UPDATE batch b
+   SET conversation_id = %(conversation_id)s,
+       version         = b.version + a.base
+  FROM unnest(%(ids)s::uuid[], %(bases)s::int[]) AS a (conversation_id, base)
+ WHERE b.conversation_id = a.conversation_id
+   AND b.event_type LIKE 'task.%%'
+
+-- name: separate_tasks
+-- Give each task the conversation and the version of its last event. They are all begun at the version up to which they
+-- are shared.
+UPDATE tasks t
+   SET conversation_id = a.conversation_id,
+       version         = t.version - a.base,
+       first_version   = 0
+  FROM unnest(%(ids)s::uuid[], %(bases)s::int[], %(ends)s::bigint[]) AS a (conversation_id, base, last)
+ WHERE t.version > a.base
+   AND t.version <= a.last
+
+-- name: separate_artifacts
+-- See "separate_tasks".
+UPDATE task_artifacts c
+   SET conversation_id = t.conversation_id
+  FROM tasks t
+ WHERE t.id = c.task_id
+
+-- name: ancestry
+-- The conversations whose rows a conversation shows, the nearest first, and up to which version.
+SELECT a.conversation_id, a.last_version
+  FROM conversation_ancestry(%(tenant)s, %(conversation_id)s) AS a
+ ORDER BY a.shift
+
+-- name: message_place
+-- The conversation in which a message was written, and its version.
+SELECT e.conversation_id, e.version
+  FROM events e
+ WHERE e.tenant_id = %(tenant)s
+   AND e.conversation_id = ANY (%(ids)s::uuid[])
+   AND e.id = %(message)s
+   AND e.event_type = 'message.added'

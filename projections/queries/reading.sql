@@ -1,13 +1,25 @@
 -- name: change_token
 -- The version of a conversation; the files of the tables, which are others once a table was emptied and refilled, or
--- swapped for a new one; and what of it is parked, whose rows come later under a version that the row has already.
+-- swapped for a new one; what of it is parked, whose rows come later under a version that the row has already; and what a
+-- fork shares, as far as it may be read.
 SELECT c.id, c.version, pg_relation_filenode(c.tableoid), pg_relation_filenode(to_regclass('messages')),
        pg_relation_filenode(to_regclass('tasks')), pg_relation_filenode(to_regclass('task_artifacts')),
-       (SELECT string_agg(format('%%s %%s', p.projection, p.position), ',' ORDER BY p.projection)
+       (SELECT string_agg(format('%%s %%s', p.projection, p.position), ',' ORDER BY p.projection, p.position)
           FROM parked p
          WHERE p.stage = 'live'
            AND p.tenant_id = c.tenant_id
-           AND p.conversation_id = c.id)
+           AND (p.conversation_id = c.id
+                OR c.forked_from IS NOT NULL
+                   AND EXISTS (SELECT
+                                 FROM conversation_ancestry(c.tenant_id, c.id) AS a
+                                WHERE a.conversation_id = p.conversation_id))),
+       CASE WHEN c.forked_from IS NOT NULL THEN
+           (SELECT string_agg(format('%%s %%s', s.id, least(s.version, a.last_version)), ',' ORDER BY a.shift)
+              FROM conversation_ancestry(c.tenant_id, c.id) AS a
+              JOIN conversations s
+                ON s.tenant_id = c.tenant_id
+               AND s.id = a.conversation_id)
+       END
   FROM conversations c
  WHERE c.tenant_id = %(tenant)s
    AND c.id = ANY (%(ids)s::uuid[])
@@ -69,7 +81,7 @@ SELECT c.id, c.name, c.is_active, c.created_at, c.updated_at, c.metadata, c.tena
  WHERE c.total - c.size < %(bytes)s
 
 -- name: messages
--- The messages of a conversation, or of all. See "conversations".
+-- The messages of all conversations. See "conversations".
 SELECT m.id, m.conversation_id, m.role, m.content, m.parts, m.created_at, m.metadata, m.tenant_id, m.given_id,
        m.version, m.actor, m.extra, m.status, m.error, m.member_order, m.total
   FROM (SELECT m.*, sum(m.size) OVER (ROWS UNBOUNDED PRECEDING) AS total
@@ -78,8 +90,6 @@ SELECT m.id, m.conversation_id, m.role, m.content, m.parts, m.created_at, m.meta
                   FROM messages m
                  WHERE {within}
                    AND coalesce(true
-                                AND m.tenant_id = %(tenant)s
-                                AND m.version > %(after_version)s
                                 AND m.role = %(role)s
                                 AND m.actor = %(actor)s
                                 AND m.created_at >= %(since)s
@@ -87,6 +97,38 @@ SELECT m.id, m.conversation_id, m.role, m.content, m.parts, m.created_at, m.meta
                                 AND coalesce((SELECT c.is_deleted FROM conversations c WHERE c.tenant_id = m.tenant_id AND c.id = m.conversation_id), false) = %(deleted)s
                        , false)
                  ORDER BY {order}
+                 LIMIT (SELECT %(limit)s)) AS m) AS m
+ WHERE m.total - m.size < %(bytes)s
+
+-- name: messages_of_conversation
+-- The messages of a conversation, and those that it shares if it is a fork (conversation_ancestry), in the order of their
+-- places. Of each conversation as many are read as of all, along the index of its versions. Whether and how a message was
+-- answered is a fact of the conversation in which it was written.
+SELECT m.id, m.conversation_id, m.role, m.content, m.parts, m.created_at, m.metadata, m.tenant_id, m.given_id,
+       m.version, m.actor, m.extra, CASE WHEN m.place > 0 THEN m.status END, CASE WHEN m.place > 0 THEN m.error END,
+       m.member_order, m.place, m.total
+  FROM (SELECT m.*, sum(m.size) OVER (ROWS UNBOUNDED PRECEDING) AS total
+          FROM (SELECT m.*, m.version - a.shift AS place
+                  FROM conversation_ancestry(%(tenant)s, %(conversation_id)s) AS a
+                 CROSS JOIN LATERAL (
+                           SELECT m.*, 1000 + estimated_size(m.content) + estimated_size(m.parts)
+                                  + estimated_size(m.metadata) + estimated_size(m.extra) AS size
+                             FROM messages m
+                            WHERE m.conversation_id = a.conversation_id
+                              AND m.version <= a.last_version
+                              AND {within}
+                              AND coalesce(true
+                                           AND m.tenant_id = %(tenant)s
+                                           AND m.version - a.shift > %(after_version)s
+                                           AND m.role = %(role)s
+                                           AND m.actor = %(actor)s
+                                           AND m.created_at >= %(since)s
+                                           AND m.created_at < %(until)s
+                                  , false)
+                            ORDER BY {order}
+                            LIMIT (SELECT %(limit)s)
+                       ) AS m
+                 ORDER BY place {direction}
                  LIMIT (SELECT %(limit)s)) AS m) AS m
  WHERE m.total - m.size < %(bytes)s
 
@@ -103,7 +145,7 @@ SELECT s.kind, s.id, s.conversation_id, s.version, s.position, s.role, s.actor, 
                   closing => %(closing)s) AS s
 
 -- name: tasks
--- The tasks of a conversation, or of all. See "conversations".
+-- The tasks of all conversations. See "conversations".
 SELECT t.id, t.conversation_id, t.status, t.description, t.created_at, t.updated_at, t.metadata, t.tenant_id,
        t.given_id, t.version, t.status_message,
        (SELECT coalesce(jsonb_agg(jsonb_build_object('artifact_id', a.artifact_id, 'extends', a.extends,
@@ -137,6 +179,82 @@ SELECT t.id, t.conversation_id, t.status, t.description, t.created_at, t.updated
                                 AND t.status = %(status)s
                                 AND coalesce((SELECT c.is_deleted FROM conversations c WHERE c.tenant_id = t.tenant_id AND c.id = t.conversation_id), false) = %(deleted)s
                        , false)
+                 ORDER BY {order}
+                 LIMIT (SELECT %(limit)s)) AS t) AS t
+ WHERE t.total - t.size < %(bytes)s
+
+-- name: tasks_of_conversation
+-- The tasks of a conversation, and those that it shares if it is a fork. See "tasks" and "messages_of_conversation".
+--
+-- A task must be folded from the log (folded_tasks) if its row is not the state that the conversation shows: an event
+-- after the shared ones has changed it, or an event of a nearer conversation.
+WITH ancestry AS MATERIALIZED (
+    SELECT a.conversation_id, a.last_version, a.shift
+      FROM conversation_ancestry(%(tenant)s, %(conversation_id)s) AS a
+)
+SELECT t.id, t.conversation_id, t.status, t.description, t.created_at, t.updated_at, t.metadata, t.tenant_id,
+       t.given_id, t.version, t.status_message,
+       (SELECT coalesce(jsonb_agg(jsonb_build_object('artifact_id', a.artifact_id, 'extends', a.extends,
+                                                     'last_chunk', a.last_chunk,
+                                                     'continues_text', a.continues_text, 'name', a.name,
+                                                     'description', a.description, 'parts', a.parts,
+                                                     'extra', a.extra, 'metadata', a.metadata,
+                                                     'member_order', a.member_order) ORDER BY a.version),
+                        '[]')
+          FROM task_artifacts a
+         WHERE a.task_id = t.id
+           AND coalesce(a.tenant_id = t.tenant_id AND a.conversation_id = t.conversation_id, false)) AS artifacts,
+       CASE WHEN t.added_history IS NULL THEN t.extra ELSE coalesce(t.extra, jsonb_build_object()) END AS extra,
+       t.status_extra,
+       CASE WHEN t.added_history IS NULL THEN t.member_order
+            ELSE coalesce(t.member_order, jsonb_build_object()) || jsonb_build_object('added_history', t.added_history)
+       END AS member_order, t.must_fold, t.total
+  FROM (SELECT t.*, sum(t.size) OVER (ROWS UNBOUNDED PRECEDING) AS total
+          FROM (SELECT t.*
+                  FROM ancestry a
+                 CROSS JOIN LATERAL (
+                           SELECT t.*, 1000 + estimated_size(t.metadata) + estimated_size(t.status_message)
+                                  + estimated_size(t.extra) + estimated_size(t.status_extra)
+                                  + estimated_size(t.added_history)
+                                  + (SELECT coalesce(sum(estimated_size(a.parts) + estimated_size(a.extra)
+                                                         + estimated_size(a.metadata)), 0)
+                                       FROM task_artifacts a
+                                      WHERE a.task_id = t.id
+                                        AND coalesce(a.tenant_id = t.tenant_id
+                                                     AND a.conversation_id = t.conversation_id, false)) AS size
+                             FROM (SELECT t.*,
+                                          EXISTS (SELECT
+                                                    FROM ancestry n
+                                                   CROSS JOIN LATERAL (SELECT o.first_version
+                                                                         FROM tasks o
+                                                                        WHERE o.tenant_id = %(tenant)s
+                                                                          AND o.conversation_id = n.conversation_id
+                                                                          AND o.id = t.id
+                                                                       OFFSET 0) AS o
+                                                   WHERE n.shift > a.shift
+                                                     AND o.first_version <= n.last_version) AS is_continued,
+                                          t.version > a.last_version
+                                          OR EXISTS (SELECT
+                                                       FROM ancestry n
+                                                      CROSS JOIN LATERAL (SELECT o.first_version
+                                                                            FROM tasks o
+                                                                           WHERE o.tenant_id = %(tenant)s
+                                                                             AND o.conversation_id = n.conversation_id
+                                                                             AND o.id = t.id
+                                                                          OFFSET 0) AS o
+                                                      WHERE n.shift < a.shift
+                                                        AND o.first_version <= n.last_version) AS must_fold
+                                     FROM tasks t
+                                    WHERE t.tenant_id = %(tenant)s
+                                      AND t.conversation_id = a.conversation_id) AS t
+                            WHERE {within}
+                              AND coalesce(t.first_version <= a.last_version
+                                           AND NOT t.is_continued
+                                           AND (t.must_fold OR t.status = %(status)s)
+                                  , false)
+                            ORDER BY {order}
+                            LIMIT (SELECT %(limit)s)
+                       ) AS t
                  ORDER BY {order}
                  LIMIT (SELECT %(limit)s)) AS t) AS t
  WHERE t.total - t.size < %(bytes)s

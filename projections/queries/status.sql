@@ -193,10 +193,16 @@ SELECT applied.position, page.*
 {page}
        ) AS page ON applied.position >= %(at_least)s
 
--- name: event_position
--- The position of one event of a conversation.
-SELECT e.position
-  FROM events e
- WHERE e.tenant_id = %(tenant)s
-   AND e.conversation_id = %(conversation_id)s
-   AND e.version = %(version)s
+-- name: event_positions
+-- The positions of the last events of conversations up to a version.
+SELECT n.conversation_id, e.position
+  FROM unnest(%(conversations)s::uuid[], %(versions)s::int[]) AS n (conversation_id, version)
+ CROSS JOIN LATERAL (
+           SELECT e.position
+             FROM events e
+            WHERE e.tenant_id = %(tenant)s
+              AND e.conversation_id = n.conversation_id
+              AND e.version <= n.version
+            ORDER BY e.version DESC
+            LIMIT 1
+       ) AS e

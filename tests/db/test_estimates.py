@@ -32,6 +32,7 @@ def fill(database_url: str, table: str, column: str) -> None:
             given |= {
                 "task_id": HIDDEN_CONVERSATION,
                 "version": number,
+                "first_version": number,
                 "role": "user",
                 "status": "pending",
                 "name": "",

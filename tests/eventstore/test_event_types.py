@@ -115,7 +115,7 @@ def test_content_is_plain_json_and_leaves_out_what_is_absent(event: EventData) -
         (ConversationCreated, {"name": "a" * 256}, "ConversationCreated.name"),
         (ConversationRenamed, {"name": "a" * 256}, "ConversationRenamed.name"),
         (ConversationRenamed, {}, "ConversationRenamed.name"),
-        (ConversationForked, {"source_conversation_id": TASK, "source_version": 0},
+        (ConversationForked, {"source_conversation_id": TASK, "source_version": -1},
          "ConversationForked.source_version"),
         (ConversationForked, {"source_conversation_id": "x", "source_version": 1},
          "ConversationForked.source_conversation_id"),

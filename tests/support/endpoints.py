@@ -20,6 +20,7 @@ BODIES: dict[tuple[str, str], Any] = {
     ("PATCH", "/v1/conversations/{conversation}"): {"name": "mine now"},
     ("POST", "/v1/conversations/{conversation}/messages"): {"role": "user", "content": "let me in"},
     ("POST", "/v1/conversations/{conversation}/send"): MESSAGE,
+    ("POST", "/v1/conversations/{conversation}/forks"): {"name": "another way"},
     ("POST", "/v1/conversations/{conversation}/tasks/{task}/cancel"): {},
     ("POST", "/v1/conversations/{conversation}/tasks/{task}/push-notifications"): {"url": "https://client.example"},
     ("POST", "/v1/conversations/{conversation}/events"): {"events": [EVENT]},

@@ -107,7 +107,8 @@ class _Folding:
                 row["metadata"] = content.get("metadata", row["metadata"])
                 row["member_order"] = _order(event) or None if "metadata" in content else row["member_order"]
                 source, version = content["source_conversation_id"], content["source_version"]
-                row["forked_from"] = {"conversation_id": source, "version": version}
+                if event.version == 1:
+                    row["forked_from"] = {"conversation_id": source, "version": version}
             case "conversation.archived":
                 row["is_active"] = False
             case "conversation.reactivated":
@@ -167,7 +168,7 @@ class _Folding:
             (event.tenant_id, str(event.conversation_id), content["task_id"]),
             {
                 "id": content["task_id"], "conversation_id": str(event.conversation_id), "tenant_id": event.tenant_id,
-                "status": "unknown", "description": "", "created_at": event.occurred_at,
+                "first_version": event.version, "status": "unknown", "description": "", "created_at": event.occurred_at,
                 "updated_at": event.occurred_at, "given_id": None, "status_message": None, "metadata": None,
                 "extra": None, "status_extra": None, "member_order": None, "added_history": None,
             },

@@ -31,8 +31,8 @@ INSERT INTO messages (id, conversation_id, tenant_id, version, role, content, cr
 SELECT gen_random_uuid(), {conversation}, CASE WHEN p % 4 = 3 THEN 'other' ELSE 'default' END, p,
        CASE WHEN p % 3 = 0 THEN 'user' ELSE 'assistant' END, repeat('text ', 20), {begin} + p * {step}, 'agent'
   FROM generate_series(1, {size}) AS p;
-INSERT INTO tasks (id, conversation_id, tenant_id, version, status, description, created_at, updated_at)
-SELECT gen_random_uuid(), {conversation}, CASE WHEN p % 4 = 3 THEN 'other' ELSE 'default' END, p,
+INSERT INTO tasks (id, conversation_id, tenant_id, version, first_version, status, description, created_at, updated_at)
+SELECT gen_random_uuid(), {conversation}, CASE WHEN p % 4 = 3 THEN 'other' ELSE 'default' END, p, p,
        CASE WHEN p % 20 = 1 THEN 'failed' ELSE 'completed' END, 'text', {begin} + p * {step}, {begin} + p * {step}
   FROM generate_series(1, {size}) AS p;
 INSERT INTO task_artifacts (task_id, conversation_id, tenant_id, version, artifact_id, extends, last_chunk, parts)

@@ -1,6 +1,6 @@
 -- name: resolve
--- The first of the conversations that has events up to a position, its version at that position, and whether it was
--- deleted then. For a user, only conversations of which they are a member: their membership is checked first, so that
+-- The first of the conversations that has events up to a position, its version at that position, whether it was deleted
+-- then, and whether it is a fork. For a user, only conversations of which they are a member: their membership is checked first, so that
 -- the query takes the same steps for a conversation that does not exist and for one that is not visible to them.
 SELECT i.id, latest.version,
        coalesce((SELECT e.event_type = 'conversation.deleted'
@@ -10,7 +10,13 @@ SELECT i.id, latest.version,
                     AND e.position <= %(position)s
                     AND e.event_type IN ('conversation.deleted', 'conversation.reactivated')
                   ORDER BY e.version DESC
-                  LIMIT 1), false)
+                  LIMIT 1), false),
+       EXISTS (SELECT
+                 FROM events e
+                WHERE e.tenant_id = %(tenant)s
+                  AND e.conversation_id = i.id
+                  AND e.version = 1
+                  AND e.event_type = 'conversation.forked')
   FROM unnest(%(ids)s::uuid[]) WITH ORDINALITY AS i (id, number)
  CROSS JOIN LATERAL (SELECT e.version
                        FROM events e

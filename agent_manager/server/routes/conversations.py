@@ -77,7 +77,7 @@ async def create_conversation(
     except Forbidden:  # it exists, and is not visible to the caller
         raise _taken(given_id) from None
     response.headers["Location"] = f"/v1/conversations/{quote(str(conversation_id))}"
-    return await _written_conversation(context, conversation_id)
+    return await written_conversation(context, conversation_id)
 
 
 @router.get("/{conversation}", response_model=ConversationOut, **reads(Data.CONTENT, NOT_FOUND))
@@ -111,7 +111,7 @@ async def change_conversation(
         events.append(ConversationRenamed(name=change.name))
     resolved = await get_or_404(context.reader, conversation)
     await context.append(resolved.id, events, expected=change.expected_version, claimed_actor=change.actor)
-    return await _written_conversation(context, resolved.id)
+    return await written_conversation(context, resolved.id)
 
 
 @router.delete("/{conversation}", status_code=204, response_class=Response, **writes(Data.CONVERSATION, NOT_FOUND))
@@ -147,10 +147,11 @@ async def get_state(context: CurrentContext, conversation: str, query: Annotated
             await _write_state(out, snapshot)
 
     if as_of:
-        return await context.respond(str(resolved.version), write_past, parameters=parameters, is_large=True)
+        change_token = await context.past_token(resolved)
+        return await context.respond(change_token, write_past, parameters=parameters, is_large=True)
     await context.caught_up(is_resolved=True)
-    change_token = await read_change_token(context.reader, resolved.id)
-    return await context.respond(str(change_token), write_current, parameters=parameters, is_large=True)
+    token = await read_change_token(context.reader, resolved.id)
+    return await context.respond(str(token), write_current, parameters=parameters, is_large=True)
 
 
 async def _write_state(out: BodyWriter, snapshot: ConversationSnapshot) -> None:
@@ -166,7 +167,7 @@ def _taken(given_id: str, detail: str = "") -> ConflictError:
     return ConflictError(f"there is a conversation {given_id!r} already{detail}: choose another id, or leave it out")
 
 
-async def _written_conversation(context: RequestContext, conversation_id: UUID) -> ConversationOut | ConversationRef:
+async def written_conversation(context: RequestContext, conversation_id: UUID) -> ConversationOut | ConversationRef:
     """Return a conversation with what was just appended, as far as the caller may read it.
 
     It is read from the primary: a write does not depend on a standby.

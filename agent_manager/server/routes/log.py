@@ -25,13 +25,21 @@ from agent_manager.server.schemas.events import (
     LogPage,
     LogQuery,
     LogStreamQuery,
+    ReplayQuery,
     StreamQuery,
     event_out,
 )
-from agent_manager.server.streams import EventStream, conversation_source, log_source, start_position
+from agent_manager.server.streams import (
+    EventStream,
+    conversation_source,
+    encoded,
+    log_source,
+    start_position,
+)
 from eventstore import ApplicationEvent, ConversationCreated, Event, EventData, Metadata, NewEvent
 from eventstore.errors import InvalidEvent
 from eventstore.event_types import BUILT_IN, RESERVED_PREFIXES
+from eventstore.pacing import paced
 from eventstore.read import Filter, end_of_log, horizon
 from projections.pages import PAGE_BYTES
 
@@ -51,7 +59,8 @@ async def history(context: CurrentContext, conversation: str, query: Annotated[H
         page = await context.reader.history(resolved.id, types=query.type, **query.model_dump(exclude={"type"}))
         await write_page(out, page, _encode, page.next)
 
-    return await context.respond(str(resolved.version), write, parameters=(resolved.id, query.model_dump()))
+    change_token = await context.past_token(resolved)
+    return await context.respond(change_token, write, parameters=(resolved.id, query.model_dump()))
 
 
 @router.post(
@@ -103,6 +112,26 @@ async def read_log(context: CurrentContext, query: Annotated[LogQuery, Query()])
         await out.write(b'],"next":%d}' % position)
 
     return await context.respond(str(final), write, parameters=query.model_dump())
+
+
+@router.get(
+    "/log/replay",
+    status_code=200,
+    response_class=EventStream,
+    responses=_STREAM | errors(),
+    openapi_extra=needs(Data.LOG),
+)
+async def replay_log(context: CurrentContext, query: Annotated[ReplayQuery, Query()]) -> EventStream:
+    """Stream the events of all conversations that the log holds, at the pace at which they were appended, and end.
+
+    Resumes after `Last-Event-ID`.
+    """
+    Filter(query.type, query.actor)  # raises while the response can still have an error status
+    after = start_position(context.request, query.after) or 0
+    final = await horizon(context.store.log(context.caller))
+    until = final if query.until_position is None else min(final, query.until_position)
+    source = log_source(context.store, context.caller, query.type, query.actor)
+    return context.stream_texts(encoded(paced(source.read(after, until), query.speed, query.longest_pause)), after)
 
 
 @router.get(

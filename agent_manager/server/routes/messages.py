@@ -103,8 +103,8 @@ async def list_messages(
         query,
         context.reader.messages,
         MessageOut,
-        conversation_id=resolved.id,
-        projections=("messages",),
+        conversation=resolved,
+        projections=("messages", "conversations"),
     )
 
 
@@ -197,7 +197,7 @@ async def list_conversation_tasks(
     """List the tasks of a conversation in the order in which they were created."""
     resolved = await get_or_404(context.reader, conversation)
     return await context.read_page(
-        query, context.reader.tasks, TaskOut, conversation_id=resolved.id, projections=("tasks",)
+        query, context.reader.tasks, TaskOut, conversation=resolved, projections=("tasks", "conversations")
     )
 
 

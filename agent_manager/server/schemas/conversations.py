@@ -125,7 +125,7 @@ class AllMessageQuery(MessageQuery):
 class ConversationMessageQuery(MessageQuery):
     """Which messages of a conversation to list."""
 
-    after_version: int | None = Field(None, ge=0, lt=2**31, description="Only messages after this version.")
+    after_version: int | None = Field(None, ge=0, lt=2**31, description="Only its own messages after this version.")
 
 
 class SendMessageQuery(In):

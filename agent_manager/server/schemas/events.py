@@ -76,6 +76,7 @@ class HistoryQuery(EventPageQuery):
 
     after: Cursor = None
     newest_first: NewestFirst = False
+    shared: bool = Field(False, description="Of a fork, also the events that it shares, before its own.")
 
 
 class LogQuery(EventPageQuery):
@@ -97,6 +98,15 @@ class StreamQuery(In):
 
 class LogStreamQuery(StreamQuery, EventQuery):
     """Which events of the log to stream."""
+
+
+class ReplayQuery(EventQuery):
+    """Which events of the log to replay, and how fast."""
+
+    after: int = Field(0, ge=0, lt=2**63, description="Only positions above this one. Last-Event-ID takes precedence.")
+    until_position: int | None = Field(None, ge=0, lt=2**63, description="Only positions up to this one.")
+    speed: float = Field(1.0, gt=0, description="1 is the original pace, 10 is ten times as fast.")
+    longest_pause: float | None = Field(None, ge=0, description="The longest pause between two events, in seconds.")
 
 
 class EventIn(In):

@@ -5,6 +5,7 @@ CREATE TABLE tasks (
     conversation_id uuid NOT NULL,
     tenant_id       varchar(255) COLLATE "C" NOT NULL,
     version         integer NOT NULL,
+    first_version   integer NOT NULL,
     status          varchar(50) NOT NULL,
     description     text NOT NULL,
     created_at      timestamptz NOT NULL DEFAULT CURRENT_TIMESTAMP,
@@ -24,6 +25,7 @@ CREATE INDEX idx_tasks_conversation_id ON tasks (conversation_id);
 
 COMMENT ON COLUMN tasks.member_order IS 'As in conversations';
 COMMENT ON COLUMN tasks.version IS 'Version of the last event applied to the row';
+COMMENT ON COLUMN tasks.first_version IS 'Version of the first event of the task';
 
 CREATE INDEX idx_tasks_pages ON tasks (tenant_id, created_at, conversation_id, id);
 CREATE INDEX idx_tasks_pages_by_status ON tasks (tenant_id, status, created_at, conversation_id, id);

@@ -49,7 +49,7 @@ from eventstore.database.embedded.embedded_server import EmbeddedServer
 from eventstore.database.migrate import Migrator
 from eventstore.database.queries import query
 from eventstore.errors import NotFound, SchemaTooOld, ServerUnreachable
-from projections import Worker, catch_up
+from projections import Reader, Worker, catch_up
 
 STRANGE = "tab\t line\n return\r back\\slash \\N \\. é 東京 \u2028 \x01\x7f \b\f\v"
 EVENTS = "SELECT * FROM events ORDER BY position"
@@ -696,3 +696,17 @@ def test_a_target_is_written_for_its_user_alone(intact: Archive, tmp_path: Path)
         assert path.stat().st_mode & 0o077 == 0, path
     shutil.rmtree(tmp_path / "backups")
     assert intact.ids() == []
+
+
+@pytest.mark.slow
+async def test_a_restored_fork_shows_what_it_shares(store: EventStore, archive: Archive, other: Settings) -> None:
+    trip = uuid4()
+    await say(store, 3, conversation=trip)
+    forked = await store.fork(trip, 2, events=[MessageAdded(role="user", content="own")])
+    fork = forked.events[0].conversation_id
+    await catch_up(store)
+    await restore_backup(other, archive, await create_backup(store, archive))
+    async with EventStore(other) as restored:
+        shown = [await Reader(each).messages(fork) for each in (store, restored)]
+    assert [len(messages) for messages in shown] == [3, 3]
+    assert shown[0] == shown[1]

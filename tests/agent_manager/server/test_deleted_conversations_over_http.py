@@ -41,9 +41,13 @@ TABLE: dict[tuple[str, str], str] = {
     ("GET", "/v1/tasks"): HIDDEN,
     ("GET", "/v1/conversations/{conversation}/events"): SHOWN,
     ("POST", "/v1/conversations/{conversation}/events"): REFUSED,
+    ("POST", "/v1/conversations/{conversation}/forks"): REFUSED,
+    ("GET", "/v1/conversations/{conversation}/ancestry"): OTHER,
+    ("GET", "/v1/conversations/{conversation}/comparison"): SHOWN,
     ("GET", "/v1/conversations/{conversation}/stream"): OTHER,
     ("GET", "/v1/log"): SHOWN,  # the audit trail holds what happened
     ("GET", "/v1/log/stream"): OTHER,
+    ("GET", "/v1/log/replay"): OTHER,
     ("GET", "/v1/search"): HIDDEN,
     ("GET", "/v1/statistics"): OTHER,  # they count what happened, and deleting undoes nothing
     ("GET", "/v1/agents"): OTHER,
