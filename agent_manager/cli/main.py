@@ -45,6 +45,7 @@ GROUPS = {
         "retry": "parked",
         "rollback": "rollback",
         "backup": "backup",
+        "audit": "audit",
     },
     "Administer": {"tenants": "tenants", "users": "users", "keys": "keys"},
 }

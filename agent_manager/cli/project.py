@@ -14,6 +14,7 @@ from typing import Any
 
 import typer
 
+from agent_manager.audit.sealer import describe_sealing, sealing
 from agent_manager.cli.options import (
     AllowSuperuser,
     DataDir,
@@ -109,11 +110,14 @@ async def _run_until_signal(
         worker = asyncio.create_task(Worker(store, projections).run())
         stopped = asyncio.create_task(stop.wait())
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(sealing(store))
             if describe is not None:
                 describe(store, projections)
             else:
                 names = ", ".join(projection.name for projection in projections)
                 print_line("Workers", f"{names} follow the log; Ctrl-C stops")
+            if described := describe_sealing(store):
+                print_line("Sealed log", described)
             with suppress(ConnectionLost, ServerUnreachable):  # the workers wait for a lost server and report it
                 for warning in await read_warnings(store):
                     _log.warning("warning: %s", warning, extra={"event": "status_warning"})
