@@ -250,9 +250,11 @@ async def prove(store: EventStore, position: int, checkpoint: Checkpoint | None 
         TilesDamaged: the tiles or the event are not as they were sealed.
     """
     fetch = fetching(store)
-    rows = await fetch(query(PACKAGE, "event"), {"position": position})
+    rows = await fetch(query(PACKAGE, "event"), {"position": position, "tenant": store.tenant})
     if not rows:
-        raise NotFound(f"no event is at position {position}: eventstore history shows positions")
+        raise NotFound(
+            f"the tenant {store.tenant} has no event at position {position}: eventstore history shows positions"
+        )
     newest = await last_checkpoint(fetch)
     if newest is None:
         raise NotFound("nothing is sealed yet: set EVENTSTORE_AUDIT_KEY for eventstore up or project")

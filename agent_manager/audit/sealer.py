@@ -221,6 +221,23 @@ def read_keys(settings: ServerSettings) -> KeyFile:
     return KeyFile.read(settings.audit_key)
 
 
+def check_sealing(settings: ServerSettings) -> None:
+    """Check the files that the settings name, before anything is started.
+
+    Raises:
+        KeyInvalid: one of them cannot be used, or there is no key to sign with.
+        CheckpointInvalid: the file of published checkpoints has something else.
+    """
+    if settings.audit_key is None:
+        return
+    if not (keys := read_keys(settings)).private:
+        raise KeyInvalid(f"{keys.path}: has no private key: remove EVENTSTORE_AUDIT_KEY, or create a key")
+    if settings.audit_policy is not None:
+        Policy.read(settings.audit_policy)
+    if settings.audit_file is not None:
+        read_published(settings.audit_file)
+
+
 def describe_sealing(store: EventStore) -> str:
     """Return how the log is sealed, in words; empty if it is not."""
     settings = server_settings(store.settings)
@@ -232,7 +249,7 @@ def describe_sealing(store: EventStore) -> str:
         *(["EVENTSTORE_AUDIT_URL"] if settings.audit_url else []),
         *(["EVENTSTORE_AUDIT_COMMAND"] if settings.audit_command else []),
     ]
-    signed = ", ".join(key.public.id for key in keys.private) or "nobody: the file has no private key"
+    signed = ", ".join(key.public.id for key in keys.private)
     published = f"; published to {', '.join(places)}" if places else "; not published"
     return f"{keys.name}, signed by {signed}{published}"
 

@@ -318,8 +318,8 @@ class _Run:
         checkpoint, found = expected.checkpoint, self._found
         if self._tree.root() != checkpoint.root:
             return False
+        found.checkpoints += checkpoint.size != found.sealed  # not again for its copies
         found.sealed, self._intact_position = checkpoint.size, self._tree.last_position
-        found.checkpoints += 1
         row = expected.row
         if row is None:
             if checkpoint.size > self._newest:

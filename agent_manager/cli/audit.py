@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
-from agent_manager.audit.notes import Checkpoint, KeyFile, KeyInvalid, Policy, PrivateKey, PublicKey
+from agent_manager.audit.merkle import ProofInvalid
+from agent_manager.audit.notes import Checkpoint, CheckpointInvalid, KeyFile, KeyInvalid, Policy, PrivateKey, PublicKey
 from agent_manager.audit.proofs import (
     ConsistencyProof,
     InclusionProof,
@@ -191,8 +192,14 @@ def audit_check(
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
         raise InputError(f"{printable(str(file))}: {reason}: name a proof, or a file of checkpoints") from None
-    proof = parse_proof(given)
-    signers, cosigners = check_proof(proof, policy)
+    try:
+        proof = parse_proof(given)
+        signers, cosigners = check_proof(proof, policy)
+    except (CheckpointInvalid, ProofInvalid) as error:
+        if not as_json:
+            raise
+        print_json({"valid": False, "error": str(error)})
+        raise typer.Exit(1) from None
     signed = f"signed by {', '.join(f'{each.name} {each.id}' for each in signers)}"
     witnessed = "".join(f", cosigned by {each.name} at {text(time)}" for each, time in cosigners.items())
     if as_json:
@@ -216,7 +223,7 @@ def _in_words(proof: Proof) -> str:
         event = proof.event
         return (
             f"the event {event['id']} at position {event['position']} (version {event['version']} of conversation "
-            f"{event['conversation_id']}, tenant {text(event['tenant_id'])}) is number {proof.index} of the "
+            f"{event['conversation_id']}, tenant {text(event['tenant_id'])}) is leaf {proof.index} of the "
             f"{proof.checkpoint.size:,} events of {text(proof.checkpoint.origin)}"
         )
     if isinstance(proof, ConsistencyProof):
@@ -278,8 +285,10 @@ def key_create(
     keys.write(is_new=True)
     _print_keys(keys, as_json=as_json)
     if not as_json:
-        print_remark(f"set EVENTSTORE_AUDIT_KEY={file}, and keep the public key where this log's administrators cannot "
-                     "change it; back the file up: nobody can sign for this log without it")  # fmt: skip
+        print_remark(
+            f"set EVENTSTORE_AUDIT_KEY={file.absolute()}, and keep the public key where this log's administrators "
+            "cannot change it; back the file up: nobody can sign for this log without it"
+        )
 
 
 @key.command("show")

@@ -89,12 +89,13 @@ SELECT t.index, t.content
  LIMIT 1
 
 -- name: event
--- An event as its digest needs it.
+-- An event of a tenant as its digest needs it.
 SELECT e.position, encode(e.salt, 'hex'), e.timestamp AT TIME ZONE 'UTC', e.version, e.schema_version,
        e.conversation_id::text, e.id::text, e.tenant_id, e.event_type, e.actor, e.content::text, e.metadata::text,
        e.digest
   FROM events e
  WHERE e.position = %(position)s
+   AND e.tenant_id = %(tenant)s
 
 -- name: position_of_message
 -- The position of the event of a message.
