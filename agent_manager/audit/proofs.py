@@ -216,7 +216,7 @@ def _hash(line: str) -> bytes:
 
 
 def check_proof(proof: Proof, policy: Policy) -> tuple[list[PublicKey], dict[PublicKey, datetime]]:
-    """Check a proof, or checkpoints; return who has signed and cosigned the newest checkpoint.
+    """Check a proof, or checkpoints; return who has signed and cosigned the newest checkpoint, which has the quorum.
 
     Raises:
         ProofInvalid: the proof does not hold.
@@ -227,7 +227,9 @@ def check_proof(proof: Proof, policy: Policy) -> tuple[list[PublicKey], dict[Pub
         proof.check()
         return signed
     checkpoints = [proof.old, proof.new] if isinstance(proof, ConsistencyProof) else proof
-    signed = [policy.check(each) for each in checkpoints][-1]
+    for each in checkpoints:
+        Policy(policy.logs).check(each)
+    signed = policy.check(max(checkpoints, key=lambda each: each.size))
     if isinstance(proof, ConsistencyProof):
         proof.check()
     roots: dict[tuple[str, int], bytes] = {}

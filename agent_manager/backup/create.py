@@ -26,7 +26,6 @@ from agent_manager.backup.archive import (
     Part,
     PartWriter,
     SealedPart,
-    SealedTable,
     Segment,
 )
 from eventstore import EventStore
@@ -219,13 +218,8 @@ async def _write_sealed(
         await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         await set_role(connection, store.settings, PROJECTOR)
         ends = query("agent_manager.backup", "sealed_ends")
-        [(tile, checkpoint, size)] = await (await connection.execute(ends, {"position": position})).fetchall()
-        lasts: dict[SealedTable, int] = {
-            "audit_tiles": tile,
-            "audit_checkpoints": checkpoint,
-            "audit_cosignatures": size,
-        }
-        for table, last in lasts.items():
+        [lasts] = await (await connection.execute(ends, {"position": position})).fetchall()
+        for table, last in zip(SEALED_TABLES, lasts, strict=True):
             kept = [part for part in earlier if part.table == table]
             if kept and last > kept[-1].last and 2 * kept[-1].rows < SEGMENT_EVENTS and kept[-1].size < SEGMENT_BYTES:
                 kept.pop()  # so that frequent backups do not leave many small files
