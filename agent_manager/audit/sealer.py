@@ -92,8 +92,11 @@ class Sealer:
             _log.error("the log is not sealed: %s", message, extra={"event": "audit_failed"})
         self._logged = message
 
-    async def seal(self) -> bool:
+    async def seal(self, *, at_once: bool = False) -> bool:
         """Seal everything up to the horizon, unless another process is at it, or has just done it.
+
+        Args:
+            at_once: even if another process has just done it.
 
         Returns:
             whether anything was sealed.
@@ -103,11 +106,11 @@ class Sealer:
             KeyInvalid: there is no key to sign with.
         """
         has_sealed = False
-        while await self._seal_batch(is_first=not has_sealed):
+        while await self._seal_batch(waits=not (at_once or has_sealed)):
             has_sealed = True
         return has_sealed
 
-    async def _seal_batch(self, *, is_first: bool) -> bool:
+    async def _seal_batch(self, *, waits: bool) -> bool:
         keys = read_keys(self._settings)
         if not keys.private:
             raise KeyInvalid(f"{keys.path}: has no private key: create one (eventstore audit key create)")
@@ -119,7 +122,7 @@ class Sealer:
 
                 [(is_free, _)] = await fetch(query(PACKAGE, "lock"), None)
                 rows = await fetch(query(PACKAGE, "last_checkpoint"), None)
-                if not is_free or (is_first and rows and rows[0][3] < self._settings.audit_seconds / 2):
+                if not is_free or (waits and rows and rows[0][3] < self._settings.audit_seconds / 2):
                     return False
                 tree = await self._continued(fetch, rows, keys)
                 self._tree = None  # until the transaction has ended

@@ -1,4 +1,4 @@
-"""The commands audit verify, prove, consistency, check, checkpoints and key."""
+"""The commands audit verify, seal, prove, consistency, check, checkpoints and key."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from agent_manager.audit.proofs import (
 )
 from agent_manager.audit.publish import PublishFailed, fetch_published, read_published
 from agent_manager.audit.sealed_tree import checkpoint_of, fetching, list_checkpoints
+from agent_manager.audit.sealer import Sealer
 from agent_manager.audit.verify import JOBS, Expected, Fault, Verification, verify
 from agent_manager.cli.options import DataDir, Json, Tenant, read_settings, run
 from agent_manager.cli.output import RowFormat, json_text, print_json, print_remark, print_result, print_rows, text
@@ -127,6 +128,26 @@ def _print_verification(found: Verification) -> None:
         f"of {text(found.sealed_at)}, signed by {', '.join(found.keys)}"
     )
     typer.echo(f"{found.unsealed:,} further event(s) are not sealed yet; {found.seconds:.1f} s, {rate:,.0f} events/s")
+
+
+@audit.command("seal")
+def audit_seal(as_json: Json = False, data_dir: DataDir = None) -> None:
+    """Seal the log now, up to its end, and publish the checkpoint, as the workers do every few seconds."""
+    settings = read_settings(data_dir)
+
+    async def work(store: EventStore) -> Checkpoint | None:
+        sealer = Sealer(store)
+        await sealer.seal(at_once=True)
+        if sealer.checkpoint is not None:
+            await sealer.publish(sealer.checkpoint)
+        for failure in sealer.failures:
+            print_remark(f"the checkpoint is not published: {failure}")
+        return sealer.checkpoint
+
+    checkpoint = run(work, settings)
+    size, root = (checkpoint.size, checkpoint.root.hex()) if checkpoint else (0, None)
+    line = f"{size:,} events are sealed, the root is {root}" if checkpoint else "the log is empty"
+    print_result({"size": size, "root": root, "note": checkpoint and checkpoint.text}, line, as_json=as_json)
 
 
 @audit.command("prove")

@@ -9,9 +9,9 @@ CREATE SEQUENCE events_position AS bigint CACHE 1;
 SELECT eventstore_set_owner('SEQUENCE events_position');
 
 -- file: log/refuse_change_of_events.sql
--- Raise the error of a change of the log, or of the tables that seal it. Its triggers are ENABLE ALWAYS: they also fire for superusers and under
--- session_replication_role = replica, which skips ordinary triggers; the one at statement level also fires if a
--- statement changes no rows.
+-- Raise the error of a change of the log, or of the tables that seal it. Its triggers are ENABLE ALWAYS: they also fire
+-- for superusers and under session_replication_role = replica, which skips ordinary triggers; the one at statement level
+-- also fires if a statement changes no rows.
 CREATE FUNCTION refuse_change_of_events() RETURNS trigger
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN

@@ -45,8 +45,7 @@ async def append(store: EventStore, number: int, conversation: UUID | None = Non
 async def seal(store: EventStore) -> int:
     """Seal the log up to its end, and return its size."""
     sealer = Sealer(store)
-    while not await sealer.seal():
-        pass  # another round has ended a moment ago
+    await sealer.seal(at_once=True)
     assert sealer.checkpoint is not None
     await sealer.publish(sealer.checkpoint)
     return sealer.checkpoint.size
