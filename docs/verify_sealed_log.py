@@ -131,7 +131,7 @@ def verify(text, keys):
             raise ValueError("the event is not in the log")
         return f"{name}, of {size} events, has at position {event['position']}: {json.dumps(event)}"
     old, is_consistency, rest = text.partition("\n\nold ")
-    name, size, root = checkpoint(old + "\n", keys)
+    name, size, root = checkpoint(old, keys)
     if not is_consistency:
         return f"{name} had {size} events"
     head, _, note = rest.partition("\n\n")

@@ -217,6 +217,7 @@ class _Run:
                     break
                 await self._grow(rest)
         if expected is not None:
+            self._faults.pop("tile", None)  # the events differ from the tiles because they were changed
             await self._locate(expected)
         if not found.checkpoints and expected is None and not self._faults:
             self._report("checkpoint", "nothing is sealed: the database has no checkpoint, and no other one was given")

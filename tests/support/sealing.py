@@ -63,11 +63,16 @@ TABLES = ("events", "audit_tiles", "audit_checkpoints", "audit_cosignatures")
 def tampering(url: str) -> Iterator[psycopg.Connection[Any]]:
     """Return a connection of a superuser who has disabled all triggers, until the end of the block."""
     with psycopg.connect(url) as connection:
-        for table in TABLES:
-            connection.execute(f"ALTER TABLE {table} DISABLE TRIGGER ALL".encode())
+        triggers = connection.execute(
+            "SELECT t.tgrelid::regclass::text, t.tgname FROM pg_trigger t"
+            " WHERE t.tgrelid = ANY (%s::regclass[]) AND NOT t.tgisinternal",
+            (list(TABLES),),
+        ).fetchall()
+        for table, trigger in triggers:
+            connection.execute(f"ALTER TABLE {table} DISABLE TRIGGER {trigger}".encode())
         yield connection
-        for table in TABLES:
-            connection.execute(f"ALTER TABLE {table} ENABLE TRIGGER ALL".encode())
+        for table, trigger in triggers:
+            connection.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger}".encode())
 
 
 RECOMPUTE = """

@@ -24,6 +24,8 @@ Superuser = psycopg.Connection[Any]
 Tamper = Callable[[Superuser], object]
 TABLES = ("events", "audit_tiles", "audit_checkpoints")
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
