@@ -186,7 +186,8 @@ class KeyFile:
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
             raise KeyInvalid(
-                f"{printable(str(path))}: {reason}: name a readable file of keys; eventstore audit key create makes one"
+                f"{printable(str(path))}: {reason}: name a readable file of keys, or create one (eventstore audit key "
+                "create FILE --name NAME)"
             ) from None
         private, public = [], []
         for number, line in enumerate(map(str.strip, lines), 1):
@@ -203,7 +204,9 @@ class KeyFile:
                 f"{printable(str(path))}: has keys of several logs, or of a witness: leave those of one log"
             )
         if not found.keys:
-            raise KeyInvalid(f"{printable(str(path))}: has no key: eventstore audit key create makes one")
+            raise KeyInvalid(
+                f"{printable(str(path))}: has no key: eventstore audit key create FILE --name NAME makes one"
+            )
         return found
 
     @property

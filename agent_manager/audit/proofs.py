@@ -184,9 +184,7 @@ def parse_proof(text: str) -> Proof:
                 raise ValueError
             return ConsistencyProof(first, Checkpoint.parse(new), tuple(map(_hash, lines)))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise ProofInvalid(
-            "the file is not a proof: give one that eventstore audit prove or consistency wrote"
-        ) from None
+        raise ProofInvalid("the file is not a proof: give what audit prove or audit consistency wrote") from None
     return parse_checkpoints(text)
 
 

@@ -113,7 +113,9 @@ class Sealer:
     async def _seal_batch(self, *, waits: bool) -> bool:
         keys = read_keys(self._settings)
         if not keys.private:
-            raise KeyInvalid(f"{keys.path}: has no private key: create one (eventstore audit key create)")
+            raise KeyInvalid(
+                f"{keys.path}: has no private key: create one (eventstore audit key create FILE --name NAME)"
+            )
         with translated():
             async with self._store.connections.projector.transaction(None) as connection:
 

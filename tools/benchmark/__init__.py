@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
-from tools.benchmark import append, latency, peers, projections, read, security
+from tools.benchmark import append, audit, latency, peers, projections, read, security
 from tools.benchmark.measurement import Benchmark, Figure
 
 Comparison: TypeAlias = Callable[[Benchmark], Awaitable[list[Figure]]]
@@ -25,6 +25,7 @@ COMPARISONS: dict[str, Comparison] = {
     "sessions": read.sessions,
     "size": append.size,
     "security": security.security,
+    "audit": audit.audit,
     "growing": append.growing,
     "projecting": projections.projecting,
     "rebuilding": projections.rebuilding,

@@ -159,3 +159,10 @@ SELECT c.relname
 -- name: without_gate
 -- For a schema in which the same appends are measured without the gate: they keep no order, and notify no subscriber.
 CREATE OR REPLACE FUNCTION register_append(OUT must_notify boolean) LANGUAGE plpgsql VOLATILE AS $$ BEGIN must_notify := false; END $$;
+
+-- name: digests
+-- What verifying a log cannot do without: the digest of every event.
+SELECT bit_xor(('x' || encode(substr(event_digest(e.salt, e.position, e.timestamp, e.version, e.schema_version,
+                                                  e.conversation_id, e.id, e.tenant_id, e.event_type, e.actor, e.content,
+                                                  e.metadata), 1, 8), 'hex'))::bit(64)::bigint)
+  FROM events e
