@@ -20,6 +20,8 @@ from eventstore.errors import EventStoreError, printable
 
 HTTP_SECONDS = 10.0
 COMMAND_SECONDS = 60.0
+_LAST_BYTES = 65_536
+"""The end of a file of checkpoints that has the last one: it has 64 signatures of some hundred bytes at most."""
 _log = logging.getLogger(__name__)
 
 Prove = Callable[[int, int], Awaitable[list[bytes]]]
@@ -45,6 +47,24 @@ def read_published(path: Path) -> list[Checkpoint]:
         raise CheckpointInvalid(f"{printable(str(path))}: {reason}: name a readable file of checkpoints") from None
     try:
         return parse_checkpoints(text) if text.strip() else []
+    except CheckpointInvalid as error:
+        raise CheckpointInvalid(f"{printable(str(path))}: {error}") from None
+
+
+def last_published(path: Path) -> Checkpoint | None:
+    """Return the last checkpoint in a file, however long that is; None if it has none. Raises CheckpointInvalid."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - _LAST_BYTES, 0))
+            end = file.read().decode(errors="replace").rstrip("\n")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CheckpointInvalid(f"{printable(str(path))}: {error.strerror}: name a readable file") from None
+    if not end:
+        return None
+    try:
+        return Checkpoint.parse("\n\n".join(end.split("\n\n")[-2:]) + "\n")
     except CheckpointInvalid as error:
         raise CheckpointInvalid(f"{printable(str(path))}: {error}") from None
 
@@ -93,8 +113,8 @@ async def _append_to_file(checkpoint: Checkpoint, settings: ServerSettings) -> N
     assert path is not None
 
     def append() -> None:
-        published = read_published(path)
-        if published and published[-1].size >= checkpoint.size:
+        published = last_published(path)
+        if published is not None and published.size >= checkpoint.size:
             return  # by another process
         with open(path, "a", encoding="utf-8") as file:
             file.write(("\n" if published else "") + checkpoint.text)

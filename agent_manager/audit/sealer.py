@@ -22,7 +22,7 @@ from typing import Any
 
 from agent_manager.audit.merkle import Tile, Tree
 from agent_manager.audit.notes import Checkpoint, KeyFile, KeyInvalid, Policy
-from agent_manager.audit.publish import Witnesses, publish, read_published
+from agent_manager.audit.publish import Witnesses, last_published, publish
 from agent_manager.audit.sealed_tree import (
     PACKAGE,
     TilesDamaged,
@@ -84,6 +84,10 @@ class Sealer:
                 self._tree = None
                 self._log_once(str(error), is_server=isinstance(error, ServerError))
                 pause = interval
+            except Exception:
+                self._tree = None
+                _log.exception("the log is not sealed", extra={"event": "audit_failed"})
+                pause = max(interval, POLL_SECONDS)
             await asyncio.sleep(max(began + pause - monotonic(), 0.01))
 
     def _log_once(self, message: str, *, is_server: bool = False) -> None:
@@ -105,6 +109,9 @@ class Sealer:
             SealingStopped, TilesDamaged: the database does not continue what was sealed.
             KeyInvalid: there is no key to sign with.
         """
+        [(horizon,)] = await fetching(self._store)(query("eventstore", "horizon"), None)
+        if self._tree is not None and horizon <= self._tree.last_position:
+            return False
         has_sealed = False
         while await self._seal_batch(waits=not (at_once or has_sealed)):
             has_sealed = True
@@ -168,7 +175,8 @@ class Sealer:
             if (tree.root(), tree.size) != (checkpoint.root, checkpoint.size):
                 raise TilesDamaged(size)
             self.checkpoint = checkpoint
-        for published in read_published(self._settings.audit_file)[-1:] if self._settings.audit_file else ():
+        published = last_published(self._settings.audit_file) if self._settings.audit_file else None
+        if published is not None:
             Policy(logs=keys.keys).check(published)
             if published.size > size or await root_of(fetch, published.size, size) != published.root:
                 raise SealingStopped(
@@ -240,7 +248,7 @@ def check_sealing(settings: ServerSettings) -> None:
     if settings.audit_policy is not None:
         Policy.read(settings.audit_policy)
     if settings.audit_file is not None:
-        read_published(settings.audit_file)
+        last_published(settings.audit_file)
 
 
 def describe_sealing(store: EventStore) -> str:
