@@ -133,6 +133,10 @@ class Tree:
             self.hashes[level] = []
             yield from self._complete(level + 1, index // TILE, b"".join(above), above, position)
 
+    def copy(self) -> Tree:
+        """Return a copy, to which other entries can be added."""
+        return Tree(self.size, self.bundle, [list(hashes) for hashes in self.hashes], self.last_position)
+
     def root(self) -> bytes:
         """Return the root of the tree."""
         root = _fold(leaf_hashes(self.bundle), None)

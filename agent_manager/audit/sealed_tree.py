@@ -159,7 +159,7 @@ async def _read(
     bundles: dict[int, bytes] = {}
     if full:
         levels, indexes = map(list, zip(*full, strict=True))
-        for level, index, raw, _ in await fetch(query(PACKAGE, "tiles"), {"levels": levels, "indexes": indexes}):
+        for level, index, raw in await fetch(query(PACKAGE, "tiles"), {"levels": levels, "indexes": indexes}):
             content = bytes(raw)
             if level == 0:
                 bundles[index] = content

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -20,9 +20,9 @@ from uuid import UUID
 
 from psycopg.types.numeric import Int8
 
-from agent_manager.audit.merkle import ROW_BYTES, TILE, Tree, leaf_hashes, position_of, root_of_tile
+from agent_manager.audit.merkle import ROW_BYTES, TILE, Tree, position_of
 from agent_manager.audit.notes import Checkpoint, CheckpointInvalid, Policy
-from agent_manager.audit.sealed_tree import PACKAGE, Fetch, TilesDamaged, incomplete_bundle, root_of
+from agent_manager.audit.sealed_tree import PACKAGE, Fetch, incomplete_bundle
 from eventstore import EventStore
 from eventstore.database.connection import PROJECTOR, Connection
 from eventstore.database.queries import query
@@ -191,6 +191,7 @@ class _Run:
         self._found = Verification()
         self._faults: dict[Kind, Fault] = {}
         self._newest = 0
+        self._intact = Tree()
         self._intact_position = _LOWEST_POSITION - 1
 
     async def run(self) -> Verification:
@@ -320,7 +321,8 @@ class _Run:
         if self._tree.root() != checkpoint.root:
             return False
         found.checkpoints += checkpoint.size != found.sealed  # not again for its copies
-        found.sealed, self._intact_position = checkpoint.size, self._tree.last_position
+        found.sealed = checkpoint.size
+        self._intact, self._intact_position = self._tree.copy(), self._tree.last_position
         row = expected.row
         if row is None:
             if checkpoint.size > self._newest:
@@ -338,77 +340,72 @@ class _Run:
 
     # Which event differs
 
-    @property
-    def _intact_place(self) -> str:
-        return f"position {self._intact_position}" if self._found.sealed else "the beginning of the log"
-
     async def _locate(self, expected: Expected) -> None:
-        """Report the first event that differs from what a checkpoint has sealed."""
+        """Report the first event that differs from what a checkpoint has sealed.
+
+        The tiles name it only if their entries give the checkpoint's root: otherwise somebody has changed them, too.
+        """
         checkpoint = expected.checkpoint
-        place = f", which is in {expected.place}" if expected.place else ""
-        sealed = f"the checkpoint of size {checkpoint.size}{place}"
-        try:
-            are_tiles_genuine = (
-                checkpoint.size <= self._newest
-                and await root_of(self._fetch, checkpoint.size, self._newest) == checkpoint.root
-            )
-        except TilesDamaged:
-            are_tiles_genuine = False
-        async with aclosing(self._sealed_entries()) as chunks:
-            async for entries, is_genuine in chunks:
-                if difference := await self._difference(entries):
-                    kind, position, what = difference
-                    doubt = "" if are_tiles_genuine and is_genuine else (
-                        f"; the tiles were changed too, so that the first difference may be an earlier event after "
-                        f"{self._intact_place}"
-                    )  # fmt: skip
-                    self._report(kind, f"{what} since it was sealed ({sealed}){doubt}", position)
-                    return
+        sealed = (
+            f"the checkpoint of size {checkpoint.size}{f', which is in {expected.place}' if expected.place else ''}"
+        )
+        tree = self._intact
+        begin, place = tree.size, f"position {tree.last_position}" if tree.size else "the beginning of the log"
+        async with aclosing(self._sealed_entries(begin, checkpoint.size)) as bundles:
+            async for bundle in bundles:
+                await asyncio.to_thread(tree.add, bundle)
+        if (tree.size, tree.root()) == (checkpoint.size, checkpoint.root):
+            async with aclosing(self._sealed_entries(begin, checkpoint.size)) as bundles:
+                async for bundle in bundles:
+                    if difference := await self._difference(bundle):
+                        kind, position, what = difference
+                        self._report(kind, f"{what} since it was sealed ({sealed})", position)
+                        return
         held = self._tree.size
-        missing = f"the log has {held} events, and {checkpoint.size} were sealed" if held < checkpoint.size else (
-            "the log was rewritten"
-        )  # fmt: skip
+        what = "the log was rewritten"
+        if held < checkpoint.size:
+            what = f"the log has {held} events, and {checkpoint.size} were sealed"
         self._report(
             "rewritten",
-            f"{missing} ({sealed}): the events after {self._intact_place} are not those that were sealed, "
-            "and the tiles do not show the first one that differs; compare them with a backup",
+            f"{what} ({sealed}): the events after {place} are not those that were sealed, and the tiles do not show "
+            "the first one that differs; compare them with a backup",
         )
 
-    async def _sealed_entries(self) -> AsyncGenerator[tuple[dict[int, bytes], bool]]:
-        """Yield the digests that were sealed after the last checkpoint that agrees, by position, some tiles at a time.
-
-        With each chunk comes whether its tiles have the hashes from which the root is computed.
-        """
-        first, full = self._found.sealed // TILE, self._newest // TILE
-        while first < full:
+    async def _sealed_entries(self, begin: int, end: int) -> AsyncGenerator[bytes]:
+        """Yield the entries of some leaves, from the tiles, as far as they are there, some tiles at a time."""
+        size = begin
+        full = min(self._newest, end) // TILE
+        while size < end:
+            first = size // TILE
             indexes = list(range(first, min(first + _COMPARED_TILES, full)))
-            given = {"levels": [0] * len(indexes), "indexes": indexes}
-            rows = sorted((row[1], bytes(row[2]), row[3]) for row in await self._fetch(query(PACKAGE, "tiles"), given))
-            is_genuine = all(root_of_tile(leaf_hashes(content)) == hash_ for _, content, hash_ in rows)
-            yield self._by_position(b"".join(content for _, content, _ in rows)), is_genuine
-            first += _COMPARED_TILES
-        yield self._by_position(await incomplete_bundle(self._fetch, self._newest)), True
+            if indexes:
+                given = {"levels": [0] * len(indexes), "indexes": indexes}
+                rows = sorted((row[1], bytes(row[2])) for row in await self._fetch(query(PACKAGE, "tiles"), given))
+                bundle = b"".join(content for _, content in rows)
+            else:
+                # The tile may have become full since the checkpoint.
+                last = await self._fetch(query(PACKAGE, "tiles"), {"levels": [0], "indexes": [first]})
+                bundle = bytes(last[0][2]) if last else await incomplete_bundle(self._fetch, self._newest)
+            start = (size - first * TILE) * ROW_BYTES
+            part = bundle[start : start + (end - size) * ROW_BYTES]
+            if not part:
+                return
+            yield part
+            size += len(part) // ROW_BYTES
 
-    def _by_position(self, bundle: bytes) -> dict[int, bytes]:
-        rows = (bundle[start + 2 : start + ROW_BYTES] for start in range(0, len(bundle), ROW_BYTES))
-        pairs = ((position_of(row), row[8:]) for row in rows)
-        return {position: digest for position, digest in pairs if position > self._intact_position}
-
-    async def _difference(self, sealed: dict[int, bytes]) -> tuple[Kind, int, str] | None:
+    async def _difference(self, bundle: bytes) -> tuple[Kind, int, str] | None:
         """Return how the first event that differs from sealed entries differs, its position, and that in words."""
-        if not sealed:
-            return None
+        sealed = dict(_rows(bundle))
         given = {"first": self._intact_position + 1, "until": max(sealed)}
-        [(bundle, _)] = await self._fetch(query(PACKAGE, "recomputed"), given)
-        rows = [(bundle or b"")[start + 2 : start + ROW_BYTES] for start in range(0, len(bundle or b""), ROW_BYTES)]
+        [(recomputed, _)] = await self._fetch(query(PACKAGE, "recomputed"), given)
         now: dict[int, list[bytes]] = {}
-        for row in rows:
-            now.setdefault(position_of(row), []).append(row[8:])
-        differing = sorted(p for p in {*sealed, *now} if now.get(p) != ([sealed[p]] if p in sealed else None))
+        for position, digest in _rows(bytes(recomputed or b"")):
+            now.setdefault(position, []).append(digest)
+        differing = [p for p in {*sealed, *now} if now.get(p) != ([sealed[p]] if p in sealed else None)]
         if not differing:
             self._intact_position = max(sealed)
             return None
-        position = differing[0]
+        position = min(differing)
         if position not in sealed or sealed[position] in now.get(position, ()):
             return "inserted", position, "was inserted"
         moved = {"position": Int8(position), "digest": sealed[position], "limit": _SEARCHED_EVENTS}
@@ -416,6 +413,12 @@ class _Run:
             return "reordered", position, f"was moved to position {rows[0][0]}"
         if position in now:
             return "changed", position, "was changed"
-        gone = sum(p not in now for p in sealed if p >= position)
-        others = f", and {gone - 1} more after it," if gone > 1 else ""
-        return "removed", position, f"was removed{others}"
+        gone = sum(p not in now for p in sealed) - 1
+        return "removed", position, "was removed" + (f", and at least {gone} more after it," if gone else "")
+
+
+def _rows(bundle: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the positions and digests of the entries in a bundle."""
+    for start in range(0, len(bundle), ROW_BYTES):
+        entry = bundle[start + 2 : start + ROW_BYTES]
+        yield position_of(entry), entry[8:]

@@ -55,7 +55,7 @@ VALUES (%(size)s, %(last_position)s, %(note)s, %(bundle)s)
 
 -- name: tiles
 -- Full tiles.
-SELECT t.level, t.index, t.content, t.hash
+SELECT t.level, t.index, t.content
   FROM unnest(%(levels)s::smallint[], %(indexes)s::bigint[]) AS w (level, index)
   JOIN audit_tiles t
     ON t.level = w.level

@@ -139,6 +139,16 @@ CASES = {
     "an event inserted beside another": (inserted(300), "inserted", 300),
     "two events swapped": (swapped(100, 101), "reordered", 100),
     "two events of two tiles swapped": (swapped(210, 550), "reordered", 210),
+    "an event, and a tile before it": (
+        lambda superuser: (changed(580)(superuser), superuser.execute("DELETE FROM audit_tiles WHERE index = 0")),
+        "changed", 580,
+    ),
+    "an event, and the entry of another": (
+        lambda superuser: (
+            changed(280)(superuser),
+            superuser.execute("UPDATE audit_tiles SET content = overlay(content placing '\\x00' from 500)"),
+        ), "rewritten", None,
+    ),
     "a tile, and not its events": (
         executed("UPDATE audit_tiles SET content = overlay(content placing '\\x00' from 500)"), "tile", None,
     ),
