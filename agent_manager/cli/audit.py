@@ -1,4 +1,4 @@
-"""The commands audit verify, seal, prove, consistency, check, checkpoints and key."""
+"""The commands audit verify, seal, prove, consistency, check, checkpoints, export and key."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
+from agent_manager.audit.export import export_tiles
 from agent_manager.audit.merkle import ProofInvalid
 from agent_manager.audit.notes import Checkpoint, CheckpointInvalid, KeyFile, KeyInvalid, Policy, PrivateKey, PublicKey
 from agent_manager.audit.proofs import (
@@ -288,6 +289,21 @@ def audit_checkpoints(
         nothing="nothing is sealed yet: set EVENTSTORE_AUDIT_KEY for eventstore up or project",
         as_json=as_json,
     )  # fmt: skip
+
+
+@audit.command("export")
+def audit_export(
+    folder: Annotated[Path, Argument(metavar="FOLDER", help="The folder; what is there already is not written again.")],
+    as_json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Write the sealed log as files that a web server can serve to monitors, in the layout of C2SP's tlog-tiles.
+
+    The entries have positions and salted digests, which reveal no content.
+    """
+    checkpoint = run(lambda store: export_tiles(store, folder), read_settings(data_dir))
+    line = f"{folder}: the tiles of {checkpoint.size:,} events, and the checkpoint"
+    print_result({"folder": str(folder), "size": checkpoint.size}, line, as_json=as_json)
 
 
 # Keys

@@ -10,12 +10,14 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from pymerkle import InmemoryTree
 from support.raw import append_raw, append_raw_async
 from support.scoped_queries import open_as_login
 from support.sealing import TABLES, append, create_keys, seal, sealing_settings, tampering, verified
 from support.waiting import until_async
 from support.witness import Witness, witness
 
+from agent_manager.audit.export import export_tiles
 from agent_manager.audit.notes import CheckpointInvalid, KeyFile, KeyInvalid, Policy
 from agent_manager.audit.proofs import check_proof, prove, prove_consistency
 from agent_manager.audit.publish import fetch_published, read_published
@@ -203,6 +205,33 @@ async def test_what_was_sealed_cannot_be_changed_and_is_added_by_workers_alone(
         async with await store.connect(role) as connection:
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 await connection.execute("SELECT FROM audit_tiles")
+
+
+# Tiles as files
+
+
+async def test_exported_files_have_the_layout_of_tlog_tiles(store: EventStore, keys: KeyFile, tmp_path: Path) -> None:
+    for number in (300, 500):
+        await append(store, number)
+        await seal(store)
+        await export_tiles(store, tmp_path / "tiles")
+    files = {str(path.relative_to(tmp_path / "tiles")) for path in (tmp_path / "tiles").rglob("*") if path.is_file()}
+    assert files == {
+        "checkpoint", "tile/0/000", "tile/0/001", "tile/0/002", "tile/0/001.p/44", "tile/0/003.p/32", "tile/1/000.p/1",
+        "tile/1/000.p/3", "tile/entries/000", "tile/entries/001", "tile/entries/002", "tile/entries/001.p/44",
+        "tile/entries/003.p/32",
+    }  # fmt: skip
+    [checkpoint] = read_published(tmp_path / "tiles/checkpoint")
+    assert (checkpoint.size, checkpoint.signers(keys.keys)) == (800, list(keys.keys))
+    names = ("000", "001", "002", "003.p/32")
+    other = InmemoryTree(algorithm="sha256")
+    for name in names:
+        entries, hashes = ((tmp_path / "tiles/tile" / level / name).read_bytes() for level in ("entries", "0"))
+        for number in range(len(hashes) // 32):
+            other.append_entry(entries[42 * number + 2 : 42 * number + 42])
+            assert other.get_leaf(other.get_size()) == hashes[32 * number : 32 * number + 32]
+    assert other.get_root() == checkpoint.root
+    assert (tmp_path / "tiles/tile/1/000.p/3").read_bytes()[:32] == other.get_root(256)
 
 
 # Publishing
