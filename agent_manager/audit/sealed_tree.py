@@ -53,7 +53,7 @@ def fetching(store: EventStore) -> Fetch:
 async def last_checkpoint(fetch: Fetch) -> Checkpoint | None:
     """Return the newest checkpoint, with its cosignatures; None if nothing is sealed."""
     rows = await fetch(query(PACKAGE, "last_checkpoint"), None)
-    return await _with_cosignatures(fetch, rows[0][1]) if rows else None
+    return Checkpoint.parse(rows[0][1]).with_lines(rows[0][5]) if rows else None
 
 
 async def checkpoint_of(fetch: Fetch, size: int) -> Checkpoint:
@@ -65,7 +65,8 @@ async def checkpoint_of(fetch: Fetch, size: int) -> Checkpoint:
     rows = await fetch(query(PACKAGE, "checkpoint"), {"size": size})
     if not rows:
         raise NotFound(f"no checkpoint has the size {size}: eventstore audit checkpoints lists them")
-    return await _with_cosignatures(fetch, rows[0][0])
+    note, lines = rows[0]
+    return Checkpoint.parse(note).with_lines(lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +82,6 @@ async def list_checkpoints(fetch: Fetch, limit: int) -> list[StoredCheckpoint]:
     """Return the newest checkpoints, the newest first, without cosignatures."""
     rows = await fetch(query(PACKAGE, "newest_checkpoints"), {"limit": limit})
     return [StoredCheckpoint(Checkpoint.parse(note), position, sealed_at) for note, position, sealed_at in rows]
-
-
-async def _with_cosignatures(fetch: Fetch, note: str) -> Checkpoint:
-    checkpoint = Checkpoint.parse(note)
-    [(lines,)] = await fetch(query(PACKAGE, "cosignatures"), {"size": checkpoint.size})
-    return checkpoint.with_lines(lines or "")
 
 
 async def load_tree(fetch: Fetch, size: int, last_position: int) -> Tree:

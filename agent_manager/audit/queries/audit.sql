@@ -5,14 +5,18 @@ SELECT pg_try_advisory_xact_lock('audit_checkpoints'::regclass::oid::bigint::bit
                   replace(current_setting('synchronous_commit'), 'off', 'on'), true)
 
 -- name: last_checkpoint
--- The newest checkpoint, and its age in seconds.
-SELECT c.size, c.note, c.last_position, extract(epoch FROM clock_timestamp() - c.sealed_at)::float8, c.sealed_at
+-- The newest checkpoint, its age in seconds, and its cosignatures.
+SELECT c.size, c.note, c.last_position, extract(epoch FROM clock_timestamp() - c.sealed_at)::float8, c.sealed_at,
+       coalesce((SELECT string_agg(s.line, '' ORDER BY s.line) FROM audit_cosignatures s WHERE s.size = c.size), '')
   FROM audit_checkpoints c
  ORDER BY c.size DESC
  LIMIT 1
 
 -- name: checkpoint
-SELECT c.note FROM audit_checkpoints c WHERE c.size = %(size)s
+SELECT c.note,
+       coalesce((SELECT string_agg(s.line, '' ORDER BY s.line) FROM audit_cosignatures s WHERE s.size = c.size), '')
+  FROM audit_checkpoints c
+ WHERE c.size = %(size)s
 
 -- name: checkpoints
 -- The checkpoints after one, up to another, in order.
@@ -22,9 +26,6 @@ SELECT c.size, c.note, c.last_position, c.bundle
    AND c.size <= %(newest)s
  ORDER BY c.size
  LIMIT %(limit)s
-
--- name: cosignatures
-SELECT string_agg(s.line, '' ORDER BY s.line) FROM audit_cosignatures s WHERE s.size = %(size)s
 
 -- name: add_cosignatures
 INSERT INTO audit_cosignatures (size, line)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import psycopg
@@ -17,10 +18,11 @@ from support.sealing import TABLES, append, create_keys, seal, sealing_settings,
 from support.waiting import until_async
 from support.witness import Witness, witness
 
+from agent_manager.audit import publish as publishing
 from agent_manager.audit.export import export_tiles
 from agent_manager.audit.notes import CheckpointInvalid, KeyFile, KeyInvalid, Policy
 from agent_manager.audit.proofs import check_proof, prove, prove_consistency
-from agent_manager.audit.publish import fetch_published, read_published
+from agent_manager.audit.publish import PublishFailed, fetch_published, read_published
 from agent_manager.audit.sealed_tree import checkpoint_of, fetching, last_checkpoint
 from agent_manager.audit.sealer import Sealer, SealingStopped, sealing
 from agent_manager.audit.status import read_sealed_log
@@ -320,16 +322,46 @@ async def test_a_process_that_has_signed_a_longer_log_does_not_sign_an_older_one
             await sealer.seal(at_once=True)
 
 
-@pytest.mark.parametrize("command", ["exit 3", "echo broken >&2; false"])
-async def test_a_command_that_fails_is_reported(settings: ServerSettings, command: str) -> None:
-    async with EventStore(settings.model_copy(update={"audit_command": command})) as store:
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ({"audit_command": "exit 3"}, "EVENTSTORE_AUDIT_COMMAND: ended with 3"),
+        ({"audit_command": "echo broken >&2; false"}, "broken"),
+        ({"audit_command": "sleep 60"}, "EVENTSTORE_AUDIT_COMMAND: took longer than 0.2 s"),
+        ({"audit_url": "http://127.0.0.1:1/checkpoint"}, "EVENTSTORE_AUDIT_URL: ConnectError"),
+        ({"audit_file": Path("/nowhere/published")}, "EVENTSTORE_AUDIT_FILE: "),
+        ({"audit_file": Path(__file__)}, "is not a checkpoint"),
+    ],
+    ids=["command", "its error", "its time", "url", "file", "another file"],
+)
+async def test_a_target_that_fails_is_named_and_the_others_get_the_checkpoint(
+    settings: ServerSettings, target: dict[str, Any], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing, "COMMAND_SECONDS", 0.2)
+    async with EventStore(settings) as store:
         await append(store, 1)
-        sealer = Sealer(store)
-        await sealer.seal()
-        assert sealer.checkpoint is not None
-        await sealer.publish(sealer.checkpoint)
-        assert len(sealer.failures) == 1
-        assert sealer.failures[0].startswith("EVENTSTORE_AUDIT_COMMAND: ended with")
+        assert await seal(store) == 1
+        checkpoint = await last_checkpoint(fetching(store))
+    assert checkpoint is not None
+    (tmp_path / "published").unlink()
+    failing = settings.model_copy(update={"audit_command": f"cat > {tmp_path}/by-command"} | target)
+    [failure] = await publishing.publish(checkpoint, failing)
+    assert expected in failure
+    assert ("audit_command" in target) != (tmp_path / "by-command").exists()
+    assert ("audit_file" in target) != (tmp_path / "published").exists()
+
+
+async def test_what_a_url_returns_must_be_a_checkpoint(server_of_witness: Witness) -> None:
+    url = f"{server_of_witness.url}/checkpoint"
+    assert await fetch_published(url) == []
+    server_of_witness.published = "hello\n"
+    with pytest.raises(CheckpointInvalid):
+        await fetch_published(url)
+    server_of_witness.is_away = True
+    with pytest.raises(PublishFailed, match="503"):
+        await fetch_published(url)
+    with pytest.raises(PublishFailed, match="ConnectError"):
+        await fetch_published("http://127.0.0.1:1/")
 
 
 def test_events_are_appended_as_before(database_url: str, superuser_url: str) -> None:
