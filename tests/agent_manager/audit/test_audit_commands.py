@@ -192,6 +192,14 @@ def test_workers_seal_what_is_appended_and_status_shows_it(
     assert NAME in line
 
 
+def test_a_file_in_the_working_directory_may_not_name_the_command(
+    eventstore: Eventstore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("EVENTSTORE_AUDIT_COMMAND=true\n", encoding="utf-8")
+    assert "EVENTSTORE_AUDIT_COMMAND names code to run" in eventstore("audit", "verify").err
+
+
 def test_workers_do_not_start_with_a_file_of_keys_that_is_damaged(eventstore: Eventstore, tmp_path: Path) -> None:
     (tmp_path / "audit.key").write_text("PRIVATE+KEY+x+y+z\n", encoding="utf-8")
     for command in (["project"], ["up", "--no-http"], ["audit", "seal"], ["audit", "verify"]):
