@@ -22,6 +22,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 from starlette.responses import Response
 
+from agent_manager.audit.status import SealedLog, read_sealed_log
 from agent_manager.backup.archive import Archive, open_target
 from agent_manager.settings import server_settings
 from eventstore import EventStore, __version__
@@ -50,6 +51,7 @@ class _DatabaseState:
     log: LogState
     lags: Sequence[Lag]
     workers: int
+    sealed: SealedLog | None
 
 
 class Metrics(Collector):
@@ -126,6 +128,7 @@ class Metrics(Collector):
                     await read_log_state(self._store),
                     await read_lags(self._store, self._projections),
                     len(await read_workers(self._store)),
+                    await read_sealed_log(self._store) if self._settings.audit_key else None,
                 )
         except (EventStoreError, TimeoutError):
             return None
@@ -229,6 +232,14 @@ class Metrics(Collector):
             "The part of the log that a rebuild has applied; absent without a rebuild.",
             {x.projection: min(x.rebuilt / max(horizon, 1), 1) for x in lags if x.rebuilt is not None},
         )
+        if (sealed := state.sealed) is None:
+            return
+        yield _gauge("audit_sealed_events", "Events that are sealed.", sealed.events)
+        yield _gauge("audit_sealed_position", "The position up to which the log is sealed.", sealed.position)
+        yield _gauge("audit_lag_events", "Events that are not sealed yet.", sealed.lag_events)
+        yield _gauge("audit_lag_seconds", "Age of the oldest of these events.", sealed.lag_seconds)
+        checkpoint_time = sealed.sealed_at.timestamp() if sealed.sealed_at else 0
+        yield _gauge("audit_checkpoint_timestamp_seconds", "When the newest checkpoint was signed.", checkpoint_time)
 
 
 _CONFLICTS = tuple(error.__name__ for error in (WrongExpectedVersion, EventIdConflict, ConversationIsDeleted))

@@ -1,7 +1,8 @@
-"""Settings of the service: JWT, limits, backups, log output, and where agents' cards may be fetched from."""
+"""Settings of the service: JWT, limits, backups, the sealed log, log output, and from where agents' cards may come."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, SecretStr, field_validator
@@ -14,6 +15,12 @@ class ServerSettings(Settings):
     """The settings of a store, and those of the HTTP server that serves it."""
 
     agent_allow_private: bool | None = None
+    audit_key: Path | None = None
+    audit_policy: Path | None = None
+    audit_file: Path | None = None
+    audit_url: str = ""
+    audit_command: str = ""
+    audit_seconds: Annotated[float, Field(ge=0.05, le=86_400, description="from one checkpoint to the next")] = 10
     backup_dir: str = ""
     backup_minutes: Annotated[float, Field(gt=0, le=1e6, description="from one backup to the next")] = 60
     backup_drill_hours: Annotated[float, Field(ge=0, le=1e5, description="from one drill to the next; 0: none")] = 0
@@ -40,6 +47,18 @@ class ServerSettings(Settings):
     response_bytes: Annotated[int, Field(ge=2**20, le=2**50, description="all responses in flight")] = 2**30
     request_seconds: Annotated[float, Field(gt=0, le=86_400, description="until a response begins")] = 120
     body_seconds: Annotated[float, Field(gt=0, le=3600, description="for a request's head, and for its body")] = 30
+
+    @field_validator("audit_key", "audit_policy", "audit_file", mode="before")
+    @classmethod
+    def _none_if_blank(cls, value: Any) -> Any:
+        return None if value == "" else value
+
+    @field_validator("audit_url")
+    @classmethod
+    def _http(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("expected http://… or https://…")
+        return value
 
     @field_validator("log_format", "log_level", mode="before")
     @classmethod

@@ -2127,7 +2127,7 @@ CREATE FUNCTION public.refuse_change_of_events() RETURNS trigger
     SET search_path TO 'public', 'pg_temp'
     AS $$
 BEGIN
-    RAISE EXCEPTION '% on the table events is refused: the log is append-only', TG_OP
+    RAISE EXCEPTION '% on the table % is refused: the log is append-only', TG_OP, TG_TABLE_NAME
         USING ERRCODE = 'restrict_violation',
               DETAIL = 'Events are the source of truth, the audit trail and the backup; they never change.',
               HINT = 'Append another event that states the change.';
@@ -4683,6 +4683,71 @@ COMMENT ON COLUMN public.answer_leases.holder IS 'Id that the manager has genera
 
 
 --
+-- Name: audit_checkpoints; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.audit_checkpoints (
+    size bigint NOT NULL,
+    last_position bigint NOT NULL,
+    sealed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    note text NOT NULL,
+    bundle bytea NOT NULL,
+    CONSTRAINT audit_checkpoints_size_check CHECK ((size > 0))
+);
+ALTER TABLE ONLY public.audit_checkpoints ALTER COLUMN bundle SET STORAGE EXTERNAL;
+
+
+--
+-- Name: TABLE audit_checkpoints; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.audit_checkpoints IS 'Signed sizes and roots of the Merkle tree over the events';
+
+
+--
+-- Name: audit_cosignatures; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.audit_cosignatures (
+    size bigint NOT NULL,
+    line text NOT NULL
+);
+
+
+--
+-- Name: TABLE audit_cosignatures; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.audit_cosignatures IS 'Lines by which witnesses have signed checkpoints';
+
+
+--
+-- Name: audit_tiles; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.audit_tiles (
+    level smallint NOT NULL,
+    index bigint NOT NULL,
+    last_position bigint NOT NULL,
+    hash bytea NOT NULL,
+    content bytea NOT NULL,
+    CONSTRAINT audit_tiles_content_check CHECK (((octet_length(hash) = 32) AND (octet_length(content) = (256 *
+CASE level
+    WHEN 0 THEN 42
+    ELSE 32
+END))))
+);
+ALTER TABLE ONLY public.audit_tiles ALTER COLUMN content SET STORAGE EXTERNAL;
+
+
+--
+-- Name: TABLE audit_tiles; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.audit_tiles IS 'Full tiles of the Merkle tree over the events, each written once';
+
+
+--
 -- Name: conversation_actors; Type: TABLE; Schema: public; Owner: -
 --
 
@@ -5332,6 +5397,38 @@ ALTER TABLE ONLY public.answer_leases
 
 
 --
+-- Name: audit_checkpoints audit_checkpoints_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.audit_checkpoints
+    ADD CONSTRAINT audit_checkpoints_pkey PRIMARY KEY (size);
+
+
+--
+-- Name: audit_cosignatures audit_cosignatures_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.audit_cosignatures
+    ADD CONSTRAINT audit_cosignatures_pkey PRIMARY KEY (size, line);
+
+
+--
+-- Name: audit_tiles audit_tiles_last_position_key; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.audit_tiles
+    ADD CONSTRAINT audit_tiles_last_position_key UNIQUE (level, last_position);
+
+
+--
+-- Name: audit_tiles audit_tiles_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.audit_tiles
+    ADD CONSTRAINT audit_tiles_pkey PRIMARY KEY (level, index);
+
+
+--
 -- Name: bound_logins bound_logins_pkey; Type: CONSTRAINT; Schema: public; Owner: -
 --
 
@@ -5769,6 +5866,33 @@ CREATE INDEX idx_tasks_pages_by_status ON public.tasks USING btree (tenant_id, s
 --
 
 CREATE INDEX idx_tasks_pages_of_conversation ON public.tasks USING btree (tenant_id, conversation_id, created_at, id);
+
+
+--
+-- Name: audit_checkpoints audit_checkpoints_are_append_only; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER audit_checkpoints_are_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON public.audit_checkpoints FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_change_of_events();
+
+ALTER TABLE public.audit_checkpoints ENABLE ALWAYS TRIGGER audit_checkpoints_are_append_only;
+
+
+--
+-- Name: audit_cosignatures audit_cosignatures_are_append_only; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER audit_cosignatures_are_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON public.audit_cosignatures FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_change_of_events();
+
+ALTER TABLE public.audit_cosignatures ENABLE ALWAYS TRIGGER audit_cosignatures_are_append_only;
+
+
+--
+-- Name: audit_tiles audit_tiles_are_append_only; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER audit_tiles_are_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON public.audit_tiles FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_change_of_events();
+
+ALTER TABLE public.audit_tiles ENABLE ALWAYS TRIGGER audit_tiles_are_append_only;
 
 
 --
@@ -6740,4 +6864,5 @@ INSERT INTO public.eventstore_migrations (version) VALUES
     ('20261129000700'),
     ('20261129000800'),
     ('20261129000900'),
-    ('20261129001000');
+    ('20261129001000'),
+    ('20261129001100');

@@ -5,6 +5,7 @@
     log/<first>-<last>-<hash>.copy.gz     a segment: events in the order of the log
     log/incomplete.json                   the segments of a backup that was interrupted, which the next one continues
     identity/<table>-<hash>.copy.gz       tenants, users or keys at the time of a backup
+    audit/<table>-<last>-<hash>.copy.gz   tiles, checkpoints or cosignatures of the sealed log
     manifests/<id>.json                   one backup: the segments and tables that it consists of, with their SHA-256
     drill.json                            the outcome of the last drill
 
@@ -37,7 +38,7 @@ from eventstore.errors import EventStoreError, InputError, NotFound, printable
 FORMAT = 1
 _GZIP = 16 + zlib.MAX_WBITS
 _CHUNK_BYTES = 1024 * 1024
-_FOLDERS = _LOG, _IDENTITY, _MANIFESTS = "log", "identity", "manifests"
+_FOLDERS = _LOG, _IDENTITY, _AUDIT, _MANIFESTS = "log", "identity", "audit", "manifests"
 _INCOMPLETE, _DRILL = f"{_LOG}/incomplete.json", "drill.json"
 
 EVENT_COLUMNS = (
@@ -53,6 +54,13 @@ TABLES = {
     ),
 }  # fmt: skip
 """The tables beside the log, with their columns; in an order in which they can be filled."""
+SealedTable = Literal["audit_tiles", "audit_checkpoints", "audit_cosignatures"]
+SEALED_TABLES: dict[SealedTable, tuple[str, ...]] = {
+    "audit_tiles": ("level", "index", "last_position", "hash", "content"),
+    "audit_checkpoints": ("size", "last_position", "sealed_at", "note", "bundle"),
+    "audit_cosignatures": ("size", "line"),
+}
+"""The tables of the sealed log, whose rows never change."""
 
 
 class BackupDamaged(InputError):
@@ -87,7 +95,7 @@ class Part(_Model):
         sha256: of the file.
     """
 
-    name: Annotated[str, Field(pattern=rf"^(?:{_LOG}|{_IDENTITY})/[\w-]+\.copy\.gz$")]
+    name: Annotated[str, Field(pattern=rf"^(?:{_LOG}|{_IDENTITY}|{_AUDIT})/[\w-]+\.copy\.gz$")]
     columns: tuple[str, ...]
     rows: int
     size: int
@@ -111,6 +119,19 @@ class Segment(Part):
     text_bytes: int
 
 
+class SealedPart(Part):
+    """A part of a table of the sealed log.
+
+    Attributes:
+        after, last: it has the rows that follow a number, up to another: the position of their last event, or, of
+            cosignatures, the size of their checkpoint.
+    """
+
+    table: SealedTable
+    after: int
+    last: int
+
+
 class Manifest(_Model):
     """A backup, from which the log can be restored as it was then.
 
@@ -122,6 +143,7 @@ class Manifest(_Model):
         server_version: of the server, such as ``18.1``.
         segments: of the log, in order.
         tables: by the name of the table; none while the backup is incomplete.
+        sealed: the sealed log, as far as the backup has its events; none while the backup is incomplete.
     """
 
     format: int
@@ -131,6 +153,7 @@ class Manifest(_Model):
     server_version: str
     segments: tuple[Segment, ...]
     tables: dict[Literal["identity_tenants", "identity_users", "identity_keys"], Part]
+    sealed: tuple[SealedPart, ...] = ()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -140,7 +163,9 @@ class Manifest(_Model):
             if not position < segment.first <= segment.last or segment.columns != EVENT_COLUMNS:
                 raise ValueError(segment.name)
             position = segment.last
-        if any(part.columns != TABLES[table] for table, part in self.tables.items()):
+        if any(part.columns != TABLES[table] for table, part in self.tables.items()) or any(
+            part.columns != SEALED_TABLES[part.table] for part in self.sealed
+        ):
             raise ValueError("columns")
         return self
 
@@ -167,7 +192,7 @@ class Manifest(_Model):
     @property
     def parts(self) -> tuple[Part, ...]:
         """All its files."""
-        return (*self.segments, *self.tables.values())
+        return (*self.segments, *self.tables.values(), *self.sealed)
 
 
 class StoredFile(NamedTuple):
@@ -379,6 +404,13 @@ class Archive:
             return segment.name in files and files[segment.name].size == segment.size
 
         return tuple(takewhile(is_whole, longest))
+
+    def sealed_parts(self) -> tuple[SealedPart, ...]:
+        """Return the parts of the sealed log in the newest backup; none if a file of theirs is missing."""
+        newest = self.newest()
+        parts = newest.sealed if newest else ()
+        files = self.target.files(_AUDIT)
+        return parts if all(part.name in files and files[part.name].size == part.size for part in parts) else ()
 
     def write_manifest(self, manifest: Manifest, *, is_complete: bool) -> None:
         """Write the manifest of a backup; a complete one ends the incomplete one."""

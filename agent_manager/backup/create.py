@@ -16,7 +16,18 @@ from typing import Any, Literal
 
 from psycopg import sql
 
-from agent_manager.backup.archive import EVENT_COLUMNS, FORMAT, TABLES, Archive, Manifest, Part, PartWriter, Segment
+from agent_manager.backup.archive import (
+    EVENT_COLUMNS,
+    FORMAT,
+    SEALED_TABLES,
+    TABLES,
+    Archive,
+    Manifest,
+    Part,
+    PartWriter,
+    SealedPart,
+    Segment,
+)
 from eventstore import EventStore
 from eventstore.database.connection import APP, PROJECTOR, Connection, set_role
 from eventstore.database.queries import query
@@ -84,7 +95,10 @@ async def create_backup(
                     manifest = manifest.model_copy(update={"segments": (*manifest.segments, segment)})
                     archive.write_manifest(manifest, is_complete=False)
                     on_progress(manifest)
-                manifest = manifest.model_copy(update={"tables": await _write_tables(reading, store, archive)})
+                tables = await _write_tables(reading, store, archive)
+                earlier = archive.sealed_parts() if segments else ()
+                sealed = await _write_sealed(reading, store, archive, earlier, manifest.position)
+                manifest = manifest.model_copy(update={"tables": tables, "sealed": sealed})
                 archive.write_manifest(manifest, is_complete=True)
     return manifest
 
@@ -190,6 +204,38 @@ async def _write_tables(connection: Connection, store: EventStore, archive: Arch
                     writer.write(row)
                 parts[table] = Part(**writer.save(archive.target, f"identity/{table}"), columns=columns)
     return parts
+
+
+async def _write_sealed(
+    connection: Connection, store: EventStore, archive: Archive, earlier: tuple[SealedPart, ...], position: int
+) -> tuple[SealedPart, ...]:
+    """Write what was sealed since earlier backups, of events up to a position; return all parts.
+
+    The cosignatures of the newest checkpoint may still arrive: the next backup has them.
+    """
+    parts: list[SealedPart] = []
+    async with connection.transaction():
+        await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        await set_role(connection, store.settings, PROJECTOR)
+        ends = query("agent_manager.backup", "sealed_ends")
+        [lasts] = await (await connection.execute(ends, {"position": position})).fetchall()
+        for table, last in zip(SEALED_TABLES, lasts, strict=True):
+            kept = [part for part in earlier if part.table == table]
+            if kept and last > kept[-1].last and 2 * kept[-1].rows < SEGMENT_EVENTS and kept[-1].size < SEGMENT_BYTES:
+                kept.pop()  # so that frequent backups do not leave many small files
+            after = kept[-1].last if kept else 0
+            parts += kept
+            if last <= after:
+                continue
+            with PartWriter() as writer:
+                given = {"after": after, "last": last}
+                async for row in _copied(connection, query("agent_manager.backup", f"copy_{table}"), given):
+                    writer.write(row)
+                if writer.rows:
+                    saved = writer.save(archive.target, f"audit/{table}-{last:019}")
+                    columns = SEALED_TABLES[table]
+                    parts.append(SealedPart(**saved, columns=columns, table=table, after=after, last=last))
+    return tuple(parts)
 
 
 async def _copied(connection: Connection, statement: Any, given: dict[str, Any]) -> AsyncIterator[bytes]:

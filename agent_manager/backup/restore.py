@@ -2,8 +2,8 @@
 
 First every file is compared with its SHA-256. The log is restored in one transaction: an error leaves the database
 empty. The transaction holds the lock of an append, so that no worker passes the events before they can be seen. Before
-it commits, the digest of every event is computed anew and the events are counted. Then the read tables are filled from
-the log.
+it commits, the digest of every event is computed anew and the events are counted; if the log was sealed, it must have
+the roots of all checkpoints, which are restored with it. Then the read tables are filled from the log.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ from typing import Any
 
 from psycopg import sql
 
-from agent_manager.backup.archive import Archive, BackupDamaged, Manifest, Part, Segment
+from agent_manager.audit.notes import Policy
+from agent_manager.audit.sealer import read_keys
+from agent_manager.audit.verify import verify_log
+from agent_manager.backup.archive import SEALED_TABLES, Archive, BackupDamaged, Manifest, Part, Segment
+from agent_manager.settings import server_settings
 from eventstore import EventStore, Settings
 from eventstore.database.connection import Connection, set_role
 from eventstore.database.migrate import Migrator
@@ -87,6 +91,7 @@ async def restore_backup(
                 async with connection.transaction():
                     await set_role(connection, settings, OWNER)
                     events, last = await _fill(connection, archive, manifest, limits)
+                    await _restore_sealed(connection, settings, archive, manifest, last)
         projections = load_projections(settings.projections)
         if events >= REBUILD_EVENTS:
             await rebuild(store, projections, accept_differences=True)
@@ -153,6 +158,36 @@ async def _fill(
     # events there for known.
     await execute("set_position", {"position": manifest.position})
     return events, last
+
+
+async def _restore_sealed(
+    connection: Connection, settings: Settings, archive: Archive, manifest: Manifest, last: int
+) -> None:
+    """Restore the sealed log up to a position, and verify the events against it; if there is a key, also signatures.
+
+    Raises:
+        BackupDamaged: the events are not those that were sealed.
+    """
+    if not manifest.sealed:
+        return
+    for table in SEALED_TABLES:
+        await connection.execute(f"CREATE TEMPORARY TABLE received_{table} (LIKE {table}) ON COMMIT DROP".encode())
+    for part in manifest.sealed:
+        await _receive(connection, archive, part, f"received_{part.table}")
+    for table in SEALED_TABLES:
+        await connection.execute(query("agent_manager.backup", f"add_{table}"), {"position": last})
+    keys = server_settings(settings)
+
+    async def fetch(statement: Any, parameters: Any) -> list[Any]:
+        return await (await connection.execute(statement, parameters, binary=True)).fetchall()
+
+    policy = Policy(read_keys(keys).keys) if keys.audit_key is not None else None
+    found = await verify_log([fetch], policy, until=last)
+    if found.faults and found.sealed_at is not None:
+        fault = found.faults[0]
+        segments = [each for each in manifest.segments if fault.position and each.first <= fault.position <= each.last]
+        name = segments[0].name if segments else f"manifests/{manifest.id}.json"
+        raise BackupDamaged(name, fault.message)
 
 
 async def _receive(connection: Connection, archive: Archive, part: Part, table: str) -> None:

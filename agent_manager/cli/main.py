@@ -47,6 +47,7 @@ GROUPS = {
         "retry": "parked",
         "rollback": "rollback",
         "backup": "backup",
+        "audit": "audit",
     },
     "Administer": {"tenants": "tenants", "users": "users", "keys": "keys"},
 }

@@ -14,6 +14,7 @@ from typing import Any
 
 import typer
 
+from agent_manager.audit.sealer import check_sealing, describe_sealing, sealing
 from agent_manager.cli.options import (
     AllowSuperuser,
     DataDir,
@@ -74,6 +75,7 @@ async def run_workers(
             server that is unreachable.
         services: run meanwhile, each until the end of its block.
     """
+    check_sealing(settings)
     store = EventStore(settings)
     metrics = Metrics(store)
     async with AsyncExitStack() as stack:
@@ -109,11 +111,13 @@ async def _run_until_signal(
         worker = asyncio.create_task(Worker(store, projections).run())
         stopped = asyncio.create_task(stop.wait())
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(sealing(store))
             if describe is not None:
                 describe(store, projections)
             else:
                 names = ", ".join(projection.name for projection in projections)
                 print_line("Workers", f"{names} follow the log; Ctrl-C stops")
+                print_sealing(store)
             with suppress(ConnectionLost, ServerUnreachable):  # the workers wait for a lost server and report it
                 for warning in await read_warnings(store):
                     _log.warning("warning: %s", warning, extra={"event": "status_warning"})
@@ -159,6 +163,12 @@ async def _open(store: EventStore, stop: asyncio.Event, *, waits: bool) -> bool:
             async with asyncio.timeout(RECONNECT_SECONDS):
                 await stop.wait()
     return False
+
+
+def print_sealing(store: EventStore) -> None:
+    """Print how the log is sealed, if it is."""
+    if described := describe_sealing(store):
+        print_line("Sealed log", described)
 
 
 def print_line(heading: str, text: str) -> None:

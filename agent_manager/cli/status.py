@@ -6,25 +6,28 @@ from datetime import UTC, datetime
 
 import typer
 
+from agent_manager.audit.status import SealedLog, read_sealed_log
 from agent_manager.backup import Archive, Drill, Manifest, last_drill, open_target
 from agent_manager.cli.backup import backup_value
 from agent_manager.cli.options import DataDir, Json, read_settings, run
-from agent_manager.cli.output import duration, print_fields, print_json, print_table, print_warnings, row_value
+from agent_manager.cli.output import duration, print_fields, print_json, print_table, print_warnings, row_value, text
 from eventstore import EventStore
 from projections import load_projections, read_status
 from projections.status import StandbyStatus
 
 
 def status(as_json: Json = False, data_dir: DataDir = None) -> None:
-    """Show the size of the log, how far each projection is behind it, and the age of the newest backup."""
+    """Show the size of the log, how far it is sealed and projected, and the age of the newest backup."""
     settings = read_settings(data_dir)
 
     async def work(store: EventStore) -> None:
         now = await read_status(store, load_projections(store.settings.projections))
         archive = Archive(open_target(settings.backup_dir)) if settings.backup_dir else None
         backup, drill = (archive.newest(), last_drill(archive)) if archive else (None, None)
+        sealed = await read_sealed_log(store)
         if as_json:
-            print_json(row_value(now) | {"backup": backup and backup_value(backup), "drill": drill})
+            values = {"sealed": sealed, "backup": backup and backup_value(backup), "drill": drill}
+            print_json(row_value(now) | values)
             return
         slow = "; consumers are not notified, and poll every few seconds" if now.notify_queue_usage >= 0.5 else ""
         print_fields([
@@ -33,6 +36,7 @@ def status(as_json: Json = False, data_dir: DataDir = None) -> None:
             ("server", f"PostgreSQL {now.server_version}"),
             ("log", f"{now.events:,} events in {now.conversations:,} conversations, {now.bytes / 1e6:,.1f} MB, "
                     f"last position {now.last_position:,}, final up to {now.horizon:,}"),
+            ("sealed", _describe_sealed(sealed, has_key=settings.audit_key is not None)),
             ("notifications", f"the server's queue is {now.notify_queue_usage:.0%} full{slow}"),
             *(
                 ("in flight", f"an append of {append.login or 'a prepared transaction'} (process {append.pid}, "
@@ -73,6 +77,18 @@ def _describe_standby(standby: StandbyStatus) -> str:
     return (
         f"{kind}, {standby.lag_events:,} events and {standby.lag_seconds:,.1f} s behind the primary "
         f"({standby.lag_bytes or 0:,} bytes to replay): {standby.url}"
+    )
+
+
+def _describe_sealed(sealed: SealedLog, *, has_key: bool) -> str:
+    if sealed.sealed_at is None:
+        return "nothing yet" if has_key else "no (EVENTSTORE_AUDIT_KEY names no key)"
+    age = duration((datetime.now(UTC) - sealed.sealed_at).total_seconds())
+    witnesses = f", {sealed.cosignatures} witness(es)" if sealed.cosignatures else ""
+    behind = f"; {sealed.lag_events:,} events are not, the oldest for {duration(sealed.lag_seconds)}"
+    return (
+        f"{sealed.events:,} events up to position {sealed.position:,}, {age} ago by {text(sealed.origin)} "
+        f"{' '.join(sealed.key_ids)}{witnesses}{behind if sealed.lag_events else ''}"
     )
 
 

@@ -28,7 +28,7 @@ from agent_manager.cli.options import (
     read_settings,
 )
 from agent_manager.cli.output import text
-from agent_manager.cli.project import print_line, run_service, run_workers
+from agent_manager.cli.project import print_line, print_sealing, run_service, run_workers
 from agent_manager.factory import AsyncManager
 from agent_manager.metrics import Metrics
 from agent_manager.server.context import OWN_FOLD_BYTES
@@ -207,6 +207,7 @@ def _describe(store: EventStore, projections: Sequence[Projection]) -> None:
     migrations = f"{applied} migration(s) applied just now" if applied else "migrations are up to date"
     print_line("Schema", f"{settings.db_schema}: {migrations}")
     print_line("Workers", ", ".join(projection.name for projection in projections) + " follow the log")
+    print_sealing(store)
     option = data_dir_option(store)
     print_line("Next", f"in another terminal: eventstore seed{option}, or eventstore import{option} FILE.jsonl,")
     print_line("", f"then eventstore conversations{option} and eventstore status{option}")

@@ -12,6 +12,8 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from agent_manager.audit.notes import KeyInvalid
+from agent_manager.audit.sealer import read_keys
 from agent_manager.doctor.finding import Finding, Severity
 from agent_manager.settings import ServerSettings
 from eventstore.database.connection import APP, BOOKKEEPING, LOGIN_IS_EXEMPT, PROJECTOR
@@ -98,6 +100,7 @@ CHECKS = {
     "workers": Check("a worker is running", PROJECTOR),
     "lag": Check("the read tables are up to date", PROJECTOR),
     "parked": Check("no conversation is parked", PROJECTOR),
+    "sealed_log": Check("the log is sealed, if it has a key", PROJECTOR),
 }
 """The checks of the database, in order. The others are queries of the same name."""
 
@@ -129,6 +132,7 @@ class DatabaseExamination:
         self._deadline = monotonic() + _SECONDS
         self._comparison: Comparison | None = None
         self._unusable = "the schema cannot be examined"
+        self._settings = settings
         connection.read_only = True
 
     def run(self) -> list[Finding]:
@@ -141,6 +145,7 @@ class DatabaseExamination:
             "triggers": lambda: self._differences("triggers"),
             "schema": lambda: self._differences("schema"),
             "integrity": self._integrity,
+            "sealed_log": self._sealed_log,
         }
         found: list[Finding] = []
         for name, check in CHECKS.items():
@@ -260,6 +265,19 @@ class DatabaseExamination:
         row = self._connection.execute(LOG_INTEGRITY).fetchone()
         problem = log_problem(*row or (False, False, 0, 0))
         return [Finding.of_error("integrity", Severity.CRITICAL, problem)] if problem else []
+
+    def _sealed_log(self) -> list[Finding]:
+        if self._settings.audit_key is None:
+            return []
+        try:
+            keys = read_keys(self._settings)
+        except KeyInvalid as error:
+            return [Finding.of_error("sealed_log", Severity.CRITICAL, error)]
+        found = self._query("sealed_log") if keys.private else []
+        if keys.private and self._settings.audit_key.stat().st_mode & 0o077:
+            what = f"others than its owner may read the private key in {self._settings.audit_key}"
+            found.append(Finding("sealed_log", Severity.WARNING, what, f"chmod 600 {self._settings.audit_key}"))
+        return found
 
 
 def _check_of(difference: CatalogDifference) -> str:

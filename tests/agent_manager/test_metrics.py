@@ -20,6 +20,7 @@ from support.metrics_table import documented_metrics
 from support.raw import append_raw
 from support.scoped_queries import open_as
 from support.scrapes import Scrape, scrape
+from support.sealing import create_keys, seal, sealing_settings
 from support.serving import Served, served
 from support.waiting import until_async
 
@@ -265,6 +266,22 @@ async def test_the_time_of_the_newest_intact_backup_is_shown(settings: ServerSet
         assert (await scrape(read)).sum(newest) == first.created_at.timestamp(), "the last known, which grows old"
 
 
+async def test_metrics_show_how_far_the_log_is_sealed(settings: ServerSettings, tmp_path: Path) -> None:
+    async with EventStore(sealing_settings(settings, tmp_path)) as store:
+        read = Metrics(store)
+        await store.append(uuid4(), [message(), message()])
+        before = await scrape(read)
+        assert before.sum("eventstore_audit_sealed_events") == 0
+        assert before.sum("eventstore_audit_lag_events") == 2
+        await seal(store)
+        await store.append(uuid4(), [message()])
+        after = await scrape(read)
+        assert after.sum("eventstore_audit_sealed_events") == after.sum("eventstore_audit_sealed_position") == 2
+        assert after.sum("eventstore_audit_lag_events") == 1
+        assert after.sum("eventstore_audit_lag_seconds") > 0
+        assert after.sum("eventstore_audit_checkpoint_timestamp_seconds") > 1.7e9
+
+
 async def test_a_backup_target_that_hangs_does_not_delay_the_metrics(
     settings: ServerSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -303,7 +320,8 @@ async def test_without_a_database_the_other_metrics_remain(
 
 
 async def test_the_documentation_lists_exactly_what_is_exported(settings: ServerSettings, tmp_path: Path) -> None:
-    settings = settings.model_copy(update={"backup_dir": str(tmp_path)})
+    create_keys(tmp_path / "audit.key")
+    settings = settings.model_copy(update={"backup_dir": str(tmp_path), "audit_key": tmp_path / "audit.key"})
     async with EventStore(settings) as store, served(store, works=False) as here:
         is_begun = asyncio.Event()
         await store.append(uuid4(), [message()])

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
-from tools.benchmark import adapters, append, frameworks, graph_steps, latency, peers, projections, read, security
+from tools.benchmark import (
+    adapters,
+    append,
+    audit,
+    frameworks,
+    graph_steps,
+    latency,
+    peers,
+    projections,
+    read,
+    security,
+)
 from tools.benchmark.measurement import Benchmark, Figure
 
 Comparison: TypeAlias = Callable[[Benchmark], Awaitable[list[Figure]]]
@@ -29,6 +40,7 @@ COMPARISONS: dict[str, Comparison] = {
     "size": append.size,
     "graph-steps": graph_steps.graph_steps,
     "security": security.security,
+    "audit": audit.audit,
     "growing": append.growing,
     "projecting": projections.projecting,
     "rebuilding": projections.rebuilding,

@@ -112,3 +112,65 @@ SELECT count(*), encode(sha256(coalesce(string_agg(e.digest, ''::bytea ORDER BY 
                                                               e.event_type, e.actor, e.content, e.metadata))
   FROM events e
  WHERE e.position BETWEEN %(first)s AND %(last)s
+
+-- name: sealed_ends
+-- The last tile and the last checkpoint of events up to a position, by the positions of their last events; and the size
+-- of the checkpoint before the last one.
+SELECT (SELECT coalesce(max(t.last_position), 0) FROM audit_tiles t WHERE t.last_position <= %(position)s),
+       coalesce((SELECT c.last_position
+                   FROM audit_checkpoints c
+                  WHERE c.last_position <= %(position)s
+                  ORDER BY c.size DESC
+                  LIMIT 1), 0),
+       coalesce((SELECT c.size
+                   FROM audit_checkpoints c
+                  WHERE c.last_position <= %(position)s
+                  ORDER BY c.size DESC
+                 OFFSET 1
+                  LIMIT 1), 0)
+
+-- name: copy_audit_tiles
+COPY (
+    SELECT t.level, t.index, t.last_position, t.hash, t.content
+      FROM audit_tiles t
+     WHERE t.last_position > %(after)s
+       AND t.last_position <= %(last)s
+     ORDER BY t.last_position, t.level
+) TO STDOUT
+
+-- name: copy_audit_checkpoints
+COPY (
+    SELECT c.size, c.last_position, c.sealed_at, c.note, c.bundle
+      FROM audit_checkpoints c
+     WHERE c.last_position > %(after)s
+       AND c.last_position <= %(last)s
+     ORDER BY c.size
+) TO STDOUT
+
+-- name: copy_audit_cosignatures
+COPY (
+    SELECT s.size, s.line
+      FROM audit_cosignatures s
+     WHERE s.size > %(after)s
+       AND s.size <= %(last)s
+     ORDER BY s.size, s.line
+) TO STDOUT
+
+-- name: add_audit_tiles
+INSERT INTO audit_tiles (level, index, last_position, hash, content)
+SELECT r.level, r.index, r.last_position, r.hash, r.content
+  FROM received_audit_tiles r
+ WHERE r.last_position <= %(position)s
+
+-- name: add_audit_checkpoints
+INSERT INTO audit_checkpoints (size, last_position, sealed_at, note, bundle)
+SELECT r.size, r.last_position, r.sealed_at, r.note, r.bundle
+  FROM received_audit_checkpoints r
+ WHERE r.last_position <= %(position)s
+
+-- name: add_audit_cosignatures
+INSERT INTO audit_cosignatures (size, line)
+SELECT r.size, r.line
+  FROM received_audit_cosignatures r
+  JOIN audit_checkpoints c ON c.size = r.size
+ WHERE c.last_position <= %(position)s

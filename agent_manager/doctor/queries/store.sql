@@ -82,3 +82,20 @@ SELECT 'critical',
    AND e.digest <> event_digest(e.salt, e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id,
                                 e.tenant_id, e.event_type, e.actor, e.content, e.metadata)
 HAVING count(*) > 0
+
+-- name: sealed_log
+-- Events that are not sealed for long.
+SELECT CASE WHEN n.seconds >= {critical} THEN 'critical' ELSE 'warning' END,
+       format('%s events are sealed; the one at position %s is not, for %s', coalesce(n.size, 0), n.position,
+              make_interval(secs => round(n.seconds))),
+       'start eventstore up or project with EVENTSTORE_AUDIT_KEY; its log says why nothing is sealed; then run '
+       'eventstore audit verify'
+  FROM (SELECT c.size, e.position, extract(epoch FROM clock_timestamp() - e.timestamp)::float8 AS seconds
+          FROM (SELECT max(k.size) AS size, coalesce(max(k.last_position), 0) AS last_position
+                  FROM audit_checkpoints k) AS c
+         CROSS JOIN LATERAL (SELECT w.position, w.timestamp
+                               FROM events w
+                              WHERE w.position > c.last_position
+                              ORDER BY w.position
+                              LIMIT 1) AS e) AS n
+ WHERE n.seconds >= {warning}

@@ -23,11 +23,20 @@ SOURCES = [
 SUGGESTION = re.compile(
     rf"(?<!from )\beventstore ((?:{'|'.join(MODULES)})\b"
     r"(?: (?:add|create|list|verify|restore|revoke|suspend|bind|unbind|logins|up|roles|down|status"
-    r"|--[a-z-]+|\w+\.jsonl|[A-Z]{2,})\b(?!=))*)"
+    r"|key|checkpoints|rotate|retire|--[a-z-]+|\w+\.jsonl|[A-Z]{2,})\b(?!=))*)"
 )
-PLACEHOLDERS = {"ID": "sample-trip", "NAME": "ci", "TENANT": "acme", "USER": "ana", "FILE.jsonl": "chats.jsonl"}
+PLACEHOLDERS = {
+    "FILE": "audit.key",
+    "ID": "sample-trip",
+    "NAME": "ci",
+    "TENANT": "acme",
+    "USER": "ana",
+    "FILE.jsonl": "chats.jsonl",
+}
 KEEP_RUNNING = ("up", "project")
 NEEDS_MORE = {
+    "audit key retire ID": "needs another key, as in tests/agent_manager/audit",
+    "audit verify": "needs a sealed log, as in tests/agent_manager/audit",
     "conversation ID --time": "shows its time as an example",
     "tenants bind TENANT LOGIN": "needs a login, which tests/agent_manager/cli/test_tenants.py creates",
     "backup restore": "needs an empty database, as in tests/agent_manager/backup",
@@ -61,6 +70,7 @@ def new_store(
     up.until_printed("Ctrl-C")
     monkeypatch.setenv("DATABASE_URL", empty_database_url)
     monkeypatch.setenv("EVENTSTORE_BACKUP_DIR", "backups")
+    monkeypatch.setenv("EVENTSTORE_AUDIT_KEY", "audit.key")
     return eventstore
 
 

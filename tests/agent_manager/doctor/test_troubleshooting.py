@@ -21,6 +21,7 @@ from support.certificates import self_signed
 from support.commandline import Eventstore, rows_of
 from support.pages import blocks_in, shell_lines, text_of
 from support.processes import Commands
+from support.sealing import create_keys
 from support.servers import open_folder
 from support.small_disk import fill_up, small_disk
 from support.waiting import until
@@ -281,6 +282,16 @@ def _changed(guide: Guide) -> Iterator[dict[str, str]]:
     guide.installation.execute("ALTER TABLE events DISABLE TRIGGER ALL")
     guide.doctor.until("triggers", contains="disabled trigger: event_is_append_only on events")
     yield {}
+
+
+@symptom("The log is not sealed")
+def _unsealed(guide: Guide) -> Iterator[dict[str, str]]:
+    create_keys(guide.folder / "audit.key")
+    guide.patch.setenv("EVENTSTORE_AUDIT_KEY", str(guide.folder / "audit.key"))
+    guide.installation.append()
+    guide.doctor.until("sealed_log", *NOW, contains="0 events are sealed; the one at position 1 is not")
+    yield {}
+    guide.doctor.until_well()
 
 
 @symptom("The backup is overdue")

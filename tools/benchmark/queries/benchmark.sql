@@ -187,3 +187,10 @@ BEGIN
     EXECUTE format('ALTER DATABASE %I SET commit_siblings = 0', current_database());
 END
 $$
+
+-- name: digests
+-- What verifying a log cannot do without: the digest of every event.
+SELECT bit_xor(('x' || encode(substr(event_digest(e.salt, e.position, e.timestamp, e.version, e.schema_version,
+                                                  e.conversation_id, e.id, e.tenant_id, e.event_type, e.actor, e.content,
+                                                  e.metadata), 1, 8), 'hex'))::bit(64)::bigint)
+  FROM events e

@@ -1,0 +1,1 @@
+"""The sealed log: a signed Merkle tree over the events, proofs from it, and their verification."""
