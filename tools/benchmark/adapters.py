@@ -8,7 +8,7 @@ from typing import Any
 
 from eventstore.errors import ServerError
 from tools.benchmark.measurement import Benchmark, Figure, Target, Throughput
-from tools.benchmark.peers import PEERS, PeerMissing, opened_peer
+from tools.benchmark.peers import PEERS, PeerMissing, appends_of, opened_peer
 
 _PROVED = 50
 """Tasks that each side reads back after it was measured."""
@@ -23,7 +23,11 @@ async def a2a_sdk(bench: Benchmark) -> list[Figure]:
             async with opened_peer(bench, spec, tasks) as theirs:
                 ours: Any = spec.make()
                 ours.use(_task_store(bench))
-                sides = [bench.rate(Throughput(tasks, side.prepare, side.drive, side.begin)) for side in (ours, theirs)]
+                stored = bench.events_of(bench.store, "event_type = 'message.added'")
+                sides = [
+                    bench.rate(Throughput(tasks, ours.prepare, ours.drive, stored, ours.begin)),
+                    appends_of(bench, spec, theirs, tasks),
+                ]
                 own, other = await bench.in_turn(f"saves of {tasks} tasks", sides)
                 await _prove([ours, theirs])
             what = f"saves of {tasks} task{'s' if tasks > 1 else ''} / {spec.call}"

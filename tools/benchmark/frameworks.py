@@ -8,7 +8,7 @@ from uuid import UUID
 
 from tools.benchmark.measurement import Benchmark, Figure, Target, Throughput, drive
 from tools.benchmark.messages import Message, conversation
-from tools.benchmark.peers import PEERS, opened_peer
+from tools.benchmark.peers import PEERS, appends_of, opened_peer
 
 ITEMS = 500
 _CALLERS = {1: Target(1), 16: Target(5)}
@@ -34,11 +34,14 @@ async def openai_sessions(bench: Benchmark) -> list[Figure]:
         session, items = given
         await session.add_items(items)
 
+    stored = bench.events_of(bench.store, "event_type <> 'conversation.created'")
     figures = []
     for callers, target in _CALLERS.items():
         async with opened_peer(bench, spec, callers) as peer:
-            own = bench.rate(Throughput(callers, prepare, lambda plan, seconds: drive(plan, add, seconds), begin))
-            theirs = bench.rate(Throughput(callers, peer.prepare, peer.drive, peer.begin))
+            own = bench.rate(
+                Throughput(callers, prepare, lambda plan, seconds: drive(plan, add, seconds), stored, begin)
+            )
+            theirs = appends_of(bench, spec, peer, callers)
             ours, other = await bench.in_turn(f"{callers} sessions", [own, theirs])
         what = f"add_items of one item by {callers} callers / SQLAlchemySession's"
         figures.append(Figure("openai-sessions", what, "items/s", ours, other, target))

@@ -363,9 +363,13 @@ class Benchmark:
         store = store or self.store
         return self.rate(Throughput(callers, prepare_append, driver(appender(store)), self.events_of(store)))
 
-    def events_of(self, store: EventStore) -> Stored:
-        """Return a function that counts the events of a store."""
-        return self.counter("SELECT count(*) FROM events", store.settings.db_schema, as_owner=True)
+    def events_of(self, store: EventStore, condition: str = "true") -> Stored:
+        """Return a function that counts the events of a store.
+
+        Args:
+            condition: in SQL; only events that meet it are counted.
+        """
+        return self.counter(f"SELECT count(*) FROM events WHERE {condition}", store.settings.db_schema, as_owner=True)
 
     def counter(self, text: str, schema: str, *, as_owner: bool = False) -> Stored:
         """Return a function that runs a query which counts something in a schema.
