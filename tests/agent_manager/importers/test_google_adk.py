@@ -13,9 +13,10 @@ import psycopg
 import pytest
 from support.adk import CONTENTS, LAYOUTS, fill, make_sqlite, rows, statements
 
+from agent_manager.adapters.google_adk_events import conversation_name
 from agent_manager.importers import migrate
 from agent_manager.importers.backup import BackupMismatch, choose_backup
-from agent_manager.importers.google_adk import AdkSource, conversation_name
+from agent_manager.importers.google_adk import AdkSource
 from agent_manager.importers.migration import MigrationReport, SourceContradictsStore
 from agent_manager.importers.source import SourceUnreadable
 from eventstore import EventStore, conversation_uuid
@@ -43,7 +44,7 @@ PARTS = [
     ],
     [
         {"kind": "file", "file": {"uri": "gs://a", "mimeType": "text/plain"}},
-        {"kind": "data", "data": {"text": "bye", "extra": 1}, "metadata": {"adk_type": "part"}},
+        {"kind": "text", "text": "bye", "metadata": {"adk_part": {"extra": 1}}},
     ],
 ]
 """The parts of the messages of the session."""
