@@ -789,7 +789,7 @@ class EventStoreArtifactService(_Service, BaseArtifactService):
         """Append an event to the conversation of a place; return whether nobody has appended to it since a version."""
         events = [NewEvent(data, actor=place.user_id[:255])]
         if not head:
-            created = ConversationCreated(given_id=place.name, metadata={ADK: place.names | {"artifacts": True}})
+            created = ConversationCreated(given_id=place.name, metadata={"adk_artifacts": place.names})
             # Archived, so that lists of active conversations leave it out: it has no messages.
             events = [NewEvent(each, actor=place.user_id[:255]) for each in (created, ConversationArchived())] + events
         try:

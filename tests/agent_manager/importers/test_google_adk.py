@@ -361,7 +361,10 @@ asyncio.run(main())
 async def test_a_database_that_google_adk_itself_wrote_is_imported(
     store: EventStore, tmp_path: Path, backups: Path
 ) -> None:
-    pytest.importorskip("google.adk", reason="google-adk is not installed (extra: bench)")
+    for name in ("google.adk", "aiosqlite", "greenlet"):
+        pytest.importorskip(
+            name, reason="google-adk and what its database service needs are not installed (extra: bench)"
+        )
     url = f"sqlite+aiosqlite:///{tmp_path}/sessions.db"
     subprocess.run([sys.executable, "-c", SCRIPT, url], check=True)  # noqa: ASYNC221 - nothing else goes on
     assert (await migrated(url, store, backups)).is_clean
