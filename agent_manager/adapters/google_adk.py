@@ -9,15 +9,17 @@ The state is not stored, it follows from the changes that events make: that of a
 application and of a user from those of all their sessions; of two changes of a value the later one in the log counts.
 
 Reads see everything that was appended before them, whether a worker runs or not. A session is read from the log. Lists
-and shared state are read from the tables of the projection :data:`SESSIONS` as far as a worker has filled them, and for
-the rest from the log, which is short if a worker follows it. So workers only make them fast.
+and shared state are read from the tables of the projection :data:`SESSIONS` as far as they are filled, and for the rest
+from the log. If the rest becomes long, because no worker follows the projection, the service applies it itself.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Coroutine, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Self, TypeVar
@@ -77,10 +79,20 @@ from eventstore import (
     conversation_uuid,
     message_from_sent,
 )
+from eventstore.concurrency import cancel_and_wait, independent_task
 from eventstore.database.queries import query
-from eventstore.errors import ConversationIsDeleted, EventIdConflict, SettingsError, WrongExpectedVersion
+from eventstore.errors import (
+    ConversationIsDeleted,
+    EventIdConflict,
+    EventStoreError,
+    PermissionDenied,
+    SettingsError,
+    StoreClosed,
+    WrongExpectedVersion,
+)
 from eventstore.ids import assigned_uuid
 from eventstore.sync import SyncEventStore
+from projections import catch_up
 from projections.custom_projections import create_missing_tables
 from projections.status import POSITION_OF_ALL_PARTITIONS
 
@@ -94,6 +106,12 @@ _DELETIONS = ("conversation.deleted", "conversation.reactivated")
 _TYPES = (*_EVENTS, STATE, "conversation.created", *_DELETIONS)
 """The types of the events that a session consists of. Others, such as a new name of its conversation, do not make a
 writer stale."""
+
+LONGEST_LAG = 2_000
+"""Positions that the tables may be behind the log before the service fills them. Reading so many events takes a few
+milliseconds; a worker that follows the log is nearer to its end, unless it has much to do."""
+
+_logger = logging.getLogger("eventstore.google_adk")
 
 T = TypeVar("T")
 
@@ -289,7 +307,14 @@ class EventStoreSessionService(_Service, BaseSessionService):
 
     def __init__(self, store: EventStore | Settings | None = None, *, owned_by_user: bool = False) -> None:
         super().__init__(store, owned_by_user=owned_by_user)
+        self._filling: asyncio.Task[None] | None = None
         self._appending: WeakValueDictionary[tuple[str, str, str], asyncio.Lock] = WeakValueDictionary()
+
+    async def close(self) -> None:
+        """Close the service's own store; a store that was given stays open."""
+        with suppress(StoreClosed):
+            await self._run(self._stop_filling())
+        await super().close()
 
     async def create_session(
         self, *, app_name: str, user_id: str, state: dict[str, Any] | None = None, session_id: str | None = None
@@ -417,16 +442,16 @@ class EventStoreSessionService(_Service, BaseSessionService):
             self._store.tables(self._caller(), on_primary=True).fetch(_SHARED_STATES, given),
         )
         tail, shared_tail = await asyncio.gather(
-            self._tail(caller, app_name, rows[0][0], shared=False),
-            self._tail(self._caller(), app_name, shared_rows[0][0], shared=True),
+            self._tail(caller, app_name, *rows[0][:2], shared=False),
+            self._tail(self._caller(), app_name, *shared_rows[0][:2], shared=True),
         )
-        shared = _SharedState(row[1:] for row in shared_rows if row[1] is not None)
+        shared = _SharedState(row[2:] for row in shared_rows if row[2] is not None)
         for change in shared_tail:
             shared.add(change.user_id, change.delta, change.position)
         found = {
-            row[1]: ((row[2], row[3]), _Known(row[7], False, row[6], row[5], row[4]))
-            for row in rows
-            if row[1] is not None
+            conversation_id: ((owner, session_id), _Known(generation, False, version, update_time, state))
+            for _, _, conversation_id, owner, session_id, state, update_time, version, generation in rows
+            if conversation_id is not None
         }
         reactivated: dict[UUID, tuple[str, str]] = {}
         for change in tail:
@@ -534,9 +559,7 @@ class EventStoreSessionService(_Service, BaseSessionService):
         await load_files(self._store, lists)
         return [
             AdkEvent.model_validate(
-                content
-                if event.event_type == EVENT
-                else event_of(content, str(event.id), event.actor, event.occurred_at.timestamp())
+                content if event.event_type == EVENT else event_of(content, str(event.id), event.actor, _seconds(event))
             )
             for event, content in zip(events, contents, strict=True)
         ]
@@ -582,24 +605,43 @@ class EventStoreSessionService(_Service, BaseSessionService):
         }
         rows = await self._store.tables(caller, on_primary=True).fetch(_SESSION, given)
         known, values = _Known(), []
-        for _, scope, key, value, position, generation, is_deleted, version, update_time in rows:
+        for _, _, scope, key, value, position, generation, is_deleted, version, update_time in rows:
             if scope == "session":
                 known = _Known(generation, is_deleted, version, update_time, value)
             elif scope is not None:
                 values.append((scope, key, value, position))
         shared = _SharedState(values)
-        for change in await self._tail(caller, app_name, rows[0][0], shared=True):
+        for change in await self._tail(caller, app_name, *rows[0][:2], shared=True):
             shared.add(change.user_id, change.delta, change.position)
         return known, shared
 
-    async def _tail(self, caller: Caller, app_name: str, applied: int, *, shared: bool) -> list[_Change]:
+    async def _tail(self, caller: Caller, app_name: str, applied: int, last: int, *, shared: bool) -> list[_Change]:
         """Return what the log has of the sessions of an application after a position.
 
         Args:
+            applied: the position that the tables have applied.
+            last: the last position of the log at that time.
             shared: only what changes the state that sessions share.
         """
         given = {"tenant": caller.tenant, "app": app_name, "applied": Int8(applied), "types": list(_TYPES)}
-        return [_Change(*row) for row in await self._store.log(caller).fetch(_TAIL, given | {"shared": shared})]
+        changes = [_Change(*row) for row in await self._store.log(caller).fetch(_TAIL, given | {"shared": shared})]
+        if last - applied > LONGEST_LAG and self._filling is None:
+            self._filling = independent_task(self._fill())
+        return changes
+
+    async def _fill(self) -> None:
+        """Apply the log to the tables, as a worker does."""
+        try:
+            await catch_up(self._store, [SESSIONS])
+        except EventStoreError as error:
+            _logger.warning("the tables of google-adk's sessions are far behind, which makes reads slow: %s", error)
+            if isinstance(error, PermissionDenied):
+                return  # and does not try again
+        self._filling = None
+
+    async def _stop_filling(self) -> None:
+        if self._filling is not None:
+            await cancel_and_wait([self._filling])
 
 
 def _session(names: dict[str, str], known: _Known, shared: _SharedState) -> Session:

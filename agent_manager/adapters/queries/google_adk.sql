@@ -1,8 +1,8 @@
 -- name: adk_session
 -- What the tables hold of a session, by its latest generation, and of the state that it shares: of each value, the
--- latest that a session has set. The first column is the position that they have applied, for a single snapshot.
-SELECT applied.position, page.*
-  FROM ({position}) AS applied (position)
+-- latest that a session has set. Each row begins with the position that they have applied, and the last of the log.
+SELECT applied.position, applied.last, page.*
+  FROM (SELECT p.position, last_position() FROM ({position}) AS p (position)) AS applied (position, last)
   LEFT JOIN (
            (SELECT 'session' AS scope, '' AS key, s.state AS value, 0::bigint AS position, s.generation, s.is_deleted,
                    s.version, s.update_time
@@ -49,8 +49,8 @@ SELECT applied.position, page.*
 
 -- name: adk_sessions
 -- The sessions in the tables that are not deleted, of an application or of one of its users.
-SELECT applied.position, page.*
-  FROM ({position}) AS applied (position)
+SELECT applied.position, applied.last, page.*
+  FROM (SELECT p.position, last_position() FROM ({position}) AS p (position)) AS applied (position, last)
   LEFT JOIN (
            SELECT s.conversation_id, s.user_id, s.session_id, s.state, s.update_time, s.version, s.generation
              FROM adk_sessions s
@@ -63,8 +63,8 @@ SELECT applied.position, page.*
 
 -- name: adk_shared_states
 -- Of each value that an application, or all of its users, share, the latest that a session has set.
-SELECT applied.position, page.*
-  FROM ({position}) AS applied (position)
+SELECT applied.position, applied.last, page.*
+  FROM (SELECT p.position, last_position() FROM ({position}) AS p (position)) AS applied (position, last)
   LEFT JOIN (
            SELECT DISTINCT ON (s.scope, s.key) s.scope, s.key, s.value, s.position
              FROM adk_shared_state s
