@@ -91,6 +91,8 @@ from eventstore.errors import (
     WrongExpectedVersion,
 )
 from eventstore.ids import assigned_uuid
+from eventstore.json_text import from_json
+from eventstore.read import RawRows
 from eventstore.sync import SyncEventStore
 from projections import catch_up
 from projections.custom_projections import create_missing_tables
@@ -240,14 +242,16 @@ class _Known:
 
     def add(self, event: Event) -> None:
         """Add an event of its conversation."""
-        self._add(event.event_type, event.version, _seconds(event), _delta(event))
+        own = _own_form(event)
+        self._add(event.event_type, event.version, _seconds(event, own), _delta(event, own))
         if event.event_type in _EVENTS:
             self.events.append(event)
 
-    def add_change(self, change: _Change) -> None:
-        """Add a change of it, unless it is known."""
-        if change.version > self.version:
-            self._add(change.event_type, change.version, change.seconds, change.delta)
+    def add_changes(self, changes: Iterable[_Change]) -> None:
+        """Add those changes of it that are not known."""
+        for change in changes:
+            if change.version > self.version:
+                self._add(change.event_type, change.version, change.seconds, change.delta)
 
     def _add(self, event_type: str, version: int, seconds: float, delta: Any) -> None:
         self.version = version
@@ -380,7 +384,7 @@ class EventStoreSessionService(_Service, BaseSessionService):
                 raise AlreadyExistsError(f"Session with id {session_id} already exists.") from None
             shared.add(user_id, state, result.position)
             known = _Known(generation, False, result.version, created_at.timestamp(), _own_state(state))
-            return _session(names, known, shared)
+            return _session(**names, known=known, shared=shared.merged(user_id))
         raise AssertionError("there is always another generation")
 
     async def _get(self, app_name: str, user_id: str, session_id: str, config: GetSessionConfig) -> Session | None:
@@ -396,7 +400,7 @@ class EventStoreSessionService(_Service, BaseSessionService):
             known = _Known(known.generation + 1)
         if not found.version:
             return None
-        session = _session(names, found, shared)
+        session = _session(**names, known=found, shared=shared.merged(user_id))
         session.events = await self._adk_events(found.events)
         return session
 
@@ -438,7 +442,7 @@ class EventStoreSessionService(_Service, BaseSessionService):
         caller = self._caller(user_id)
         given = {"tenant": caller.tenant, "app": app_name, "user": user_id, "projections": [SESSIONS.name]}
         rows, shared_rows = await asyncio.gather(
-            self._store.tables(caller, on_primary=True).fetch(_SESSIONS, given),
+            self._store.tables(caller, on_primary=True).fetch(_SESSIONS, given, cursor=RawRows),
             self._store.tables(self._caller(), on_primary=True).fetch(_SHARED_STATES, given),
         )
         tail, shared_tail = await asyncio.gather(
@@ -448,31 +452,28 @@ class EventStoreSessionService(_Service, BaseSessionService):
         shared = _SharedState(row[2:] for row in shared_rows if row[2] is not None)
         for change in shared_tail:
             shared.add(change.user_id, change.delta, change.position)
-        found = {
-            conversation_id: ((owner, session_id), _Known(generation, False, version, update_time, state))
-            for _, _, conversation_id, owner, session_id, state, update_time, version, generation in rows
-            if conversation_id is not None
-        }
-        reactivated: dict[UUID, tuple[str, str]] = {}
+        changes: dict[UUID, list[_Change]] = defaultdict(list)
         for change in tail:
-            if user_id not in (None, change.user_id):
-                continue
-            if change.version == 1 and change.conversation_id not in found:
-                found[change.conversation_id] = ((change.user_id, change.session_id), _Known(change.generation))
-            if change.conversation_id in found:
-                known = found[change.conversation_id][1]
-                known.add_change(change)
-                if known.is_deleted:
-                    del found[change.conversation_id]
-            elif change.event_type == "conversation.reactivated":
-                reactivated[change.conversation_id] = (change.user_id, change.session_id)
-        sessions = [
-            _session({"app_name": app_name, "user_id": owner, "session_id": session_id}, known, shared)
-            for (owner, session_id), known in found.values()
-        ]
-        for owner, session_id in reactivated.values():
-            if session := await self._get(app_name, owner, session_id, GetSessionConfig(num_recent_events=0)):
-                sessions.append(session)
+            if user_id in (None, change.user_id):
+                changes[change.conversation_id].append(change)
+        merged = {owner: shared.merged(owner) for owner in {row[3] for row in rows} | {each.user_id for each in tail}}
+        sessions = []
+        for _, _, conversation_id, owner, session_id, state, update_time, version, generation in rows:
+            if conversation_id is not None:
+                known = _Known(generation, False, version, update_time, from_json(state[1:]))
+                known.add_changes(changes.pop(conversation_id, ()))
+                if not known.is_deleted:
+                    sessions.append(_session(app_name, owner, session_id, known, merged[owner]))
+        for first, *more in changes.values():
+            if first.version == 1:
+                known = _Known(first.generation)
+                known.add_changes([first, *more])
+                if not known.is_deleted:
+                    sessions.append(_session(app_name, first.user_id, first.session_id, known, merged[first.user_id]))
+            elif any(change.event_type == "conversation.reactivated" for change in (first, *more)):
+                config = GetSessionConfig(num_recent_events=0)
+                if (session := await self._get(app_name, first.user_id, first.session_id, config)) is not None:
+                    sessions.append(session)
         sessions.sort(key=lambda session: (session.last_update_time, session.user_id, session.id))
         return ListSessionsResponse(sessions=sessions)
 
@@ -553,15 +554,11 @@ class EventStoreSessionService(_Service, BaseSessionService):
 
     async def _adk_events(self, events: list[Event]) -> list[AdkEvent]:
         """Return google-adk's events, with their files."""
-        contents = [event.content for event in events]
-        parts = [content.get("parts") for content in contents if isinstance(content, dict)]
+        parts = [event.content.get("parts") for event in events if event.event_type != EVENT]
         lists = [each for own in parts if isinstance(own, list) for each in lists_of_parts(own)]
         await load_files(self._store, lists)
         return [
-            AdkEvent.model_validate(
-                content if event.event_type == EVENT else event_of(content, str(event.id), event.actor, _seconds(event))
-            )
-            for event, content in zip(events, contents, strict=True)
+            AdkEvent.model_validate(event.content if event.event_type == EVENT else event_of(event)) for event in events
         ]
 
     async def _revision(self, session: Session, names: dict[str, str]) -> tuple[int, int]:
@@ -644,12 +641,12 @@ class EventStoreSessionService(_Service, BaseSessionService):
             await cancel_and_wait([self._filling])
 
 
-def _session(names: dict[str, str], known: _Known, shared: _SharedState) -> Session:
+def _session(app_name: str, user_id: str, session_id: str, known: _Known, shared: Json) -> Session:
     session = Session(
-        id=names["session_id"],
-        app_name=names["app_name"],
-        user_id=names["user_id"],
-        state=known.state | shared.merged(names["user_id"]),
+        id=session_id,
+        app_name=app_name,
+        user_id=user_id,
+        state=known.state | shared,
         last_update_time=known.update_time,
     )
     session._storage_update_marker = known.marker
@@ -664,17 +661,17 @@ def _own_form(event: Event) -> Json:
     return own if event.event_type in _EVENTS and isinstance(own, dict) else {}
 
 
-def _delta(event: Event) -> Any:
+def _delta(event: Event, own: Json) -> Any:
     """Return the changes of the state that an event makes; a dict, unless the event is of no known form."""
-    actions = _own_form(event).get("actions")
+    actions = own.get("actions")
     if event.event_type == STATE:
         return event.content
     return actions.get("state_delta") if isinstance(actions, dict) else None
 
 
-def _seconds(event: Event) -> float:
+def _seconds(event: Event, own: Json | None = None) -> float:
     """Return the time of an event as google-adk has it."""
-    seconds = _own_form(event).get("timestamp")
+    seconds = (_own_form(event) if own is None else own).get("timestamp")
     return seconds if isinstance(seconds, int | float) else event.occurred_at.timestamp()
 
 

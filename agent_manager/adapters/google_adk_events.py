@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from agent_manager.a2a import Json
+from eventstore import Event
 from projections.custom_projections import from_file
 
 STATE = "adk.state"
@@ -70,12 +71,20 @@ def message_of(event: Json, context_id: str) -> Json | None:
     rest = {name: value for name, value in event.items() if name not in ("content", "id") and value is not None}
     rest |= {f"content_{name}": value for name, value in content.items() if name != "parts" and value is not None}
     return {
+        "role": "user" if event.get("author") == "user" else "agent",
+        "parts": [_part(part) for part in parts],
+        "metadata": {ADK: _in_stored_order(rest)},
         "kind": "message",
         "messageId": str(event.get("id", "")),
         "contextId": context_id,
-        "role": "user" if event.get("author") == "user" else "agent",
-        "parts": [_part(part) for part in parts],
-        "metadata": {ADK: rest},
+    }
+
+
+def _in_stored_order(members: Json) -> Json:
+    """Return members of google-adk's own, whose order means nothing, in that of ``jsonb``: it need not be stored."""
+    return {
+        name: _in_stored_order(members[name]) if name in ("actions", "usage_metadata") else members[name]
+        for name in sorted(members, key=lambda name: (len(name), name))
     }
 
 
@@ -138,21 +147,18 @@ def _members(value: Json, name: str) -> Json:
 # To google-adk
 
 
-def event_of(content: Json, event_id: str, actor: str, seconds: float) -> Json:
-    """Return google-adk's event of a message, from the content of the message's event.
+def event_of(event: Event) -> Json:
+    """Return google-adk's event of a ``message.added``.
 
     A message of another framework is the event of a user, or of the agent that has the name of its actor.
-
-    Args:
-        event_id: the id that the message has if it names no other.
-        actor, seconds: its actor, and the time at which it was added, in seconds since 1970.
     """
+    content = event.content
     given_id = content.get("given_id")
     adk = _members(content, "metadata").get(ADK)
-    is_user = content.get("role") == "user"
     if not isinstance(adk, dict):
-        adk = {"author": "user" if is_user else actor or str(content.get("role"))}
-        adk |= {"timestamp": seconds, "content_role": "user" if is_user else "model"}
+        is_user = content.get("role") == "user"
+        adk = {"author": "user" if is_user else event.actor or str(content.get("role"))}
+        adk |= {"timestamp": event.occurred_at.timestamp(), "content_role": "user" if is_user else "model"}
     members = {name: value for name, value in adk.items() if not name.startswith("content_")}
     parts = content.get("parts")
     if not isinstance(parts, list):
@@ -161,7 +167,7 @@ def event_of(content: Json, event_id: str, actor: str, seconds: float) -> Json:
         "parts": [_adk_part(part) for part in parts],
         **{name.removeprefix("content_"): value for name, value in adk.items() if name.startswith("content_")},
     }
-    members["id"] = given_id if isinstance(given_id, str) and given_id else event_id
+    members["id"] = given_id if isinstance(given_id, str) and given_id else str(event.id)
     return members
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -19,6 +21,7 @@ from support.values import json_values
 from support.values import texts as any_texts
 
 from agent_manager.adapters.google_adk_events import conversation_name, event_of, message_of
+from eventstore import Event as StoredEvent
 from eventstore import message_from_sent
 
 pytestmark = pytest.mark.slow
@@ -83,13 +86,21 @@ events = st.builds(
 )
 
 
+def stored(content: Any, actor: str = "agent") -> StoredEvent:
+    """Return the event of a message as the log returns it."""
+    time = datetime.fromtimestamp(7, UTC)
+    return StoredEvent(
+        1, time, 1, 1, UUID(int=1), UUID(int=2), "default", "message.added", actor, content, {}, None, b""
+    )
+
+
 def through_the_store(dumped: Any) -> Any:
     """Return an event's JSON after it was a message, if it can be one."""
     message = message_of(json.loads(json.dumps(dumped)), "app/ana/s1")
     if message is None:
         return dumped
     data = message_from_sent(message, given_id=message["messageId"] or None)
-    return event_of(data.to_content(), dumped["id"], "agent", 0.0)
+    return event_of(stored(json.loads(json.dumps(data.to_content()))))
 
 
 @given(events)
@@ -128,10 +139,11 @@ def test_a_message_holds_each_text_and_file_once(event: Event) -> None:
     ],
 )
 def test_a_message_of_another_framework_is_an_event(content: Any, part: Any) -> None:
-    event = event_of(content, "id", "helper", 7.0)
+    event = event_of(stored(content, "helper"))
     is_user = content["role"] == "user"
     assert event["content"] == {"parts": [part], "role": "user" if is_user else "model"}
-    assert (event["id"], event["author"], event["timestamp"]) == ("id", "user" if is_user else "helper", 7.0)
+    assert (event["author"], event["timestamp"]) == ("user" if is_user else "helper", 7.0)
+    assert event["id"] == str(UUID(int=2))
     Event.model_validate(event)
 
 
