@@ -5,6 +5,7 @@
     log/<first>-<last>-<hash>.copy.gz     a segment: events in the order of the log
     log/incomplete.json                   the segments of a backup that was interrupted, which the next one continues
     identity/<table>-<hash>.copy.gz       tenants, users or keys at the time of a backup
+    files/<table>-<hash>.copy.gz          the large files that events refer to, at the time of a backup
     manifests/<id>.json                   one backup: the segments and tables that it consists of, with their SHA-256
     drill.json                            the outcome of the last drill
 
@@ -37,7 +38,7 @@ from eventstore.errors import EventStoreError, InputError, NotFound, printable
 FORMAT = 1
 _GZIP = 16 + zlib.MAX_WBITS
 _CHUNK_BYTES = 1024 * 1024
-_FOLDERS = _LOG, _IDENTITY, _MANIFESTS = "log", "identity", "manifests"
+_FOLDERS = _LOG, _IDENTITY, _FILES, _MANIFESTS = "log", "identity", "files", "manifests"
 _INCOMPLETE, _DRILL = f"{_LOG}/incomplete.json", "drill.json"
 
 EVENT_COLUMNS = (
@@ -51,8 +52,12 @@ TABLES = {
         "id", "tenant_id", "user_id", "name", "hash", "scopes", "created_at", "expires_at", "revoked_at",
         "last_used_at",
     ),
+    "blobs": ("tenant_id", "sha256", "size", "created_at"),
+    "blob_chunks": ("tenant_id", "sha256", "number", "content"),
 }  # fmt: skip
 """The tables beside the log, with their columns; in an order in which they can be filled."""
+FOLDERS = {table: _IDENTITY if table.startswith(_IDENTITY) else _FILES for table in TABLES}
+"""The folder of each of these tables. Those in ``files`` have row-level security."""
 
 
 class BackupDamaged(InputError):
@@ -87,7 +92,7 @@ class Part(_Model):
         sha256: of the file.
     """
 
-    name: Annotated[str, Field(pattern=rf"^(?:{_LOG}|{_IDENTITY})/[\w-]+\.copy\.gz$")]
+    name: Annotated[str, Field(pattern=rf"^(?:{_LOG}|{_IDENTITY}|{_FILES})/[\w-]+\.copy\.gz$")]
     columns: tuple[str, ...]
     rows: int
     size: int
@@ -130,7 +135,7 @@ class Manifest(_Model):
     position: int
     server_version: str
     segments: tuple[Segment, ...]
-    tables: dict[Literal["identity_tenants", "identity_users", "identity_keys"], Part]
+    tables: dict[Literal["identity_tenants", "identity_users", "identity_keys", "blobs", "blob_chunks"], Part]
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -16,7 +16,7 @@ from typing import Any
 
 from psycopg import sql
 
-from agent_manager.backup.archive import Archive, BackupDamaged, Manifest, Part, Segment
+from agent_manager.backup.archive import FOLDERS, Archive, BackupDamaged, Manifest, Part, Segment
 from eventstore import EventStore, Settings
 from eventstore.database.connection import Connection, set_role
 from eventstore.database.migrate import Migrator
@@ -138,7 +138,10 @@ async def _fill(
         if deleted:
             break
     for table, part in manifest.tables.items():
-        await _receive(connection, archive, part, table)
+        if FOLDERS[table] == "identity":
+            await _receive(connection, archive, part, table)
+        else:
+            await _receive_with_rls(connection, archive, part, table)
     await execute("add_members")
     number, last, wrong = await (await execute("check_events")).fetchone()
     if wrong is not None:
@@ -153,6 +156,20 @@ async def _fill(
     # events there for known.
     await execute("set_position", {"position": manifest.position})
     return events, last
+
+
+async def _receive_with_rls(connection: Connection, archive: Archive, part: Part, table: str) -> None:
+    """Copy a file of the backup into a table with row-level security, which COPY cannot write to."""
+    names = {
+        "table": sql.Identifier(table),
+        "received": sql.Identifier(f"received_{table}"),
+        "columns": sql.SQL(", ").join(map(sql.Identifier, part.columns)),
+    }
+    await connection.execute(sql.SQL("CREATE TEMPORARY TABLE {received} (LIKE {table}) ON COMMIT DROP").format(**names))
+    await _receive(connection, archive, part, f"received_{table}")
+    await connection.execute(
+        sql.SQL("INSERT INTO {table} ({columns}) SELECT {columns} FROM {received}").format(**names)
+    )
 
 
 async def _receive(connection: Connection, archive: Archive, part: Part, table: str) -> None:

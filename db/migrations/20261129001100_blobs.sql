@@ -21,7 +21,7 @@ CREATE TABLE blobs (
 COMMENT ON TABLE blobs IS 'Large files of events, by tenant and SHA-256; written by store_blob_chunk alone';
 
 SELECT eventstore_set_owner('TABLE blobs');
-SELECT eventstore_grant('SELECT ON TABLE blobs', 'eventstore_reader');
+SELECT eventstore_grant('SELECT ON TABLE blobs', 'eventstore_reader', 'eventstore_projector');
 SELECT enable_rls('blobs', '');
 
 -- file: blobs/blob_chunks.sql
@@ -42,7 +42,7 @@ ALTER TABLE blob_chunks ALTER COLUMN content SET STORAGE EXTERNAL;
 ALTER TABLE blob_chunks ALTER COLUMN content SET STATISTICS 0;
 
 SELECT eventstore_set_owner('TABLE blob_chunks');
-SELECT eventstore_grant('SELECT ON TABLE blob_chunks', 'eventstore_reader');
+SELECT eventstore_grant('SELECT ON TABLE blob_chunks', 'eventstore_reader', 'eventstore_projector');
 SELECT enable_rls('blob_chunks', '');
 
 -- file: blobs/store_blob_chunk.sql

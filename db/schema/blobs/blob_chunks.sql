@@ -15,5 +15,5 @@ ALTER TABLE blob_chunks ALTER COLUMN content SET STORAGE EXTERNAL;
 ALTER TABLE blob_chunks ALTER COLUMN content SET STATISTICS 0;
 
 SELECT eventstore_set_owner('TABLE blob_chunks');
-SELECT eventstore_grant('SELECT ON TABLE blob_chunks', 'eventstore_reader');
+SELECT eventstore_grant('SELECT ON TABLE blob_chunks', 'eventstore_reader', 'eventstore_projector');
 SELECT enable_rls('blob_chunks', '');

@@ -16,5 +16,5 @@ CREATE TABLE blobs (
 COMMENT ON TABLE blobs IS 'Large files of events, by tenant and SHA-256; written by store_blob_chunk alone';
 
 SELECT eventstore_set_owner('TABLE blobs');
-SELECT eventstore_grant('SELECT ON TABLE blobs', 'eventstore_reader');
+SELECT eventstore_grant('SELECT ON TABLE blobs', 'eventstore_reader', 'eventstore_projector');
 SELECT enable_rls('blobs', '');
