@@ -173,8 +173,11 @@ class _Service:
             if not self._is_open:
                 if self._own is not None:
                     await self._store.open()
-                await create_missing_tables(self._store, [SESSIONS])
+                await self._prepare()
                 self._is_open = True
+
+    async def _prepare(self) -> None:
+        """Create in the open store what the service needs."""
 
     def _caller(self, user_id: str | None = None) -> Caller:
         return self._store.caller(user=user_id if self._owned_by_user else None)
@@ -313,6 +316,9 @@ class EventStoreSessionService(_Service, BaseSessionService):
         super().__init__(store, owned_by_user=owned_by_user)
         self._filling: asyncio.Task[None] | None = None
         self._appending: WeakValueDictionary[tuple[str, str, str], asyncio.Lock] = WeakValueDictionary()
+
+    async def _prepare(self) -> None:
+        await create_missing_tables(self._store, [SESSIONS])
 
     async def close(self) -> None:
         """Close the service's own store; a store that was given stays open."""

@@ -28,8 +28,9 @@ from google.genai import types
 from support.adk import make_sqlite
 from support.environment import child_environment
 from support.tenants import TenantStore
-from support.waiting import until
+from support.waiting import until, until_async
 
+from agent_manager.adapters import google_adk
 from agent_manager.adapters.blobs import INLINE_BYTES
 from agent_manager.adapters.google_adk import EventStoreSessionService, register_services
 from agent_manager.adapters.google_adk_events import SESSIONS, conversation_name
@@ -45,7 +46,8 @@ from eventstore import (
     conversation_uuid,
 )
 from eventstore.errors import InvalidEvent, SettingsError
-from projections import PROJECTIONS, Reader, catch_up, load_projections, rebuild, verify
+from eventstore.read import end_of_log
+from projections import PROJECTIONS, Reader, applied_position, catch_up, load_projections, rebuild, verify
 
 pytestmark = [pytest.mark.slow, pytest.mark.shared_database]
 
@@ -361,6 +363,24 @@ async def test_the_tables_are_rebuilt_and_verified_like_the_others(
     assert not rebuilt.differences
     assert (await service.list_sessions(app_name=APP)).sessions == before
     assert await service.get_user_state(app_name=APP, user_id="bob") == {"n": "f", "last": "bob"}
+
+
+async def test_the_service_fills_the_tables_if_no_worker_does(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(google_adk, "LONGEST_LAG", 3)
+    async with EventStoreSessionService(store) as service:
+        for name in "abcdefgh":
+            await service.create_session(**KEYS, session_id=name, state={"app:last": name})
+
+        async def is_applied() -> bool:
+            await service.list_sessions(app_name=APP)
+            return await end_of_log(store.pool) - await applied_position(store, [SESSIONS]) <= 3
+
+        await until_async(is_applied, "the tables are filled")
+        sessions = (await service.list_sessions(app_name=APP)).sessions
+        assert [session.id for session in sessions] == list("abcdefgh")
+        assert {session.state["app:last"] for session in sessions} == {"h"}
 
 
 async def test_a_service_opens_its_own_store_from_a_uri(database_url: str, store: EventStore) -> None:
