@@ -220,7 +220,8 @@ class _Change(NamedTuple):
     @property
     def generation(self) -> int:
         """The generation of the session."""
-        return int(self.names.get("generation", 1))
+        generation = self.names.get("generation")
+        return generation if isinstance(generation, int) else 1
 
     @property
     def seconds(self) -> float:
@@ -504,10 +505,8 @@ class EventStoreSessionService(_Service, BaseSessionService):
     async def _append_event(self, session: Session, event: AdkEvent) -> AdkEvent:
         await self._open()
         names = {"app_name": session.app_name, "user_id": session.user_id, "session_id": session.id}
-        key = (session.app_name, session.user_id, session.id)
-        async with self._appending.setdefault(
-            key, asyncio.Lock()
-        ):  # a session is appended to in parallel by branches of one agent
+        lock = self._appending.setdefault((session.app_name, session.user_id, session.id), asyncio.Lock())
+        async with lock:  # branches of one agent append to the same session at the same time
             generation, version = await self._revision(session, names)
             self._apply_temp_state(session, event)
             event = self._trim_temp_delta_state(event)

@@ -45,9 +45,20 @@ from eventstore import (
     MessageAdded,
     conversation_uuid,
 )
+from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import InvalidEvent, SettingsError
 from eventstore.read import end_of_log
-from projections import PROJECTIONS, Reader, applied_position, catch_up, load_projections, rebuild, verify
+from projections import (
+    PROJECTIONS,
+    Reader,
+    Worker,
+    applied_position,
+    catch_up,
+    load_projections,
+    rebuild,
+    verify,
+    wait_for,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.shared_database]
 
@@ -381,6 +392,23 @@ async def test_the_service_fills_the_tables_if_no_worker_does(
         sessions = (await service.list_sessions(app_name=APP)).sessions
         assert [session.id for session in sessions] == list("abcdefgh")
         assert {session.state["app:last"] for session in sessions} == {"h"}
+
+
+@pytest.mark.own_database
+async def test_a_worker_follows_the_sessions(store: EventStore) -> None:
+    worker = asyncio.create_task(Worker(store, projections=(*PROJECTIONS, SESSIONS)).run())
+    try:
+        service = EventStoreSessionService(store)
+        for number in range(30):
+            session = await service.create_session(**KEYS, session_id=f"{number}", state={"user:n": number})
+            await appended(service, session, text("hello"), changed(app__last=number))
+        await wait_for(store, await end_of_log(store.pool), projections=[SESSIONS])
+    finally:
+        await cancel_and_wait([worker])
+    assert not (await verify(store, [SESSIONS]))[0].differences
+    sessions = (await service.list_sessions(app_name=APP)).sessions
+    assert {session.state["app:last"] for session in sessions} == {29}
+    assert len(sessions) == 30
 
 
 async def test_a_service_opens_its_own_store_from_a_uri(database_url: str, store: EventStore) -> None:
