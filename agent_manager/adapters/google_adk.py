@@ -109,9 +109,9 @@ _TYPES = (*_EVENTS, STATE, "conversation.created", *_DELETIONS)
 """The types of the events that a session consists of. Others, such as a new name of its conversation, do not make a
 writer stale."""
 
-LONGEST_LAG = 2_000
-"""Positions that the tables may be behind the log before the service fills them. Reading so many events takes a few
-milliseconds; a worker that follows the log is nearer to its end, unless it has much to do."""
+LONGEST_LAG = 500
+"""Positions that the tables may be behind the log before the service fills them. Reading so many events takes about a
+millisecond; a worker that follows the log is nearer to its end, unless it has much to do."""
 
 _logger = logging.getLogger("eventstore.google_adk")
 
@@ -397,13 +397,16 @@ class EventStoreSessionService(_Service, BaseSessionService):
     async def _get(self, app_name: str, user_id: str, session_id: str, config: GetSessionConfig) -> Session | None:
         await self._open()
         names = {"app_name": app_name, "user_id": user_id, "session_id": session_id}
-        known, shared = await self._known(**names)
+        if config.num_recent_events is None:  # most sessions are of the first generation, and their events tell all
+            (known, shared), found = await asyncio.gather(self._known(**names), self._read(names, _Known(), config))
+            is_current = known.generation == 1 and not found.is_deleted
+        else:
+            (known, shared), is_current = await self._known(**names), False
         if self._owned_by_user:  # the table was read for the tenant: only the log shows what the user may see
             known = _Known(known.generation)
-        while True:
+        while not is_current:
             found = await self._read(names, known, config)
-            if not found.is_deleted:
-                break
+            is_current = not found.is_deleted
             known = _Known(known.generation + 1)
         if not found.version:
             return None

@@ -76,33 +76,35 @@ SELECT applied.position, applied.last, page.*
 
 -- name: adk_tail
 -- What the log has of the sessions of an application after the position that the tables have applied: all of it, or what
--- sets values that sessions share.
-SELECT e.conversation_id, e.version, e.position, e.event_type, e.occurred_at, e.adk -> 'timestamp', d.delta, e.names
-  FROM (SELECT e.conversation_id, e.version, e.position, e.event_type,
-               occurred_at(e.metadata, e.timestamp) AS occurred_at,
-               CASE e.event_type
-                   WHEN 'message.added' THEN e.content -> 'metadata' -> 'adk'
-                   WHEN 'adk.event' THEN e.content
-                   WHEN 'adk.state' THEN jsonb_build_object('actions', jsonb_build_object('state_delta', e.content))
-               END AS adk,
-               first.content -> 'metadata' -> 'adk' AS names
-          FROM events e
-          JOIN events first
-            ON first.tenant_id = e.tenant_id
-           AND first.conversation_id = e.conversation_id
-           AND first.version = 1
-           AND first.event_type = 'conversation.created'
-         WHERE (e.position, 0) > (%(applied)s, 0)
-           AND e.tenant_id = %(tenant)s
-           AND e.event_type = ANY (%(types)s)) AS e
- CROSS JOIN LATERAL (SELECT e.adk -> 'actions' -> 'state_delta') AS d (delta)
- WHERE e.names ->> 'app_name' = %(app)s
-   AND (NOT %(shared)s
-        OR EXISTS (
-               SELECT
-                 FROM jsonb_object_keys(CASE WHEN jsonb_typeof(d.delta) = 'object' THEN d.delta END) AS k (key)
-                WHERE k.key ~ '^(app|user):'
-           ))
+-- sets values that sessions share. The first events, which name the sessions, are looked up last (OFFSET 0).
+SELECT e.conversation_id, e.version, e.position, e.event_type, e.occurred_at, e.adk -> 'timestamp',
+       e.adk -> 'actions' -> 'state_delta', first.content -> 'metadata' -> 'adk'
+  FROM (SELECT e.*
+          FROM (SELECT e.tenant_id, e.conversation_id, e.version, e.position, e.event_type,
+                       occurred_at(e.metadata, e.timestamp) AS occurred_at,
+                       CASE e.event_type
+                           WHEN 'message.added' THEN e.content -> 'metadata' -> 'adk'
+                           WHEN 'adk.event' THEN e.content
+                           WHEN 'adk.state' THEN jsonb_build_object('actions', jsonb_build_object('state_delta', e.content))
+                       END AS adk
+                  FROM events e
+                 WHERE (e.position, 0) > (%(applied)s, 0)
+                   AND e.tenant_id = %(tenant)s
+                   AND e.event_type = ANY (%(types)s)) AS e
+         CROSS JOIN LATERAL (SELECT e.adk -> 'actions' -> 'state_delta') AS d (delta)
+         WHERE NOT %(shared)s
+            OR EXISTS (
+                   SELECT
+                     FROM jsonb_object_keys(CASE WHEN jsonb_typeof(d.delta) = 'object' THEN d.delta END) AS k (key)
+                    WHERE k.key ~ '^(app|user):'
+               )
+        OFFSET 0) AS e
+  JOIN events first
+    ON first.tenant_id = e.tenant_id
+   AND first.conversation_id = e.conversation_id
+   AND first.version = 1
+   AND first.event_type = 'conversation.created'
+ WHERE first.content -> 'metadata' -> 'adk' ->> 'app_name' = %(app)s
  ORDER BY e.position
 
 -- name: adk_artifact_events

@@ -395,6 +395,13 @@ async def test_the_service_fills_the_tables_if_no_worker_does(
 
 
 @pytest.mark.own_database
+async def test_services_that_start_at_the_same_time_create_their_tables_once(store: EventStore) -> None:
+    services = [EventStoreSessionService(store) for _ in range(6)]
+    found = await asyncio.gather(*(service.list_sessions(app_name=APP) for service in services))
+    assert [each.sessions for each in found] == [[]] * 6
+
+
+@pytest.mark.own_database
 async def test_a_worker_follows_the_sessions(store: EventStore) -> None:
     worker = asyncio.create_task(Worker(store, projections=(*PROJECTIONS, SESSIONS)).run())
     try:
