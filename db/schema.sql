@@ -4456,6 +4456,49 @@ $$;
 
 
 --
+-- Name: store_blob_chunk(text, bytea, integer, bytea, boolean); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.store_blob_chunk(tenant_id text, sha256 bytea, number integer, content bytea, is_last boolean) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+#variable_conflict use_variable
+DECLARE
+    bound text := append_tenant();
+    found bytea;
+    size  bigint;
+BEGIN
+    IF bound <> tenant_id THEN
+        PERFORM refuse_tenant(tenant_id);
+    END IF;
+    IF current_setting('synchronous_commit') = 'off' THEN
+        -- An event that refers to the file may be durable right after it.
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
+    INSERT INTO blob_chunks (tenant_id, sha256, number, content)
+    VALUES (tenant_id, sha256, number, content)
+    ON CONFLICT ON CONSTRAINT blob_chunks_pkey DO NOTHING;
+    IF NOT is_last THEN
+        RETURN;
+    END IF;
+    SELECT pg_catalog.sha256(string_agg(c.content, '' ORDER BY c.number)), sum(octet_length(c.content))
+      INTO found, size
+      FROM blob_chunks c
+     WHERE c.tenant_id = store_blob_chunk.tenant_id
+       AND c.sha256 = store_blob_chunk.sha256;
+    IF found <> sha256 THEN
+        RAISE EXCEPTION 'the file has the SHA-256 %, not %', encode(found, 'hex'), encode(sha256, 'hex')
+            USING ERRCODE = 'ES005';
+    END IF;
+    INSERT INTO blobs (tenant_id, sha256, size)
+    VALUES (tenant_id, sha256, size)
+    ON CONFLICT ON CONSTRAINT blobs_pkey DO NOTHING;
+END
+$$;
+
+
+--
 -- Name: swap_obstacles(text[]); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -4745,6 +4788,52 @@ ALTER TABLE ONLY public.audit_tiles ALTER COLUMN content SET STORAGE EXTERNAL;
 --
 
 COMMENT ON TABLE public.audit_tiles IS 'Full tiles of the Merkle tree over the events, each written once';
+
+
+--
+-- Name: blob_chunks; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.blob_chunks (
+    tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
+    sha256 bytea NOT NULL,
+    number integer NOT NULL,
+    content bytea NOT NULL,
+    CONSTRAINT blob_chunks_number_check CHECK ((number >= 0))
+);
+ALTER TABLE ONLY public.blob_chunks ALTER COLUMN content SET STATISTICS 0;
+ALTER TABLE ONLY public.blob_chunks ALTER COLUMN content SET STORAGE EXTERNAL;
+
+ALTER TABLE ONLY public.blob_chunks FORCE ROW LEVEL SECURITY;
+
+
+--
+-- Name: COLUMN blob_chunks.number; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.blob_chunks.number IS '0, 1, 2 and so on within one file';
+
+
+--
+-- Name: blobs; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.blobs (
+    tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
+    sha256 bytea NOT NULL,
+    size bigint NOT NULL,
+    created_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
+    CONSTRAINT blobs_sha256_check CHECK ((octet_length(sha256) = 32))
+);
+
+ALTER TABLE ONLY public.blobs FORCE ROW LEVEL SECURITY;
+
+
+--
+-- Name: TABLE blobs; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.blobs IS 'Large files of events, by tenant and SHA-256; written by store_blob_chunk alone';
 
 
 --
@@ -5429,6 +5518,22 @@ ALTER TABLE ONLY public.audit_tiles
 
 
 --
+-- Name: blob_chunks blob_chunks_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.blob_chunks
+    ADD CONSTRAINT blob_chunks_pkey PRIMARY KEY (tenant_id, sha256, number);
+
+
+--
+-- Name: blobs blobs_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.blobs
+    ADD CONSTRAINT blobs_pkey PRIMARY KEY (tenant_id, sha256);
+
+
+--
 -- Name: bound_logins bound_logins_pkey; Type: CONSTRAINT; Schema: public; Owner: -
 --
 
@@ -5944,6 +6049,18 @@ ALTER TABLE ONLY public.identity_users
 ALTER TABLE public.answer_leases ENABLE ROW LEVEL SECURITY;
 
 --
+-- Name: blob_chunks; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.blob_chunks ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: blobs; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.blobs ENABLE ROW LEVEL SECURITY;
+
+--
 -- Name: bound_logins; Type: ROW SECURITY; Schema: public; Owner: -
 --
 
@@ -6027,6 +6144,40 @@ CASE
       WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
        FROM public.conversation_members m
       WHERE (m.conversation_id = answer_leases.conversation_id)))) THEN true
+    ELSE NULL::boolean
+END IS NOT NULL));
+
+
+--
+-- Name: blob_chunks open_to_caller; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_caller ON public.blob_chunks FOR SELECT USING ((
+CASE
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND (( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL)) THEN true
+    ELSE NULL::boolean
+END IS NOT NULL));
+
+
+--
+-- Name: blobs open_to_caller; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_caller ON public.blobs FOR SELECT USING ((
+CASE
+    WHEN (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+               FROM public.bound_logins b
+              WHERE (b.login = SESSION_USER)), (
+            CASE
+                WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+                ELSE NULL::text
+            END)::character varying) AS "coalesce"))::text) AND (( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL)) THEN true
     ELSE NULL::boolean
 END IS NOT NULL));
 
@@ -6367,6 +6518,20 @@ CREATE POLICY open_to_owner ON public.answer_leases TO eventstore_owner USING (p
 
 
 --
+-- Name: blob_chunks open_to_owner; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_owner ON public.blob_chunks TO eventstore_owner USING (public.is_current_role('eventstore_owner'::name)) WITH CHECK (public.is_current_role('eventstore_owner'::name));
+
+
+--
+-- Name: blobs open_to_owner; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_owner ON public.blobs TO eventstore_owner USING (public.is_current_role('eventstore_owner'::name)) WITH CHECK (public.is_current_role('eventstore_owner'::name));
+
+
+--
 -- Name: conversation_actors open_to_owner; Type: POLICY; Schema: public; Owner: -
 --
 
@@ -6483,6 +6648,20 @@ CREATE POLICY open_to_owner ON public.tasks TO eventstore_owner USING (public.is
 --
 
 CREATE POLICY open_to_projector ON public.answer_leases TO eventstore_projector USING (public.is_current_role('eventstore_projector'::name)) WITH CHECK (public.is_current_role('eventstore_projector'::name));
+
+
+--
+-- Name: blob_chunks open_to_projector; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_projector ON public.blob_chunks TO eventstore_projector USING (public.is_current_role('eventstore_projector'::name)) WITH CHECK (public.is_current_role('eventstore_projector'::name));
+
+
+--
+-- Name: blobs open_to_projector; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_projector ON public.blobs TO eventstore_projector USING (public.is_current_role('eventstore_projector'::name)) WITH CHECK (public.is_current_role('eventstore_projector'::name));
 
 
 --
@@ -6635,6 +6814,20 @@ ALTER TABLE public.pending_messages ENABLE ROW LEVEL SECURITY;
 --
 
 CREATE POLICY require_tenant ON public.answer_leases FOR SELECT TO eventstore_owner USING ((NOT (public.is_current_role('eventstore_owner'::name) OR ( SELECT public.require_tenant() AS require_tenant))));
+
+
+--
+-- Name: blob_chunks require_tenant; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY require_tenant ON public.blob_chunks FOR SELECT TO eventstore_owner USING ((NOT (public.is_current_role('eventstore_owner'::name) OR ( SELECT public.require_tenant() AS require_tenant))));
+
+
+--
+-- Name: blobs require_tenant; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY require_tenant ON public.blobs FOR SELECT TO eventstore_owner USING ((NOT (public.is_current_role('eventstore_owner'::name) OR ( SELECT public.require_tenant() AS require_tenant))));
 
 
 --
@@ -6865,4 +7058,5 @@ INSERT INTO public.eventstore_migrations (version) VALUES
     ('20261129000800'),
     ('20261129000900'),
     ('20261129001000'),
-    ('20261129001100');
+    ('20261129001100'),
+    ('20261129001200');

@@ -29,6 +29,7 @@ Fold = Callable[[Connection, Sequence[Event]], Awaitable[None]]
 """Applies events, in the order of the log, over a connection with an open transaction, which it must not end."""
 
 _BATCH_EVENTS = query("projections", "batch_events")
+_LOCK_SETUP = query("projections", "lock_setup")
 _ADOPT_TABLE = query("projections", "adopt_table")
 _MISSING_TABLES = query("projections", "missing_tables")
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,54}")
@@ -165,6 +166,9 @@ async def _set_up(connection: Connection, projection: Projection) -> None:
     tables = {"tables": list(projection.tables)}
     await connection.execute("SET LOCAL ROLE NONE")  # a pooler may have lent another client's session
     if not await (await connection.execute(_MISSING_TABLES, tables)).fetchall():
+        return
+    await connection.execute(_LOCK_SETUP)
+    if not await (await connection.execute(_MISSING_TABLES, tables)).fetchall():  # created by another process meanwhile
         return
     await connection.execute(projection.setup.encode())
     missing = await (await connection.execute(_MISSING_TABLES, tables)).fetchall()

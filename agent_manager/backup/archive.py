@@ -6,6 +6,7 @@
     log/incomplete.json                   the segments of a backup that was interrupted, which the next one continues
     identity/<table>-<hash>.copy.gz       tenants, users or keys at the time of a backup
     audit/<table>-<last>-<hash>.copy.gz   tiles, checkpoints or cosignatures of the sealed log
+    files/<table>-<hash>.copy.gz          the large files that events refer to, at the time of a backup
     manifests/<id>.json                   one backup: the segments and tables that it consists of, with their SHA-256
     drill.json                            the outcome of the last drill
 
@@ -38,7 +39,7 @@ from eventstore.errors import EventStoreError, InputError, NotFound, printable
 FORMAT = 1
 _GZIP = 16 + zlib.MAX_WBITS
 _CHUNK_BYTES = 1024 * 1024
-_FOLDERS = _LOG, _IDENTITY, _AUDIT, _MANIFESTS = "log", "identity", "audit", "manifests"
+_FOLDERS = _LOG, _IDENTITY, _FILES, _AUDIT, _MANIFESTS = "log", "identity", "files", "audit", "manifests"
 _INCOMPLETE, _DRILL = f"{_LOG}/incomplete.json", "drill.json"
 
 EVENT_COLUMNS = (
@@ -52,6 +53,8 @@ TABLES = {
         "id", "tenant_id", "user_id", "name", "hash", "scopes", "created_at", "expires_at", "revoked_at",
         "last_used_at",
     ),
+    "blobs": ("tenant_id", "sha256", "size", "created_at"),
+    "blob_chunks": ("tenant_id", "sha256", "number", "content"),
 }  # fmt: skip
 """The tables beside the log, with their columns; in an order in which they can be filled."""
 SealedTable = Literal["audit_tiles", "audit_checkpoints", "audit_cosignatures"]
@@ -61,6 +64,8 @@ SEALED_TABLES: dict[SealedTable, tuple[str, ...]] = {
     "audit_cosignatures": ("size", "line"),
 }
 """The tables of the sealed log, whose rows never change."""
+FOLDERS = {table: _IDENTITY if table.startswith(_IDENTITY) else _FILES for table in TABLES}
+"""The folder of each of these tables. Those in ``files`` have row-level security."""
 
 
 class BackupDamaged(InputError):
@@ -95,7 +100,7 @@ class Part(_Model):
         sha256: of the file.
     """
 
-    name: Annotated[str, Field(pattern=rf"^(?:{_LOG}|{_IDENTITY}|{_AUDIT})/[\w-]+\.copy\.gz$")]
+    name: Annotated[str, Field(pattern=rf"^(?:{_LOG}|{_IDENTITY}|{_FILES}|{_AUDIT})/[\w-]+\.copy\.gz$")]
     columns: tuple[str, ...]
     rows: int
     size: int
@@ -152,7 +157,7 @@ class Manifest(_Model):
     position: int
     server_version: str
     segments: tuple[Segment, ...]
-    tables: dict[Literal["identity_tenants", "identity_users", "identity_keys"], Part]
+    tables: dict[Literal["identity_tenants", "identity_users", "identity_keys", "blobs", "blob_chunks"], Part]
     sealed: tuple[SealedPart, ...] = ()
 
     @model_validator(mode="after")

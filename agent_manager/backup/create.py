@@ -1,4 +1,4 @@
-"""Making a backup: the events since the last one, and the tenants, users and keys.
+"""Making a backup: the events since the last one, the tenants, users and keys, and the large files of events.
 
 The log is read as far as it is final (``docs/concepts/order.md``), a segment in each statement, so that no snapshot is
 held for long; readers and writers are not blocked. Memory is constant. After an interruption the next backup continues
@@ -18,6 +18,7 @@ from psycopg import sql
 
 from agent_manager.backup.archive import (
     EVENT_COLUMNS,
+    FOLDERS,
     FORMAT,
     SEALED_TABLES,
     TABLES,
@@ -195,14 +196,14 @@ async def _write_tables(connection: Connection, store: EventStore, archive: Arch
     parts = {}
     async with connection.transaction():
         await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        await set_role(connection, store.settings, APP)
         for table, columns in TABLES.items():
+            await set_role(connection, store.settings, APP if FOLDERS[table] == "identity" else PROJECTOR)
             names = sql.SQL(", ").join(map(sql.Identifier, columns))
             statement = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT").format(names, sql.Identifier(table))
             with PartWriter() as writer:
                 async for row in _copied(connection, statement, {}):
                     writer.write(row)
-                parts[table] = Part(**writer.save(archive.target, f"identity/{table}"), columns=columns)
+                parts[table] = Part(**writer.save(archive.target, f"{FOLDERS[table]}/{table}"), columns=columns)
     return parts
 
 

@@ -19,7 +19,7 @@ from psycopg import sql
 from agent_manager.audit.notes import Policy
 from agent_manager.audit.sealer import read_keys
 from agent_manager.audit.verify import verify_log
-from agent_manager.backup.archive import SEALED_TABLES, Archive, BackupDamaged, Manifest, Part, Segment
+from agent_manager.backup.archive import FOLDERS, SEALED_TABLES, Archive, BackupDamaged, Manifest, Part, Segment
 from agent_manager.settings import server_settings
 from eventstore import EventStore, Settings
 from eventstore.database.connection import Connection, set_role
@@ -143,7 +143,10 @@ async def _fill(
         if deleted:
             break
     for table, part in manifest.tables.items():
-        await _receive(connection, archive, part, table)
+        if FOLDERS[table] == "identity":
+            await _receive(connection, archive, part, table)
+        else:
+            await _receive_with_rls(connection, archive, part, table)
     await execute("add_members")
     number, last, wrong = await (await execute("check_events")).fetchone()
     if wrong is not None:
@@ -188,6 +191,20 @@ async def _restore_sealed(
         segments = [each for each in manifest.segments if fault.position and each.first <= fault.position <= each.last]
         name = segments[0].name if segments else f"manifests/{manifest.id}.json"
         raise BackupDamaged(name, fault.message)
+
+
+async def _receive_with_rls(connection: Connection, archive: Archive, part: Part, table: str) -> None:
+    """Copy a file of the backup into a table with row-level security, which COPY cannot write to."""
+    names = {
+        "table": sql.Identifier(table),
+        "received": sql.Identifier(f"received_{table}"),
+        "columns": sql.SQL(", ").join(map(sql.Identifier, part.columns)),
+    }
+    await connection.execute(sql.SQL("CREATE TEMPORARY TABLE {received} (LIKE {table}) ON COMMIT DROP").format(**names))
+    await _receive(connection, archive, part, f"received_{table}")
+    await connection.execute(
+        sql.SQL("INSERT INTO {table} ({columns}) SELECT {columns} FROM {received}").format(**names)
+    )
 
 
 async def _receive(connection: Connection, archive: Archive, part: Part, table: str) -> None:

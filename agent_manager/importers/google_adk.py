@@ -13,8 +13,7 @@ zone is wrong. (An event later than the session's last change shows nothing: man
 state changed.) A session's own times are in UTC in SQLite. In PostgreSQL they are in UTC or in local time: of the two
 readings, the one that is nearer to the events counts.
 
-A part that is more than a text or a file becomes a data part whose ``metadata.adk_type`` names its kind, as in
-google-adk's own A2A converter, so that nothing of an event is lost.
+The conversations are those of the adapter :mod:`agent_manager.adapters.google_adk`, which goes on with them.
 """
 
 from __future__ import annotations
@@ -37,6 +36,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from agent_manager.a2a import Json
+from agent_manager.adapters.google_adk_events import ADK, EVENT, STATE, conversation_name, message_of
 from agent_manager.importers.source import (
     Source,
     SourceConversation,
@@ -52,11 +52,6 @@ from eventstore.errors import InputError, printable
 from eventstore.times import parse_zone
 from eventstore.urls import check_url, has_password_parameter, show_name
 
-STATE = "adk.state"
-"""The type of the application event that holds a session's state, with what it shares with its user and application."""
-EVENT = "adk.event"
-"""The type of the application event that holds an event of google-adk without content."""
-
 _KEYS = frozenset(("app_name", "user_id", "session_id"))
 _PICKLED = frozenset(("actions",))
 _REQUIRED = {"sessions": _KEYS - {"session_id"} | {"id", "state"}, "events": _KEYS | {"id", "timestamp"}}
@@ -65,11 +60,6 @@ _JSON_COLUMNS = frozenset((
     "output_transcription",
 ))  # fmt: skip
 _BOOLEAN_COLUMNS = frozenset(("partial", "turn_complete", "interrupted"))
-
-
-def conversation_name(app_name: str, user_id: str, session_id: str) -> str:
-    """Return the id of a session's conversation, which is unique for application, user and session."""
-    return "/".join(name.replace("%", "%25").replace("/", "%2F") for name in (app_name, user_id, session_id))
 
 
 class AdkSource(Source):
@@ -124,7 +114,7 @@ class AdkSource(Source):
     async def _conversation(self, session: Json, shared: dict[tuple[str, ...], Json]) -> SourceConversation:
         app_name, user_id = session["app_name"], session["user_id"]
         keys = {"app_name": app_name, "user_id": user_id, "session_id": session["id"]}
-        conversation = SourceConversation(conversation_name(**keys), metadata={"adk": keys})
+        conversation = SourceConversation(conversation_name(**keys), metadata={ADK: keys})
         tables = self._opened()
         columns = ", ".join(f'"{name}"' for name in sorted(self._columns["events"] - _KEYS - _PICKLED))
         rows = await tables.rows("events", keys, columns=columns, tie=tables.tie_breaker)
@@ -174,64 +164,6 @@ def _json_value(value: Any) -> Any:
         return json.loads(value)
     except ValueError:
         return {"unreadable": str(value)}
-
-
-# An event of google-adk as an A2A message: what A2A has no member for goes to metadata.adk
-
-_URL_SAFE_TO_STANDARD = str.maketrans("-_", "+/")
-"""google-adk encodes bytes with the URL-safe base64 alphabet, A2A with the standard one."""
-
-
-def message_of(event: Json, context_id: str) -> Json | None:
-    """Return the message of an event; None if it has no content."""
-    content = event.get("content")
-    parts = content.get("parts") if isinstance(content, dict) else None
-    if not isinstance(content, dict) or not isinstance(parts, list) or not parts:
-        return None
-    rest = {name: value for name, value in event.items() if name not in ("content", "id") and value is not None}
-    rest |= {f"content_{name}": value for name, value in content.items() if name != "parts" and value is not None}
-    return {
-        "kind": "message",
-        "messageId": str(event.get("id", "")),
-        "contextId": context_id,
-        "role": "user" if event.get("author") == "user" else "agent",
-        "parts": [_part(part) for part in parts],
-        "metadata": {"adk": rest},
-    }
-
-
-def _part(part: Any) -> Json:
-    if not isinstance(part, dict):
-        return _data_part(part, "part")
-    members = {name: value for name, value in part.items() if value is not None}
-    if isinstance(members.get("text"), str) and members.keys() <= {"text", "thought"}:
-        text = {"kind": "text", "text": members["text"]}
-        return text | ({"metadata": {"adk_thought": members["thought"]}} if "thought" in members else {})
-    if members.keys() == {"inline_data"} and (file := _file(members["inline_data"], "data", "bytes")) is not None:
-        return {"kind": "file", "file": file}
-    if members.keys() == {"file_data"} and (file := _file(members["file_data"], "file_uri", "uri")) is not None:
-        return {"kind": "file", "file": file}
-    if len(members) == 1:
-        [(kind, value)] = members.items()
-        return _data_part(value, kind)
-    return _data_part(members, "part")
-
-
-def _file(blob: Any, content_name: str, a2a_name: str) -> Json | None:
-    """Return A2A's file of a blob; None if the blob has other members than such a file."""
-    names = {content_name: a2a_name, "mime_type": "mimeType", "display_name": "name"}
-    if not isinstance(blob, dict) or not isinstance(blob.get(content_name), str) or not blob.keys() <= names.keys():
-        return None
-    file = {names[member]: value for member, value in blob.items() if value is not None}
-    if a2a_name == "bytes":
-        file["bytes"] = file["bytes"].translate(_URL_SAFE_TO_STANDARD)
-    return file
-
-
-def _data_part(value: Any, kind: str) -> Json:
-    if isinstance(value, dict):
-        return {"kind": "data", "data": value, "metadata": {"adk_type": kind}}
-    return {"kind": "data", "data": {kind: value}, "metadata": {"adk_type": "part"}}
 
 
 # Times of a session, in UTC

@@ -196,6 +196,10 @@ SELECT set_config('search_path',
                   format('pg_temp, %%I, %%I', stage_schema(%(stage)s), stage_schema('live')),
                   true)
 
+-- name: lock_setup
+-- Two processes that create the same tables at the same time would fail. The lock ends with the transaction.
+SELECT pg_advisory_xact_lock('projection_definitions'::regclass::oid::bigint::bit(32)::integer, 0)
+
 -- name: missing_tables
 SELECT t.name
   FROM unnest(%(tables)s::text[]) AS t (name)

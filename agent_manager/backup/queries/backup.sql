@@ -42,6 +42,7 @@ SELECT encode(e.digest, 'hex') FROM events e WHERE e.position = %(position)s
 SELECT NOT EXISTS (SELECT FROM events)
    AND NOT EXISTS (SELECT FROM identity_users)
    AND NOT EXISTS (SELECT FROM identity_keys)
+   AND NOT EXISTS (SELECT FROM blobs)
    AND NOT EXISTS (SELECT FROM identity_tenants t WHERE t.id <> 'default' OR t.name <> '' OR t.suspended_at IS NOT NULL)
 
 -- name: clear_tenants

@@ -25,6 +25,7 @@ from support.raw import append_raw
 from support.servers import DatabaseServer
 from support.waiting import until_async
 
+from agent_manager.adapters.blobs import CHUNK_BYTES, store_blob
 from agent_manager.auth import Directory as Identities
 from agent_manager.backup import (
     Archive,
@@ -58,6 +59,8 @@ READ_TABLES = (
     "SELECT * FROM identity_tenants ORDER BY id",
     "SELECT * FROM identity_users ORDER BY tenant_id, id",
     "SELECT * FROM identity_keys ORDER BY id",
+    "SELECT * FROM blobs ORDER BY tenant_id, sha256",
+    "SELECT * FROM blob_chunks ORDER BY tenant_id, sha256, number",
     "SELECT * FROM conversations ORDER BY id",
     "SELECT * FROM messages ORDER BY conversation_id, version",
 )
@@ -88,7 +91,7 @@ async def say(store: EventStore, number: int = 1, conversation: UUID | None = No
 
 
 async def fill(store: EventStore) -> None:
-    """Append to several tenants, with owners and members, and add tenants, users and keys."""
+    """Append to several tenants, with owners and members, and add tenants, users, keys and files."""
     identities = Identities(store)
     await identities.add_tenant("acme", STRANGE.replace("\x01", ""))
     for tenant in ("default", "acme"):
@@ -98,6 +101,7 @@ async def fill(store: EventStore) -> None:
         await store.append(shared, [ConversationCreated(name="trip")], tenant=tenant, user="ana")
         await store.append(shared, [ConversationShared(user="bob", access="read")], tenant=tenant, user="ana")
         await say(store, 12, tenant=tenant)
+        await store_blob(store, bytes(range(256)) * (CHUNK_BYTES // 200), tenant=tenant)
     await catch_up(store)
 
 
@@ -457,10 +461,11 @@ async def test_every_damaged_byte_is_found_and_the_database_is_not_touched(
 ) -> None:
     await Identities(store).add_key("default", "first")
     await say(store)
+    await store_blob(store, b"a file")
     manifest = await create_backup(store, archive)
     folder = tmp_path / "backups"
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    assert len(files) == 5
+    assert len(files) == 7
     assert verify_backups(archive)[1] == []
     nowhere = ServerSettings(database_url="postgresql://nobody@127.0.0.1:1/nowhere")
     with pytest.raises(ServerUnreachable):

@@ -13,9 +13,10 @@ import psycopg
 import pytest
 from support.adk import CONTENTS, LAYOUTS, fill, make_sqlite, rows, statements
 
+from agent_manager.adapters.google_adk_events import conversation_name
 from agent_manager.importers import migrate
 from agent_manager.importers.backup import BackupMismatch, choose_backup
-from agent_manager.importers.google_adk import AdkSource, conversation_name
+from agent_manager.importers.google_adk import AdkSource
 from agent_manager.importers.migration import MigrationReport, SourceContradictsStore
 from agent_manager.importers.source import SourceUnreadable
 from eventstore import EventStore, conversation_uuid
@@ -43,7 +44,7 @@ PARTS = [
     ],
     [
         {"kind": "file", "file": {"uri": "gs://a", "mimeType": "text/plain"}},
-        {"kind": "data", "data": {"text": "bye", "extra": 1}, "metadata": {"adk_type": "part"}},
+        {"kind": "text", "text": "bye", "metadata": {"adk_part": {"extra": 1}}},
     ],
 ]
 """The parts of the messages of the session."""
@@ -360,7 +361,10 @@ asyncio.run(main())
 async def test_a_database_that_google_adk_itself_wrote_is_imported(
     store: EventStore, tmp_path: Path, backups: Path
 ) -> None:
-    pytest.importorskip("google.adk", reason="google-adk is not installed (extra: bench)")
+    for name in ("google.adk", "aiosqlite", "greenlet"):
+        pytest.importorskip(
+            name, reason="google-adk and what its database service needs are not installed (extra: bench)"
+        )
     url = f"sqlite+aiosqlite:///{tmp_path}/sessions.db"
     subprocess.run([sys.executable, "-c", SCRIPT, url], check=True)  # noqa: ASYNC221 - nothing else goes on
     assert (await migrated(url, store, backups)).is_clean

@@ -1,0 +1,195 @@
+"""Large files of messages, stored once for a tenant under their SHA-256, beside the log.
+
+A file in a part of a message is Base64 text in the event. Above :data:`INLINE_BYTES` it is stored in the tables
+``blobs`` and ``blob_chunks`` instead, and the part refers to it; any number of events share it. A file is stored before
+the event that refers to it, so that an event never refers to a file that does not exist; if the process ends between
+the two, the file is there for the next attempt. Adapters pass the parts of messages through :func:`store_files` when
+they write, and through :func:`load_files` when they read.
+
+The files are those of the tenant. A user who may see an event may see its files: the event is read for the user, and
+its files for the tenant.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from typing import Any
+
+import psycopg
+
+from agent_manager.a2a import Json
+from eventstore import EventStore
+from eventstore.database.queries import query
+from eventstore.errors import InputError, NotFound, ServerError, translate
+from eventstore.read import RawRows
+
+INLINE_BYTES = 16 * 1024
+"""A file of at most this size stays in its event. To look it up elsewhere would cost each reader another statement,
+which takes longer than to read so many bytes with the event."""
+CHUNK_BYTES = 1024 * 1024
+"""What a statement sends and a row holds: small beside the buffers of a connection, large beside a row's own cost."""
+MAX_BLOB_BYTES = 64 * 1024 * 1024
+"""The largest file. The server computes the hash of all its bytes at once when it stores them, and readers hold them in
+memory with their Base64 text; larger ones belong into an object store, with their URL in the message."""
+
+SCHEME = "eventstore-blob:"
+"""The scheme of a reference to a file: it is followed by the SHA-256 in hexadecimal."""
+_URI = re.compile(SCHEME + "([0-9a-f]{64})")
+_SIZE = "eventstore_blob_size"
+"""The member of a part's metadata that makes it a reference, whatever URLs clients send."""
+
+
+class BlobTooLarge(InputError):
+    """A file is larger than :data:`MAX_BLOB_BYTES`.
+
+    Attributes:
+        size: its bytes.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__(
+            f"a file of {size:,} bytes: the limit is {MAX_BLOB_BYTES:,}: store it elsewhere, and send its URL"
+        )
+        self.size = size
+
+
+class BlobDamaged(ServerError):
+    """The bytes of a stored file do not have its hash."""
+
+    def __init__(self, digest: bytes) -> None:
+        super().__init__(
+            f"the stored file {digest.hex()} has other bytes than were stored: "
+            "restore the tables blobs and blob_chunks from a backup"
+        )
+
+
+async def store_blob(store: EventStore, content: bytes, *, tenant: str | None = None) -> bytes:
+    """Store a file durably, unless the tenant has it already, and return its SHA-256.
+
+    Raises:
+        BlobTooLarge: it is larger than :data:`MAX_BLOB_BYTES`.
+    """
+    caller = store.caller(tenant)
+    if len(content) > MAX_BLOB_BYTES:
+        raise BlobTooLarge(len(content))
+    digest = (await asyncio.to_thread(sha256, content)).digest()
+    key = {"tenant": caller.tenant, "sha256": digest}
+    [(is_stored,)] = await store.tables(caller, on_primary=True).fetch(_HAS_BLOB, key)
+    if is_stored:
+        return digest
+    try:
+        async with store.pool.transaction(caller) as connection:
+            for number, start in enumerate(range(0, len(content) or 1, CHUNK_BYTES)):
+                chunk = content[start : start + CHUNK_BYTES]
+                is_last = start + CHUNK_BYTES >= len(content)
+                given = key | {"number": number, "content": chunk, "is_last": is_last}
+                await connection.execute(_STORE_BLOB_CHUNK, given)
+    except psycopg.Error as error:
+        raise translate(error) from error
+    return digest
+
+
+async def load_blob(store: EventStore, digest: bytes, *, tenant: str | None = None) -> bytes:
+    """Return the bytes of a file from its SHA-256.
+
+    Raises:
+        NotFound: the tenant has no such file.
+        BlobDamaged: its bytes do not have this hash.
+    """
+    caller = store.caller(tenant)
+    key = {"tenant": caller.tenant, "sha256": digest}
+    rows = await store.tables(caller, on_primary=True).fetch(_BLOB, key, cursor=RawRows)
+    if not rows:
+        raise NotFound(f"the tenant {caller.tenant} has no file with the SHA-256 {digest.hex()}")
+    content = b"".join(chunk for (chunk,) in rows)
+    if (await asyncio.to_thread(sha256, content)).digest() != digest:
+        raise BlobDamaged(digest)
+    return content
+
+
+async def store_files(store: EventStore, parts: Sequence[Any], *, tenant: str | None = None) -> list[Any]:
+    """Store the large files in the parts of a message, and return the parts with references to them.
+
+    Args:
+        parts: in the form of A2A 0.3. Parts of other kinds stay as they are.
+
+    Raises:
+        BlobTooLarge: a file is larger than :data:`MAX_BLOB_BYTES`.
+        InputError: a part refers to a stored file already: its sender need not be allowed to read that file.
+    """
+    for part in parts:
+        if (digest := _reference(part)) is not None:
+            raise InputError(f"a part refers to the stored file {digest.hex()}: send the bytes of the file")
+    return [await _with_reference(store, part, tenant) if _has_large_file(part) else part for part in parts]
+
+
+async def load_files(store: EventStore, messages: Iterable[list[Any]], *, tenant: str | None = None) -> None:
+    """Put the bytes of files into the parts of messages that refer to them, in place; each file is read once.
+
+    Raises:
+        NotFound: a file does not exist.
+        BlobDamaged: the bytes of a file do not have its hash.
+    """
+    referring: dict[bytes, list[tuple[list[Any], int]]] = {}
+    for parts in messages:
+        for index, part in enumerate(parts):
+            if (digest := _reference(part)) is not None:
+                referring.setdefault(digest, []).append((parts, index))
+    for digest, places in referring.items():
+        text = b64encode(await load_blob(store, digest, tenant=tenant)).decode()
+        for parts, index in places:
+            parts[index] = _with_bytes(parts[index], text)
+
+
+def _has_large_file(part: Any) -> bool:
+    file = part.get("file") if isinstance(part, dict) else None
+    text = file.get("bytes") if isinstance(file, dict) and "uri" not in file else None
+    return isinstance(text, str) and len(text) * 3 // 4 > INLINE_BYTES
+
+
+async def _with_reference(store: EventStore, part: Json, tenant: str | None) -> Json:
+    """Return a part with a reference to its file; the part itself if its bytes are not the plain Base64 of a file."""
+    text = part["file"]["bytes"]
+    try:
+        content = b64decode(text, validate=True)
+    except ValueError:
+        return part
+    if b64encode(content).decode() != text:
+        return part
+    digest = await store_blob(store, content, tenant=tenant)
+    metadata = {**(part.get("metadata") or {}), _SIZE: len(content)}
+    return {**part, "file": _exchanged(part["file"], "bytes", "uri", SCHEME + digest.hex()), "metadata": metadata}
+
+
+def _reference(part: Any) -> bytes | None:
+    """Return the hash of the file that a part refers to; None if it does not refer to one."""
+    if not isinstance(part, dict) or not isinstance(metadata := part.get("metadata"), dict) or _SIZE not in metadata:
+        return None
+    file = part.get("file")
+    match = _URI.fullmatch(str(file.get("uri"))) if isinstance(file, dict) else None
+    return None if match is None else bytes.fromhex(match[1])
+
+
+def _with_bytes(part: Json, text: str) -> Json:
+    file = _exchanged(part["file"], "uri", "bytes", text)
+    metadata = {name: value for name, value in part["metadata"].items() if name != _SIZE}
+    restored = {**part, "file": file, "metadata": metadata}
+    if not metadata:
+        del restored["metadata"]
+    return restored
+
+
+def _exchanged(members: Json, name: str, new_name: str, value: str) -> Json:
+    """Return the members with one of them replaced, in its place."""
+    return {
+        new_name if member == name else member: value if member == name else kept for member, kept in members.items()
+    }
+
+
+_HAS_BLOB, _STORE_BLOB_CHUNK, _BLOB = (
+    query("agent_manager.adapters", name) for name in ("has_blob", "store_blob_chunk", "blob")
+)

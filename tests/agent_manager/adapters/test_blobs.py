@@ -1,0 +1,123 @@
+"""Large files of messages: stored once for a tenant, under their hash, and shared by the events that refer to them."""
+
+from __future__ import annotations
+
+import asyncio
+from base64 import b64encode
+from hashlib import sha256
+from typing import Any
+
+import psycopg
+import pytest
+from support.tenants import TenantStore
+
+from agent_manager.adapters.blobs import (
+    CHUNK_BYTES,
+    INLINE_BYTES,
+    MAX_BLOB_BYTES,
+    BlobDamaged,
+    BlobTooLarge,
+    load_blob,
+    load_files,
+    store_blob,
+    store_files,
+)
+from eventstore import Caller, EventStore
+from eventstore.errors import InputError, NotFound, PermissionDenied
+
+pytestmark = pytest.mark.shared_database
+
+
+def file_part(content: bytes, **metadata: Any) -> dict[str, Any]:
+    part = {"kind": "file", "file": {"name": "a.png", "bytes": b64encode(content).decode(), "mimeType": "image/png"}}
+    return part | ({"metadata": metadata} if metadata else {})
+
+
+async def rows(store: EventStore, table: str, user: str | None = None) -> int:
+    """Return the number of rows that a caller of the tenant sees."""
+    [(count,)] = await store.tables(Caller(store.tenant, user)).fetch(f"SELECT count(*) FROM {table}")
+    return int(count)
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES + 7])
+async def test_a_file_reads_back_equal(store: EventStore, size: int) -> None:
+    content = (bytes(range(256)) * (size // 256 + 1))[:size]
+    digest = await store_blob(store, content)
+    assert digest == sha256(content).digest()
+    assert await load_blob(store, digest) == content
+    assert await rows(store, "blob_chunks") == max(1, -(-size // CHUNK_BYTES))
+
+
+async def test_a_file_is_stored_once_however_many_store_it_at_the_same_time(store: EventStore) -> None:
+    content = b"x" * (CHUNK_BYTES + 1)
+    digests = await asyncio.gather(*(store_blob(store, content) for _ in range(8)))
+    assert len(set(digests)) == 1
+    assert await rows(store, "blobs") == 1
+    assert await rows(store, "blob_chunks") == 2
+
+
+async def test_a_file_belongs_to_its_tenant(store: EventStore, module_store: EventStore) -> None:
+    digest = await store_blob(store, b"private")
+    other = TenantStore(module_store, f"{store.tenant}-other")
+    with pytest.raises(NotFound, match=digest.hex()):
+        await load_blob(other, digest)
+    assert await rows(other, "blobs") == 0
+    assert await rows(store, "blob_chunks") == 1
+    assert await rows(store, "blob_chunks", user="ana") == 0
+
+
+async def test_a_session_cannot_store_a_file_for_another_tenant(store: EventStore) -> None:
+    statement = "SELECT store_blob_chunk('somebody', sha256('x'::bytea), 0, 'x'::bytea, true)"
+    with pytest.raises(PermissionDenied):
+        await store.pool.fetch(statement, caller=Caller(store.tenant))
+
+
+async def test_bytes_are_not_stored_under_the_hash_of_others(store: EventStore) -> None:
+    statement = "SELECT store_blob_chunk(%(tenant)s, sha256('one'::bytea), 0, 'two'::bytea, true)"
+    with pytest.raises(InputError, match="the file has the SHA-256"):
+        await store.pool.fetch(statement, {"tenant": store.tenant}, caller=Caller(store.tenant))
+    assert await rows(store, "blob_chunks") == 0
+
+
+async def test_a_damaged_file_is_not_returned(store: EventStore, superuser_url: str) -> None:
+    digest = await store_blob(store, b"as it was")
+    with psycopg.connect(superuser_url, autocommit=True) as superuser:
+        superuser.execute("UPDATE blob_chunks SET content = 'changed' WHERE sha256 = %s", [digest])
+    with pytest.raises(BlobDamaged, match=digest.hex()):
+        await load_blob(store, digest)
+
+
+async def test_a_file_above_the_limit_is_refused(store: EventStore) -> None:
+    with pytest.raises(BlobTooLarge, match=r"67,108,865 bytes: the limit is 67,108,864"):
+        await store_blob(store, bytes(MAX_BLOB_BYTES + 1))
+
+
+async def test_large_files_leave_the_parts_and_come_back(store: EventStore) -> None:
+    large = b"\0\xff" * INLINE_BYTES
+    parts = [
+        {"kind": "text", "text": "look"},
+        file_part(b"small"),
+        file_part(large),
+        file_part(large, shown=True),
+        {"kind": "file", "file": {"uri": "https://example.com/a.png"}},
+    ]
+    stored = await store_files(store, parts)
+    assert stored[:2] + stored[4:] == parts[:2] + parts[4:]
+    assert len(str(stored)) < INLINE_BYTES
+    assert await rows(store, "blobs") == 1
+    await load_files(store, [stored])
+    assert stored == parts
+    assert [list(part["file"]) for part in stored[1:]] == [list(part["file"]) for part in parts[1:]]
+
+
+async def test_bytes_that_are_not_base64_stay_in_the_part(store: EventStore) -> None:
+    parts = [{"kind": "file", "file": {"bytes": text}} for text in ("~" * 99_999, "QQ==\n" * 9_999, "QR==" * 9_999)]
+    assert await store_files(store, parts) == parts
+
+
+async def test_a_sender_cannot_refer_to_a_stored_file(store: EventStore) -> None:
+    stored = await store_files(store, [file_part(bytes(INLINE_BYTES + 1))])
+    with pytest.raises(InputError, match="send the bytes"):
+        await store_files(store, stored)
+    with pytest.raises(NotFound):
+        await load_files(store, [[stored[0] | {"file": {"uri": "eventstore-blob:" + "0" * 64}}]])
