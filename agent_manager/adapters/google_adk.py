@@ -455,10 +455,10 @@ class EventStoreSessionService(_Service, BaseSessionService):
             self._store.tables(caller, on_primary=True).fetch(_SESSIONS, given, cursor=RawRows),
             self._store.tables(self._caller(), on_primary=True).fetch(_SHARED_STATES, given),
         )
-        tail, shared_tail = await asyncio.gather(
-            self._tail(caller, app_name, *rows[0][:2], shared=False),
-            self._tail(self._caller(), app_name, *shared_rows[0][:2], shared=True),
-        )
+        last, applied = rows[0][1], min(rows[0][0], shared_rows[0][0])
+        tail = shared_tail = await self._tail(caller, app_name, applied, last, shared=False)
+        if caller.user is not None:  # the tail has what the user may see, and others set values too
+            shared_tail = await self._tail(self._caller(), app_name, applied, last, shared=True)
         shared = _SharedState(row[2:] for row in shared_rows if row[2] is not None)
         for change in shared_tail:
             shared.add(change.user_id, change.delta, change.position)

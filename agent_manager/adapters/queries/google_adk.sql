@@ -62,7 +62,8 @@ SELECT applied.position, applied.last, page.*
        ) AS page ON true
 
 -- name: adk_shared_states
--- Of each value that an application, or all of its users, share, the latest that a session has set.
+-- Of each value that the sessions of an application share, or those of each of its users, or of one of them, the latest
+-- that a session has set.
 SELECT applied.position, applied.last, page.*
   FROM (SELECT p.position, last_position() FROM ({position}) AS p (position)) AS applied (position, last)
   LEFT JOIN (
@@ -71,6 +72,7 @@ SELECT applied.position, applied.last, page.*
             WHERE s.tenant_id = %(tenant)s
               AND md5(s.app_name) = md5(%(app)s)
               AND s.app_name = %(app)s
+              AND (%(user)s::text IS NULL OR md5(s.scope) IN (md5('app'), md5('user:' || %(user)s)))
             ORDER BY s.scope, s.key, s.position DESC
        ) AS page ON true
 
