@@ -222,12 +222,13 @@ async def snapshot_as_of(
         return
     if name == "version" and value > versions[found]:
         raise NotFound(f"conversation {found} is at version {versions[found]}: it has no version {value} yet")
+    # Before the transaction begins: behind a pooler with few sessions, a transaction must not wait for another one.
+    shared = await shared_then(store, caller, found, {name: value})
     async with _empty_tables(store, (*_ROWS, *_TASKS)) as connection:
         text = query_without("projections", "as_of_events", _LIMITS - {name})
         parameters = {"tenant": caller.tenant, "conversation_id": found, name: value}
         if (await connection.execute(text.encode(), parameters)).rowcount == 0:
             raise NotFound(f"conversation {found} had not begun at {name} {value}")
-        shared = await shared_then(store, caller, found, {name: value})
         await _insert_shared(connection, caller.tenant, shared)
         for projection in _ROWS:
             await projection.fold(connection)

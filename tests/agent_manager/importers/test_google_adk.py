@@ -358,12 +358,13 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 async def test_a_database_that_google_adk_itself_wrote_is_imported(
     store: EventStore, tmp_path: Path, backups: Path
 ) -> None:
-    for name in ("google.adk", "aiosqlite", "greenlet"):
+    for name in ("google.adk", "sqlalchemy", "aiosqlite", "greenlet"):
         pytest.importorskip(
-            name, reason="google-adk and what its database service needs are not installed (extra: bench)"
+            name, reason="google-adk and what its database service needs are not installed (extra: frameworks)"
         )
     url = f"sqlite+aiosqlite:///{tmp_path}/sessions.db"
     subprocess.run([sys.executable, "-c", SCRIPT, url], check=True)  # noqa: ASYNC221 - nothing else goes on
