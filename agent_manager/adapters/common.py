@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar, cast
 from uuid import UUID, uuid4
@@ -20,6 +21,7 @@ from uuid import UUID, uuid4
 from psycopg.types.numeric import Int4
 
 from agent_manager.a2a import Json, parts_text
+from agent_manager.adapters.blobs import load_files, store_files
 from agent_manager.storage import append_persistently
 from eventstore import (
     ANY,
@@ -36,6 +38,7 @@ from eventstore import (
     NewEvent,
     Role,
     SyncEventStore,
+    TaskArtifactAdded,
     conversation_uuid,
 )
 from eventstore.append import append_or_begin, encode_expected
@@ -51,6 +54,8 @@ T = TypeVar("T")
 _LATEST_EVENTS = query("agent_manager.adapters", "latest_events")
 _PAGE = 2000
 """Events that one statement reads at most."""
+_WITH_PARTS = ("message.added", "task.artifact_added")
+"""The types of the events that adapters store with parts."""
 _MORE_EVENTS = 16
 """Events that a read of the latest items fetches beyond them, for those that are not items."""
 
@@ -98,8 +103,12 @@ class Access:
     async def append(
         self, given_id: str, events: Sequence[NewEvent], user: str | None, expected: ExpectedVersion = ANY
     ) -> AppendResult:
-        """Append to the conversation that has an id of the framework; begin it, or reactivate it, if necessary."""
+        """Append to the conversation that has an id of the framework; begin it, or reactivate it, if necessary.
+
+        Large files are stored beside the events (:mod:`agent_manager.adapters.blobs`).
+        """
         conversation_id, begin = _named(self.store.tenant, given_id)
+        events = [await self._without_large_files(event) for event in events]
         caller = self.store.caller(user=user)
 
         async def append(events: Sequence[Any], expected: ExpectedVersion) -> AppendResult:
@@ -112,6 +121,12 @@ class Access:
         except ConversationIsDeleted:
             # Readers begin after the deletion, so it does no harm if several writers reactivate the conversation.
             return await append([NewEvent(ConversationReactivated()), *events], EXISTS if expected == ANY else expected)
+
+    async def _without_large_files(self, event: NewEvent) -> NewEvent:
+        data = event.data
+        if not isinstance(data, MessageAdded | TaskArtifactAdded) or not data.parts:
+            return event
+        return replace(event, data=data.model_copy(update={"parts": await store_files(self.store, data.parts)}))
 
     async def delete(self, given_id: str, user: str | None) -> None:
         """Delete a conversation; do nothing if it never began, or is deleted already."""
@@ -135,7 +150,10 @@ class Access:
             page = {"last": Int4(last), "limit": Int4(limit)}
             rows = await log.fetch(_LATEST_EVENTS, parameters | page, cursor=RawRows)
             for version, event_type, content, order in rows:
-                yield StoredEvent(version, event_type, _content(content, order))
+                event = StoredEvent(version, event_type, _content(content, order))
+                if event_type in _WITH_PARTS and isinstance(parts := event.content.get("parts"), list):
+                    await load_files(self.store, [parts])
+                yield event
                 if event_type == "conversation.deleted":
                     return
             if len(rows) < limit:

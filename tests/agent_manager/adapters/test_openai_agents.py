@@ -101,6 +101,20 @@ def in_order(items: Any) -> str:
     return json.dumps(items)
 
 
+async def test_a_large_file_is_stored_once_beside_the_events(store: EventStore) -> None:
+    image = f"data:image/png;base64,{base64.b64encode(bytes(range(256)) * 1000).decode()}"
+    asked = {"role": "user", "content": [{"type": "input_image", "image_url": image, "detail": "auto"}]}
+    output = [{"type": "input_image", "image_url": image}]
+    items: list[Any] = [asked, {"call_id": "c", "output": output, "type": "function_call_output"}, asked]
+    session = EventStoreSession("large files", store)
+    await session.add_items(items)
+    assert in_order(await session.get_items()) == in_order(items)
+    events = [event async for event in store.read(conversation_uuid(store.tenant, "large files"))]
+    assert sum(event.size for event in events) < 3000
+    size = "SELECT sum(octet_length(content)) FROM blob_chunks"
+    assert await store.tables(store.caller()).fetch(size) == [(256_000,)]
+
+
 async def test_every_item_reads_back_equal_with_its_members_in_order(store: EventStore) -> None:
     session = EventStoreSession("every item", store)
     await session.add_items(ITEMS)
