@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 from tools.benchmark import (
-    adapters,
     append,
     audit,
     frameworks,
@@ -25,7 +24,7 @@ COMPARISONS: dict[str, Comparison] = {
     "one-caller": append.one_caller,
     "many-callers": append.many_callers,
     "peers": peers.append_of_peers,
-    "a2a-sdk": adapters.a2a_sdk,
+    "a2a-sdk": frameworks.a2a_sdk,
     "slow-flush": append.slow_flush,
     "bulk": append.bulk,
     "attached": append.attached,
@@ -36,7 +35,8 @@ COMPARISONS: dict[str, Comparison] = {
     "log-reading": read.log,
     "tables": read.messages,
     "sessions": read.sessions,
-    "openai-sessions": frameworks.openai_sessions,
+    "adk-sessions": frameworks.google_adk,
+    "openai-sessions": frameworks.openai_agents,
     "size": append.size,
     "graph-steps": graph_steps.graph_steps,
     "security": security.security,

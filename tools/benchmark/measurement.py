@@ -392,16 +392,21 @@ class Benchmark:
         """Return a side that measures a throughput."""
         return lambda seed: throughput.measure(seed, self.scale.seconds / self.scale.slices)
 
-    def seconds_each(self, act: Callable[[], Awaitable[int]], rows: int) -> Side:
-        """Return a side that measures the mean seconds of one read of a number of rows."""
+    def seconds_each(self, act: Callable[[], Awaitable[int]], rows: int, *, times: int | None = None) -> Side:
+        """Return a side that measures the mean seconds of one read of a number of rows.
+
+        Args:
+            times: how often it reads in a slice; by default as often as the scale says.
+        """
+        rounds = times or self.scale.rounds
 
         async def measure(_seed: str) -> float:
             assert await act() == rows
             with no_collection():
                 begin = perf_counter()
-                for _ in range(self.scale.rounds):
+                for _ in range(rounds):
                     await act()
-                return (perf_counter() - begin) / self.scale.rounds
+                return (perf_counter() - begin) / rounds
 
         return measure
 

@@ -30,7 +30,9 @@ from tools.benchmark.measurement import TRIAL, Benchmark, Figure
 from tools.benchmark.workspace import prepared_workspace
 
 PROGRAM = "tools.benchmark"
-OF_PEERS = ("peers", "a2a-sdk", "log-reading", "sessions", "graph-steps", "projecting")
+OF_PEERS = (
+    "peers", "a2a-sdk", "log-reading", "sessions", "adk-sessions", "openai-sessions", "graph-steps", "projecting",
+)  # fmt: skip
 OF_SUPERUSERS = ("slow-flush",)
 _THERE = "SELECT n.nspname FROM pg_namespace n WHERE n.nspname ~ 'bench' UNION ALL SELECT d.datname FROM pg_database d"
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from google.adk.events.event import Event
+from google.adk.sessions.base_session_service import BaseSessionService
 from google.adk.sessions.database_session_service import DatabaseSessionService
 from google.adk.sessions.session import Session
 from google.genai.types import Content, Part
@@ -24,10 +25,15 @@ class GoogleAdk(Peer):
     stored = "SELECT count(*) FROM events"
 
     async def open(self, workspace: Workspace, schema: str, connections: int) -> None:
-        self._sessions: dict[UUID, Session] = {}
         given = url(workspace).render_as_string(hide_password=False)
-        self._service = DatabaseSessionService(db_url=given, **options(schema, connections))
-        await self._service.prepare_tables()
+        service = DatabaseSessionService(db_url=given, **options(schema, connections))
+        await service.prepare_tables()
+        self.use(service)
+
+    def use(self, service: BaseSessionService) -> None:
+        """Begin without sessions, by a service that is open."""
+        self._sessions: dict[UUID, Session] = {}
+        self._service = service
 
     async def begin(self, messages: Sequence[Message]) -> None:
         for message in messages:
@@ -51,8 +57,12 @@ class GoogleAdk(Peer):
         found = await self._service.get_session(app_name=_APP, user_id=known.user_id, session_id=known.id)
         return [] if found is None else list(found.events)
 
+    async def list_sessions(self) -> list[Session]:
+        """Return all sessions, without their events."""
+        return (await self._service.list_sessions(app_name=_APP)).sessions
+
     async def close(self) -> None:
-        await self._service.close()
+        await self._service.close()  # type: ignore[attr-defined] # of both services
 
 
 peer = GoogleAdk
