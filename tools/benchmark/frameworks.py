@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
 from itertools import islice
 from typing import Any
 from uuid import UUID
 
+from eventstore import EventStore
 from eventstore.errors import ServerError
 from tools.benchmark.measurement import Benchmark, Figure, Target, Throughput, drive
 from tools.benchmark.messages import Message, conversation, conversations
-from tools.benchmark.peers import PEERS, PeerMissing, PeerSpec, appends_of, opened_peer
+from tools.benchmark.peers import PEERS, PeerSpec, appends_of, opened_peer
 
 EVENTS = 500
 """The length of the session that is read."""
-_SESSIONS_OF_EVENTS = 100
-"""The sessions that are listed are as many as the long log has hundreds of events."""
+_EVENTS_OF_SESSION = 100
+"""As many sessions are listed as the long log would have with so many events each."""
 _CALLERS = {1: Target(1), 16: Target(5)}
 _PROVED = 50
 """Tasks that each side reads back after it was measured."""
@@ -30,24 +30,21 @@ async def a2a_sdk(bench: Benchmark) -> list[Figure]:
     """Compare saves of A2A tasks, each with a further message, with those of a2a-sdk's own store."""
     spec = _spec("a2a-sdk")
     figures = []
-    try:
-        for tasks, target in _CALLERS.items():
-            async with opened_peer(bench, spec, tasks) as theirs:
-                from agent_manager.adapters.a2a_sdk import EventStoreTaskStore
+    for tasks, target in _CALLERS.items():
+        async with opened_peer(bench, spec, tasks) as theirs:
+            from agent_manager.adapters.a2a_sdk import EventStoreTaskStore
 
-                ours: Any = spec.make()
-                ours.use(EventStoreTaskStore(bench.store))
-                stored = bench.events_of(bench.store, "event_type = 'message.added'")
-                sides = [
-                    bench.rate(Throughput(tasks, ours.prepare, ours.drive, stored, ours.begin)),
-                    appends_of(bench, spec, theirs, tasks),
-                ]
-                own, other = await bench.in_turn(f"saves of {tasks} tasks", sides)
-                await _prove_tasks([ours, theirs])
-            what = f"saves of {tasks} task{'s' if tasks > 1 else ''} / {spec.call}"
-            figures.append(Figure("a2a-sdk", what, "saves/s", own, other, target))
-    except PeerMissing as missing:
-        bench.skip(f"a2a-sdk: {missing}")
+            ours: Any = spec.make()
+            ours.use(EventStoreTaskStore(bench.store))
+            stored = bench.events_of(bench.store, "event_type = 'message.added'")
+            sides = [
+                bench.rate(Throughput(tasks, ours.prepare, ours.drive, stored, ours.begin)),
+                appends_of(bench, spec, theirs, tasks),
+            ]
+            own, other = await bench.in_turn(f"saves of {tasks} tasks", sides)
+            await _prove_tasks([ours, theirs])
+        what = f"saves of {tasks} task{'s' if tasks > 1 else ''} / {spec.call}"
+        figures.append(Figure("a2a-sdk", what, "saves/s", own, other, target))
     return figures
 
 
@@ -62,66 +59,69 @@ async def _prove_tasks(sides: Sequence[Any]) -> None:
 async def google_adk(bench: Benchmark) -> list[Figure]:
     """Compare EventStoreSessionService with google-adk's own: appending, reading a session, and listing many."""
     spec = _spec("google-adk")
+    spec.make()  # raises PeerMissing
+    from agent_manager.adapters.google_adk import EventStoreSessionService
+
     figures = []
-    try:
-        for callers, target in _CALLERS.items():
-            async with opened_peer(bench, spec, callers) as theirs, _adk_service(bench) as service:
-                ours: Any = spec.make()
-                ours.use(service)
-                stored = bench.events_of(bench.store, "event_type = 'message.added'")
-                sides = [
-                    bench.rate(Throughput(callers, ours.prepare, ours.drive, stored, ours.begin)),
-                    appends_of(bench, spec, theirs, callers),
-                ]
-                own, other = await bench.in_turn(f"{callers} sessions of google-adk", sides)
-            what = f"append_event by {callers} callers / {spec.call}"
-            figures.append(Figure("adk-sessions", what, "events/s", own, other, target))
-        async with opened_peer(bench, spec, 1) as theirs, _adk_service(bench) as service:
+    for callers, target in _CALLERS.items():
+        async with opened_peer(bench, spec, callers) as theirs, EventStoreSessionService(bench.store) as service:
+            ours: Any = spec.make()
+            ours.use(service)
+            stored = bench.events_of(bench.store, "event_type = 'message.added'")
+            sides = [
+                bench.rate(Throughput(callers, ours.prepare, ours.drive, stored, ours.begin)),
+                appends_of(bench, spec, theirs, callers),
+            ]
+            own, other = await bench.in_turn(f"{callers} sessions of google-adk", sides)
+        what = f"append_event by {callers} callers / {spec.call}"
+        figures.append(Figure("adk-sessions", what, "events/s", own, other, target))
+    with bench.workspace.migrated("adk") as settings:
+        async with (
+            opened_peer(bench, spec, 1) as theirs,
+            EventStore(settings) as store,
+            EventStoreSessionService(store) as service,
+        ):
             ours = spec.make()
             ours.use(service)
-            both = (ours, theirs)
-            messages = conversation("adk-sessions", EVENTS)
-            session_id = messages[0].conversation_id
-            for side in both:
-                await side.begin(messages)
-                for message in messages:
-                    await side.append(side.prepare(message))
-
-            def read(side: Any) -> Callable[[], Awaitable[int]]:
-                async def act() -> int:
-                    return len(await side.read_session(session_id))
-
-                return act
-
-            sides = [bench.seconds_each(read(side), EVENTS) for side in both]
-            own, other = await bench.in_turn(f"a session of {EVENTS} events", sides)
-            what = f"get_session of {EVENTS} events / DatabaseSessionService's"
-            figures.append(Figure("adk-sessions", what, "s", own, other, Target(1, at_least=False)))
-
-            number = max(1, bench.scale.events // _SESSIONS_OF_EVENTS)
-            further = [some[0] for some in conversations("adk-sessions", number - 1, 1)]
-            for side in both:
-                await side.begin(further)
-
-            def listed(side: Any) -> Callable[[], Awaitable[int]]:
-                async def act() -> int:
-                    return len(await side.list_sessions())
-
-                return act
-
-            sides = [bench.seconds_each(listed(side), number, times=1) for side in both]
-            own, other = await bench.in_turn(f"a list of {number:,} sessions", sides)
-            what = f"list_sessions of {number:,} sessions / DatabaseSessionService's"
-            figures.append(Figure("adk-sessions", what, "s", own, other, Target(0.01, at_least=False)))
-    except PeerMissing as missing:
-        bench.skip(f"google-adk: {missing}")
+            figures += await _reads_of_sessions(bench, ours, theirs)
     return figures
 
 
-def _adk_service(bench: Benchmark) -> AbstractAsyncContextManager[Any]:
-    from agent_manager.adapters.google_adk import EventStoreSessionService
+async def _reads_of_sessions(bench: Benchmark, *sides: Any) -> list[Figure]:
+    """Compare reading a session of google-adk, and listing many; of two sides without sessions."""
+    messages = conversation("adk-sessions", EVENTS)
+    for side in sides:
+        await side.begin(messages)
+        for message in messages:
+            await side.append(side.prepare(message))
 
-    return EventStoreSessionService(bench.store)
+    def read(side: Any) -> Callable[[], Awaitable[int]]:
+        async def act() -> int:
+            return len(await side.read_session(messages[0].conversation_id))
+
+        return act
+
+    own, other = await bench.in_turn(
+        f"a session of {EVENTS} events", [bench.seconds_each(read(side), EVENTS) for side in sides]
+    )
+    what = f"get_session of {EVENTS} events / DatabaseSessionService's"
+    figures = [Figure("adk-sessions", what, "s", own, other, Target(1, at_least=False))]
+
+    number = max(2, bench.scale.events // _EVENTS_OF_SESSION)
+    for side in sides:
+        await side.begin([some[0] for some in conversations("adk-sessions", number - 1, 1)])
+
+    def listed(side: Any) -> Callable[[], Awaitable[int]]:
+        async def act() -> int:
+            return len(await side.list_sessions())
+
+        return act
+
+    own, other = await bench.in_turn(
+        f"a list of {number:,} sessions", [bench.seconds_each(listed(side), number, times=1) for side in sides]
+    )
+    what = f"list_sessions of {number:,} sessions / DatabaseSessionService's"
+    return [*figures, Figure("adk-sessions", what, "s", own, other, Target(0.01, at_least=False))]
 
 
 async def openai_agents(bench: Benchmark) -> list[Figure]:
