@@ -250,7 +250,7 @@ def value_of(parts: list[Json], rest: Any) -> Any:
 
 
 def plain_text(content: Json) -> str:
-    """Return the text of the message with this content, whoever wrote it."""
+    """Return the text of the message with this content, whatever has written it."""
     return content.get("content") or parts_text(content.get("parts") or (content.get("extra") or {}).get("content"))
 
 

@@ -1,7 +1,7 @@
 """Exporting the sealed log as the files of C2SP's ``tlog-tiles``, which any web server can serve to monitors.
 
-Files are written once, so an export into the same folder adds what is new. The checkpoint comes last: whoever reads it
-finds all that it needs.
+Files are written once, so an export into the same folder adds what is new. The checkpoint comes last: its readers find
+all that it needs.
 """
 
 from __future__ import annotations

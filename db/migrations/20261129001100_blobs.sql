@@ -7,8 +7,8 @@ SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 -- its hash, and any number of them share it. A row is written together with the last of the file's chunks, so that a
 -- file is complete or does not exist.
 --
--- No policy opens the files to a user: whoever sees an event sees the hash of its files, and the library reads them for
--- the tenant once the event has been read for the user.
+-- No policy opens the files to a user: a user who sees an event sees the hash of its files, and the library reads them
+-- for the tenant once the event has been read for the user.
 CREATE TABLE blobs (
     tenant_id  varchar(255) COLLATE "C" NOT NULL,
     sha256     bytea NOT NULL,
