@@ -22,6 +22,7 @@ from agent_manager.server.authorization import Data, needs
 from agent_manager.server.context import CurrentContext, RequestContext
 from agent_manager.server.conversation_lookup import ResolvedConversation, get_or_404, resolve
 from agent_manager.server.routes import conversations as api
+from agent_manager.server.routes import forks as forks_api
 from agent_manager.server.routes import members as members_api
 from agent_manager.server.schemas.common import Cursor, In, Time
 from agent_manager.server.schemas.conversations import (
@@ -29,10 +30,12 @@ from agent_manager.server.schemas.conversations import (
     ConversationChange,
     ConversationOut,
     MessageOut,
+    Name,
     StateQuery,
     TaskOut,
 )
 from agent_manager.server.schemas.events import event_out
+from agent_manager.server.schemas.forks import NewFork
 from eventstore.errors import NotFound
 from eventstore.read import end_of_log
 from projections import Search
@@ -179,7 +182,9 @@ async def _chat(
     query: ChatQuery,
 ) -> dict[str, Any]:
     until = None if query.version is None and not query.time else conversation.updated_at
-    last = messages[-1].version if messages else 0
+    own = [
+        message.version for message in messages if message.conversation_id == conversation.id
+    ]  # not what a fork shares
     members = []
     async for user, access in members_api.members_of(context, resolved.id):
         members.append({"user": user, "access": access})
@@ -190,7 +195,7 @@ async def _chat(
         "last_version": resolved.version,
         "messages": chat_messages(messages),
         "first_version": messages[0].version if messages else 0,
-        "seen": messages[-1].version if len(messages) == LIVE_ROWS else max(last, conversation.version),
+        "seen": own[-1] if own and len(messages) == LIVE_ROWS else max([*own[-1:], conversation.version]),
         "tasks": timeline(tasks, until),
         "members": members,
         "at": query,
@@ -358,6 +363,21 @@ async def set_state(
 
 async def _change(context: RequestContext, conversation: str, change: ConversationChange) -> Response:
     done = await api.change_conversation(context, conversation, change.model_copy(update={"actor": ACTOR}))
+    return redirect(context, f"conversations/{done.id}")
+
+
+class ForkIn(In):
+    """Where a fork begins."""
+
+    version: int = Field(ge=1, lt=2**31 - 1)
+    name: Name = ""
+
+
+@router.post("/{conversation}/fork", openapi_extra=needs(Data.CONVERSATION))
+async def fork(context: CurrentContext, conversation: str, fields: Annotated[ForkIn, form(ForkIn)]) -> Response:
+    """Begin a conversation that continues this one from a version on, and show it."""
+    new = NewFork.model_validate({"version": fields.version, "name": fields.name or None, "actor": ACTOR})
+    done = await forks_api.fork_conversation(context, Response(), conversation, new)
     return redirect(context, f"conversations/{done.id}")
 
 
