@@ -11,12 +11,14 @@ import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-
-import httpx
+from typing import TYPE_CHECKING
 
 from agent_manager.audit.notes import Checkpoint, CheckpointInvalid, Policy, PublicKey, encode, parse_checkpoints
 from agent_manager.settings import ServerSettings
 from eventstore.errors import EventStoreError, printable
+
+if TYPE_CHECKING:  # it takes longer to import than the rest of a command
+    import httpx
 
 HTTP_SECONDS = 10.0
 COMMAND_SECONDS = 60.0
@@ -76,6 +78,8 @@ async def fetch_published(url: str) -> list[Checkpoint]:
         CheckpointInvalid: the URL has something else.
         PublishFailed: the server does not answer so.
     """
+    import httpx
+
     try:
         async with httpx.AsyncClient(timeout=HTTP_SECONDS) as client:
             response = await client.get(url)
@@ -128,6 +132,8 @@ async def _append_to_file(checkpoint: Checkpoint, settings: ServerSettings) -> N
 
 
 async def _put(checkpoint: Checkpoint, settings: ServerSettings) -> None:
+    import httpx
+
     try:
         async with httpx.AsyncClient(timeout=HTTP_SECONDS) as client:
             headers = {"Content-Type": "text/plain; charset=utf-8"}
@@ -176,6 +182,8 @@ class Witnesses:
 
     async def cosign(self, checkpoint: Checkpoint) -> tuple[list[str], list[str]]:
         """Return the lines by which witnesses cosign a checkpoint, and what failed."""
+        import httpx
+
         lines, failures = [], []
         async with httpx.AsyncClient(timeout=HTTP_SECONDS) as client:
             asked = [self._ask(client, name, url, checkpoint) for name, url in self.policy.urls.items()]
@@ -189,6 +197,8 @@ class Witnesses:
         return lines, failures
 
     async def _ask(self, client: httpx.AsyncClient, name: str, url: str, checkpoint: Checkpoint) -> str:
+        from httpx import HTTPError
+
         key = self.policy.witnesses[name]
         for is_last in (False, True):
             old = self._sizes.get(name, 0)
@@ -203,7 +213,7 @@ class Witnesses:
                 response = await client.post(
                     f"{url}/add-checkpoint", content=f"old {old}\n{proof}\n{checkpoint.text}".encode()
                 )
-            except httpx.HTTPError as error:
+            except HTTPError as error:
                 raise PublishFailed(f"the witness {name}: {type(error).__name__}: {printable(str(error))}") from None
             text = response.text
             if response.status_code == 409 and text.strip().isdecimal() and not is_last:

@@ -432,8 +432,11 @@ class Archive:
         """Return the files that no manifest among these names: remnants, or of a backup that is being made."""
         named = {part.name for manifest in manifests for part in manifest.parts} | {_INCOMPLETE}
         named |= {f"{_MANIFESTS}/{each}.json" for each in self.ids()}
-        files = [self.target.files(folder).items() for folder in _FOLDERS]
-        return {name: file for name, file in chain(*files) if name not in named}
+        return {name: file for name, file in self.files().items() if name not in named}
+
+    def files(self) -> dict[str, StoredFile]:
+        """Return the files in all folders by name."""
+        return dict(chain(*(self.target.files(folder).items() for folder in _FOLDERS)))
 
     def write_drill(self, record: bytes) -> None:
         """Keep the outcome of a drill."""

@@ -101,11 +101,7 @@ def check_backup(settings: ServerSettings, *, archives_wal: bool) -> list[Findin
         )
         remedy = "eventstore backup create shows why it fails; eventstore up must run with EVENTSTORE_BACKUP_DIR"
         found.append(Finding("backup", severity, what, remedy))
-    sizes = {
-        name: file.size
-        for folder in ("log", "identity", "audit")
-        for name, file in archive.target.files(folder).items()
-    }
+    sizes = {name: file.size for name, file in archive.files().items()}
     if lost := [part.name for part in newest.parts if sizes.get(part.name) != part.size]:
         what = f"{len(lost)} file(s) of the newest backup are missing or have another size, first {printable(lost[0])}"
         remedy = "eventstore backup verify lists them; eventstore backup create --full writes them anew"

@@ -6,7 +6,8 @@ machine. Measurements at rest and under attack alternate, so that both see the s
 searches, requests for a path that does not exist are measured ("loop"): they wait for nothing but the server's event
 loop.
 
-``EVENTSTORE_TEST_ATTACK_SECONDS`` is the length of the long test's attacks together.
+``EVENTSTORE_TEST_ATTACK_SECONDS`` is the length of the long test's attacks together; it runs only if that is set,
+because its figures mean something only on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from agent_manager.settings import ServerSettings
 from eventstore import EventStore, Settings
 
 KINDS = ("search", "body", "stream", "bulk", "page")
-ATTACK_SECONDS = float(os.environ.get("EVENTSTORE_TEST_ATTACK_SECONDS", "60"))
+ATTACK_SECONDS = float(os.environ.get("EVENTSTORE_TEST_ATTACK_SECONDS", "0"))
 KEYS = 4
 TEXTS = ("the train to Lisbon was late", "a boat to Porto", "we fly to Faro tomorrow", "o comboio para Coimbra")
 ATTACKER = (sys.executable, "-m", "support.attacker")
@@ -292,6 +293,7 @@ async def test_memory_of_the_server_is_bounded(site: Site) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not ATTACK_SECONDS, reason="a long form: set EVENTSTORE_TEST_ATTACK_SECONDS")
 @pytest.mark.timeout(3600 + 4 * ATTACK_SECONDS)
 @pytest.mark.usefixtures("idle_machine")
 async def test_long_attacks_one_by_one_and_all_together_cost_another_tenant_little(site: Site) -> None:

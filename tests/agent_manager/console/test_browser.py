@@ -306,7 +306,7 @@ async def test_a_browser_signs_in_and_two_tenants_see_their_own(
         assert await other.page.locator(".row b").all_inner_texts() == ["Of globex"]
         await hers.page.click(".row .main")
         await hers.page.click("summary:has-text('Change')")
-        await hers.page.fill("input[name=name]", "Renamed")
+        await hers.page.fill("form[action$='/rename'] input[name=name]", "Renamed")
         await hers.page.click("button:has-text('Rename')")
         await hers.page.wait_for_selector("h1:has-text('Renamed')")
         await hers.page.click(".account summary")
