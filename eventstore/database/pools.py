@@ -22,6 +22,7 @@ import psycopg
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from eventstore.concurrency import independent_task
 from eventstore.database.connection import RECONNECT_SECONDS, configure, connect_options
 from eventstore.database.scoped_connection import Cursor, ScopedConnection
 from eventstore.database.standby import Standby
@@ -227,7 +228,9 @@ class Pool:
                         return
                     await connection.close()  # another one takes its place
             finally:
-                await self._pool.putconn(connection)
+                # In a task of its own: if it were cancelled, the connection would be lost, and the caller to whom the
+                # pool hands it would wait in vain.
+                await asyncio.shield(independent_task(self._pool.putconn(connection)))
 
     @asynccontextmanager
     async def transaction(self, caller: Caller | None, mode: str | None = None) -> AsyncIterator[ScopedConnection]:
