@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 from psycopg.conninfo import conninfo_to_dict
@@ -9,6 +10,8 @@ from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from tools.benchmark.workspace import Workspace
+
+import_module("asyncpg")  # the driver: without it, a peer is missing
 
 
 def engine(workspace: Workspace, schema: str, connections: int) -> AsyncEngine:
