@@ -121,7 +121,10 @@ async def test_another_reader_sees_messages_and_tasks(store: EventStore, works: 
 
 # Reading back equal
 
-numbers = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**53), 2**53)
+# PostgreSQL's JSON has no negative zero.
+numbers = st.floats(allow_nan=False, allow_infinity=False).map(lambda number: number + 0.0) | st.integers(
+    -(2**53), 2**53
+)
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 structs = st.dictionaries(
     texts,
