@@ -271,12 +271,11 @@ BEGIN
                    AND (e.head_version = 0
                         OR (e.user_id = ''
                             OR EXISTS (SELECT FROM may_append(e.tenant_id, e.conversation_id, e.user_id, e.event_type)))
-                           AND (SELECT true
+                           AND (SELECT (k.tenant_id, k.conversation_id, k.id) = (e.tenant_id, e.conversation_id, e.id)
                                   FROM events k
                                  WHERE (k.tenant_id, k.conversation_id, k.id) >= (e.tenant_id, e.conversation_id, e.id)
-                                   AND (k.tenant_id, k.conversation_id, k.id) <= (e.tenant_id, e.conversation_id, e.id)
                                  ORDER BY k.tenant_id, k.conversation_id, k.id
-                                 LIMIT 1) IS NULL),
+                                 LIMIT 1) IS NOT TRUE),
                    false))
           FROM (SELECT e.*, tenant_ids[e.conversation_no] AS tenant_id,
                        conversation_ids[e.conversation_no] AS conversation_id,
@@ -415,12 +414,11 @@ BEGIN
 
     -- From here on each statement sees everything that was committed to this conversation.
     SELECT h.version, h.timestamp, h.event_type,
-           (SELECT true
+           (SELECT (k.tenant_id, k.conversation_id, k.id)
+                   = (append_one.tenant_id, append_one.conversation_id, append_one.event_id)
               FROM events k
              WHERE (k.tenant_id, k.conversation_id, k.id)
                    >= (append_one.tenant_id, append_one.conversation_id, append_one.event_id)
-               AND (k.tenant_id, k.conversation_id, k.id)
-                   <= (append_one.tenant_id, append_one.conversation_id, append_one.event_id)
              ORDER BY k.tenant_id, k.conversation_id, k.id
              LIMIT 1) AS is_known
       INTO head
@@ -434,7 +432,7 @@ BEGIN
        AND h.conversation_id = append_one.conversation_id;
     version := coalesce(head.version, 0);
     is_plain := CASE expected_version WHEN -2 THEN true WHEN -1 THEN version > 0 ELSE expected_version = version END
-                AND head.is_known IS NULL
+                AND head.is_known IS NOT TRUE
                 AND CASE WHEN may_be_deleted(head.event_type) THEN NOT conversation_is_deleted(tenant_id, conversation_id)
                          ELSE true
                     END;

@@ -146,12 +146,11 @@ BEGIN
                    AND (e.head_version = 0
                         OR (e.user_id = ''
                             OR EXISTS (SELECT FROM may_append(e.tenant_id, e.conversation_id, e.user_id, e.event_type)))
-                           AND (SELECT true
+                           AND (SELECT (k.tenant_id, k.conversation_id, k.id) = (e.tenant_id, e.conversation_id, e.id)
                                   FROM events k
                                  WHERE (k.tenant_id, k.conversation_id, k.id) >= (e.tenant_id, e.conversation_id, e.id)
-                                   AND (k.tenant_id, k.conversation_id, k.id) <= (e.tenant_id, e.conversation_id, e.id)
                                  ORDER BY k.tenant_id, k.conversation_id, k.id
-                                 LIMIT 1) IS NULL),
+                                 LIMIT 1) IS NOT TRUE),
                    false))
           FROM (SELECT e.*, tenant_ids[e.conversation_no] AS tenant_id,
                        conversation_ids[e.conversation_no] AS conversation_id,

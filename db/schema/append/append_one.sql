@@ -60,12 +60,11 @@ BEGIN
 
     -- From here on each statement sees everything that was committed to this conversation.
     SELECT h.version, h.timestamp, h.event_type,
-           (SELECT true
+           (SELECT (k.tenant_id, k.conversation_id, k.id)
+                   = (append_one.tenant_id, append_one.conversation_id, append_one.event_id)
               FROM events k
              WHERE (k.tenant_id, k.conversation_id, k.id)
                    >= (append_one.tenant_id, append_one.conversation_id, append_one.event_id)
-               AND (k.tenant_id, k.conversation_id, k.id)
-                   <= (append_one.tenant_id, append_one.conversation_id, append_one.event_id)
              ORDER BY k.tenant_id, k.conversation_id, k.id
              LIMIT 1) AS is_known
       INTO head
@@ -79,7 +78,7 @@ BEGIN
        AND h.conversation_id = append_one.conversation_id;
     version := coalesce(head.version, 0);
     is_plain := CASE expected_version WHEN -2 THEN true WHEN -1 THEN version > 0 ELSE expected_version = version END
-                AND head.is_known IS NULL
+                AND head.is_known IS NOT TRUE
                 AND CASE WHEN may_be_deleted(head.event_type) THEN NOT conversation_is_deleted(tenant_id, conversation_id)
                          ELSE true
                     END;
