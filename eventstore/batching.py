@@ -167,7 +167,7 @@ class PendingAppend(AppendRequest):
 
     @cached_property
     def is_shareable(self) -> bool:
-        """Whether it expects ANY, and neither deletes nor reactivates a conversation; once it is encoded."""
+        """True, once encoded, if the append expects ANY and neither deletes nor reactivates a conversation."""
         return set(self.expected) == {ANY_VERSION} and _DELETIONS.isdisjoint(row[TYPE] for row in self.rows)
 
     @property
@@ -756,7 +756,7 @@ class AppendQueue:
 
     @property
     def is_ready(self) -> bool:
-        """Whether there is something to send."""
+        """True if an append is ready to be sent."""
         return bool(self._ready)
 
     def add(self, append: PendingAppend) -> None:

@@ -200,7 +200,7 @@ class _State:
 
     @property
     def is_final(self) -> bool:
-        """Whether the task has ended."""
+        """True if the task has ended."""
         status = self.recorded.status if self.recorded is not None else None
         return status is not None and status_of(status.get("state")) in FINAL
 

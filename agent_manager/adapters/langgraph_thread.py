@@ -113,7 +113,7 @@ class Thread:
 
     @property
     def is_used(self) -> bool:
-        """Whether LangGraph has stored something in it that was not deleted."""
+        """True if LangGraph has stored something in the thread that was not deleted."""
         return not self.is_deleted and bool(self._checkpoints or self._writes)
 
     def get(self, ns: str, checkpoint_id: str) -> Checkpoint | None:

@@ -47,7 +47,7 @@ class Block:
 
     @property
     def is_image(self) -> bool:
-        """Whether a page may show the file as an image."""
+        """True if a page may show the file as an image."""
         return self.file_id != "" and self.media_type in ("image/png", "image/jpeg", "image/gif", "image/webp")
 
 

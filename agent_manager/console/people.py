@@ -65,7 +65,7 @@ async def add_user(context: CurrentContext, fields: Annotated[UserIn, form(UserI
 
 
 class DisableIn(In):
-    """Whether to reject all tokens of a user."""
+    """True to reject all tokens of a user."""
 
     user: str
     disabled: bool
@@ -136,7 +136,7 @@ async def add_tenant(context: CurrentContext, fields: Annotated[TenantIn, form(T
 
 
 class SuspendIn(In):
-    """Whether to reject all tokens of a tenant."""
+    """True to reject all tokens of a tenant."""
 
     tenant: str
     suspended: bool

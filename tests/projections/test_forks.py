@@ -100,7 +100,7 @@ def messages_of(chain: list[list[Event]]) -> list[dict[str, Any]]:
 
 
 def tasks_of(chain: list[list[Event]]) -> list[tuple[dict[str, Any], Any]]:
-    """Those of one conversation with all these events."""
+    """The rows of one conversation with all these events."""
     joined = [
         Event(
             event.position, event.timestamp, number, event.schema_version, chain[-1][0].conversation_id, event.id,

@@ -1,4 +1,4 @@
-"""Who may see the console: signing in, the cookie, forged forms, scopes, tenants, and the headers of pages."""
+"""Access to the console: signing in, the cookie, forged forms, scopes, tenants, and the headers of pages."""
 
 from __future__ import annotations
 
