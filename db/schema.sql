@@ -880,21 +880,58 @@ CREATE FUNCTION public.begin_batch(projection text, stage text, definition_hash 
     SET search_path TO 'public', 'pg_temp'
     AS $$
 DECLARE
+    positions   bigint[];
+    due         smallint[];
+    taken       smallint[];
     range_lower bigint;
     range_upper bigint;
+    is_set_back boolean;
+    missed      smallint;
 BEGIN
-    SELECT min(locked.position)
-      INTO lower_position
-      FROM (SELECT c.position
-              FROM checkpoints c
-             WHERE c.projection = begin_batch.projection
-               AND c.stage = begin_batch.stage
-               AND c.partition = ANY (begin_batch.partitions)
-             ORDER BY c.partition
-               FOR UPDATE) AS locked;
-    IF lower_position IS NULL THEN
-        RETURN;
-    END IF;
+    until := least(until, coalesce(horizon, log_horizon(begin_batch.partitions)));
+    LOOP
+        SELECT min(c.position), array_agg(c.position ORDER BY p.partition)
+          INTO lower_position, positions
+          FROM generate_series(0, 15) AS p (partition)
+          LEFT JOIN checkpoints c
+            ON c.projection = begin_batch.projection
+           AND c.stage = begin_batch.stage
+           AND c.partition = p.partition
+           AND c.partition = ANY (begin_batch.partitions);
+        IF lower_position IS NULL THEN
+            RETURN;
+        END IF;
+        -- A projection's statements scan the range several times: it covers no more than the events to apply.
+        SELECT coalesce(max(next.position), lower_position), count(*),
+               min(next.position) FILTER (WHERE next.position > positions[next.partition + 1]) - 1,
+               max(next.position) FILTER (WHERE next.position > positions[next.partition + 1]),
+               array_agg(DISTINCT next.partition) FILTER (WHERE next.position > positions[next.partition + 1])
+          INTO upper_position, events, range_lower, range_upper, due
+          FROM (SELECT e.position, partition_of(e.conversation_id) AS partition
+                  FROM events e
+                 WHERE e.position > lower_position
+                   AND e.position <= begin_batch.until
+                 ORDER BY e.position
+                 LIMIT begin_batch.size) AS next;
+        SELECT coalesce(array_agg(free.partition), '{}'), bool_or(free.position < positions[free.partition + 1])
+          INTO taken, is_set_back
+          FROM (SELECT c.partition, c.position
+                  FROM checkpoints c
+                 WHERE c.projection = begin_batch.projection
+                   AND c.stage = begin_batch.stage
+                   AND c.partition = ANY (due)
+                   FOR UPDATE SKIP LOCKED) AS free;
+        IF taken = '{}' AND due IS NOT NULL THEN
+            PERFORM
+               FROM checkpoints c
+              WHERE c.projection = begin_batch.projection
+                AND c.stage = begin_batch.stage
+                AND c.partition = due[1]
+                FOR UPDATE;
+        ELSIF is_set_back IS NOT TRUE THEN
+            EXIT;
+        END IF;
+    END LOOP;
     IF NOT EXISTS (
            SELECT
              FROM projection_definitions t
@@ -904,22 +941,16 @@ BEGIN
         RAISE EXCEPTION 'the % tables of the projection % were filled by another definition', stage, projection
             USING ERRCODE = 'ES006';
     END IF;
-    until := least(until, coalesce(horizon, log_horizon(begin_batch.partitions)));
-    -- A projection's statements scan the range several times: it covers no more than the partitions' own events.
-    SELECT coalesce(max(next.position), lower_position), count(*),
-           min(next.position) FILTER (WHERE next.partition = ANY (begin_batch.partitions)) - 1,
-           max(next.position) FILTER (WHERE next.partition = ANY (begin_batch.partitions))
-      INTO upper_position, events, range_lower, range_upper
-      FROM (SELECT e.position, partition_of(e.conversation_id) AS partition
-              FROM events e
-             WHERE e.position > lower_position
-               AND e.position <= begin_batch.until
-             ORDER BY e.position
-             LIMIT begin_batch.size) AS next;
     IF events > 0 THEN
+        FOREACH missed IN ARRAY coalesce(due, '{}') LOOP
+            IF missed <> ALL (taken) THEN
+                positions[missed + 1] := NULL;
+            END IF;
+        END LOOP;
         PERFORM set_config('eventstore.projection', begin_batch.projection, true),
                 set_config('eventstore.stage', begin_batch.stage, true),
-                set_config('eventstore.partitions', begin_batch.partitions::text, true),
+                set_config('eventstore.partitions', taken::text, true),
+                set_config('eventstore.checkpoints', positions::text, true),
                 set_config('eventstore.lower_position', coalesce(range_lower, upper_position)::text, true),
                 set_config('eventstore.upper_position', coalesce(range_upper, upper_position)::text, true);
     END IF;
@@ -1306,14 +1337,32 @@ CREATE FUNCTION public.end_batch(upper_position bigint) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'public', 'pg_temp'
     AS $$
+DECLARE
+    positions bigint[] := current_setting('eventstore.checkpoints');
 BEGIN
     UPDATE checkpoints c
        SET position = upper_position,
            updated_at = clock_timestamp()
+      FROM (SELECT f.partition
+              FROM checkpoints f
+             WHERE f.projection = current_setting('eventstore.projection')
+               AND f.stage = current_setting('eventstore.stage')
+               AND f.position >= positions[f.partition + 1]
+               AND f.position < upper_position
+               FOR UPDATE SKIP LOCKED) AS free
      WHERE c.projection = current_setting('eventstore.projection')
        AND c.stage = current_setting('eventstore.stage')
-       AND c.partition = ANY (current_setting('eventstore.partitions')::smallint[])
-       AND c.position < upper_position;
+       AND c.partition = free.partition;
+    IF NOT FOUND AND current_setting('eventstore.partitions') = '{}' THEN -- this session has locked none
+        PERFORM
+           FROM checkpoints c
+          WHERE c.projection = current_setting('eventstore.projection')
+            AND c.stage = current_setting('eventstore.stage')
+            AND c.position >= positions[c.partition + 1]
+            AND c.position < upper_position
+          LIMIT 1
+            FOR UPDATE;
+    END IF;
 END
 $$;
 

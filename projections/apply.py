@@ -1,9 +1,11 @@
 """Applying the log to read tables in batches, rows and checkpoints in one transaction.
 
-Opening a batch (``begin_batch``) locks the checkpoints of its partitions, takes its lower bound from them, and fixes
-the positions that the relation ``batch`` shows. Closing it (``end_batch``) moves those checkpoints, in the transaction
-that writes the rows. So a worker that is killed at any instant has applied a batch completely or not at all, and two
-workers never apply one batch twice: the second waits for the first and then starts where that one ended. That each
+Opening a batch (``begin_batch``) fixes the range of positions that the relation ``batch`` shows, and locks the
+checkpoints of the partitions that have events in it. The relation shows of each of these partitions what is above its
+checkpoint. Closing the batch (``end_batch``) moves the checkpoints, in the transaction that writes the rows. So a
+worker that is killed at any instant has applied a batch completely or not at all, and two workers never apply an event
+twice: the second leaves the partitions that are locked to the first, or waits for it and then starts where that one
+ended. Checkpoints of partitions without events in the range are moved without having been locked before. That each
 partition has a worker of its own (:mod:`projections.worker`) only spreads the work; correctness does not depend on it.
 
 A projection is applied by the definition that filled its tables. Another version of this package may have rebuilt them

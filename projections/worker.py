@@ -6,7 +6,7 @@ workers are counted, and an exclusive one for each of its partitions. It takes f
 beyond its fair share. The locks of a worker that dies end with its session. They only spread the work: the checkpoints
 keep two workers from applying one batch twice (:mod:`projections.apply`).
 
-A round locks the checkpoints, which writes to the write-ahead log. So a worker that waits makes none without a reason,
+A round moves the checkpoints, which writes to the write-ahead log. So a worker that waits makes none without a reason,
 such as new events, and only reads the checkpoints every other second: one that was set back is a reason, too.
 
 A single append wakes the worker, so its rows are visible at once. In a stream of appends, notifications would cost the
@@ -360,8 +360,9 @@ FIRST_BATCH_SIZE, MIN_BATCH_SIZE = 500, 100
 """The first and the smallest size of a batch: if so few take long, the machine is busy, not the batch too large."""
 QUICK_BATCH_SECONDS, SLOW_BATCH_SECONDS = 0.01, 0.04
 """A full batch that takes less than the first is followed by a larger one; one that takes longer than the second, by a
-smaller one: rows become visible batch by batch, and a batch locks its checkpoints, for which a read of one's own writes
-may have to wait. Batches of 500 to 1000 events cost no more per event than larger ones."""
+smaller one: rows become visible batch by batch, and a batch locks the checkpoints of the partitions that have events in
+it, for which a read of one's own writes may have to wait. Batches of 500 to 1000 events cost no more per event than
+larger ones."""
 PERSISTENT_FAILURES = 3
 """Failures of one projection in a row, with growing pauses, from which on the server's state does not explain them."""
 

@@ -41,8 +41,7 @@ MAX_APPLIERS = 4
 """Connections over which reads apply events."""
 BATCH_EVENTS = 500
 """Events that a read applies in one transaction, on average: those of its partitions among that many times the events
-of the log. A worker that applies one of these partitions waits for its end, while the worker holds other partitions,
-which other tenants may wait for."""
+of the log. Another read of the same partitions may have to wait for its end."""
 MAX_LAG = 5_000
 """Events that a read applies itself at most; if the tables are further behind, it waits for the workers."""
 

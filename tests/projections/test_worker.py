@@ -204,13 +204,75 @@ async def test_rebuilding_beside_working_workers(store: EventStore, database_url
     assert stored(database_url) == fold([event async for event in store.read_log()])
 
 
+def conversation_of(session: psycopg.Connection[tuple[object, ...]], partition: int) -> UUID:
+    """Return the id of a new conversation in a partition."""
+    [[conversation]] = session.execute(
+        "SELECT g.id FROM (SELECT gen_random_uuid() AS id FROM generate_series(1, 1000) OFFSET 0) AS g"
+        " WHERE partition_of(g.id) = %s LIMIT 1",
+        (partition,),
+    ).fetchall()
+    assert isinstance(conversation, UUID)
+    return conversation
+
+
+async def test_a_batch_leaves_locked_partitions_to_the_session_that_has_locked_them(
+    store: EventStore, settings: Settings, owner: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    [messages] = select_projections(["messages"])
+    await store.append(conversation_of(owner, 1), [message()])
+    await catch_up(store)
+    own, others = conversation_of(owner, 5), conversation_of(owner, 9)
+
+    def seen() -> set[object]:
+        return {row[0] for row in owner.execute("SELECT conversation_id FROM messages").fetchall()}
+
+    async with await Applier.open(store) as applier:
+        with open_as(settings.server_url() or "", PROJECTOR) as holder, holder.transaction():
+            holder.execute("SELECT FROM checkpoints WHERE projection = 'messages' AND partition = 9 FOR UPDATE")
+            for conversation in (others, own, others):
+                await store.append(conversation, [message()])
+            last = (await store.append(own, [message()])).position
+            await applier.apply_batch(messages)
+            assert own in seen()
+            assert others not in seen()
+            free = [partition for partition in range(16) if partition != 9]
+            assert await applied_position(store, [messages], free) == last
+        await applier.apply_all(messages)
+    assert others in seen()
+    assert await applied_position(store, [messages]) == last
+
+
+async def test_a_batch_moves_no_checkpoint_that_was_set_back(
+    store: EventStore, settings: Settings, owner: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    """An undone rebuild sets checkpoints back while a batch of other partitions is applied."""
+    [messages] = select_projections(["messages"])
+    one, two = conversation_of(owner, 2), conversation_of(owner, 12)
+    await store.append(two, [message()])
+    await catch_up(store)
+    first = await applied_position(store, [messages])
+    last = (await store.append(one, [message()])).position
+    with open_as(settings.server_url() or "", PROJECTOR) as applying, applying.transaction():
+        applying.execute(
+            "SELECT FROM begin_batch('messages', 'live', %s, %s::smallint[], 100, %s)",
+            (messages.definition_hash, list(range(16)), last),
+        )
+        owner.execute("UPDATE checkpoints SET position = 0 WHERE projection = 'messages' AND partition = 12")
+        applying.execute("SELECT end_batch(%s)", (last,))
+    positions = dict(
+        owner.execute("SELECT partition, position FROM checkpoints WHERE projection = 'messages'").fetchall()
+    )
+    assert first > 0
+    assert positions == {partition: 0 if partition == 12 else last for partition in range(16)}
+
+
 async def test_a_rebuild_and_a_worker_never_wait_for_each_other(
     store: EventStore,
     settings: Settings,
     owner: psycopg.Connection[tuple[object, ...]],
     login: psycopg.Connection[tuple[object, ...]],
 ) -> None:
-    await store.append(uuid4(), [message()])
+    await store.append(conversation_of(owner, 3), [message()])
     await catch_up(store)
     # Turns the rows round in the table: locks must not be taken in the order in which they happen to lie there.
     owner.execute("CREATE TEMPORARY TABLE kept AS SELECT * FROM checkpoints")
@@ -234,7 +296,11 @@ async def test_a_rebuild_and_a_worker_never_wait_for_each_other(
             holder.execute("SELECT FROM checkpoints WHERE partition = 8 FOR UPDATE")
             rebuilding = asyncio.create_task(rebuild(store, [messages]))
             await waiting(1)
-            applying = asyncio.create_task(applier.apply_batch(messages))
+            for partition in (3, 8, 15):
+                await store.append(conversation_of(owner, partition), [message()])
+            # The rebuild waits for 8 and has locked 3.
+            assert await applier.apply_batch(messages, partitions=(15,)) is not None
+            applying = asyncio.create_task(applier.apply_all(messages))
             await waiting(2)
         ended = await asyncio.gather(rebuilding, applying, return_exceptions=True)
     finally:

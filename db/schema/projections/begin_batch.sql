@@ -1,11 +1,19 @@
--- Open a batch in the caller's transaction: lock the checkpoints of the partitions, so that a second worker waits, and fix
--- the range of positions that the relation "batch" shows. Without checkpoints it returns no row; without events, the
--- range is empty.
+-- Open a batch in the caller's transaction: fix the range of positions that the relation "batch" shows, and lock the
+-- checkpoints of the partitions that have events to apply in it. Without checkpoints it returns no row; without events,
+-- the range is empty.
 --
--- The projection must be the one by which the tables are filled; which one that is can change during the wait for the
--- locks.
+-- A batch may cover many events of few partitions, such as those of one tenant's import. Whoever applies the events of
+-- other partitions meanwhile, such as a read of one's own writes, does not wait for it: partitions without events in the
+-- range are not locked, and those that another session has locked are left to that session. Only if no other is left,
+-- it waits for one of them, and holds no other lock of a checkpoint then.
 --
--- horizon: log_horizon(partitions), if the caller has read it; null reads it once the checkpoints are locked.
+-- end_batch moves the checkpoints of the locked partitions, and of those without events: no event of theirs is between
+-- the checkpoint that was read here and the end of the range, so any checkpoint between the two may move there.
+--
+-- The projection must be the one by which the tables are filled; which one that is can change during the wait for a
+-- lock, and so can the checkpoints: after a wait, or if one was set back, the range is taken again.
+--
+-- horizon: log_horizon(partitions), if the caller has read it; null reads it here.
 CREATE FUNCTION begin_batch(
     projection      text,
     stage           text,
@@ -17,21 +25,58 @@ CREATE FUNCTION begin_batch(
 ) RETURNS TABLE (lower_position bigint, upper_position bigint, events bigint)
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 DECLARE
+    positions   bigint[];
+    due         smallint[];
+    taken       smallint[];
     range_lower bigint;
     range_upper bigint;
+    is_set_back boolean;
+    missed      smallint;
 BEGIN
-    SELECT min(locked.position)
-      INTO lower_position
-      FROM (SELECT c.position
-              FROM checkpoints c
-             WHERE c.projection = begin_batch.projection
-               AND c.stage = begin_batch.stage
-               AND c.partition = ANY (begin_batch.partitions)
-             ORDER BY c.partition
-               FOR UPDATE) AS locked;
-    IF lower_position IS NULL THEN
-        RETURN;
-    END IF;
+    until := least(until, coalesce(horizon, log_horizon(begin_batch.partitions)));
+    LOOP
+        SELECT min(c.position), array_agg(c.position ORDER BY p.partition)
+          INTO lower_position, positions
+          FROM generate_series(0, 15) AS p (partition)
+          LEFT JOIN checkpoints c
+            ON c.projection = begin_batch.projection
+           AND c.stage = begin_batch.stage
+           AND c.partition = p.partition
+           AND c.partition = ANY (begin_batch.partitions);
+        IF lower_position IS NULL THEN
+            RETURN;
+        END IF;
+        -- A projection's statements scan the range several times: it covers no more than the events to apply.
+        SELECT coalesce(max(next.position), lower_position), count(*),
+               min(next.position) FILTER (WHERE next.position > positions[next.partition + 1]) - 1,
+               max(next.position) FILTER (WHERE next.position > positions[next.partition + 1]),
+               array_agg(DISTINCT next.partition) FILTER (WHERE next.position > positions[next.partition + 1])
+          INTO upper_position, events, range_lower, range_upper, due
+          FROM (SELECT e.position, partition_of(e.conversation_id) AS partition
+                  FROM events e
+                 WHERE e.position > lower_position
+                   AND e.position <= begin_batch.until
+                 ORDER BY e.position
+                 LIMIT begin_batch.size) AS next;
+        SELECT coalesce(array_agg(free.partition), '{}'), bool_or(free.position < positions[free.partition + 1])
+          INTO taken, is_set_back
+          FROM (SELECT c.partition, c.position
+                  FROM checkpoints c
+                 WHERE c.projection = begin_batch.projection
+                   AND c.stage = begin_batch.stage
+                   AND c.partition = ANY (due)
+                   FOR UPDATE SKIP LOCKED) AS free;
+        IF taken = '{}' AND due IS NOT NULL THEN
+            PERFORM
+               FROM checkpoints c
+              WHERE c.projection = begin_batch.projection
+                AND c.stage = begin_batch.stage
+                AND c.partition = due[1]
+                FOR UPDATE;
+        ELSIF is_set_back IS NOT TRUE THEN
+            EXIT;
+        END IF;
+    END LOOP;
     IF NOT EXISTS (
            SELECT
              FROM projection_definitions t
@@ -41,22 +86,16 @@ BEGIN
         RAISE EXCEPTION 'the % tables of the projection % were filled by another definition', stage, projection
             USING ERRCODE = 'ES006';
     END IF;
-    until := least(until, coalesce(horizon, log_horizon(begin_batch.partitions)));
-    -- A projection's statements scan the range several times: it covers no more than the partitions' own events.
-    SELECT coalesce(max(next.position), lower_position), count(*),
-           min(next.position) FILTER (WHERE next.partition = ANY (begin_batch.partitions)) - 1,
-           max(next.position) FILTER (WHERE next.partition = ANY (begin_batch.partitions))
-      INTO upper_position, events, range_lower, range_upper
-      FROM (SELECT e.position, partition_of(e.conversation_id) AS partition
-              FROM events e
-             WHERE e.position > lower_position
-               AND e.position <= begin_batch.until
-             ORDER BY e.position
-             LIMIT begin_batch.size) AS next;
     IF events > 0 THEN
+        FOREACH missed IN ARRAY coalesce(due, '{}') LOOP
+            IF missed <> ALL (taken) THEN
+                positions[missed + 1] := NULL;
+            END IF;
+        END LOOP;
         PERFORM set_config('eventstore.projection', begin_batch.projection, true),
                 set_config('eventstore.stage', begin_batch.stage, true),
-                set_config('eventstore.partitions', begin_batch.partitions::text, true),
+                set_config('eventstore.partitions', taken::text, true),
+                set_config('eventstore.checkpoints', positions::text, true),
                 set_config('eventstore.lower_position', coalesce(range_lower, upper_position)::text, true),
                 set_config('eventstore.upper_position', coalesce(range_upper, upper_position)::text, true);
     END IF;

@@ -1,14 +1,33 @@
--- Close the batch that begin_batch has opened in this transaction: move its checkpoints to its upper position.
+-- Close the batch that begin_batch has opened in this transaction: move the checkpoints that it names to the upper
+-- position. One that another session has locked is left to that session, or to the next batch; if all are, wait for one.
 CREATE FUNCTION end_batch(upper_position bigint) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
+DECLARE
+    positions bigint[] := current_setting('eventstore.checkpoints');
 BEGIN
     UPDATE checkpoints c
        SET position = upper_position,
            updated_at = clock_timestamp()
+      FROM (SELECT f.partition
+              FROM checkpoints f
+             WHERE f.projection = current_setting('eventstore.projection')
+               AND f.stage = current_setting('eventstore.stage')
+               AND f.position >= positions[f.partition + 1]
+               AND f.position < upper_position
+               FOR UPDATE SKIP LOCKED) AS free
      WHERE c.projection = current_setting('eventstore.projection')
        AND c.stage = current_setting('eventstore.stage')
-       AND c.partition = ANY (current_setting('eventstore.partitions')::smallint[])
-       AND c.position < upper_position;
+       AND c.partition = free.partition;
+    IF NOT FOUND AND current_setting('eventstore.partitions') = '{}' THEN -- this session has locked none
+        PERFORM
+           FROM checkpoints c
+          WHERE c.projection = current_setting('eventstore.projection')
+            AND c.stage = current_setting('eventstore.stage')
+            AND c.position >= positions[c.partition + 1]
+            AND c.position < upper_position
+          LIMIT 1
+            FOR UPDATE;
+    END IF;
 END
 $$;
 
