@@ -115,7 +115,7 @@ async def store_files(store: EventStore, parts: Sequence[Any], *, tenant: str | 
     """Store the large files in the parts of a message, and return the parts with references to them.
 
     Args:
-        parts: in the form of A2A 0.3. Parts of other kinds stay as they are.
+        parts: in the form of A2A 0.3 or 1.x. Parts of other kinds stay as they are.
 
     Raises:
         BlobTooLarge: a file is larger than :data:`MAX_BLOB_BYTES`.
@@ -145,15 +145,42 @@ async def load_files(store: EventStore, messages: Iterable[list[Any]], *, tenant
             parts[index] = _with_bytes(parts[index], text)
 
 
+def reference(digest: bytes) -> str:
+    """Return the text that stands for a file in an event."""
+    return SCHEME + digest.hex()
+
+
+def referred(text: str) -> bytes:
+    """Return the SHA-256 in a text that :func:`reference` has made."""
+    return bytes.fromhex(text.removeprefix(SCHEME))
+
+
+def is_large(base64: str) -> bool:
+    """Return whether a file with this Base64 text is stored apart from its event."""
+    return len(base64) * 3 // 4 > INLINE_BYTES
+
+
+def _file(part: Any) -> tuple[Json, str, str] | None:
+    """Return the object of a part that holds a file, and its members with the bytes and the URL: of A2A 0.3 and 1.x."""
+    if not isinstance(part, dict):
+        return None
+    if "file" in part:
+        return (part["file"], "bytes", "uri") if isinstance(part["file"], dict) else None
+    return part, "raw", "url"
+
+
 def _has_large_file(part: Any) -> bool:
-    file = part.get("file") if isinstance(part, dict) else None
-    text = file.get("bytes") if isinstance(file, dict) and "uri" not in file else None
-    return isinstance(text, str) and len(text) * 3 // 4 > INLINE_BYTES
+    file, data, url = _file(part) or ({}, "", "")
+    text = file.get(data) if url not in file else None
+    metadata = part.get("metadata") if isinstance(part, dict) else None
+    has_place = metadata is None or (isinstance(metadata, dict) and metadata != {})  # an empty one would not come back
+    return isinstance(text, str) and is_large(text) and has_place
 
 
 async def _with_reference(store: EventStore, part: Json, tenant: str | None) -> Json:
     """Return a part with a reference to its file; the part itself if its bytes are not the plain Base64 of a file."""
-    text = part["file"]["bytes"]
+    file, data, url = _file(part) or (part, "", "")
+    text = file[data]
     try:
         content = b64decode(text, validate=True)
     except ValueError:
@@ -162,25 +189,29 @@ async def _with_reference(store: EventStore, part: Json, tenant: str | None) -> 
         return part
     digest = await store_blob(store, content, tenant=tenant)
     metadata = {**(part.get("metadata") or {}), _SIZE: len(content)}
-    return {**part, "file": _exchanged(part["file"], "bytes", "uri", SCHEME + digest.hex()), "metadata": metadata}
+    return {**_with_file(part, _exchanged(file, data, url, reference(digest))), "metadata": metadata}
 
 
 def _reference(part: Any) -> bytes | None:
     """Return the hash of the file that a part refers to; None if it does not refer to one."""
     if not isinstance(part, dict) or not isinstance(metadata := part.get("metadata"), dict) or _SIZE not in metadata:
         return None
-    file = part.get("file")
-    match = _URI.fullmatch(str(file.get("uri"))) if isinstance(file, dict) else None
+    file, _, url = _file(part) or ({}, "", "")
+    match = _URI.fullmatch(str(file.get(url)))
     return None if match is None else bytes.fromhex(match[1])
 
 
 def _with_bytes(part: Json, text: str) -> Json:
-    file = _exchanged(part["file"], "uri", "bytes", text)
+    file, data, url = _file(part) or (part, "", "")
     metadata = {name: value for name, value in part["metadata"].items() if name != _SIZE}
-    restored = {**part, "file": file, "metadata": metadata}
+    restored = {**_with_file(part, _exchanged(file, url, data, text)), "metadata": metadata}
     if not metadata:
         del restored["metadata"]
     return restored
+
+
+def _with_file(part: Json, file: Json) -> Json:
+    return {**part, "file": file} if "file" in part else file
 
 
 def _exchanged(members: Json, name: str, new_name: str, value: str) -> Json:

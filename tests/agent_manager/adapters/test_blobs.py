@@ -110,6 +110,31 @@ async def test_large_files_leave_the_parts_and_come_back(store: EventStore) -> N
     assert [list(part["file"]) for part in stored[1:]] == [list(part["file"]) for part in parts[1:]]
 
 
+async def test_large_files_in_parts_of_a2a_1_leave_the_parts_and_come_back(store: EventStore) -> None:
+    large = b64encode(b"\0\xff" * INLINE_BYTES).decode()
+    parts: list[Any] = [
+        {"raw": "QQ==", "mediaType": "image/png"},
+        {"raw": large, "mediaType": "image/png", "filename": "a.png"},
+        {"metadata": {"shown": True}, "raw": large},
+        {"url": "https://example.com/a.png"},
+        {"text": large},
+    ]
+    stored = await store_files(store, parts)
+    assert [part == kept for part, kept in zip(parts, stored, strict=True)] == [True, False, False, True, True]
+    assert stored[1]["url"] == stored[2]["url"]
+    await load_files(store, [stored])
+    assert stored == parts
+    assert [list(part) for part in stored] == [list(part) for part in parts]
+
+
+@pytest.mark.parametrize("metadata", [{}, [], "text"])
+async def test_a_part_whose_metadata_has_no_place_for_a_reference_keeps_its_file(
+    store: EventStore, metadata: Any
+) -> None:
+    parts = [file_part(bytes(INLINE_BYTES + 1)) | {"metadata": metadata}]
+    assert await store_files(store, parts) == parts
+
+
 async def test_bytes_that_are_not_base64_stay_in_the_part(store: EventStore) -> None:
     parts = [{"kind": "file", "file": {"bytes": text}} for text in ("~" * 99_999, "QQ==\n" * 9_999, "QR==" * 9_999)]
     assert await store_files(store, parts) == parts
