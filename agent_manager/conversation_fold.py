@@ -47,6 +47,7 @@ from eventstore import (
     TaskArtifactExtended,
     TaskCancelRequested,
     TaskCreated,
+    TaskDeleted,
     TaskDescribed,
     TaskPushNotificationDeleted,
     TaskPushNotificationSet,
@@ -287,6 +288,8 @@ class ConversationFold:
                     self._contexts[event.actor] = context
                 if cause is not None:
                     self._tasks_by_cause[cause] = data.task_id
+            case TaskDeleted() as data:
+                self._delete_task(data.task_id)
             case TaskCancelRequested() as data:
                 if (known := self.tasks.get(data.task_id)) is not None:
                     known.cancel_requests.add(event.id)
@@ -311,6 +314,10 @@ class ConversationFold:
                 self.is_active, self.is_deleted = True, False
             case ConversationDeleted():
                 self.is_deleted = True
+
+    def _delete_task(self, task_id: UUID) -> None:
+        self.tasks.pop(task_id, None)
+        self._tasks_by_cause = {cause: each for cause, each in self._tasks_by_cause.items() if each != task_id}
 
     def _add_message(self, event: Event, data: MessageAdded) -> None:
         message = sent_message(data)
@@ -578,6 +585,10 @@ def event_view(event: Event, conversation: Summary) -> EventView | None:
     match event.data:
         case MessageAdded() as data:
             content = sent_message(data)
+        case TaskCreated() | TaskStatusChanged() | TaskArtifactAdded() | TaskArtifactExtended() as data if (
+            data.task_id not in conversation.tasks
+        ):
+            return None  # the task was deleted
         case TaskStatusChanged(message=message) if message is not None:
             content = message
         case TaskStatusChanged() | TaskCreated() as data:

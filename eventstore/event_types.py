@@ -288,6 +288,13 @@ class TaskArtifactExtended(_Artifact):
     continues_text: bool | None = None
 
 
+class TaskDeleted(EventData):
+    """A task was deleted: it is hidden with its artifacts until a later event begins it anew. Its events remain."""
+
+    event_type: Literal["task.deleted"] = "task.deleted"
+    task_id: UUID
+
+
 class TaskCancelRequested(EventData):
     """Somebody asked the agent to cancel a task. Its answer is the status of the task that follows."""
 
@@ -372,6 +379,7 @@ BuiltInEvent = Annotated[
     | TaskDescribed
     | TaskArtifactAdded
     | TaskArtifactExtended
+    | TaskDeleted
     | TaskCancelRequested
     | TaskPushNotificationSet
     | TaskPushNotificationDeleted,

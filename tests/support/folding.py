@@ -80,6 +80,8 @@ class _Folding:
             self._task(event)
         if event.event_type in ("task.artifact_added", "task.artifact_extended"):
             self._artifact(event)
+        if event.event_type == "task.deleted":
+            self._task_deleted(event)
 
     def _conversation(self, event: Event) -> None:
         row = self.tables["conversations"].setdefault(
@@ -188,6 +190,13 @@ class _Folding:
             case "task.described":
                 row["description"] = content.get("description", row["description"])
                 row["metadata"] = content.get("metadata", row["metadata"])
+
+    def _task_deleted(self, event: Event) -> None:
+        task_id = event.content["task_id"]
+        self.tables["tasks"].pop((event.tenant_id, str(event.conversation_id), task_id), None)
+        for key, row in list(self.tables["task_artifacts"].items()):
+            if key[:2] == (event.tenant_id, str(event.conversation_id)) and row["task_id"] == task_id:
+                del self.tables["task_artifacts"][key]
 
     def _task_order(self, row: Row, event: Event) -> None:
         names = (
