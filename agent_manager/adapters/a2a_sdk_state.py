@@ -81,6 +81,8 @@ class TaskState:
     Attributes:
         read_to: the version of the conversation up to which this is the state.
         version: the version of the last event of the task's last save.
+        is_hidden: whether the conversation is deleted.
+        is_emptied: whether it was deleted with its last task, so that it can go on with another one.
         recorded: the task without id and history; None if it does not exist.
         whole: the task without its history, if that differs from what the other members give.
         history: the ids of the events with the messages of the history.
@@ -95,12 +97,18 @@ class TaskState:
     read_to: int = 0
     version: int = 0
     is_hidden: bool = False
+    is_emptied: bool = False
     recorded: RecordedTask | None = None
     whole: Json | None = None
     history: list[str] = field(default_factory=list)
     messages: dict[str, Json] = field(default_factory=dict)
     status_event: str = ""
     converted: Converted | None = None
+
+    @property
+    def reactivated(self) -> TaskState:
+        """The state after the conversation is reactivated."""
+        return replace(self.copy(), is_hidden=False, is_emptied=False)
 
     def copy(self) -> TaskState:
         """Return a copy that later events do not share."""
@@ -146,6 +154,7 @@ class TaskState:
         match data:
             case ConversationDeleted() | ConversationReactivated():
                 self.is_hidden = isinstance(data, ConversationDeleted)
+                self.is_emptied = self.is_hidden and note_of(metadata).get("emptied") is True
                 return
             case MessageAdded():
                 self.messages[event_id] = sent_message(data)
@@ -185,6 +194,11 @@ class TaskState:
         extra = {name: value for name, value in task.items() if name not in members}
         self.recorded = RecordedTask(task.get("status"), extra or None, task.get("metadata"), artifacts)
         self.whole = task
+
+
+def emptied(actor: str) -> NewEvent:
+    """Return the event that deletes a conversation with its last task."""
+    return NewEvent(ConversationDeleted(), actor=actor, metadata=Metadata(**{_NOTE: {"emptied": True}}))
 
 
 def note_of(metadata: Metadata) -> Json:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeAlias
 from urllib.parse import quote
 from uuid import UUID
@@ -16,7 +17,7 @@ from weakref import WeakValueDictionary
 from cachetools import LRUCache
 
 from agent_manager.a2a import RESERVED, Json, status_of
-from agent_manager.adapters.a2a_sdk_state import USER, Home, TaskState, beginning, events_of_save
+from agent_manager.adapters.a2a_sdk_state import USER, Home, TaskState, beginning, emptied, events_of_save
 from agent_manager.adapters.a2a_sdk_values import converted, loaded, types
 from agent_manager.agents.recorder import task_uuid
 from eventstore import (
@@ -24,6 +25,7 @@ from eventstore import (
     Append,
     ApplicationEvent,
     Caller,
+    ConversationReactivated,
     Event,
     EventStore,
     NewEvent,
@@ -31,7 +33,7 @@ from eventstore import (
     conversation_uuid,
 )
 from eventstore.database.queries import query, query_without
-from eventstore.errors import Forbidden, InputError, WrongExpectedVersion, printable
+from eventstore.errors import ConversationIsDeleted, Forbidden, InputError, WrongExpectedVersion, printable
 from eventstore.read import RawRows, end_of_log
 from projections.read_your_writes import fetch_at_least
 
@@ -44,7 +46,7 @@ _KEPT_TASKS = 500
 """Tasks whose state is kept: a task takes one statement to read, so this only has to cover those that are active."""
 _LIST_SECONDS = 10.0
 """How long a list waits for the read tables."""
-_TASK_EVENTS = query("agent_manager.adapters", "a2a_task_events")
+_TASK_EVENTS, _HAS_OTHERS = (query("agent_manager.adapters", name) for name in ("a2a_task_events", "a2a_has_others"))
 
 Check: TypeAlias = Callable[[TaskState | None], None]
 """A function that raises an error if a task may not be saved over the state that it receives."""
@@ -137,11 +139,15 @@ class Tasks:
             while True:
                 if check is not None:
                     await self._check(state, check)
-                events = events_of_save(self.store, state, task, update, kind, is_needed=check is not None)
+                before = state.reactivated if state.is_emptied else state
+                events = events_of_save(self.store, before, task, update, kind, is_needed=check is not None)
                 if not events:
                     return state.version
-                begin = [] if state.read_to else [NewEvent(beginning(state.home), actor=actor)]
-                appends = [Append(conversation_id, [*begin, *events], state.read_to or NO_STREAM)]
+                if state.is_emptied:
+                    events.insert(0, NewEvent(ConversationReactivated(), actor=actor))
+                elif not state.read_to:
+                    events.insert(0, NewEvent(beginning(state.home), actor=actor))
+                appends = [Append(conversation_id, events, state.read_to or NO_STREAM)]
                 if not is_recorded:
                     record = NewEvent(ApplicationEvent(_HOME, state.home.content(task_id)), actor=actor)
                     appends.append(Append(records_id, [record], records_version or NO_STREAM))
@@ -149,6 +155,10 @@ class Tasks:
                     result = await self.store.append_all(appends, user=user)
                 except Forbidden:
                     raise _of_another_user(task_id) from None
+                except ConversationIsDeleted:
+                    await self.refresh([state])
+                    if not state.is_emptied:
+                        raise
                 except WrongExpectedVersion as error:
                     if error.conversation_id != records_id:
                         await self.refresh([state])
@@ -157,8 +167,7 @@ class Tasks:
                     if await self.known(task_id) is not None:
                         break  # another writer has begun the task, perhaps in another conversation
                 else:
-                    places = result.events[len(begin) :][: len(events)]
-                    for event, place in zip(events, places, strict=True):
+                    for event, place in zip(events, result.events, strict=False):
                         state.apply(place.version, event.id, event.data, event.metadata)
                     if state.is_final:
                         state.converted = None
@@ -174,14 +183,15 @@ class Tasks:
             check(state)
 
     async def delete(self, task_id: str, owner: str) -> None:
-        """Delete a task from the store, if it exists."""
+        """Delete a task from the store, if it exists; with the last one of its context, hide the messages too."""
         while (state := await self.find(task_id, owner)) is not None and state.task is not None:
-            gone = NewEvent(TaskDeleted(task_id=state.id), actor=owner or USER)
-            try:
-                await self.store.append(state.home.conversation_id, [gone], expected=state.read_to, user=owner or None)
-            except WrongExpectedVersion:
-                continue
-            return
+            place = {"conversation_id": state.home.conversation_id, "task": str(state.id)}
+            [(has_others,)] = await self.log.fetch(_HAS_OTHERS, place | {"tenant": self.store.tenant})
+            actor = owner or USER
+            events = [NewEvent(TaskDeleted(task_id=state.id), actor=actor), *([] if has_others else [emptied(actor)])]
+            with suppress(WrongExpectedVersion):
+                await self.store.append(state.home.conversation_id, events, expected=state.read_to, user=owner or None)
+                return
 
     def records_id(self, task_id: str) -> UUID:
         """Return the id of the conversation that records where a task is, and its settings of push notifications."""
