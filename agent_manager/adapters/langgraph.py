@@ -28,6 +28,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from psycopg.types.numeric import Int8
 from pydantic_core import to_json
 
+from agent_manager.adapters.blobs import load_blob, load_files, referred, store_blob, store_files
 from agent_manager.adapters.langgraph_store import EventStoreStore
 from agent_manager.adapters.langgraph_thread import (
     CHECKPOINT,
@@ -50,6 +51,7 @@ from agent_manager.adapters.langgraph_values import (
     in_stored_order,
     is_value,
     message_data,
+    message_files,
     plain_trees,
     plain_values,
     references,
@@ -296,24 +298,44 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
             if len(rows) < _PAGE_EVENTS:
                 return
 
-    async def _read(self, thread: Thread, wanted: Iterable[UUID]) -> None:
+    async def _read(self, thread: Thread, wanted: Iterable[UUID | str]) -> None:
         """Read the payloads that are wanted, and those that these refer to."""
         while missing := [each for each in wanted if each not in thread.payloads]:
+            await self._read_files(thread, missing)
+            ids = [each for each in missing if isinstance(each, UUID)]
+            if not ids:
+                return
             parameters = {
                 "tenant": self._caller.tenant,
                 "conversation_id": thread.conversation_id,
-                "versions": [thread.payload_versions[each] for each in missing],
+                "versions": [thread.payload_versions[each] for each in ids],
             }
             view = self._store.log(self._caller)
             rows = await view.fetch(query(_PACKAGE, "thread_payloads"), parameters, cursor=RawRows)
-            for event in map(Event.from_row, rows):
-                self._keep_payload(thread, event.id, event.data, event.size)
-            wanted = [each for read in missing for each in references(thread.payloads[read])]
+            read = {event.id: (event.data, event.size) for event in map(Event.from_row, rows)}
+            messages = [data for data, _ in read.values() if isinstance(data, MessageAdded)]
+            await load_files(self._store, [each.parts for each in messages if each.parts], tenant=self._caller.tenant)
+            await self._read_files(thread, {name for each in messages for name in message_files(each)})
+            for event_id, (data, size) in read.items():
+                self._keep_payload(thread, event_id, data, size)
+            wanted = [each for event_id in ids for each in references(thread.payloads[event_id])]
+
+    async def _read_files(self, thread: Thread, names: Iterable[UUID | str]) -> None:
+        for name in names:
+            if isinstance(name, str) and name not in thread.payloads:
+                content = await load_blob(self._store, referred(name), tenant=self._caller.tenant)
+                self._keep_file(thread, name, content)
+
+    @staticmethod
+    def _keep_file(thread: Thread, name: str, content: bytes) -> None:
+        thread.payloads[name] = content
+        thread.weight += len(content)
 
     @staticmethod
     def _keep_payload(thread: Thread, event_id: UUID, data: Any, size: int) -> None:
-        thread.payloads[event_id] = message_data(data) if isinstance(data, MessageAdded) else data.content
-        thread.weight += size
+        is_message = isinstance(data, MessageAdded)
+        payload = thread.payloads[event_id] = message_data(data, thread.payloads) if is_message else data.content
+        thread.weight += len(payload) if is_message else size
 
     async def _wholes(self, thread: Thread, values: Iterable[Value]) -> Sequence[Tree]:
         """Return complete values."""
@@ -476,7 +498,7 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
             else:
                 content["id"] = checkpoint["id"]
             event = NewEvent(ApplicationEvent(CHECKPOINT, in_stored_order(content)), event_id)
-            return [*encoder.events.values(), event]
+            return [*await self._events(thread, encoder), event]
 
         async with thread.lock:
             await self._append(thread, make)
@@ -500,10 +522,13 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
             content["checkpoint"] = checkpoint_id if known is None else known.version
             if base is not None and base is not known and encoder.has_copied:
                 content["base"] = base.version
-            *others, last = encoder.events.values() or [None]
-            if last is None or not isinstance(last.data, MessageAdded):
-                return [*encoder.events.values(), NewEvent(ApplicationEvent(WRITES, in_stored_order(content)))]
-            return [*others, replace(last, metadata=Metadata(**{EXTRA: in_stored_order(content)}))]
+            events = await self._events(thread, encoder)
+            content = in_stored_order(content)
+            for index in range(len(events) - 1, -1, -1):
+                if isinstance(events[index].data, MessageAdded):
+                    events[index] = replace(events[index], metadata=Metadata(**{EXTRA: content}))
+                    return events
+            return [*events, NewEvent(ApplicationEvent(WRITES, content))]
 
         if writes:
             async with thread.lock:
@@ -532,7 +557,24 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
             thread.message_ids,
             dict(zip(values, wholes, strict=True)),
             thread.payloads,
+            calls=thread.calls,
         )
+
+    async def _events(self, thread: Thread, encoder: Encoder) -> list[NewEvent]:
+        """Return the events that encoded values refer to, after their files are stored."""
+        for name, content in encoder.files.items():
+            if name not in thread.payloads:
+                await store_blob(self._store, content, tenant=self._caller.tenant)
+                self._keep_file(thread, name, content)
+        return list(encoder.events.values())
+
+    async def _without_files(self, event: NewEvent) -> NewEvent:
+        """Return an event without the large files in its parts, after they are stored."""
+        data = event.data
+        if not isinstance(data, MessageAdded) or not data.parts:
+            return event
+        parts = await store_files(self._store, data.parts, tenant=self._caller.tenant)
+        return replace(event, data=data.model_copy(update={"parts": parts}))
 
     async def _append(self, thread: Thread, make: MakeEvents) -> None:
         """Append the events of a thread. Begin the thread if it is new, and anew if it was deleted.
@@ -551,7 +593,7 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
             try:
                 result = await self._store.append(
                     thread.conversation_id,
-                    events,
+                    [await self._without_files(event) for event in events],
                     expected=expected,
                     begin=self._created(thread) if expected == ANY else None,
                     tenant=self._caller.tenant,
@@ -563,7 +605,7 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
             except EventIdConflict as error:
                 if is_repeated:
                     raise
-                is_repeated = error.event_id == events[-1].id and not isinstance(events[-1].data, MessageAdded)
+                is_repeated = error.event_id == events[-1].id and events[-1].data.event_type == CHECKPOINT
                 await self._catch_up(thread)  # a message that was new has been stored meanwhile
                 continue
             self._learn(thread, events, result)
@@ -631,10 +673,11 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
         events = [
             event
             async for event in self._store.read(source.conversation_id, tenant=tenant, user=user)
-            if event.event_type in (VALUE, "message.added") or (event.version > source.started and _is_own(event))
+            if event.event_type in (VALUE, "message.added", *_TASKS)
+            or (event.version > source.started and _is_own(event))
         ]
-        wanted = {each for event in events for each in references(_own_content(event))}
-        events = [event for event in events if _is_own(event) or event.id in wanted]
+        wanted = {str(each) for event in events for each in references(_own_content(event))}
+        events = [event for event in events if _is_own(event) or _payload_of(event) in wanted]
         target = await self._thread(target_thread_id)
         versions: dict[int, int] = {}
         while events:
@@ -645,7 +688,9 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
                 prefix = [NewEvent(ConversationReactivated()), NewEvent(ApplicationEvent(STARTED))]
             known = target.payload_versions
             events = [
-                each for each in events if each.id not in known or (each.event_type != VALUE and _own_content(each))
+                each
+                for each in events
+                if each.id not in known or (each.event_type == "message.added" and _own_content(each))
             ]
             part = _first_part(events)
             new, copied = list(prefix), dict(versions)
@@ -669,6 +714,8 @@ class MakeEvents(Protocol):
     def __call__(self, *, is_repeated: bool) -> Awaitable[Sequence[NewEvent]]: ...
 
 
+_TASKS = ("task.created", "task.artifact_added", "task.status_changed")
+"""The types of the events of the tasks of calls of tools."""
 _SEPARATE = frozenset({"id", "channel_values", "channel_versions", "versions_seen"})
 """The members of a checkpoint that are stored apart from the others."""
 
@@ -697,9 +744,16 @@ def _own_content(event: Event) -> Any:
     return event.raw_metadata.get(EXTRA) if event.event_type == "message.added" else event.content
 
 
+def _payload_of(event: Event) -> str | None:
+    """Return the id of the value or message that an event is; of a task's event, that of the message it is made of."""
+    return (event.content.get("metadata") or {}).get("message_id") if event.event_type in _TASKS else str(event.id)
+
+
 def _copy(event: Event, versions: Mapping[int, int], *, is_known: bool, has_new_id: bool) -> NewEvent:
     """Return an event for another conversation, in which events have other versions and a message may be known."""
     content = _own_content(event)
+    if event.event_type in _TASKS:
+        return NewEvent(event.data, event.id, event.actor)
     if isinstance(content, dict) and event.event_type != VALUE:
         for name in ("parent", "checkpoint", "base"):
             if isinstance(content.get(name), int):

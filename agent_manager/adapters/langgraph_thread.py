@@ -15,6 +15,8 @@ their event, so that a difference is always applied to what it was made from. Th
 - ``langgraph.runs_deleted``: the checkpoints of the ``runs`` are not visible any more;
 - ``langgraph.thread_started``: the thread begins anew, without its checkpoints, after it was deleted.
 
+A message that calls tools, or is the result of a call, is followed by the events of their tasks.
+
 Checkpoints that are not visible any more remain what later ones differ from, and keep the writes that a channel of
 deltas is computed from.
 """
@@ -89,8 +91,9 @@ class Thread:
         given_id: the thread's id, if that is not the UUID of the conversation.
         is_deleted: whether the conversation is deleted.
         started: the version of the event with which the thread began anew; 0 if it never did.
-        payload_versions: the versions of the events that values refer to, by their ids.
-        payloads: the contents of those that were read.
+        payload_versions: the versions of the events of values, messages and tasks, by their ids.
+        payloads: what values refer to: the contents of those events, and files by their references, that were read.
+        calls: see :class:`~agent_manager.adapters.langgraph_values.Encoder`.
         message_ids: see :class:`~agent_manager.adapters.langgraph_values.Encoder`.
         lock: held by a write until it is known, so that the next one can differ from it.
         weight: the approximate size of what is known, in bytes.
@@ -102,7 +105,8 @@ class Thread:
     is_deleted: bool = False
     started: int = 0
     payload_versions: dict[UUID, int] = field(default_factory=dict)
-    payloads: dict[UUID, Tree] = field(default_factory=dict)
+    payloads: dict[UUID | str, Tree] = field(default_factory=dict)
+    calls: dict[str, UUID] = field(default_factory=dict)
     message_ids: dict[bytes, UUID] = field(default_factory=dict)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     weight: int = 0
@@ -166,6 +170,10 @@ class Thread:
                 self.is_deleted = event_type == "conversation.deleted"
             case "message.added" | "langgraph.value":
                 self.payload_versions[event_id] = version
+            case "task.created" | "task.artifact_added" | "task.status_changed":
+                self.payload_versions[event_id] = version
+                if event_type == "task.created" and "given_id" in content:
+                    self.calls[content["given_id"]] = UUID(content["task_id"])
             case "langgraph.checkpoint":
                 self._apply_checkpoint(version, event_id, content)
             case "langgraph.writes":
