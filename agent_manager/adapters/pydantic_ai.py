@@ -2,8 +2,8 @@
 
 Tested with pydantic-ai 2.68. Each entry of a conversation is a message of it, which names the entry before it; a
 conversation that was forked from another one names entries there. A message's texts and files are its parts; what else
-pydantic-ai knows of it is in ``extra.pydantic_ai``, with references to these parts. A call of a tool also begins a
-task, which the tool's result completes.
+pydantic-ai knows of it is in ``extra.pydantic_ai``, with references to these parts. Large files are stored beside the
+log. A call of a tool also begins a task, which the tool's result completes.
 
 The record of a conversation is an event at the end of each save. A save is one append, which expects the version of the
 conversation that has the expected revision.
@@ -25,10 +25,16 @@ from pydantic_ai.conversation_store import (
     ConversationRecord,
     ConversationStore,
 )
-from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter
+from pydantic_ai.messages import (
+    BaseToolCallPart,
+    BaseToolReturnPart,
+    ModelMessage,
+    ModelMessagesTypeAdapter,
+)
 from pydantic_core import to_json
 
 from agent_manager.a2a import Json
+from agent_manager.adapters.blobs import load_files, store_files
 from agent_manager.agents.recorder import DEFAULT_ACTOR
 from agent_manager.conversation_fold import ConversationFold
 from eventstore import (
@@ -45,6 +51,7 @@ from eventstore import (
     Metadata,
     NewEvent,
     Role,
+    TaskArtifactAdded,
     TaskCreated,
     TaskStatus,
     TaskStatusChanged,
@@ -126,13 +133,14 @@ class EventStoreConversationStore(ConversationStore):
         places = {each: await self._place(each) for each in known if each is not None and each not in new_ids} | new_ids
         if record.head_id is not None and places[record.head_id] is None:
             raise ConversationConflict(name)
+        entries = await self._entries(new_entries, conversation_id, places)
         while True:
             version, stored, is_deleted = await self._state(name)
             if (None if stored is None else stored.revision) != expected_revision:
                 raise ConversationConflict(name)
             events = [
                 *await self._beginning(record, conversation_id, version, stored, is_deleted=is_deleted),
-                *(each for entry in new_entries for each in self._entry_events(entry, conversation_id, places)),
+                *entries,
                 self._record_event(record, conversation_id, places),
             ]
             if await self._append(conversation_id, events, version, name):
@@ -181,6 +189,7 @@ class EventStoreConversationStore(ConversationStore):
         if not rows:
             raise KeyError(f"no entry has the id {printable(head_id)!r}")
         events = [Event.from_row(row) for row in rows]
+        await load_files(self._store, [event.content["parts"] for event in events])
         entries = []
         for event, message in zip(events, _messages(events), strict=True):
             note = event.raw_metadata[_NAME]
@@ -244,10 +253,36 @@ class EventStoreConversationStore(ConversationStore):
         events: list[EventData] = [*([ConversationReactivated()] if is_deleted else []), begin]
         return [NewEvent(event, actor=self._user) for event in events]
 
-    def _entry_events(
-        self, entry: ConversationEntry, conversation_id: UUID, places: dict[str, UUID | None]
+    async def _entries(
+        self, entries: Sequence[ConversationEntry], conversation_id: UUID, places: dict[str, UUID | None]
     ) -> list[NewEvent]:
-        """Return the events of an entry: its message, and what it means for tasks."""
+        """Return the events of entries: their messages, without large files, and what they mean for tasks."""
+        events: list[NewEvent] = []
+        calls = await self._earlier_calls(entries)
+        for entry in entries:
+            events += await self._entry_events(entry, conversation_id, places, calls)
+        return events
+
+    async def _earlier_calls(self, entries: Sequence[ConversationEntry]) -> dict[str, UUID]:
+        """Return the tasks of calls of tools in the history before entries, if they have results of such calls."""
+        calls: dict[str, UUID] = {}
+        missing: set[str] = set()
+        for entry in entries:
+            missing |= _answered_calls(entry.message) - calls.keys()
+            calls |= _calls(entry)
+        calls = {}
+        if missing and entries[0].parent_id is not None:
+            for entry in await self.read_history(entries[0].parent_id):
+                calls |= _calls(entry)
+        return calls
+
+    async def _entry_events(
+        self,
+        entry: ConversationEntry,
+        conversation_id: UUID,
+        places: dict[str, UUID | None],
+        calls: dict[str, UUID],
+    ) -> list[NewEvent]:
         event_id = _event_id(entry.id)
         note: Json = {} if str(event_id) == entry.id else {"id": entry.id}
         if entry.parent_id is not None:
@@ -257,12 +292,13 @@ class EventStoreConversationStore(ConversationStore):
             if (place := places.get(entry.parent_id)) not in (None, conversation_id):
                 note["parent_conversation"] = str(place)
         data = _message_event(entry.message)
+        data = data.model_copy(update={"parts": await store_files(self._store, data.parts or [])})
         time: Any = getattr(entry.message, "timestamp", None)
         occurred_at = time if isinstance(time, datetime) and time.tzinfo is not None else None
         actor = {Role.USER: self._user, Role.SYSTEM: self._user, Role.TOOL: "tool"}.get(Role(data.role), DEFAULT_ACTOR)
         message = NewEvent(data, event_id, actor, Metadata(occurred_at=occurred_at, **{_NAME: note}))
         cause = Metadata(occurred_at=occurred_at, causation_id=str(event_id))
-        tasks = _task_events(entry.message, self._store.tenant, conversation_id)
+        tasks = _task_events(entry, calls)
         return [message, *(NewEvent(task, actor=DEFAULT_ACTOR, metadata=cause) for task in tasks)]
 
     def _record_event(
@@ -306,6 +342,10 @@ def _event_id(entry_id: str) -> UUID:
 
 _PART = "eventstore:part"
 """The member of an object that stands for a value in the parts of the message."""
+_FILES = "eventstore:files"
+"""The member of such an object that says that the value contains others: files in the result of a tool."""
+_TO_PLAIN, _TO_URL_SAFE, _URL_SAFE = str.maketrans("-_", "+/"), str.maketrans("+/", "-_"), frozenset("+/")
+"""pydantic's Base64 is that for URLs; that of a part is the plain one."""
 _REQUIRED = frozenset(("head_id", "content", "args"))
 """Members without a default, which may be null."""
 _FILE_KINDS = frozenset(("binary", "image-url", "audio-url", "video-url", "document-url"))
@@ -343,13 +383,42 @@ def _moved_content(content: Any, parts: list[Json], kind: str) -> Any:
     if isinstance(content, str):
         metadata = {} if kind in ("text", "user-prompt") else {"metadata": {_NAME: kind}}
         return _moved(parts, {"kind": "text", "text": content, **metadata})
-    if isinstance(content, dict) and content.get("kind") in _FILE_KINDS:
-        name, member = ("data", "bytes") if content["kind"] == "binary" else ("url", "uri")
-        if isinstance(content.get(name), str):
-            media_type = {"mimeType": content["media_type"]} if isinstance(content.get("media_type"), str) else {}
-            reference = _moved(parts, {"kind": "file", "file": {member: content[name], **media_type}})
-            return content | {name: reference}
+    if (file := _moved_file(content, parts)) is not None:
+        return file
+    if kind != "user-prompt" and not _has_reference(content):
+        number = len(parts)
+        content = _with_moved_files(content, parts)
+        if len(parts) > number:
+            return _moved(parts, {"kind": "data", "data": {"content": content}}) | {_FILES: True}
     return _moved(parts, {"kind": "data", "data": {"content": content}})
+
+
+def _moved_file(content: Any, parts: list[Json]) -> Json | None:
+    """Return a file with a reference to its part; None if it is not a file."""
+    if not isinstance(content, dict) or content.get("kind") not in _FILE_KINDS:
+        return None
+    name, member = ("data", "bytes") if content["kind"] == "binary" else ("url", "uri")
+    if not isinstance(value := content.get(name), str) or (name == "data" and not _URL_SAFE.isdisjoint(value)):
+        return None
+    value = value.translate(_TO_PLAIN) if name == "data" else value
+    media_type = {"mimeType": content["media_type"]} if isinstance(content.get("media_type"), str) else {}
+    return content | {name: _moved(parts, {"kind": "file", "file": {member: value, **media_type}})}
+
+
+def _with_moved_files(content: Any, parts: list[Json]) -> Any:
+    """Return a value in which files are references to their parts."""
+    if (file := _moved_file(content, parts)) is not None:
+        return file
+    if isinstance(content, dict):
+        return {name: _with_moved_files(value, parts) for name, value in content.items()}
+    return [_with_moved_files(item, parts) for item in content] if isinstance(content, list) else content
+
+
+def _has_reference(content: Any) -> bool:
+    """Return whether a value contains what would be taken for a reference to a part."""
+    if isinstance(content, dict):
+        return _PART in content or any(map(_has_reference, content.values()))
+    return isinstance(content, list) and any(map(_has_reference, content))
 
 
 def _moved(parts: list[Json], part: Json) -> Json:
@@ -372,18 +441,27 @@ def _own_form(content: Json) -> Json:
         found = parts[item[_PART]]
         for name in path:
             found = found[name]
-        return found
+        return found.translate(_TO_URL_SAFE) if path[-1] == "bytes" else found
+
+    def with_file(item: Json) -> Json:
+        for name, member in (("data", "bytes"), ("url", "uri")):
+            if name in item:
+                item = item | {name: value(item[name], "file", member)}
+        return item
+
+    def with_files(item: Any) -> Any:
+        if isinstance(item, dict):
+            item = with_file(item) if item.get("kind") in _FILE_KINDS else item
+            return {name: with_files(each) for name, each in item.items()}
+        return [with_files(each) for each in item] if isinstance(item, list) else item
 
     def restored(item: Any) -> Any:
         if isinstance(item, dict) and item.get("kind") in _FILE_KINDS:
-            return item | {
-                name: value(item[name], "file", member)
-                for name, member in (("data", "bytes"), ("url", "uri"))
-                if name in item
-            }
-        if isinstance(item, dict) and item.keys() == {_PART}:
+            return with_file(item)
+        if isinstance(item, dict) and _PART in item:
             part = parts[item[_PART]]
-            return part["text"] if part["kind"] == "text" else part["data"]["content"]
+            content = part["text"] if part["kind"] == "text" else part["data"]["content"]
+            return with_files(content) if _FILES in item else content
         return item
 
     return own | {"parts": [_restored_part(part, value, restored) for part in own["parts"]]}
@@ -408,21 +486,48 @@ def _compact(own: Json) -> Json:
 
 # Calls of tools as tasks
 
+_RESULTS = ("tool-return", "builtin-tool-return", "retry-prompt")
+"""The kinds of parts that answer calls of tools."""
 
-def _task_events(message: ModelMessage, tenant: str, conversation_id: UUID) -> list[EventData]:
+
+def _calls(entry: ConversationEntry) -> dict[str, UUID]:
+    """Return the tasks of the calls of tools in an entry, by the ids of the calls, which may repeat later."""
+    return {
+        part.tool_call_id: _task_id(entry, number)
+        for number, part in enumerate(entry.message.parts)
+        if isinstance(part, BaseToolCallPart)
+    }
+
+
+def _task_id(entry: ConversationEntry, number: int) -> UUID:
+    return derived_uuid("pydantic_ai.tool", str(_event_id(entry.id)), str(number))
+
+
+def _answered_calls(message: ModelMessage) -> set[str]:
+    """Return the ids of the calls whose results are in a message."""
+    return {part.tool_call_id for part in message.parts if part.part_kind in _RESULTS and part.tool_name is not None}
+
+
+def _task_events(entry: ConversationEntry, calls: dict[str, UUID]) -> list[EventData]:
+    """Return the events of the tasks of the calls and results in an entry. The message itself is not repeated in them.
+
+    Args:
+        calls: the tasks of earlier calls, by the ids of the calls; those of the entry are added.
+    """
     events: list[EventData] = []
-    for part in message.parts:
-        kind, call_id = getattr(part, "part_kind", ""), getattr(part, "tool_call_id", None)
-        if not isinstance(call_id, str):
-            continue
-        task_id = derived_uuid("pydantic_ai.tool", tenant, str(conversation_id), call_id)
-        if kind == "tool-call":
-            name = str(getattr(part, "tool_name", ""))
-            events.append(
-                TaskCreated(task_id=task_id, given_id=call_id, description=name, status=TaskStatus.IN_PROGRESS)
-            )
-        elif kind in ("tool-return", "retry-prompt"):
-            is_done = kind == "tool-return" and getattr(part, "outcome", "success") == "success"
+    made_of = {"message_id": str(_event_id(entry.id))}
+    for number, part in enumerate(entry.message.parts):
+        if isinstance(part, BaseToolCallPart):
+            task_id = calls[part.tool_call_id] = _task_id(entry, number)
+            created = TaskCreated(
+                task_id=task_id, given_id=part.tool_call_id, description=part.tool_name, status=TaskStatus.IN_PROGRESS,
+                metadata=made_of,
+            )  # fmt: skip
+            events.append(created)
+        elif part.part_kind in _RESULTS and (task_id := calls.get(part.tool_call_id)) is not None:
+            is_done = isinstance(part, BaseToolReturnPart) and part.outcome == "success"
+            parts = [{"kind": "data", "data": made_of}]
+            events.append(TaskArtifactAdded(task_id=task_id, artifact_id="result", parts=parts))
             status = TaskStatus.COMPLETED if is_done else TaskStatus.FAILED
             events.append(TaskStatusChanged(task_id=task_id, status=status))
     return events
