@@ -348,6 +348,8 @@ _TO_PLAIN, _TO_URL_SAFE, _URL_SAFE = str.maketrans("-_", "+/"), str.maketrans("+
 """pydantic's Base64 is that for URLs; that of a part is the plain one."""
 _REQUIRED = frozenset(("head_id", "content", "args"))
 """Members without a default, which may be null."""
+_SPEECH = frozenset(("transcript", "audio"))
+"""Members of a part of speech that hold a text and a file."""
 _FILE_KINDS = frozenset(("binary", "image-url", "audio-url", "video-url", "document-url"))
 
 
@@ -360,7 +362,7 @@ def _message_event(message: ModelMessage) -> MessageAdded:
     kinds = {part.get("part_kind") for part in own["parts"]}
     if own["kind"] == "response":
         role = Role.ASSISTANT
-    elif "user-prompt" in kinds or not kinds:
+    elif not kinds or not kinds.isdisjoint(("user-prompt", "speech")):
         role = Role.USER
     else:
         role = Role.SYSTEM if kinds <= {"system-prompt"} else Role.TOOL
@@ -377,6 +379,8 @@ def _move_part(part: Json, parts: list[Json]) -> None:
         part["content"] = [_moved_content(item, parts, kind) for item in content]
     elif content is not None:
         part["content"] = _moved_content(content, parts, kind)
+    for name in _SPEECH & part.keys():
+        part[name] = _moved_content(part[name], parts, "text")
 
 
 def _moved_content(content: Any, parts: list[Json], kind: str) -> Any:
@@ -474,7 +478,7 @@ def _restored_part(part: Json, value: Callable[..., Any], restored: Callable[[An
     if "content" in part:
         content = part["content"]
         part["content"] = [restored(item) for item in content] if isinstance(content, list) else restored(content)
-    return part
+    return part | {name: restored(part[name]) for name in _SPEECH & part.keys()}
 
 
 def _compact(own: Json) -> Json:
