@@ -43,6 +43,12 @@ from agent_manager.a2a import (
     status_to_wire,
     without_secrets,
 )
+from agent_manager.adapters.store_access import (
+    StoreAccess,
+    beginning,
+    finished_in_store_loop,
+    in_store_loop,
+)
 from agent_manager.agents.agent import ArtifactUpdate, StatusUpdate, TaskSnapshot, Update
 from agent_manager.agents.recorder import DEFAULT_ACTOR, RecordedTask, Recording, artifact_key, split_event, task_uuid
 from agent_manager.conversation_fold import artifact_chunk
@@ -51,8 +57,6 @@ from eventstore import (
     NO_STREAM,
     Append,
     ApplicationEvent,
-    Caller,
-    ConversationCreated,
     ConversationDeleted,
     ConversationReactivated,
     Event,
@@ -62,6 +66,7 @@ from eventstore import (
     Metadata,
     NewEvent,
     Role,
+    SyncEventStore,
     TaskArtifactAdded,
     TaskArtifactExtended,
     TaskCreated,
@@ -71,9 +76,9 @@ from eventstore import (
     message_from_sent,
     sent_message,
 )
+from eventstore.database.pools import View
 from eventstore.database.queries import query, query_without
 from eventstore.errors import Forbidden, InputError, InvalidEvent, WrongExpectedVersion, printable
-from eventstore.ids import is_canonical_uuid
 from eventstore.json_text import from_json, to_json
 from eventstore.read import RawRows, end_of_log
 from projections.read_your_writes import fetch_at_least
@@ -271,11 +276,16 @@ Check: TypeAlias = Callable[[_State | None], None]
 class _Tasks:
     """The tasks of one store's tenant, with the state of those that were used last."""
 
-    def __init__(self, store: EventStore) -> None:
-        self.store = store
-        self.log = store.log(Caller(store.tenant))
+    def __init__(self, access: StoreAccess) -> None:
+        self.access = access
+        self.store = access.store
         self._kept: LRUCache[str, _State] = LRUCache(_KEPT_TASKS)
         self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
+
+    @property
+    def log(self) -> View:
+        """The log of the tenant."""
+        return self.store.log(self.store.caller())
 
     async def find(self, task_id: str, owner: str) -> _State | None:
         """Return the present state of a task; None if there is no record of it, or it is another owner's."""
@@ -350,7 +360,7 @@ class _Tasks:
             raise _of_another_user(task_id)
         state.converted = converted
         conversation_id, records_id = state.home.conversation_id, self.records_id(task_id)
-        user, actor = owner or None, owner or USER
+        caller, actor = self.store.caller(user=owner or None), owner or USER
         async with self._locks.setdefault(conversation_id, asyncio.Lock()):
             while True:
                 if check is not None:
@@ -358,13 +368,13 @@ class _Tasks:
                 events = _events_of_save(self.store, state, task, update, kind, is_needed=check is not None)
                 if not events:
                     return state.version
-                begin = [] if state.read_to else [NewEvent(_beginning(state.home), actor=actor)]
+                begin = [] if state.read_to else [replace(_beginning(state.home), actor=actor)]
                 appends = [Append(conversation_id, [*begin, *events], state.read_to or NO_STREAM)]
                 if not is_recorded:
                     record = NewEvent(ApplicationEvent(_HOME, state.home.content(task_id)), actor=actor)
                     appends.append(Append(records_id, [record], records_version or NO_STREAM))
                 try:
-                    result = await self.store.append_all(appends, user=user)
+                    result = await self.access.append_all(caller, appends)
                 except Forbidden:
                     raise _of_another_user(task_id) from None
                 except WrongExpectedVersion as error:
@@ -395,8 +405,9 @@ class _Tasks:
         """Delete a task from the store, if it exists."""
         while (state := await self.find(task_id, owner)) is not None and state.task is not None:
             gone = NewEvent(TaskDescribed(task_id=state.id, extra={DELETED: True}), actor=owner or USER)
+            caller = self.store.caller(user=owner or None)
             try:
-                await self.store.append(state.home.conversation_id, [gone], expected=state.read_to, user=owner or None)
+                await self.access.append(caller, state.home.conversation_id, [gone], state.read_to)
             except WrongExpectedVersion:
                 continue
             return
@@ -427,11 +438,9 @@ def _of_another_user(task_id: str) -> InputError:
 _TASK_EVENTS = query("agent_manager.adapters", "a2a_task_events")
 
 
-def _beginning(home: _Home) -> ConversationCreated:
-    given_id = None if is_canonical_uuid(home.name) else home.name
-    return ConversationCreated(
-        given_id=given_id, metadata={_NOTE: {"context_id": home.context_id, "owner": home.owner}}
-    )
+def _beginning(home: _Home) -> NewEvent:
+    metadata = {_NOTE: {"context_id": home.context_id, "owner": home.owner}}
+    return beginning(home.conversation_id, home.name, metadata)
 
 
 # A save as events, and the events of a save as the update that it published
@@ -595,24 +604,28 @@ class EventStoreTaskStore(TaskStore):
     """A2A tasks in an event store.
 
     Args:
-        store: an open store; the caller closes it.
+        store: an open store; the caller closes it. Any thread and any event loop may use the tasks.
         owner_resolver: returns the user of a call. Tasks of another user do not exist for it.
     """
 
-    def __init__(self, store: EventStore, owner_resolver: OwnerResolver = user_name) -> None:
-        self._tasks = _Tasks(store)
+    def __init__(self, store: EventStore | SyncEventStore, owner_resolver: OwnerResolver = user_name) -> None:
+        self._access = StoreAccess(store)
+        self._tasks = _Tasks(self._access)
         self._owner = owner_resolver
 
+    @finished_in_store_loop
     async def save(self, task: Any, context: Any = None) -> None:
         """Store what changed of a task."""
         await self._tasks.save(task, self._owner(context))
 
+    @in_store_loop
     async def get(self, task_id: str, context: Any = None) -> Any:
         """Return a task; None if it does not exist."""
         state = await self._tasks.find(task_id, self._owner(context))
         task = None if state is None else state.task
         return None if task is None else _from_json(task, types.Task)
 
+    @in_store_loop
     async def list(self, params: Any, context: Any = None) -> Any:
         """Return a page of the tasks of the call's user, latest status first.
 
@@ -624,6 +637,7 @@ class EventStoreTaskStore(TaskStore):
         """
         return await _list(self._tasks, params, self._owner(context))
 
+    @finished_in_store_loop
     async def delete(self, task_id: str, context: Any = None) -> None:
         """Delete a task from the store. Its events remain in the log."""
         await self._tasks.delete(task_id, self._owner(context))
@@ -643,7 +657,7 @@ async def _list(tasks: _Tasks, params: Any, owner: str) -> Any:
     }
     wanted = {name: value for name, value in conditions.items() if value is not None}
     text = query_without("agent_manager.adapters", "a2a_tasks", frozenset(conditions.keys() - wanted.keys()))
-    caller, at_least = Caller(store.tenant, owner or None), await end_of_log(tasks.log)
+    caller, at_least = store.caller(user=owner or None), await end_of_log(tasks.log)
     names = ("conversations", "tasks")
     rows, _ = await fetch_at_least(store, caller, text, given | wanted, names, at_least, _LIST_SECONDS)
     page = [row for row in rows if row[1] is not None]
@@ -718,7 +732,7 @@ def _kind_of(event: Any) -> str:
 
 async def _events_of_conversation(store: EventStore, conversation_id: UUID) -> AsyncGenerator[Event, None]:
     """Yield the events of a conversation, and all future ones."""
-    horizon, version = await end_of_log(store.log(Caller(store.tenant))), 0
+    horizon, version = await end_of_log(store.log(store.caller())), 0
     async with aclosing(cast("AsyncGenerator[Event, None]", store.read(conversation_id))) as events:
         async for event in events:
             yield event
@@ -748,9 +762,9 @@ if _CLUSTER:
         A version is that of the task's conversation. See :class:`EventStoreTaskStore`.
         """
 
-        def __init__(self, store: EventStore, owner_resolver: OwnerResolver = user_name) -> None:
+        def __init__(self, store: EventStore | SyncEventStore, owner_resolver: OwnerResolver = user_name) -> None:
             self._store = EventStoreTaskStore(store, owner_resolver)
-            self._tasks = self._store._tasks
+            self._access, self._tasks = self._store._access, self._store._tasks
             self._owner = owner_resolver
 
         @property
@@ -758,6 +772,7 @@ if _CLUSTER:
             """The same tasks without versions."""
             return self._store
 
+        @finished_in_store_loop
         async def save(self, task: Any, *, event: Any = None, prev: Any = None, prev_version: Any, context: Any) -> Any:
             """Store what changed of a task, and the event that changed it for the streams of the task.
 
@@ -783,6 +798,7 @@ if _CLUSTER:
             )
             return TaskVersion(version)
 
+        @in_store_loop
         async def get(self, task_id: str, context: Any) -> Any:
             """Return a task with its version; None if it does not exist."""
             state = await self._tasks.find(task_id, self._owner(context))
@@ -795,6 +811,7 @@ if _CLUSTER:
             """Return a page of tasks; see :meth:`EventStoreTaskStore.list`."""
             return await self._store.list(params, context)
 
+        @finished_in_store_loop
         async def delete(self, task_id: str, context: Any) -> None:
             """Delete a task from the store. Its events remain in the log."""
             await self._tasks.delete(task_id, self._owner(context))
@@ -805,17 +822,22 @@ if _CLUSTER:
         They are stored by :class:`EventStoreVersionedTaskStore`, in the same append as the task.
         """
 
-        def __init__(self, store: EventStore) -> None:
-            self._tasks = _Tasks(store)
+        def __init__(self, store: EventStore | SyncEventStore) -> None:
+            self._access = StoreAccess(store)
+            self._tasks = _Tasks(self._access)
 
         async def publish(self, task_id: str, event: Any) -> None:
             """Do nothing: an update is published by the save that stores it."""
 
         async def subscribe(self, task_id: str, *, after: Any) -> AsyncGenerator[Any, None]:
             """Yield the updates of a task that follow a version, and all future ones, each once."""
-            tasks, seen = self._tasks, 0 if after.is_missing else _number(after)
-            store = tasks.store
-            home = None
+            seen = 0 if after.is_missing else _number(after)
+            async with aclosing(self._access.iterate(self._updates(task_id, seen))) as updates:
+                async for update in updates:
+                    yield update
+
+        async def _updates(self, task_id: str, seen: int) -> AsyncGenerator[Any, None]:
+            tasks, store, home = self._tasks, self._access.store, None
             while home is None:
                 horizon = await end_of_log(tasks.log)
                 if (home := await tasks.home(task_id)) is None:
@@ -841,19 +863,24 @@ class EventStorePushNotificationConfigStore(PushNotificationConfigStore):
     """The settings of push notifications of A2A tasks in an event store.
 
     Args:
-        store: an open store; the caller closes it.
+        store: an open store; the caller closes it. Any thread and any event loop may use the settings.
         encryption_key: a Fernet key, with which settings are encrypted. The log keeps what it contains for good, so a
             setting that has a token or credentials is refused without a key.
         owner_resolver: returns the user of a call.
     """
 
     def __init__(
-        self, store: EventStore, encryption_key: str | bytes | None = None, owner_resolver: OwnerResolver = user_name
+        self,
+        store: EventStore | SyncEventStore,
+        encryption_key: str | bytes | None = None,
+        owner_resolver: OwnerResolver = user_name,
     ) -> None:
-        self._tasks = _Tasks(store)
+        self._access = StoreAccess(store)
+        self._tasks = _Tasks(self._access)
         self._owner = owner_resolver
         self._fernet = None if encryption_key is None else Fernet(encryption_key)
 
+    @finished_in_store_loop
     async def set_info(self, task_id: str, notification_config: Any, context: Any = None) -> Any:
         """Store a setting, which replaces one with the same id, and return it with its ids.
 
@@ -874,14 +901,17 @@ class EventStorePushNotificationConfigStore(PushNotificationConfigStore):
         await self._append(task_id, self._owner(context), config["id"], content)
         return _from_json(config, getattr(types, _CONFIG_TYPE))
 
+    @in_store_loop
     async def get_info(self, task_id: str, context: Any = None) -> list[Any]:
         """Return the settings of a task that the call's user has made."""
         return await self._configs(task_id, self._owner(context))
 
+    @in_store_loop
     async def get_info_for_dispatch(self, task_id: str) -> list[Any]:
         """Return the settings of a task that any user has made."""
         return await self._configs(task_id, None)
 
+    @finished_in_store_loop
     async def delete_info(self, task_id: str, context: Any = None, config_id: str | None = None) -> None:
         """Delete a setting of a task, or all that the call's user has made."""
         if not isinstance(context, str | None):
@@ -932,7 +962,7 @@ class EventStorePushNotificationConfigStore(PushNotificationConfigStore):
         while True:
             user, expected = (None, EXISTS) if is_begun else (owner or None, NO_STREAM)
             try:
-                await self._tasks.store.append(records_id, [change], expected=expected, user=user)
+                await self._access.append(self._access.store.caller(user=user), records_id, [change], expected)
             except (Forbidden, WrongExpectedVersion):
                 is_begun = True  # perhaps by another user, such as the task's
             else:
