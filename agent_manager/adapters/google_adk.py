@@ -46,10 +46,14 @@ from agent_manager.adapters.google_adk_events import (
     EVENT,
     SESSIONS,
     STATE,
+    TASK_EVENTS,
+    answered_calls,
     conversation_name,
     event_of,
     lists_of_parts,
     message_of,
+    moved_events,
+    task_events,
 )
 from agent_manager.adapters.google_adk_service import SCHEME, Service, settings_of_uri
 from agent_manager.adapters.google_adk_state import (
@@ -64,6 +68,7 @@ from agent_manager.adapters.google_adk_state import (
     seconds_of,
 )
 from agent_manager.adapters.store_access import finished_in_store_loop, in_store_loop
+from agent_manager.adapters.tool_calls import tasks_of_calls
 from agent_manager.importers.source import read_time
 from eventstore import (
     EXISTS,
@@ -256,7 +261,7 @@ class EventStoreSessionService(Service, BaseSessionService):
             self._apply_temp_state(session, event)
             event = self._trim_temp_delta_state(event)
             name = conversation_name(**names, generation=generation)
-            appended = (await self._append_checked(names, name, version, event)).events[0]
+            appended = (await self._append_checked(names, name, version, event)).events[-1]
             if not appended.is_new and any(each.id == event.id for each in session.events):
                 return event
             session._storage_update_marker = f"{generation}:{max(version, appended.version)}"
@@ -281,7 +286,7 @@ class EventStoreSessionService(Service, BaseSessionService):
         if not found.version:
             return None
         session = _session(**names, known=found, shared=shared.merged(user_id))
-        session.events = await self._adk_events(found.events)
+        session.events = await self._adk_events(found)
         return session
 
     async def _read(self, names: dict[str, str], known: SessionFold, config: GetSessionConfig) -> SessionFold:
@@ -289,7 +294,7 @@ class EventStoreSessionService(Service, BaseSessionService):
         caller = self._caller(names["user_id"])
         conversation_id = conversation_uuid(caller.tenant, conversation_name(**names, generation=known.generation))
 
-        def read(types: tuple[str, ...] = TYPES, **limits: Any) -> AsyncIterator[Event]:
+        def read(types: tuple[str, ...] = (*TYPES, *TASK_EVENTS), **limits: Any) -> AsyncIterator[Event]:
             return self._store.read(conversation_id, types=types, tenant=caller.tenant, user=caller.user, **limits)
 
         count = config.num_recent_events
@@ -304,6 +309,11 @@ class EventStoreSessionService(Service, BaseSessionService):
             recent = read(EVENTS, until_version=found.version, backwards=True, limit=count)
             found.events = [event async for event in recent][::-1]
             if not any(map(is_imported, found.events)):
+                if any(moved_events(_parts(event)) for event in found.events):
+                    # Those of a message are before it, up to three for each of its parts.
+                    first = found.events[0].version - 3 * len(_parts(found.events[0])) - 1
+                    async for event in read(TASK_EVENTS, after=max(first, 0), until_version=found.version):
+                        found.add(event)
                 return found
         found = SessionFold(known.generation)
         async for event in read():
@@ -320,15 +330,10 @@ class EventStoreSessionService(Service, BaseSessionService):
     async def _append_checked(self, names: dict[str, str], name: str, version: int, event: AdkEvent) -> AppendResult:
         """Append an event to the conversation of a session, unless the session has changed since a version."""
         caller, occurrence = self._caller(names["user_id"]), 0
-        conversation_id = conversation_uuid(caller.tenant, name)
-        data = await self._data(name, event)
-        actor = names["user_id"] if event.author == "user" else event.author
-        metadata = Metadata(occurred_at=read_time(event.timestamp))
         while True:
-            event_id = assigned_uuid(caller.tenant, conversation_id, data.event_type, event.id, occurrence)
-            new = NewEvent(data, event_id, actor[:255], metadata)
+            events = await self._events(names, name, event, occurrence)
             try:
-                return await self._append(names["user_id"], name, [new], version)
+                return await self._append(names["user_id"], name, events, version)
             except EventIdConflict:  # another event has the same id
                 occurrence += 1
             except ConversationIsDeleted:
@@ -337,7 +342,12 @@ class EventStoreSessionService(Service, BaseSessionService):
                 if not error.actual:
                     raise SessionNotFoundError(f"Session {names['session_id']} not found.") from None
                 changes = self._store.read(
-                    conversation_id, after=version, types=TYPES, limit=1, tenant=caller.tenant, user=caller.user
+                    conversation_uuid(caller.tenant, name),
+                    after=version,
+                    types=TYPES,
+                    limit=1,
+                    tenant=caller.tenant,
+                    user=caller.user,
                 )
                 if [change async for change in changes]:
                     raise StaleSessionError(
@@ -346,23 +356,38 @@ class EventStoreSessionService(Service, BaseSessionService):
                     ) from None
                 version = error.actual
 
-    async def _data(self, name: str, event: AdkEvent) -> EventData:
-        """Return the content of an event, and store its large files."""
+    async def _events(self, names: dict[str, str], name: str, event: AdkEvent, occurrence: int) -> list[NewEvent]:
+        """Return the events of an event: those of tasks, then its own. Store its large files.
+
+        Args:
+            occurrence: the number of other events in the session that have the same id.
+        """
+        caller = self._caller(names["user_id"])
+        conversation_id = conversation_uuid(caller.tenant, name)
         dumped = event.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
         message = message_of(dumped, name)
+        event_type = EVENT if message is None else "message.added"
+        event_id = assigned_uuid(caller.tenant, conversation_id, event_type, event.id, occurrence)
+        events: list[tuple[UUID, EventData]] = []
         if message is None:
-            return ApplicationEvent(EVENT, dumped)
-        for parts in lists_of_parts(message["parts"]):
-            parts[:] = await store_files(self._store, parts)
-        return message_from_sent(message, given_id=message["messageId"] or None)
+            events.append((event_id, ApplicationEvent(EVENT, dumped)))
+        else:
+            tasks = await tasks_of_calls(self._store, caller, conversation_id, answered_calls(message))
+            events += task_events(message, event_id, tasks)
+            for parts in lists_of_parts(message["parts"]):
+                parts[:] = await store_files(self._store, parts)
+            events.append((event_id, message_from_sent(message, given_id=message["messageId"] or None)))
+        actor = names["user_id"] if event.author == "user" else event.author
+        metadata = Metadata(occurred_at=read_time(event.timestamp))
+        return [NewEvent(data, each, actor[:255], metadata) for each, data in events]
 
-    async def _adk_events(self, events: list[Event]) -> list[AdkEvent]:
+    async def _adk_events(self, found: SessionFold) -> list[AdkEvent]:
         """Return google-adk's events, with their files."""
-        parts = [event.content.get("parts") for event in events if event.event_type != EVENT]
-        lists = [each for own in parts if isinstance(own, list) for each in lists_of_parts(own)]
-        await load_files(self._store, lists)
+        parts = [_parts(event) for event in found.events if event.event_type != EVENT]
+        await load_files(self._store, [each for own in parts for each in lists_of_parts(own)])
         return [
-            AdkEvent.model_validate(event.content if event.event_type == EVENT else event_of(event)) for event in events
+            AdkEvent.model_validate(event.content if event.event_type == EVENT else event_of(event, found.moved))
+            for event in found.events
         ]
 
     async def _revision(self, session: Session, names: dict[str, str]) -> tuple[int, int]:
@@ -439,6 +464,11 @@ class EventStoreSessionService(Service, BaseSessionService):
             if isinstance(error, PermissionDenied):
                 return  # and does not try again
         self._filling = None
+
+
+def _parts(event: Event) -> list[Any]:
+    parts = event.content.get("parts") if event.event_type == "message.added" else None
+    return parts if isinstance(parts, list) else []
 
 
 def _session(app_name: str, user_id: str, session_id: str, known: SessionFold, shared: Json) -> Session:

@@ -12,7 +12,7 @@ from uuid import UUID
 from google.adk.sessions.state import State
 
 from agent_manager.a2a import Json
-from agent_manager.adapters.google_adk_events import ADK, EVENT, STATE
+from agent_manager.adapters.google_adk_events import ADK, EVENT, STATE, TASK_EVENTS
 from agent_manager.importers.stored import MIGRATED
 from eventstore import Event
 
@@ -70,6 +70,7 @@ class SessionFold:
 
     Attributes:
         version: that of the last event of it; 0 if it has none.
+        moved: the contents of the events that hold what messages refer to, by their ids.
     """
 
     generation: int = 1
@@ -78,9 +79,13 @@ class SessionFold:
     update_time: float = 0.0
     state: Json = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
+    moved: Json = field(default_factory=dict)
 
     def add(self, event: Event) -> None:
         """Add an event of its conversation."""
+        if event.event_type in TASK_EVENTS:
+            self.moved[str(event.id)] = event.content
+            return
         own = _own_form(event)
         self._add(event.event_type, event.version, seconds_of(event, own), _delta(event, own))
         if event.event_type in EVENTS:
