@@ -20,7 +20,8 @@ from agent_manager.adapters.a2a_sdk_push import EventStorePushNotificationConfig
 from agent_manager.adapters.a2a_sdk_state import TaskState, note_of, published
 from agent_manager.adapters.a2a_sdk_tasks import Tasks, tasks_page
 from agent_manager.adapters.a2a_sdk_values import OwnerResolver, loaded, stored_json, types, user_name
-from eventstore import Caller, Event, EventStore
+from agent_manager.adapters.store_access import StoreAccess, finished_in_store_loop, in_store_loop
+from eventstore import Event, EventStore, SyncEventStore
 from eventstore.read import end_of_log
 
 try:
@@ -46,24 +47,28 @@ class EventStoreTaskStore(TaskStore):
     """A2A tasks in an event store.
 
     Args:
-        store: an open store; the caller closes it.
+        store: an open store; the caller closes it. Any thread and any event loop may use the tasks.
         owner_resolver: returns the user of a call. Tasks of another user do not exist for it.
     """
 
-    def __init__(self, store: EventStore, owner_resolver: OwnerResolver = user_name) -> None:
-        self._tasks = Tasks(store)
+    def __init__(self, store: EventStore | SyncEventStore, owner_resolver: OwnerResolver = user_name) -> None:
+        self._access = StoreAccess(store)
+        self._tasks = Tasks(self._access)
         self._owner = owner_resolver
 
+    @finished_in_store_loop
     async def save(self, task: Any, context: Any = None) -> None:
         """Store what changed of a task."""
         await self._tasks.save(task, self._owner(context))
 
+    @in_store_loop
     async def get(self, task_id: str, context: Any = None) -> Any:
         """Return a task; None if it does not exist."""
         state = await self._tasks.find(task_id, self._owner(context))
         task = None if state is None else state.task
         return None if task is None else await loaded(self._tasks.store, task, types.Task)
 
+    @in_store_loop
     async def list(self, params: Any, context: Any = None) -> Any:
         """Return a page of the tasks of the call's user, latest status first.
 
@@ -75,6 +80,7 @@ class EventStoreTaskStore(TaskStore):
         """
         return await tasks_page(self._tasks, params, self._owner(context))
 
+    @finished_in_store_loop
     async def delete(self, task_id: str, context: Any = None) -> None:
         """Delete a task from the store. Its events remain in the log."""
         await self._tasks.delete(task_id, self._owner(context))
@@ -94,7 +100,7 @@ def _kind_of(event: Any) -> str:
 
 async def _events_of_conversation(store: EventStore, conversation_id: UUID) -> AsyncGenerator[Event, None]:
     """Yield the events of a conversation, and all future ones."""
-    horizon, version = await end_of_log(store.log(Caller(store.tenant))), 0
+    horizon, version = await end_of_log(store.log(store.caller())), 0
     async with aclosing(cast("AsyncGenerator[Event, None]", store.read(conversation_id))) as events:
         async for event in events:
             yield event
@@ -125,9 +131,9 @@ if _CLUSTER:
         A version is that of the task's conversation. See :class:`EventStoreTaskStore`.
         """
 
-        def __init__(self, store: EventStore, owner_resolver: OwnerResolver = user_name) -> None:
+        def __init__(self, store: EventStore | SyncEventStore, owner_resolver: OwnerResolver = user_name) -> None:
             self._store = EventStoreTaskStore(store, owner_resolver)
-            self._tasks = self._store._tasks
+            self._access, self._tasks = self._store._access, self._store._tasks
             self._owner = owner_resolver
 
         @property
@@ -135,6 +141,7 @@ if _CLUSTER:
             """The same tasks without versions."""
             return self._store
 
+        @finished_in_store_loop
         async def save(self, task: Any, *, event: Any = None, prev: Any = None, prev_version: Any, context: Any) -> Any:
             """Store what changed of a task, and the event that changed it for the streams of the task.
 
@@ -160,6 +167,7 @@ if _CLUSTER:
             )
             return TaskVersion(version)
 
+        @in_store_loop
         async def get(self, task_id: str, context: Any) -> Any:
             """Return a task with its version; None if it does not exist."""
             state = await self._tasks.find(task_id, self._owner(context))
@@ -172,6 +180,7 @@ if _CLUSTER:
             """Return a page of tasks; see :meth:`EventStoreTaskStore.list`."""
             return await self._store.list(params, context)
 
+        @finished_in_store_loop
         async def delete(self, task_id: str, context: Any) -> None:
             """Delete a task from the store. Its events remain in the log."""
             await self._tasks.delete(task_id, self._owner(context))
@@ -182,17 +191,22 @@ if _CLUSTER:
         They are stored by :class:`EventStoreVersionedTaskStore`, in the same append as the task.
         """
 
-        def __init__(self, store: EventStore) -> None:
-            self._tasks = Tasks(store)
+        def __init__(self, store: EventStore | SyncEventStore) -> None:
+            self._access = StoreAccess(store)
+            self._tasks = Tasks(self._access)
 
         async def publish(self, task_id: str, event: Any) -> None:
             """Do nothing: an update is published by the save that stores it."""
 
         async def subscribe(self, task_id: str, *, after: Any) -> AsyncGenerator[Any, None]:
             """Yield the updates of a task that follow a version, and all future ones, each once."""
-            tasks, seen = self._tasks, 0 if after.is_missing else _number(after)
-            store = tasks.store
-            home = None
+            seen = 0 if after.is_missing else _number(after)
+            async with aclosing(self._access.iterate(self._updates(task_id, seen))) as updates:
+                async for update in updates:
+                    yield update
+
+        async def _updates(self, task_id: str, seen: int) -> AsyncGenerator[Any, None]:
+            tasks, store, home = self._tasks, self._access.store, None
             while home is None:
                 horizon = await end_of_log(tasks.log)
                 if (home := await tasks.home(task_id)) is None:

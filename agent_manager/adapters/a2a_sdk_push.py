@@ -20,7 +20,8 @@ from agent_manager.adapters.a2a_sdk_values import (
     to_json,
     user_name,
 )
-from eventstore import EXISTS, NO_STREAM, ApplicationEvent, EventStore, NewEvent
+from agent_manager.adapters.store_access import StoreAccess, finished_in_store_loop, in_store_loop
+from eventstore import EXISTS, NO_STREAM, ApplicationEvent, EventStore, NewEvent, SyncEventStore
 from eventstore.errors import Forbidden, InputError, WrongExpectedVersion, printable
 from eventstore.json_text import from_json as parsed
 from eventstore.json_text import to_json as as_json
@@ -33,19 +34,24 @@ class EventStorePushNotificationConfigStore(PushNotificationConfigStore):
     """The settings of push notifications of A2A tasks in an event store.
 
     Args:
-        store: an open store; the caller closes it.
+        store: an open store; the caller closes it. Any thread and any event loop may use the settings.
         encryption_key: a Fernet key, with which settings are encrypted. The log keeps what it contains for good, so a
             setting that has a token or credentials is refused without a key.
         owner_resolver: returns the user of a call.
     """
 
     def __init__(
-        self, store: EventStore, encryption_key: str | bytes | None = None, owner_resolver: OwnerResolver = user_name
+        self,
+        store: EventStore | SyncEventStore,
+        encryption_key: str | bytes | None = None,
+        owner_resolver: OwnerResolver = user_name,
     ) -> None:
-        self._tasks = Tasks(store)
+        self._access = StoreAccess(store)
+        self._tasks = Tasks(self._access)
         self._owner = owner_resolver
         self._fernet = None if encryption_key is None else Fernet(encryption_key)
 
+    @finished_in_store_loop
     async def set_info(self, task_id: str, notification_config: Any, context: Any = None) -> Any:
         """Store a setting, which replaces one with the same id, and return it with its ids.
 
@@ -66,14 +72,17 @@ class EventStorePushNotificationConfigStore(PushNotificationConfigStore):
         await self._append(task_id, self._owner(context), config["id"], content)
         return from_json(config, CONFIG_CLASS)
 
+    @in_store_loop
     async def get_info(self, task_id: str, context: Any = None) -> list[Any]:
         """Return the settings of a task that the call's user has made."""
         return await self._configs(task_id, self._owner(context))
 
+    @in_store_loop
     async def get_info_for_dispatch(self, task_id: str) -> list[Any]:
         """Return the settings of a task that any user has made."""
         return await self._configs(task_id, None)
 
+    @finished_in_store_loop
     async def delete_info(self, task_id: str, context: Any = None, config_id: str | None = None) -> None:
         """Delete a setting of a task, or all that the call's user has made."""
         if not isinstance(context, str | None):
@@ -123,7 +132,7 @@ class EventStorePushNotificationConfigStore(PushNotificationConfigStore):
         while True:
             user, expected = (None, EXISTS) if is_begun else (owner or None, NO_STREAM)
             try:
-                await self._tasks.store.append(records_id, [change], expected=expected, user=user)
+                await self._access.append(self._access.store.caller(user=user), records_id, [change], expected)
             except (Forbidden, WrongExpectedVersion):
                 is_begun = True  # perhaps by another user, such as the task's
             else:

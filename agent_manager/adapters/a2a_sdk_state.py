@@ -24,12 +24,12 @@ from agent_manager.a2a import (
     status_to_wire,
 )
 from agent_manager.adapters.a2a_sdk_values import Converted
+from agent_manager.adapters.store_access import beginning
 from agent_manager.agents.agent import ArtifactUpdate, StatusUpdate, TaskSnapshot, Update
 from agent_manager.agents.recorder import DEFAULT_ACTOR, RecordedTask, Recording, artifact_key, split_event
 from agent_manager.conversation_fold import artifact_chunk
 from eventstore import (
     ApplicationEvent,
-    ConversationCreated,
     ConversationDeleted,
     ConversationReactivated,
     Event,
@@ -49,7 +49,6 @@ from eventstore import (
     sent_message,
 )
 from eventstore.errors import InvalidEvent
-from eventstore.ids import is_canonical_uuid
 
 USER = "user"
 _NOTE = "a2a"
@@ -207,12 +206,10 @@ def note_of(metadata: Metadata) -> Json:
     return note if isinstance(note, dict) else {}
 
 
-def beginning(home: Home) -> ConversationCreated:
+def conversation_begun(home: Home, actor: str) -> NewEvent:
     """Return the event that begins the conversation of tasks."""
-    given_id = None if is_canonical_uuid(home.name) else home.name
-    return ConversationCreated(
-        given_id=given_id, metadata={_NOTE: {"context_id": home.context_id, "owner": home.owner}}
-    )
+    metadata = {_NOTE: {"context_id": home.context_id, "owner": home.owner}}
+    return replace(beginning(home.conversation_id, home.name, metadata), actor=actor)
 
 
 # A save as events, and the events of a save as the update that it published

@@ -17,21 +17,21 @@ from weakref import WeakValueDictionary
 from cachetools import LRUCache
 
 from agent_manager.a2a import RESERVED, Json, status_of
-from agent_manager.adapters.a2a_sdk_state import USER, Home, TaskState, beginning, emptied, events_of_save
+from agent_manager.adapters.a2a_sdk_state import USER, Home, TaskState, conversation_begun, emptied, events_of_save
 from agent_manager.adapters.a2a_sdk_values import converted, loaded, types
+from agent_manager.adapters.store_access import StoreAccess
 from agent_manager.agents.recorder import task_uuid
 from eventstore import (
     NO_STREAM,
     Append,
     ApplicationEvent,
-    Caller,
     ConversationReactivated,
     Event,
-    EventStore,
     NewEvent,
     TaskDeleted,
     conversation_uuid,
 )
+from eventstore.database.pools import View
 from eventstore.database.queries import query, query_without
 from eventstore.errors import ConversationIsDeleted, Forbidden, InputError, WrongExpectedVersion, printable
 from eventstore.read import RawRows, end_of_log
@@ -55,11 +55,16 @@ Check: TypeAlias = Callable[[TaskState | None], None]
 class Tasks:
     """The tasks of one store's tenant, with the state of those that were used last."""
 
-    def __init__(self, store: EventStore) -> None:
-        self.store = store
-        self.log = store.log(Caller(store.tenant))
+    def __init__(self, access: StoreAccess) -> None:
+        self.access = access
+        self.store = access.store
         self._kept: LRUCache[str, TaskState] = LRUCache(_KEPT_TASKS)
         self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
+
+    @property
+    def log(self) -> View:
+        """The log of the tenant."""
+        return self.store.log(self.store.caller())
 
     async def find(self, task_id: str, owner: str) -> TaskState | None:
         """Return the present state of a task; None if there is no record of it, or it is another owner's."""
@@ -134,7 +139,7 @@ class Tasks:
             raise _of_another_user(task_id)
         state.converted = form
         conversation_id, records_id = state.home.conversation_id, self.records_id(task_id)
-        user, actor = owner or None, owner or USER
+        caller, actor = self.store.caller(user=owner or None), owner or USER
         async with self._locks.setdefault(conversation_id, asyncio.Lock()):
             while True:
                 if check is not None:
@@ -146,13 +151,13 @@ class Tasks:
                 if state.is_emptied:
                     events.insert(0, NewEvent(ConversationReactivated(), actor=actor))
                 elif not state.read_to:
-                    events.insert(0, NewEvent(beginning(state.home), actor=actor))
+                    events.insert(0, conversation_begun(state.home, actor))
                 appends = [Append(conversation_id, events, state.read_to or NO_STREAM)]
                 if not is_recorded:
                     record = NewEvent(ApplicationEvent(_HOME, state.home.content(task_id)), actor=actor)
                     appends.append(Append(records_id, [record], records_version or NO_STREAM))
                 try:
-                    result = await self.store.append_all(appends, user=user)
+                    result = await self.access.append_all(caller, appends)
                 except Forbidden:
                     raise _of_another_user(task_id) from None
                 except ConversationIsDeleted:
@@ -190,7 +195,8 @@ class Tasks:
             actor = owner or USER
             events = [NewEvent(TaskDeleted(task_id=state.id), actor=actor), *([] if has_others else [emptied(actor)])]
             with suppress(WrongExpectedVersion):
-                await self.store.append(state.home.conversation_id, events, expected=state.read_to, user=owner or None)
+                caller = self.store.caller(user=owner or None)
+                await self.access.append(caller, state.home.conversation_id, events, state.read_to)
                 return
 
     def records_id(self, task_id: str) -> UUID:
@@ -231,7 +237,7 @@ async def tasks_page(tasks: Tasks, params: Any, owner: str) -> Any:
     }
     wanted = {name: value for name, value in conditions.items() if value is not None}
     text = query_without("agent_manager.adapters", "a2a_tasks", frozenset(conditions.keys() - wanted.keys()))
-    caller, at_least = Caller(store.tenant, owner or None), await end_of_log(tasks.log)
+    caller, at_least = store.caller(user=owner or None), await end_of_log(tasks.log)
     names = ("conversations", "tasks")
     rows, _ = await fetch_at_least(store, caller, text, given | wanted, names, at_least, _LIST_SECONDS)
     page = [row for row in rows if row[1] is not None]

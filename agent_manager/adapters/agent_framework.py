@@ -27,9 +27,8 @@ from agent_framework._sessions import filter_new_messages
 from agent_framework._workflows._checkpoint_encoding import decode_checkpoint_value, encode_checkpoint_value
 
 from agent_manager.a2a import Json
-from agent_manager.adapters.common import (
-    Access,
-    StoredEvent,
+from agent_manager.adapters.conversation_history import HistoryAccess, StoredEvent
+from agent_manager.adapters.message_forms import (
     form_of,
     json_if_unstorable,
     message_of,
@@ -79,7 +78,7 @@ class EventStoreHistoryProvider(HistoryProvider):
     with already.
 
     Args:
-        store: an open store. With a :class:`SyncEventStore`, any thread and any event loop may use the provider.
+        store: an open store; the caller closes it. Any thread and any event loop may use the provider.
         source_id: identifies the provider in an agent.
         user: the user on whose behalf it reads and writes; the whole tenant if left out.
         skip_excluded: whether messages are left out that compaction has marked as excluded.
@@ -102,7 +101,7 @@ class EventStoreHistoryProvider(HistoryProvider):
         super().__init__(source_id, **options)
         self.user = user
         self.skip_excluded = skip_excluded
-        self._access = Access(store)
+        self._access = HistoryAccess(store)
 
     @classmethod
     @asynccontextmanager
@@ -115,7 +114,7 @@ class EventStoreHistoryProvider(HistoryProvider):
         self, session_id: str | None, *, state: dict[str, Any] | None = None, **kwargs: Any
     ) -> list[Message]:
         """Return the messages of a session, the oldest first."""
-        messages, _ = await self._access.read(self._latest(session_id or self.DEFAULT_SESSION_ID, None))
+        messages, _ = await self._access.run(self._latest(session_id or self.DEFAULT_SESSION_ID, None))
         if self.skip_excluded:
             messages = [each for each in messages if not each.additional_properties.get("_excluded", False)]
         return messages
@@ -135,7 +134,7 @@ class EventStoreHistoryProvider(HistoryProvider):
             EventTooLarge: a message is larger than the store allows.
         """
         if messages:
-            await self._access.write(self._save(session_id or self.DEFAULT_SESSION_ID, messages))
+            await self._access.finish(self._save(session_id or self.DEFAULT_SESSION_ID, messages))
 
     async def _save(self, session_id: str, messages: Sequence[Message]) -> None:
         while True:
@@ -155,7 +154,7 @@ class EventStoreHistoryProvider(HistoryProvider):
                 return
 
     async def _append(self, session_id: str, events: Iterable[NewEvent], version: int) -> None:
-        await self._access.append(session_id, list(events), self.user, version or NO_STREAM)
+        await self._access.extend(session_id, list(events), self.user, version or NO_STREAM)
 
     async def _latest(self, session_id: str, wanted: int | None) -> tuple[list[Message], int]:
         """Return the latest messages, or all, the oldest first, and the version at which the conversation was read."""
@@ -261,19 +260,19 @@ class EventStoreSessionStore(_SessionStore):
     """Snapshots of sessions in the event store; of several writers, the last one wins.
 
     Args:
-        store: an open store. With a :class:`SyncEventStore`, any thread and any event loop may use it.
+        store: an open store; the caller closes it. Any thread and any event loop may use it.
         user: the user on whose behalf it reads and writes; the whole tenant if left out.
     """
 
     def __init__(self, store: EventStore | SyncEventStore, *, user: str | None = None) -> None:
         super().__init__()
         self.user = user
-        self._access = Access(store)
+        self._access = HistoryAccess(store)
 
     async def get(self, session_id: str) -> AgentSession | None:
         """Return the session that was stored under an id; None if there is none."""
         self.validate_session_id(session_id)
-        snapshot = await self._access.read(self._snapshot(session_id))
+        snapshot = await self._access.run(self._snapshot(session_id))
         return None if snapshot is None else AgentSession.from_dict(snapshot)
 
     async def set(self, session_id: str, session: AgentSession) -> None:
@@ -291,12 +290,12 @@ class EventStoreSessionStore(_SessionStore):
             snapshot["service_session_id"] = dict(snapshot["service_session_id"])
         text = json_if_unstorable(snapshot)
         content = {"session": snapshot} if text is None else {"json": text}
-        await self._access.write(self._append(session_id, content))
+        await self._access.finish(self._append(session_id, content))
 
     async def delete(self, session_id: str) -> None:
         """Delete the session that was stored under an id. The history of the conversation stays."""
         self.validate_session_id(session_id)
-        await self._access.write(self._delete(session_id))
+        await self._access.finish(self._delete(session_id))
 
     async def _snapshot(self, session_id: str) -> Json | None:
         async with aclosing(self._access.events(session_id, self.user, 1)) as events:
@@ -310,7 +309,7 @@ class EventStoreSessionStore(_SessionStore):
         return None
 
     async def _append(self, session_id: str, content: Any) -> None:
-        await self._access.append(session_id, [NewEvent(ApplicationEvent(SESSION, content))], self.user)
+        await self._access.extend(session_id, [NewEvent(ApplicationEvent(SESSION, content))], self.user)
 
     async def _delete(self, session_id: str) -> None:
         if await self._snapshot(session_id) is not None:
@@ -326,7 +325,7 @@ class EventStoreCheckpointStorage:
     The framework pickles values that JSON does not have. As in its FileCheckpointStorage, only known types are read.
 
     Args:
-        store: an open store. With a :class:`SyncEventStore`, any thread and any event loop may use it.
+        store: an open store; the caller closes it. Any thread and any event loop may use it.
         name: the given id of the conversation that holds the checkpoints.
         user: the user on whose behalf it reads and writes; the whole tenant if left out.
         allowed_checkpoint_types: further types, as ``module:qualname``.
@@ -343,7 +342,7 @@ class EventStoreCheckpointStorage:
         self.name = name
         self.user = user
         self._allowed_types = frozenset(allowed_checkpoint_types)
-        self._access = Access(store)
+        self._access = HistoryAccess(store)
         self._conversation_id = self._access.conversation_id(name)
 
     async def save(self, checkpoint: WorkflowCheckpoint) -> str:
@@ -364,7 +363,7 @@ class EventStoreCheckpointStorage:
         content = {"checkpoint_id": checkpoint_id, "timestamp": checkpoint.timestamp}
         content |= {"checkpoint": value} if text is None else {"json": text}
         event = ApplicationEvent(CHECKPOINT, content)
-        await self._access.write(self._record(checkpoint_id, checkpoint.workflow_name, event))
+        await self._access.finish(self._record(checkpoint_id, checkpoint.workflow_name, event))
         return checkpoint_id
 
     async def load(self, checkpoint_id: str) -> WorkflowCheckpoint:
@@ -373,34 +372,34 @@ class EventStoreCheckpointStorage:
         Raises:
             WorkflowCheckpointException: there is none with the id, or it has a type that is not allowed.
         """
-        event, _ = await self._access.read(self._find(checkpoint_id))
+        event, _ = await self._access.run(self._find(checkpoint_id))
         if event is None:
             raise WorkflowCheckpointException(f"No checkpoint found with ID {checkpoint_id}")
         return self._restored(event)
 
     async def list_checkpoints(self, *, workflow_name: str) -> list[WorkflowCheckpoint]:
         """Return the checkpoints of a workflow, in the order in which they were first saved."""
-        listed = await self._access.read(self._listed(workflow_name))
-        events = await self._access.read(self._fetch([event_id for event_id, _ in listed.values()]))
+        listed = await self._access.run(self._listed(workflow_name))
+        events = await self._access.run(self._fetch([event_id for event_id, _ in listed.values()]))
         by_id = {event.id: event for event, _ in events}
         return [self._restored(by_id[event_id]) for event_id, _ in listed.values()]
 
     async def delete(self, checkpoint_id: str) -> bool:
         """Delete a checkpoint; return whether there was one."""
-        return await self._access.write(self._delete(checkpoint_id))
+        return await self._access.finish(self._delete(checkpoint_id))
 
     async def get_latest(self, *, workflow_name: str) -> WorkflowCheckpoint | None:
         """Return the latest checkpoint of a workflow by its timestamp; None if it has none."""
-        listed = await self._access.read(self._listed(workflow_name))
+        listed = await self._access.run(self._listed(workflow_name))
         if not listed:
             return None
         event_id, _ = max(listed.values(), key=lambda entry: datetime.fromisoformat(entry[1]))
-        [(event, _)] = await self._access.read(self._fetch([event_id]))
+        [(event, _)] = await self._access.run(self._fetch([event_id]))
         return self._restored(event)
 
     async def list_checkpoint_ids(self, *, workflow_name: str) -> list[str]:
         """Return the ids of the checkpoints of a workflow, in the order in which they were first saved."""
-        return list(await self._access.read(self._listed(workflow_name)))
+        return list(await self._access.run(self._listed(workflow_name)))
 
     async def _record(self, checkpoint_id: str, workflow_name: str, data: ApplicationEvent) -> None:
         """Append the next event of a checkpoint; most have only one."""
@@ -408,7 +407,7 @@ class EventStoreCheckpointStorage:
         while True:
             event = NewEvent(data, self._event_id(checkpoint_id, number), actor=workflow_name)
             with suppress(EventIdConflict):
-                result = await self._access.append(self.name, [event], self.user)
+                result = await self._access.extend(self.name, [event], self.user)
                 if result.events[-1].is_new:
                     return
             latest, number = await self._find(checkpoint_id)

@@ -56,7 +56,7 @@ from agent_manager.adapters.langgraph_values import (
     plain_values,
     references,
 )
-from agent_manager.adapters.store_loop import StoreLoop
+from agent_manager.adapters.store_access import StoreAccess, beginning
 from eventstore import (
     ANY,
     EXISTS,
@@ -64,7 +64,6 @@ from eventstore import (
     AppendResult,
     ApplicationEvent,
     Caller,
-    ConversationCreated,
     ConversationDeleted,
     ConversationReactivated,
     Event,
@@ -120,8 +119,8 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
         message_channels: Iterable[str] = ("messages",),
     ) -> None:
         super().__init__(serde=serde)
-        self._loop = StoreLoop(store)
-        self._store = self._loop.store
+        self._access = StoreAccess(store)
+        self._store = self._access.store
         self._caller: Caller = self._store.caller(tenant, user)
         self._message_channels = frozenset(message_channels)
         self._threads: OrderedDict[UUID, Thread] = OrderedDict()
@@ -146,11 +145,11 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Return a checkpoint, by default the latest of its namespace, with the writes that follow it."""
-        return self._loop.wait(self._get_tuple(config))
+        return self._access.wait(self._get_tuple(config))
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """See :meth:`get_tuple`."""
-        return await self._loop.run(self._get_tuple(config))
+        return await self._access.run(self._get_tuple(config))
 
     def list(
         self,
@@ -166,8 +165,8 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
             filter: values that members of the metadata must have.
             before: a configuration with the id of a checkpoint that is newer than all of these.
         """
-        for thread, checkpoint in self._loop.wait(self._listed(config, filter, before, limit)):
-            yield self._loop.wait(self._tuple(thread, checkpoint))
+        for thread, checkpoint in self._access.wait(self._listed(config, filter, before, limit)):
+            yield self._access.wait(self._tuple(thread, checkpoint))
 
     async def alist(
         self,
@@ -178,56 +177,56 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
         """See :meth:`list`."""
-        for thread, checkpoint in await self._loop.run(self._listed(config, filter, before, limit)):
-            yield await self._loop.run(self._tuple(thread, checkpoint))
+        for thread, checkpoint in await self._access.run(self._listed(config, filter, before, limit)):
+            yield await self._access.run(self._tuple(thread, checkpoint))
 
     def put(
         self, config: RunnableConfig, checkpoint: State, metadata: CheckpointMetadata, new_versions: ChannelVersions
     ) -> RunnableConfig:
         """Store what a checkpoint differs in from the one that the configuration names."""
-        return self._loop.wait(self._put(config, checkpoint, metadata, new_versions))
+        return self._access.wait(self._put(config, checkpoint, metadata, new_versions))
 
     async def aput(
         self, config: RunnableConfig, checkpoint: State, metadata: CheckpointMetadata, new_versions: ChannelVersions
     ) -> RunnableConfig:
         """See :meth:`put`."""
-        return await self._loop.run(self._put(config, checkpoint, metadata, new_versions))
+        return await self._access.finish(self._put(config, checkpoint, metadata, new_versions))
 
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """Store what a task has written after a checkpoint."""
-        self._loop.wait(self._put_writes(config, writes, task_id, task_path))
+        self._access.wait(self._put_writes(config, writes, task_id, task_path))
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """See :meth:`put_writes`."""
-        await self._loop.run(self._put_writes(config, writes, task_id, task_path))
+        await self._access.finish(self._put_writes(config, writes, task_id, task_path))
 
     def delete_thread(self, thread_id: str) -> None:
         """Delete the conversation of a thread: it is hidden from every read at once."""
-        self._loop.wait(self._delete_thread(thread_id))
+        self._access.wait(self._delete_thread(thread_id))
 
     async def adelete_thread(self, thread_id: str) -> None:
         """See :meth:`delete_thread`."""
-        await self._loop.run(self._delete_thread(thread_id))
+        await self._access.finish(self._delete_thread(thread_id))
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Hide the checkpoints of runs, in all threads; it reads the whole log to find them."""
-        self._loop.wait(self._delete_for_runs(run_ids))
+        self._access.wait(self._delete_for_runs(run_ids))
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """See :meth:`delete_for_runs`."""
-        await self._loop.run(self._delete_for_runs(run_ids))
+        await self._access.finish(self._delete_for_runs(run_ids))
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copy all checkpoints of a thread, and the messages in them, to another thread."""
-        self._loop.wait(self._copy_thread(source_thread_id, target_thread_id))
+        self._access.wait(self._copy_thread(source_thread_id, target_thread_id))
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """See :meth:`copy_thread`."""
-        await self._loop.run(self._copy_thread(source_thread_id, target_thread_id))
+        await self._access.finish(self._copy_thread(source_thread_id, target_thread_id))
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Hide the checkpoints of threads, except the latest of each namespace.
@@ -237,23 +236,23 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
         Args:
             strategy: ``keep_latest``, or ``delete``, which deletes the threads.
         """
-        self._loop.wait(self._prune(thread_ids, strategy))
+        self._access.wait(self._prune(thread_ids, strategy))
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """See :meth:`prune`."""
-        await self._loop.run(self._prune(thread_ids, strategy))
+        await self._access.finish(self._prune(thread_ids, strategy))
 
     def get_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
         """Return the writes to channels before a checkpoint, back to one with a value, also where they are hidden."""
-        return self._loop.wait(self._delta_channel_history(config, channels))
+        return self._access.wait(self._delta_channel_history(config, channels))
 
     async def aget_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
         """See :meth:`get_delta_channel_history`."""
-        return await self._loop.run(self._delta_channel_history(config, channels))
+        return await self._access.run(self._delta_channel_history(config, channels))
 
     def get_next_version(self, current: Any, channel: None = None) -> Any:
         """Return the version of a channel after another one; versions of other savers, which are texts, continue."""
@@ -263,7 +262,7 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
 
     async def was_deleted(self, thread_id: str) -> bool:
         """Return whether a thread was deleted and has not been used again since."""
-        return (await self._loop.run(self._thread(thread_id))).is_deleted
+        return (await self._access.run(self._thread(thread_id))).is_deleted
 
     # Threads
 
@@ -591,14 +590,9 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
                 events = [NewEvent(ConversationReactivated()), NewEvent(ApplicationEvent(STARTED)), *events]
                 expected = thread.version
             try:
-                result = await self._store.append(
-                    thread.conversation_id,
-                    [await self._without_files(event) for event in events],
-                    expected=expected,
-                    begin=self._created(thread) if expected == ANY else None,
-                    tenant=self._caller.tenant,
-                    user=self._caller.user,
-                )
+                begin = self._beginning(thread) if expected == ANY else None
+                stored = [await self._without_files(event) for event in events]
+                result = await self._access.append(self._caller, thread.conversation_id, stored, expected, begin=begin)
             except (ConversationIsDeleted, WrongExpectedVersion):
                 await self._catch_up(thread)
                 continue
@@ -617,9 +611,8 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
             is_repeated = True  # it was stored before the thread was deleted
 
     @staticmethod
-    def _created(thread: Thread) -> ConversationCreated:
-        is_uuid = thread.given_id == str(thread.conversation_id)
-        return ConversationCreated(given_id=None if is_uuid else thread.given_id)
+    def _beginning(thread: Thread) -> NewEvent:
+        return beginning(thread.conversation_id, cast(str, thread.given_id))
 
     def _learn(self, thread: Thread, events: Sequence[NewEvent], result: AppendResult) -> None:
         """Apply appended events to what is known of their thread, unless others are missing in between."""
@@ -661,9 +654,7 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
     async def _append_to_existing(self, conversation_id: UUID, data: EventData) -> None:
         """Append an event to a conversation, unless it was deleted meanwhile."""
         with suppress(ConversationIsDeleted):
-            await self._store.append(
-                conversation_id, [data], expected=EXISTS, tenant=self._caller.tenant, user=self._caller.user
-            )
+            await self._access.append(self._caller, conversation_id, [NewEvent(data)], EXISTS)
 
     async def _copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         source = await self._thread(source_thread_id)
@@ -683,7 +674,7 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
         while events:
             prefix: Sequence[NewEvent] = []
             if not target.version:
-                prefix = [NewEvent(self._created(target))]
+                prefix = [self._beginning(target)]
             elif target.is_deleted:
                 prefix = [NewEvent(ConversationReactivated()), NewEvent(ApplicationEvent(STARTED))]
             known = target.payload_versions
@@ -698,9 +689,7 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
                 copied[event.version] = target.version + len(new) + 1
                 new.append(_copy(event, copied, is_known=event.id in known, has_new_id=bool(target.version)))
             try:
-                await self._store.append(
-                    target.conversation_id, new, expected=target.version or NO_STREAM, tenant=tenant, user=user
-                )
+                await self._access.append(self._caller, target.conversation_id, new, target.version or NO_STREAM)
             except (WrongExpectedVersion, ConversationIsDeleted):
                 await self._catch_up(target)
                 continue

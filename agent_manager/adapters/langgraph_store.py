@@ -33,7 +33,7 @@ from langgraph.store.base import (
 from psycopg.types.json import Jsonb
 
 from agent_manager.adapters.langgraph_search import MAX_COMPARED, Index, TooManyVectors, Vectors
-from agent_manager.adapters.store_loop import StoreLoop
+from agent_manager.adapters.store_access import StoreAccess
 from eventstore import ApplicationEvent, ConversationCreated, EventData, EventStore, Settings, SyncEventStore
 from eventstore.database.queries import query
 from eventstore.errors import InputError
@@ -84,8 +84,8 @@ class EventStoreStore(BaseStore):
         super().__init__()
         self.ttl_config = ttl
         self._index = None if index is None else Index(index)
-        self._loop = StoreLoop(store)
-        self._store = self._loop.store
+        self._access = StoreAccess(store)
+        self._store = self._access.store
         self._caller = self._store.caller(tenant, user)
         self._scope = {"tenant": self._caller.tenant, "owner": self._caller.user or ""}
         self._appender = InlineAppender(self._store, [ITEMS])
@@ -109,37 +109,37 @@ class EventStoreStore(BaseStore):
         """Do nothing, for applications that call it: opening the store has created the table."""
 
     def __enter__(self) -> Self:
-        self._loop.wait(self._appender.__aenter__())
+        self._access.wait(self._appender.__aenter__())
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._loop.wait(self._appender.__aexit__(*error))
+        self._access.wait(self._appender.__aexit__(*error))
 
     async def __aenter__(self) -> Self:
-        await self._loop.run(self._appender.__aenter__())
+        await self._access.run(self._appender.__aenter__())
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        await self._loop.run(self._appender.__aexit__(*error))
+        await self._access.run(self._appender.__aexit__(*error))
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
         """Run operations: first those that read, then those that write, in their order."""
         ops = list(ops)
-        return self._loop.wait(self._batch(ops, {} if self._index is None else self._index.embedded(ops)))
+        return self._access.wait(self._batch(ops, {} if self._index is None else self._index.embedded(ops)))
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
         """See :meth:`batch`."""
         ops = list(ops)
         vectors = {} if self._index is None else await self._index.aembedded(ops)
-        return await self._loop.run(self._batch(ops, vectors))
+        return await self._access.run(self._batch(ops, vectors))
 
     def sweep_ttl(self) -> int:
         """Record expired items as deleted, and return their number."""
-        return self._loop.wait(self._sweep())
+        return self._access.wait(self._sweep())
 
     async def asweep_ttl(self) -> int:
         """See :meth:`sweep_ttl`."""
-        return await self._loop.run(self._sweep())
+        return await self._access.finish(self._sweep())
 
     async def _batch(self, ops: Sequence[Op], vectors: Vectors) -> list[Result]:
         """Run operations, together with those of other callers that come while others are running."""

@@ -18,7 +18,7 @@ from uuid import UUID
 from agents.memory import OpenAIResponsesCompactionSession, SessionABC, SessionSettings
 from agents.memory.session_settings import coerce_session_settings, resolve_session_limit
 
-from agent_manager.adapters.common import Access
+from agent_manager.adapters.conversation_history import HistoryAccess
 from agent_manager.adapters.openai_items import Entry, entry_of, events_of, open_outputs
 from eventstore import (
     ApplicationEvent,
@@ -50,8 +50,8 @@ class EventStoreSession(SessionABC):
 
     Args:
         session_id: any text; the conversation's given id.
-        store: an open store. With a :class:`SyncEventStore`, any thread and any event loop may use the session, as
-            ``Runner.run_sync`` does.
+        store: an open store; the caller closes it. Any thread and any event loop may use the session, as
+            ``Runner.run_sync`` does with a :class:`SyncEventStore`.
         user: the user on whose behalf it reads and writes; the whole tenant if left out.
         session_settings: the default limit of :meth:`get_items`.
         compaction_model: the OpenAI model that shortens the history after a run, see :meth:`run_compaction`; if left
@@ -76,7 +76,7 @@ class EventStoreSession(SessionABC):
         )
         self.user = user
         self.compaction_model = compaction_model
-        self._access = Access(store)
+        self._access = HistoryAccess(store)
         self._access.conversation_id(session_id)  # refuses what is not a text
 
     @classmethod
@@ -102,7 +102,7 @@ class EventStoreSession(SessionABC):
             raise InputError(f"limit: {wanted} is negative: give the number of items, or None for all")
         if wanted == 0:
             return []
-        history = await self._access.read(self._history(wanted, self.user_of(wrapper)))
+        history = await self._access.run(self._history(wanted, self.user_of(wrapper)))
         return [entry.item for entry in history.entries]
 
     async def add_items(
@@ -115,15 +115,15 @@ class EventStoreSession(SessionABC):
             EventTooLarge: an item is larger than the store allows.
         """
         if items:
-            await self._access.write(self._add(items, self.user_of(wrapper)))
+            await self._access.finish(self._add(items, self.user_of(wrapper)))
 
     async def pop_item(self, *, wrapper: RunContextWrapper[Any] | None = None) -> TResponseInputItem | None:
         """Remove the latest item and return it; None if there is none. No other caller gets the same item."""
-        return await self._access.write(self._pop(self.user_of(wrapper)))
+        return await self._access.finish(self._pop(self.user_of(wrapper)))
 
     async def clear_session(self, *, wrapper: RunContextWrapper[Any] | None = None) -> None:
         """Delete the conversation: it is hidden from every list. Items that are added later begin it anew."""
-        await self._access.write(self._access.delete(self.session_id, self.user_of(wrapper)))
+        await self._access.finish(self._access.delete(self.session_id, self.user_of(wrapper)))
 
     async def run_compaction(
         self,
@@ -144,7 +144,7 @@ class EventStoreSession(SessionABC):
 
     async def _atomic_replace_items(self, items: list[TResponseInputItem]) -> bool:
         """Replace all items in one append."""
-        await self._access.write(self._add(items, self.user, [_removed(1)]))
+        await self._access.finish(self._add(items, self.user, [_removed(1)]))
         return True
 
     async def _get_compaction_snapshot(self, limit: int, *, prune_prefix: Any = None) -> Any:
@@ -153,7 +153,7 @@ class EventStoreSession(SessionABC):
 
         if prune_prefix is not None:  # of EncryptedSession, which replaces the whole history instead
             return None
-        history = await self._access.read(self._history(limit + 1, self.user))
+        history = await self._access.run(self._history(limit + 1, self.user))
         entries = history.entries[-limit:]
 
         async def replace_suffix(start: int, items: list[TResponseInputItem]) -> bool:
@@ -161,7 +161,7 @@ class EventStoreSession(SessionABC):
                 return False
             with suppress(WrongExpectedVersion):
                 first = [_removed(entries[start].version)]
-                await self._access.write(self._add(items, self.user, first, history.version))
+                await self._access.finish(self._add(items, self.user, first, history.version))
                 return True
             return False
 
@@ -179,10 +179,10 @@ class EventStoreSession(SessionABC):
             calls[call_id] = await self._access.task_of(self.session_id, call_id, user)
         try:
             events = [*first, *events_of(items, calls)]
-            await self._access.append(self.session_id, events, user, expected)
+            await self._access.extend(self.session_id, events, user, expected)
         except InvalidEvent:
             events = [*first, *events_of(items, calls, check=True)]
-            await self._access.append(self.session_id, events, user, expected)
+            await self._access.extend(self.session_id, events, user, expected)
 
     async def _pop(self, user: str | None) -> Any:
         while True:
@@ -195,7 +195,7 @@ class EventStoreSession(SessionABC):
                 canceled = TaskStatusChanged(task_id=entry.open_task, status=TaskStatus.CANCELED)
                 events.append(NewEvent(canceled, actor="assistant"))
             with suppress(WrongExpectedVersion):
-                await self._access.append(self.session_id, events, user, history.version)
+                await self._access.extend(self.session_id, events, user, history.version)
                 return entry.item
 
     async def _history(self, wanted: int | None, user: str | None) -> _History:

@@ -9,8 +9,8 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from agent_manager.a2a import Json
-from agent_manager.adapters.common import (
-    StoredEvent,
+from agent_manager.adapters.conversation_history import StoredEvent
+from agent_manager.adapters.message_forms import (
     form_of,
     json_if_unstorable,
     message_of,

@@ -35,12 +35,12 @@ from pydantic_core import to_json
 
 from agent_manager.a2a import Json
 from agent_manager.adapters.blobs import load_files, store_files
+from agent_manager.adapters.store_access import StoreAccess, finished_in_store_loop, in_store_loop
 from agent_manager.agents.recorder import DEFAULT_ACTOR
 from agent_manager.conversation_fold import ConversationFold
 from eventstore import (
     NO_STREAM,
     ApplicationEvent,
-    Caller,
     ConversationCreated,
     ConversationDeleted,
     ConversationReactivated,
@@ -51,12 +51,14 @@ from eventstore import (
     Metadata,
     NewEvent,
     Role,
+    SyncEventStore,
     TaskArtifactAdded,
     TaskCreated,
     TaskStatus,
     TaskStatusChanged,
     conversation_uuid,
 )
+from eventstore.database.pools import View
 from eventstore.database.queries import query, query_without
 from eventstore.errors import Forbidden, WrongExpectedVersion, printable
 from eventstore.ids import derived_uuid, is_canonical_uuid
@@ -81,21 +83,23 @@ class EventStoreConversationStore(ConversationStore):
     """Conversations of pydantic-ai in an event store.
 
     Args:
-        store: an open store; the caller closes it.
+        store: an open store; the caller closes it. Any thread and any event loop may use the conversations.
         user: reads and writes only what this user may; None stands for the whole tenant.
     """
 
-    def __init__(self, store: EventStore, user: str | None = None) -> None:
-        self._store = store
-        self._caller = Caller(store.tenant, user)
-        self._log = store.log(self._caller)
+    def __init__(self, store: EventStore | SyncEventStore, user: str | None = None) -> None:
+        self._access = StoreAccess(store)
+        self._store = self._access.store
+        self._caller = self._store.caller(user=user)
         self._places: LRUCache[str, UUID] = LRUCache(_KEPT_PLACES)
 
+    @in_store_loop
     async def read_record(self, conversation_id: str) -> ConversationRecord | None:
         """Return the record of a conversation; None if there is none, or it is deleted."""
         _, record, _ = await self._state(conversation_id)
         return record
 
+    @in_store_loop
     async def read_records(self, *, scope: str | None = None, limit: int | None = None) -> Sequence[ConversationRecord]:
         """Return the records, those that were saved last first.
 
@@ -113,6 +117,7 @@ class EventStoreConversationStore(ConversationStore):
             records += [record for _, record, _ in await self._states(ids[start : start + _RECORDS]) if record]
         return sorted(records, key=lambda record: record.updated_at, reverse=True)
 
+    @finished_in_store_loop
     async def write_record(
         self,
         record: ConversationRecord,
@@ -147,6 +152,7 @@ class EventStoreConversationStore(ConversationStore):
                 self._places.update(new_ids)
                 return
 
+    @finished_in_store_loop
     async def delete_record(self, conversation_id: str, *, expected_revision: str) -> None:
         """Delete a conversation. Its entries remain in the log, for conversations that were forked from it.
 
@@ -161,6 +167,7 @@ class EventStoreConversationStore(ConversationStore):
             if await self._append(uuid, [NewEvent(ConversationDeleted(), actor=self._user)], version, conversation_id):
                 return
 
+    @in_store_loop
     async def read_entry(self, entry_id: str) -> ConversationEntry:
         """Return an entry.
 
@@ -170,6 +177,7 @@ class EventStoreConversationStore(ConversationStore):
         [entry] = await self.read_history(entry_id, limit=1)
         return entry
 
+    @in_store_loop
     async def read_history(self, head_id: str | None, *, limit: int | None = None) -> list[ConversationEntry]:
         """Return the entries up to one, oldest first, or only the last of them.
 
@@ -197,6 +205,10 @@ class EventStoreConversationStore(ConversationStore):
             self._places[entry.id] = event.conversation_id
             entries.append(entry)
         return entries
+
+    @property
+    def _log(self) -> View:
+        return self._store.log(self._caller)
 
     @property
     def _user(self) -> str:
@@ -227,7 +239,7 @@ class EventStoreConversationStore(ConversationStore):
     async def _append(self, conversation_id: UUID, events: Sequence[NewEvent], version: int, name: str) -> bool:
         """Append events to a version of a conversation; return False if it has another one by now."""
         try:
-            await self._store.append(conversation_id, events, expected=version or NO_STREAM, user=self._caller.user)
+            await self._access.append(self._caller, conversation_id, events, version or NO_STREAM)
         except Forbidden:
             if version:
                 raise

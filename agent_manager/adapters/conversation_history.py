@@ -1,0 +1,141 @@
+"""The histories of frameworks: conversations that are read from their end down to their last deletion."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, NamedTuple
+from uuid import UUID, uuid4
+
+from psycopg.types.numeric import Int4
+
+from agent_manager.adapters.blobs import load_files, store_files
+from agent_manager.adapters.store_access import StoreAccess, beginning
+from eventstore import (
+    ANY,
+    EXISTS,
+    NO_STREAM,
+    AppendResult,
+    ConversationDeleted,
+    ConversationReactivated,
+    ExpectedVersion,
+    MessageAdded,
+    NewEvent,
+    TaskArtifactAdded,
+    conversation_uuid,
+)
+from eventstore.append import encode_expected
+from eventstore.database.queries import query
+from eventstore.errors import ConversationIsDeleted, WrongExpectedVersion
+from eventstore.events import HIGHEST_VERSION
+from eventstore.json_text import from_json
+from eventstore.member_order import restore, restore_members
+from eventstore.read import RawRows
+
+_LATEST_EVENTS = query("agent_manager.adapters", "latest_events")
+_PAGE = 2000
+"""Events that one statement reads at most."""
+_WITH_PARTS = ("message.added", "task.artifact_added")
+"""The types of the events that adapters store with parts."""
+_MORE_EVENTS = 16
+"""Events that a read of the latest items fetches beyond them, for those that are not items."""
+
+
+class HistoryAccess(StoreAccess):
+    """The histories of a framework, by its own ids."""
+
+    def conversation_id(self, given_id: str) -> UUID:
+        """Return the id of the conversation that has an id of the framework."""
+        return _named(self.store.tenant, given_id)[0]
+
+    async def extend(
+        self, given_id: str, events: Sequence[NewEvent], user: str | None, expected: ExpectedVersion = ANY
+    ) -> AppendResult:
+        """Append to the conversation that has an id of the framework; begin it, or reactivate it, if necessary.
+
+        Large files are stored beside the events (:mod:`agent_manager.adapters.blobs`).
+        """
+        conversation_id, begin = _named(self.store.tenant, given_id)
+        events = [await self._without_large_files(event) for event in events]
+        caller = self.store.caller(user=user)
+        may_begin = expected == ANY or encode_expected(expected) == encode_expected(NO_STREAM)
+        try:
+            return await self.append(caller, conversation_id, events, expected, begin=begin if may_begin else None)
+        except ConversationIsDeleted:
+            # Readers begin after the deletion, so it does no harm if several writers reactivate the conversation.
+            events = [NewEvent(ConversationReactivated()), *events]
+            return await self.append(caller, conversation_id, events, EXISTS if expected == ANY else expected)
+
+    async def _without_large_files(self, event: NewEvent) -> NewEvent:
+        data = event.data
+        if not isinstance(data, MessageAdded | TaskArtifactAdded) or not data.parts:
+            return event
+        return replace(event, data=data.model_copy(update={"parts": await store_files(self.store, data.parts)}))
+
+    async def delete(self, given_id: str, user: str | None) -> None:
+        """Delete a conversation; do nothing if it never began, or is deleted already."""
+        deleted, caller = NewEvent(ConversationDeleted()), self.store.caller(user=user)
+        with suppress(WrongExpectedVersion, ConversationIsDeleted):
+            await self.append(caller, self.conversation_id(given_id), [deleted], EXISTS)
+
+    async def events(
+        self, given_id: str, user: str | None, wanted: int | None = None
+    ) -> AsyncGenerator[StoredEvent, None]:
+        """Yield the events of a conversation down to its last deletion, the latest first.
+
+        Args:
+            wanted: how many the caller will look at, as far as it knows; None for all.
+        """
+        log = self.store.log(self.store.caller(user=user))
+        limit = _PAGE if wanted is None else min(wanted + _MORE_EVENTS, _PAGE)
+        parameters = {"tenant": self.store.tenant, "conversation_id": self.conversation_id(given_id)}
+        last = HIGHEST_VERSION
+        while last:
+            page = {"last": Int4(last), "limit": Int4(limit)}
+            rows = await log.fetch(_LATEST_EVENTS, parameters | page, cursor=RawRows)
+            for version, event_type, content, order in rows:
+                event = StoredEvent(version, event_type, _content(content, order))
+                if event_type in _WITH_PARTS and isinstance(parts := event.content.get("parts"), list):
+                    await load_files(self.store, [parts])
+                yield event
+                if event_type == "conversation.deleted":
+                    return
+            if len(rows) < limit:
+                return
+            last, limit = rows[-1][0] - 1, min(2 * limit, _PAGE)
+
+    async def task_of(self, given_id: str, call_id: str, user: str | None) -> UUID:
+        """Return the id of the latest task of a tool call; a new id if the conversation has none."""
+        async with aclosing(self.events(given_id, user, _MORE_EVENTS)) as events:
+            async for event in events:
+                if event.event_type == "task.created" and event.content.get("given_id") == call_id:
+                    return UUID(event.content["task_id"])
+        return uuid4()
+
+
+class StoredEvent(NamedTuple):
+    """An event as the adapters read it: its content is plain JSON, with the members in their order."""
+
+    version: int
+    event_type: str
+    content: Any
+
+
+def _content(content: bytes, order: bytes | None) -> Any:
+    value = from_json(content[1:])  # after the number of the binary format
+    if order is not None:
+        orders = from_json(order[1:])
+        if isinstance(orders, dict):
+            restore_members(value, orders)
+        else:
+            restore(value, orders)
+    return value
+
+
+@lru_cache(maxsize=1024)
+def _named(tenant: str, given_id: str) -> tuple[UUID, NewEvent]:
+    """Return the conversation that has an id of the framework, and the event that begins it."""
+    conversation_id = conversation_uuid(tenant, given_id)
+    return conversation_id, beginning(conversation_id, given_id)
