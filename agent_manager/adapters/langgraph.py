@@ -463,6 +463,8 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
 
         async def make(*, is_repeated: bool) -> Sequence[NewEvent]:
             parent = await self._base(thread, ns, parent_id)
+            after = [] if parent is None else sorted({write.version for write in thread.writes(parent)})
+            expected = thread.expected(parent, after)
             objects = {
                 "state": {name: value for name, value in checkpoint.items() if name not in _SEPARATE},
                 "versions": checkpoint["channel_versions"],
@@ -472,21 +474,22 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
             content: dict[str, Any] = {"ns": ns} if ns else {}
             removed: dict[str, Sequence[str]] = {}
             for name, members in objects.items():
-                known = {} if parent is None else parent.objects[name]
-                different, gone = differences(known, plain_trees(cast(dict[str, Any], members)))
+                trees = plain_trees(cast(dict[str, Any], members))
+                different, gone = differences(expected.objects[name], trees)
                 content |= {name: in_stored_order(different)} if different else {}
                 removed |= {name: gone} if gone else {}
             values = checkpoint["channel_values"]
             before = {} if parent is None else parent.values
-            changed = {*new_versions, *content.get("versions", ()), *(values.keys() - before.keys())} & values.keys()
+            new = {*content.get("versions", ()), *expected.changed}
+            changed = {*new_versions, *new, *(values.keys() - before.keys())} & values.keys()
             base = thread.last_stored(ns) if parent is None and not thread.is_deleted else parent
             encoder = await self._encoder(thread, base, changed)
-            if changed:
-                encoded = {name: encoder.encode(values[name], name)[0] for name in values if name in changed}
-                content["values"] = in_stored_order(encoded)
-            if gone := [name for name in before if name not in values and name not in content.get("versions", ())]:
-                removed["values"] = gone
-            content |= {"removed": removed} if removed else {}
+            encoded = {name: encoder.encode(values[name], name)[0] for name in values if name in changed}
+            different, _ = differences(dict(expected.values), encoded)
+            content |= {"values": in_stored_order(different)} if different else {}
+            gone = [name for name in {*(before.keys() - new), *expected.values} if name not in values]
+            content |= {"removed": removed | {"values": sorted(gone)} if gone else removed} if gone or removed else {}
+            content |= {"after": after} if expected.changed else {}
             if parent_id:
                 content["parent"] = parent_id if parent is None else parent.version
             if base is not None and base is not parent and encoder.has_copied:
@@ -747,6 +750,8 @@ def _copy(event: Event, versions: Mapping[int, int], *, is_known: bool, has_new_
         for name in ("parent", "checkpoint", "base"):
             if isinstance(content.get(name), int):
                 content = content | {name: versions[content[name]]}
+        if "after" in content:
+            content = content | {"after": [versions[each] for each in content["after"]]}
     if event.event_type == "message.added" and is_known:
         return NewEvent(ApplicationEvent(WRITES, content))
     if event.event_type == "message.added":

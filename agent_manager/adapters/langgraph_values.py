@@ -265,7 +265,7 @@ class Encoder(_Trees):
 
     def _smaller(self, tree: Tree) -> Tree:
         tree = self._without_repeated_lists(tree)
-        return self._value(tree) if _size(tree) > LARGE_BYTES and not _has_copies(tree) else tree
+        return self._value(tree) if _size(tree) > LARGE_BYTES and not has_copies(tree) else tree
 
     def _without_repeated_lists(self, tree: Tree) -> Tree:
         """Return a value in which lists of messages that the checkpoint's channels have too are copies of these."""
@@ -331,10 +331,14 @@ def _is_reference(tree: Tree) -> bool:
     return isinstance(tree, dict) and len(tree) == 1 and ("~value" in tree or "~message" in tree)
 
 
-def _has_copies(tree: Tree) -> bool:
+def has_copies(tree: Tree) -> bool:
+    """Return whether a tree is made of parts of another value."""
     if isinstance(tree, dict):
-        return "~list" in tree or any(map(_has_copies, tree.values()))
-    return isinstance(tree, list) and any(map(_has_copies, tree))
+        return not _COPIES.isdisjoint(tree) or any(map(has_copies, tree.values()))
+    return isinstance(tree, list) and any(map(has_copies, tree))
+
+
+_COPIES = frozenset(("~list", "~more", "~dict"))
 
 
 # Reading
