@@ -267,7 +267,11 @@ def _history_change(state: TaskState, history: list[Json]) -> tuple[list[NewEven
     """Return the events of new messages of a history, and how many messages it keeps, with the ids of all others."""
     known = [state.messages[event_id] for event_id in state.history]
     keep = next(
-        (number for number, (old, new) in enumerate(zip(known, history, strict=False)) if old != new),
+        (
+            number
+            for number, (old, new) in enumerate(zip(known, history, strict=False))
+            if old is not new and old != new
+        ),
         min(len(known), len(history)),
     )
     if keep == len(known) == len(history):

@@ -25,10 +25,9 @@ OwnerResolver: TypeAlias = Callable[[Any], str]
 Converted: TypeAlias = tuple[Any, Json]
 """A copy of a task, and its JSON with references to files."""
 
-_OF_TASK = "TaskPushNotificationConfig"
-HAS_TASK_ID = hasattr(types, _OF_TASK)
-"""Whether a setting of push notifications names its task."""
-CONFIG_CLASS = getattr(types, _OF_TASK) if HAS_TASK_ID else types.PushNotificationConfig
+HAS_TASK_ID = hasattr(types, "DESCRIPTOR")
+"""Whether a setting of push notifications names its task: not in 0.3."""
+CONFIG_CLASS = types.TaskPushNotificationConfig if HAS_TASK_ID else types.PushNotificationConfig
 """The class of a setting of push notifications."""
 
 
