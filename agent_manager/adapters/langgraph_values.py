@@ -487,7 +487,7 @@ def _key(value: Any) -> Any:
 # Files in messages
 
 _DATA_URL = re.compile(r"(data:[^,]{0,200};base64,)(.*)", re.DOTALL)
-_DATA_MEMBERS, _URL_MEMBERS = ("data", "base64", "file_data"), ("url", "image_url", "file_url")
+_FILE_MEMBERS = ("data", "base64", "file_data", "url", "image_url", "file_url")
 """The members of a block of content that hold a file, or its URL: directly, or in an object in the block."""
 _TYPE_MEMBERS = ("mime_type", "media_type")
 _FILE_TYPES = ("image", "audio", "video", "file", "document", "media")
@@ -510,15 +510,15 @@ def _file_place(block: Any) -> tuple[str, ...] | None:
     kind = block.get("type") if isinstance(block, dict) else None
     if not isinstance(kind, str) or not any(each in kind for each in _FILE_TYPES):
         return None
-    for name in (*_DATA_MEMBERS, *_URL_MEMBERS):
+    for name in _FILE_MEMBERS:
         for outer in ((), *((each,) for each, value in block.items() if isinstance(value, dict))):
             found = _at(block, outer)
-            if all(_is_plain(each) for each in found) and _is_file(found.get(name), name):
+            if all(_is_plain(each) for each in found) and _is_file(found.get(name)):
                 return *outer, name
     return None
 
 
-def _is_file(value: Any, name: str) -> bool:
+def _is_file(value: Any) -> bool:
     if not isinstance(value, str):
         return isinstance(value, dict) and value.keys() == {"~file"}
     return "://" in value or (value != "" and _split_base64(value)[1] is not None)
@@ -694,7 +694,7 @@ def _part(trees: _Trees, block: Any) -> Tree:
     if (place := _file_place(block)) is not None and "\0" not in (text := _at(block, place)):
         data_url = _DATA_URL.fullmatch(text)
         start, value = ("", text) if data_url is None else data_url.groups()
-        is_data = data_url is not None or place[-1] in _DATA_MEMBERS
+        is_data = data_url is not None or "://" not in text
         around = _at(block, place[:-1])
         kind = start[len("data:") : -len(";base64,")] or next(
             (around[name] for name in _TYPE_MEMBERS if isinstance(around.get(name), str)), ""
