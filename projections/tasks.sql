@@ -1,6 +1,42 @@
 -- Apply a batch of the log to the tables tasks and task_artifacts. The first event of a task, whatever its type, creates
 -- the row: a remote agent may report on a task that no event has created.
-WITH folded AS MATERIALIZED (
+--
+-- If a conversation went back to an earlier version, the tasks that it began after that are deleted, and so are chunks of
+-- artifacts. An event after that begins such a task anew, in the same batch as in a later one.
+DELETE FROM tasks t
+ USING batch r
+ WHERE r.event_type = 'conversation.rewound'
+   AND t.tenant_id = r.tenant_id
+   AND t.conversation_id = r.conversation_id
+   AND t.first_version > (r.content ->> 'to_version')::integer
+   AND t.first_version < r.version;
+
+WITH ended AS MATERIALIZED (
+    -- The tasks that began in this batch and that their conversation hides since, and up to which version.
+    SELECT r.tenant_id, r.conversation_id, begun.task_id, max(r.version) AS version
+      FROM batch r
+     CROSS JOIN LATERAL (
+               SELECT b.content ->> 'task_id' AS task_id, min(b.version) AS first_version
+                 FROM batch b
+                WHERE b.tenant_id = r.tenant_id
+                  AND b.conversation_id = r.conversation_id
+                  AND b.event_type IN ('task.created', 'task.status_changed', 'task.described',
+                                       'task.artifact_added', 'task.artifact_extended')
+                GROUP BY b.content ->> 'task_id'
+           ) AS begun
+     WHERE r.event_type = 'conversation.rewound'
+       AND begun.first_version > (r.content ->> 'to_version')::integer
+       AND begun.first_version < r.version
+       AND NOT EXISTS (
+               SELECT
+                 FROM tasks t
+                WHERE t.tenant_id = r.tenant_id
+                  AND t.conversation_id = r.conversation_id
+                  AND t.id::text = begun.task_id
+           )
+     GROUP BY r.tenant_id, r.conversation_id, begun.task_id
+),
+folded AS MATERIALIZED (
     SELECT b.tenant_id,
            b.conversation_id,
            (b.content ->> 'task_id')::uuid AS id,
@@ -62,6 +98,14 @@ WITH folded AS MATERIALIZED (
       FROM batch b
      WHERE b.event_type IN ('task.created', 'task.status_changed', 'task.described',
                             'task.artifact_added', 'task.artifact_extended')
+       AND NOT EXISTS (
+               SELECT
+                 FROM ended e
+                WHERE e.tenant_id = b.tenant_id
+                  AND e.conversation_id = b.conversation_id
+                  AND e.task_id = b.content ->> 'task_id'
+                  AND b.version < e.version
+           )
      GROUP BY b.tenant_id, b.conversation_id, b.content ->> 'task_id'
 ),
 -- Histories that go on: the chunks that follow the last event that gave the history whole or took it away, else those
@@ -166,3 +210,11 @@ SELECT (b.content ->> 'task_id')::uuid, b.conversation_id, b.tenant_id, b.versio
   FROM batch b
  WHERE b.event_type IN ('task.artifact_added', 'task.artifact_extended')
  ORDER BY b.position;
+
+DELETE FROM task_artifacts a
+ USING batch r
+ WHERE r.event_type = 'conversation.rewound'
+   AND a.tenant_id = r.tenant_id
+   AND a.conversation_id = r.conversation_id
+   AND a.version > (r.content ->> 'to_version')::integer
+   AND a.version < r.version;

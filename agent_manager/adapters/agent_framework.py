@@ -143,9 +143,7 @@ class EventStoreHistoryProvider(HistoryProvider):
             new = filter_new_messages(latest, messages)
             if not new:
                 return
-            tasks: dict[str, UUID] = {}
-            for call_id in _open_results(new):
-                tasks[call_id] = await self._access.task_of(session_id, call_id, self.user)
+            tasks = await self._access.tasks_of(session_id, _open_results(new), self.user)
             with suppress(WrongExpectedVersion):  # another writer appended meanwhile
                 try:
                     await self._append(session_id, _events_of(new, tasks), version)
