@@ -64,7 +64,7 @@ class HistoryAccess(StoreAccess):
         Large files are stored beside the events (:mod:`agent_manager.adapters.blobs`).
         """
         conversation_id, begin = _named(self.store.tenant, given_id)
-        events = [await self._without_large_files(event) for event in events]
+        events = [await self._without_large_files(event, conversation_id) for event in events]
         caller = self.store.caller(user=user)
         may_begin = expected == ANY or encode_expected(expected) == encode_expected(NO_STREAM)
         while True:
@@ -78,11 +78,12 @@ class HistoryAccess(StoreAccess):
                 if expected != ANY:
                     raise
 
-    async def _without_large_files(self, event: NewEvent) -> NewEvent:
+    async def _without_large_files(self, event: NewEvent, conversation_id: UUID) -> NewEvent:
         data = event.data
         if not isinstance(data, MessageAdded | TaskArtifactAdded) or not data.parts:
             return event
-        return replace(event, data=data.model_copy(update={"parts": await store_files(self.store, data.parts)}))
+        parts = await store_files(self.store, data.parts, conversation_id)
+        return replace(event, data=data.model_copy(update={"parts": parts}))
 
     async def delete(self, given_id: str, user: str | None) -> None:
         """Delete a conversation; do nothing if it never began, or is deleted already."""
@@ -102,7 +103,8 @@ class HistoryAccess(StoreAccess):
         """
         log = self.store.log(self.store.caller(user=user))
         limit = _PAGE if wanted is None else min(wanted + _MORE_EVENTS, _PAGE)
-        parameters = {"tenant": self.store.tenant, "conversation_id": self.conversation_id(given_id)}
+        conversation_id = self.conversation_id(given_id)
+        parameters = {"tenant": self.store.tenant, "conversation_id": conversation_id}
         last = hidden_from = HIGHEST_VERSION
         while last:
             page = {"last": Int4(last), "limit": Int4(limit)}
@@ -115,7 +117,7 @@ class HistoryAccess(StoreAccess):
                     continue
                 event = StoredEvent(version, event_type, _content(content, order))
                 if event_type in _WITH_PARTS and isinstance(parts := event.content.get("parts"), list):
-                    await load_files(self.store, [parts])
+                    await load_files(self.store, [parts], conversation_id)
                 yield event
                 if event_type == "conversation.deleted" or hidden_from == 1:
                     return
