@@ -109,13 +109,13 @@ class HistoryAccess(StoreAccess):
         while last:
             page = {"last": Int4(last), "limit": Int4(limit)}
             rows = await log.fetch(_LATEST_EVENTS, parameters | page, cursor=RawRows)
-            for version, event_type, content, order in rows:
+            for event_id, version, event_type, content, order in rows:
                 is_hidden = version >= hidden_from
                 if event_type == "conversation.rewound":
                     hidden_from = min(hidden_from, _content(content, order)["to_version"] + 1)
                 if is_hidden:
                     continue
-                event = StoredEvent(version, event_type, _content(content, order))
+                event = StoredEvent(version, event_type, _content(content, order), event_id)
                 if event_type in _WITH_PARTS and isinstance(parts := event.content.get("parts"), list):
                     await load_files(self.store, [parts], conversation_id)
                 yield event
@@ -123,7 +123,7 @@ class HistoryAccess(StoreAccess):
                     return
             if len(rows) < limit:
                 return
-            last, limit = rows[-1][0] - 1, min(2 * limit, _PAGE)
+            last, limit = rows[-1][1] - 1, min(2 * limit, _PAGE)
 
     async def tasks_of(self, given_id: str, call_ids: Iterable[str], user: str | None) -> dict[str, UUID]:
         """Return the latest tasks of calls of tools by the ids of the calls; those without one are left out."""
@@ -151,6 +151,7 @@ class StoredEvent(NamedTuple):
     version: int
     event_type: str
     content: Any
+    id: UUID
 
 
 def _content(content: bytes, order: bytes | None) -> Any:

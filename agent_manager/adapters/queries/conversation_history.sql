@@ -1,6 +1,6 @@
 -- name: latest_events
 -- Events of a conversation up to a version, the latest first, with what their readers need.
-SELECT e.version, e.event_type, e.content, e.metadata #> '{eventstore.member_order,content}'
+SELECT e.id, e.version, e.event_type, e.content, e.metadata #> '{eventstore.member_order,content}'
   FROM events e
  WHERE e.tenant_id = %(tenant)s
    AND e.conversation_id = %(conversation_id)s
