@@ -43,7 +43,7 @@ from agent_manager.adapters.agent_framework import (
 )
 from eventstore import ConversationDeleted, EventStore, MessageAdded, Settings, SyncEventStore, conversation_uuid
 from eventstore.errors import EventTooLarge, Forbidden, InputError, InvalidEvent
-from projections import Reader, catch_up
+from projections import Reader, Search, catch_up
 
 pytestmark = [pytest.mark.slow, pytest.mark.shared_database]
 
@@ -173,7 +173,7 @@ async def test_messages_are_messages_and_calls_tasks_for_all_other_readers(store
     }
     assert tasks["c1"].metadata == {"agent_framework": {"message_id": str(messages[3].id)}}
     assert [part for chunk in tasks["c1"].artifacts for part in chunk["parts"]] == [{"kind": "text", "text": "sunny"}]
-    assert [str(hit.kind) for hit in await Reader(store).search("faro")] == ["task"]
+    assert [str(hit.kind) for hit in (await Search(store).page("faro")).items] == ["task"]
     log = str([event.content async for event in store.read(conversation.id)])
     assert [log.count(words) for words in ("Porto", "Faro", "'sunny'")] == [1, 1, 1]
 

@@ -28,7 +28,7 @@ from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessa
 from agent_manager.adapters.openai_agents import EventStoreSession
 from eventstore import EventStore, MessageAdded, Settings, SyncEventStore, conversation_uuid
 from eventstore.errors import EventTooLarge, Forbidden, InputError, InvalidEvent
-from projections import Reader, catch_up
+from projections import Reader, Search, catch_up
 
 pytestmark = [pytest.mark.slow, pytest.mark.shared_database]
 
@@ -247,7 +247,7 @@ async def shown(store: EventStore, session_id: str) -> tuple[int, list[str], lis
 
 
 async def found(store: EventStore, words: str) -> int:
-    return len(await Reader(store).search(words))
+    return len((await Search(store).page(words)).items)
 
 
 async def test_popped_items_are_hidden_from_every_read(store: EventStore) -> None:
