@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-from support.environment import child_environment
+from support.browser import Chromium
 from support.ports import free_port
 from support.processes import Running
 from support.waiting import until
@@ -88,3 +87,26 @@ def web(tmp_path: Path, database_url: str) -> Iterator[str]:
         yield url
     finally:
         running.kill()
+
+
+async def test_a_conversation_in_the_web_ui_is_stored_and_shown_again(
+    web: str, chromium: Chromium, store: EventStore
+) -> None:
+    service = EventStoreSessionService(store)
+    async with chromium.tab(web) as tab:
+        page = tab.page
+        await page.goto(f"{web}/dev-ui/?app=clerk&userId=ana")
+        await page.get_by_placeholder("Type a message...").fill("Lisboa")
+        await page.keyboard.press("Enter")
+        await page.get_by_text("It leaves at 14:40").wait_for()
+        [session] = (await service.list_sessions(app_name="clerk", user_id="ana")).sessions
+        assert session.state == {"answer": "It leaves at 14:40"}
+        await page.goto(f"{web}/dev-ui/?app=clerk&userId=ana&session={session.id}")
+        await page.get_by_text("It leaves at 14:40").wait_for()
+        assert await page.get_by_text("departures").first.is_visible()
+    await catch_up(store)
+    conversation = conversation_uuid(store.tenant, conversation_name("clerk", "ana", session.id))
+    [task] = await Reader(store).tasks(conversation)
+    assert (task.description, task.status) == ('departures({"city": "Lisboa"})', "completed")
+    messages = [message.content for message in await Reader(store).messages(conversation)]
+    assert [text for text in messages if text] == ["Lisboa", "It leaves at 14:40"]
