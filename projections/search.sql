@@ -118,3 +118,13 @@ SELECT s.tenant_id, s.conversation_id, s.version, s.position, s.kind,
                        search_labels(s.tenant_id, s.role, s.actor))
   FROM in_language s
  ORDER BY s.position;
+
+-- The texts from before a conversation went back to an earlier version; its name remains.
+DELETE FROM search_documents d
+ USING batch r
+ WHERE r.event_type = 'conversation.rewound'
+   AND d.tenant_id = r.tenant_id
+   AND d.conversation_id = r.conversation_id
+   AND d.version > (r.content ->> 'to_version')::integer
+   AND d.version < r.version
+   AND d.kind <> 'conversation';

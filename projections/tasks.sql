@@ -15,7 +15,52 @@ DELETE FROM task_artifacts a
    AND a.conversation_id = d.conversation_id
    AND a.task_id::text = d.content ->> 'task_id';
 
-WITH folded AS MATERIALIZED (
+-- If a conversation went back to an earlier version, the tasks that it began after that are deleted, and so are chunks of
+-- artifacts. An event after that begins such a task anew, in the same batch as in a later one.
+DELETE FROM tasks t
+ USING batch r
+ WHERE r.event_type = 'conversation.rewound'
+   AND t.tenant_id = r.tenant_id
+   AND t.conversation_id = r.conversation_id
+   AND t.first_version > (r.content ->> 'to_version')::integer
+   AND t.first_version < r.version;
+
+WITH ended AS MATERIALIZED (
+    -- The tasks that began in this batch and that their conversation hides since, and up to which version.
+    SELECT r.tenant_id, r.conversation_id, begun.task_id, max(r.version) AS version
+      FROM batch r
+     CROSS JOIN LATERAL (
+               SELECT b.content ->> 'task_id' AS task_id, min(b.version) AS first_version
+                 FROM batch b
+                WHERE b.tenant_id = r.tenant_id
+                  AND b.conversation_id = r.conversation_id
+                  AND b.event_type IN ('task.created', 'task.status_changed', 'task.described',
+                                       'task.artifact_added', 'task.artifact_extended')
+                  AND NOT EXISTS (
+                          SELECT
+                            FROM batch d
+                           WHERE d.event_type = 'task.deleted'
+                             AND d.tenant_id = b.tenant_id
+                             AND d.conversation_id = b.conversation_id
+                             AND d.content ->> 'task_id' = b.content ->> 'task_id'
+                             AND d.version > b.version
+                             AND d.version < r.version
+                      )
+                GROUP BY b.content ->> 'task_id'
+           ) AS begun
+     WHERE r.event_type = 'conversation.rewound'
+       AND begun.first_version > (r.content ->> 'to_version')::integer
+       AND begun.first_version < r.version
+       AND NOT EXISTS (
+               SELECT
+                 FROM tasks t
+                WHERE t.tenant_id = r.tenant_id
+                  AND t.conversation_id = r.conversation_id
+                  AND t.id::text = begun.task_id
+           )
+     GROUP BY r.tenant_id, r.conversation_id, begun.task_id
+),
+folded AS MATERIALIZED (
     SELECT b.tenant_id,
            b.conversation_id,
            (b.content ->> 'task_id')::uuid AS id,
@@ -85,6 +130,14 @@ WITH folded AS MATERIALIZED (
                   AND d.conversation_id = b.conversation_id
                   AND d.content ->> 'task_id' = b.content ->> 'task_id'
                   AND d.version > b.version
+           )
+       AND NOT EXISTS (
+               SELECT
+                 FROM ended e
+                WHERE e.tenant_id = b.tenant_id
+                  AND e.conversation_id = b.conversation_id
+                  AND e.task_id = b.content ->> 'task_id'
+                  AND b.version < e.version
            )
      GROUP BY b.tenant_id, b.conversation_id, b.content ->> 'task_id'
 ),
@@ -199,3 +252,11 @@ SELECT (b.content ->> 'task_id')::uuid, b.conversation_id, b.tenant_id, b.versio
               AND d.version > b.version
        )
  ORDER BY b.position;
+
+DELETE FROM task_artifacts a
+ USING batch r
+ WHERE r.event_type = 'conversation.rewound'
+   AND a.tenant_id = r.tenant_id
+   AND a.conversation_id = r.conversation_id
+   AND a.version > (r.content ->> 'to_version')::integer
+   AND a.version < r.version;

@@ -19,7 +19,7 @@ from a2a.server.tasks.task_store import TaskStore
 from agent_manager.adapters.a2a_sdk_push import EventStorePushNotificationConfigStore
 from agent_manager.adapters.a2a_sdk_state import TaskState, note_of, published
 from agent_manager.adapters.a2a_sdk_tasks import Tasks, tasks_page
-from agent_manager.adapters.a2a_sdk_values import OwnerResolver, loaded, stored_json, types, user_name
+from agent_manager.adapters.a2a_sdk_values import OwnerResolver, loaded, types, user_name
 from agent_manager.adapters.store_access import StoreAccess, finished_in_store_loop, in_store_loop
 from eventstore import Event, EventStore, SyncEventStore
 from eventstore.read import end_of_log
@@ -65,8 +65,9 @@ class EventStoreTaskStore(TaskStore):
     async def get(self, task_id: str, context: Any = None) -> Any:
         """Return a task; None if it does not exist."""
         state = await self._tasks.find(task_id, self._owner(context))
-        task = None if state is None else state.task
-        return None if task is None else await loaded(self._tasks.store, task, types.Task)
+        if state is None or (task := state.task) is None:
+            return None
+        return await loaded(self._tasks.store, task, types.Task, state.home.conversation_id)
 
     @in_store_loop
     async def list(self, params: Any, context: Any = None) -> Any:
@@ -120,7 +121,8 @@ async def _stored_update(store: EventStore, state: TaskState, kind: str | None, 
         content = events[-1].content
         kind, update = content["kind"], content["event"]
     classes = {"task": "Task", "status": "TaskStatusUpdateEvent", "artifact": "TaskArtifactUpdateEvent"}
-    return await loaded(store, update or {}, getattr(types, classes.get(str(kind), "Message")))
+    kind_class = getattr(types, classes.get(str(kind), "Message"))
+    return await loaded(store, update or {}, kind_class, state.home.conversation_id)
 
 
 if _CLUSTER:
@@ -160,7 +162,7 @@ if _CLUSTER:
             version = await self._tasks.save(
                 task,
                 self._owner(context),
-                update=None if event is None else await stored_json(self._tasks.store, event),
+                update=event,
                 kind=None if event is None else _kind_of(event),
                 check=check,
                 may_create=not expected and not is_canceled,
@@ -171,10 +173,10 @@ if _CLUSTER:
         async def get(self, task_id: str, context: Any) -> Any:
             """Return a task with its version; None if it does not exist."""
             state = await self._tasks.find(task_id, self._owner(context))
-            task = None if state is None else state.task
-            if state is None or task is None:
+            if state is None or (task := state.task) is None:
                 return None
-            return StoredTask(await loaded(self._tasks.store, task, types.Task), TaskVersion(state.version))
+            value = await loaded(self._tasks.store, task, types.Task, state.home.conversation_id)
+            return StoredTask(value, TaskVersion(state.version))
 
         async def list(self, params: Any, context: Any) -> Any:
             """Return a page of tasks; see :meth:`EventStoreTaskStore.list`."""

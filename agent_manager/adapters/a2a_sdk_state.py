@@ -23,7 +23,8 @@ from agent_manager.a2a import (
     status_of,
     status_to_wire,
 )
-from agent_manager.adapters.a2a_sdk_values import Converted
+from agent_manager.adapters.a2a_sdk_values import Converted, referred_files
+from agent_manager.adapters.blobs import files_in, referring
 from agent_manager.adapters.store_access import beginning
 from agent_manager.agents.agent import ArtifactUpdate, StatusUpdate, TaskSnapshot, Update
 from agent_manager.agents.recorder import DEFAULT_ACTOR, RecordedTask, Recording, artifact_key, split_event
@@ -252,7 +253,24 @@ def events_of_save(
         events = [NewEvent(TaskDescribed(task_id=state.id))]
     last = events[-1]
     events[-1] = replace(last, metadata=Metadata(**{_NOTE: note}))
-    return [replace(event, actor=event.actor or DEFAULT_ACTOR) for event in events]
+    return [
+        replace(event, actor=event.actor or DEFAULT_ACTOR, metadata=referring(event.metadata, _files(event.data)))
+        for event in events
+    ]
+
+
+def _files(data: EventData) -> set[bytes]:
+    """Return the hashes of the files that an event refers to."""
+    match data:
+        case MessageAdded() | TaskArtifactAdded() | TaskArtifactExtended():
+            return files_in(data.parts or ())
+        case TaskStatusChanged() if data.message is not None:
+            return referred_files(data.message)
+        case ApplicationEvent():
+            return referred_files(
+                next(data.content[name] for name in ("task", "message", "event") if name in data.content)
+            )
+    return set()
 
 
 def _after(before: TaskState, events: Sequence[NewEvent], note: Json) -> TaskState:

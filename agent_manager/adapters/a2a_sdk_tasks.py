@@ -16,9 +16,9 @@ from weakref import WeakValueDictionary
 
 from cachetools import LRUCache
 
-from agent_manager.a2a import RESERVED, Json, status_of
+from agent_manager.a2a import RESERVED, status_of
 from agent_manager.adapters.a2a_sdk_state import USER, Home, TaskState, conversation_begun, emptied, events_of_save
-from agent_manager.adapters.a2a_sdk_values import converted, loaded, types
+from agent_manager.adapters.a2a_sdk_values import converted, loaded, stored_json, types
 from agent_manager.adapters.store_access import StoreAccess
 from agent_manager.agents.recorder import task_uuid
 from eventstore import (
@@ -26,6 +26,7 @@ from eventstore import (
     Append,
     ApplicationEvent,
     ConversationReactivated,
+    ConversationRewound,
     Event,
     NewEvent,
     TaskDeleted,
@@ -113,31 +114,32 @@ class Tasks:
             behind = [state for state, count in zip(behind, counts, strict=True) if count == _PAGE]
 
     async def save(
-        self, value: Any, owner: str, *, update: Json | None = None, kind: str | None = None,
+        self, value: Any, owner: str, *, update: Any = None, kind: str | None = None,
         check: Check | None = None, may_create: bool = True,
     ) -> int:  # fmt: skip
         """Store what changed of a task, and return the version of its last save.
 
         Args:
             value: the task, as a2a-sdk has it.
-            update: the update that changed it, for the streams of the task.
+            update: the update that changed it, as a2a-sdk has it, for the streams of the task.
             kind: the kind of the update: ``task``, ``status`` or ``artifact``.
             check: makes sure that something is stored, and that it is stored only over a certain state.
             may_create: whether the task may be new.
         """
         task_id: str = value.id
         state = self._kept.get(task_id)
-        form = await converted(self.store, value, None if state is None else state.converted)
-        task, is_recorded, records_version = form[1], True, 0
+        is_recorded, records_version = True, 0
         if state is None and not may_create:
             state = await self.find(task_id, owner)
         elif state is None:
-            is_recorded, state = False, self.unread(task_id, self._new_home(task, owner))
+            is_recorded, state = False, self.unread(task_id, self._new_home(value, owner))
         if state is None or state.home.owner != owner:
             if check is not None:
                 check(None)
             raise _of_another_user(task_id)
-        state.converted = form
+        state.converted = await converted(self.store, value, state.converted, state.home.conversation_id)
+        task = state.converted[1]
+        changed = None if update is None else await stored_json(self.store, update, state.home.conversation_id)
         conversation_id, records_id = state.home.conversation_id, self.records_id(task_id)
         caller, actor = self.store.caller(user=owner or None), owner or USER
         async with self._locks.setdefault(conversation_id, asyncio.Lock()):
@@ -145,11 +147,12 @@ class Tasks:
                 if check is not None:
                     await self._check(state, check)
                 before = state.reactivated if state.is_emptied else state
-                events = events_of_save(self.store, before, task, update, kind, is_needed=check is not None)
+                events = events_of_save(self.store, before, task, changed, kind, is_needed=check is not None)
                 if not events:
                     return state.version
                 if state.is_emptied:
-                    events.insert(0, NewEvent(ConversationReactivated(), actor=actor))
+                    anew = ConversationReactivated(), ConversationRewound(to_version=0, message_count=0)
+                    events[:0] = [NewEvent(each, actor=actor) for each in anew]
                 elif not state.read_to:
                     events.insert(0, conversation_begun(state.home, actor))
                 appends = [Append(conversation_id, events, state.read_to or NO_STREAM)]
@@ -203,9 +206,9 @@ class Tasks:
         """Return the id of the conversation that records where a task is, and its settings of push notifications."""
         return conversation_uuid(self.store.tenant, RECORDS + task_id)
 
-    def _new_home(self, task: Json, owner: str) -> Home:
-        context_id = task.get("contextId", "")
-        name = context_id or task["id"]
+    def _new_home(self, task: Any, owner: str) -> Home:
+        context_id = task.context_id or ""
+        name = context_id or task.id
         name = f"{quote(owner, safe='')}/{name}" if owner else name
         return Home(conversation_uuid(self.store.tenant, name), name, context_id, owner)
 
@@ -245,7 +248,11 @@ async def tasks_page(tasks: Tasks, params: Any, owner: str) -> Any:
     known = [state for state in states if state is not None and state.home.owner == owner]
     await tasks.refresh(known)
     response = types.ListTasksResponse(
-        tasks=[await loaded(store, state.task, types.Task) for state in known if state.task is not None],
+        tasks=[
+            await loaded(store, state.task, types.Task, state.home.conversation_id)
+            for state in known
+            if state.task is not None
+        ],
         total_size=rows[0][0],
         page_size=size,
     )

@@ -7,11 +7,12 @@ from copy import deepcopy
 from itertools import takewhile
 from operator import eq
 from typing import Any, TypeAlias
+from uuid import UUID
 
 from pydantic import BaseModel
 
 from agent_manager.a2a import Json
-from agent_manager.adapters.blobs import load_files, store_files
+from agent_manager.adapters.blobs import files_in, load_files, store_files
 from eventstore import EventStore
 
 try:
@@ -51,8 +52,8 @@ def from_json(json: Json, kind: Any) -> Any:
     return kind.model_validate(json) if issubclass(kind, BaseModel) else ParseDict(json, kind())
 
 
-async def stored_json(store: EventStore, value: Any) -> Json:
-    """Return a value as JSON with references to its large files, which are stored.
+async def stored_json(store: EventStore, value: Any, conversation_id: UUID) -> Json:
+    """Return a value as JSON with references to its large files, which are stored for a conversation.
 
     Raises:
         InputError: a part refers to a stored file already.
@@ -60,26 +61,31 @@ async def stored_json(store: EventStore, value: Any) -> Json:
     """
     json = to_json(value)
     for each in _with_parts(json):
-        each["parts"] = await store_files(store, each["parts"])
+        each["parts"] = await store_files(store, each["parts"], conversation_id)
     return json
 
 
-async def loaded(store: EventStore, json: Json, kind: Any) -> Any:
-    """Return the value of a class of a2a-sdk from its JSON, with the files to which that refers."""
+def referred_files(json: Json) -> set[bytes]:
+    """Return the hashes of the files that a task, a message or an update refers to."""
+    return set().union(*(files_in(each["parts"]) for each in _with_parts(json)))
+
+
+async def loaded(store: EventStore, json: Json, kind: Any, conversation_id: UUID) -> Any:
+    """Return the value of a class of a2a-sdk from its JSON, with the files of the conversation to which that refers."""
     if any("metadata" in part for each in _with_parts(json) for part in each["parts"]):
         json = deepcopy(json)
-        await load_files(store, [each["parts"] for each in _with_parts(json)])
+        await load_files(store, [each["parts"] for each in _with_parts(json)], conversation_id)
     return from_json(json, kind)
 
 
-async def converted(store: EventStore, task: Any, before: Converted | None) -> Converted:
+async def converted(store: EventStore, task: Any, before: Converted | None, conversation_id: UUID) -> Converted:
     """Return a task as JSON; messages and artifacts that were converted before are not converted again."""
     if isinstance(task, BaseModel):
-        return task, await stored_json(store, task)
+        return task, await stored_json(store, task, conversation_id)
     copy = types.Task()
     copy.CopyFrom(task)
     if before is None:
-        return copy, await stored_json(store, copy)
+        return copy, await stored_json(store, copy, conversation_id)
     rest = types.Task()
     rest.CopyFrom(task)
     kept: Json = {}
@@ -87,7 +93,7 @@ async def converted(store: EventStore, task: Any, before: Converted | None) -> C
         same = sum(1 for _ in takewhile(bool, map(eq, getattr(before[0], name), getattr(task, name))))
         del getattr(rest, name)[:same]
         kept[name] = before[1].get(name, [])[:same]
-    json = await stored_json(store, rest)
+    json = await stored_json(store, rest, conversation_id)
     return copy, json | {name: [*items, *json.get(name, [])] for name, items in kept.items() if items}
 
 

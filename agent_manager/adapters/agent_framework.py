@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import datetime
@@ -35,6 +36,7 @@ from agent_manager.adapters.message_forms import (
     plain_text,
     storable,
 )
+from agent_manager.adapters.tool_calls import arguments_in, describe_call, result_parts, to_text
 from eventstore import (
     NO_STREAM,
     ApplicationEvent,
@@ -143,9 +145,7 @@ class EventStoreHistoryProvider(HistoryProvider):
             new = filter_new_messages(latest, messages)
             if not new:
                 return
-            tasks: dict[str, UUID] = {}
-            for call_id in _open_results(new):
-                tasks[call_id] = await self._access.task_of(session_id, call_id, self.user)
+            tasks = await self._access.tasks_of(session_id, _open_results(new), self.user)
             with suppress(WrongExpectedVersion):  # another writer appended meanwhile
                 try:
                     await self._append(session_id, _events_of(new, tasks), version)
@@ -159,11 +159,14 @@ class EventStoreHistoryProvider(HistoryProvider):
     async def _latest(self, session_id: str, wanted: int | None) -> tuple[list[Message], int]:
         """Return the latest messages, or all, the oldest first, and the version at which the conversation was read."""
         found: list[Message] = []
-        version = 0
+        version, moved = 0, defaultdict[str, list[Json]](list)
         async with aclosing(self._access.events(session_id, self.user, wanted)) as events:
             async for event in events:
                 version = version or event.version
-                if (message := _message(event)) is not None:
+                if event.event_type in ("task.created", "task.artifact_added"):
+                    reference = (event.content.get("metadata") or {}).get(EXTRA) or {}
+                    moved[reference.get("message_id", "")].append(event.content)
+                elif (message := _message(event, moved.pop(str(event.id), [])[::-1])) is not None:
                     found.append(message)
                     if len(found) == wanted:
                         break
@@ -184,14 +187,14 @@ def _events_of(messages: Sequence[Message], tasks: dict[str, UUID], *, check: bo
         form: Json = message.to_dict()
         role = ROLES.get(message.role, Role.ASSISTANT)
         text = json_if_unstorable(form) if check else None
-        data = message_of(
-            form if text is None else storable(form), "contents", role, EXTRA, given_id=_given_id(message)
-        )
+        shown = form if text is None else storable(form)
+        message_id = uuid4()
+        data_of_tasks = list(_task_events(shown["contents"], message_id, tasks))
+        data = message_of(shown, "contents", role, EXTRA, given_id=_given_id(message))
         if text is not None:
             data = data.model_copy(update={"extra": {EXTRA: text}})
-        event = NewEvent(data, actor=str(role))
-        yield event
-        for task in _task_events(message, event.id, tasks):
+        yield NewEvent(data, message_id, actor=str(role))
+        for task in data_of_tasks:
             yield NewEvent(task, actor=str(role))
 
 
@@ -200,25 +203,68 @@ def _given_id(message: Message) -> str | None:
 
 
 def _task_events(
-    message: Message, message_id: UUID, tasks: dict[str, UUID]
+    contents: list[Json], message_id: UUID, tasks: dict[str, UUID]
 ) -> Iterator[TaskCreated | TaskArtifactAdded | TaskStatusChanged]:
-    reference = {"message_id": str(message_id)}
-    for content in message.contents:
-        call_id = content.call_id
+    """Move the arguments and results of the calls in a message to events of tasks, and yield these."""
+    reference = {EXTRA: {"message_id": str(message_id)}}
+    for content in contents:
+        call_id = content.get("call_id")
         if not isinstance(call_id, str):
             continue
-        if content.type == "function_call":
+        if content["type"] == "function_call":
             tasks[call_id] = task_id = uuid4()
-            name, given_id = storable(content.name or "unnamed"), storable(call_id)
+            description = _name(content)
+            if (arguments := content.get("arguments")) is not None:
+                is_text = isinstance(arguments, str)
+                description = describe_call(description, arguments if is_text else to_text(arguments))
+                content["arguments"] = None if is_text else _PARSED
             yield TaskCreated(
-                task_id=task_id, description=name, status=TaskStatus.IN_PROGRESS, given_id=given_id, metadata=reference
+                task_id=task_id,
+                description=description,
+                status=TaskStatus.IN_PROGRESS,
+                given_id=call_id,
+                metadata=reference,
             )
-        elif content.type == "function_result":
+        elif content["type"] == "function_result":
             task_id = tasks.get(call_id) or uuid4()
-            parts = [{"kind": "data", "data": reference}]
-            yield TaskArtifactAdded(task_id=task_id, artifact_id="result", parts=parts)
-            status = TaskStatus.COMPLETED if content.exception is None else TaskStatus.FAILED
+            parts = []
+            if isinstance(result := content.get("result"), str):
+                parts, content["result"] = result_parts({"result": result}), None
+                if content.get("items") == _items(result):
+                    content["items"] = None
+            yield TaskArtifactAdded(task_id=task_id, artifact_id="result", parts=parts, metadata=reference)
+            status = TaskStatus.COMPLETED if content.get("exception") is None else TaskStatus.FAILED
             yield TaskStatusChanged(task_id=task_id, status=status)
+
+
+_PARSED: Json = {}
+"""Stands for the arguments of a call that were not a text; a text leaves null."""
+
+
+def _name(content: Json) -> str:
+    return content.get("name") or "unnamed"
+
+
+def _items(result: str) -> list[Json]:
+    """Return the items that the framework makes of the result of a call."""
+    return [{"type": "text", "text": result, "additional_properties": {}}]
+
+
+def _put_back(contents: list[Json], moved: Sequence[Json]) -> None:
+    """Put the arguments and results of calls back, from the contents of the events to which they were moved."""
+    events = iter(moved)
+    for content in contents:
+        if not isinstance(content.get("call_id"), str) or content["type"] not in ("function_call", "function_result"):
+            continue
+        event, name = next(events, {}), _name(content)
+        if "arguments" in content and content["arguments"] in (None, _PARSED):
+            if (description := event.get("description", name)) != name:
+                arguments = arguments_in(description, name)
+                content["arguments"] = arguments if content["arguments"] is None else json.loads(arguments)
+        elif "result" in content and content["result"] is None and event.get("parts"):
+            content["result"] = event["parts"][0]["text"]
+            if content.get("items", ()) is None:
+                content["items"] = _items(content["result"])
 
 
 def _open_results(messages: Sequence[Message]) -> list[str]:
@@ -233,8 +279,12 @@ def _open_results(messages: Sequence[Message]) -> list[str]:
     return list(found)
 
 
-def _message(event: StoredEvent) -> Message | None:
-    """Return the message of an event; None if it has none."""
+def _message(event: StoredEvent, moved: Sequence[Json]) -> Message | None:
+    """Return the message of an event; None if it has none.
+
+    Args:
+        moved: the contents of the events of tasks that belong to it, in order.
+    """
     if event.event_type != "message.added":
         return None
     content: Any = event.content
@@ -242,7 +292,9 @@ def _message(event: StoredEvent) -> Message | None:
     if isinstance(own, str):
         return Message.from_dict(json.loads(own))
     if own is not None:
-        return Message.from_dict(form_of(content, "contents", EXTRA))
+        form = form_of(content, "contents", EXTRA)
+        _put_back(form["contents"], moved)
+        return Message.from_dict(form)
     text = plain_text(content)  # of another writer
     return Message(content["role"], [text], message_id=content.get("given_id")) if text else None
 

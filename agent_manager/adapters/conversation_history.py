@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from psycopg.types.numeric import Int4
 
 from agent_manager.adapters.blobs import load_files, store_files
+from agent_manager.adapters.message_forms import storable
 from agent_manager.adapters.store_access import StoreAccess, beginning
+from agent_manager.adapters.tool_calls import tasks_of_calls
 from eventstore import (
     ANY,
     EXISTS,
     NO_STREAM,
     AppendResult,
+    Caller,
     ConversationDeleted,
     ConversationReactivated,
+    ConversationRewound,
     ExpectedVersion,
     MessageAdded,
     NewEvent,
@@ -34,7 +38,9 @@ from eventstore.json_text import from_json
 from eventstore.member_order import restore, restore_members
 from eventstore.read import RawRows
 
-_LATEST_EVENTS = query("agent_manager.adapters", "latest_events")
+_LATEST_EVENTS, _MESSAGES_UP_TO, _VERSION = (
+    query("agent_manager.adapters", name) for name in ("latest_events", "messages_up_to", "conversation_version")
+)
 _PAGE = 2000
 """Events that one statement reads at most."""
 _WITH_PARTS = ("message.added", "task.artifact_added")
@@ -58,21 +64,26 @@ class HistoryAccess(StoreAccess):
         Large files are stored beside the events (:mod:`agent_manager.adapters.blobs`).
         """
         conversation_id, begin = _named(self.store.tenant, given_id)
-        events = [await self._without_large_files(event) for event in events]
+        events = [await self._without_large_files(event, conversation_id) for event in events]
         caller = self.store.caller(user=user)
         may_begin = expected == ANY or encode_expected(expected) == encode_expected(NO_STREAM)
-        try:
-            return await self.append(caller, conversation_id, events, expected, begin=begin if may_begin else None)
-        except ConversationIsDeleted:
-            # Readers begin after the deletion, so it does no harm if several writers reactivate the conversation.
-            events = [NewEvent(ConversationReactivated()), *events]
-            return await self.append(caller, conversation_id, events, EXISTS if expected == ANY else expected)
+        while True:
+            with suppress(ConversationIsDeleted):
+                return await self.append(caller, conversation_id, events, expected, begin=begin if may_begin else None)
+            version = await self._version(conversation_id, caller) if expected == ANY else expected
+            anew = [NewEvent(ConversationReactivated()), NewEvent(ConversationRewound(to_version=0)), *events]
+            try:
+                return await self.append(caller, conversation_id, anew, version)
+            except WrongExpectedVersion:  # another writer began it anew at the same time
+                if expected != ANY:
+                    raise
 
-    async def _without_large_files(self, event: NewEvent) -> NewEvent:
+    async def _without_large_files(self, event: NewEvent, conversation_id: UUID) -> NewEvent:
         data = event.data
         if not isinstance(data, MessageAdded | TaskArtifactAdded) or not data.parts:
             return event
-        return replace(event, data=data.model_copy(update={"parts": await store_files(self.store, data.parts)}))
+        parts = await store_files(self.store, data.parts, conversation_id)
+        return replace(event, data=data.model_copy(update={"parts": parts}))
 
     async def delete(self, given_id: str, user: str | None) -> None:
         """Delete a conversation; do nothing if it never began, or is deleted already."""
@@ -85,34 +96,53 @@ class HistoryAccess(StoreAccess):
     ) -> AsyncGenerator[StoredEvent, None]:
         """Yield the events of a conversation down to its last deletion, the latest first.
 
+        Those that it hides because it went back to an earlier version are left out.
+
         Args:
             wanted: how many the caller will look at, as far as it knows; None for all.
         """
         log = self.store.log(self.store.caller(user=user))
         limit = _PAGE if wanted is None else min(wanted + _MORE_EVENTS, _PAGE)
-        parameters = {"tenant": self.store.tenant, "conversation_id": self.conversation_id(given_id)}
-        last = HIGHEST_VERSION
+        conversation_id = self.conversation_id(given_id)
+        parameters = {"tenant": self.store.tenant, "conversation_id": conversation_id}
+        last = hidden_from = HIGHEST_VERSION
         while last:
             page = {"last": Int4(last), "limit": Int4(limit)}
             rows = await log.fetch(_LATEST_EVENTS, parameters | page, cursor=RawRows)
-            for version, event_type, content, order in rows:
-                event = StoredEvent(version, event_type, _content(content, order))
+            for event_id, version, event_type, content, order in rows:
+                is_hidden = version >= hidden_from
+                if event_type == "conversation.rewound":
+                    hidden_from = min(hidden_from, _content(content, order)["to_version"] + 1)
+                if is_hidden:
+                    continue
+                event = StoredEvent(version, event_type, _content(content, order), event_id)
                 if event_type in _WITH_PARTS and isinstance(parts := event.content.get("parts"), list):
-                    await load_files(self.store, [parts])
+                    await load_files(self.store, [parts], conversation_id)
                 yield event
-                if event_type == "conversation.deleted":
+                if event_type == "conversation.deleted" or hidden_from == 1:
                     return
             if len(rows) < limit:
                 return
-            last, limit = rows[-1][0] - 1, min(2 * limit, _PAGE)
+            last, limit = rows[-1][1] - 1, min(2 * limit, _PAGE)
 
-    async def task_of(self, given_id: str, call_id: str, user: str | None) -> UUID:
-        """Return the id of the latest task of a tool call; a new id if the conversation has none."""
-        async with aclosing(self.events(given_id, user, _MORE_EVENTS)) as events:
-            async for event in events:
-                if event.event_type == "task.created" and event.content.get("given_id") == call_id:
-                    return UUID(event.content["task_id"])
-        return uuid4()
+    async def tasks_of(self, given_id: str, call_ids: Iterable[str], user: str | None) -> dict[str, UUID]:
+        """Return the latest tasks of calls of tools by the ids of the calls; those without one are left out."""
+        wanted = {call_id: storable(call_id) for call_id in call_ids}
+        caller = self.store.caller(user=user)
+        tasks = await tasks_of_calls(self.store, caller, self.conversation_id(given_id), wanted.values())
+        return {call_id: tasks[stored][0] for call_id, stored in wanted.items() if stored in tasks}
+
+    async def rewind(self, given_id: str, user: str | None, to_version: int) -> NewEvent:
+        """Return the event that hides what a conversation held after a version."""
+        caller = self.store.caller(user=user)
+        given = {"tenant": caller.tenant, "conversation_id": self.conversation_id(given_id), "version": to_version}
+        [(messages,)] = await self.store.log(caller).fetch(_MESSAGES_UP_TO, given)
+        return NewEvent(ConversationRewound(to_version=to_version, message_count=messages))
+
+    async def _version(self, conversation_id: UUID, caller: Caller) -> int:
+        given = {"tenant": caller.tenant, "conversation_id": conversation_id}
+        [(version,)] = await self.store.log(caller).fetch(_VERSION, given)
+        return int(version)
 
 
 class StoredEvent(NamedTuple):
@@ -121,6 +151,7 @@ class StoredEvent(NamedTuple):
     version: int
     event_type: str
     content: Any
+    id: UUID
 
 
 def _content(content: bytes, order: bytes | None) -> Any:

@@ -375,7 +375,7 @@ class EventStoreSessionService(Service, BaseSessionService):
             tasks = await tasks_of_calls(self._store, caller, conversation_id, answered_calls(message))
             events += task_events(message, event_id, tasks)
             for parts in lists_of_parts(message["parts"]):
-                parts[:] = await store_files(self._store, parts)
+                parts[:] = await store_files(self._store, parts, conversation_id)
             events.append((event_id, message_from_sent(message, given_id=message["messageId"] or None)))
         actor = names["user_id"] if event.author == "user" else event.author
         metadata = Metadata(occurred_at=read_time(event.timestamp))
@@ -384,7 +384,9 @@ class EventStoreSessionService(Service, BaseSessionService):
     async def _adk_events(self, found: SessionFold) -> list[AdkEvent]:
         """Return google-adk's events, with their files."""
         parts = [_parts(event) for event in found.events if event.event_type != EVENT]
-        await load_files(self._store, [each for own in parts for each in lists_of_parts(own)])
+        if found.events:
+            lists = [each for own in parts for each in lists_of_parts(own)]
+            await load_files(self._store, lists, found.events[0].conversation_id)
         return [
             AdkEvent.model_validate(event.content if event.event_type == EVENT else event_of(event, found.moved))
             for event in found.events

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from google.adk.artifacts import artifact_util
 from google.adk.artifacts.base_artifact_service import ArtifactVersion, BaseArtifactService, ensure_part
@@ -145,7 +146,7 @@ class EventStoreArtifactService(Service, BaseArtifactService):
         rest = part.model_dump(mode="json", exclude_none=True, exclude={"inline_data": {"data"}, "text": True})
         content: Json = {"filename": filename, "part": rest}
         if payload is not None:
-            content["sha256"] = (await store_blob(self._store, payload)).hex()
+            content["sha256"] = (await store_blob(self._store, payload, self._conversation_id(place))).hex()
         while True:
             head = await self._head(place)
             number = len(await self._versions(place, filename))
@@ -188,7 +189,7 @@ class EventStoreArtifactService(Service, BaseArtifactService):
             return None
         part = types.Part.model_validate(found["part"])
         if "sha256" in found:
-            payload = await load_blob(self._store, bytes.fromhex(found["sha256"]))
+            payload = await load_blob(self._store, bytes.fromhex(found["sha256"]), self._conversation_id(place))
             if part.inline_data is None:
                 part.text = payload.decode()
             else:
@@ -217,9 +218,12 @@ class EventStoreArtifactService(Service, BaseArtifactService):
         """Return the version of the conversation of a place; 0 if it has no artifacts."""
         return next((version for (version,) in await self._fetch(_HEAD, place)), 0)
 
+    def _conversation_id(self, place: _Place) -> UUID:
+        return conversation_uuid(self._store.tenant, place.name)
+
     async def _fetch(self, text: str, place: _Place, **more: Any) -> list[TupleRow]:
         caller = self._caller(place.user_id)
-        given = {"tenant": caller.tenant, "conversation_id": conversation_uuid(caller.tenant, place.name)}
+        given = {"tenant": caller.tenant, "conversation_id": self._conversation_id(place)}
         return await self._store.log(caller).fetch(text, given | more)
 
 

@@ -28,7 +28,16 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from psycopg.types.numeric import Int8
 from pydantic_core import to_json
 
-from agent_manager.adapters.blobs import load_blob, load_files, referred, store_blob, store_files
+from agent_manager.adapters.blobs import (
+    FILES,
+    files_in,
+    load_blob,
+    load_files,
+    referred,
+    referring,
+    store_blob,
+    store_files,
+)
 from agent_manager.adapters.langgraph_store import EventStoreStore
 from agent_manager.adapters.langgraph_thread import (
     CHECKPOINT,
@@ -313,7 +322,8 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
             rows = await view.fetch(query(_PACKAGE, "thread_payloads"), parameters, cursor=RawRows)
             read = {event.id: (event.data, event.size) for event in map(Event.from_row, rows)}
             messages = [data for data, _ in read.values() if isinstance(data, MessageAdded)]
-            await load_files(self._store, [each.parts for each in messages if each.parts], tenant=self._caller.tenant)
+            parts = [each.parts for each in messages if each.parts]
+            await load_files(self._store, parts, thread.conversation_id, tenant=self._caller.tenant)
             await self._read_files(thread, {name for each in messages for name in message_files(each)})
             for event_id, (data, size) in read.items():
                 self._keep_payload(thread, event_id, data, size)
@@ -322,7 +332,9 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
     async def _read_files(self, thread: Thread, names: Iterable[UUID | str]) -> None:
         for name in names:
             if isinstance(name, str) and name not in thread.payloads:
-                content = await load_blob(self._store, referred(name), tenant=self._caller.tenant)
+                content = await load_blob(
+                    self._store, referred(name), thread.conversation_id, tenant=self._caller.tenant
+                )
                 self._keep_file(thread, name, content)
 
     @staticmethod
@@ -566,17 +578,25 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
         """Return the events that encoded values refer to, after their files are stored."""
         for name, content in encoder.files.items():
             if name not in thread.payloads:
-                await store_blob(self._store, content, tenant=self._caller.tenant)
+                await store_blob(self._store, content, thread.conversation_id, tenant=self._caller.tenant)
                 self._keep_file(thread, name, content)
         return list(encoder.events.values())
 
-    async def _without_files(self, event: NewEvent) -> NewEvent:
-        """Return an event without the large files in its parts, after they are stored."""
+    async def _without_files(self, thread: Thread, event: NewEvent) -> NewEvent:
+        """Return an event that names the files that it refers to, after the large files in its parts are stored."""
         data = event.data
-        if not isinstance(data, MessageAdded) or not data.parts:
-            return event
-        parts = await store_files(self._store, data.parts, tenant=self._caller.tenant)
-        return replace(event, data=data.model_copy(update={"parts": parts}))
+        trees = [(event.metadata.model_extra or {}).get(EXTRA)]
+        files: set[bytes] = set()
+        if isinstance(data, MessageAdded):
+            parts = data.parts and await store_files(
+                self._store, data.parts, thread.conversation_id, tenant=self._caller.tenant
+            )
+            event = replace(event, data=data.model_copy(update={"parts": parts}))
+            files = files_in(parts or ()) | {referred(str(name)) for name in message_files(data)}
+        elif data.event_type in (VALUE, CHECKPOINT, WRITES):
+            trees.append(data.to_content())
+        names = {each for tree in trees for each in references(tree) if isinstance(each, str)}
+        return replace(event, metadata=referring(event.metadata, files | set(map(referred, names))))
 
     async def _append(self, thread: Thread, make: MakeEvents) -> None:
         """Append the events of a thread. Begin the thread if it is new, and anew if it was deleted.
@@ -594,7 +614,7 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
                 expected = thread.version
             try:
                 begin = self._beginning(thread) if expected == ANY else None
-                stored = [await self._without_files(event) for event in events]
+                stored = [await self._without_files(thread, event) for event in events]
                 result = await self._access.append(self._caller, thread.conversation_id, stored, expected, begin=begin)
             except (ConversationIsDeleted, WrongExpectedVersion):
                 await self._catch_up(thread)
@@ -690,7 +710,12 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
             new, copied = list(prefix), dict(versions)
             for event in part:
                 copied[event.version] = target.version + len(new) + 1
-                new.append(_copy(event, copied, is_known=event.id in known, has_new_id=bool(target.version)))
+                copy = _copy(event, copied, is_known=event.id in known, has_new_id=bool(target.version))
+                files = list(map(bytes.fromhex, event.raw_metadata.get(FILES, ())))
+                for digest in files:
+                    content = await load_blob(self._store, digest, source.conversation_id, tenant=tenant)
+                    await store_blob(self._store, content, target.conversation_id, tenant=tenant)
+                new.append(replace(copy, metadata=referring(copy.metadata, files)))
             try:
                 await self._access.append(self._caller, target.conversation_id, new, target.version or NO_STREAM)
             except (WrongExpectedVersion, ConversationIsDeleted):

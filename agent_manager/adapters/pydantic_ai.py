@@ -34,7 +34,7 @@ from pydantic_ai.messages import (
 from pydantic_core import to_json
 
 from agent_manager.a2a import Json
-from agent_manager.adapters.blobs import load_files, store_files
+from agent_manager.adapters.blobs import files_in, load_files, referring, store_files
 from agent_manager.adapters.store_access import StoreAccess, finished_in_store_loop, in_store_loop
 from agent_manager.agents.recorder import DEFAULT_ACTOR
 from agent_manager.conversation_fold import ConversationFold
@@ -44,6 +44,7 @@ from eventstore import (
     ConversationCreated,
     ConversationDeleted,
     ConversationReactivated,
+    ConversationRewound,
     Event,
     EventData,
     EventStore,
@@ -197,7 +198,8 @@ class EventStoreConversationStore(ConversationStore):
         if not rows:
             raise KeyError(f"no entry has the id {printable(head_id)!r}")
         events = [Event.from_row(row) for row in rows]
-        await load_files(self._store, [event.content["parts"] for event in events])
+        for event in events:
+            await load_files(self._store, [event.content["parts"]], event.conversation_id)
         entries = []
         for event, message in zip(events, _messages(events), strict=True):
             note = event.raw_metadata[_NAME]
@@ -262,7 +264,8 @@ class EventStoreConversationStore(ConversationStore):
         given_id = None if is_canonical_uuid(record.conversation_id) else record.conversation_id
         metadata = {**(fold.metadata or {}), _NAME: {} if record.scope is None else {"scope": record.scope}}
         begin = ConversationCreated(name=fold.name, given_id=given_id, metadata=metadata)
-        events: list[EventData] = [*([ConversationReactivated()] if is_deleted else []), begin]
+        anew = [ConversationReactivated(), ConversationRewound(to_version=0, message_count=0)] if is_deleted else []
+        events: list[EventData] = [*anew, begin]
         return [NewEvent(event, actor=self._user) for event in events]
 
     async def _entries(
@@ -304,11 +307,13 @@ class EventStoreConversationStore(ConversationStore):
             if (place := places.get(entry.parent_id)) not in (None, conversation_id):
                 note["parent_conversation"] = str(place)
         data = _message_event(entry.message)
-        data = data.model_copy(update={"parts": await store_files(self._store, data.parts or [])})
+        parts = await store_files(self._store, data.parts or [], conversation_id)
+        data = data.model_copy(update={"parts": parts})
         time: Any = getattr(entry.message, "timestamp", None)
         occurred_at = time if isinstance(time, datetime) and time.tzinfo is not None else None
         actor = {Role.USER: self._user, Role.SYSTEM: self._user, Role.TOOL: "tool"}.get(Role(data.role), DEFAULT_ACTOR)
-        message = NewEvent(data, event_id, actor, Metadata(occurred_at=occurred_at, **{_NAME: note}))
+        metadata = referring(Metadata(occurred_at=occurred_at, **{_NAME: note}), files_in(parts))
+        message = NewEvent(data, event_id, actor, metadata)
         cause = Metadata(occurred_at=occurred_at, causation_id=str(event_id))
         tasks = _task_events(entry, calls)
         return [message, *(NewEvent(task, actor=DEFAULT_ACTOR, metadata=cause) for task in tasks)]

@@ -51,6 +51,7 @@ from eventstore.read import end_of_log
 from projections import (
     PROJECTIONS,
     Reader,
+    Search,
     Worker,
     applied_position,
     catch_up,
@@ -310,7 +311,7 @@ async def test_arguments_and_results_are_stored_once_and_found(
     assert (log.count("heliotrope"), log.count("wisteria")) == (1, 1)
     await catch_up(store)
     for word, kind in (("heliotrope", "task"), ("wisteria", "artifact")):
-        assert [str(hit.kind) for hit in await Reader(store).search(word)] == [kind]
+        assert [str(hit.kind) for hit in (await Search(store).page(word)).items] == [kind]
 
 
 async def test_a_call_of_a_long_running_tool_is_in_progress_until_its_user_responds(
