@@ -150,10 +150,10 @@ async def test_large_files_in_parts_of_a2a_1_leave_the_parts_and_come_back(store
         {"url": "https://example.com/a.png"},
         {"text": large},
     ]
-    stored = await store_files(store, parts)
+    stored = await store_files(store, parts, CONVERSATION)
     assert [part == kept for part, kept in zip(parts, stored, strict=True)] == [True, False, False, True, True]
     assert stored[1]["url"] == stored[2]["url"]
-    await load_files(store, [stored])
+    await load_files(store, [stored], CONVERSATION)
     assert stored == parts
     assert [list(part) for part in stored] == [list(part) for part in parts]
 
@@ -163,7 +163,7 @@ async def test_a_part_whose_metadata_has_no_place_for_a_reference_keeps_its_file
     store: EventStore, metadata: Any
 ) -> None:
     parts = [file_part(bytes(INLINE_BYTES + 1)) | {"metadata": metadata}]
-    assert await store_files(store, parts) == parts
+    assert await store_files(store, parts, CONVERSATION) == parts
 
 
 async def test_bytes_that_are_not_base64_stay_in_the_part(store: EventStore) -> None:
