@@ -8,8 +8,9 @@ stored whole beside its events.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from agent_manager.a2a import (
@@ -112,8 +113,10 @@ class TaskState:
 
     def copy(self) -> TaskState:
         """Return a copy that later events do not share."""
-        recorded = self.recorded and replace(self.recorded, artifacts=dict(self.recorded.artifacts))
-        return replace(self, recorded=recorded, messages=dict(self.messages))
+        state = copy(self)
+        state.recorded = self.recorded and replace(self.recorded, artifacts=dict(self.recorded.artifacts))
+        state.messages = dict(self.messages)
+        return state
 
     @property
     def task(self) -> Json | None:
@@ -224,11 +227,17 @@ def events_of_save(
     Args:
         is_needed: whether there must be an event, even if nothing changed.
     """
-    if state.task == task and not is_needed:
+    known = state.task
+    if known == task and not is_needed:
         return []
-    before = state.copy()
-    messages, history = _history_change(before, task.get("history", []))
+    messages, history = _history_change(state, task.get("history", []))
     rest = {name: value for name, value in task.items() if name != "history" or not value}
+    note = {"task": str(state.id), "saved": True} | ({} if history is None else {"history": history})
+    if kind is not None:
+        note["event"] = kind
+    if update is None and known is not None and messages and _has_only_new_messages(state, known, task, messages):
+        return _with_note(messages, note)
+    before = state.copy()
     recording = Recording(
         store.tenant, state.home.conversation_id, description=_description(task),
         known_task=lambda _: before.copy().recorded,
@@ -239,9 +248,6 @@ def events_of_save(
     limit = store.settings.max_content_bytes
     changes = [piece for each in updates for event in recording.events_of(each) for piece in split_event(event, limit)]
     events = [*messages, *changes]
-    note = {"task": str(state.id), "saved": True} | ({} if history is None else {"history": history})
-    if kind is not None:
-        note["event"] = kind
     after = _after(before, events, note)
     if after.task != task:
         events = [*messages, NewEvent(ApplicationEvent(_TASK, {"task_id": str(state.id), "task": rest}))]
@@ -249,10 +255,23 @@ def events_of_save(
     if update is not None and published(after, kind, events) != update:
         note["event"] = "whole"
         events.append(NewEvent(ApplicationEvent(_EVENT, {"task_id": str(state.id), "event": update, "kind": kind})))
-    if not events:
-        events = [NewEvent(TaskDescribed(task_id=state.id))]
-    last = events[-1]
-    events[-1] = replace(last, metadata=Metadata(**{_NOTE: note}))
+    return _with_note(events or [NewEvent(TaskDescribed(task_id=state.id))], note)
+
+
+def _has_only_new_messages(state: TaskState, known: Json, task: Json, messages: Sequence[NewEvent]) -> bool:
+    """Return whether a task differs from the known one in messages at the end of its history, which read back equal."""
+    history, new = known.get("history", []), [event.data for event in messages]
+    return (
+        known | {"history": task["history"]} == task
+        and len(task["history"]) == len(history) + len(new)
+        and all(isinstance(data, MessageAdded) for data in new)
+        and [*history, *map(sent_message, cast("list[MessageAdded]", new))] == task["history"]
+    )
+
+
+def _with_note(events: Sequence[NewEvent], note: Json) -> list[NewEvent]:
+    """Return the events of a save, the last of which has the note, with the files that they refer to."""
+    events = [*events[:-1], replace(events[-1], metadata=Metadata(**{_NOTE: note}))]
     return [
         replace(event, actor=event.actor or DEFAULT_ACTOR, metadata=referring(event.metadata, _files(event.data)))
         for event in events

@@ -140,7 +140,8 @@ class Tasks:
         state.converted = await converted(self.store, value, state.converted, state.home.conversation_id)
         task = state.converted[1]
         changed = None if update is None else await stored_json(self.store, update, state.home.conversation_id)
-        conversation_id, records_id = state.home.conversation_id, self.records_id(task_id)
+        conversation_id = state.home.conversation_id
+        records_id = None if is_recorded else self.records_id(task_id)
         caller, actor = self.store.caller(user=owner or None), owner or USER
         async with self._locks.setdefault(conversation_id, asyncio.Lock()):
             while True:
@@ -156,7 +157,7 @@ class Tasks:
                 elif not state.read_to:
                     events.insert(0, conversation_begun(state.home, actor))
                 appends = [Append(conversation_id, events, state.read_to or NO_STREAM)]
-                if not is_recorded:
+                if records_id is not None:
                     record = NewEvent(ApplicationEvent(_HOME, state.home.content(task_id)), actor=actor)
                     appends.append(Append(records_id, [record], records_version or NO_STREAM))
                 try:

@@ -325,6 +325,7 @@ async def test_a_deleted_task_is_hidden_at_once_and_can_begin_again(store: Event
     assert (await tasks.list(pb.ListTasksRequest(), NOBODY)).total_size == 1
 
 
+@pytest.mark.own_database
 async def test_a_deleted_task_is_in_no_read_table(store: EventStore) -> None:
     async def shown() -> tuple[int, list[str], int, int]:
         """Return how many conversations, which tasks, and how many artifacts and found documents are shown."""
