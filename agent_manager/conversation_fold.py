@@ -39,6 +39,7 @@ from eventstore import (
     ConversationForked,
     ConversationReactivated,
     ConversationRenamed,
+    ConversationRewound,
     Event,
     MessageAdded,
     MessageAnswered,
@@ -47,6 +48,7 @@ from eventstore import (
     TaskArtifactExtended,
     TaskCancelRequested,
     TaskCreated,
+    TaskDeleted,
     TaskDescribed,
     TaskPushNotificationDeleted,
     TaskPushNotificationSet,
@@ -169,6 +171,7 @@ class Summary(NamedTuple):
         given_id: the id that the client chose.
         a2a_version: the A2A version of its first message; None if it has no messages.
         tasks: the ids that agents chose for its tasks, and the positions where they began, by the tasks' own ids.
+        rewinds: the versions to which it went back, and those of the events that did so.
     """
 
     version: int
@@ -176,6 +179,11 @@ class Summary(NamedTuple):
     is_deleted: bool
     a2a_version: Version | None
     tasks: dict[UUID, tuple[str, int]]
+    rewinds: tuple[tuple[int, int], ...] = ()
+
+    def hides(self, version: int) -> bool:
+        """Return whether the conversation went back to a time before the event with a version."""
+        return any(to_version < version < at_version for to_version, at_version in self.rewinds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +265,7 @@ class ConversationFold:
         self._cause_counts: Counter[str] = Counter()
         self._replies: dict[str, Json] = {}
         self._tasks_by_cause: dict[str, UUID] = {}
+        self._rewinds: tuple[tuple[int, int], ...] = ()
         self._view: ConversationView | None = None
 
     def apply(self, event: Event) -> None:
@@ -287,6 +296,8 @@ class ConversationFold:
                     self._contexts[event.actor] = context
                 if cause is not None:
                     self._tasks_by_cause[cause] = data.task_id
+            case TaskDeleted() as data:
+                self._delete_task(data.task_id)
             case TaskCancelRequested() as data:
                 if (known := self.tasks.get(data.task_id)) is not None:
                     known.cancel_requests.add(event.id)
@@ -311,6 +322,12 @@ class ConversationFold:
                 self.is_active, self.is_deleted = True, False
             case ConversationDeleted():
                 self.is_deleted = True
+            case ConversationRewound(to_version=version):
+                self._rewind(version, event.version)
+
+    def _delete_task(self, task_id: UUID) -> None:
+        self.tasks.pop(task_id, None)
+        self._tasks_by_cause = {cause: each for cause, each in self._tasks_by_cause.items() if each != task_id}
 
     def _add_message(self, event: Event, data: MessageAdded) -> None:
         message = sent_message(data)
@@ -327,6 +344,17 @@ class ConversationFold:
             self._contexts[event.actor] = context
         if event.metadata.causation_id is not None:
             self._replies[event.metadata.causation_id] = message
+
+    def _rewind(self, to_version: int, version: int) -> None:
+        self._rewinds = (*self._rewinds, (to_version, version))
+        kept = bisect_right(self._message_versions, to_version)
+        for event_id in list(self.messages)[kept:]:
+            del self.messages[event_id], self._message_numbers[str(event_id)]
+            self.requests.pop(event_id, None)
+        del self._message_versions[kept:]
+        for event_ids in self._messages_by_task.values():
+            event_ids[:] = [event_id for event_id in event_ids if event_id in self._message_numbers]
+        self.tasks = {task_id: task for task_id, task in self.tasks.items() if task.first_version <= to_version}
 
     @property
     def view(self) -> ConversationView:
@@ -414,7 +442,7 @@ class ConversationFold:
         first = next(iter(self.messages.values()), None)
         version = None if first is None else version_of(first)
         tasks = {task_id: (task.given_id, task.position) for task_id, task in self.tasks.items()}
-        return Summary(self.version, self.given_id, self.is_deleted, version, tasks)
+        return Summary(self.version, self.given_id, self.is_deleted, version, tasks, self._rewinds)
 
     def pending(self, event_id: UUID) -> Pending:
         """Return one of the conversation's requests as a message that awaits its answer."""
@@ -452,7 +480,7 @@ class TaskFold:
         actor: the actor of its first event.
         first_id: the id that its first event gave it; None if that event did not create it.
         position: the position of its first event.
-        version: the version of its last event in the conversation.
+        first_version, version: the versions of its first and its last event in the conversation.
         contexts: the latest ``contextId`` by actor.
         cancel_requests: the ids of the events that requested to cancel it.
         push_notifications: the settings of push notifications by their ids, without their secrets.
@@ -465,7 +493,7 @@ class TaskFold:
         self.actor = first.actor
         self.first_id = (first.data.given_id or str(task_id)) if isinstance(first.data, TaskCreated) else None
         self.position = first.position
-        self.version = first.version
+        self.first_version = self.version = first.version
         self.contexts: dict[str, str] = {}
         self.cancel_requests: set[UUID] = set()
         self.push_notifications: dict[str, PushNotification] = {}
@@ -574,10 +602,20 @@ class TaskFold:
 
 
 def event_view(event: Event, conversation: Summary) -> EventView | None:
-    """Return an event as a message: the one that was sent, or one made of a status or artifact; None for others."""
+    """Return an event as a message: the one that was sent, or one made of a status or artifact.
+
+    Returns:
+        None for other events, and for those that the conversation hides.
+    """
+    if conversation.hides(event.version):
+        return None
     match event.data:
         case MessageAdded() as data:
             content = sent_message(data)
+        case TaskCreated() | TaskStatusChanged() | TaskArtifactAdded() | TaskArtifactExtended() as data if (
+            data.task_id not in conversation.tasks
+        ):
+            return None  # the task was deleted
         case TaskStatusChanged(message=message) if message is not None:
             content = message
         case TaskStatusChanged() | TaskCreated() as data:

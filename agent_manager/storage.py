@@ -169,14 +169,12 @@ def appended_event(tenant: str, event: NewEvent, place: Appended) -> Event:
     )  # fmt: skip
 
 
-async def append_persistently(
-    store: EventStore, caller: Caller, conversation_id: UUID, events: Sequence[NewEvent], expected: ExpectedVersion
-) -> AppendResult:
-    """Append events. If the server was unreachable, retry within the time limit of an append.
+async def append_persistently(store: EventStore, caller: Caller, appends: Sequence[Append]) -> AppendResult:
+    """Append to conversations at once. If the server was unreachable, retry within the time limit of an append.
 
     Raises:
         ConnectionLost: one of the attempts was sent, so the events may be stored.
-        EventStoreError: as :meth:`eventstore.EventStore.append` raises it.
+        EventStoreError: as :meth:`eventstore.EventStore.append_all` raises it.
     """
     loop, settings = asyncio.get_running_loop(), store.settings
     last_attempt_at = loop.time() + settings.append_seconds - settings.connect_timeout
@@ -184,9 +182,7 @@ async def append_persistently(
     lost: ConnectionLost | None = None
     while True:
         try:
-            return await store.append(
-                conversation_id, events, expected=expected, tenant=caller.tenant, user=caller.user
-            )
+            return await store.append_all(appends, tenant=caller.tenant, user=caller.user)
         except (RetryableError, ServerError) as error:
             if isinstance(error, ConnectionLost):
                 lost = error
@@ -257,7 +253,7 @@ class ServerLog(Log):
         """Append events; see :func:`append_persistently`."""
         if self.actor:
             events = [replace(event, actor=self.actor) for event in events]
-        result = await append_persistently(self.store, self.caller, conversation_id, events, expected)
+        result = await append_persistently(self.store, self.caller, [Append(conversation_id, events, expected)])
         self.written.note(result)
         self.count(len(events))
         return result

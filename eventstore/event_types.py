@@ -141,6 +141,19 @@ class ConversationDeleted(EventData):
     event_type: Literal["conversation.deleted"] = "conversation.deleted"
 
 
+class ConversationRewound(EventData):
+    """A conversation went back to a version: what it held after that is hidden, and it goes on from there.
+
+    Hidden are the messages, the tasks that began after the version, artifacts and texts; their events remain.
+    ``message_count`` is the number of messages that are left, so an event like this is appended with the expected
+    version at which they were counted; at version 0 there are none. Only who may delete the conversation may do that.
+    """
+
+    event_type: Literal["conversation.rewound"] = "conversation.rewound"
+    to_version: Annotated[int, Field(ge=0, le=999_999_999)]
+    message_count: Annotated[int, Field(ge=0, le=999_999_999)] = 0
+
+
 class ConversationForked(EventData):
     """The conversation was forked from another one, which it continues from a version on.
 
@@ -288,6 +301,13 @@ class TaskArtifactExtended(_Artifact):
     continues_text: bool | None = None
 
 
+class TaskDeleted(EventData):
+    """A task was deleted: it is hidden with its artifacts until a later event begins it anew. Its events remain."""
+
+    event_type: Literal["task.deleted"] = "task.deleted"
+    task_id: UUID
+
+
 class TaskCancelRequested(EventData):
     """Somebody asked the agent to cancel a task. Its answer is the status of the task that follows."""
 
@@ -360,6 +380,7 @@ BuiltInEvent = Annotated[
     | ConversationArchived
     | ConversationReactivated
     | ConversationDeleted
+    | ConversationRewound
     | ConversationForked
     | ConversationShared
     | ConversationUnshared
@@ -372,6 +393,7 @@ BuiltInEvent = Annotated[
     | TaskDescribed
     | TaskArtifactAdded
     | TaskArtifactExtended
+    | TaskDeleted
     | TaskCancelRequested
     | TaskPushNotificationSet
     | TaskPushNotificationDeleted,

@@ -467,6 +467,7 @@ class StoreConnections:
     the rows of all tenants; its connections are opened when :data:`ALL_TENANTS` is first used.
 
     Attributes:
+        loop: the event loop in which they were opened; no other may use them.
         append_batcher: sends appends.
         notifier: waits for events.
         service: sees neither the log nor the read tables.
@@ -480,6 +481,7 @@ class StoreConnections:
 
     def __init__(self, server: Server, settings: Settings, metrics: StoreMetrics) -> None:
         self._server, self._settings, self._metrics = server, settings, metrics
+        self.loop = asyncio.get_running_loop()
         size = settings.pool_size
 
         def pool(role: str, size: int, kept: int) -> Pool:

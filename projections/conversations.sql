@@ -1,7 +1,15 @@
 -- Apply a batch of the log to the table conversations. The first event of a conversation, whatever its type, creates the
 -- row; a fork is one whose first event is conversation.forked. The conversation in which a tenant registers its agents is
 -- not listed, nor are those with the records of a2a-sdk's stores (agent_manager/adapters/a2a_sdk.py).
-WITH folded AS MATERIALIZED (
+WITH rewound AS MATERIALIZED (
+    -- How many messages were left when a conversation last went back to an earlier version.
+    SELECT DISTINCT ON (b.tenant_id, b.conversation_id)
+           b.tenant_id, b.conversation_id, b.version, (b.content ->> 'message_count')::integer AS messages
+      FROM batch b
+     WHERE b.event_type = 'conversation.rewound'
+     ORDER BY b.tenant_id, b.conversation_id, b.version DESC
+),
+folded AS MATERIALIZED (
     SELECT b.tenant_id,
            b.conversation_id,
            max(b.version) AS version,
@@ -25,10 +33,14 @@ WITH folded AS MATERIALIZED (
            (array_agg(b.metadata #> '{eventstore.member_order,content}' ORDER BY b.version DESC)
                FILTER (WHERE b.event_type IN ('conversation.created', 'conversation.forked')
                          AND b.content ? 'metadata'))[1] AS member_order,
-           count(*) FILTER (WHERE b.event_type = 'message.added') AS messages,
+           max(r.messages) AS messages_left,
+           count(*) FILTER (WHERE b.event_type = 'message.added' AND b.version > coalesce(r.version, 0)) AS messages,
            (array_agg(occurred_at(b.metadata, b.timestamp) ORDER BY b.version))[1] AS created_at,
            max(occurred_at(b.metadata, b.timestamp)) AS updated_at
       FROM batch b
+      LEFT JOIN rewound r
+        ON r.tenant_id = b.tenant_id
+       AND r.conversation_id = b.conversation_id
      WHERE b.event_type NOT IN ('agent.registered', 'agent.unregistered', 'a2a.home', 'a2a.push_notification')
      GROUP BY b.tenant_id, b.conversation_id
 ),
@@ -41,7 +53,7 @@ updated AS (
            given_id      = coalesce(c.given_id, f.given_id),
            metadata      = coalesce(f.metadata, c.metadata),
            member_order  = CASE WHEN f.metadata IS NULL THEN c.member_order ELSE f.member_order END,
-           message_count = c.message_count + f.messages,
+           message_count = coalesce(f.messages_left, c.message_count) + f.messages,
            updated_at    = greatest(c.updated_at, f.updated_at)
       FROM folded f
      WHERE c.tenant_id = f.tenant_id
@@ -50,8 +62,8 @@ updated AS (
 INSERT INTO conversations (id, tenant_id, name, is_active, is_deleted, created_at, updated_at, message_count, version,
                            given_id, forked_from, metadata, member_order)
 SELECT f.conversation_id, f.tenant_id, coalesce(f.name, ''), coalesce(f.is_active, true), coalesce(f.is_deleted, false),
-       f.created_at, f.updated_at, f.messages, f.version, f.given_id, f.forked_from, f.metadata,
-       f.member_order
+       f.created_at, f.updated_at, coalesce(f.messages_left, 0) + f.messages, f.version, f.given_id, f.forked_from,
+       f.metadata, f.member_order
   FROM folded f
  WHERE NOT EXISTS (
            SELECT

@@ -52,3 +52,12 @@ UPDATE messages m
    AND m.id = a.id
    AND m.version < a.version
    AND m.status IS NOT NULL;
+
+-- The messages from before a conversation went back to an earlier version.
+DELETE FROM messages m
+ USING batch r
+ WHERE r.event_type = 'conversation.rewound'
+   AND m.tenant_id = r.tenant_id
+   AND m.conversation_id = r.conversation_id
+   AND m.version > (r.content ->> 'to_version')::integer
+   AND m.version < r.version;

@@ -23,3 +23,15 @@ SELECT b.tenant_id, b.conversation_id, b.id, b.position, b.content ->> 'given_id
               AND a.position > b.position
        )
  ORDER BY b.position;
+
+-- The messages from before a conversation went back to an earlier version.
+DELETE FROM pending_messages p
+ USING batch r, events e
+ WHERE r.event_type = 'conversation.rewound'
+   AND p.tenant_id = r.tenant_id
+   AND p.conversation_id = r.conversation_id
+   AND p.position < r.position
+   AND e.tenant_id = p.tenant_id
+   AND e.conversation_id = p.conversation_id
+   AND e.id = p.id
+   AND e.version > (r.content ->> 'to_version')::integer;

@@ -33,6 +33,15 @@ SELECT f.tenant_id, f.conversation_id, f.language, f.language_from, coalesce(f.i
               AND c.conversation_id = f.conversation_id
        );
 
+-- A deleted task has no documents. Ids are compared as texts, which cannot fail, whatever the log holds.
+DELETE FROM search_documents d
+ USING batch b
+ WHERE b.event_type = 'task.deleted'
+   AND d.tenant_id = b.tenant_id
+   AND d.conversation_id = b.conversation_id
+   AND d.id::text = b.content ->> 'task_id'
+   AND d.kind IN ('task', 'status', 'artifact');
+
 -- A description replaces the earlier ones of its task, a name those of its conversation.
 WITH replaced AS MATERIALIZED (
     SELECT b.tenant_id, b.conversation_id, 'task' AS kind, (b.content ->> 'task_id')::uuid AS id
@@ -78,6 +87,15 @@ WITH texts AS MATERIALIZED (
      WHERE b.event_type IN ('message.added', 'task.created', 'task.described', 'task.status_changed',
                             'task.artifact_added', 'task.artifact_extended',
                             'conversation.created', 'conversation.renamed', 'conversation.forked')
+       AND NOT EXISTS (
+               SELECT
+                 FROM batch d
+                WHERE d.event_type = 'task.deleted'
+                  AND d.tenant_id = b.tenant_id
+                  AND d.conversation_id = b.conversation_id
+                  AND d.content ->> 'task_id' = b.content ->> 'task_id'
+                  AND d.version > b.version
+           )
 ),
 in_language AS MATERIALIZED (
     SELECT s.tenant_id, s.conversation_id, s.version, s.position, s.kind, s.id, s.task_id, s.role, s.actor,
@@ -100,3 +118,13 @@ SELECT s.tenant_id, s.conversation_id, s.version, s.position, s.kind,
                        search_labels(s.tenant_id, s.role, s.actor))
   FROM in_language s
  ORDER BY s.position;
+
+-- The texts from before a conversation went back to an earlier version; its name remains.
+DELETE FROM search_documents d
+ USING batch r
+ WHERE r.event_type = 'conversation.rewound'
+   AND d.tenant_id = r.tenant_id
+   AND d.conversation_id = r.conversation_id
+   AND d.version > (r.content ->> 'to_version')::integer
+   AND d.version < r.version
+   AND d.kind <> 'conversation';

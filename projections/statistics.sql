@@ -1,6 +1,22 @@
 -- Apply a batch of the log to the tables of the statistics, in one statement: the events are read once, and of each only
 -- what is counted is kept. Order is that of conversation and version, never of time: clients state when something
 -- happened, and may state anything. The conversation in which a tenant registers its agents is not counted.
+--
+-- A deleted task is not counted: its rows go first. Ids are compared as texts, which cannot fail, whatever the log holds.
+DELETE FROM statistics_tasks k
+ USING batch d
+ WHERE d.event_type = 'task.deleted'
+   AND k.tenant_id = d.tenant_id
+   AND k.conversation_id = d.conversation_id
+   AND k.task_id::text = d.content ->> 'task_id';
+
+DELETE FROM statistics_status_periods p
+ USING batch d
+ WHERE d.event_type = 'task.deleted'
+   AND p.tenant_id = d.tenant_id
+   AND p.conversation_id = d.conversation_id
+   AND p.task_id::text = d.content ->> 'task_id';
+
 WITH batch_events AS (
     SELECT b.tenant_id, b.conversation_id, b.version, b.event_type, b.actor, b.content,
            occurred_at(b.metadata, b.timestamp) AS at,
@@ -200,6 +216,15 @@ steps AS (
     SELECT f.tenant_id, f.conversation_id, f.task_id, f.version, f.at, f.at, f.actor, f.status, false
       FROM facts f
      WHERE f.task_id IS NOT NULL
+       AND NOT EXISTS (
+               SELECT
+                 FROM batch d
+                WHERE d.event_type = 'task.deleted'
+                  AND d.tenant_id = f.tenant_id
+                  AND d.conversation_id = f.conversation_id
+                  AND d.content ->> 'task_id' = f.task_id::text
+                  AND d.version > f.version
+           )
 ),
 periods AS MATERIALIZED (
     SELECT c.tenant_id, c.conversation_id, c.task_id, c.version, c.at, c.created_at, c.actor, c.status, c.is_known,

@@ -1,6 +1,66 @@
 -- Apply a batch of the log to the tables tasks and task_artifacts. The first event of a task, whatever its type, creates
--- the row: a remote agent may report on a task that no event has created.
-WITH folded AS MATERIALIZED (
+-- the row: a remote agent may report on a task that no event has created. A deleted task leaves the tables until a later
+-- event begins it anew. The content of task.deleted is not validated, and comparing it as text cannot fail.
+DELETE FROM tasks t
+ USING batch d
+ WHERE d.event_type = 'task.deleted'
+   AND t.tenant_id = d.tenant_id
+   AND t.conversation_id = d.conversation_id
+   AND t.id::text = d.content ->> 'task_id';
+
+DELETE FROM task_artifacts a
+ USING batch d
+ WHERE d.event_type = 'task.deleted'
+   AND a.tenant_id = d.tenant_id
+   AND a.conversation_id = d.conversation_id
+   AND a.task_id::text = d.content ->> 'task_id';
+
+-- If a conversation went back to an earlier version, the tasks that it began after that are deleted, and so are chunks of
+-- artifacts. An event after that begins such a task anew, in the same batch as in a later one.
+DELETE FROM tasks t
+ USING batch r
+ WHERE r.event_type = 'conversation.rewound'
+   AND t.tenant_id = r.tenant_id
+   AND t.conversation_id = r.conversation_id
+   AND t.first_version > (r.content ->> 'to_version')::integer
+   AND t.first_version < r.version;
+
+WITH ended AS MATERIALIZED (
+    -- The tasks that began in this batch and that their conversation hides since, and up to which version.
+    SELECT r.tenant_id, r.conversation_id, begun.task_id, max(r.version) AS version
+      FROM batch r
+     CROSS JOIN LATERAL (
+               SELECT b.content ->> 'task_id' AS task_id, min(b.version) AS first_version
+                 FROM batch b
+                WHERE b.tenant_id = r.tenant_id
+                  AND b.conversation_id = r.conversation_id
+                  AND b.event_type IN ('task.created', 'task.status_changed', 'task.described',
+                                       'task.artifact_added', 'task.artifact_extended')
+                  AND NOT EXISTS (
+                          SELECT
+                            FROM batch d
+                           WHERE d.event_type = 'task.deleted'
+                             AND d.tenant_id = b.tenant_id
+                             AND d.conversation_id = b.conversation_id
+                             AND d.content ->> 'task_id' = b.content ->> 'task_id'
+                             AND d.version > b.version
+                             AND d.version < r.version
+                      )
+                GROUP BY b.content ->> 'task_id'
+           ) AS begun
+     WHERE r.event_type = 'conversation.rewound'
+       AND begun.first_version > (r.content ->> 'to_version')::integer
+       AND begun.first_version < r.version
+       AND NOT EXISTS (
+               SELECT
+                 FROM tasks t
+                WHERE t.tenant_id = r.tenant_id
+                  AND t.conversation_id = r.conversation_id
+                  AND t.id::text = begun.task_id
+           )
+     GROUP BY r.tenant_id, r.conversation_id, begun.task_id
+),
+folded AS MATERIALIZED (
     SELECT b.tenant_id,
            b.conversation_id,
            (b.content ->> 'task_id')::uuid AS id,
@@ -62,6 +122,23 @@ WITH folded AS MATERIALIZED (
       FROM batch b
      WHERE b.event_type IN ('task.created', 'task.status_changed', 'task.described',
                             'task.artifact_added', 'task.artifact_extended')
+       AND NOT EXISTS (
+               SELECT
+                 FROM batch d
+                WHERE d.event_type = 'task.deleted'
+                  AND d.tenant_id = b.tenant_id
+                  AND d.conversation_id = b.conversation_id
+                  AND d.content ->> 'task_id' = b.content ->> 'task_id'
+                  AND d.version > b.version
+           )
+       AND NOT EXISTS (
+               SELECT
+                 FROM ended e
+                WHERE e.tenant_id = b.tenant_id
+                  AND e.conversation_id = b.conversation_id
+                  AND e.task_id = b.content ->> 'task_id'
+                  AND b.version < e.version
+           )
      GROUP BY b.tenant_id, b.conversation_id, b.content ->> 'task_id'
 ),
 -- Histories that go on: the chunks that follow the last event that gave the history whole or took it away, else those
@@ -93,7 +170,7 @@ continued AS MATERIALIZED (
                 ON b.tenant_id = f.tenant_id
                AND b.conversation_id = f.conversation_id
                AND b.content ->> 'task_id' = f.id::text
-               AND b.version >= coalesce(f.history_version, 0)
+               AND b.version >= coalesce(f.history_version, f.first_version)
                AND b.event_type = 'task.described'
                AND b.content ? 'history'
              GROUP BY f.tenant_id, f.conversation_id, f.id, f.history_version, f.extra_version) AS g
@@ -165,4 +242,21 @@ SELECT (b.content ->> 'task_id')::uuid, b.conversation_id, b.tenant_id, b.versio
        b.metadata #> '{eventstore.member_order,content}'
   FROM batch b
  WHERE b.event_type IN ('task.artifact_added', 'task.artifact_extended')
+   AND NOT EXISTS (
+           SELECT
+             FROM batch d
+            WHERE d.event_type = 'task.deleted'
+              AND d.tenant_id = b.tenant_id
+              AND d.conversation_id = b.conversation_id
+              AND d.content ->> 'task_id' = b.content ->> 'task_id'
+              AND d.version > b.version
+       )
  ORDER BY b.position;
+
+DELETE FROM task_artifacts a
+ USING batch r
+ WHERE r.event_type = 'conversation.rewound'
+   AND a.tenant_id = r.tenant_id
+   AND a.conversation_id = r.conversation_id
+   AND a.version > (r.content ->> 'to_version')::integer
+   AND a.version < r.version;

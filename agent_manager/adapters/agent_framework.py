@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import datetime
@@ -27,15 +28,15 @@ from agent_framework._sessions import filter_new_messages
 from agent_framework._workflows._checkpoint_encoding import decode_checkpoint_value, encode_checkpoint_value
 
 from agent_manager.a2a import Json
-from agent_manager.adapters.common import (
-    Access,
-    StoredEvent,
+from agent_manager.adapters.conversation_history import HistoryAccess, StoredEvent
+from agent_manager.adapters.message_forms import (
     form_of,
     json_if_unstorable,
     message_of,
     plain_text,
     storable,
 )
+from agent_manager.adapters.tool_calls import arguments_in, describe_call, result_parts, to_text
 from eventstore import (
     NO_STREAM,
     ApplicationEvent,
@@ -79,7 +80,7 @@ class EventStoreHistoryProvider(HistoryProvider):
     with already.
 
     Args:
-        store: an open store. With a :class:`SyncEventStore`, any thread and any event loop may use the provider.
+        store: an open store; the caller closes it. Any thread and any event loop may use the provider.
         source_id: identifies the provider in an agent.
         user: the user on whose behalf it reads and writes; the whole tenant if left out.
         skip_excluded: whether messages are left out that compaction has marked as excluded.
@@ -102,7 +103,7 @@ class EventStoreHistoryProvider(HistoryProvider):
         super().__init__(source_id, **options)
         self.user = user
         self.skip_excluded = skip_excluded
-        self._access = Access(store)
+        self._access = HistoryAccess(store)
 
     @classmethod
     @asynccontextmanager
@@ -115,7 +116,7 @@ class EventStoreHistoryProvider(HistoryProvider):
         self, session_id: str | None, *, state: dict[str, Any] | None = None, **kwargs: Any
     ) -> list[Message]:
         """Return the messages of a session, the oldest first."""
-        messages, _ = await self._access.read(self._latest(session_id or self.DEFAULT_SESSION_ID, None))
+        messages, _ = await self._access.run(self._latest(session_id or self.DEFAULT_SESSION_ID, None))
         if self.skip_excluded:
             messages = [each for each in messages if not each.additional_properties.get("_excluded", False)]
         return messages
@@ -135,7 +136,7 @@ class EventStoreHistoryProvider(HistoryProvider):
             EventTooLarge: a message is larger than the store allows.
         """
         if messages:
-            await self._access.write(self._save(session_id or self.DEFAULT_SESSION_ID, messages))
+            await self._access.finish(self._save(session_id or self.DEFAULT_SESSION_ID, messages))
 
     async def _save(self, session_id: str, messages: Sequence[Message]) -> None:
         while True:
@@ -144,9 +145,7 @@ class EventStoreHistoryProvider(HistoryProvider):
             new = filter_new_messages(latest, messages)
             if not new:
                 return
-            tasks: dict[str, UUID] = {}
-            for call_id in _open_results(new):
-                tasks[call_id] = await self._access.task_of(session_id, call_id, self.user)
+            tasks = await self._access.tasks_of(session_id, _open_results(new), self.user)
             with suppress(WrongExpectedVersion):  # another writer appended meanwhile
                 try:
                     await self._append(session_id, _events_of(new, tasks), version)
@@ -155,16 +154,19 @@ class EventStoreHistoryProvider(HistoryProvider):
                 return
 
     async def _append(self, session_id: str, events: Iterable[NewEvent], version: int) -> None:
-        await self._access.append(session_id, list(events), self.user, version or NO_STREAM)
+        await self._access.extend(session_id, list(events), self.user, version or NO_STREAM)
 
     async def _latest(self, session_id: str, wanted: int | None) -> tuple[list[Message], int]:
         """Return the latest messages, or all, the oldest first, and the version at which the conversation was read."""
         found: list[Message] = []
-        version = 0
+        version, moved = 0, defaultdict[str, list[Json]](list)
         async with aclosing(self._access.events(session_id, self.user, wanted)) as events:
             async for event in events:
                 version = version or event.version
-                if (message := _message(event)) is not None:
+                if event.event_type in ("task.created", "task.artifact_added"):
+                    reference = (event.content.get("metadata") or {}).get(EXTRA) or {}
+                    moved[reference.get("message_id", "")].append(event.content)
+                elif (message := _message(event, moved.pop(str(event.id), [])[::-1])) is not None:
                     found.append(message)
                     if len(found) == wanted:
                         break
@@ -185,14 +187,14 @@ def _events_of(messages: Sequence[Message], tasks: dict[str, UUID], *, check: bo
         form: Json = message.to_dict()
         role = ROLES.get(message.role, Role.ASSISTANT)
         text = json_if_unstorable(form) if check else None
-        data = message_of(
-            form if text is None else storable(form), "contents", role, EXTRA, given_id=_given_id(message)
-        )
+        shown = form if text is None else storable(form)
+        message_id = uuid4()
+        data_of_tasks = list(_task_events(shown["contents"], message_id, tasks))
+        data = message_of(shown, "contents", role, EXTRA, given_id=_given_id(message))
         if text is not None:
             data = data.model_copy(update={"extra": {EXTRA: text}})
-        event = NewEvent(data, actor=str(role))
-        yield event
-        for task in _task_events(message, event.id, tasks):
+        yield NewEvent(data, message_id, actor=str(role))
+        for task in data_of_tasks:
             yield NewEvent(task, actor=str(role))
 
 
@@ -201,25 +203,68 @@ def _given_id(message: Message) -> str | None:
 
 
 def _task_events(
-    message: Message, message_id: UUID, tasks: dict[str, UUID]
+    contents: list[Json], message_id: UUID, tasks: dict[str, UUID]
 ) -> Iterator[TaskCreated | TaskArtifactAdded | TaskStatusChanged]:
-    reference = {"message_id": str(message_id)}
-    for content in message.contents:
-        call_id = content.call_id
+    """Move the arguments and results of the calls in a message to events of tasks, and yield these."""
+    reference = {EXTRA: {"message_id": str(message_id)}}
+    for content in contents:
+        call_id = content.get("call_id")
         if not isinstance(call_id, str):
             continue
-        if content.type == "function_call":
+        if content["type"] == "function_call":
             tasks[call_id] = task_id = uuid4()
-            name, given_id = storable(content.name or "unnamed"), storable(call_id)
+            description = _name(content)
+            if (arguments := content.get("arguments")) is not None:
+                is_text = isinstance(arguments, str)
+                description = describe_call(description, arguments if is_text else to_text(arguments))
+                content["arguments"] = None if is_text else _PARSED
             yield TaskCreated(
-                task_id=task_id, description=name, status=TaskStatus.IN_PROGRESS, given_id=given_id, metadata=reference
+                task_id=task_id,
+                description=description,
+                status=TaskStatus.IN_PROGRESS,
+                given_id=call_id,
+                metadata=reference,
             )
-        elif content.type == "function_result":
+        elif content["type"] == "function_result":
             task_id = tasks.get(call_id) or uuid4()
-            parts = [{"kind": "data", "data": reference}]
-            yield TaskArtifactAdded(task_id=task_id, artifact_id="result", parts=parts)
-            status = TaskStatus.COMPLETED if content.exception is None else TaskStatus.FAILED
+            parts = []
+            if isinstance(result := content.get("result"), str):
+                parts, content["result"] = result_parts({"result": result}), None
+                if content.get("items") == _items(result):
+                    content["items"] = None
+            yield TaskArtifactAdded(task_id=task_id, artifact_id="result", parts=parts, metadata=reference)
+            status = TaskStatus.COMPLETED if content.get("exception") is None else TaskStatus.FAILED
             yield TaskStatusChanged(task_id=task_id, status=status)
+
+
+_PARSED: Json = {}
+"""Stands for the arguments of a call that were not a text; a text leaves null."""
+
+
+def _name(content: Json) -> str:
+    return content.get("name") or "unnamed"
+
+
+def _items(result: str) -> list[Json]:
+    """Return the items that the framework makes of the result of a call."""
+    return [{"type": "text", "text": result, "additional_properties": {}}]
+
+
+def _put_back(contents: list[Json], moved: Sequence[Json]) -> None:
+    """Put the arguments and results of calls back, from the contents of the events to which they were moved."""
+    events = iter(moved)
+    for content in contents:
+        if not isinstance(content.get("call_id"), str) or content["type"] not in ("function_call", "function_result"):
+            continue
+        event, name = next(events, {}), _name(content)
+        if "arguments" in content and content["arguments"] in (None, _PARSED):
+            if (description := event.get("description", name)) != name:
+                arguments = arguments_in(description, name)
+                content["arguments"] = arguments if content["arguments"] is None else json.loads(arguments)
+        elif "result" in content and content["result"] is None and event.get("parts"):
+            content["result"] = event["parts"][0]["text"]
+            if content.get("items", ()) is None:
+                content["items"] = _items(content["result"])
 
 
 def _open_results(messages: Sequence[Message]) -> list[str]:
@@ -234,8 +279,12 @@ def _open_results(messages: Sequence[Message]) -> list[str]:
     return list(found)
 
 
-def _message(event: StoredEvent) -> Message | None:
-    """Return the message of an event; None if it has none."""
+def _message(event: StoredEvent, moved: Sequence[Json]) -> Message | None:
+    """Return the message of an event; None if it has none.
+
+    Args:
+        moved: the contents of the events of tasks that belong to it, in order.
+    """
     if event.event_type != "message.added":
         return None
     content: Any = event.content
@@ -243,7 +292,9 @@ def _message(event: StoredEvent) -> Message | None:
     if isinstance(own, str):
         return Message.from_dict(json.loads(own))
     if own is not None:
-        return Message.from_dict(form_of(content, "contents", EXTRA))
+        form = form_of(content, "contents", EXTRA)
+        _put_back(form["contents"], moved)
+        return Message.from_dict(form)
     text = plain_text(content)  # of another writer
     return Message(content["role"], [text], message_id=content.get("given_id")) if text else None
 
@@ -261,19 +312,19 @@ class EventStoreSessionStore(_SessionStore):
     """Snapshots of sessions in the event store; of several writers, the last one wins.
 
     Args:
-        store: an open store. With a :class:`SyncEventStore`, any thread and any event loop may use it.
+        store: an open store; the caller closes it. Any thread and any event loop may use it.
         user: the user on whose behalf it reads and writes; the whole tenant if left out.
     """
 
     def __init__(self, store: EventStore | SyncEventStore, *, user: str | None = None) -> None:
         super().__init__()
         self.user = user
-        self._access = Access(store)
+        self._access = HistoryAccess(store)
 
     async def get(self, session_id: str) -> AgentSession | None:
         """Return the session that was stored under an id; None if there is none."""
         self.validate_session_id(session_id)
-        snapshot = await self._access.read(self._snapshot(session_id))
+        snapshot = await self._access.run(self._snapshot(session_id))
         return None if snapshot is None else AgentSession.from_dict(snapshot)
 
     async def set(self, session_id: str, session: AgentSession) -> None:
@@ -291,12 +342,12 @@ class EventStoreSessionStore(_SessionStore):
             snapshot["service_session_id"] = dict(snapshot["service_session_id"])
         text = json_if_unstorable(snapshot)
         content = {"session": snapshot} if text is None else {"json": text}
-        await self._access.write(self._append(session_id, content))
+        await self._access.finish(self._append(session_id, content))
 
     async def delete(self, session_id: str) -> None:
         """Delete the session that was stored under an id. The history of the conversation stays."""
         self.validate_session_id(session_id)
-        await self._access.write(self._delete(session_id))
+        await self._access.finish(self._delete(session_id))
 
     async def _snapshot(self, session_id: str) -> Json | None:
         async with aclosing(self._access.events(session_id, self.user, 1)) as events:
@@ -310,7 +361,7 @@ class EventStoreSessionStore(_SessionStore):
         return None
 
     async def _append(self, session_id: str, content: Any) -> None:
-        await self._access.append(session_id, [NewEvent(ApplicationEvent(SESSION, content))], self.user)
+        await self._access.extend(session_id, [NewEvent(ApplicationEvent(SESSION, content))], self.user)
 
     async def _delete(self, session_id: str) -> None:
         if await self._snapshot(session_id) is not None:
@@ -326,7 +377,7 @@ class EventStoreCheckpointStorage:
     The framework pickles values that JSON does not have. As in its FileCheckpointStorage, only known types are read.
 
     Args:
-        store: an open store. With a :class:`SyncEventStore`, any thread and any event loop may use it.
+        store: an open store; the caller closes it. Any thread and any event loop may use it.
         name: the given id of the conversation that holds the checkpoints.
         user: the user on whose behalf it reads and writes; the whole tenant if left out.
         allowed_checkpoint_types: further types, as ``module:qualname``.
@@ -343,7 +394,7 @@ class EventStoreCheckpointStorage:
         self.name = name
         self.user = user
         self._allowed_types = frozenset(allowed_checkpoint_types)
-        self._access = Access(store)
+        self._access = HistoryAccess(store)
         self._conversation_id = self._access.conversation_id(name)
 
     async def save(self, checkpoint: WorkflowCheckpoint) -> str:
@@ -364,7 +415,7 @@ class EventStoreCheckpointStorage:
         content = {"checkpoint_id": checkpoint_id, "timestamp": checkpoint.timestamp}
         content |= {"checkpoint": value} if text is None else {"json": text}
         event = ApplicationEvent(CHECKPOINT, content)
-        await self._access.write(self._record(checkpoint_id, checkpoint.workflow_name, event))
+        await self._access.finish(self._record(checkpoint_id, checkpoint.workflow_name, event))
         return checkpoint_id
 
     async def load(self, checkpoint_id: str) -> WorkflowCheckpoint:
@@ -373,34 +424,34 @@ class EventStoreCheckpointStorage:
         Raises:
             WorkflowCheckpointException: there is none with the id, or it has a type that is not allowed.
         """
-        event, _ = await self._access.read(self._find(checkpoint_id))
+        event, _ = await self._access.run(self._find(checkpoint_id))
         if event is None:
             raise WorkflowCheckpointException(f"No checkpoint found with ID {checkpoint_id}")
         return self._restored(event)
 
     async def list_checkpoints(self, *, workflow_name: str) -> list[WorkflowCheckpoint]:
         """Return the checkpoints of a workflow, in the order in which they were first saved."""
-        listed = await self._access.read(self._listed(workflow_name))
-        events = await self._access.read(self._fetch([event_id for event_id, _ in listed.values()]))
+        listed = await self._access.run(self._listed(workflow_name))
+        events = await self._access.run(self._fetch([event_id for event_id, _ in listed.values()]))
         by_id = {event.id: event for event, _ in events}
         return [self._restored(by_id[event_id]) for event_id, _ in listed.values()]
 
     async def delete(self, checkpoint_id: str) -> bool:
         """Delete a checkpoint; return whether there was one."""
-        return await self._access.write(self._delete(checkpoint_id))
+        return await self._access.finish(self._delete(checkpoint_id))
 
     async def get_latest(self, *, workflow_name: str) -> WorkflowCheckpoint | None:
         """Return the latest checkpoint of a workflow by its timestamp; None if it has none."""
-        listed = await self._access.read(self._listed(workflow_name))
+        listed = await self._access.run(self._listed(workflow_name))
         if not listed:
             return None
         event_id, _ = max(listed.values(), key=lambda entry: datetime.fromisoformat(entry[1]))
-        [(event, _)] = await self._access.read(self._fetch([event_id]))
+        [(event, _)] = await self._access.run(self._fetch([event_id]))
         return self._restored(event)
 
     async def list_checkpoint_ids(self, *, workflow_name: str) -> list[str]:
         """Return the ids of the checkpoints of a workflow, in the order in which they were first saved."""
-        return list(await self._access.read(self._listed(workflow_name)))
+        return list(await self._access.run(self._listed(workflow_name)))
 
     async def _record(self, checkpoint_id: str, workflow_name: str, data: ApplicationEvent) -> None:
         """Append the next event of a checkpoint; most have only one."""
@@ -408,7 +459,7 @@ class EventStoreCheckpointStorage:
         while True:
             event = NewEvent(data, self._event_id(checkpoint_id, number), actor=workflow_name)
             with suppress(EventIdConflict):
-                result = await self._access.append(self.name, [event], self.user)
+                result = await self._access.extend(self.name, [event], self.user)
                 if result.events[-1].is_new:
                     return
             latest, number = await self._find(checkpoint_id)

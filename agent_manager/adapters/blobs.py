@@ -6,8 +6,9 @@ the event that refers to it, so that an event never refers to a file that does n
 the two, the file is there for the next attempt. Adapters pass the parts of messages through :func:`store_files` when
 they write, and through :func:`load_files` when they read.
 
-The files are those of the tenant. A user who may see an event may see its files: the event is read for the user, and
-its files for the tenant.
+A user who may see an event may see its files: the event is read for the user, and its files for the tenant. A file is
+read as one of the event's conversation, for which it was stored. So an event that somebody has written by other means,
+with a reference to a file of another conversation whose hash they know, does not open that file.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from typing import Any
+from uuid import UUID
 
 import psycopg
 
 from agent_manager.a2a import Json
-from eventstore import EventStore
+from eventstore import EventStore, Metadata
 from eventstore.database.queries import query
 from eventstore.errors import InputError, NotFound, ServerError, translate
 from eventstore.read import RawRows
@@ -41,6 +43,8 @@ SCHEME = "eventstore-blob:"
 _URI = re.compile(SCHEME + "([0-9a-f]{64})")
 _SIZE = "eventstore_blob_size"
 """The member of a part's metadata that makes it a reference, whatever URLs clients send."""
+FILES = "eventstore.files"
+"""The member of an event's metadata with the SHA-256 of the files that it refers to, in hexadecimal."""
 
 
 class BlobTooLarge(InputError):
@@ -67,8 +71,8 @@ class BlobDamaged(ServerError):
         )
 
 
-async def store_blob(store: EventStore, content: bytes, *, tenant: str | None = None) -> bytes:
-    """Store a file durably, unless the tenant has it already, and return its SHA-256.
+async def store_blob(store: EventStore, content: bytes, conversation_id: UUID, *, tenant: str | None = None) -> bytes:
+    """Store a file of a conversation durably, unless the tenant has its bytes already, and return its SHA-256.
 
     Raises:
         BlobTooLarge: it is larger than :data:`MAX_BLOB_BYTES`.
@@ -77,45 +81,47 @@ async def store_blob(store: EventStore, content: bytes, *, tenant: str | None = 
     if len(content) > MAX_BLOB_BYTES:
         raise BlobTooLarge(len(content))
     digest = (await asyncio.to_thread(sha256, content)).digest()
-    key = {"tenant": caller.tenant, "sha256": digest}
-    [(is_stored,)] = await store.tables(caller, on_primary=True).fetch(_HAS_BLOB, key)
-    if is_stored:
+    key = {"tenant": caller.tenant, "conversation_id": conversation_id, "sha256": digest}
+    [(has_conversation, has_tenant)] = await store.tables(caller, on_primary=True).fetch(_HAS_BLOB, key)
+    if has_conversation:
         return digest
+    starts = range(0, len(content) or 1, CHUNK_BYTES)
     try:
         async with store.pool.transaction(caller) as connection:
-            for number, start in enumerate(range(0, len(content) or 1, CHUNK_BYTES)):
-                chunk = content[start : start + CHUNK_BYTES]
-                is_last = start + CHUNK_BYTES >= len(content)
-                given = key | {"number": number, "content": chunk, "is_last": is_last}
+            for number in range(len(starts) - 1 if has_tenant else 0, len(starts)):
+                chunk = content[starts[number] : starts[number] + CHUNK_BYTES]
+                given = key | {"number": number, "content": chunk, "is_last": number == len(starts) - 1}
                 await connection.execute(_STORE_BLOB_CHUNK, given)
     except psycopg.Error as error:
         raise translate(error) from error
     return digest
 
 
-async def load_blob(store: EventStore, digest: bytes, *, tenant: str | None = None) -> bytes:
-    """Return the bytes of a file from its SHA-256.
+async def load_blob(store: EventStore, digest: bytes, conversation_id: UUID, *, tenant: str | None = None) -> bytes:
+    """Return the bytes of a file of a conversation, which the caller must be allowed to read.
 
     Raises:
-        NotFound: the tenant has no such file.
+        NotFound: the conversation has no file with this SHA-256.
         BlobDamaged: its bytes do not have this hash.
     """
     caller = store.caller(tenant)
-    key = {"tenant": caller.tenant, "sha256": digest}
+    key = {"tenant": caller.tenant, "conversation_id": conversation_id, "sha256": digest}
     rows = await store.tables(caller, on_primary=True).fetch(_BLOB, key, cursor=RawRows)
     if not rows:
-        raise NotFound(f"the tenant {caller.tenant} has no file with the SHA-256 {digest.hex()}")
+        raise NotFound(f"the conversation {conversation_id} has no file with the SHA-256 {digest.hex()}")
     content = b"".join(chunk for (chunk,) in rows)
     if (await asyncio.to_thread(sha256, content)).digest() != digest:
         raise BlobDamaged(digest)
     return content
 
 
-async def store_files(store: EventStore, parts: Sequence[Any], *, tenant: str | None = None) -> list[Any]:
-    """Store the large files in the parts of a message, and return the parts with references to them.
+async def store_files(
+    store: EventStore, parts: Sequence[Any], conversation_id: UUID, *, tenant: str | None = None
+) -> list[Any]:
+    """Store the large files in the parts of a message of a conversation; return the parts with references to them.
 
     Args:
-        parts: in the form of A2A 0.3. Parts of other kinds stay as they are.
+        parts: in the form of A2A 0.3 or 1.x. Parts of other kinds stay as they are.
 
     Raises:
         BlobTooLarge: a file is larger than :data:`MAX_BLOB_BYTES`.
@@ -124,14 +130,32 @@ async def store_files(store: EventStore, parts: Sequence[Any], *, tenant: str | 
     for part in parts:
         if (digest := _reference(part)) is not None:
             raise InputError(f"a part refers to the stored file {digest.hex()}: send the bytes of the file")
-    return [await _with_reference(store, part, tenant) if _has_large_file(part) else part for part in parts]
+    return [
+        await _with_reference(store, part, conversation_id, tenant) if _has_large_file(part) else part for part in parts
+    ]
 
 
-async def load_files(store: EventStore, messages: Iterable[list[Any]], *, tenant: str | None = None) -> None:
+def files_in(parts: Iterable[Any]) -> set[bytes]:
+    """Return the hashes of the files that the parts of a message refer to."""
+    return {digest for part in parts if (digest := _reference(part)) is not None}
+
+
+def referring(metadata: Metadata, files: Iterable[bytes]) -> Metadata:
+    """Return the metadata of an event that refers to files."""
+    names = sorted(digest.hex() for digest in files)
+    return metadata.model_copy(update={FILES: names}) if names else metadata
+
+
+async def load_files(
+    store: EventStore, messages: Iterable[list[Any]], conversation_id: UUID, *, tenant: str | None = None
+) -> None:
     """Put the bytes of files into the parts of messages that refer to them, in place; each file is read once.
 
+    Args:
+        messages: the parts of messages of the conversation, which the caller must be allowed to read.
+
     Raises:
-        NotFound: a file does not exist.
+        NotFound: the conversation has no such file.
         BlobDamaged: the bytes of a file do not have its hash.
     """
     referring: dict[bytes, list[tuple[list[Any], int]]] = {}
@@ -140,47 +164,78 @@ async def load_files(store: EventStore, messages: Iterable[list[Any]], *, tenant
             if (digest := _reference(part)) is not None:
                 referring.setdefault(digest, []).append((parts, index))
     for digest, places in referring.items():
-        text = b64encode(await load_blob(store, digest, tenant=tenant)).decode()
+        text = b64encode(await load_blob(store, digest, conversation_id, tenant=tenant)).decode()
         for parts, index in places:
             parts[index] = _with_bytes(parts[index], text)
 
 
+def reference(digest: bytes) -> str:
+    """Return the text that stands for a file in an event."""
+    return SCHEME + digest.hex()
+
+
+def referred(text: str) -> bytes:
+    """Return the SHA-256 in a text that :func:`reference` has made."""
+    return bytes.fromhex(text.removeprefix(SCHEME))
+
+
+def is_large(base64: str) -> bool:
+    """Return whether a file with this Base64 text is stored apart from its event."""
+    return len(base64) * 3 // 4 > INLINE_BYTES
+
+
+def _file(part: Any) -> tuple[Json, str, str] | None:
+    """Return the object of a part that holds a file, and its members with the bytes and the URL: of A2A 0.3 and 1.x."""
+    if not isinstance(part, dict):
+        return None
+    if "file" in part:
+        return (part["file"], "bytes", "uri") if isinstance(part["file"], dict) else None
+    return part, "raw", "url"
+
+
 def _has_large_file(part: Any) -> bool:
-    file = part.get("file") if isinstance(part, dict) else None
-    text = file.get("bytes") if isinstance(file, dict) and "uri" not in file else None
-    return isinstance(text, str) and len(text) * 3 // 4 > INLINE_BYTES
+    file, data, url = _file(part) or ({}, "", "")
+    text = file.get(data) if url not in file else None
+    metadata = part.get("metadata") if isinstance(part, dict) else None
+    has_place = metadata is None or (isinstance(metadata, dict) and metadata != {})  # an empty one would not come back
+    return isinstance(text, str) and is_large(text) and has_place
 
 
-async def _with_reference(store: EventStore, part: Json, tenant: str | None) -> Json:
+async def _with_reference(store: EventStore, part: Json, conversation_id: UUID, tenant: str | None) -> Json:
     """Return a part with a reference to its file; the part itself if its bytes are not the plain Base64 of a file."""
-    text = part["file"]["bytes"]
+    file, data, url = _file(part) or (part, "", "")
+    text = file[data]
     try:
         content = b64decode(text, validate=True)
     except ValueError:
         return part
     if b64encode(content).decode() != text:
         return part
-    digest = await store_blob(store, content, tenant=tenant)
+    digest = await store_blob(store, content, conversation_id, tenant=tenant)
     metadata = {**(part.get("metadata") or {}), _SIZE: len(content)}
-    return {**part, "file": _exchanged(part["file"], "bytes", "uri", SCHEME + digest.hex()), "metadata": metadata}
+    return {**_with_file(part, _exchanged(file, data, url, reference(digest))), "metadata": metadata}
 
 
 def _reference(part: Any) -> bytes | None:
     """Return the hash of the file that a part refers to; None if it does not refer to one."""
     if not isinstance(part, dict) or not isinstance(metadata := part.get("metadata"), dict) or _SIZE not in metadata:
         return None
-    file = part.get("file")
-    match = _URI.fullmatch(str(file.get("uri"))) if isinstance(file, dict) else None
+    file, _, url = _file(part) or ({}, "", "")
+    match = _URI.fullmatch(str(file.get(url)))
     return None if match is None else bytes.fromhex(match[1])
 
 
 def _with_bytes(part: Json, text: str) -> Json:
-    file = _exchanged(part["file"], "uri", "bytes", text)
+    file, data, url = _file(part) or (part, "", "")
     metadata = {name: value for name, value in part["metadata"].items() if name != _SIZE}
-    restored = {**part, "file": file, "metadata": metadata}
+    restored = {**_with_file(part, _exchanged(file, url, data, text)), "metadata": metadata}
     if not metadata:
         del restored["metadata"]
     return restored
+
+
+def _with_file(part: Json, file: Json) -> Json:
+    return {**part, "file": file} if "file" in part else file
 
 
 def _exchanged(members: Json, name: str, new_name: str, value: str) -> Json:

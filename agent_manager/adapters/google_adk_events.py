@@ -8,6 +8,9 @@ whose ``metadata.adk_type`` names its kind, as in google-adk's own A2A converter
 call of a part, such as the signature of a thought, is in ``metadata.adk_part``. What A2A has no member for is in the
 message's ``metadata.adk``. Any other event is an application event.
 
+A function call is a task besides, with the call as its description, and a function response the result of that task.
+The arguments and the result are stored there alone: the part of the message names the event that holds them.
+
 A session is identified by application, user and session id; several users may use the same session id. A session that
 is created again after it was deleted is another conversation, its next generation: the deleted messages stay deleted.
 """
@@ -15,12 +18,16 @@ is created again after it was deleted is another conversation, its next generati
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from agent_manager.a2a import Json
-from eventstore import Event
+from agent_manager.adapters.tool_calls import arguments_in, describe_call, response_in, result_parts, to_text
+from eventstore import Event, EventData, TaskArtifactAdded, TaskCreated, TaskStatus, TaskStatusChanged
+from eventstore.ids import derived_uuid
 from projections.custom_projections import from_file
 
 STATE = "adk.state"
@@ -138,6 +145,110 @@ def lists_of_parts(parts: list[Any]) -> Iterator[list[Any]]:
                 yield nested
 
 
+# Function calls as tasks
+
+TASK_EVENTS = ("task.created", "task.artifact_added")
+"""The types of the events that hold the arguments and the results of function calls."""
+_EVENT = "adk_event"
+"""The member of a part's metadata with the id of the event that holds the arguments or the result."""
+_LONG_RUNNING = "long_running"
+_STATUSES = {
+    "adk_request_credential": TaskStatus.AUTH_REQUIRED,
+    "adk_request_confirmation": TaskStatus.INPUT_REQUIRED,
+    "adk_request_input": TaskStatus.INPUT_REQUIRED,
+}
+"""The statuses of the calls by which google-adk asks the user for something."""
+
+
+def answered_calls(message: Json) -> list[str]:
+    """Return the ids of the calls that a message has the responses of."""
+    responses = (data for kind, data, _ in _function_parts(message["parts"]) if kind == "function_response")
+    return [call_id for data in responses if isinstance(call_id := data.get("id"), str)]
+
+
+def task_events(
+    message: Json, message_id: UUID, tasks: Mapping[str, tuple[UUID, Json]]
+) -> list[tuple[UUID, EventData]]:
+    """Move the arguments and results of the function calls in a message to events of tasks; return these, with ids.
+
+    Args:
+        message_id: the id of the message's event.
+        tasks: the tasks of the calls that the message has the responses of, with their metadata.
+    """
+    events: list[tuple[UUID, EventData]] = []
+    tasks, own = dict(tasks), message["metadata"][ADK]
+    long_running = own.get("long_running_tool_ids") or ()
+
+    def add(data: EventData, number: int) -> str:
+        events.append((derived_uuid("adk.task", str(message_id), number, data.event_type), data))
+        return str(events[-1][0])
+
+    for number, (kind, data, metadata) in enumerate(_function_parts(message["parts"])):
+        name, call_id = str(data.get("name") or ""), data.get("id") or None
+        task_id = derived_uuid("adk.task", str(message_id), number)
+        if kind == "function_call":
+            description = name
+            if isinstance(arguments := data.get("args"), dict):
+                description, data["args"] = describe_call(name, to_text(arguments)), None
+            marks = {ADK: {_LONG_RUNNING: True}} if call_id in long_running else {}
+            created = TaskCreated(
+                task_id=task_id,
+                description=description,
+                status=_STATUSES.get(name, TaskStatus.IN_PROGRESS),
+                given_id=call_id,
+                metadata=marks or None,
+            )
+            metadata[_EVENT] = add(created, number)
+            if call_id is not None:
+                tasks[call_id] = (task_id, marks)
+            continue
+        known = None if call_id is None else tasks.get(call_id)
+        if known is not None:
+            task_id = known[0]
+        else:
+            add(TaskCreated(task_id=task_id, description=name, status=TaskStatus.IN_PROGRESS), number)
+        if isinstance(response := data.get("response"), dict):
+            artifact = TaskArtifactAdded(task_id=task_id, artifact_id="result", parts=result_parts(response))
+            metadata[_EVENT], data["response"] = add(artifact, number), None
+        is_preliminary = (
+            known is not None and _members(known[1], ADK).get(_LONG_RUNNING) and own.get("author") != "user"
+        )
+        if not is_preliminary and data.get("will_continue") is not True:
+            outcome = response if isinstance(response, dict) else {}
+            has_failed = outcome.get("error") is not None or outcome.get("isError") is True  # of MCP
+            status = TaskStatus.FAILED if has_failed else TaskStatus.COMPLETED
+            add(TaskStatusChanged(task_id=task_id, status=status), number)
+    return events
+
+
+def _function_parts(parts: list[Any]) -> Iterator[tuple[str, Json, Json]]:
+    """Yield the function calls and responses among parts: the kind, the data, and the metadata of the part."""
+    for part in parts:
+        kind = _members(part, "metadata").get(_PART_TYPE)
+        if kind in ("function_call", "function_response"):
+            yield kind, part["data"], part["metadata"]
+
+
+def moved_events(parts: Any) -> list[str]:
+    """Return the ids of the events to which arguments and results of function calls in parts were moved."""
+    found = [_members(part, "metadata").get(_EVENT) for part in parts or () if isinstance(part, dict)]
+    return [event_id for event_id in found if isinstance(event_id, str)]
+
+
+def _with_moved(kind: str, data: Json, content: Any) -> Json:
+    """Return the data of a function call or response with what was moved to the event that has a content."""
+    name = "args" if kind == "function_call" else "response"
+    data = {member: value for member, value in data.items() if member != name or value is not None}
+    value = None
+    if isinstance(content, dict):  # it may have been erased, or be another event
+        if kind == "function_response":
+            value = response_in(content.get("parts"))
+        else:
+            with suppress(ValueError):
+                value = json.loads(arguments_in(str(content.get("description")), str(data.get("name") or "")))
+    return data | {name: value} if isinstance(value, dict) else data
+
+
 def _members(value: Json, name: str) -> Json:
     """Return a member that is an object; an empty one if it is not."""
     member = value.get(name)
@@ -147,10 +258,13 @@ def _members(value: Json, name: str) -> Json:
 # To google-adk
 
 
-def event_of(event: Event) -> Json:
+def event_of(event: Event, moved: Mapping[str, Any]) -> Json:
     """Return google-adk's event of a ``message.added``.
 
     A message of another framework is the event of a user, or of the agent that has the name of its actor.
+
+    Args:
+        moved: the contents of the events to which arguments and results of its function calls were moved, by their ids.
     """
     content = event.content
     given_id = content.get("given_id")
@@ -164,14 +278,14 @@ def event_of(event: Event) -> Json:
     if not isinstance(parts, list):
         parts = [{"kind": "text", "text": content.get("content") or ""}]
     members["content"] = {
-        "parts": [_adk_part(part) for part in parts],
+        "parts": [_adk_part(part, moved) for part in parts],
         **{name.removeprefix("content_"): value for name, value in adk.items() if name.startswith("content_")},
     }
     members["id"] = given_id if isinstance(given_id, str) and given_id else str(event.id)
     return members
 
 
-def _adk_part(part: Any) -> Any:
+def _adk_part(part: Any, moved: Mapping[str, Any]) -> Any:
     """Return google-adk's part of a part; what is of no known form becomes a text."""
     if not isinstance(part, dict):
         return {"text": part if isinstance(part, str) else json.dumps(part, ensure_ascii=False)}
@@ -192,5 +306,7 @@ def _adk_part(part: Any) -> Any:
     if kind == _WHOLE:
         return data
     if kind == "function_response" and isinstance(nested := data.get("parts"), list):
-        data = {**data, "parts": [_adk_part(each) for each in nested]}
+        data = {**data, "parts": [_adk_part(each, moved) for each in nested]}
+    if _EVENT in metadata:
+        data = _with_moved(kind, data, moved.get(metadata[_EVENT]))
     return {kind: data} | rest

@@ -28,6 +28,16 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from psycopg.types.numeric import Int8
 from pydantic_core import to_json
 
+from agent_manager.adapters.blobs import (
+    FILES,
+    files_in,
+    load_blob,
+    load_files,
+    referred,
+    referring,
+    store_blob,
+    store_files,
+)
 from agent_manager.adapters.langgraph_store import EventStoreStore
 from agent_manager.adapters.langgraph_thread import (
     CHECKPOINT,
@@ -50,11 +60,12 @@ from agent_manager.adapters.langgraph_values import (
     in_stored_order,
     is_value,
     message_data,
+    message_files,
     plain_trees,
     plain_values,
     references,
 )
-from agent_manager.adapters.store_loop import StoreLoop
+from agent_manager.adapters.store_access import StoreAccess, beginning
 from eventstore import (
     ANY,
     EXISTS,
@@ -62,7 +73,6 @@ from eventstore import (
     AppendResult,
     ApplicationEvent,
     Caller,
-    ConversationCreated,
     ConversationDeleted,
     ConversationReactivated,
     Event,
@@ -118,8 +128,8 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
         message_channels: Iterable[str] = ("messages",),
     ) -> None:
         super().__init__(serde=serde)
-        self._loop = StoreLoop(store)
-        self._store = self._loop.store
+        self._access = StoreAccess(store)
+        self._store = self._access.store
         self._caller: Caller = self._store.caller(tenant, user)
         self._message_channels = frozenset(message_channels)
         self._threads: OrderedDict[UUID, Thread] = OrderedDict()
@@ -144,11 +154,11 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Return a checkpoint, by default the latest of its namespace, with the writes that follow it."""
-        return self._loop.wait(self._get_tuple(config))
+        return self._access.wait(self._get_tuple(config))
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """See :meth:`get_tuple`."""
-        return await self._loop.run(self._get_tuple(config))
+        return await self._access.run(self._get_tuple(config))
 
     def list(
         self,
@@ -164,8 +174,8 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
             filter: values that members of the metadata must have.
             before: a configuration with the id of a checkpoint that is newer than all of these.
         """
-        for thread, checkpoint in self._loop.wait(self._listed(config, filter, before, limit)):
-            yield self._loop.wait(self._tuple(thread, checkpoint))
+        for thread, checkpoint in self._access.wait(self._listed(config, filter, before, limit)):
+            yield self._access.wait(self._tuple(thread, checkpoint))
 
     async def alist(
         self,
@@ -176,56 +186,56 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
         """See :meth:`list`."""
-        for thread, checkpoint in await self._loop.run(self._listed(config, filter, before, limit)):
-            yield await self._loop.run(self._tuple(thread, checkpoint))
+        for thread, checkpoint in await self._access.run(self._listed(config, filter, before, limit)):
+            yield await self._access.run(self._tuple(thread, checkpoint))
 
     def put(
         self, config: RunnableConfig, checkpoint: State, metadata: CheckpointMetadata, new_versions: ChannelVersions
     ) -> RunnableConfig:
         """Store what a checkpoint differs in from the one that the configuration names."""
-        return self._loop.wait(self._put(config, checkpoint, metadata, new_versions))
+        return self._access.wait(self._put(config, checkpoint, metadata, new_versions))
 
     async def aput(
         self, config: RunnableConfig, checkpoint: State, metadata: CheckpointMetadata, new_versions: ChannelVersions
     ) -> RunnableConfig:
         """See :meth:`put`."""
-        return await self._loop.run(self._put(config, checkpoint, metadata, new_versions))
+        return await self._access.finish(self._put(config, checkpoint, metadata, new_versions))
 
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """Store what a task has written after a checkpoint."""
-        self._loop.wait(self._put_writes(config, writes, task_id, task_path))
+        self._access.wait(self._put_writes(config, writes, task_id, task_path))
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """See :meth:`put_writes`."""
-        await self._loop.run(self._put_writes(config, writes, task_id, task_path))
+        await self._access.finish(self._put_writes(config, writes, task_id, task_path))
 
     def delete_thread(self, thread_id: str) -> None:
         """Delete the conversation of a thread: it is hidden from every read at once."""
-        self._loop.wait(self._delete_thread(thread_id))
+        self._access.wait(self._delete_thread(thread_id))
 
     async def adelete_thread(self, thread_id: str) -> None:
         """See :meth:`delete_thread`."""
-        await self._loop.run(self._delete_thread(thread_id))
+        await self._access.finish(self._delete_thread(thread_id))
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Hide the checkpoints of runs, in all threads; it reads the whole log to find them."""
-        self._loop.wait(self._delete_for_runs(run_ids))
+        self._access.wait(self._delete_for_runs(run_ids))
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """See :meth:`delete_for_runs`."""
-        await self._loop.run(self._delete_for_runs(run_ids))
+        await self._access.finish(self._delete_for_runs(run_ids))
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copy all checkpoints of a thread, and the messages in them, to another thread."""
-        self._loop.wait(self._copy_thread(source_thread_id, target_thread_id))
+        self._access.wait(self._copy_thread(source_thread_id, target_thread_id))
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """See :meth:`copy_thread`."""
-        await self._loop.run(self._copy_thread(source_thread_id, target_thread_id))
+        await self._access.finish(self._copy_thread(source_thread_id, target_thread_id))
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Hide the checkpoints of threads, except the latest of each namespace.
@@ -235,23 +245,23 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
         Args:
             strategy: ``keep_latest``, or ``delete``, which deletes the threads.
         """
-        self._loop.wait(self._prune(thread_ids, strategy))
+        self._access.wait(self._prune(thread_ids, strategy))
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """See :meth:`prune`."""
-        await self._loop.run(self._prune(thread_ids, strategy))
+        await self._access.finish(self._prune(thread_ids, strategy))
 
     def get_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
         """Return the writes to channels before a checkpoint, back to one with a value, also where they are hidden."""
-        return self._loop.wait(self._delta_channel_history(config, channels))
+        return self._access.wait(self._delta_channel_history(config, channels))
 
     async def aget_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
         """See :meth:`get_delta_channel_history`."""
-        return await self._loop.run(self._delta_channel_history(config, channels))
+        return await self._access.run(self._delta_channel_history(config, channels))
 
     def get_next_version(self, current: Any, channel: None = None) -> Any:
         """Return the version of a channel after another one; versions of other savers, which are texts, continue."""
@@ -261,7 +271,7 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
 
     async def was_deleted(self, thread_id: str) -> bool:
         """Return whether a thread was deleted and has not been used again since."""
-        return (await self._loop.run(self._thread(thread_id))).is_deleted
+        return (await self._access.run(self._thread(thread_id))).is_deleted
 
     # Threads
 
@@ -296,24 +306,47 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
             if len(rows) < _PAGE_EVENTS:
                 return
 
-    async def _read(self, thread: Thread, wanted: Iterable[UUID]) -> None:
+    async def _read(self, thread: Thread, wanted: Iterable[UUID | str]) -> None:
         """Read the payloads that are wanted, and those that these refer to."""
         while missing := [each for each in wanted if each not in thread.payloads]:
+            await self._read_files(thread, missing)
+            ids = [each for each in missing if isinstance(each, UUID)]
+            if not ids:
+                return
             parameters = {
                 "tenant": self._caller.tenant,
                 "conversation_id": thread.conversation_id,
-                "versions": [thread.payload_versions[each] for each in missing],
+                "versions": [thread.payload_versions[each] for each in ids],
             }
             view = self._store.log(self._caller)
             rows = await view.fetch(query(_PACKAGE, "thread_payloads"), parameters, cursor=RawRows)
-            for event in map(Event.from_row, rows):
-                self._keep_payload(thread, event.id, event.data, event.size)
-            wanted = [each for read in missing for each in references(thread.payloads[read])]
+            read = {event.id: (event.data, event.size) for event in map(Event.from_row, rows)}
+            messages = [data for data, _ in read.values() if isinstance(data, MessageAdded)]
+            parts = [each.parts for each in messages if each.parts]
+            await load_files(self._store, parts, thread.conversation_id, tenant=self._caller.tenant)
+            await self._read_files(thread, {name for each in messages for name in message_files(each)})
+            for event_id, (data, size) in read.items():
+                self._keep_payload(thread, event_id, data, size)
+            wanted = [each for event_id in ids for each in references(thread.payloads[event_id])]
+
+    async def _read_files(self, thread: Thread, names: Iterable[UUID | str]) -> None:
+        for name in names:
+            if isinstance(name, str) and name not in thread.payloads:
+                content = await load_blob(
+                    self._store, referred(name), thread.conversation_id, tenant=self._caller.tenant
+                )
+                self._keep_file(thread, name, content)
+
+    @staticmethod
+    def _keep_file(thread: Thread, name: str, content: bytes) -> None:
+        thread.payloads[name] = content
+        thread.weight += len(content)
 
     @staticmethod
     def _keep_payload(thread: Thread, event_id: UUID, data: Any, size: int) -> None:
-        thread.payloads[event_id] = message_data(data) if isinstance(data, MessageAdded) else data.content
-        thread.weight += size
+        is_message = isinstance(data, MessageAdded)
+        payload = thread.payloads[event_id] = message_data(data, thread.payloads) if is_message else data.content
+        thread.weight += len(payload) if is_message else size
 
     async def _wholes(self, thread: Thread, values: Iterable[Value]) -> Sequence[Tree]:
         """Return complete values."""
@@ -442,6 +475,8 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
 
         async def make(*, is_repeated: bool) -> Sequence[NewEvent]:
             parent = await self._base(thread, ns, parent_id)
+            after = [] if parent is None else sorted({write.version for write in thread.writes(parent)})
+            expected = thread.expected(parent, after)
             objects = {
                 "state": {name: value for name, value in checkpoint.items() if name not in _SEPARATE},
                 "versions": checkpoint["channel_versions"],
@@ -451,21 +486,22 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
             content: dict[str, Any] = {"ns": ns} if ns else {}
             removed: dict[str, Sequence[str]] = {}
             for name, members in objects.items():
-                known = {} if parent is None else parent.objects[name]
-                different, gone = differences(known, plain_trees(cast(dict[str, Any], members)))
+                trees = plain_trees(cast(dict[str, Any], members))
+                different, gone = differences(expected.objects[name], trees)
                 content |= {name: in_stored_order(different)} if different else {}
                 removed |= {name: gone} if gone else {}
             values = checkpoint["channel_values"]
             before = {} if parent is None else parent.values
-            changed = {*new_versions, *content.get("versions", ()), *(values.keys() - before.keys())} & values.keys()
+            new = {*content.get("versions", ()), *expected.changed}
+            changed = {*new_versions, *new, *(values.keys() - before.keys())} & values.keys()
             base = thread.last_stored(ns) if parent is None and not thread.is_deleted else parent
             encoder = await self._encoder(thread, base, changed)
-            if changed:
-                encoded = {name: encoder.encode(values[name], name)[0] for name in values if name in changed}
-                content["values"] = in_stored_order(encoded)
-            if gone := [name for name in before if name not in values and name not in content.get("versions", ())]:
-                removed["values"] = gone
-            content |= {"removed": removed} if removed else {}
+            encoded = {name: encoder.encode(values[name], name)[0] for name in values if name in changed}
+            different, _ = differences(dict(expected.values), encoded)
+            content |= {"values": in_stored_order(different)} if different else {}
+            gone = [name for name in {*(before.keys() - new), *expected.values} if name not in values]
+            content |= {"removed": removed | {"values": sorted(gone)} if gone else removed} if gone or removed else {}
+            content |= {"after": after} if expected.changed else {}
             if parent_id:
                 content["parent"] = parent_id if parent is None else parent.version
             if base is not None and base is not parent and encoder.has_copied:
@@ -476,7 +512,7 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
             else:
                 content["id"] = checkpoint["id"]
             event = NewEvent(ApplicationEvent(CHECKPOINT, in_stored_order(content)), event_id)
-            return [*encoder.events.values(), event]
+            return [*await self._events(thread, encoder), event]
 
         async with thread.lock:
             await self._append(thread, make)
@@ -500,10 +536,13 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
             content["checkpoint"] = checkpoint_id if known is None else known.version
             if base is not None and base is not known and encoder.has_copied:
                 content["base"] = base.version
-            *others, last = encoder.events.values() or [None]
-            if last is None or not isinstance(last.data, MessageAdded):
-                return [*encoder.events.values(), NewEvent(ApplicationEvent(WRITES, in_stored_order(content)))]
-            return [*others, replace(last, metadata=Metadata(**{EXTRA: in_stored_order(content)}))]
+            events = await self._events(thread, encoder)
+            content = in_stored_order(content)
+            for index in range(len(events) - 1, -1, -1):
+                if isinstance(events[index].data, MessageAdded):
+                    events[index] = replace(events[index], metadata=Metadata(**{EXTRA: content}))
+                    return events
+            return [*events, NewEvent(ApplicationEvent(WRITES, content))]
 
         if writes:
             async with thread.lock:
@@ -532,7 +571,32 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
             thread.message_ids,
             dict(zip(values, wholes, strict=True)),
             thread.payloads,
+            calls=thread.calls,
         )
+
+    async def _events(self, thread: Thread, encoder: Encoder) -> list[NewEvent]:
+        """Return the events that encoded values refer to, after their files are stored."""
+        for name, content in encoder.files.items():
+            if name not in thread.payloads:
+                await store_blob(self._store, content, thread.conversation_id, tenant=self._caller.tenant)
+                self._keep_file(thread, name, content)
+        return list(encoder.events.values())
+
+    async def _without_files(self, thread: Thread, event: NewEvent) -> NewEvent:
+        """Return an event that names the files that it refers to, after the large files in its parts are stored."""
+        data = event.data
+        trees = [(event.metadata.model_extra or {}).get(EXTRA)]
+        files: set[bytes] = set()
+        if isinstance(data, MessageAdded):
+            parts = data.parts and await store_files(
+                self._store, data.parts, thread.conversation_id, tenant=self._caller.tenant
+            )
+            event = replace(event, data=data.model_copy(update={"parts": parts}))
+            files = files_in(parts or ()) | {referred(str(name)) for name in message_files(data)}
+        elif data.event_type in (VALUE, CHECKPOINT, WRITES):
+            trees.append(data.to_content())
+        names = {each for tree in trees for each in references(tree) if isinstance(each, str)}
+        return replace(event, metadata=referring(event.metadata, files | set(map(referred, names))))
 
     async def _append(self, thread: Thread, make: MakeEvents) -> None:
         """Append the events of a thread. Begin the thread if it is new, and anew if it was deleted.
@@ -549,21 +613,16 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
                 events = [NewEvent(ConversationReactivated()), NewEvent(ApplicationEvent(STARTED)), *events]
                 expected = thread.version
             try:
-                result = await self._store.append(
-                    thread.conversation_id,
-                    events,
-                    expected=expected,
-                    begin=self._created(thread) if expected == ANY else None,
-                    tenant=self._caller.tenant,
-                    user=self._caller.user,
-                )
+                begin = self._beginning(thread) if expected == ANY else None
+                stored = [await self._without_files(thread, event) for event in events]
+                result = await self._access.append(self._caller, thread.conversation_id, stored, expected, begin=begin)
             except (ConversationIsDeleted, WrongExpectedVersion):
                 await self._catch_up(thread)
                 continue
             except EventIdConflict as error:
                 if is_repeated:
                     raise
-                is_repeated = error.event_id == events[-1].id and not isinstance(events[-1].data, MessageAdded)
+                is_repeated = error.event_id == events[-1].id and events[-1].data.event_type == CHECKPOINT
                 await self._catch_up(thread)  # a message that was new has been stored meanwhile
                 continue
             self._learn(thread, events, result)
@@ -575,9 +634,8 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
             is_repeated = True  # it was stored before the thread was deleted
 
     @staticmethod
-    def _created(thread: Thread) -> ConversationCreated:
-        is_uuid = thread.given_id == str(thread.conversation_id)
-        return ConversationCreated(given_id=None if is_uuid else thread.given_id)
+    def _beginning(thread: Thread) -> NewEvent:
+        return beginning(thread.conversation_id, cast(str, thread.given_id))
 
     def _learn(self, thread: Thread, events: Sequence[NewEvent], result: AppendResult) -> None:
         """Apply appended events to what is known of their thread, unless others are missing in between."""
@@ -619,9 +677,7 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
     async def _append_to_existing(self, conversation_id: UUID, data: EventData) -> None:
         """Append an event to a conversation, unless it was deleted meanwhile."""
         with suppress(ConversationIsDeleted):
-            await self._store.append(
-                conversation_id, [data], expected=EXISTS, tenant=self._caller.tenant, user=self._caller.user
-            )
+            await self._access.append(self._caller, conversation_id, [NewEvent(data)], EXISTS)
 
     async def _copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         source = await self._thread(source_thread_id)
@@ -631,31 +687,37 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
         events = [
             event
             async for event in self._store.read(source.conversation_id, tenant=tenant, user=user)
-            if event.event_type in (VALUE, "message.added") or (event.version > source.started and _is_own(event))
+            if event.event_type in (VALUE, "message.added", *_TASKS)
+            or (event.version > source.started and _is_own(event))
         ]
-        wanted = {each for event in events for each in references(_own_content(event))}
-        events = [event for event in events if _is_own(event) or event.id in wanted]
+        wanted = {str(each) for event in events for each in references(_own_content(event))}
+        events = [event for event in events if _is_own(event) or _payload_of(event) in wanted]
         target = await self._thread(target_thread_id)
         versions: dict[int, int] = {}
         while events:
             prefix: Sequence[NewEvent] = []
             if not target.version:
-                prefix = [NewEvent(self._created(target))]
+                prefix = [self._beginning(target)]
             elif target.is_deleted:
                 prefix = [NewEvent(ConversationReactivated()), NewEvent(ApplicationEvent(STARTED))]
             known = target.payload_versions
             events = [
-                each for each in events if each.id not in known or (each.event_type != VALUE and _own_content(each))
+                each
+                for each in events
+                if each.id not in known or (each.event_type == "message.added" and _own_content(each))
             ]
             part = _first_part(events)
             new, copied = list(prefix), dict(versions)
             for event in part:
                 copied[event.version] = target.version + len(new) + 1
-                new.append(_copy(event, copied, is_known=event.id in known, has_new_id=bool(target.version)))
+                copy = _copy(event, copied, is_known=event.id in known, has_new_id=bool(target.version))
+                files = list(map(bytes.fromhex, event.raw_metadata.get(FILES, ())))
+                for digest in files:
+                    content = await load_blob(self._store, digest, source.conversation_id, tenant=tenant)
+                    await store_blob(self._store, content, target.conversation_id, tenant=tenant)
+                new.append(replace(copy, metadata=referring(copy.metadata, files)))
             try:
-                await self._store.append(
-                    target.conversation_id, new, expected=target.version or NO_STREAM, tenant=tenant, user=user
-                )
+                await self._access.append(self._caller, target.conversation_id, new, target.version or NO_STREAM)
             except (WrongExpectedVersion, ConversationIsDeleted):
                 await self._catch_up(target)
                 continue
@@ -669,6 +731,8 @@ class MakeEvents(Protocol):
     def __call__(self, *, is_repeated: bool) -> Awaitable[Sequence[NewEvent]]: ...
 
 
+_TASKS = ("task.created", "task.artifact_added", "task.status_changed")
+"""The types of the events of the tasks of calls of tools."""
 _SEPARATE = frozenset({"id", "channel_values", "channel_versions", "versions_seen"})
 """The members of a checkpoint that are stored apart from the others."""
 
@@ -697,13 +761,22 @@ def _own_content(event: Event) -> Any:
     return event.raw_metadata.get(EXTRA) if event.event_type == "message.added" else event.content
 
 
+def _payload_of(event: Event) -> str | None:
+    """Return the id of the value or message that an event is; of a task's event, that of the message it is made of."""
+    return (event.content.get("metadata") or {}).get("message_id") if event.event_type in _TASKS else str(event.id)
+
+
 def _copy(event: Event, versions: Mapping[int, int], *, is_known: bool, has_new_id: bool) -> NewEvent:
     """Return an event for another conversation, in which events have other versions and a message may be known."""
     content = _own_content(event)
+    if event.event_type in _TASKS:
+        return NewEvent(event.data, event.id, event.actor)
     if isinstance(content, dict) and event.event_type != VALUE:
         for name in ("parent", "checkpoint", "base"):
             if isinstance(content.get(name), int):
                 content = content | {name: versions[content[name]]}
+        if "after" in content:
+            content = content | {"after": [versions[each] for each in content["after"]]}
     if event.event_type == "message.added" and is_known:
         return NewEvent(ApplicationEvent(WRITES, content))
     if event.event_type == "message.added":

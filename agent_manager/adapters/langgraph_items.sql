@@ -9,6 +9,7 @@ CREATE TABLE langgraph_items (
     key             text        COLLATE "C" NOT NULL,
     version         integer     NOT NULL,
     value           jsonb,
+    vectors         jsonb,
     created_at      timestamptz NOT NULL,
     updated_at      timestamptz NOT NULL,
     ttl             interval,
@@ -19,6 +20,7 @@ CREATE INDEX idx_langgraph_items_path ON langgraph_items (tenant_id, owner, path
 CREATE INDEX idx_langgraph_items_expiry ON langgraph_items (tenant_id, expires_at) WHERE expires_at IS NOT NULL;
 COMMENT ON TABLE langgraph_items IS 'The items of LangGraph''s store; a deleted one is a row without a value';
 COMMENT ON COLUMN langgraph_items.path IS 'The labels of the namespace, each with %25 for %, %2F for /, and / at its end';
+COMMENT ON COLUMN langgraph_items.vectors IS 'By the path of a text in the value its embedding: base64 of floats of 4 bytes';
 -- batch
 -- Events may be applied again, or after later ones: an item has the version of the last event that changed it.
 INSERT INTO langgraph_items AS i (tenant_id, conversation_id, owner, path, key, version, created_at, updated_at)
@@ -28,14 +30,14 @@ SELECT b.tenant_id, b.conversation_id, coalesce(b.content ->> 'user', ''), b.con
  WHERE b.event_type = 'langgraph.item_deleted'
  GROUP BY 1, 2, 3, 4, 5
 ON CONFLICT (tenant_id, conversation_id, path, key) DO UPDATE
-   SET version = excluded.version, value = NULL, created_at = excluded.created_at, updated_at = excluded.updated_at,
+   SET version = excluded.version, value = NULL, vectors = NULL, created_at = excluded.created_at, updated_at = excluded.updated_at,
        ttl = NULL, expires_at = NULL
  WHERE i.version < excluded.version;
 
-INSERT INTO langgraph_items AS i (tenant_id, conversation_id, owner, path, key, version, value, created_at, updated_at,
-                                  ttl, expires_at)
+INSERT INTO langgraph_items AS i (tenant_id, conversation_id, owner, path, key, version, value, vectors, created_at,
+                                  updated_at, ttl, expires_at)
 SELECT p.tenant_id, p.conversation_id, coalesce(p.content ->> 'user', ''), p.path, p.key, p.version,
-       p.content -> 'value', p.created_at, p.timestamp, t.ttl, p.timestamp + t.ttl
+       p.content -> 'value', p.content -> 'vectors', p.created_at, p.timestamp, t.ttl, p.timestamp + t.ttl
   FROM (SELECT DISTINCT ON (d.tenant_id, d.conversation_id, d.path, d.key)
                d.*,
                -- When it was put for the first time since it was deleted, as far as this batch shows.
@@ -54,7 +56,7 @@ SELECT p.tenant_id, p.conversation_id, coalesce(p.content ->> 'user', ''), p.pat
  CROSS JOIN LATERAL (SELECT (p.content ->> 'ttl')::double precision * interval '1 minute' AS ttl) AS t
  WHERE p.event_type = 'langgraph.item_put'
 ON CONFLICT (tenant_id, conversation_id, path, key) DO UPDATE
-   SET version = excluded.version, value = excluded.value, updated_at = excluded.updated_at, ttl = excluded.ttl,
+   SET version = excluded.version, value = excluded.value, vectors = excluded.vectors, updated_at = excluded.updated_at, ttl = excluded.ttl,
        created_at = CASE WHEN i.value IS NULL THEN excluded.created_at ELSE i.created_at END,
        expires_at = excluded.expires_at
  WHERE i.version < excluded.version;

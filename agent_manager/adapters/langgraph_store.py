@@ -8,7 +8,7 @@ the same first label, and the same user, are in one conversation.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict, deque
+from collections import ChainMap, defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +18,7 @@ from uuid import UUID
 from langgraph.store.base import (
     BaseStore,
     GetOp,
+    IndexConfig,
     Item,
     ListNamespacesOp,
     MatchCondition,
@@ -31,7 +32,8 @@ from langgraph.store.base import (
 )
 from psycopg.types.json import Jsonb
 
-from agent_manager.adapters.store_loop import StoreLoop
+from agent_manager.adapters.langgraph_search import MAX_COMPARED, Index, TooManyVectors, Vectors
+from agent_manager.adapters.store_access import StoreAccess
 from eventstore import ApplicationEvent, ConversationCreated, EventData, EventStore, Settings, SyncEventStore
 from eventstore.database.queries import query
 from eventstore.errors import InputError
@@ -56,14 +58,16 @@ class EventStoreStore(BaseStore):
         with EventStoreStore.from_conn_string("postgresql://…") as store:
             graph = builder.compile(store=store)
 
-    Expired items are hidden at once. A time to live is extended by a read if a tenth of it has passed. Semantic search
-    is not supported: a search with a ``query`` returns the items that the filter matches, the latest first.
+    Expired items are hidden at once. A time to live is extended by a read if a tenth of it has passed. A search with a
+    ``query`` compares the embeddings of all items that its filter matches, if there is an ``index``; without one, the
+    query has no effect, as in LangGraph's own stores.
 
     Args:
         store: an open store, which the caller closes. Its login must be allowed to create the table of items once.
         tenant, user: on whose behalf items are read and written. Each user has items of their own; without a user, they
             are those of the tenant.
         ttl: LangGraph's defaults for the time to live of items, in minutes.
+        index: LangGraph's configuration of semantic search (:class:`~agent_manager.adapters.langgraph_search.Index`).
     """
 
     supports_ttl = True
@@ -75,15 +79,17 @@ class EventStoreStore(BaseStore):
         tenant: str | None = None,
         user: str | None = None,
         ttl: TTLConfig | None = None,
+        index: IndexConfig | None = None,
     ) -> None:
         super().__init__()
         self.ttl_config = ttl
-        self._loop = StoreLoop(store)
-        self._store = self._loop.store
+        self._index = None if index is None else Index(index)
+        self._access = StoreAccess(store)
+        self._store = self._access.store
         self._caller = self._store.caller(tenant, user)
         self._scope = {"tenant": self._caller.tenant, "owner": self._caller.user or ""}
         self._appender = InlineAppender(self._store, [ITEMS])
-        self._waiting: deque[tuple[Sequence[Op], asyncio.Future[list[Result]]]] = deque()
+        self._waiting: deque[tuple[Sequence[Op], Vectors, asyncio.Future[list[Result]]]] = deque()
         self._running = asyncio.Lock()
 
     @classmethod
@@ -103,41 +109,44 @@ class EventStoreStore(BaseStore):
         """Do nothing, for applications that call it: opening the store has created the table."""
 
     def __enter__(self) -> Self:
-        self._loop.wait(self._appender.__aenter__())
+        self._access.wait(self._appender.__aenter__())
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._loop.wait(self._appender.__aexit__(*error))
+        self._access.wait(self._appender.__aexit__(*error))
 
     async def __aenter__(self) -> Self:
-        await self._loop.run(self._appender.__aenter__())
+        await self._access.run(self._appender.__aenter__())
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        await self._loop.run(self._appender.__aexit__(*error))
+        await self._access.run(self._appender.__aexit__(*error))
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
         """Run operations: first those that read, then those that write, in their order."""
-        return self._loop.wait(self._batch(list(ops)))
+        ops = list(ops)
+        return self._access.wait(self._batch(ops, {} if self._index is None else self._index.embedded(ops)))
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
         """See :meth:`batch`."""
-        return await self._loop.run(self._batch(list(ops)))
+        ops = list(ops)
+        vectors = {} if self._index is None else await self._index.aembedded(ops)
+        return await self._access.run(self._batch(ops, vectors))
 
     def sweep_ttl(self) -> int:
         """Record expired items as deleted, and return their number."""
-        return self._loop.wait(self._sweep())
+        return self._access.wait(self._sweep())
 
     async def asweep_ttl(self) -> int:
         """See :meth:`sweep_ttl`."""
-        return await self._loop.run(self._sweep())
+        return await self._access.finish(self._sweep())
 
-    async def _batch(self, ops: Sequence[Op]) -> list[Result]:
+    async def _batch(self, ops: Sequence[Op], vectors: Vectors) -> list[Result]:
         """Run operations, together with those of other callers that come while others are running."""
         for op in ops:
             validate_op_namespace(op)
         results: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((ops, results))
+        self._waiting.append((ops, vectors, results))
         try:
             async with self._running:
                 if not results.done():
@@ -147,42 +156,45 @@ class EventStoreStore(BaseStore):
             results.cancel()  # unless it is done: the caller was cancelled
 
     async def _run_waiting(self) -> None:
-        callers: list[tuple[Sequence[Op], asyncio.Future[list[Result]]]] = []
+        callers: list[tuple[Sequence[Op], Vectors, asyncio.Future[list[Result]]]] = []
         number = 0
         while self._waiting and number < _OPERATIONS:
-            if not self._waiting[0][1].done():
+            if not self._waiting[0][2].done():
                 callers.append(self._waiting[0])
                 number += len(callers[-1][0])
             self._waiting.popleft()
         try:
-            rest = await self._run_all([op for ops, _ in callers for op in ops])
+            every = ChainMap(*(dict(vectors) for _, vectors, _ in callers))
+            rest = await self._run_all([op for ops, _, _ in callers for op in ops], every)
         except Exception:
-            for ops, results in callers:  # one by one, so that no caller gets the error of another
+            for ops, vectors, results in callers:  # one by one, so that no caller gets the error of another
                 if results.done():
                     continue
                 try:
-                    results.set_result(await self._run_all(ops))
+                    results.set_result(await self._run_all(ops, vectors))
                 except Exception as error:
                     results.set_exception(error)
             return
         except BaseException:
             self._waiting.extendleft(reversed(callers))
             raise
-        for ops, results in callers:
+        for ops, _, results in callers:
             if not results.done():
                 results.set_result(rest[: len(ops)])
             rest = rest[len(ops) :]
 
-    async def _run_all(self, ops: Sequence[Op]) -> list[Result]:
+    async def _run_all(self, ops: Sequence[Op], vectors: Vectors) -> list[Result]:
         gets = [op for op in ops if isinstance(op, GetOp)]
         reads = {repr(op): op for op in ops if isinstance(op, SearchOp | ListNamespacesOp)}
         found = await self._get(gets) if gets else {}
-        read = dict(zip(reads, await asyncio.gather(*map(self._read, reads.values())), strict=True))
-        await self._put([op for op in ops if isinstance(op, PutOp)])
+        read = dict(zip(reads, await asyncio.gather(*(self._read(op, vectors) for op in reads.values())), strict=True))
+        await self._put([op for op in ops if isinstance(op, PutOp)], vectors)
         return [found.get((_path(op.namespace), op.key)) if isinstance(op, GetOp) else read.get(repr(op)) for op in ops]
 
-    async def _read(self, op: SearchOp | ListNamespacesOp) -> Result:
-        return await (self._search(op) if isinstance(op, SearchOp) else self._namespaces(op))
+    async def _read(self, op: SearchOp | ListNamespacesOp, vectors: Vectors) -> Result:
+        if isinstance(op, ListNamespacesOp):
+            return await self._namespaces(op)
+        return await (self._search(op) if self._index is None or not op.query else self._most_similar(op, vectors))
 
     # Reading
 
@@ -206,6 +218,24 @@ class EventStoreStore(BaseStore):
             await self._refresh((row[0], row[1], row[2]) for row in rows if row[6])
         return [SearchItem(**_members(row)) for row in rows]
 
+    async def _most_similar(self, op: SearchOp, vectors: Vectors) -> list[SearchItem]:
+        """Return the items whose texts are most similar to a query, the most similar first."""
+        assert self._index is not None
+        first, last = _range(op.namespace_prefix)
+        conditions = Jsonb(_conditions(op.filter or {}))
+        rows = await self._rows("item_vectors", first=first, last=last, filter=conditions, limit=MAX_COMPARED + 1)
+        if len(rows) > MAX_COMPARED:
+            raise TooManyVectors(op.namespace_prefix)
+        scores = await asyncio.to_thread(self._index.scores, vectors[True, str(op.query)], rows)
+        best = dict(scores[op.offset :][: op.limit])
+        gets = [GetOp(_namespace(path), key, refresh_ttl=op.refresh_ttl) for path, key in best]
+        found = await self._get(gets) if gets else {}
+        return [
+            SearchItem(item.namespace, item.key, item.value, item.created_at, item.updated_at, score)
+            for place, score in best.items()
+            if (item := found.get(place)) is not None
+        ]
+
     async def _namespaces(self, op: ListNamespacesOp) -> list[Namespace]:
         conditions = op.match_conditions or ()
         prefix: Namespace = next((condition.path for condition in conditions if condition.match_type == "prefix"), ())
@@ -220,7 +250,7 @@ class EventStoreStore(BaseStore):
 
     # Writing
 
-    async def _put(self, ops: Sequence[PutOp]) -> None:
+    async def _put(self, ops: Sequence[PutOp], vectors: Vectors) -> None:
         deleted = {(_path(op.namespace), op.key) for op in ops if op.value is None}
         present = set[tuple[str, str]]()
         if deleted:
@@ -230,11 +260,14 @@ class EventStoreStore(BaseStore):
         for op in ops:
             place = _path(op.namespace), op.key
             if op.value is not None or place in present:
-                events[op.namespace[0]].append(self._event(*place, op.value, op.ttl))
+                stored = {} if self._index is None else self._index.stored(op, vectors)
+                events[op.namespace[0]].append(self._event(*place, op.value, op.ttl, stored))
                 (present.discard if op.value is None else present.add)(place)
         await self._append(events)
 
-    def _event(self, path: str, key: str, value: Any, ttl: float | None) -> ApplicationEvent:
+    def _event(
+        self, path: str, key: str, value: Any, ttl: float | None = None, vectors: dict[str, str] | None = None
+    ) -> ApplicationEvent:
         content: dict[str, Any] = {"key": key, "path": path}
         content |= {} if ttl is None else {"ttl": float(ttl)}
         content |= {} if self._caller.user is None else {"user": self._caller.user}
@@ -242,6 +275,7 @@ class EventStoreStore(BaseStore):
             return ApplicationEvent(DELETED, content)
         if not isinstance(value, dict):
             raise InputError(f"the value of the item {key!r}: is a {type(value).__name__}: give a dict")
+        content |= {"vectors": vectors} if vectors else {}
         return ApplicationEvent(PUT, content | {"value": value})
 
     async def _append(self, events: dict[str, list[EventData]]) -> None:
@@ -269,7 +303,7 @@ class EventStoreStore(BaseStore):
         rows = await self._rows("expired_items")
         events: defaultdict[str, list[EventData]] = defaultdict(list)
         for path, key in rows:
-            events[_namespace(path)[0]].append(self._event(path, key, None, None))
+            events[_namespace(path)[0]].append(self._event(path, key, None))
         await self._append(events)
         return len(rows)
 

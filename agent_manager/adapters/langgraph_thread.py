@@ -6,7 +6,8 @@ their event, so that a difference is always applied to what it was made from. Th
 - ``langgraph.checkpoint``: ``id`` (if that is not the event's), ``ns``, ``parent``; of ``state``, ``versions``,
   ``seen`` and ``metadata`` the members that changed, with the names of others that are gone in ``removed``; the
   ``values`` of the channels that changed (:mod:`~agent_manager.adapters.langgraph_values`). A channel with a new
-  version and without a value has none any more;
+  version and without a value has none any more. Of a checkpoint that follows writes, whose events ``after`` names by
+  their versions, only what differs from what they lead to by themselves (:meth:`Thread.expected`) is there;
 - ``langgraph.writes``: ``writes``, pairs of a channel and a value that the task ``task`` at ``path`` wrote after
   ``checkpoint``. If a message is among them that is new, the member ``langgraph`` of the metadata of its event has them
   instead;
@@ -14,6 +15,8 @@ their event, so that a difference is always applied to what it was made from. Th
 - ``langgraph.pruned``: from here on only the latest checkpoint of each namespace is visible;
 - ``langgraph.runs_deleted``: the checkpoints of the ``runs`` are not visible any more;
 - ``langgraph.thread_started``: the thread begins anew, without its checkpoints, after it was deleted.
+
+A message that calls tools, or is the result of a call, is followed by the events of their tasks.
 
 Checkpoints that are not visible any more remain what later ones differ from, and keep the writes that a channel of
 deltas is computed from.
@@ -23,19 +26,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from langgraph.checkpoint.base import WRITES_IDX_MAP, writes_sort_key
 
-from agent_manager.adapters.langgraph_values import Tree, complete, is_value, same, sources
+from agent_manager.adapters.langgraph_values import Tree, complete, has_copies, is_value, same, sources
 
 CHECKPOINT, WRITES = "langgraph.checkpoint", "langgraph.writes"
 PRUNED, RUNS_DELETED, STARTED = "langgraph.pruned", "langgraph.runs_deleted", "langgraph.thread_started"
 DIFFERENCES = ("state", "versions", "seen", "metadata")
 """The objects of a checkpoint of which only the members that changed are stored."""
+_BRANCH = "branch:to:"
+"""The beginning of LangGraph's channels that make a node run in the next step."""
 _WHOLE_VALUES = 32
 """Complete values that a thread keeps: those of the last few checkpoints, from which the next ones differ."""
 
@@ -71,13 +76,28 @@ class Checkpoint:
 
 @dataclass(eq=False, slots=True)
 class Write:
-    """A value that a task wrote to a channel."""
+    """A value that a task wrote to a channel, in the event of a version."""
 
+    version: int
     task_id: str
     path: str
     index: int
     channel: str
     value: Value
+
+
+class Expected(NamedTuple):
+    """What a checkpoint is, as far as it follows from its parent and the writes after that.
+
+    Attributes:
+        objects: its :data:`DIFFERENCES`.
+        changed: the channels with a new version.
+        values: the values of some of these, as they are stored.
+    """
+
+    objects: dict[str, dict[str, Tree]]
+    changed: frozenset[str] = frozenset()
+    values: Mapping[str, Tree] = {}
 
 
 @dataclass
@@ -89,8 +109,9 @@ class Thread:
         given_id: the thread's id, if that is not the UUID of the conversation.
         is_deleted: whether the conversation is deleted.
         started: the version of the event with which the thread began anew; 0 if it never did.
-        payload_versions: the versions of the events that values refer to, by their ids.
-        payloads: the contents of those that were read.
+        payload_versions: the versions of the events of values, messages and tasks, by their ids.
+        payloads: what values refer to: the contents of those events, and files by their references, that were read.
+        calls: see :class:`~agent_manager.adapters.langgraph_values.Encoder`.
         message_ids: see :class:`~agent_manager.adapters.langgraph_values.Encoder`.
         lock: held by a write until it is known, so that the next one can differ from it.
         weight: the approximate size of what is known, in bytes.
@@ -102,13 +123,15 @@ class Thread:
     is_deleted: bool = False
     started: int = 0
     payload_versions: dict[UUID, int] = field(default_factory=dict)
-    payloads: dict[UUID, Tree] = field(default_factory=dict)
+    payloads: dict[UUID | str, Tree] = field(default_factory=dict)
+    calls: dict[str, UUID] = field(default_factory=dict)
     message_ids: dict[bytes, UUID] = field(default_factory=dict)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     weight: int = 0
     _checkpoints: dict[str, dict[str, Checkpoint]] = field(default_factory=dict)
     _by_version: dict[int, Checkpoint] = field(default_factory=dict)
     _writes: dict[tuple[str, str], dict[tuple[str, int], Write]] = field(default_factory=dict)
+    _written_in: dict[int, list[Write]] = field(default_factory=dict)
     _whole: dict[Value, Tree] = field(default_factory=dict)
 
     @property
@@ -140,8 +163,47 @@ class Thread:
 
     def writes(self, checkpoint: Checkpoint) -> list[Write]:
         """Return the writes after a checkpoint, in the order in which LangGraph applies them."""
-        writes = self._writes.get((checkpoint.ns, checkpoint.id), {}).values()
-        return sorted(writes, key=lambda write: writes_sort_key(write.path, write.task_id, write.index))
+        return _in_order(self._writes.get((checkpoint.ns, checkpoint.id), {}).values())
+
+    def expected(self, parent: Checkpoint | None, after: Iterable[int]) -> Expected:
+        """Return what follows from a checkpoint and the writes after it in the events of some versions.
+
+        This is a guess of what LangGraph makes of them, of which a checkpoint's event has the differences. It must stay
+        as it is, since stored events depend on it.
+        """
+        if parent is None:
+            return Expected({name: {} for name in DIFFERENCES})
+        versions = parent.objects["versions"]
+        written = _in_order(
+            write for each in after for write in self._written_in[each] if not write.channel.startswith("__")
+        )
+        if not written or any(type(version) is not int for version in versions.values()):
+            return Expected(parent.objects)
+        trees: dict[str, list[Tree]] = {}
+        seen = dict(parent.objects["seen"])
+        for write in written:
+            trees.setdefault(write.channel, []).append(write.value.stored)
+            node = write.path.rpartition(", ")[2]
+            if (trigger := _BRANCH + node) in versions:
+                seen[node] = seen.get(node, {}) | {trigger: versions[trigger]}
+        values = {
+            channel: each[-1] if channel.startswith(_BRANCH) else {"~more": _items(each)}
+            for channel, each in trees.items()
+            if not any(map(has_copies, each)) and (channel.startswith(_BRANCH) or channel in parent.values)
+        }
+        changed = frozenset((*trees, *(channel for channel in parent.values if channel.startswith(_BRANCH))))
+        version = max(versions.values(), default=0) + 1
+        metadata = dict(parent.objects["metadata"])
+        if type(step := metadata.get("step")) is int:
+            metadata["step"] = step + 1
+        objects = {
+            "state": parent.objects["state"]
+            | ({"updated_channels": sorted(trees)} if "updated_channels" in parent.objects["state"] else {}),
+            "versions": versions | dict.fromkeys(changed, version),
+            "seen": seen,
+            "metadata": metadata,
+        }
+        return Expected(objects, changed, values)
 
     # Events
 
@@ -158,7 +220,7 @@ class Thread:
         self.version = version
         self.weight += 500 + size
         if writes is not None:
-            self._apply_writes(writes)
+            self._apply_writes(version, writes)
         match event_type:
             case "conversation.created":
                 self.given_id = content.get("given_id")
@@ -166,10 +228,14 @@ class Thread:
                 self.is_deleted = event_type == "conversation.deleted"
             case "message.added" | "langgraph.value":
                 self.payload_versions[event_id] = version
+            case "task.created" | "task.artifact_added" | "task.status_changed":
+                self.payload_versions[event_id] = version
+                if event_type == "task.created" and "given_id" in content:
+                    self.calls[content["given_id"]] = UUID(content["task_id"])
             case "langgraph.checkpoint":
                 self._apply_checkpoint(version, event_id, content)
             case "langgraph.writes":
-                self._apply_writes(content)
+                self._apply_writes(version, content)
             case "langgraph.pruned":
                 self._prune()
             case "langgraph.runs_deleted":
@@ -182,12 +248,13 @@ class Thread:
         ns, checkpoint_id = content.get("ns", ""), content.get("id", str(event_id))
         parent, parent_id = self._named(content.get("parent"))
         removed = content.get("removed", {})
+        expected = self.expected(parent, content.get("after", ()))
         objects = {
-            name: _merged(parent.objects[name] if parent else {}, content.get(name, {}), removed.get(name, ()))
-            for name in DIFFERENCES
+            name: _merged(expected.objects[name], content.get(name, {}), removed.get(name, ())) for name in DIFFERENCES
         }
-        stored = content.get("values", {})
-        gone = {*content.get("versions", ()), *removed.get("values", ())}
+        gone = {*content.get("versions", ()), *expected.changed, *removed.get("values", ())}
+        stored = {name: tree for name, tree in expected.values.items() if name not in removed.get("values", ())}
+        stored |= content.get("values", {})
         values = {name: value for name, value in (parent.values if parent else {}).items() if name not in gone}
         base = self._by_version[content["base"]] if "base" in content else parent
         values |= {name: Value(tree, name, base) for name, tree in stored.items()}
@@ -202,13 +269,14 @@ class Thread:
             return checkpoint, checkpoint.id
         return None, reference
 
-    def _apply_writes(self, content: Any) -> None:
+    def _apply_writes(self, version: int, content: Any) -> None:
         checkpoint, checkpoint_id = self._named(content["checkpoint"])
         base = self._by_version[content["base"]] if "base" in content else checkpoint
         writes = self._writes.setdefault((content.get("ns", ""), str(checkpoint_id)), {})
         for position, (channel, tree) in enumerate(content["writes"]):
             index = WRITES_IDX_MAP.get(channel, position)
-            write = Write(content["task"], content.get("path", ""), index, channel, Value(tree, channel, base))
+            write = Write(version, content["task"], content.get("path", ""), index, channel, Value(tree, channel, base))
+            self._written_in.setdefault(version, []).append(write)
             if index < 0:
                 writes[write.task_id, index] = write
             else:
@@ -271,6 +339,15 @@ def _sources(value: Value) -> dict[str, Value]:
     """Return the values that a value copies from, by their channels."""
     names = {name or value.channel for name in sources(value.stored)}
     return {name: value.base.values[name] for name in names} if value.base is not None else {}
+
+
+def _in_order(writes: Iterable[Write]) -> list[Write]:
+    """Return writes in the order in which LangGraph applies them."""
+    return sorted(writes, key=lambda write: writes_sort_key(write.path, write.task_id, write.index))
+
+
+def _items(trees: Iterable[Tree]) -> list[Tree]:
+    return [item for tree in trees for item in (tree if isinstance(tree, list) else [tree])]
 
 
 def _merged(before: dict[str, Tree], changed: dict[str, Tree], removed: Iterable[str]) -> dict[str, Tree]:

@@ -7,8 +7,12 @@ cannot express is an object with a single member that begins with ``~``:
 - ``{"~message": id}``: a message, which is the event of that id;
 - ``{"~value": id}``: a large text or value, which is the event of that id;
 - ``{"~bytes": base64}``, ``{"~text": base64}`` (a text with NUL characters), ``{"~float": text}``;
+- ``{"~base64": [text, file]}``: a text, such as the beginning of a URL of data, and a large file in Base64 after it;
 - ``{"~map": [[key, value], …]}``: an object whose keys are not texts, or begin with ``~``;
 - ``{"~typed": [type, base64]}``: what another serializer, such as one that encrypts, has made.
+
+Large bytes are a reference to a file that is stored beside the log (:mod:`agent_manager.adapters.blobs`), in place of
+their Base64.
 
 Only what changed is stored. Relative to the channels of the checkpoint before,
 
@@ -20,12 +24,13 @@ Only what changed is stored. Relative to the channels of the checkpoint before,
 from __future__ import annotations
 
 import math
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from hashlib import blake2b
-from typing import Any, TypeAlias, TypeVar
+from hashlib import blake2b, sha256
+from typing import Any, TypeAlias, TypeVar, cast
 from uuid import UUID
 
 import ormsgpack
@@ -33,15 +38,25 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from pydantic_core import to_json
 
-from eventstore import ApplicationEvent, MessageAdded, NewEvent, Role
+from agent_manager.adapters.blobs import SCHEME, is_large, reference
+from eventstore import (
+    ApplicationEvent,
+    MessageAdded,
+    NewEvent,
+    Role,
+    TaskArtifactAdded,
+    TaskCreated,
+    TaskStatus,
+    TaskStatusChanged,
+)
 from eventstore.ids import derived_uuid
 from eventstore.json_text import MAX_DEPTH
 
 T = TypeVar("T")
 Tree: TypeAlias = Any
 """A value as JSON."""
-Payloads: TypeAlias = Mapping[UUID, Tree]
-"""The contents of the events that trees refer to, by their ids: messages in MessagePack, values as trees."""
+Payloads: TypeAlias = Mapping[UUID | str, Tree]
+"""What trees refer to: events by their ids (messages in MessagePack, values as trees), files by their references."""
 Channels: TypeAlias = Mapping[str, Tree]
 """The values of the channels of a checkpoint, complete."""
 
@@ -80,7 +95,14 @@ _MAX_DEPTH = MAX_DEPTH - 50
 
 
 class _Trees:
-    """Makes trees of the values that MessagePack has."""
+    """Makes trees of the values that MessagePack has.
+
+    Attributes:
+        files: the bytes of large files, by their references; None to leave files where they are.
+    """
+
+    def __init__(self, files: dict[str, bytes] | None = None) -> None:
+        self.files = files
 
     def tree(self, value: Any, has_messages: bool = False, depth: int = 0) -> Tree:
         """Return the tree of a value; ``has_messages`` if its messages are those of the conversation."""
@@ -96,7 +118,7 @@ class _Trees:
         if kind is list or kind is tuple:
             return [self.tree(item, has_messages, depth + 1) for item in value]
         if kind is dict:
-            if any(type(name) is not str or name[:1] == "~" or "\0" in name for name in value):
+            if not all(map(_is_plain, value)):
                 pairs = [[self.tree(part, has_messages, depth + 2) for part in pair] for pair in value.items()]
                 return {"~map": pairs}
             return {name: self._member(name, member, has_messages, depth + 1) for name, member in value.items()}
@@ -108,6 +130,14 @@ class _Trees:
         return self.tree(value, has_messages, depth)
 
     def _large(self, leaf: Tree) -> Tree:
+        """Return a text or bytes as they are stored: large files as references."""
+        if self.files is None:
+            return leaf
+        if isinstance(leaf, str):
+            start, data = _split_base64(leaf) if is_large(leaf) else ("", None)
+            return leaf if data is None else {"~base64": [start, _add_file(self.files, data)]}
+        if "~bytes" in leaf and is_large(leaf["~bytes"]):
+            return {"~bytes": _add_file(self.files, b64decode(leaf["~bytes"]))}
         return leaf
 
     def _extension(self, value: Extension, has_messages: bool, depth: int) -> Tree:
@@ -116,6 +146,17 @@ class _Trees:
         except ValueError:
             return {"~ext": [value.code, None, b64encode(value.data).decode()]}
         return {"~ext": [value.code, self.tree(content, has_messages, depth)]}
+
+
+def _is_plain(name: Any) -> bool:
+    """Return whether JSON has the key of an object, and a tree no other use for it."""
+    return type(name) is str and name[:1] != "~" and "\0" not in name
+
+
+def _add_file(files: dict[str, bytes], content: bytes) -> str:
+    name = reference(sha256(content).digest())
+    files[name] = content
+    return name
 
 
 @dataclass
@@ -129,6 +170,7 @@ class Encoder(_Trees):
         message_ids: the ids of messages that were encoded before, by a digest of their MessagePack.
         events: the events that the encoded values refer to and that are not stored yet, by their ids.
         has_copied: whether an encoded value copies from ``channels``.
+        calls: the tasks of calls of tools, by the ids of the calls.
     """
 
     serde: SerializerProtocol
@@ -139,16 +181,21 @@ class Encoder(_Trees):
     payloads: Payloads = field(default_factory=dict)
     events: dict[UUID, NewEvent] = field(default_factory=dict)
     has_copied: bool = False
+    calls: dict[str, UUID] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
 
     def encode(self, value: Any, channel: str = "") -> tuple[Tree, Tree]:
         """Return the value of a channel as it is stored, and complete."""
         kind, data = self.serde.dumps_typed(value)
         if kind == "null":
             return None, None
-        whole: Tree = {"~typed": [kind, b64encode(data).decode()]}
+        whole: Tree = None
         if kind == "msgpack":
             with suppress(_TooDeep):
                 whole = self.tree(unpack(data), channel in self.message_channels)
+        if whole is None:
+            text = b64encode(data).decode()
+            whole = {"~typed": [kind, _add_file(self.files, data) if is_large(text) else text]}
         stored = self._changes(whole, channel)
         if stored is None:
             stored = self._without_repeated_lists(whole)
@@ -160,6 +207,7 @@ class Encoder(_Trees):
         return self.tree(value, has_messages or name in self.message_channels, depth)
 
     def _large(self, leaf: Tree) -> Tree:
+        leaf = super()._large(leaf)
         size = len(leaf) if isinstance(leaf, str) else max(map(len, leaf.values()))
         return self._value(leaf) if size > LARGE_BYTES else leaf
 
@@ -173,10 +221,13 @@ class Encoder(_Trees):
         if value.code == PYDANTIC:
             digest = blake2b(value.data, digest_size=16).digest()
             message_id = self.message_ids.get(digest)
-            if has_messages and not self._is_stored(message_id) and (message := message_event(value.data)) is not None:
+            if has_messages and not self._is_stored(message_id) and (made := message_event(value.data)) is not None:
+                message, files = made
                 message_id = self.message_ids[digest] = message.id
                 if not self.known(message_id):
                     self.events[message_id] = message
+                    self.files |= files
+                    self.events |= {each.id: each for each in _task_events(message, self.calls)}
             if message_id is not None and self._is_stored(message_id):
                 return {"~message": str(message_id)}
         return super()._extension(value, has_messages, depth)
@@ -214,7 +265,7 @@ class Encoder(_Trees):
 
     def _smaller(self, tree: Tree) -> Tree:
         tree = self._without_repeated_lists(tree)
-        return self._value(tree) if _size(tree) > LARGE_BYTES and not _has_copies(tree) else tree
+        return self._value(tree) if _size(tree) > LARGE_BYTES and not has_copies(tree) else tree
 
     def _without_repeated_lists(self, tree: Tree) -> Tree:
         """Return a value in which lists of messages that the checkpoint's channels have too are copies of these."""
@@ -280,10 +331,14 @@ def _is_reference(tree: Tree) -> bool:
     return isinstance(tree, dict) and len(tree) == 1 and ("~value" in tree or "~message" in tree)
 
 
-def _has_copies(tree: Tree) -> bool:
+def has_copies(tree: Tree) -> bool:
+    """Return whether a tree is made of parts of another value."""
     if isinstance(tree, dict):
-        return "~list" in tree or any(map(_has_copies, tree.values()))
-    return isinstance(tree, list) and any(map(_has_copies, tree))
+        return not _COPIES.isdisjoint(tree) or any(map(has_copies, tree.values()))
+    return isinstance(tree, list) and any(map(has_copies, tree))
+
+
+_COPIES = frozenset(("~list", "~more", "~dict"))
 
 
 # Reading
@@ -324,17 +379,26 @@ def complete(stored: Tree, channel: str, channels: Channels, payloads: Payloads)
     return stored
 
 
-def references(tree: Tree) -> Iterator[UUID]:
-    """Yield the ids of the events that a tree refers to."""
+def references(tree: Tree) -> Iterator[UUID | str]:
+    """Yield the ids of the events, and the references to the files, that a tree refers to."""
     if isinstance(tree, dict):
         if _is_reference(tree):
             yield UUID(next(iter(tree.values())))
+        elif _is_tagged(tree) and (name := _file_name(tree)) is not None:
+            yield name
         else:
             for value in tree.values():
                 yield from references(value)
     elif isinstance(tree, list):
         for item in tree:
             yield from references(item)
+
+
+def _file_name(tree: Tree) -> str | None:
+    """Return the reference of a tagged tree that stands for a large file; None if it stands for something else."""
+    [(tag, content)] = tree.items()
+    name = content if tag == "~bytes" else content[-1] if tag in ("~typed", "~base64") else ""
+    return name if name.startswith(SCHEME) else None
 
 
 def sources(tree: Tree) -> Iterator[str]:
@@ -372,12 +436,17 @@ def decode(tree: Tree, serde: SerializerProtocol, payloads: Payloads) -> Any:
         return tree
     if isinstance(tree, dict) and "~typed" in (tree := expanded(tree, payloads)):
         kind, data = tree["~typed"]
-        return serde.loads_typed((kind, b64decode(data)))
+        return serde.loads_typed((kind, _data(data, payloads)))
     return serde.loads_typed(("msgpack", _pack(_plain(tree, payloads))))
 
 
 def _pack(value: Any) -> bytes:
     return ormsgpack.packb(value, option=_OPTION)
+
+
+def _data(text: str, payloads: Payloads) -> bytes:
+    data: bytes = payloads[text] if text.startswith(SCHEME) else b64decode(text)
+    return data
 
 
 def _plain(tree: Tree, payloads: Payloads) -> Any:
@@ -398,7 +467,10 @@ def _plain(tree: Tree, payloads: Payloads) -> Any:
             code, value, *data = content
             return ormsgpack.Ext(code, b64decode(data[0]) if data else _pack(_plain(value, payloads)))
         case "~bytes":
-            return b64decode(content)
+            return _data(content, payloads)
+        case "~base64":
+            start, name = content
+            return start + b64encode(payloads[name]).decode()
         case "~text":
             return b64decode(content).decode()
         case "~float":
@@ -410,6 +482,58 @@ def _plain(tree: Tree, payloads: Payloads) -> Any:
 
 def _key(value: Any) -> Any:
     return tuple(map(_key, value)) if isinstance(value, list) else value
+
+
+# Files in messages
+
+_DATA_URL = re.compile(r"(data:[^,]{0,200};base64,)(.*)", re.DOTALL)
+_FILE_MEMBERS = ("data", "base64", "file_data", "url", "image_url", "file_url")
+"""The members of a block of content that hold a file, or its URL: directly, or in an object in the block."""
+_TYPE_MEMBERS = ("mime_type", "media_type")
+_FILE_TYPES = ("image", "audio", "video", "file", "document", "media")
+"""What the type of a block with a file contains."""
+
+
+def _split_base64(text: str) -> tuple[str, bytes | None]:
+    """Return what precedes the Base64 of a file in a text, and the file; None if the text is something else."""
+    data_url = _DATA_URL.fullmatch(text)
+    start, base64 = ("", text) if data_url is None else data_url.groups()
+    try:
+        data = b64decode(base64, validate=True)
+    except ValueError:
+        return "", None
+    return (start, data) if b64encode(data).decode() == base64 else ("", None)
+
+
+def _file_place(block: Any) -> tuple[str, ...] | None:
+    """Return the place of the file, or of what stands for it, in a block of content; None if it has none."""
+    kind = block.get("type") if isinstance(block, dict) else None
+    if not isinstance(kind, str) or not any(each in kind for each in _FILE_TYPES):
+        return None
+    for name in _FILE_MEMBERS:
+        for outer in ((), *((each,) for each, value in block.items() if isinstance(value, dict))):
+            found = _at(block, outer)
+            if all(_is_plain(each) for each in found) and _is_file(found.get(name)):
+                return *outer, name
+    return None
+
+
+def _is_file(value: Any) -> bool:
+    if not isinstance(value, str):
+        return isinstance(value, dict) and value.keys() == {"~file"}
+    return "://" in value or (value != "" and _split_base64(value)[1] is not None)
+
+
+def _at(block: Any, place: tuple[str, ...]) -> Any:
+    for name in place:
+        block = block[name]
+    return block
+
+
+def _with(block: Any, place: tuple[str, ...], value: Any) -> Any:
+    """Return a block with another value at a place."""
+    name, *rest = place
+    return block | {name: _with(block[name], tuple(rest), value) if rest else value}
 
 
 # Messages
@@ -433,10 +557,13 @@ _USAGE = ("input_tokens", "output_tokens", "total_tokens")
 """The members of most messages' ``usage_metadata``, in LangChain's order, which is restored without being stored."""
 
 
-def message_event(data: bytes) -> NewEvent | None:
+def message_event(data: bytes) -> tuple[NewEvent, dict[str, bytes]] | None:
     """Return the event of a message of LangChain in MessagePack; None if it is something else.
 
     The event's id follows from the message, so that it is stored once however often a graph's state contains it.
+
+    Returns:
+        The event, and the large files in its own form by their references. Those of its parts are in the parts.
     """
     try:
         module, name, members, method = unpack(data)
@@ -453,31 +580,33 @@ def message_event(data: bytes) -> NewEvent | None:
     if (module, name) == _class_of(role):
         kept.pop("type", None)
     set_members = {key: value for key, value in kept.items() if value not in (None, [], {})}
-    added = _added(role, module, name, content, given_id, set_members)
-    if added is not None and not _is_same(message_data(added), data):  # other members than these have a default
-        added = _added(role, module, name, content, given_id, kept)
+    files: dict[str, bytes] = {}
+    trees = _Trees(files)
+    added = _added(trees, role, module, name, content, given_id, set_members)
+    if added is not None and not _is_same(message_data(added, files), data):  # others have a default too
+        added = _added(trees, role, module, name, content, given_id, kept)
     if added is None:
         return None
     identity = to_json([role, added.content, added.parts, given_id, (added.extra or {}).get(EXTRA)])
     event_id = derived_uuid("langgraph.message", blake2b(identity, digest_size=32).hexdigest())
-    return NewEvent(added, event_id, actor=role)
+    return NewEvent(added, event_id, actor=role), files
 
 
 def _added(
-    role: str, module: str, name: str, content: Any, given_id: str | None, members: dict[str, Any]
+    trees: _Trees, role: str, module: str, name: str, content: Any, given_id: str | None, members: dict[str, Any]
 ) -> MessageAdded | None:
     try:
-        own = {key: _Trees().tree(value) for key, value in members.items()}
+        own = {key: trees.tree(value) for key, value in members.items()}
         if isinstance(usage := own.get("usage_metadata"), dict) and list(usage) == list(_USAGE):
             own["usage_metadata"] = in_stored_order(usage)
         if (module, name) != _class_of(role):
             own["class"] = f"{module.removeprefix(MESSAGES)}.{name}"
         if isinstance(content, list):
-            text, parts = None, [_part(_Trees().tree(block), block) for block in content]
+            text, parts = None, [_part(trees, block) for block in content]
         else:
             text, parts = content.replace("\0", ""), None
             if text != content:  # PostgreSQL stores no NUL character
-                own["content"] = _Trees().tree(content)
+                own["content"] = trees.tree(content)
     except _TooDeep:
         return None
     extra = {EXTRA: in_stored_order(own)} if own else None
@@ -495,8 +624,12 @@ def _is_same(data: bytes, other: bytes) -> bool:
     return type(first) is type(second) and _PLAIN.dumps_typed(first) == _PLAIN.dumps_typed(second)
 
 
-def message_data(added: MessageAdded) -> bytes:
-    """Return the message of an event in MessagePack."""
+def message_data(added: MessageAdded, payloads: Payloads) -> bytes:
+    """Return the message of an event in MessagePack.
+
+    Args:
+        payloads: the files to which its own form refers (:func:`message_files`). Those of its parts are loaded.
+    """
     own = dict((added.extra or {}).get(EXTRA, {}))
     module, name = _class_of(str(added.role))
     if "class" in own:
@@ -504,15 +637,74 @@ def message_data(added: MessageAdded) -> bytes:
         module = MESSAGES + path
     content: Any = added.content
     if added.parts is not None:
-        content = [_block(part) for part in added.parts]
+        content = [_block(part, payloads) for part in added.parts]
     if isinstance(usage := own.get("usage_metadata"), dict) and usage.keys() == set(_USAGE):
         own["usage_metadata"] = {name: usage[name] for name in _USAGE}
-    members = {"content": content, "id": added.given_id} | {key: _plain(tree, {}) for key, tree in own.items()}
+    members = {"content": content, "id": added.given_id} | {key: _plain(tree, payloads) for key, tree in own.items()}
     return _pack((module, name, members, _METHOD))
 
 
-def _part(tree: Tree, block: Any) -> Tree:
+def _task_events(message: NewEvent, calls: dict[str, UUID]) -> Iterator[NewEvent]:
+    """Yield the events of the tasks of the calls of tools in a message, or of the task whose result it is.
+
+    Their ids follow from the message's, so that they are stored once. The message itself is not repeated in them.
+
+    Args:
+        calls: the tasks of earlier calls, by the ids of the calls; those of the message are added.
+    """
+    own = (cast(MessageAdded, message.data).extra or {}).get(EXTRA, {})
+    made_of = {"message_id": str(message.id)}
+
+    def derived(name: object) -> UUID:
+        return derived_uuid("langgraph.task", str(message.id), str(name))
+
+    tool_calls = own.get("tool_calls")
+    for number, call in enumerate(tool_calls if isinstance(tool_calls, list) else ()):
+        name, call_id = (_text(call.get(member)) if isinstance(call, dict) else None for member in ("name", "id"))
+        task_id = derived(number)
+        if call_id is not None:
+            calls[call_id] = task_id
+        status = TaskStatus.IN_PROGRESS
+        created = TaskCreated(
+            task_id=task_id, description=name or "", status=status, given_id=call_id, metadata=made_of
+        )
+        yield NewEvent(created, derived(f"created {number}"), actor="assistant")
+    if (call_id := _text(own.get("tool_call_id"))) is not None:
+        task_id = calls.get(call_id) or derived("result")
+        parts = [{"kind": "data", "data": made_of}]
+        result = TaskArtifactAdded(task_id=task_id, artifact_id="result", parts=parts, metadata=made_of)
+        yield NewEvent(result, derived("added"), actor="tool")
+        status = TaskStatus.FAILED if own.get("status") == "error" else TaskStatus.COMPLETED
+        changed = TaskStatusChanged(task_id=task_id, status=status, metadata=made_of)
+        yield NewEvent(changed, derived("changed"), actor="tool")
+
+
+def _text(tree: Tree) -> str | None:
+    return tree if isinstance(tree, str) else None
+
+
+def message_files(added: MessageAdded) -> Iterator[UUID | str]:
+    """Yield the references to the files that the own form of a message refers to."""
+    yield from references((added.extra or {}).get(EXTRA, {}))
+    yield from references(added.parts)
+
+
+def _part(trees: _Trees, block: Any) -> Tree:
     """Return the part of a message for one of LangChain's blocks of content."""
+    if (place := _file_place(block)) is not None and "\0" not in (text := _at(block, place)):
+        data_url = _DATA_URL.fullmatch(text)
+        start, value = ("", text) if data_url is None else data_url.groups()
+        is_data = data_url is not None or "://" not in text
+        around = _at(block, place[:-1])
+        kind = start[len("data:") : -len(";base64,")] or next(
+            (around[name] for name in _TYPE_MEMBERS if isinstance(around.get(name), str)), ""
+        )
+        form = trees.tree(_with(block, place, None))
+        if not _is_tagged(form):
+            file = {"bytes" if is_data else "uri": value} | ({"mimeType": kind} if kind and "\0" not in kind else {})
+            form = _with(form, place, {"~file": start if is_data else None})
+            return {"kind": "file", "file": file, "metadata": {EXTRA: form}}
+    tree = trees.tree(block)
     if isinstance(block, str) and tree == block:
         return {"kind": "text", "text": tree, "metadata": {EXTRA: "text"}}
     if not isinstance(tree, dict) or _is_tagged(tree):
@@ -523,10 +715,16 @@ def _part(tree: Tree, block: Any) -> Tree:
     return part if list(tree) == ["type", "text"] else part | {"metadata": {EXTRA: tree | {"text": None}}}
 
 
-def _block(part: Tree) -> Any:
+def _block(part: Tree, payloads: Payloads) -> Any:
     form = part.get("metadata", {}).get(EXTRA)
+    if part["kind"] == "file":
+        place = _file_place(form)
+        assert place is not None
+        start, file = _at(form, place)["~file"], part["file"]
+        return _plain(_with(form, place, file["uri"] if start is None else start + file["bytes"]), payloads)
     if part["kind"] == "data":
-        return _plain(part["data"]["value"] if form == "value" else part["data"], {})
+        return _plain(part["data"]["value"] if form == "value" else part["data"], payloads)
     if form == "text":
         return part["text"]
-    return {"type": "text", "text": part["text"]} if form is None else _plain(form | {"text": part["text"]}, {})
+    text = part["text"]
+    return {"type": "text", "text": text} if form is None else _plain(form | {"text": text}, payloads)

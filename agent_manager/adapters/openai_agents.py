@@ -2,7 +2,7 @@
 
 The session is the conversation whose given id is the session's id. An item becomes one event: a message MessageAdded,
 a tool call TaskCreated, its output TaskArtifactAdded with the status of the task, and anything else, such as reasoning,
-an application event. Removing items is an event too: it names the version from which on they are gone.
+an application event. Removing the last items is an event too, ConversationRewound, which hides them from every read.
 
 The ids of events are random: the SDK removes items and adds equal ones again, and the ids of items repeat.
 """
@@ -13,15 +13,14 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
-from uuid import UUID
 
 from agents.memory import OpenAIResponsesCompactionSession, SessionABC, SessionSettings
 from agents.memory.session_settings import coerce_session_settings, resolve_session_limit
 
-from agent_manager.adapters.common import Access
+from agent_manager.adapters.conversation_history import HistoryAccess
 from agent_manager.adapters.openai_items import Entry, entry_of, events_of, open_outputs
 from eventstore import (
-    ApplicationEvent,
+    ConversationRewound,
     EventStore,
     ExpectedVersion,
     NewEvent,
@@ -31,14 +30,11 @@ from eventstore import (
     TaskStatusChanged,
 )
 from eventstore.errors import InputError, InvalidEvent, WrongExpectedVersion
-from eventstore.events import ANY, HIGHEST_VERSION
+from eventstore.events import ANY
 
 if TYPE_CHECKING:
     from agents import RunContextWrapper, TResponseInputItem
     from agents.memory import OpenAIResponsesCompactionArgs
-
-REMOVED = "openai.removed"
-"""The type of the application event that removes the items of a version (``from``) and of all later ones before it."""
 
 
 class EventStoreSession(SessionABC):
@@ -50,8 +46,8 @@ class EventStoreSession(SessionABC):
 
     Args:
         session_id: any text; the conversation's given id.
-        store: an open store. With a :class:`SyncEventStore`, any thread and any event loop may use the session, as
-            ``Runner.run_sync`` does.
+        store: an open store; the caller closes it. Any thread and any event loop may use the session, as
+            ``Runner.run_sync`` does with a :class:`SyncEventStore`.
         user: the user on whose behalf it reads and writes; the whole tenant if left out.
         session_settings: the default limit of :meth:`get_items`.
         compaction_model: the OpenAI model that shortens the history after a run, see :meth:`run_compaction`; if left
@@ -76,7 +72,7 @@ class EventStoreSession(SessionABC):
         )
         self.user = user
         self.compaction_model = compaction_model
-        self._access = Access(store)
+        self._access = HistoryAccess(store)
         self._access.conversation_id(session_id)  # refuses what is not a text
 
     @classmethod
@@ -102,7 +98,7 @@ class EventStoreSession(SessionABC):
             raise InputError(f"limit: {wanted} is negative: give the number of items, or None for all")
         if wanted == 0:
             return []
-        history = await self._access.read(self._history(wanted, self.user_of(wrapper)))
+        history = await self._access.run(self._history(wanted, self.user_of(wrapper)))
         return [entry.item for entry in history.entries]
 
     async def add_items(
@@ -115,15 +111,15 @@ class EventStoreSession(SessionABC):
             EventTooLarge: an item is larger than the store allows.
         """
         if items:
-            await self._access.write(self._add(items, self.user_of(wrapper)))
+            await self._access.finish(self._add(items, self.user_of(wrapper)))
 
     async def pop_item(self, *, wrapper: RunContextWrapper[Any] | None = None) -> TResponseInputItem | None:
         """Remove the latest item and return it; None if there is none. No other caller gets the same item."""
-        return await self._access.write(self._pop(self.user_of(wrapper)))
+        return await self._access.finish(self._pop(self.user_of(wrapper)))
 
     async def clear_session(self, *, wrapper: RunContextWrapper[Any] | None = None) -> None:
-        """Delete the conversation: it is hidden from every list. Items that are added later begin it anew."""
-        await self._access.write(self._access.delete(self.session_id, self.user_of(wrapper)))
+        """Delete the conversation: it is hidden from every read. Items that are added later begin it anew."""
+        await self._access.finish(self._access.delete(self.session_id, self.user_of(wrapper)))
 
     async def run_compaction(
         self,
@@ -144,7 +140,7 @@ class EventStoreSession(SessionABC):
 
     async def _atomic_replace_items(self, items: list[TResponseInputItem]) -> bool:
         """Replace all items in one append."""
-        await self._access.write(self._add(items, self.user, [_removed(1)]))
+        await self._access.finish(self._add(items, self.user, [NewEvent(ConversationRewound(to_version=0))]))
         return True
 
     async def _get_compaction_snapshot(self, limit: int, *, prune_prefix: Any = None) -> Any:
@@ -153,17 +149,18 @@ class EventStoreSession(SessionABC):
 
         if prune_prefix is not None:  # of EncryptedSession, which replaces the whole history instead
             return None
-        history = await self._access.read(self._history(limit + 1, self.user))
+        history = await self._access.run(self._history(limit + 1, self.user))
         entries = history.entries[-limit:]
 
         async def replace_suffix(start: int, items: list[TResponseInputItem]) -> bool:
-            if not entries[start:]:
+            async def replace() -> bool:
+                with suppress(WrongExpectedVersion):
+                    first = await self._hide(entries[start:], self.user)
+                    await self._add(items, self.user, first, history.version)
+                    return True
                 return False
-            with suppress(WrongExpectedVersion):
-                first = [_removed(entries[start].version)]
-                await self._access.write(self._add(items, self.user, first, history.version))
-                return True
-            return False
+
+            return bool(entries[start:]) and await self._access.finish(replace())
 
         return _CompactionSnapshot([entry.item for entry in entries], len(history.entries) <= limit, replace_suffix)
 
@@ -174,44 +171,42 @@ class EventStoreSession(SessionABC):
         first: Sequence[NewEvent] = (),
         expected: ExpectedVersion = ANY,
     ) -> None:
-        calls: dict[str, UUID] = {}
-        for call_id in open_outputs(items):
-            calls[call_id] = await self._access.task_of(self.session_id, call_id, user)
+        calls = await self._access.tasks_of(self.session_id, open_outputs(items), user)
         try:
             events = [*first, *events_of(items, calls)]
-            await self._access.append(self.session_id, events, user, expected)
+            await self._access.extend(self.session_id, events, user, expected)
         except InvalidEvent:
             events = [*first, *events_of(items, calls, check=True)]
-            await self._access.append(self.session_id, events, user, expected)
+            await self._access.extend(self.session_id, events, user, expected)
 
     async def _pop(self, user: str | None) -> Any:
         while True:
             history = await self._history(1, user)
             if not history.entries:
                 return None
-            [entry] = history.entries
-            events = [_removed(entry.version)]
-            if entry.open_task is not None:
-                canceled = TaskStatusChanged(task_id=entry.open_task, status=TaskStatus.CANCELED)
-                events.append(NewEvent(canceled, actor="assistant"))
             with suppress(WrongExpectedVersion):
-                await self._access.append(self.session_id, events, user, history.version)
-                return entry.item
+                events = await self._hide(history.entries, user)
+                await self._access.extend(self.session_id, events, user, history.version)
+                return history.entries[0].item
+
+    async def _hide(self, entries: Sequence[Entry], user: str | None) -> list[NewEvent]:
+        """Return the events that hide the last items. A call that stays without its output is in progress again."""
+        events = [await self._access.rewind(self.session_id, user, entries[0].version - 1)]
+        outputs = {entry.item["call_id"]: entry.output_of for entry in entries if entry.output_of is not None}
+        hidden = {entry.call for entry in entries}
+        for call_id, task_id in (await self._access.tasks_of(self.session_id, outputs, user)).items():
+            if outputs[call_id] == task_id and task_id not in hidden:
+                reopened = TaskStatusChanged(task_id=task_id, status=TaskStatus.IN_PROGRESS)
+                events.append(NewEvent(reopened, actor="assistant"))
+        return events
 
     async def _history(self, wanted: int | None, user: str | None) -> _History:
         """Return the latest items, or all of them."""
-        history, gone_from = _History(), HIGHEST_VERSION + 1
-        ended: set[str] = set()
+        history = _History()
         async with aclosing(self._access.events(self.session_id, user, wanted)) as events:
             async for event in events:
                 history.version = history.version or event.version
-                if event.event_type == REMOVED:
-                    gone_from = min(gone_from, event.content["from"])
-                elif event.event_type == "task.status_changed":
-                    ended.add(event.content["task_id"])
-                elif event.version < gone_from and (entry := entry_of(event)) is not None:
-                    if str(entry.open_task) in ended:
-                        entry.open_task = None
+                if (entry := entry_of(event)) is not None:
                     history.entries.append(entry)
                     if len(history.entries) == wanted:
                         break
@@ -225,7 +220,3 @@ class _History:
 
     entries: list[Entry] = field(default_factory=list)
     version: int = 0
-
-
-def _removed(version: int) -> NewEvent:
-    return NewEvent(ApplicationEvent(REMOVED, {"from": version}))

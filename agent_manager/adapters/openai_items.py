@@ -9,8 +9,8 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from agent_manager.a2a import Json
-from agent_manager.adapters.common import (
-    StoredEvent,
+from agent_manager.adapters.conversation_history import StoredEvent
+from agent_manager.adapters.message_forms import (
     form_of,
     json_if_unstorable,
     message_of,
@@ -155,12 +155,14 @@ class Entry:
 
     Attributes:
         version: that of its event.
-        open_task: the task that it created, if that awaits its output.
+        call: the task of the call that it is.
+        output_of: the task of the call whose output it is.
     """
 
     version: int
     item: Any
-    open_task: UUID | None = None
+    call: UUID | None = None
+    output_of: UUID | None = None
 
 
 def entry_of(event: StoredEvent) -> Entry | None:
@@ -171,12 +173,11 @@ def entry_of(event: StoredEvent) -> Entry | None:
             item = _message(content)
             return None if item is None else Entry(event.version, item)
         case "task.created" if (own := _own(content)) is not None:
-            is_open = content["status"] == TaskStatus.IN_PROGRESS
-            return Entry(event.version, _called(content, own), UUID(content["task_id"]) if is_open else None)
+            return Entry(event.version, _called(content, own), call=UUID(content["task_id"]))
         case "task.artifact_added" if (own := _own(content)) is not None:
             if isinstance(own, dict) and "output" in own:
                 own["output"] = value_of(content["parts"], own["output"])
-            return Entry(event.version, _item(own))
+            return Entry(event.version, _item(own), output_of=UUID(content["task_id"]))
         case _ if event.event_type == ITEM:
             return Entry(event.version, content["item"] if "item" in content else json.loads(content["json"]))
     return None

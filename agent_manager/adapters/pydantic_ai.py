@@ -2,8 +2,8 @@
 
 Tested with pydantic-ai 2.68. Each entry of a conversation is a message of it, which names the entry before it; a
 conversation that was forked from another one names entries there. A message's texts and files are its parts; what else
-pydantic-ai knows of it is in ``extra.pydantic_ai``, with references to these parts. A call of a tool also begins a
-task, which the tool's result completes.
+pydantic-ai knows of it is in ``extra.pydantic_ai``, with references to these parts. Large files are stored beside the
+log. A call of a tool also begins a task, which the tool's result completes.
 
 The record of a conversation is an event at the end of each save. A save is one append, which expects the version of the
 conversation that has the expected revision.
@@ -25,19 +25,26 @@ from pydantic_ai.conversation_store import (
     ConversationRecord,
     ConversationStore,
 )
-from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter
+from pydantic_ai.messages import (
+    BaseToolCallPart,
+    BaseToolReturnPart,
+    ModelMessage,
+    ModelMessagesTypeAdapter,
+)
 from pydantic_core import to_json
 
 from agent_manager.a2a import Json
+from agent_manager.adapters.blobs import files_in, load_files, referring, store_files
+from agent_manager.adapters.store_access import StoreAccess, finished_in_store_loop, in_store_loop
 from agent_manager.agents.recorder import DEFAULT_ACTOR
 from agent_manager.conversation_fold import ConversationFold
 from eventstore import (
     NO_STREAM,
     ApplicationEvent,
-    Caller,
     ConversationCreated,
     ConversationDeleted,
     ConversationReactivated,
+    ConversationRewound,
     Event,
     EventData,
     EventStore,
@@ -45,11 +52,14 @@ from eventstore import (
     Metadata,
     NewEvent,
     Role,
+    SyncEventStore,
+    TaskArtifactAdded,
     TaskCreated,
     TaskStatus,
     TaskStatusChanged,
     conversation_uuid,
 )
+from eventstore.database.pools import View
 from eventstore.database.queries import query, query_without
 from eventstore.errors import Forbidden, WrongExpectedVersion, printable
 from eventstore.ids import derived_uuid, is_canonical_uuid
@@ -74,21 +84,23 @@ class EventStoreConversationStore(ConversationStore):
     """Conversations of pydantic-ai in an event store.
 
     Args:
-        store: an open store; the caller closes it.
+        store: an open store; the caller closes it. Any thread and any event loop may use the conversations.
         user: reads and writes only what this user may; None stands for the whole tenant.
     """
 
-    def __init__(self, store: EventStore, user: str | None = None) -> None:
-        self._store = store
-        self._caller = Caller(store.tenant, user)
-        self._log = store.log(self._caller)
+    def __init__(self, store: EventStore | SyncEventStore, user: str | None = None) -> None:
+        self._access = StoreAccess(store)
+        self._store = self._access.store
+        self._caller = self._store.caller(user=user)
         self._places: LRUCache[str, UUID] = LRUCache(_KEPT_PLACES)
 
+    @in_store_loop
     async def read_record(self, conversation_id: str) -> ConversationRecord | None:
         """Return the record of a conversation; None if there is none, or it is deleted."""
         _, record, _ = await self._state(conversation_id)
         return record
 
+    @in_store_loop
     async def read_records(self, *, scope: str | None = None, limit: int | None = None) -> Sequence[ConversationRecord]:
         """Return the records, those that were saved last first.
 
@@ -106,6 +118,7 @@ class EventStoreConversationStore(ConversationStore):
             records += [record for _, record, _ in await self._states(ids[start : start + _RECORDS]) if record]
         return sorted(records, key=lambda record: record.updated_at, reverse=True)
 
+    @finished_in_store_loop
     async def write_record(
         self,
         record: ConversationRecord,
@@ -126,19 +139,21 @@ class EventStoreConversationStore(ConversationStore):
         places = {each: await self._place(each) for each in known if each is not None and each not in new_ids} | new_ids
         if record.head_id is not None and places[record.head_id] is None:
             raise ConversationConflict(name)
+        entries = await self._entries(new_entries, conversation_id, places)
         while True:
             version, stored, is_deleted = await self._state(name)
             if (None if stored is None else stored.revision) != expected_revision:
                 raise ConversationConflict(name)
             events = [
                 *await self._beginning(record, conversation_id, version, stored, is_deleted=is_deleted),
-                *(each for entry in new_entries for each in self._entry_events(entry, conversation_id, places)),
+                *entries,
                 self._record_event(record, conversation_id, places),
             ]
             if await self._append(conversation_id, events, version, name):
                 self._places.update(new_ids)
                 return
 
+    @finished_in_store_loop
     async def delete_record(self, conversation_id: str, *, expected_revision: str) -> None:
         """Delete a conversation. Its entries remain in the log, for conversations that were forked from it.
 
@@ -153,6 +168,7 @@ class EventStoreConversationStore(ConversationStore):
             if await self._append(uuid, [NewEvent(ConversationDeleted(), actor=self._user)], version, conversation_id):
                 return
 
+    @in_store_loop
     async def read_entry(self, entry_id: str) -> ConversationEntry:
         """Return an entry.
 
@@ -162,6 +178,7 @@ class EventStoreConversationStore(ConversationStore):
         [entry] = await self.read_history(entry_id, limit=1)
         return entry
 
+    @in_store_loop
     async def read_history(self, head_id: str | None, *, limit: int | None = None) -> list[ConversationEntry]:
         """Return the entries up to one, oldest first, or only the last of them.
 
@@ -181,6 +198,8 @@ class EventStoreConversationStore(ConversationStore):
         if not rows:
             raise KeyError(f"no entry has the id {printable(head_id)!r}")
         events = [Event.from_row(row) for row in rows]
+        for event in events:
+            await load_files(self._store, [event.content["parts"]], event.conversation_id)
         entries = []
         for event, message in zip(events, _messages(events), strict=True):
             note = event.raw_metadata[_NAME]
@@ -188,6 +207,10 @@ class EventStoreConversationStore(ConversationStore):
             self._places[entry.id] = event.conversation_id
             entries.append(entry)
         return entries
+
+    @property
+    def _log(self) -> View:
+        return self._store.log(self._caller)
 
     @property
     def _user(self) -> str:
@@ -218,7 +241,7 @@ class EventStoreConversationStore(ConversationStore):
     async def _append(self, conversation_id: UUID, events: Sequence[NewEvent], version: int, name: str) -> bool:
         """Append events to a version of a conversation; return False if it has another one by now."""
         try:
-            await self._store.append(conversation_id, events, expected=version or NO_STREAM, user=self._caller.user)
+            await self._access.append(self._caller, conversation_id, events, version or NO_STREAM)
         except Forbidden:
             if version:
                 raise
@@ -241,13 +264,40 @@ class EventStoreConversationStore(ConversationStore):
         given_id = None if is_canonical_uuid(record.conversation_id) else record.conversation_id
         metadata = {**(fold.metadata or {}), _NAME: {} if record.scope is None else {"scope": record.scope}}
         begin = ConversationCreated(name=fold.name, given_id=given_id, metadata=metadata)
-        events: list[EventData] = [*([ConversationReactivated()] if is_deleted else []), begin]
+        anew = [ConversationReactivated(), ConversationRewound(to_version=0, message_count=0)] if is_deleted else []
+        events: list[EventData] = [*anew, begin]
         return [NewEvent(event, actor=self._user) for event in events]
 
-    def _entry_events(
-        self, entry: ConversationEntry, conversation_id: UUID, places: dict[str, UUID | None]
+    async def _entries(
+        self, entries: Sequence[ConversationEntry], conversation_id: UUID, places: dict[str, UUID | None]
     ) -> list[NewEvent]:
-        """Return the events of an entry: its message, and what it means for tasks."""
+        """Return the events of entries: their messages, without large files, and what they mean for tasks."""
+        events: list[NewEvent] = []
+        calls = await self._earlier_calls(entries)
+        for entry in entries:
+            events += await self._entry_events(entry, conversation_id, places, calls)
+        return events
+
+    async def _earlier_calls(self, entries: Sequence[ConversationEntry]) -> dict[str, UUID]:
+        """Return the tasks of calls of tools in the history before entries, if they have results of such calls."""
+        calls: dict[str, UUID] = {}
+        missing: set[str] = set()
+        for entry in entries:
+            missing |= _answered_calls(entry.message) - calls.keys()
+            calls |= _calls(entry)
+        calls = {}
+        if missing and entries[0].parent_id is not None:
+            for entry in await self.read_history(entries[0].parent_id):
+                calls |= _calls(entry)
+        return calls
+
+    async def _entry_events(
+        self,
+        entry: ConversationEntry,
+        conversation_id: UUID,
+        places: dict[str, UUID | None],
+        calls: dict[str, UUID],
+    ) -> list[NewEvent]:
         event_id = _event_id(entry.id)
         note: Json = {} if str(event_id) == entry.id else {"id": entry.id}
         if entry.parent_id is not None:
@@ -257,12 +307,15 @@ class EventStoreConversationStore(ConversationStore):
             if (place := places.get(entry.parent_id)) not in (None, conversation_id):
                 note["parent_conversation"] = str(place)
         data = _message_event(entry.message)
+        parts = await store_files(self._store, data.parts or [], conversation_id)
+        data = data.model_copy(update={"parts": parts})
         time: Any = getattr(entry.message, "timestamp", None)
         occurred_at = time if isinstance(time, datetime) and time.tzinfo is not None else None
         actor = {Role.USER: self._user, Role.SYSTEM: self._user, Role.TOOL: "tool"}.get(Role(data.role), DEFAULT_ACTOR)
-        message = NewEvent(data, event_id, actor, Metadata(occurred_at=occurred_at, **{_NAME: note}))
+        metadata = referring(Metadata(occurred_at=occurred_at, **{_NAME: note}), files_in(parts))
+        message = NewEvent(data, event_id, actor, metadata)
         cause = Metadata(occurred_at=occurred_at, causation_id=str(event_id))
-        tasks = _task_events(entry.message, self._store.tenant, conversation_id)
+        tasks = _task_events(entry, calls)
         return [message, *(NewEvent(task, actor=DEFAULT_ACTOR, metadata=cause) for task in tasks)]
 
     def _record_event(
@@ -306,8 +359,14 @@ def _event_id(entry_id: str) -> UUID:
 
 _PART = "eventstore:part"
 """The member of an object that stands for a value in the parts of the message."""
+_FILES = "eventstore:files"
+"""The member of such an object that says that the value contains others: files in the result of a tool."""
+_TO_PLAIN, _TO_URL_SAFE, _URL_SAFE = str.maketrans("-_", "+/"), str.maketrans("+/", "-_"), frozenset("+/")
+"""pydantic's Base64 is that for URLs; that of a part is the plain one."""
 _REQUIRED = frozenset(("head_id", "content", "args"))
 """Members without a default, which may be null."""
+_SPEECH = frozenset(("transcript", "audio"))
+"""Members of a part of speech that hold a text and a file."""
 _FILE_KINDS = frozenset(("binary", "image-url", "audio-url", "video-url", "document-url"))
 
 
@@ -320,7 +379,7 @@ def _message_event(message: ModelMessage) -> MessageAdded:
     kinds = {part.get("part_kind") for part in own["parts"]}
     if own["kind"] == "response":
         role = Role.ASSISTANT
-    elif "user-prompt" in kinds or not kinds:
+    elif not kinds or not kinds.isdisjoint(("user-prompt", "speech")):
         role = Role.USER
     else:
         role = Role.SYSTEM if kinds <= {"system-prompt"} else Role.TOOL
@@ -337,19 +396,50 @@ def _move_part(part: Json, parts: list[Json]) -> None:
         part["content"] = [_moved_content(item, parts, kind) for item in content]
     elif content is not None:
         part["content"] = _moved_content(content, parts, kind)
+    for name in _SPEECH & part.keys():
+        part[name] = _moved_content(part[name], parts, "text")
 
 
 def _moved_content(content: Any, parts: list[Json], kind: str) -> Any:
     if isinstance(content, str):
         metadata = {} if kind in ("text", "user-prompt") else {"metadata": {_NAME: kind}}
         return _moved(parts, {"kind": "text", "text": content, **metadata})
-    if isinstance(content, dict) and content.get("kind") in _FILE_KINDS:
-        name, member = ("data", "bytes") if content["kind"] == "binary" else ("url", "uri")
-        if isinstance(content.get(name), str):
-            media_type = {"mimeType": content["media_type"]} if isinstance(content.get("media_type"), str) else {}
-            reference = _moved(parts, {"kind": "file", "file": {member: content[name], **media_type}})
-            return content | {name: reference}
+    if (file := _moved_file(content, parts)) is not None:
+        return file
+    if kind != "user-prompt" and not _has_reference(content):
+        number = len(parts)
+        content = _with_moved_files(content, parts)
+        if len(parts) > number:
+            return _moved(parts, {"kind": "data", "data": {"content": content}}) | {_FILES: True}
     return _moved(parts, {"kind": "data", "data": {"content": content}})
+
+
+def _moved_file(content: Any, parts: list[Json]) -> Json | None:
+    """Return a file with a reference to its part; None if it is not a file."""
+    if not isinstance(content, dict) or content.get("kind") not in _FILE_KINDS:
+        return None
+    name, member = ("data", "bytes") if content["kind"] == "binary" else ("url", "uri")
+    if not isinstance(value := content.get(name), str) or (name == "data" and not _URL_SAFE.isdisjoint(value)):
+        return None
+    value = value.translate(_TO_PLAIN) if name == "data" else value
+    media_type = {"mimeType": content["media_type"]} if isinstance(content.get("media_type"), str) else {}
+    return content | {name: _moved(parts, {"kind": "file", "file": {member: value, **media_type}})}
+
+
+def _with_moved_files(content: Any, parts: list[Json]) -> Any:
+    """Return a value in which files are references to their parts."""
+    if (file := _moved_file(content, parts)) is not None:
+        return file
+    if isinstance(content, dict):
+        return {name: _with_moved_files(value, parts) for name, value in content.items()}
+    return [_with_moved_files(item, parts) for item in content] if isinstance(content, list) else content
+
+
+def _has_reference(content: Any) -> bool:
+    """Return whether a value contains what would be taken for a reference to a part."""
+    if isinstance(content, dict):
+        return _PART in content or any(map(_has_reference, content.values()))
+    return isinstance(content, list) and any(map(_has_reference, content))
 
 
 def _moved(parts: list[Json], part: Json) -> Json:
@@ -372,18 +462,27 @@ def _own_form(content: Json) -> Json:
         found = parts[item[_PART]]
         for name in path:
             found = found[name]
-        return found
+        return found.translate(_TO_URL_SAFE) if path[-1] == "bytes" else found
+
+    def with_file(item: Json) -> Json:
+        for name, member in (("data", "bytes"), ("url", "uri")):
+            if name in item:
+                item = item | {name: value(item[name], "file", member)}
+        return item
+
+    def with_files(item: Any) -> Any:
+        if isinstance(item, dict):
+            item = with_file(item) if item.get("kind") in _FILE_KINDS else item
+            return {name: with_files(each) for name, each in item.items()}
+        return [with_files(each) for each in item] if isinstance(item, list) else item
 
     def restored(item: Any) -> Any:
         if isinstance(item, dict) and item.get("kind") in _FILE_KINDS:
-            return item | {
-                name: value(item[name], "file", member)
-                for name, member in (("data", "bytes"), ("url", "uri"))
-                if name in item
-            }
-        if isinstance(item, dict) and item.keys() == {_PART}:
+            return with_file(item)
+        if isinstance(item, dict) and _PART in item:
             part = parts[item[_PART]]
-            return part["text"] if part["kind"] == "text" else part["data"]["content"]
+            content = part["text"] if part["kind"] == "text" else part["data"]["content"]
+            return with_files(content) if _FILES in item else content
         return item
 
     return own | {"parts": [_restored_part(part, value, restored) for part in own["parts"]]}
@@ -396,7 +495,7 @@ def _restored_part(part: Json, value: Callable[..., Any], restored: Callable[[An
     if "content" in part:
         content = part["content"]
         part["content"] = [restored(item) for item in content] if isinstance(content, list) else restored(content)
-    return part
+    return part | {name: restored(part[name]) for name in _SPEECH & part.keys()}
 
 
 def _compact(own: Json) -> Json:
@@ -408,21 +507,48 @@ def _compact(own: Json) -> Json:
 
 # Calls of tools as tasks
 
+_RESULTS = ("tool-return", "builtin-tool-return", "retry-prompt")
+"""The kinds of parts that answer calls of tools."""
 
-def _task_events(message: ModelMessage, tenant: str, conversation_id: UUID) -> list[EventData]:
+
+def _calls(entry: ConversationEntry) -> dict[str, UUID]:
+    """Return the tasks of the calls of tools in an entry, by the ids of the calls, which may repeat later."""
+    return {
+        part.tool_call_id: _task_id(entry, number)
+        for number, part in enumerate(entry.message.parts)
+        if isinstance(part, BaseToolCallPart)
+    }
+
+
+def _task_id(entry: ConversationEntry, number: int) -> UUID:
+    return derived_uuid("pydantic_ai.tool", str(_event_id(entry.id)), str(number))
+
+
+def _answered_calls(message: ModelMessage) -> set[str]:
+    """Return the ids of the calls whose results are in a message."""
+    return {part.tool_call_id for part in message.parts if part.part_kind in _RESULTS and part.tool_name is not None}
+
+
+def _task_events(entry: ConversationEntry, calls: dict[str, UUID]) -> list[EventData]:
+    """Return the events of the tasks of the calls and results in an entry. The message itself is not repeated in them.
+
+    Args:
+        calls: the tasks of earlier calls, by the ids of the calls; those of the entry are added.
+    """
     events: list[EventData] = []
-    for part in message.parts:
-        kind, call_id = getattr(part, "part_kind", ""), getattr(part, "tool_call_id", None)
-        if not isinstance(call_id, str):
-            continue
-        task_id = derived_uuid("pydantic_ai.tool", tenant, str(conversation_id), call_id)
-        if kind == "tool-call":
-            name = str(getattr(part, "tool_name", ""))
-            events.append(
-                TaskCreated(task_id=task_id, given_id=call_id, description=name, status=TaskStatus.IN_PROGRESS)
-            )
-        elif kind in ("tool-return", "retry-prompt"):
-            is_done = kind == "tool-return" and getattr(part, "outcome", "success") == "success"
+    made_of = {"message_id": str(_event_id(entry.id))}
+    for number, part in enumerate(entry.message.parts):
+        if isinstance(part, BaseToolCallPart):
+            task_id = calls[part.tool_call_id] = _task_id(entry, number)
+            created = TaskCreated(
+                task_id=task_id, given_id=part.tool_call_id, description=part.tool_name, status=TaskStatus.IN_PROGRESS,
+                metadata=made_of,
+            )  # fmt: skip
+            events.append(created)
+        elif part.part_kind in _RESULTS and (task_id := calls.get(part.tool_call_id)) is not None:
+            is_done = isinstance(part, BaseToolReturnPart) and part.outcome == "success"
+            parts = [{"kind": "data", "data": made_of}]
+            events.append(TaskArtifactAdded(task_id=task_id, artifact_id="result", parts=parts))
             status = TaskStatus.COMPLETED if is_done else TaskStatus.FAILED
             events.append(TaskStatusChanged(task_id=task_id, status=status))
     return events

@@ -53,7 +53,7 @@ TABLES = {
         "id", "tenant_id", "user_id", "name", "hash", "scopes", "created_at", "expires_at", "revoked_at",
         "last_used_at",
     ),
-    "blobs": ("tenant_id", "sha256", "size", "created_at"),
+    "blobs": ("tenant_id", "conversation_id", "sha256", "size", "created_at"),
     "blob_chunks": ("tenant_id", "sha256", "number", "content"),
 }  # fmt: skip
 """The tables beside the log, with their columns; in an order in which they can be filled."""

@@ -56,6 +56,8 @@ def _describe(event: Event) -> str:
             return "reactivated"
         case event_types.ConversationDeleted():
             return "hidden"
+        case event_types.ConversationRewound(to_version=version):
+            return f"went back to version {version}"
         case event_types.ConversationForked(source_conversation_id=source, source_version=version):
             return f"continues {source} from version {version}"
         case event_types.ConversationShared(user=user, access=access):

@@ -199,6 +199,10 @@ RETURN CASE
              json_member_is_uuid(content, 'source_conversation_id')
              AND coalesce(jsonb_typeof(content -> 'source_version') = 'number', false))
         THEN 'source_conversation_id is not a UUID, or source_version is not a number'
+    WHEN event_type = 'conversation.rewound' AND NOT (
+             coalesce(content ->> 'to_version' ~ '^[0-9]{1,9}$', false)
+             AND coalesce(content ->> 'message_count' ~ '^[0-9]{1,9}$', false))
+        THEN 'to_version or message_count is not a number from 0 to 999,999,999'
 END;
 
 SELECT eventstore_set_owner('FUNCTION validate_conversation');
@@ -298,7 +302,8 @@ BEGIN
     END IF;
     IF event_type = 'message.added' THEN
         RETURN validate_message(content);
-    ELSIF event_type IN ('conversation.created', 'conversation.renamed', 'conversation.forked') THEN
+    ELSIF event_type IN ('conversation.created', 'conversation.renamed', 'conversation.forked',
+                         'conversation.rewound') THEN
         RETURN validate_conversation(event_type, content);
     ELSIF event_type IN ('task.created', 'task.status_changed', 'task.described',
                          'task.artifact_added', 'task.artifact_extended') THEN
@@ -366,7 +371,8 @@ BEGIN ATOMIC
        AND m.user_id = may_append.user_id
        AND (m.access = 'own'
             OR m.access = 'write'
-               AND may_append.event_type NOT IN ('conversation.shared', 'conversation.unshared', 'conversation.deleted'));
+               AND may_append.event_type NOT IN ('conversation.shared', 'conversation.unshared', 'conversation.deleted',
+                                                 'conversation.rewound'));
 END;
 
 SELECT eventstore_set_owner('FUNCTION may_append');

@@ -3,26 +3,28 @@
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
 -- file: blobs/blobs.sql
--- Files whose bytes are too large for an event: each once for a tenant, under its SHA-256. Events refer to a file by
--- its hash, and any number of them share it. A row is written together with the last of the file's chunks, so that a
--- file is complete or does not exist.
+-- Files whose bytes are too large for an event, under their SHA-256: a row for each conversation whose events refer to a
+-- file. Any number of events and conversations of a tenant share the bytes (blob_chunks). A row is written with the last
+-- of the file's chunks, so that a file is complete or does not exist.
 --
--- No policy opens the files to a user: a user who sees an event sees the hash of its files, and the library reads them
--- for the tenant once the event has been read for the user.
+-- Only what was stored for a conversation can be read by a reference in its events: who learns the hash of a file cannot
+-- read the file by an event of their own that refers to it. A user sees the rows of their conversations, and no bytes:
+-- the library reads these for the tenant, once the event has been read for the user.
 CREATE TABLE blobs (
-    tenant_id  varchar(255) COLLATE "C" NOT NULL,
-    sha256     bytea NOT NULL,
-    size       bigint NOT NULL,
-    created_at timestamptz NOT NULL DEFAULT CURRENT_TIMESTAMP,
-    CONSTRAINT blobs_pkey PRIMARY KEY (tenant_id, sha256),
+    tenant_id       varchar(255) COLLATE "C" NOT NULL,
+    conversation_id uuid NOT NULL,
+    sha256          bytea NOT NULL,
+    size            bigint NOT NULL,
+    created_at      timestamptz NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    CONSTRAINT blobs_pkey PRIMARY KEY (tenant_id, conversation_id, sha256),
     CONSTRAINT blobs_sha256_check CHECK (octet_length(sha256) = 32)
 );
 
-COMMENT ON TABLE blobs IS 'Large files of events, by tenant and SHA-256; written by store_blob_chunk alone';
+COMMENT ON TABLE blobs IS 'Large files of events, by tenant, conversation and SHA-256; written by store_blob_chunk alone';
 
 SELECT eventstore_set_owner('TABLE blobs');
 SELECT eventstore_grant('SELECT ON TABLE blobs', 'eventstore_reader', 'eventstore_projector');
-SELECT enable_rls('blobs', '');
+SELECT enable_rls('blobs');
 
 -- file: blobs/blob_chunks.sql
 -- The bytes of the files in blobs, in chunks.
@@ -46,11 +48,13 @@ SELECT eventstore_grant('SELECT ON TABLE blob_chunks', 'eventstore_reader', 'eve
 SELECT enable_rls('blob_chunks', '');
 
 -- file: blobs/store_blob_chunk.sql
--- Store a chunk of a file; the chunks of one file are stored in order, in one transaction. The last one completes the
--- file: its bytes must have the hash under which they are stored, so that a file never has other bytes than its name
--- says. Storing a file again changes nothing. Writers of the same file wait for each other.
-CREATE FUNCTION store_blob_chunk(tenant_id text, sha256 bytea, number integer, content bytea, is_last boolean)
-RETURNS void
+-- Store a chunk of a file of a conversation; the chunks of one file are stored in order, in one transaction. The last one
+-- completes the file: its bytes must have the hash under which they are stored, so that a file never has other bytes than
+-- its name says. Of a file that the tenant has already, the last chunk alone is enough. Storing a file again changes
+-- nothing. Writers of the same file wait for each other.
+CREATE FUNCTION store_blob_chunk(
+    tenant_id text, conversation_id uuid, sha256 bytea, number integer, content bytea, is_last boolean
+) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 #variable_conflict use_variable
@@ -81,8 +85,8 @@ BEGIN
         RAISE EXCEPTION 'the file has the SHA-256 %, not %', encode(found, 'hex'), encode(sha256, 'hex')
             USING ERRCODE = 'ES005';
     END IF;
-    INSERT INTO blobs (tenant_id, sha256, size)
-    VALUES (tenant_id, sha256, size)
+    INSERT INTO blobs (tenant_id, conversation_id, sha256, size)
+    VALUES (tenant_id, conversation_id, sha256, size)
     ON CONFLICT ON CONSTRAINT blobs_pkey DO NOTHING;
 END
 $$;

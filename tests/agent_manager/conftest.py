@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 from support.agents import agent
+from support.browser import Chromium, chromium_if_installed
 from support.callers import People
 from support.commandline import Eventstore, program_in_process
 from support.scoped_queries import open_as
@@ -73,3 +74,10 @@ async def people(protected: Served) -> AsyncIterator[People]:
     people = People(protected.store, protected.url)
     yield people
     await people.close()
+
+
+@pytest.fixture(scope="module")
+async def chromium() -> AsyncIterator[Chromium]:
+    """A browser for the tests of a module, if the extra ``browser`` is installed and the system has Chromium."""
+    async with chromium_if_installed() as browser:
+        yield browser

@@ -55,6 +55,8 @@ class Conversation:
                 self._hear(event, event.content["role"])
         if event.event_type in _TASK_EVENTS:
             self._work(event)
+        if event.event_type == "task.deleted":
+            self.tasks.pop(event.content["task_id"], None)
 
     def _hear(self, event: Event, role: str) -> None:
         if role == "user" and self.asked_at is None:

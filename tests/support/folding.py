@@ -70,6 +70,8 @@ class _Folding:
             return
         self._conversation(event)
         self._actor(event)
+        if event.event_type == "conversation.rewound":
+            self._rewound(event)
         if event.event_type == "message.added":
             self._message(event)
         if event.event_type == "message.answered":
@@ -80,6 +82,8 @@ class _Folding:
             self._task(event)
         if event.event_type in ("task.artifact_added", "task.artifact_extended"):
             self._artifact(event)
+        if event.event_type == "task.deleted":
+            self._task_deleted(event)
 
     def _conversation(self, event: Event) -> None:
         row = self.tables["conversations"].setdefault(
@@ -115,8 +119,21 @@ class _Folding:
                 row["is_active"], row["is_deleted"] = True, False
             case "conversation.deleted":
                 row["is_deleted"] = True
+            case "conversation.rewound":
+                row["message_count"] = content["message_count"]
             case "message.added":
                 row["message_count"] += 1
+
+    def _rewound(self, event: Event) -> None:
+        messages = self.tables["messages"]
+        for table, column in (("messages", "version"), ("tasks", "first_version"), ("task_artifacts", "version")):
+            for key, row in list(self.tables[table].items()):
+                is_of_it = key[:2] == (event.tenant_id, str(event.conversation_id))
+                if is_of_it and row[column] > event.content["to_version"]:
+                    del self.tables[table][key]
+        self.tables["pending_messages"] = {
+            key: row for key, row in self.tables["pending_messages"].items() if key in messages
+        }
 
     def _actor(self, event: Event) -> None:
         conversation = self.tables["conversations"][event.tenant_id, str(event.conversation_id)]
@@ -188,6 +205,13 @@ class _Folding:
             case "task.described":
                 row["description"] = content.get("description", row["description"])
                 row["metadata"] = content.get("metadata", row["metadata"])
+
+    def _task_deleted(self, event: Event) -> None:
+        task_id = event.content["task_id"]
+        self.tables["tasks"].pop((event.tenant_id, str(event.conversation_id), task_id), None)
+        for key, row in list(self.tables["task_artifacts"].items()):
+            if key[:2] == (event.tenant_id, str(event.conversation_id)) and row["task_id"] == task_id:
+                del self.tables["task_artifacts"][key]
 
     def _task_order(self, row: Row, event: Event) -> None:
         names = (

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from eventstore import EventStore
 from eventstore.errors import ServerError
+from projections import catch_up
 from tools.benchmark.measurement import Benchmark, Figure, Target, Throughput, drive
 from tools.benchmark.messages import Message, conversation, conversations
 from tools.benchmark.peers import PEERS, PeerSpec, appends_of, opened_peer
@@ -45,7 +46,52 @@ async def a2a_sdk(bench: Benchmark) -> list[Figure]:
             await _prove_tasks([ours, theirs])
         what = f"saves of {tasks} task{'s' if tasks > 1 else ''} / {spec.call}"
         figures.append(Figure("a2a-sdk", what, "saves/s", own, other, target))
+    with bench.workspace.migrated("a2a") as settings:
+        async with opened_peer(bench, spec, 1) as theirs, EventStore(settings) as store:
+            ours = spec.make()
+            ours.use(EventStoreTaskStore(store))
+            fresh: Any = spec.make()
+
+            async def read_first(task: Any) -> Any:
+                fresh.use(EventStoreTaskStore(store))  # which has no task in memory
+                return await fresh.read(task)
+
+            figures += await _reads_of_tasks(bench, store, [ours, theirs], [read_first, theirs.read])
     return figures
+
+
+async def _reads_of_tasks(
+    bench: Benchmark, store: EventStore, sides: Sequence[Any], reads: Sequence[Callable[[Any], Awaitable[Any]]]
+) -> list[Figure]:
+    """Compare reading a task with a long history, and listing many; of two sides without tasks."""
+    messages = conversation("a2a-sdk", EVENTS)
+    for side in sides:
+        await side.begin(messages)
+        for message in messages:
+            await side.append(side.prepare(message))
+    [task] = sides[0].saved
+
+    def read(act: Callable[[Any], Awaitable[Any]]) -> Callable[[], Awaitable[int]]:
+        async def count() -> int:
+            return len((await act(task)).history)
+
+        return count
+
+    acts = [bench.seconds_each(read(act), EVENTS) for act in reads]
+    own, other = await bench.in_turn(f"a task of {EVENTS} messages", acts)
+    what = f"get of a task of {EVENTS} messages, first / DatabaseTaskStore's"
+    figures = [Figure("a2a-sdk", what, "s", own, other, Target(1, at_least=False))]
+
+    number = max(2, bench.scale.events // _EVENTS_OF_SESSION)
+    for side in sides:
+        for message in (some[0] for some in conversations("a2a-sdk", number - 1, 1)):
+            await side.begin([message])
+            await side.append(side.prepare(message))
+    await catch_up(store)
+    acts = [bench.seconds_each(side.list_tasks, number) for side in sides]
+    own, other = await bench.in_turn(f"a list of {number:,} tasks", acts)
+    what = f"list of {number:,} tasks, the first page / DatabaseTaskStore's"
+    return [*figures, Figure("a2a-sdk", what, "s", own, other, Target(1, at_least=False))]
 
 
 async def _prove_tasks(sides: Sequence[Any]) -> None:

@@ -24,6 +24,23 @@ SELECT known.number, latest.version, e.position, e.timestamp, e.version, e.schem
        ) AS e ON true
  ORDER BY known.number, e.version
 
+-- name: a2a_has_others
+-- Whether a conversation has other tasks that were not deleted, or events that belong to no task.
+SELECT EXISTS (
+           SELECT
+             FROM (SELECT DISTINCT ON (t.task) t.task, e.event_type
+                     FROM events e
+                    CROSS JOIN LATERAL (
+                              SELECT coalesce(e.content ->> 'task_id', e.metadata #>> '{a2a,task}', '') AS task
+                          ) AS t
+                    WHERE e.tenant_id = %(tenant)s
+                      AND e.conversation_id = %(conversation_id)s
+                      AND NOT starts_with(e.event_type, 'conversation.')
+                    ORDER BY t.task, e.version DESC) AS latest
+            WHERE latest.task <> %(task)s
+              AND latest.event_type <> 'task.deleted'
+       )
+
 -- name: a2a_tasks
 -- A page of the tasks of an owner, latest status first, with the number of all that match. Times are compared as texts
 -- without their zone, which is always Z, so that nanoseconds count.
@@ -37,7 +54,6 @@ WITH owned AS MATERIALIZED (
      WHERE t.tenant_id = %(tenant)s
        AND coalesce(c.metadata #>> '{a2a,owner}', '') = %(owner)s
        AND NOT c.is_deleted
-       AND NOT coalesce(t.extra ? 'eventstore:deleted', false)
 ),
 matching AS MATERIALIZED (
     SELECT o.task_id COLLATE "C" AS task_id, o.time

@@ -71,6 +71,34 @@ SELECT i.conversation_id, i.path, i.key, i.value, i.created_at, i.updated_at,
  LIMIT %(limit)s
 OFFSET %(offset)s
 
+-- name: item_vectors
+-- Of the items that match, those that have embeddings; see search_items.
+SELECT i.path, i.key, i.vectors
+  FROM langgraph_items i
+ WHERE i.tenant_id = %(tenant)s
+   AND i.owner = %(owner)s
+   AND i.path >= %(first)s
+   AND i.path < %(last)s
+   AND i.vectors IS NOT NULL
+   AND coalesce(i.expires_at > now(), true)
+   AND NOT EXISTS (
+           SELECT
+             FROM jsonb_array_elements(%(filter)s::jsonb) AS f (condition)
+            CROSS JOIN LATERAL (SELECT i.value -> (f.condition ->> 0) AS value, f.condition -> 2 AS wanted) AS m
+            WHERE CASE f.condition ->> 1
+                      WHEN '$eq' THEN m.value = m.wanted
+                      WHEN '$ne' THEN m.value IS DISTINCT FROM m.wanted
+                      ELSE jsonb_typeof(m.value) = jsonb_typeof(m.wanted)
+                           AND CASE f.condition ->> 1
+                                   WHEN '$gt' THEN m.value > m.wanted
+                                   WHEN '$gte' THEN m.value >= m.wanted
+                                   WHEN '$lt' THEN m.value < m.wanted
+                                   WHEN '$lte' THEN m.value <= m.wanted
+                               END
+                  END IS NOT TRUE
+       )
+ LIMIT %(limit)s
+
 -- name: item_paths
 SELECT DISTINCT i.path
   FROM langgraph_items i

@@ -1,20 +1,22 @@
--- Files whose bytes are too large for an event: each once for a tenant, under its SHA-256. Events refer to a file by
--- its hash, and any number of them share it. A row is written together with the last of the file's chunks, so that a
--- file is complete or does not exist.
+-- Files whose bytes are too large for an event, under their SHA-256: a row for each conversation whose events refer to a
+-- file. Any number of events and conversations of a tenant share the bytes (blob_chunks). A row is written with the last
+-- of the file's chunks, so that a file is complete or does not exist.
 --
--- No policy opens the files to a user: a user who sees an event sees the hash of its files, and the library reads them
--- for the tenant once the event has been read for the user.
+-- Only what was stored for a conversation can be read by a reference in its events: who learns the hash of a file cannot
+-- read the file by an event of their own that refers to it. A user sees the rows of their conversations, and no bytes:
+-- the library reads these for the tenant, once the event has been read for the user.
 CREATE TABLE blobs (
-    tenant_id  varchar(255) COLLATE "C" NOT NULL,
-    sha256     bytea NOT NULL,
-    size       bigint NOT NULL,
-    created_at timestamptz NOT NULL DEFAULT CURRENT_TIMESTAMP,
-    CONSTRAINT blobs_pkey PRIMARY KEY (tenant_id, sha256),
+    tenant_id       varchar(255) COLLATE "C" NOT NULL,
+    conversation_id uuid NOT NULL,
+    sha256          bytea NOT NULL,
+    size            bigint NOT NULL,
+    created_at      timestamptz NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    CONSTRAINT blobs_pkey PRIMARY KEY (tenant_id, conversation_id, sha256),
     CONSTRAINT blobs_sha256_check CHECK (octet_length(sha256) = 32)
 );
 
-COMMENT ON TABLE blobs IS 'Large files of events, by tenant and SHA-256; written by store_blob_chunk alone';
+COMMENT ON TABLE blobs IS 'Large files of events, by tenant, conversation and SHA-256; written by store_blob_chunk alone';
 
 SELECT eventstore_set_owner('TABLE blobs');
 SELECT eventstore_grant('SELECT ON TABLE blobs', 'eventstore_reader', 'eventstore_projector');
-SELECT enable_rls('blobs', '');
+SELECT enable_rls('blobs');

@@ -1,8 +1,10 @@
--- Store a chunk of a file; the chunks of one file are stored in order, in one transaction. The last one completes the
--- file: its bytes must have the hash under which they are stored, so that a file never has other bytes than its name
--- says. Storing a file again changes nothing. Writers of the same file wait for each other.
-CREATE FUNCTION store_blob_chunk(tenant_id text, sha256 bytea, number integer, content bytea, is_last boolean)
-RETURNS void
+-- Store a chunk of a file of a conversation; the chunks of one file are stored in order, in one transaction. The last one
+-- completes the file: its bytes must have the hash under which they are stored, so that a file never has other bytes than
+-- its name says. Of a file that the tenant has already, the last chunk alone is enough. Storing a file again changes
+-- nothing. Writers of the same file wait for each other.
+CREATE FUNCTION store_blob_chunk(
+    tenant_id text, conversation_id uuid, sha256 bytea, number integer, content bytea, is_last boolean
+) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 #variable_conflict use_variable
@@ -33,8 +35,8 @@ BEGIN
         RAISE EXCEPTION 'the file has the SHA-256 %, not %', encode(found, 'hex'), encode(sha256, 'hex')
             USING ERRCODE = 'ES005';
     END IF;
-    INSERT INTO blobs (tenant_id, sha256, size)
-    VALUES (tenant_id, sha256, size)
+    INSERT INTO blobs (tenant_id, conversation_id, sha256, size)
+    VALUES (tenant_id, conversation_id, sha256, size)
     ON CONFLICT ON CONSTRAINT blobs_pkey DO NOTHING;
 END
 $$;

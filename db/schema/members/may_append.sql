@@ -12,7 +12,8 @@ BEGIN ATOMIC
        AND m.user_id = may_append.user_id
        AND (m.access = 'own'
             OR m.access = 'write'
-               AND may_append.event_type NOT IN ('conversation.shared', 'conversation.unshared', 'conversation.deleted'));
+               AND may_append.event_type NOT IN ('conversation.shared', 'conversation.unshared', 'conversation.deleted',
+                                                 'conversation.rewound'));
 END;
 
 SELECT eventstore_set_owner('FUNCTION may_append');

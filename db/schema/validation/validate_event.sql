@@ -14,7 +14,8 @@ BEGIN
     END IF;
     IF event_type = 'message.added' THEN
         RETURN validate_message(content);
-    ELSIF event_type IN ('conversation.created', 'conversation.renamed', 'conversation.forked') THEN
+    ELSIF event_type IN ('conversation.created', 'conversation.renamed', 'conversation.forked',
+                         'conversation.rewound') THEN
         RETURN validate_conversation(event_type, content);
     ELSIF event_type IN ('task.created', 'task.status_changed', 'task.described',
                          'task.artifact_added', 'task.artifact_extended') THEN

@@ -14,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.examples import examples
 
-from eventstore import EventStore, conversation_uuid
-from eventstore.errors import ConversationIsDeleted, EventTooLarge, InputError, InvalidEvent
+from eventstore import EventStore, MessageAdded, conversation_uuid
+from eventstore.errors import ConversationIsDeleted, InputError, InvalidEvent
+from projections import Reader, catch_up
+from projections.search import Search
 
 pytest.importorskip("a2a.server.cluster", reason="the tests of tasks in protobuf need a2a-sdk 1.3")
 
@@ -107,8 +109,6 @@ async def test_a_growing_artifact_is_stored_in_chunks(store: EventStore) -> None
 
 
 async def test_another_reader_sees_messages_and_tasks(store: EventStore, works: bool) -> None:
-    from projections import Reader
-
     await EventStoreTaskStore(store).save(new_task(), NOBODY)
     result = (await events_of(store))[-1]
     reader = Reader(store)
@@ -211,14 +211,50 @@ async def test_a_task_with_a_text_that_postgresql_cannot_store_is_refused(store:
         await EventStoreTaskStore(store).save(task, NOBODY)
 
 
-async def test_a_large_artifact_is_divided_and_a_large_file_refused(store: EventStore) -> None:
+async def test_a_large_artifact_is_divided(store: EventStore) -> None:
     tasks, limit = EventStoreTaskStore(store), store.settings.max_content_bytes
     task = new_task(artifacts=[pb.Artifact(artifact_id="a", parts=[pb.Part(text="ä" * limit)])])
     await tasks.save(task, NOBODY)
     assert await EventStoreTaskStore(store).get("t", NOBODY) == task
-    task.artifacts[0].parts.append(pb.Part(raw=bytes(limit)))
-    with pytest.raises(EventTooLarge):
-        await tasks.save(task, NOBODY)
+
+
+async def test_large_files_are_stored_once_beside_the_log_and_read_back_equal(store: EventStore, works: bool) -> None:
+    picture = pb.Part(raw=bytes(range(256)) * 200, media_type="image/png", filename="ä.png")
+    largest = pb.Part(raw=bytes(store.settings.max_content_bytes))
+    tasks = EventStoreVersionedTaskStore(store)
+    manager = TaskManager(tasks, NOBODY, "t", "trip", None)
+    task = new_task()
+    task.history[0].parts.append(picture)
+    await manager.save_task_event(task)
+    status = pb.TaskStatus(state=WORKING, message=message("Looking", "m2"))
+    status.message.parts.append(picture)
+    updates = [
+        pb.TaskStatusUpdateEvent(task_id="t", context_id="trip", status=status),
+        pb.TaskArtifactUpdateEvent(
+            task_id="t", context_id="trip", artifact=pb.Artifact(artifact_id="a", parts=[picture, largest])
+        ),
+    ]
+    for update in updates:
+        await manager.save_task_event(update)
+    stored = await tasks.get("t", NOBODY)
+    for reader in (EventStoreTaskStore(store), EventStoreTaskStore(store)):
+        assert await reader.get("t", NOBODY) == stored.task
+        assert (await reader.list(pb.ListTasksRequest(), NOBODY)).tasks[0].history == stored.task.history
+    assert stored.task.history[0].parts[1] == picture
+    assert list(stored.task.artifacts[0].parts) == [picture, largest]
+    stream = EventStoreTaskEventStream(store).subscribe("t", after=TaskVersion.MISSING)
+    async with aclosing(stream):
+        assert [(await anext(stream)).event for _ in range(3)][1:] == updates
+    assert sum(event.size for event in await events_of(store)) < len(picture.raw)
+    [(blobs,)] = await store.tables(store.caller()).fetch("SELECT count(*) FROM blobs")
+    assert blobs == 2
+
+
+async def test_a_task_cannot_refer_to_a_stored_file(store: EventStore) -> None:
+    part = pb.Part(url="eventstore-blob:" + "0" * 64)
+    part.metadata.update({"eventstore_blob_size": 1})
+    with pytest.raises(InputError, match="send the bytes"):
+        await EventStoreTaskStore(store).save(new_task(artifacts=[pb.Artifact(artifact_id="a", parts=[part])]), NOBODY)
 
 
 # Owners
@@ -287,6 +323,40 @@ async def test_a_deleted_task_is_hidden_at_once_and_can_begin_again(store: Event
     await others.save(again, NOBODY)
     assert await tasks.get("t", NOBODY) == again
     assert (await tasks.list(pb.ListTasksRequest(), NOBODY)).total_size == 1
+
+
+@pytest.mark.own_database
+async def test_a_deleted_task_is_in_no_read_table(store: EventStore) -> None:
+    async def shown() -> tuple[int, list[str], int, int]:
+        """Return how many conversations, which tasks, and how many artifacts and found documents are shown."""
+        await catch_up(store)
+        tasks, conversations = (await Reader(store).tasks()).items, (await Reader(store).conversations()).items
+        [(artifacts,)] = await store.tables(store.caller()).fetch("SELECT count(*) FROM task_artifacts")
+        found = (await Search(store).page("Portugal", kind="artifact")).items
+        return len(conversations), sorted(str(each.given_id) for each in tasks), artifacts, len(found)
+
+    tasks = EventStoreTaskStore(store)
+    for name in ("one", "two"):
+        artifact = pb.Artifact(artifact_id="a", parts=[pb.Part(text=f"{name}: in Portugal")])
+        await tasks.save(new_task(name, artifacts=[artifact]), NOBODY)
+    assert await shown() == (1, ["one", "two"], 2, 2)
+    await tasks.delete("one", NOBODY)
+    assert await shown() == (1, ["two"], 1, 1)
+    await tasks.delete("two", NOBODY)
+    assert (await shown())[0] == 0  # with the last task the conversation is hidden, and so are its messages
+    await EventStoreTaskStore(store).save(new_task("three"), NOBODY)
+    assert await tasks.get("three", NOBODY) == new_task("three")
+    await tasks.save(new_task("one", state=WORKING), NOBODY)
+    assert await EventStoreTaskStore(store).get("one", NOBODY) == new_task("one", state=WORKING)
+    assert await shown() == (1, ["one", "three"], 0, 0)
+
+
+async def test_a_conversation_with_messages_of_others_is_not_hidden_with_its_last_task(store: EventStore) -> None:
+    tasks = EventStoreTaskStore(store)
+    await tasks.save(new_task(), NOBODY)
+    await store.append(conversation_uuid(store.tenant, "trip"), [MessageAdded(role="user", content="by hand")])
+    await tasks.delete("t", NOBODY)
+    assert (await events_of(store))[-1].event_type == "task.deleted"
 
 
 async def test_the_tasks_of_a_deleted_conversation_are_hidden(store: EventStore) -> None:
@@ -405,8 +475,6 @@ async def test_settings_may_come_before_their_task(store: EventStore, works: boo
     with pytest.raises(InputError, match="belongs to another user"):
         await EventStoreTaskStore(store).save(new_task(), call_of("bob"))
     assert (await tasks.list(pb.ListTasksRequest(), ann)).total_size == 1
-    from projections import Reader
-
     names = [each.given_id for each in (await Reader(store).conversations()).items]
     assert names == ["ann/trip"]  # and no record of where a task is
 

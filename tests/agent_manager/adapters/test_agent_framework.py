@@ -43,7 +43,7 @@ from agent_manager.adapters.agent_framework import (
 )
 from eventstore import ConversationDeleted, EventStore, MessageAdded, Settings, SyncEventStore, conversation_uuid
 from eventstore.errors import EventTooLarge, Forbidden, InputError, InvalidEvent
-from projections import Reader, catch_up
+from projections import Reader, Search, catch_up
 
 pytestmark = [pytest.mark.slow, pytest.mark.shared_database]
 
@@ -168,10 +168,14 @@ async def test_messages_are_messages_and_calls_tasks_for_all_other_readers(store
     assert messages[2].parts[1] == file
     tasks = {task.given_id: task for task in await Reader(store).tasks(conversation.id)}
     assert {name: (task.description, task.status) for name, task in tasks.items()} == {
-        "c1": ("weather", "completed"),
-        "c2": ("weather", "failed"),
+        "c1": ('weather({"city": "Porto"})', "completed"),
+        "c2": ('weather({"city": "Faro"})', "failed"),
     }
-    assert tasks["c1"].metadata == {"message_id": str(messages[3].id)}
+    assert tasks["c1"].metadata == {"agent_framework": {"message_id": str(messages[3].id)}}
+    assert [part for chunk in tasks["c1"].artifacts for part in chunk["parts"]] == [{"kind": "text", "text": "sunny"}]
+    assert [str(hit.kind) for hit in (await Search(store).page("faro")).items] == ["task"]
+    log = str([event.content async for event in store.read(conversation.id)])
+    assert [log.count(words) for words in ("Porto", "Faro", "'sunny'")] == [1, 1, 1]
 
 
 async def test_a_result_completes_the_call_of_an_earlier_append(store: EventStore) -> None:
@@ -269,7 +273,7 @@ async def test_an_agent_with_a_tool_remembers(store: EventStore) -> None:
     assert found[2].contents[0].result == "sunny in Porto"
     await catch_up(store)
     [task] = await Reader(store).tasks(conversation_uuid(store.tenant, "s"))
-    assert (task.description, task.status) == ("weather", "completed")
+    assert (task.description, task.status) == ('weather({"city": "Porto"})', "completed")
 
 
 async def test_a_provider_opens_a_store_of_its_own_and_any_loop_may_use_a_synchronous_one(settings: Settings) -> None:

@@ -51,6 +51,7 @@ from eventstore.read import end_of_log
 from projections import (
     PROJECTIONS,
     Reader,
+    Search,
     Worker,
     applied_position,
     catch_up,
@@ -252,6 +253,92 @@ async def test_another_framework_reads_and_writes_the_same_conversation(
     assert [event.actor async for event in store.read(conversation, types=["message.added"])] == [
         ANA, "clock", "weather",
     ]  # fmt: skip
+
+
+def call(name: str, call_id: str | None, **arguments: Any) -> Event:
+    part = types.Part(function_call=types.FunctionCall(id=call_id, name=name, args=arguments))
+    return Event(author="clerk", content=types.Content(role="model", parts=[part]))
+
+
+def response(name: str, call_id: str | None, author: str = "clerk", **result: Any) -> Event:
+    part = types.Part(function_response=types.FunctionResponse(id=call_id, name=name, response=result))
+    return Event(author=author, content=types.Content(role="user", parts=[part]))
+
+
+async def tasks_of(store: EventStore) -> list[tuple[str, str, list[Any]]]:
+    """Return description, status and results of the tasks of the session, in the order of their calls."""
+    await catch_up(store)
+    conversation = conversation_uuid(store.tenant, conversation_name(APP, ANA, "s"))
+    tasks = await Reader(store).tasks(conversation)
+    return [
+        (task.description, str(task.status), [part for each in task.artifacts or () for part in each["parts"]])
+        for task in sorted(tasks, key=lambda task: task.created_at)
+    ]
+
+
+async def test_a_function_call_is_a_task_and_its_response_the_result(
+    service: EventStoreSessionService, store: EventStore
+) -> None:
+    session = await service.create_session(**KEYS, session_id="s")
+    await appended(service, session, text("is it sunny in Lisboa"), call("weather", "c1", city="Lisboa", days=[1, 2]))
+    assert await tasks_of(store) == [('weather({"city": "Lisboa", "days": [1, 2]})', "in_progress", [])]
+    await appended(service, session, response("weather", "c1", result="sunshine"), text("It is.", "clerk"))
+    await appended(service, session, call("weather", "c1", city="Porto"), response("weather", "c1", error="no data"))
+    assert [(description, status) for description, status, _ in await tasks_of(store)] == [
+        ('weather({"city": "Lisboa", "days": [1, 2]})', "completed"),
+        ('weather({"city": "Porto"})', "failed"),
+    ]
+    assert [results for _, _, results in await tasks_of(store)] == [
+        [{"kind": "text", "text": "sunshine"}],
+        [{"kind": "data", "data": {"error": "no data"}}],
+    ]
+    for count in (None, 0, 1, 2, 3, 4, 5, 6):
+        found = await got(service, num_recent_events=count)
+        assert found is not None
+        assert found.events == session.events[len(session.events) - (6 if count is None else count) :]
+        assert found.last_update_time == session.last_update_time
+
+
+async def test_arguments_and_results_are_stored_once_and_found(
+    service: EventStoreSessionService, store: EventStore
+) -> None:
+    session = await service.create_session(**KEYS, session_id="s")
+    asked, answered = call("find", "c", word="heliotrope"), response("find", "c", where=["under the wisteria"])
+    for _ in range(2):  # appended again, it is stored once
+        await appended(service, session, asked, answered)
+    conversation = conversation_uuid(store.tenant, conversation_name(APP, ANA, "s"))
+    log = str([event.content async for event in store.read(conversation)])
+    assert (log.count("heliotrope"), log.count("wisteria")) == (1, 1)
+    await catch_up(store)
+    for word, kind in (("heliotrope", "task"), ("wisteria", "artifact")):
+        assert [str(hit.kind) for hit in (await Search(store).page(word)).items] == [kind]
+
+
+async def test_a_call_of_a_long_running_tool_is_in_progress_until_its_user_responds(
+    service: EventStoreSessionService, store: EventStore
+) -> None:
+    session = await service.create_session(**KEYS, session_id="s")
+    asked = call("approve", "c", amount=7)
+    asked.long_running_tool_ids = {"c"}
+    confirmed = call("adk_request_confirmation", "d", hint="sure?")
+    await appended(service, session, asked, response("approve", "c", status="pending"), confirmed)
+    assert [status for _, status, _ in await tasks_of(store)] == ["in_progress", "input-required"]
+    await appended(service, session, response("adk_request_confirmation", "d", "user", confirmed=True))
+    await appended(service, session, response("approve", "c", "user", status="approved"))
+    tasks = await tasks_of(store)
+    assert [status for _, status, _ in tasks] == ["completed", "completed"]
+    assert tasks[0][2] == [{"kind": "data", "data": {"status": "approved"}}]
+    assert await got(service) == session
+
+
+async def test_a_response_without_a_call_is_a_task_too(service: EventStoreSessionService, store: EventStore) -> None:
+    session = await service.create_session(**KEYS, session_id="s")
+    await appended(service, session, response("lookup", None, result="42"), call("noted", None))
+    assert await tasks_of(store) == [
+        ("lookup", "completed", [{"kind": "text", "text": "42"}]),
+        ("noted({})", "in_progress", []),
+    ]
+    assert await got(service) == session
 
 
 async def test_large_files_leave_the_log_and_come_back(service: EventStoreSessionService, store: EventStore) -> None:

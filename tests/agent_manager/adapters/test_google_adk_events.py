@@ -20,7 +20,7 @@ from google.genai import types
 from support.values import json_values
 from support.values import texts as any_texts
 
-from agent_manager.adapters.google_adk_events import conversation_name, event_of, message_of
+from agent_manager.adapters.google_adk_events import conversation_name, event_of, message_of, task_events
 from eventstore import Event as StoredEvent
 from eventstore import message_from_sent
 
@@ -99,8 +99,10 @@ def through_the_store(dumped: Any) -> Any:
     message = message_of(json.loads(json.dumps(dumped)), "app/ana/s1")
     if message is None:
         return dumped
+    tasks = task_events(message, UUID(int=2), {})
+    moved = {str(event_id): json.loads(json.dumps(data.to_content())) for event_id, data in tasks}
     data = message_from_sent(message, given_id=message["messageId"] or None)
-    return event_of(stored(json.loads(json.dumps(data.to_content()))))
+    return event_of(stored(json.loads(json.dumps(data.to_content()))), moved)
 
 
 @given(events)
@@ -139,7 +141,7 @@ def test_a_message_holds_each_text_and_file_once(event: Event) -> None:
     ],
 )
 def test_a_message_of_another_framework_is_an_event(content: Any, part: Any) -> None:
-    event = event_of(stored(content, "helper"))
+    event = event_of(stored(content, "helper"), {})
     is_user = content["role"] == "user"
     assert event["content"] == {"parts": [part], "role": "user" if is_user else "model"}
     assert (event["author"], event["timestamp"]) == ("user" if is_user else "helper", 7.0)

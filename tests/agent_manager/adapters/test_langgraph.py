@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import operator
 import sys
+from base64 import b64encode
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
+from uuid import UUID
 
 import pytest
 
@@ -126,7 +128,7 @@ async def test_a_step_is_stored_in_about_the_same_size_however_long_the_thread_i
     stored = await events(store)
     sizes = [event.size for event in stored if event.event_type == "langgraph.checkpoint"]
     assert len(stored) < 2 * len(sizes) + 5
-    assert max(sizes[5:]) < 500
+    assert max(sizes[5:]) < 150
 
 
 class Documents(TypedDict):
@@ -151,11 +153,22 @@ objects = st.dictionaries(st.text(max_size=3), leaves, max_size=4) | st.dictiona
 )
 values = leaves | objects | st.lists(leaves | objects, max_size=4) | st.dictionaries(st.text(max_size=3), objects)
 texts = st.text() | st.text(alphabet="a🚆\0\n", max_size=5)
+base64s = st.binary(max_size=9).map(lambda data: b64encode(data).decode()) | texts
+urls = base64s.map("data:image/png;base64,{}".format) | texts.map("https://example.org/{}".format) | texts
+files = st.one_of(
+    st.builds(lambda url, more: {"type": "image_url", "image_url": {**more, "url": url}}, urls, objects),
+    st.builds(lambda url: {"type": "image_url", "image_url": url}, urls),
+    st.builds(lambda data, more: {"type": "image", "base64": data, "mime_type": more}, base64s, texts),
+    st.builds(lambda a, b: {"type": "file", "data": a, "file": {"file_data": b, "filename": "ä"}}, base64s, urls),
+    st.builds(lambda data, more: {"type": "image", "source": {**more, "data": data}},
+              base64s, objects),
+    st.builds(lambda data, more: {"type": "audio", "more": more, "input_audio": {"data": data}}, base64s, objects),
+)  # fmt: skip
 blocks = st.lists(
     texts
+    | files
     | st.builds(lambda text: {"type": "text", "text": text}, texts)
     | st.builds(lambda text, more: {"text": text, "type": "text", "annotations": more}, texts, values)
-    | st.just({"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0="}})
     | st.just({"type": "reasoning", "summary": [{"text": "because", "type": "summary_text"}]}),
     max_size=3,
 )
@@ -204,13 +217,19 @@ async def test_values_read_back_equal(store: EventStore, written: list[tuple[Any
             "ts": "2026",
             "channel_values": {"messages": kept, "note": note, "other": {"same": 1, "note": other}},
             "channel_versions": dict.fromkeys(("messages", "note", "other"), number + 1),
-            "versions_seen": {},
+            "versions_seen": {"n": {"branch:to:n": number}} if number > 1 else {},
+            "updated_channels": ["messages", "note"][: number + 1],
         }
+        if number != 1:  # what a step leads to by itself, and something else
+            checkpoint["channel_values"]["branch:to:n"] = None
+            checkpoint["channel_versions"]["branch:to:n"] = max(1, number)
         for each in (saver, expected):
             await each.aput(parent, checkpoint, {"step": number}, checkpoint["channel_versions"])
         parent = await saver.aput(parent, checkpoint, {"step": number}, checkpoint["channel_versions"])
         for each in (saver, expected):
-            await each.aput_writes(parent, [("messages", added), ("note", note)], "task")
+            await each.aput_writes(
+                parent, [("messages", added), ("note", note), ("branch:to:n", None)], "task", "~__pregel_pull, n"
+            )
 
     stored = [each async for each in EventStoreSaver(store).alist(config(thread))]
     wanted = [each async for each in expected.alist(config(thread))]
@@ -227,6 +246,95 @@ async def test_values_read_back_equal(store: EventStore, written: list[tuple[Any
             (task, name, shown([value])) for task, name, value in theirs.pending_writes
         ]
         assert ours.metadata == theirs.metadata
+        for name in ("channel_versions", "versions_seen", "updated_channels"):
+            assert ours.checkpoint[name] == theirs.checkpoint[name]  # type: ignore[literal-required]
+
+
+PICTURE = bytes(range(256)) * 200
+
+
+class Pictures(MessagesState):
+    picture: bytes
+    address: str
+
+
+async def test_large_files_are_stored_once_beside_the_log_and_read_back_equal(store: EventStore) -> None:
+    url = f"data:image/png;base64,{b64encode(PICTURE).decode()}"
+
+    def look(state: Pictures) -> dict[str, Any]:
+        answer = AIMessage([{"type": "image", "base64": b64encode(PICTURE).decode(), "mime_type": "image/png"}])
+        tool = ToolMessage("seen", tool_call_id="c", artifact={"picture": PICTURE})
+        return {"messages": [answer, tool], "picture": PICTURE + b"!", "address": url}
+
+    def agent(saver: EventStoreSaver) -> Any:
+        return StateGraph(Pictures).add_node(look).add_edge(START, "look").compile(checkpointer=saver)
+
+    shown = HumanMessage([{"type": "text", "text": "Look"}, {"type": "image_url", "image_url": {"url": url}}])
+    await agent(EventStoreSaver(store)).ainvoke({"messages": [shown], "picture": PICTURE}, config())
+    await EventStoreSaver(store).acopy_thread("t", "copy")
+
+    stored = [*await events(store), *await events(store, "copy")]
+    assert sum(event.size for event in stored) < len(PICTURE)
+    [(blobs,)] = await store.tables(store.caller()).fetch("SELECT count(*) FROM blobs")
+    assert blobs == 4
+    for thread in ("t", "copy"):
+        values = await state(agent(EventStoreSaver(store)), thread)
+        assert (values["picture"], values["address"]) == (PICTURE + b"!", url)
+        assert values["messages"][0].content == shown.content
+        assert values["messages"][1].content[0]["base64"] == b64encode(PICTURE).decode()
+        assert values["messages"][2].artifact == {"picture": PICTURE}
+    [first, *_] = [event.data for event in await events(store) if isinstance(event.data, MessageAdded)]
+    assert [part["kind"] for part in first.parts or ()] == ["text", "file"]
+
+
+async def test_what_a_serializer_encrypts_is_stored_beside_the_log_if_it_is_large(store: EventStore) -> None:
+    serde = EncryptedSerializer(Reversing())
+    saver, checkpoint = EventStoreSaver(store, serde=serde), empty_checkpoint()
+    checkpoint["channel_values"] = {"picture": PICTURE}
+    checkpoint["channel_versions"] = {"picture": 1}
+    await saver.aput(config(checkpoint_ns=""), checkpoint, {}, {"picture": 1})
+
+    assert max(event.size for event in await events(store)) < 1000
+    found = await EventStoreSaver(store, serde=serde).aget_tuple(config())
+    assert found is not None
+    assert found.checkpoint["channel_values"] == {"picture": PICTURE}
+
+
+async def test_a_call_of_a_tool_is_a_task_with_its_result(store: EventStore) -> None:
+    await graph(EventStoreSaver(store)).ainvoke(question(), config())
+    await graph(EventStoreSaver(store)).ainvoke(question(), config())
+    await EventStoreSaver(store).acopy_thread("t", "copy")
+    await catch_up(store)
+
+    for thread in ("t", "copy"):
+        conversation_id = conversation_uuid(store.tenant, thread)
+        tasks = (await Reader(store).tasks(conversation_id=conversation_id)).items
+        assert sorted((each.given_id, each.description, str(each.status)) for each in tasks) == sorted(
+            (f"call-{number}", "look_up", "completed") for number in [*range(CALLS), *range(CALLS + 1, 2 * CALLS + 1)]
+        )
+        results = {
+            message.id: message.content
+            for message in (await Reader(store).messages(conversation_id)).items
+            if message.role == "tool"
+        }
+        [part] = tasks[0].artifacts[0]["parts"]
+        assert results[UUID(part["data"]["message_id"])].startswith("train ")
+
+
+async def test_a_tool_that_fails_is_a_task_that_failed(store: EventStore) -> None:
+    saver, checkpoint = EventStoreSaver(store), empty_checkpoint()
+    call = AIMessage("", tool_calls=[{"name": "buy", "args": {}, "id": "same"}] * 2, id="a")
+    failed = ToolMessage("no", tool_call_id="same", status="error", id="b")
+    stray = ToolMessage("?", tool_call_id="never called", id="c")
+    checkpoint["channel_values"] = {"messages": [call, failed, stray]}
+    checkpoint["channel_versions"] = {"messages": 1}
+    await saver.aput(config(checkpoint_ns=""), checkpoint, {}, {"messages": 1})
+    await catch_up(store)
+
+    tasks = (await Reader(store).tasks(conversation_id=conversation_uuid(store.tenant, "t"))).items
+    assert sorted((each.description, str(each.status)) for each in tasks) == [
+        ("", "completed"), ("buy", "failed"), ("buy", "in_progress"),
+    ]  # fmt: skip
 
 
 async def test_a_large_value_is_stored_once_and_not_again_if_it_did_not_change(store: EventStore) -> None:

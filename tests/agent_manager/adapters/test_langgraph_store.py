@@ -14,6 +14,7 @@ from langgraph.config import get_store
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.store.base import GetOp, InvalidNamespaceError, PutOp, SearchOp
 
+from agent_manager.adapters.langgraph_search import TooManyVectors
 from agent_manager.adapters.langgraph_store import ITEMS, EventStoreStore
 from eventstore import EventStore, Settings, SyncEventStore, conversation_uuid
 from eventstore.errors import InputError, InvalidEvent
@@ -189,3 +190,83 @@ def test_a_graph_remembers_items_with_a_synchronous_store(settings: Settings) ->
         assert item is not None
         assert item.value == {"messages": 1}
         assert items.sweep_ttl() == 0
+
+
+# Semantic search
+
+WORDS = ("train", "boat", "sea", "rail")
+
+
+def embed(texts: list[str]) -> list[list[float]]:
+    """Return how often each word is in each text."""
+    return [[float(text.count(word)) for word in WORDS] for text in texts]
+
+
+INDEX: Any = {"dims": len(WORDS), "embed": embed, "fields": ["text", "notes[*].text"]}
+
+
+async def test_a_search_finds_the_most_similar_items_first(store: EventStore) -> None:
+    async with EventStoreStore(store, index=INDEX) as items:
+        await items.aput(USERS, "a", {"text": "a train on the rail"})
+        await items.aput(USERS, "b", {"text": "nothing", "notes": [{"text": "a boat"}, {"text": "a boat at sea"}]})
+        await items.aput(USERS, "c", {"text": "train"})
+        await items.aput(USERS, "none", {"text": "train"}, index=False)
+        await items.aput(USERS, "other", {"text": "rail", "title": "sea"}, index=["title"])
+        found = await items.asearch(USERS, query="the train")
+        assert keys(found)[:2] == ["c", "a"]
+        assert [round(item.score or 0, 4) for item in found[:2]] == [1.0, 0.7071]
+        assert keys(await items.asearch(USERS, query="sea boat", limit=1)) == ["b"]
+        assert keys(await items.asearch(USERS, query="sea boat", limit=1, offset=1)) == ["other"]
+        assert keys(await items.asearch(USERS, query="train", filter={"text": "train"})) == ["c"]
+        await items.aput(USERS, "c", {"text": "sea"})
+        await items.adelete(USERS, "a")
+        [best, *_] = await items.asearch(USERS, query="sea")
+        assert (best.key, best.value) == ("c", {"text": "sea"})
+        assert "a" not in keys(await items.asearch(USERS, query="train"))
+        await catch_up(store)
+
+
+@pytest.mark.parametrize(("distance", "expected"), [("l2", ["near", "far"]), ("inner_product", ["far", "near"])])
+async def test_other_distances_can_be_chosen(store: EventStore, distance: str, expected: list[str]) -> None:
+    async with EventStoreStore(store, index={**INDEX, "distance_type": distance}) as items:
+        await items.aput(USERS, "far", {"text": "train train train boat"})
+        await items.aput(USERS, "near", {"text": "train"})
+        assert keys(await items.asearch(USERS, query="train")) == expected
+
+
+async def test_a_search_of_too_many_items_is_refused(store: EventStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent_manager.adapters.langgraph_store.MAX_COMPARED", 2)
+    async with EventStoreStore(store, index=INDEX) as items:
+        for number in range(3):
+            await items.aput(USERS, f"{number}", {"text": "train"})
+        await items.aput((*USERS, "few"), "one", {"text": "train"})
+        with pytest.raises(TooManyVectors, match="longer namespace"):
+            await items.asearch(USERS, query="train")
+        assert keys(await items.asearch((*USERS, "few"), query="train")) == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("members", "error"),
+    [
+        ({"dims": None}, "dims is missing"),
+        ({"embed": None}, "embed is missing"),
+        ({"fields": "text"}, "list of paths"),
+        ({"distance_type": "hamming"}, "cosine"),
+    ],
+)
+async def test_an_index_that_is_not_valid_is_refused(store: EventStore, members: Any, error: str) -> None:
+    with pytest.raises(InputError, match=error):
+        EventStoreStore(store, index=INDEX | members)
+
+
+async def test_an_embedding_of_other_dimensions_is_refused(store: EventStore) -> None:
+    async with EventStoreStore(store, index=INDEX | {"dims": 7}) as items:
+        with pytest.raises(InputError, match="4 numbers, and dims is 7"):
+            await items.aput(USERS, "one", {"text": "train"})
+
+
+@pytest.mark.own_database
+def test_synchronous_searches_embed_in_the_callers_thread(settings: Settings) -> None:
+    with SyncEventStore(settings) as store, EventStoreStore(store, index=INDEX) as items:
+        items.put(USERS, "one", {"text": "a train"})
+        assert keys(items.search(USERS, query="train")) == ["one"]

@@ -28,7 +28,7 @@ from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessa
 from agent_manager.adapters.openai_agents import EventStoreSession
 from eventstore import EventStore, MessageAdded, Settings, SyncEventStore, conversation_uuid
 from eventstore.errors import EventTooLarge, Forbidden, InputError, InvalidEvent
-from projections import Reader, catch_up
+from projections import Reader, Search, catch_up
 
 pytestmark = [pytest.mark.slow, pytest.mark.shared_database]
 
@@ -232,22 +232,86 @@ async def test_an_item_is_popped_once_however_many_callers_pop(store: EventStore
     assert await EventStoreSession("never begun", store).pop_item() is None
 
 
-async def test_a_call_that_is_popped_is_canceled(store: EventStore) -> None:
-    session = EventStoreSession("canceled", store)
-    await session.add_items(ITEMS[5:6])
-    assert await session.pop_item() == ITEMS[5]
+async def shown(store: EventStore, session_id: str) -> tuple[int, list[str], list[tuple[str, str, int]]]:
+    """Return what other readers see of a session: the number of its messages, these, and its tasks."""
     await catch_up(store)
-    [task] = await Reader(store).tasks(conversation_uuid(store.tenant, "canceled"))
-    assert task.status == "canceled"
+    reader = Reader(store)
+    conversation = await reader.conversation(session_id)
+    messages, tasks = await reader.messages(conversation.id), await reader.tasks(conversation.id)
+    assert len(messages) == conversation.message_count
+    return (
+        conversation.message_count,
+        [message.content for message in messages],
+        [(task.description, str(task.status), len(task.artifacts or ())) for task in tasks],
+    )
 
 
-async def test_a_call_that_was_answered_stays_completed_when_it_is_popped(store: EventStore) -> None:
-    session = EventStoreSession("answered", store)
-    await session.add_items(ITEMS[5:7])
-    assert [await session.pop_item() for _ in range(2)] == [ITEMS[6], ITEMS[5]]
-    await catch_up(store)
-    [task] = await Reader(store).tasks(conversation_uuid(store.tenant, "answered"))
-    assert task.status == "completed"
+async def found(store: EventStore, words: str) -> int:
+    return len((await Search(store).page(words)).items)
+
+
+async def test_popped_items_are_hidden_from_every_read(store: EventStore) -> None:
+    session = EventStoreSession("popped", store)
+    await session.add_items([ITEMS[0], ITEMS[5], ITEMS[6], {"role": "user", "content": "heliotrope"}])
+    call = 'weather({"city": "Lisboa"})'
+    assert await shown(store, "popped") == (2, ["Olá, Zoë 👋 𐍈", "heliotrope"], [(call, "completed", 1)])
+    assert (await found(store, "heliotrope"), await found(store, "sunny"), await found(store, "weather")) == (1, 1, 1)
+    await session.pop_item()
+    assert await shown(store, "popped") == (1, ["Olá, Zoë 👋 𐍈"], [(call, "completed", 1)])
+    assert await found(store, "heliotrope") == 0
+    assert await session.pop_item() == ITEMS[6]
+    assert await shown(store, "popped") == (1, ["Olá, Zoë 👋 𐍈"], [(call, "in_progress", 0)])
+    assert (await found(store, "sunny"), await found(store, "weather")) == (0, 1)
+    await session.add_items([ITEMS[6]])
+    assert await shown(store, "popped") == (1, ["Olá, Zoë 👋 𐍈"], [(call, "completed", 1)])
+    for item in (ITEMS[6], ITEMS[5], ITEMS[0], None):
+        assert await session.pop_item() == item
+    assert await shown(store, "popped") == (0, [], [])
+    await session.add_items([ITEMS[6], ITEMS[1]])
+    assert await shown(store, "popped") == (1, ["reversed"], [("", "completed", 1)])
+
+
+async def test_a_replaced_history_is_hidden_from_every_read(store: EventStore) -> None:
+    class Shortened:
+        """A client of OpenAI that shortens every history to one message."""
+
+        responses = property(lambda client: client)
+
+        async def compact(self, **_: Any) -> Any:
+            return SimpleNamespace(output=[{"role": "assistant", "content": "all about the wisteria"}])
+
+    session = EventStoreSession("compacted", store)
+    await session.add_items([ITEMS[0], ITEMS[5], ITEMS[6], {"role": "user", "content": "heliotrope"}])
+    compaction = OpenAIResponsesCompactionSession(
+        "compacted", session, model="gpt-4.1", client=Shortened(), compaction_mode="input"
+    )
+    await compaction.run_compaction({"force": True})
+    assert await session.get_items() == [{"role": "assistant", "content": "all about the wisteria"}]
+    assert await shown(store, "compacted") == (1, ["all about the wisteria"], [])
+    assert (await found(store, "heliotrope"), await found(store, "wisteria")) == (0, 1)
+
+
+async def test_a_session_that_was_cleared_and_goes_on_shows_nothing_of_before(store: EventStore) -> None:
+    session = EventStoreSession("begun anew", store)
+    for number in range(3):
+        word = ("heliotrope", "wisteria", "oleander")[number]
+        await session.add_items([{"role": "user", "content": word}, ITEMS[5]])
+        assert await shown(store, "begun anew") == (1, [word], [('weather({"city": "Lisboa"})', "in_progress", 0)])
+        assert [await found(store, each) for each in ("heliotrope", "wisteria", "oleander")] == [
+            int(each == number) for each in range(3)
+        ]
+        await session.clear_session()
+        await catch_up(store)
+        assert await Reader(store).conversations() == []
+        assert await found(store, word) == 0
+
+
+async def test_an_output_does_not_answer_a_call_that_was_popped(store: EventStore) -> None:
+    session = EventStoreSession("later output", store)
+    await session.add_items([ITEMS[0], ITEMS[5]])
+    await session.pop_item()
+    await session.add_items([ITEMS[6]])
+    assert await shown(store, "later output") == (1, ["Olá, Zoë 👋 𐍈"], [("", "completed", 1)])
 
 
 async def test_an_output_completes_the_call_of_an_earlier_append(store: EventStore) -> None:
@@ -275,7 +339,7 @@ async def test_clearing_hides_the_conversation_and_further_items_begin_anew(stor
     assert [each.given_id for each in await Reader(store).conversations()] == []
     await asyncio.gather(*(session.add_items([item]) for item in ITEMS[3:6]))
     assert sorted(map(in_order, await session.get_items())) == sorted(map(in_order, ITEMS[3:6]))
-    await catch_up(store)
+    assert (await shown(store, "cleared"))[0] == 1
     assert [each.given_id for each in await Reader(store).conversations()] == ["cleared"]
 
 

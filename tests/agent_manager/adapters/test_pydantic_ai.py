@@ -68,7 +68,7 @@ async def test_a_conversation_is_stored_in_the_vocabulary(store: EventStore, wor
     stored = await events_of(store, "trip")
     assert [event.event_type for event in stored] == [
         "conversation.created", "message.added", "message.added", "task.created", "message.added",
-        "task.status_changed", "message.added", "pydantic_ai.record",
+        "task.artifact_added", "task.status_changed", "message.added", "pydantic_ai.record",
     ]  # fmt: skip
     assert sum("Is it sunny?" in str(event.content) for event in stored) == 1
     assert str(stored[1].content).count("Is it sunny?") == 1
@@ -102,11 +102,16 @@ images = st.binary(max_size=20).map(lambda data: messages.BinaryContent(data, me
 contents = st.one_of(
     texts, images, texts.map(lambda text: messages.ImageUrl(f"https://example.org/{text}", media_type="image/png"))
 )
+results = st.recursive(
+    values | images,
+    lambda each: st.lists(each, max_size=2) | st.dictionaries(texts | st.just("data"), each, max_size=2),
+    max_leaves=4,
+)
 request_parts = st.one_of(
     st.builds(messages.SystemPromptPart, texts, timestamp=times),
     st.builds(messages.UserPromptPart, texts | st.lists(contents, max_size=3), timestamp=times),
     st.builds(
-        messages.ToolReturnPart, tool_name=texts, content=values, tool_call_id=texts,
+        messages.ToolReturnPart, tool_name=texts, content=results, tool_call_id=texts,
         metadata=st.none() | objects, timestamp=times,
     ),
 )  # fmt: skip
@@ -115,6 +120,9 @@ response_parts = st.one_of(
     st.builds(messages.ThinkingPart, texts, signature=st.none() | texts),
     st.builds(messages.ToolCallPart, tool_name=texts, args=st.none() | texts | objects, tool_call_id=texts),
     st.builds(messages.FilePart, images),
+    st.builds(
+        messages.SpeechPart, speaker=st.just("assistant"), transcript=st.none() | texts, audio=st.none() | images
+    ),
 )
 requests = st.builds(
     messages.ModelRequest, st.lists(request_parts, max_size=4), instructions=st.none() | texts,
@@ -210,6 +218,44 @@ async def test_every_step_has_the_result_of_the_store_in_memory(store: EventStor
         assert (mine and (len(mine.branches), mine.forked_from)) == (
             theirs and (len(theirs.branches), theirs.forked_from)
         )
+
+
+async def test_large_files_are_stored_once_beside_the_log_and_read_back_equal(store: EventStore) -> None:
+    picture = messages.BinaryContent(bytes(range(256)) * 200, media_type="image/png")
+    history = [
+        messages.ModelRequest([messages.UserPromptPart(["Look", picture])]),
+        messages.ModelResponse([messages.ToolCallPart("see", {}, "c"), messages.FilePart(picture)]),
+        messages.ModelRequest([messages.ToolReturnPart("see", {"seen": [picture, {"data": picture}]}, "c")]),
+    ]
+    await EventStoreConversationStore(store).save(Conversation(messages=history, conversation_id="trip"))
+    loaded = await EventStoreConversationStore(store).load("trip")
+    assert loaded is not None
+    adapter = messages.ModelMessagesTypeAdapter
+    assert loaded.messages == adapter.validate_json(adapter.dump_json(history))
+    stored = await events_of(store, "trip")
+    assert sum(event.size for event in stored) < len(picture.data)
+    assert [part["kind"] for part in stored[1].content["parts"]] == ["text", "file"]
+    [(blobs,)] = await store.tables(store.caller()).fetch("SELECT count(*) FROM blobs")
+    assert blobs == 1
+
+
+async def test_each_call_of_a_tool_is_a_task_with_its_result(store: EventStore, works: bool) -> None:
+    conversations = EventStoreConversationStore(store)
+    call = messages.ModelResponse([messages.ToolCallPart("buy", {"n": 1}, "same")])
+    returned = messages.ModelRequest([messages.ToolReturnPart("buy", "bought", "same")])
+    failed = messages.ModelRequest([messages.ToolReturnPart("buy", "no", "same", outcome="failed")])
+    for history in ([call, returned, call], [call, returned, call, failed]):
+        conversation = await conversations.load("trip") or Conversation(conversation_id="trip")
+        conversation.messages[:] = history
+        await EventStoreConversationStore(store).save(conversation)
+    at_least = (await events_of(store, "trip"))[-1].position
+    tasks = (
+        await Reader(store).tasks(conversation_id=conversation_uuid(store.tenant, "trip"), at_least=at_least)
+    ).items
+    assert sorted((each.given_id, each.description, str(each.status)) for each in tasks) == [
+        ("same", "buy", "completed"), ("same", "buy", "failed"),
+    ]  # fmt: skip
+    assert [len(each.artifacts) for each in tasks] == [1, 1]
 
 
 # Revisions

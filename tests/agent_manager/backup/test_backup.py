@@ -59,7 +59,7 @@ READ_TABLES = (
     "SELECT * FROM identity_tenants ORDER BY id",
     "SELECT * FROM identity_users ORDER BY tenant_id, id",
     "SELECT * FROM identity_keys ORDER BY id",
-    "SELECT * FROM blobs ORDER BY tenant_id, sha256",
+    "SELECT * FROM blobs ORDER BY tenant_id, conversation_id, sha256",
     "SELECT * FROM blob_chunks ORDER BY tenant_id, sha256, number",
     "SELECT * FROM conversations ORDER BY id",
     "SELECT * FROM messages ORDER BY conversation_id, version",
@@ -101,7 +101,7 @@ async def fill(store: EventStore) -> None:
         await store.append(shared, [ConversationCreated(name="trip")], tenant=tenant, user="ana")
         await store.append(shared, [ConversationShared(user="bob", access="read")], tenant=tenant, user="ana")
         await say(store, 12, tenant=tenant)
-        await store_blob(store, bytes(range(256)) * (CHUNK_BYTES // 200), tenant=tenant)
+        await store_blob(store, bytes(range(256)) * (CHUNK_BYTES // 200), UUID(int=7), tenant=tenant)
     await catch_up(store)
 
 
@@ -461,7 +461,7 @@ async def test_every_damaged_byte_is_found_and_the_database_is_not_touched(
 ) -> None:
     await Identities(store).add_key("default", "first")
     await say(store)
-    await store_blob(store, b"a file")
+    await store_blob(store, b"a file", UUID(int=7))
     manifest = await create_backup(store, archive)
     folder = tmp_path / "backups"
     files = sorted(path for path in folder.rglob("*") if path.is_file())

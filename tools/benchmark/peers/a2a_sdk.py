@@ -7,8 +7,8 @@ from uuid import UUID
 
 from a2a.server.context import ServerCallContext
 from a2a.server.tasks import DatabaseTaskStore, TaskStore
+from a2a.types import ListTasksRequest, Part, Role, Task, TaskState, TaskStatus
 from a2a.types import Message as A2AMessage
-from a2a.types import Part, Role, Task, TaskState, TaskStatus
 
 from tools.benchmark.messages import Message
 from tools.benchmark.peers import Peer
@@ -41,6 +41,10 @@ class A2aSdk(Peer):
     async def read(self, task: Task) -> Task | None:
         """Return a task as it is stored."""
         return await self._store.get(task.id, self._context)
+
+    async def list_tasks(self) -> int:
+        """Return the number of all tasks, of which the latest are read."""
+        return (await self._store.list(ListTasksRequest(), self._context)).total_size
 
     async def begin(self, messages: Sequence[Message]) -> None:
         for message in messages:

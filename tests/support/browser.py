@@ -78,9 +78,9 @@ class Chromium:
             await context.close()
 
 
-@pytest.fixture(scope="module")
-async def chromium() -> AsyncIterator[Chromium]:
-    """A browser for the tests of a module."""
+@asynccontextmanager
+async def chromium_if_installed() -> AsyncIterator[Chromium]:
+    """A browser; without one the test is skipped."""
     playwright = pytest.importorskip("playwright.async_api", reason="needs the extra browser")
     if CHROMIUM is None:
         pytest.skip("needs Chromium (apt install chromium)")

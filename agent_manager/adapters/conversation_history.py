@@ -1,0 +1,172 @@
+"""The histories of frameworks: conversations that are read from their end down to their last deletion."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from psycopg.types.numeric import Int4
+
+from agent_manager.adapters.blobs import load_files, store_files
+from agent_manager.adapters.message_forms import storable
+from agent_manager.adapters.store_access import StoreAccess, beginning
+from agent_manager.adapters.tool_calls import tasks_of_calls
+from eventstore import (
+    ANY,
+    EXISTS,
+    NO_STREAM,
+    AppendResult,
+    Caller,
+    ConversationDeleted,
+    ConversationReactivated,
+    ConversationRewound,
+    ExpectedVersion,
+    MessageAdded,
+    NewEvent,
+    TaskArtifactAdded,
+    conversation_uuid,
+)
+from eventstore.append import encode_expected
+from eventstore.database.queries import query
+from eventstore.errors import ConversationIsDeleted, WrongExpectedVersion
+from eventstore.events import HIGHEST_VERSION
+from eventstore.json_text import from_json
+from eventstore.member_order import restore, restore_members
+from eventstore.read import RawRows
+
+_LATEST_EVENTS, _MESSAGES_UP_TO, _VERSION = (
+    query("agent_manager.adapters", name) for name in ("latest_events", "messages_up_to", "conversation_version")
+)
+_PAGE = 2000
+"""Events that one statement reads at most."""
+_WITH_PARTS = ("message.added", "task.artifact_added")
+"""The types of the events that adapters store with parts."""
+_MORE_EVENTS = 16
+"""Events that a read of the latest items fetches beyond them, for those that are not items."""
+
+
+class HistoryAccess(StoreAccess):
+    """The histories of a framework, by its own ids."""
+
+    def conversation_id(self, given_id: str) -> UUID:
+        """Return the id of the conversation that has an id of the framework."""
+        return _named(self.store.tenant, given_id)[0]
+
+    async def extend(
+        self, given_id: str, events: Sequence[NewEvent], user: str | None, expected: ExpectedVersion = ANY
+    ) -> AppendResult:
+        """Append to the conversation that has an id of the framework; begin it, or reactivate it, if necessary.
+
+        Large files are stored beside the events (:mod:`agent_manager.adapters.blobs`).
+        """
+        conversation_id, begin = _named(self.store.tenant, given_id)
+        events = [await self._without_large_files(event, conversation_id) for event in events]
+        caller = self.store.caller(user=user)
+        may_begin = expected == ANY or encode_expected(expected) == encode_expected(NO_STREAM)
+        while True:
+            with suppress(ConversationIsDeleted):
+                return await self.append(caller, conversation_id, events, expected, begin=begin if may_begin else None)
+            version = await self._version(conversation_id, caller) if expected == ANY else expected
+            anew = [NewEvent(ConversationReactivated()), NewEvent(ConversationRewound(to_version=0)), *events]
+            try:
+                return await self.append(caller, conversation_id, anew, version)
+            except WrongExpectedVersion:  # another writer began it anew at the same time
+                if expected != ANY:
+                    raise
+
+    async def _without_large_files(self, event: NewEvent, conversation_id: UUID) -> NewEvent:
+        data = event.data
+        if not isinstance(data, MessageAdded | TaskArtifactAdded) or not data.parts:
+            return event
+        parts = await store_files(self.store, data.parts, conversation_id)
+        return replace(event, data=data.model_copy(update={"parts": parts}))
+
+    async def delete(self, given_id: str, user: str | None) -> None:
+        """Delete a conversation; do nothing if it never began, or is deleted already."""
+        deleted, caller = NewEvent(ConversationDeleted()), self.store.caller(user=user)
+        with suppress(WrongExpectedVersion, ConversationIsDeleted):
+            await self.append(caller, self.conversation_id(given_id), [deleted], EXISTS)
+
+    async def events(
+        self, given_id: str, user: str | None, wanted: int | None = None
+    ) -> AsyncGenerator[StoredEvent, None]:
+        """Yield the events of a conversation down to its last deletion, the latest first.
+
+        Those that it hides because it went back to an earlier version are left out.
+
+        Args:
+            wanted: how many the caller will look at, as far as it knows; None for all.
+        """
+        log = self.store.log(self.store.caller(user=user))
+        limit = _PAGE if wanted is None else min(wanted + _MORE_EVENTS, _PAGE)
+        conversation_id = self.conversation_id(given_id)
+        parameters = {"tenant": self.store.tenant, "conversation_id": conversation_id}
+        last = hidden_from = HIGHEST_VERSION
+        while last:
+            page = {"last": Int4(last), "limit": Int4(limit)}
+            rows = await log.fetch(_LATEST_EVENTS, parameters | page, cursor=RawRows)
+            for event_id, version, event_type, content, order in rows:
+                is_hidden = version >= hidden_from
+                if event_type == "conversation.rewound":
+                    hidden_from = min(hidden_from, _content(content, order)["to_version"] + 1)
+                if is_hidden:
+                    continue
+                event = StoredEvent(version, event_type, _content(content, order), event_id)
+                if event_type in _WITH_PARTS and isinstance(parts := event.content.get("parts"), list):
+                    await load_files(self.store, [parts], conversation_id)
+                yield event
+                if event_type == "conversation.deleted" or hidden_from == 1:
+                    return
+            if len(rows) < limit:
+                return
+            last, limit = rows[-1][1] - 1, min(2 * limit, _PAGE)
+
+    async def tasks_of(self, given_id: str, call_ids: Iterable[str], user: str | None) -> dict[str, UUID]:
+        """Return the latest tasks of calls of tools by the ids of the calls; those without one are left out."""
+        wanted = {call_id: storable(call_id) for call_id in call_ids}
+        caller = self.store.caller(user=user)
+        tasks = await tasks_of_calls(self.store, caller, self.conversation_id(given_id), wanted.values())
+        return {call_id: tasks[stored][0] for call_id, stored in wanted.items() if stored in tasks}
+
+    async def rewind(self, given_id: str, user: str | None, to_version: int) -> NewEvent:
+        """Return the event that hides what a conversation held after a version."""
+        caller = self.store.caller(user=user)
+        given = {"tenant": caller.tenant, "conversation_id": self.conversation_id(given_id), "version": to_version}
+        [(messages,)] = await self.store.log(caller).fetch(_MESSAGES_UP_TO, given)
+        return NewEvent(ConversationRewound(to_version=to_version, message_count=messages))
+
+    async def _version(self, conversation_id: UUID, caller: Caller) -> int:
+        given = {"tenant": caller.tenant, "conversation_id": conversation_id}
+        [(version,)] = await self.store.log(caller).fetch(_VERSION, given)
+        return int(version)
+
+
+class StoredEvent(NamedTuple):
+    """An event as the adapters read it: its content is plain JSON, with the members in their order."""
+
+    version: int
+    event_type: str
+    content: Any
+    id: UUID
+
+
+def _content(content: bytes, order: bytes | None) -> Any:
+    value = from_json(content[1:])  # after the number of the binary format
+    if order is not None:
+        orders = from_json(order[1:])
+        if isinstance(orders, dict):
+            restore_members(value, orders)
+        else:
+            restore(value, orders)
+    return value
+
+
+@lru_cache(maxsize=1024)
+def _named(tenant: str, given_id: str) -> tuple[UUID, NewEvent]:
+    """Return the conversation that has an id of the framework, and the event that begins it."""
+    conversation_id = conversation_uuid(tenant, given_id)
+    return conversation_id, beginning(conversation_id, given_id)

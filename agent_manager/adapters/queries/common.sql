@@ -1,9 +1,0 @@
--- name: latest_events
--- Events of a conversation up to a version, the latest first, with what their readers need.
-SELECT e.version, e.event_type, e.content, e.metadata #> '{eventstore.member_order,content}'
-  FROM events e
- WHERE e.tenant_id = %(tenant)s
-   AND e.conversation_id = %(conversation_id)s
-   AND e.version <= %(last)s
- ORDER BY e.version DESC
- LIMIT %(limit)s

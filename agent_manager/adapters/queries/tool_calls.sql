@@ -1,0 +1,24 @@
+-- name: tasks_of_calls
+-- Of each call of a tool the latest task that its conversation does not hide, and the metadata; null if the conversation
+-- was deleted since. Each is looked for from the end of the conversation on.
+SELECT c.id, latest.task_id, latest.metadata
+  FROM unnest(%(calls)s::text[]) AS c (id)
+ CROSS JOIN LATERAL (
+           SELECT e.content ->> 'task_id' AS task_id, e.content -> 'metadata' AS metadata
+             FROM events e
+            WHERE e.tenant_id = %(tenant)s
+              AND e.conversation_id = %(conversation_id)s
+              AND (e.event_type = 'conversation.deleted'
+                   OR e.event_type = 'task.created' AND e.content ->> 'given_id' = c.id
+                      AND NOT EXISTS (
+                              SELECT
+                                FROM events r
+                               WHERE r.tenant_id = e.tenant_id
+                                 AND r.conversation_id = e.conversation_id
+                                 AND r.event_type = 'conversation.rewound'
+                                 AND r.version > e.version
+                                 AND (r.content ->> 'to_version')::integer < e.version
+                          ))
+            ORDER BY e.version DESC
+            LIMIT 1
+       ) AS latest
