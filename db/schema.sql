@@ -641,7 +641,7 @@ CREATE FUNCTION public.may_append(tenant_id text, conversation_id uuid, user_id 
     BEGIN ATOMIC
  SELECT m.access
     FROM public.conversation_members m
-   WHERE (((m.tenant_id)::text = may_append.tenant_id) AND (m.conversation_id = may_append.conversation_id) AND ((m.user_id)::text = may_append.user_id) AND ((m.access = 'own'::text) OR ((m.access = 'write'::text) AND (may_append.event_type <> ALL (ARRAY['conversation.shared'::text, 'conversation.unshared'::text, 'conversation.deleted'::text])))));
+   WHERE (((m.tenant_id)::text = may_append.tenant_id) AND (m.conversation_id = may_append.conversation_id) AND ((m.user_id)::text = may_append.user_id) AND ((m.access = 'own'::text) OR ((m.access = 'write'::text) AND (may_append.event_type <> ALL (ARRAY['conversation.shared'::text, 'conversation.unshared'::text, 'conversation.deleted'::text, 'conversation.rewound'::text])))));
 END;
 
 
@@ -663,7 +663,8 @@ BEGIN
     END IF;
     IF event_type = 'message.added' THEN
         RETURN validate_message(content);
-    ELSIF event_type IN ('conversation.created', 'conversation.renamed', 'conversation.forked') THEN
+    ELSIF event_type IN ('conversation.created', 'conversation.renamed', 'conversation.forked',
+                         'conversation.rewound') THEN
         RETURN validate_conversation(event_type, content);
     ELSIF event_type IN ('task.created', 'task.status_changed', 'task.described',
                          'task.artifact_added', 'task.artifact_extended') THEN
@@ -4454,10 +4455,10 @@ $$;
 
 
 --
--- Name: store_blob_chunk(text, bytea, integer, bytea, boolean); Type: FUNCTION; Schema: public; Owner: -
+-- Name: store_blob_chunk(text, uuid, bytea, integer, bytea, boolean); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.store_blob_chunk(tenant_id text, sha256 bytea, number integer, content bytea, is_last boolean) RETURNS void
+CREATE FUNCTION public.store_blob_chunk(tenant_id text, conversation_id uuid, sha256 bytea, number integer, content bytea, is_last boolean) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
     AS $$
@@ -4489,8 +4490,8 @@ BEGIN
         RAISE EXCEPTION 'the file has the SHA-256 %, not %', encode(found, 'hex'), encode(sha256, 'hex')
             USING ERRCODE = 'ES005';
     END IF;
-    INSERT INTO blobs (tenant_id, sha256, size)
-    VALUES (tenant_id, sha256, size)
+    INSERT INTO blobs (tenant_id, conversation_id, sha256, size)
+    VALUES (tenant_id, conversation_id, sha256, size)
     ON CONFLICT ON CONSTRAINT blobs_pkey DO NOTHING;
 END
 $$;
@@ -4655,7 +4656,7 @@ $$;
 
 CREATE FUNCTION public.validate_conversation(event_type text, content jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is not an object'::text WHEN ((event_type = 'conversation.created'::text) AND (NOT public.optional_json_member_is(content, 'given_id'::text, 'string'::text))) THEN 'given_id is not a string'::text WHEN ((event_type <> 'conversation.renamed'::text) AND (NOT public.optional_json_member_is(content, 'metadata'::text, 'object'::text))) THEN 'metadata is not an object'::text WHEN (((content ? 'name'::text) OR (event_type = 'conversation.renamed'::text)) AND (NOT public.json_member_is_text(content, 'name'::text, 255))) THEN 'name is not a string of at most 255 characters'::text WHEN ((event_type = 'conversation.forked'::text) AND (NOT (public.json_member_is_uuid(content, 'source_conversation_id'::text) AND COALESCE((jsonb_typeof((content -> 'source_version'::text)) = 'number'::text), false)))) THEN 'source_conversation_id is not a UUID, or source_version is not a number'::text ELSE NULL::text END;
+    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is not an object'::text WHEN ((event_type = 'conversation.created'::text) AND (NOT public.optional_json_member_is(content, 'given_id'::text, 'string'::text))) THEN 'given_id is not a string'::text WHEN ((event_type <> 'conversation.renamed'::text) AND (NOT public.optional_json_member_is(content, 'metadata'::text, 'object'::text))) THEN 'metadata is not an object'::text WHEN (((content ? 'name'::text) OR (event_type = 'conversation.renamed'::text)) AND (NOT public.json_member_is_text(content, 'name'::text, 255))) THEN 'name is not a string of at most 255 characters'::text WHEN ((event_type = 'conversation.forked'::text) AND (NOT (public.json_member_is_uuid(content, 'source_conversation_id'::text) AND COALESCE((jsonb_typeof((content -> 'source_version'::text)) = 'number'::text), false)))) THEN 'source_conversation_id is not a UUID, or source_version is not a number'::text WHEN ((event_type = 'conversation.rewound'::text) AND (NOT (COALESCE(((content ->> 'to_version'::text) ~ '^[0-9]{1,9}$'::text), false) AND COALESCE(((content ->> 'message_count'::text) ~ '^[0-9]{1,9}$'::text), false)))) THEN 'to_version or message_count is not a number from 0 to 999,999,999'::text ELSE NULL::text END;
 
 
 --
@@ -4818,6 +4819,7 @@ COMMENT ON COLUMN public.blob_chunks.number IS '0, 1, 2 and so on within one fil
 
 CREATE TABLE public.blobs (
     tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
+    conversation_id uuid NOT NULL,
     sha256 bytea NOT NULL,
     size bigint NOT NULL,
     created_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
@@ -4831,7 +4833,7 @@ ALTER TABLE ONLY public.blobs FORCE ROW LEVEL SECURITY;
 -- Name: TABLE blobs; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON TABLE public.blobs IS 'Large files of events, by tenant and SHA-256; written by store_blob_chunk alone';
+COMMENT ON TABLE public.blobs IS 'Large files of events, by tenant, conversation and SHA-256; written by store_blob_chunk alone';
 
 
 --
@@ -5528,7 +5530,7 @@ ALTER TABLE ONLY public.blob_chunks
 --
 
 ALTER TABLE ONLY public.blobs
-    ADD CONSTRAINT blobs_pkey PRIMARY KEY (tenant_id, sha256);
+    ADD CONSTRAINT blobs_pkey PRIMARY KEY (tenant_id, conversation_id, sha256);
 
 
 --
@@ -6175,7 +6177,11 @@ CASE
             CASE
                 WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
                 ELSE NULL::text
-            END)::character varying) AS "coalesce"))::text) AND (( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL)) THEN true
+            END)::character varying) AS "coalesce"))::text) AND ((( SELECT public.current_tenant_user() AS current_tenant_user) IS NULL) OR (conversation_id = ( SELECT m.conversation_id
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = public.current_conversation()))) OR ( SELECT true
+       FROM public.conversation_members m
+      WHERE (m.conversation_id = blobs.conversation_id)))) THEN true
     ELSE NULL::boolean
 END IS NOT NULL));
 
