@@ -1,6 +1,7 @@
 """The log: an append-only, event-sourced store of conversations in PostgreSQL."""
 
 from eventstore.append import Append
+from eventstore.erasure import Erasure
 from eventstore.event_types import (
     AgentRegistered,
     AgentUnregistered,
@@ -8,12 +9,14 @@ from eventstore.event_types import (
     ConversationArchived,
     ConversationCreated,
     ConversationDeleted,
+    ConversationErased,
     ConversationForked,
     ConversationReactivated,
     ConversationRenamed,
     ConversationShared,
     ConversationUnshared,
     EventData,
+    EventErased,
     MessageAdded,
     MessageAnswered,
     Role,
@@ -53,13 +56,16 @@ __all__ = [
     "ConversationArchived",
     "ConversationCreated",
     "ConversationDeleted",
+    "ConversationErased",
     "ConversationForked",
     "ConversationReactivated",
     "ConversationRenamed",
     "ConversationShared",
     "ConversationUnshared",
+    "Erasure",
     "Event",
     "EventData",
+    "EventErased",
     "EventStore",
     "ExpectedVersion",
     "IdAssigner",
