@@ -78,7 +78,7 @@ async def erase(
     """See :meth:`EventStore.erase`."""
     target = parse_uuid(conversation_id, "conversation_id")
     _check(reason, actor)
-    async with _eraser(store) as connection, _transaction(store, connection, caller, target):
+    async with open_eraser(store) as connection, _transaction(store, connection, caller, target):
         versions = None
         if event_ids is not None:
             versions = await _versions(connection, caller.tenant, target, event_ids)
@@ -97,7 +97,7 @@ async def erase_user(
     check_text(name, "name", longest=MAX_NAME_CHARACTERS)
     _check(reason, actor)
     given = {"tenant": caller.tenant, "name": name}
-    async with _eraser(store) as connection:
+    async with open_eraser(store) as connection:
         async with _transaction(store, connection, caller):
             if not dry_run:  # first, so that their keys write nothing meanwhile
                 await _value(connection, "erase_identity", given)
@@ -130,7 +130,7 @@ def _check(reason: str, actor: str) -> None:
 
 
 @asynccontextmanager
-async def _eraser(store: EventStore) -> AsyncIterator[Connection]:
+async def open_eraser(store: EventStore) -> AsyncIterator[Connection]:
     """Open a connection under the role that erases.
 
     Raises:

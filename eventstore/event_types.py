@@ -180,8 +180,8 @@ class _Receipt(EventData):
 class ConversationErased(_Receipt):
     """The receipt of an erasure of a conversation up to then; its actor is who erased it.
 
-    ``versions`` are the first and the last version of each range that was erased, ``until`` is the time of the latest of
-    these events, and ``erases_members`` tells whether the names of members were erased, too.
+    ``versions`` are the first and the last version of each range that was erased, ``until`` is the time of the latest
+    of these events, and ``erases_members`` tells whether the names of members were erased, too.
     """
 
     event_type: Literal["conversation.erased"] = "conversation.erased"
