@@ -10,9 +10,10 @@ from uuid import UUID
 from agent_manager.a2a import Json
 from agent_manager.conversation_fold import ConversationFold
 from agent_manager.storage import Log, appended_event
-from eventstore import AppendResult, ConversationErased, EventErased, NewEvent
+from eventstore import AppendResult, NewEvent
 from eventstore.concurrency import independent_task
 from eventstore.errors import StoreClosed
+from eventstore.event_types import RECEIPTS
 
 MAX_BYTES = 256 * 1024 * 1024
 """Approximate size of the contents that are kept."""
@@ -24,7 +25,6 @@ _FIRST_PAGE, _MAX_PAGE = 100, 300
 """Events of a conversation read in one statement, at first and at most. Between these, as many as fit
 :data:`_STATEMENT_BYTES`: more would block the event loop while they are taken from the driver."""
 _STATEMENT_BYTES = 2 * 1024 * 1024
-_RECEIPTS = frozenset(each.model_fields["event_type"].default for each in (ConversationErased, EventErased))
 _YIELD_EVENTS = 20
 """Events after which other coroutines run."""
 
@@ -176,7 +176,7 @@ class ConversationFoldCache:
                 counts[fold.id] += 1
                 # What was read before an erasure holds what was erased. No fold passes a receipt unless it was begun
                 # after it, so that no other coroutine that continues this fold overlooks the receipt.
-                if known[fold.id] and event.event_type in _RECEIPTS and event.version > reread.get(fold.id, 0):
+                if known[fold.id] and event.event_type in RECEIPTS and event.version > reread.get(fold.id, 0):
                     reread[fold.id] = event.version
                     outdated.add(fold.id)
                 if fold.id in outdated:

@@ -193,6 +193,10 @@ class EventErased(_Receipt):
     event_type: Literal["event.erased"] = "event.erased"
 
 
+RECEIPTS = ("conversation.erased", "event.erased")
+"""The types of the receipts of erasures."""
+
+
 class MessageAdded(EventData):
     """A message was added. Its id in the read tables is the id of this event.
 

@@ -73,6 +73,7 @@ from eventstore import (
 )
 from eventstore.database.queries import query, query_without
 from eventstore.errors import Forbidden, InputError, InvalidEvent, WrongExpectedVersion, printable
+from eventstore.event_types import RECEIPTS
 from eventstore.ids import is_canonical_uuid
 from eventstore.json_text import from_json, to_json
 from eventstore.read import RawRows, end_of_log
@@ -181,8 +182,8 @@ class _State:
 
     @property
     def task(self) -> Json | None:
-        """The task as JSON; None if it does not exist or its conversation is deleted."""
-        if self.recorded is None or self.is_hidden:
+        """The task as JSON; None if it does not exist, was erased, or its conversation is deleted."""
+        if self.recorded is None or self.is_hidden or not self.version:
             return None
         if self.whole is not None:
             task = self.whole
@@ -195,7 +196,7 @@ class _State:
                 task["artifacts"] = list(recorded.artifacts.values())
             if recorded.metadata is not None:
                 task["metadata"] = recorded.metadata
-        history = [self.messages[event_id] for event_id in self.history]
+        history = [self.messages[event_id] for event_id in self.history if event_id in self.messages]
         return task | {"history": history} if history else task
 
     @property
@@ -203,6 +204,11 @@ class _State:
         """True if the task has ended."""
         status = self.recorded.status if self.recorded is not None else None
         return status is not None and status_of(status.get("state")) in FINAL
+
+    def forget(self) -> None:
+        """Forget the events that were applied, so that they are read again."""
+        for name, value in vars(_State(self.task_id, self.home, self.id)).items():
+            setattr(self, name, value)
 
     def concerns(self, event: Event) -> bool:
         """Return whether an event of the conversation changes the task."""
@@ -303,6 +309,7 @@ class _Tasks:
     async def refresh(self, states: Sequence[_State]) -> None:
         """Apply the events that follow to the states."""
         behind = list(states)
+        begun = {id(state) for state in behind if state.read_to}
         while behind:
             given = {
                 "tenant": self.store.tenant,
@@ -312,16 +319,24 @@ class _Tasks:
                 "limit": _PAGE,
             }
             counts, latest = [0] * len(behind), [0] * len(behind)
+            outdated: dict[int, _State] = {}
             for number, version, *row in await self.log.fetch(_TASK_EVENTS, given, cursor=RawRows):
                 latest[number - 1] = version
                 if row[0] is not None:
                     counts[number - 1] += 1
-                    event = Event.from_row(row)
-                    behind[number - 1].apply(event.version, event.id, event.data, event.metadata)
+                    event, state = Event.from_row(row), behind[number - 1]
+                    if event.event_type in RECEIPTS and id(state) in begun:
+                        outdated[id(state)] = state
+                    state.apply(event.version, event.id, event.data, event.metadata)
+            for state in outdated.values():  # they hold what was erased
+                begun.discard(id(state))
+                state.forget()
             for state, count, version in zip(behind, counts, latest, strict=True):
-                if count < _PAGE:
+                if count < _PAGE and id(state) not in outdated:
                     state.read_to = max(state.read_to, version)
-            behind = [state for state, count in zip(behind, counts, strict=True) if count == _PAGE]
+            behind = [
+                state for state, count in zip(behind, counts, strict=True) if count == _PAGE or id(state) in outdated
+            ]
 
     async def save(
         self, value: Any, owner: str, *, update: Json | None = None, kind: str | None = None,

@@ -437,7 +437,8 @@ class EventStoreCheckpointStorage:
         if not events:
             return None, 0
         event, deleted = events[-1]
-        return (event if event.event_type == CHECKPOINT and event.version > deleted else None), len(events)
+        is_there = event.event_type == CHECKPOINT and event.version > deleted and not event.is_erased
+        return (event if is_there else None), len(events)
 
     async def _listed(self, workflow_name: str) -> dict[str, tuple[UUID, str]]:
         """Return the events that hold the checkpoints of a workflow, and their timestamps, by the checkpoints' ids."""

@@ -248,7 +248,7 @@ class _Known:
         """Add an event of its conversation."""
         own = _own_form(event)
         self._add(event.event_type, event.version, _seconds(event, own), _delta(event, own))
-        if event.event_type in _EVENTS:
+        if event.event_type in _EVENTS and not (event.event_type == EVENT and event.is_erased):
             self.events.append(event)
 
     def add_changes(self, changes: Iterable[_Change]) -> None:

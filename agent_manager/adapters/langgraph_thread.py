@@ -143,6 +143,11 @@ class Thread:
         writes = self._writes.get((checkpoint.ns, checkpoint.id), {}).values()
         return sorted(writes, key=lambda write: writes_sort_key(write.path, write.task_id, write.index))
 
+    def forget(self) -> None:
+        """Forget the events that are known, so that they are read again."""
+        for name, value in vars(Thread(self.conversation_id, given_id=self.given_id, lock=self.lock)).items():
+            setattr(self, name, value)
+
     # Events
 
     def apply(self, version: int, event_id: UUID, event_type: str, content: Any, size: int, writes: Any = None) -> None:

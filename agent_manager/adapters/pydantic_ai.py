@@ -180,7 +180,7 @@ class EventStoreConversationStore(ConversationStore):
         rows = [] if place is None else await self._log.fetch(_HISTORY, given, cursor=RawRows)
         if not rows:
             raise KeyError(f"no entry has the id {printable(head_id)!r}")
-        events = [Event.from_row(row) for row in rows]
+        events = [event for event in map(Event.from_row, rows) if not event.is_erased]
         entries = []
         for event, message in zip(events, _messages(events), strict=True):
             note = event.raw_metadata[_NAME]

@@ -21,6 +21,7 @@ from agent_manager.settings import ServerSettings
 from eventstore import Erasure, Event, EventStore
 from eventstore.erasure import open_eraser
 from eventstore.errors import InputError, NotFound, printable, translated
+from eventstore.event_types import RECEIPTS
 from projections import Reader
 
 erase = typer.Typer(
@@ -120,8 +121,7 @@ def erase_list(as_json: Json = False, data_dir: DataDir = None, tenant: Tenant =
     """List the receipts of a tenant's erasures, oldest first: who erased which versions, when and why."""
 
     async def work(store: EventStore) -> list[Event]:
-        types = ("conversation.erased", "event.erased")
-        return [event async for event in store.read_log(types=types)]
+        return [event async for event in store.read_log(types=RECEIPTS)]
 
     print_rows(
         run(work, read_settings(data_dir, tenant), tenant),
