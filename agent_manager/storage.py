@@ -165,7 +165,7 @@ def appended_event(tenant: str, event: NewEvent, place: Appended) -> Event:
     )
     return Event(
         place.position, place.timestamp, place.version, event.schema_version, place.conversation_id, event.id, tenant,
-        event.data.event_type, event.actor, content, metadata, None, b"",
+        event.data.event_type, event.actor, content, metadata, b"", b"",  # salt and digest are the log's own
     )  # fmt: skip
 
 

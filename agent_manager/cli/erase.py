@@ -16,6 +16,7 @@ from agent_manager.cli.conversations import ConversationId
 from agent_manager.cli.ids import find_conversation
 from agent_manager.cli.options import DataDir, Json, Tenant, User, read_settings, run
 from agent_manager.cli.output import RowFormat, print_json, print_remark, print_result, print_rows, text
+from agent_manager.cli.rows import versions_text
 from agent_manager.erasing import finish_erasures
 from agent_manager.settings import ServerSettings
 from eventstore import Erasure, Event, EventStore
@@ -129,7 +130,7 @@ def erase_list(as_json: Json = False, data_dir: DataDir = None, tenant: Tenant =
             ("time", "actor", "conversation", "versions", "reason"),
             lambda row: (
                 row.timestamp, row.actor, row.conversation_id,
-                " ".join(f"{first}-{last}" if first != last else str(first) for first, last in row.content["versions"]),
+                versions_text(row.content["versions"]),
                 row.content.get("reason", ""),
             ),
             lambda row: {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 from support.callers import People
+from support.eventsource import EventSource
 from support.serving import Served
 
 from agent_manager.auth import TokenScope
@@ -86,3 +87,18 @@ async def test_only_the_scope_erase_erases_and_only_what_is_ones_own(people: Peo
 )
 async def test_a_request_names_one_thing(here: Served, body: dict[str, object]) -> None:
     assert (await here.client.post("/v1/erasures", json=body)).status_code == 422
+
+
+async def test_streams_do_not_send_what_was_erased_meanwhile(here: Served) -> None:
+    """Events that are held in memory for streams are dropped, also for a stream of other types of events."""
+    trip = await here.begin()
+    path = "/v1/log/stream?type=message.added"
+    async with EventSource(here.address, path, decode=str) as first:
+        said = await here.say(trip, SECRET)
+        assert SECRET in (await first.next()).data
+        await here.client.post("/v1/erasures", json={"conversation": trip, "events": [said["id"]]})
+        later = await here.say(trip, "later")
+        assert later["id"] in (await first.next()).data
+        async with EventSource(here.address, f"{path}&after=0", decode=str) as second:
+            texts = [(await second.next()).data for _ in range(2)]
+    assert SECRET not in "".join(texts)
