@@ -12,8 +12,13 @@ from eventstore.errors import EventStoreError
 from projections import load_projections, retry_parked
 
 
-async def finish_erasures(store: EventStore, settings: ServerSettings, erasures: Sequence[Erasure]) -> list[str]:
+async def finish_erasures(
+    store: EventStore, settings: ServerSettings, erasures: Sequence[Erasure], tenant: str
+) -> list[str]:
     """Apply events again where the transaction could not, and write the receipts beside the backups.
+
+    Args:
+        tenant: whose conversations they are.
 
     Returns:
         What remains to be done, each as a sentence; what was erased is erased nevertheless.
@@ -21,7 +26,7 @@ async def finish_erasures(store: EventStore, settings: ServerSettings, erasures:
     remarks = []
     if names := {name for erasure in erasures for name in erasure.not_refolded}:
         projections = [each for each in load_projections(settings.projections) if each.name in names]
-        await retry_parked(store, projections, tenant=store.tenant)
+        await retry_parked(store, projections, tenant=tenant)
         python = {each.name for each in projections if each.text is None}
         remarks = [
             f"the rows of projection {name} are removed: {reason}: run eventstore retry, or eventstore rebuild {name}"

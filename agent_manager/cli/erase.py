@@ -189,7 +189,7 @@ def _erase(
 
     async def erase_and_finish(store: EventStore) -> tuple[list[Erasure], list[str]]:
         done = await collect(store, False)
-        return done, await finish_erasures(store, settings, done)
+        return done, await finish_erasures(store, settings, done, store.tenant)
 
     done, remarks = run(erase_and_finish, settings, tenant)
     for remark in remarks:

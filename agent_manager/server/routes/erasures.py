@@ -74,7 +74,8 @@ async def erase(context: CurrentContext, new: NewErasure) -> ErasuresOut:
         assert new.conversation is not None
         resolved = await get_or_404(context.reader, new.conversation)
         done = [await context.store.erase(resolved.id, new.events, **given)]
-    for remark in await finish_erasures(context.store, context.server_context.settings, done):
+    settings, tenant = context.server_context.settings, context.caller.tenant
+    for remark in await finish_erasures(context.store, settings, done, tenant):
         _log.warning("erasure: %s", remark, extra={"event": "erasure_incomplete"})
     return ErasuresOut(items=[_out(context, erasure) for erasure in done])
 

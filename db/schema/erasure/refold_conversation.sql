@@ -19,8 +19,7 @@ BEGIN
     LOCK TABLE projection_definitions IN SHARE MODE;
     PERFORM set_config('eventstore.tenant', tenant_id, true),
             set_config('eventstore.retried_conversation', conversation_id::text, true),
-            set_config('eventstore.lower_position', '0', true),
-            set_config('eventstore.partitions', '{}', true);
+            set_config('eventstore.lower_position', '0', true);
     EXECUTE $view$
         CREATE OR REPLACE TEMPORARY VIEW batch AS
         SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id, e.tenant_id, e.event_type,
