@@ -1237,7 +1237,7 @@ CREATE FUNCTION public.conversation_tables(stage text) RETURNS TABLE(projection 
             FROM pg_attribute a
            WHERE ((a.attrelid = c.oid) AND (NOT a.attisdropped) AND ((a.attname = 'tenant_id'::name) OR ((a.attname = ANY (ARRAY['conversation_id'::name, 'id'::name])) AND (a.atttypid = ('uuid'::regtype)::oid)) OR ((a.attname = 'version'::name) AND (a.atttypid = ('integer'::regtype)::oid))))) columns)
       LEFT JOIN public.projection_definitions d ON (((d.stage = conversation_tables.stage) AND ((c.relname)::text = ANY (d.tables)))))
-   WHERE ((c.relnamespace = (to_regnamespace(quote_ident(public.stage_schema(conversation_tables.stage))))::oid) AND (c.relkind = 'r'::"char") AND ((d.projection IS NOT NULL) OR ((conversation_tables.stage = 'live'::text) AND (columns.names @> '{tenant_id,conversation_id}'::text[]) AND (c.relname <> ALL (ARRAY['events'::name, 'conversation_members'::name, 'parked'::name])) AND (EXISTS ( SELECT
+   WHERE ((c.relnamespace = (to_regnamespace(quote_ident(public.stage_schema(conversation_tables.stage))))::oid) AND (c.relkind = 'r'::"char") AND ((d.projection IS NOT NULL) OR ((conversation_tables.stage = 'live'::text) AND (columns.names @> '{tenant_id,conversation_id}'::text[]) AND (c.relname <> ALL (ARRAY['events'::name, 'conversation_members'::name, 'parked'::name, 'answer_leases'::name])) AND (EXISTS ( SELECT
             FROM pg_policy p
            WHERE ((p.polrelid = c.oid) AND (p.polname = 'open_to_owner'::name)))))));
 END;
