@@ -6430,7 +6430,7 @@ CREATE INDEX idx_events_erased ON public.events USING btree ("position") WHERE (
 -- Name: idx_events_lifecycle; Type: INDEX; Schema: public; Owner: -
 --
 
-CREATE INDEX idx_events_lifecycle ON public.events USING btree (tenant_id, conversation_id, version) WHERE ((event_type)::text = ANY ((ARRAY['conversation.deleted'::character varying, 'conversation.reactivated'::character varying, 'conversation.erased'::character varying, 'event.erased'::character varying, 'conversation.shared'::character varying, 'conversation.unshared'::character varying])::text[]));
+CREATE INDEX idx_events_lifecycle ON public.events USING btree (tenant_id, conversation_id, version) WHERE ((event_type)::text = ANY ((ARRAY['conversation.deleted'::character varying, 'conversation.reactivated'::character varying, 'conversation.erased'::character varying, 'event.erased'::character varying, 'conversation.shared'::character varying, 'conversation.unshared'::character varying, 'conversation.forked'::character varying])::text[]));
 
 
 --

@@ -78,16 +78,18 @@ async def erase(
     """See :meth:`EventStore.erase`."""
     target = parse_uuid(conversation_id, "conversation_id")
     _check(reason, actor)
-    async with open_eraser(store) as connection, _transaction(store, connection, caller, target):
-        versions = None
-        if event_ids is not None:
-            versions = await _versions(connection, caller.tenant, target, event_ids)
-        elif not await _value(connection, "has_events", {"tenant": caller.tenant, "conversation_id": target}):
-            raise NotFound(f"no conversation has the id '{target}': the list of conversations shows their ids")
-        selection = Selection(versions, is_whole=versions is None)
-        if dry_run:
-            return await _erasable(store, connection, caller, target, selection)
-        return await _erase_events(store, connection, caller, target, selection, reason, actor)
+    async with open_eraser(store) as connection:
+        async with _transaction(store, connection, caller, target):
+            versions = None
+            if event_ids is not None:
+                versions = await _versions(connection, caller.tenant, target, event_ids)
+            elif not await _value(connection, "has_events", {"tenant": caller.tenant, "conversation_id": target}):
+                raise NotFound(f"no conversation has the id '{target}': the list of conversations shows their ids")
+            selection = Selection(versions, is_whole=versions is None)
+            if dry_run:
+                return await _erasable(store, connection, caller, target, selection)
+            await _check_permission(connection, caller, target, selection)
+        return await _erase_with_forks(store, connection, caller, target, selection, reason, actor)
 
 
 async def erase_user(
@@ -102,15 +104,16 @@ async def erase_user(
             if not dry_run:  # first, so that their keys write nothing meanwhile
                 await _value(connection, "erase_identity", given)
             rows = await (await connection.execute(query("eventstore", "erasure_of_user"), given)).fetchall()
+        author = "" if actor == name else actor
+        # For the tenant: a user owns their conversations, and caused the selected events in those of others.
+        tenant = Caller(caller.tenant)
         for target, versions, erases_members in rows:
             selection = Selection(versions, erases_members=erases_members, is_whole=versions is None)
-            # The whole is erased for the tenant: a user owns their conversations, and wrote the selected events.
-            async with _transaction(store, connection, Caller(caller.tenant), target):
-                if dry_run:
-                    erasure = await _erasable(store, connection, caller, target, selection)
-                else:
-                    author = "" if actor == name else actor
-                    erasure = await _erase_events(store, connection, caller, target, selection, reason, author)
+            if dry_run:
+                async with _transaction(store, connection, tenant, target):
+                    erasure = await _erasable(store, connection, tenant, target, selection)
+            else:
+                erasure = await _erase_with_forks(store, connection, tenant, target, selection, reason, author)
             if erasure.events:
                 yield erasure
 
@@ -186,15 +189,41 @@ async def _versions(connection: Connection, tenant: str, target: UUID, event_ids
     return "{" + ",".join(f"[{version},{version}]" for version in found.values()) + "}"
 
 
+async def _check_permission(connection: Connection, caller: Caller, target: UUID, selection: Selection) -> None:
+    given = {"tenant": caller.tenant, "conversation_id": target, "versions": selection.versions}
+    await connection.execute(query("eventstore", "check_erasure"), given)
+
+
 async def _erasable(
     store: EventStore, connection: Connection, caller: Caller, target: UUID, selection: Selection
 ) -> Erasure:
     """Return what would be erased."""
     given = {"tenant": caller.tenant, "conversation_id": target, "versions": selection.versions}
-    await connection.execute(query("eventstore", "check_erasure"), given)
+    await _check_permission(connection, caller, target, selection)
     await set_role(connection, store.settings, PROJECTOR)
     rows = dict(await (await connection.execute(query("eventstore", "erasable_rows"), given)).fetchall())
     return Erasure(target, rows.get("events", 0), rows=rows)
+
+
+async def _erase_with_forks(
+    store: EventStore,
+    connection: Connection,
+    caller: Caller,
+    target: UUID,
+    selection: Selection,
+    reason: str,
+    actor: str,
+) -> Erasure:
+    """Erase events of a conversation, and first its name in the forks that repeat it, each in its own transaction."""
+    tenant = Caller(caller.tenant)
+    given = {"tenant": caller.tenant, "conversation_id": target, "versions": selection.versions}
+    async with _transaction(store, connection, tenant, target):
+        forks = await (await connection.execute(query("eventstore", "forks_with_the_name"), given)).fetchall()
+    for (fork,) in forks:
+        async with _transaction(store, connection, tenant, fork):
+            await _erase_events(store, connection, tenant, fork, Selection("{[1,1]}"), reason, actor)
+    async with _transaction(store, connection, caller, target):
+        return await _erase_events(store, connection, caller, target, selection, reason, actor)
 
 
 async def _erase_events(

@@ -18,6 +18,33 @@ SELECT e.id, e.version
 -- Whether a caller may see a conversation.
 SELECT EXISTS (SELECT FROM events e WHERE e.tenant_id = %(tenant)s AND e.conversation_id = %(conversation_id)s)
 
+-- name: forks_with_the_name
+-- The forks of a conversation, and those of these forks, that were begun with a name that the one before had, if that name
+-- is to be erased: they repeat it.
+WITH RECURSIVE named AS (
+    SELECT %(conversation_id)s::uuid AS conversation_id
+     UNION
+    SELECT f.conversation_id
+      FROM named n
+      JOIN events f
+        ON f.tenant_id = %(tenant)s
+       AND f.event_type = 'conversation.forked'
+       AND f.content ->> 'source_conversation_id' = n.conversation_id::text
+     WHERE f.version = 1
+       AND EXISTS (
+               SELECT
+                 FROM events e
+                WHERE e.tenant_id = %(tenant)s
+                  AND e.conversation_id = n.conversation_id
+                  AND e.event_type IN ('conversation.created', 'conversation.renamed', 'conversation.forked')
+                  AND e.content ->> 'name' = f.content ->> 'name'
+                  AND e.content ->> 'name' <> ''
+                  AND (e.conversation_id <> %(conversation_id)s OR %(versions)s::int4multirange IS NULL
+                       OR e.version <@ %(versions)s::int4multirange)
+           )
+)
+SELECT n.conversation_id FROM named n WHERE n.conversation_id <> %(conversation_id)s
+
 -- name: check_erasure
 SELECT check_erasure(%(tenant)s, %(conversation_id)s, %(versions)s::int4multirange)
 

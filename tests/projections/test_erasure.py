@@ -278,6 +278,21 @@ async def test_forks_and_the_past_show_what_was_erased_as_erased(store: EventSto
     assert [m.content for m in (await reader.conversation_at(second, version=2)).messages] == ["", "own", "second"]
 
 
+async def test_forks_that_repeat_the_name_lose_it_too(store: EventStore, database_url: str) -> None:
+    parent = uuid4()
+    await store.append(parent, [ConversationCreated(name=SECRET), MessageAdded(role="user", content="x")])
+    fork = (await store.fork(parent, name=SECRET)).events[0].conversation_id
+    second = (await store.fork(fork, name=SECRET)).events[0].conversation_id
+    own = (await store.fork(parent, name="another")).events[0].conversation_id
+    await catch_up(store)
+    await store.erase(parent)
+    await catch_up(store)
+    assert SECRET not in everything(database_url)
+    reader = Reader(store)
+    assert [(await reader.conversation(each)).name for each in (fork, second, own)] == ["", "", "another"]
+    assert (await reader.conversation(second)).forked_from is not None
+
+
 async def test_a_cached_conversation_is_read_again_before_a_worker_runs(store: EventStore) -> None:
     parent = uuid4()
     await store.append(parent, [ConversationCreated(name="p"), MessageAdded(role="user", content=SECRET)])

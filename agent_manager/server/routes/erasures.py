@@ -9,10 +9,12 @@ from uuid import UUID
 from fastapi import APIRouter
 from pydantic import Field, model_validator
 
+from agent_manager.auth import TokenScope
 from agent_manager.erasing import finish_erasures
 from agent_manager.server.authorization import AuthorizedRoute, Data
 from agent_manager.server.context import CurrentContext
 from agent_manager.server.conversation_lookup import get_or_404
+from agent_manager.server.problems import NotAllowed
 from agent_manager.server.routes.declarations import CONFLICT, NOT_FOUND, TOO_LARGE, writes
 from agent_manager.server.schemas.common import In, Out, PositionToken
 from eventstore import Erasure
@@ -69,6 +71,8 @@ async def erase(context: CurrentContext, new: NewErasure) -> ErasuresOut:
     given = {"reason": new.reason, "actor": context.identity.actor, "dry_run": new.dry_run}
     given |= {"tenant": context.caller.tenant, "user": context.caller.user}
     if new.user is not None:
+        if context.caller.user not in (None, new.user):
+            raise NotAllowed(TokenScope.ADMIN)
         done = [erasure async for erasure in context.store.erase_user(new.user, **given)]
     else:
         assert new.conversation is not None

@@ -58,8 +58,8 @@ async def test_proofs_hold_before_and_after(store: EventStore, keys: KeyFile, in
     assert after.event == {"position": position, "digest": after.entry[8:].hex()}
     for text in (before, after.text):
         check_proof(parse_proof(text), Policy(keys.keys))
-        assert independent.verify(text, [str(keys.keys[0].public)])
-    assert "pomegranate" not in independent.verify(after.text, [str(keys.keys[0].public)])
+        assert independent.verify(text, [str(keys.keys[0])])
+    assert "pomegranate" not in independent.verify(after.text, [str(keys.keys[0])])
     await seal(store)
     found = await verified(store, keys)
     assert (found.faults, found.events) == ([], 8)

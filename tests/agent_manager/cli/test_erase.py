@@ -51,15 +51,17 @@ def test_a_dry_run_counts_and_nothing_is_erased_without_a_yes(trip: Eventstore) 
     assert contents(trip, "sample-trip") == before
 
 
-def test_a_message_then_its_conversation_is_erased(trip: Eventstore) -> None:
+def test_a_message_then_its_conversation_is_erased(trip: Eventstore, caught_up: Callable[[], None]) -> None:
     [first, second, *_] = rows_of(trip, "messages", "sample-trip")
     done = trip("erase", "event", second["id"], "--reason", "a slip", "--actor", "clerk", "--yes")
     assert (done.code, done.err, done.lines) == (0, "", ["erased 1 event(s) of 1 conversation(s)"])
+    caught_up()
     assert contents(trip, "sample-trip")[:2] == [first["content"], ""]
     again = trip("erase", "event", second["id"], "--conversation", "sample-trip", "--yes")
     assert again.lines == ["nothing to erase"]
     done = trip("erase", "conversation", "sample-trip", "--yes", "--json")
     assert json.loads(done.out)[0]["events"] > 5
+    caught_up()
     assert set(contents(trip, "sample-trip")) == {""}
     receipts = rows_of(trip, "erase", "list")
     assert [(each["event_type"], each["actor"], each["reason"]) for each in receipts] == [
@@ -78,6 +80,7 @@ def test_a_user_is_erased(trip: Eventstore, settings: Settings, caught_up: Calla
     caught_up()
     done = trip("erase", "user", "ana", "--yes")
     assert (done.code, done.lines) == (0, ["erased 2 event(s) of 1 conversation(s)"])
+    caught_up()
     assert contents(trip, conversation) == [""]
     assert trip("erase", "user", "ana", "--yes").lines == ["nothing to erase"]
 

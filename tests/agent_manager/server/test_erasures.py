@@ -40,7 +40,7 @@ async def test_a_conversation_is_erased_and_no_cached_response_shows_it(here: Se
         assert (read.status_code, SECRET in read.text) == (200, False), path
     assert await texts(here.client, trip) == [""]
     [message] = (await here.client.get(f"/v1/conversations/{trip}/messages")).json()["items"]
-    assert message["metadata"] == {"eventstore.erased": True}
+    assert message["message"]["metadata"] == {"eventstore.erased": True}
     trail = (await here.client.get(f"/v1/conversations/{trip}/events")).json()["items"]
     assert (trail[-1]["event_type"], trail[-1]["content"]["reason"]) == ("conversation.erased", "asked")
     found = await here.client.get("/v1/search", params={"query": SECRET})
@@ -52,7 +52,9 @@ async def test_a_repeated_request_does_not_repeat_what_was_erased(here: Served) 
     message = {"role": "user", "content": SECRET}
     path, headers = f"/v1/conversations/{trip}/messages", {"Idempotency-Key": f"key of {trip}"}
     first = await here.client.post(path, json=message, headers=headers)
-    await here.client.post("/v1/erasures", json={"conversation": trip, "events": [first.json()["id"]]})
+    await here.client.post(
+        "/v1/erasures", json={"conversation": trip, "events": [first.json()["events"][0]["event_id"]]}
+    )
     again = await here.client.post(path, json=message, headers=headers)
     assert again.status_code == 201
     assert await texts(here.client, trip) == [""]
@@ -74,9 +76,9 @@ async def test_only_the_scope_erase_erases_and_only_what_is_ones_own(people: Peo
     await ana.post(f"/v1/conversations/{trip}/members", {"user": "ben", "access": "write"})
     said = await ben.post(f"/v1/conversations/{trip}/messages", {"role": "user", "content": SECRET})
     assert (await ben.post("/v1/erasures", wanted)).status_code == 403
-    own = await ben.post("/v1/erasures", {"conversation": trip, "events": [said.json()["id"]]})
+    own = await ben.post("/v1/erasures", {"conversation": trip, "events": [said.json()["events"][0]["event_id"]]})
     assert (own.status_code, own.json()["items"][0]["events"]) == (200, 1)
-    assert (await ben.post("/v1/erasures", {"user": "ana"})).status_code in (403, 503)
+    assert (await ben.post("/v1/erasures", {"user": "ana"})).status_code == 403
     assert (await ana.post("/v1/erasures", wanted)).json()["items"][0]["events"] == 3
     assert (await admin.post("/v1/erasures", {"user": "ana"})).status_code == 200
     assert (await ana.get(f"/v1/conversations/{trip}")).status_code == 401  # their keys are gone
@@ -96,9 +98,9 @@ async def test_streams_do_not_send_what_was_erased_meanwhile(here: Served) -> No
     async with EventSource(here.address, path, decode=str) as first:
         said = await here.say(trip, SECRET)
         assert SECRET in (await first.next()).data
-        await here.client.post("/v1/erasures", json={"conversation": trip, "events": [said["id"]]})
+        await here.client.post("/v1/erasures", json={"conversation": trip, "events": [said["events"][0]["event_id"]]})
         later = await here.say(trip, "later")
-        assert later["id"] in (await first.next()).data
+        assert later["events"][0]["event_id"] in (await first.next()).data
         async with EventSource(here.address, f"{path}&after=0", decode=str) as second:
             texts = [(await second.next()).data for _ in range(2)]
     assert SECRET not in "".join(texts)
