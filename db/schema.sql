@@ -2659,25 +2659,30 @@ CREATE FUNCTION public.refuse_change_of_events() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'public', 'pg_temp'
     AS $$
-DECLARE
-    eraser name := 'eventstore_eraser';
 BEGIN
-    IF TG_OP = 'UPDATE' AND TG_TABLE_NAME = 'events' THEN
-        IF coalesce(NOT has_column_privilege(to_regrole(eraser::text)::oid, TG_RELID, 'salt', 'UPDATE'), true) THEN
-            eraser := (SELECT c.relowner::regrole::name FROM pg_class c WHERE c.oid = TG_RELID);
-        END IF;
-        IF current_user = eraser AND TG_LEVEL = 'STATEMENT' THEN
+    IF TG_OP = 'UPDATE' AND TG_TABLE_NAME = 'events'
+       AND (CASE
+                WHEN current_user = 'eventstore_eraser' THEN true
+                WHEN has_column_privilege(to_regrole('eventstore_eraser')::oid, TG_RELID, 'salt', 'UPDATE') THEN false
+                ELSE current_user = (SELECT r.rolname
+                                       FROM pg_class c
+                                       JOIN pg_roles r ON r.oid = c.relowner
+                                      WHERE c.oid = TG_RELID)
+            END) THEN
+        IF TG_LEVEL = 'STATEMENT' THEN
             RETURN NULL;
-        ELSIF current_user = eraser
+        ELSIF NEW.salt IS NULL
+              AND NEW.actor = ''
               AND (NEW.position, NEW.timestamp, NEW.version, NEW.schema_version, NEW.conversation_id, NEW.id,
                    NEW.tenant_id, NEW.event_type, NEW.digest)
                   = (OLD.position, OLD.timestamp, OLD.version, OLD.schema_version, OLD.conversation_id, OLD.id,
                      OLD.tenant_id, OLD.event_type, OLD.digest)
-              AND NEW.salt IS NULL
-              AND NEW.actor = ''
-              AND (NEW.content, NEW.metadata)
-                  IN ((erased_content(OLD.event_type, OLD.content, false), erased_metadata(OLD.metadata, false)),
-                      (erased_content(OLD.event_type, OLD.content, true), erased_metadata(OLD.metadata, true))) THEN
+              AND (CASE
+                       WHEN NEW.content = erased_content(OLD.event_type, OLD.content, false)
+                            AND NEW.metadata = erased_metadata(OLD.metadata, false) THEN true
+                       ELSE NEW.content = erased_content(OLD.event_type, OLD.content, true)
+                            AND NEW.metadata = erased_metadata(OLD.metadata, true)
+                   END) THEN
             RETURN NEW;
         END IF;
     END IF;

@@ -40,7 +40,7 @@ async def test_a_conversation_is_erased_and_no_cached_response_shows_it(here: Se
         assert (read.status_code, SECRET in read.text) == (200, False), path
     assert await texts(here.client, trip) == [""]
     [message] = (await here.client.get(f"/v1/conversations/{trip}/messages")).json()["items"]
-    assert message["message"]["metadata"] == {"eventstore.erased": True}
+    assert message["sent"]["metadata"] == {"eventstore.erased": True}
     trail = (await here.client.get(f"/v1/conversations/{trip}/events")).json()["items"]
     assert (trail[-1]["event_type"], trail[-1]["content"]["reason"]) == ("conversation.erased", "asked")
     found = await here.client.get("/v1/search", params={"query": SECRET})
@@ -52,9 +52,8 @@ async def test_a_repeated_request_does_not_repeat_what_was_erased(here: Served) 
     message = {"role": "user", "content": SECRET}
     path, headers = f"/v1/conversations/{trip}/messages", {"Idempotency-Key": f"key of {trip}"}
     first = await here.client.post(path, json=message, headers=headers)
-    await here.client.post(
-        "/v1/erasures", json={"conversation": trip, "events": [first.json()["events"][0]["event_id"]]}
-    )
+    erased = [first.json()["events"][0]["event_id"]]
+    await here.client.post("/v1/erasures", json={"conversation": trip, "events": erased})
     again = await here.client.post(path, json=message, headers=headers)
     assert again.status_code == 201
     assert await texts(here.client, trip) == [""]
