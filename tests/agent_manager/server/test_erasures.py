@@ -43,7 +43,7 @@ async def test_a_conversation_is_erased_and_no_cached_response_shows_it(here: Se
     assert message["sent"]["metadata"] == {"eventstore.erased": True}
     trail = (await here.client.get(f"/v1/conversations/{trip}/events")).json()["items"]
     assert (trail[-1]["event_type"], trail[-1]["content"]["reason"]) == ("conversation.erased", "asked")
-    found = await here.client.get("/v1/search", params={"query": SECRET})
+    found = await here.client.get("/v1/search", params={"q": SECRET})
     assert found.json()["items"] == []
 
 
