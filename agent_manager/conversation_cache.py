@@ -13,6 +13,7 @@ from agent_manager.storage import Log, appended_event
 from eventstore import AppendResult, NewEvent
 from eventstore.concurrency import independent_task
 from eventstore.errors import StoreClosed
+from eventstore.event_types import RECEIPTS
 
 MAX_BYTES = 256 * 1024 * 1024
 """Approximate size of the contents that are kept."""
@@ -163,20 +164,34 @@ class ConversationFoldCache:
     async def _read(self, conversations: Sequence[UUID], *, keep: bool) -> dict[UUID, ConversationFold]:
         folds = {each: self._kept.get(each) or ConversationFold(each) for each in conversations}
         behind = list(conversations)
+        reread: dict[UUID, int] = {}
         while behind:
             counts: Counter[UUID] = Counter()
             limit = self._page
-            events = await self.log.events_of({each: folds[each].version for each in behind}, limit)
+            known = {each: folds[each].version for each in behind}
+            events = await self.log.events_of(known, limit)
+            outdated: set[UUID] = set()
             for number, event in enumerate(events, 1):
                 fold = folds[event.conversation_id]
                 counts[fold.id] += 1
+                # What was read before an erasure holds what was erased. No fold passes a receipt unless it was begun
+                # after it, so that no other coroutine that continues this fold overlooks the receipt.
+                if known[fold.id] and event.event_type in RECEIPTS and event.version > reread.get(fold.id, 0):
+                    reread[fold.id] = event.version
+                    outdated.add(fold.id)
+                if fold.id in outdated:
+                    continue
                 if event.version == fold.version + 1:  # another coroutine may have applied it meanwhile
                     before = fold.bytes
                     fold.apply(event)
                     self._bytes += fold.bytes - before if self._kept.get(fold.id) is fold else 0
                 if number % _YIELD_EVENTS == 0:
                     await asyncio.sleep(0)
-            behind = [each for each in behind if counts[each] == limit]
+            for each in outdated:
+                if self._kept.get(each) is folds[each]:
+                    self._bytes -= self._kept.pop(each).bytes
+                folds[each] = ConversationFold(each)
+            behind = [each for each in behind if counts[each] == limit or each in outdated]
             if events:
                 average = sum(event.size for event in events) // len(events) + 1
                 self._page = max(1, min(_MAX_PAGE, 2 * limit, _STATEMENT_BYTES // average))

@@ -177,7 +177,7 @@ class Manager:
         forked = ConversationForked(
             source_conversation_id=source.id,
             source_version=version,
-            name=(await self._view(fold)).name if name is None else name,
+            name=(fold.name or None) if name is None else name,
         )
         fork = uuid4()
         await self._log.append(fork, [NewEvent(forked, actor="user")], expected="NO_STREAM")

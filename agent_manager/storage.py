@@ -165,7 +165,7 @@ def appended_event(tenant: str, event: NewEvent, place: Appended) -> Event:
     )
     return Event(
         place.position, place.timestamp, place.version, event.schema_version, place.conversation_id, event.id, tenant,
-        event.data.event_type, event.actor, content, metadata, None, b"",
+        event.data.event_type, event.actor, content, metadata, b"", b"",  # salt and digest are the log's own
     )  # fmt: skip
 
 
@@ -273,7 +273,7 @@ class ServerLog(Log):
         rows, applied = await self._tables("conversations", ("conversations",))
         found = {conversation: (created_at, conversation, version) for conversation, version, created_at in rows}
         for conversation, version, created_at, _, is_listed in await self._tail("tail_conversations", applied):
-            if is_listed:
+            if is_listed or conversation in found:
                 begun = found.get(conversation, (created_at,))[0]
                 found[conversation] = (min(begun, created_at), conversation, version)
         return {conversation: version for _, conversation, version in sorted(found.values())}
@@ -339,7 +339,7 @@ class ServerLog(Log):
 
 _EXISTS = encode_expected("EXISTS")
 _ACCEPTED_WHEN_DELETED = ("conversation.reactivated", "conversation.unshared", "message.answered")
-"""The same types as in the SQL function deleted_conversation_accepts."""
+"""The same types as in the SQL function deleted_conversation_accepts, except for receipts of erasures."""
 
 
 class MemoryLog(Log):

@@ -73,6 +73,87 @@ $$;
 
 
 --
+-- Name: append_erasure(text, uuid, uuid, int4multirange, timestamp with time zone, boolean, boolean, text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.append_erasure(tenant_id text, conversation_id uuid, event_id uuid, versions int4multirange, until timestamp with time zone, is_whole boolean, erases_members boolean, reason text, actor text, OUT "position" bigint, OUT version integer, OUT "timestamp" timestamp with time zone) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+#variable_conflict use_variable
+DECLARE
+    allowed_tenant text := append_tenant();
+    salt           bytea := uuid_send(gen_random_uuid());
+    event_type     text := CASE WHEN is_whole THEN 'conversation.erased' ELSE 'event.erased' END;
+    content        jsonb;
+    head           record;
+    must_notify    boolean;
+BEGIN
+    IF allowed_tenant <> tenant_id THEN
+        PERFORM refuse_tenant(tenant_id);
+    END IF;
+    IF current_setting('synchronous_commit') = 'off' THEN
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
+    PERFORM pg_advisory_xact_lock(conversation_lock_key(tenant_id, conversation_id));
+    IF (SELECT count(*)
+          FROM events e
+         WHERE e.tenant_id = append_erasure.tenant_id
+           AND e.conversation_id = append_erasure.conversation_id
+           AND e.version <@ versions
+           AND e.salt IS NULL)
+       IS DISTINCT FROM (SELECT sum(upper(r) - lower(r)) FROM unnest(versions) AS r) THEN
+        RAISE EXCEPTION 'the receipt names versions % of conversation %, which are not all erased', versions, conversation_id
+            USING ERRCODE = 'ES005';
+    END IF;
+    IF erases_members THEN
+        DELETE FROM conversation_members m
+         WHERE m.tenant_id = append_erasure.tenant_id
+           AND m.conversation_id = append_erasure.conversation_id
+           AND NOT EXISTS (
+                   SELECT
+                     FROM events e
+                    WHERE e.tenant_id = append_erasure.tenant_id
+                      AND e.conversation_id = append_erasure.conversation_id
+                      AND (e.version = 1 AND e.metadata ->> 'eventstore.owner' = m.user_id
+                           OR e.event_type IN ('conversation.shared', 'conversation.unshared')
+                              AND e.content ->> 'user' = m.user_id)
+               );
+    END IF;
+    DELETE FROM idempotency_keys k
+     WHERE k.tenant_id = append_erasure.tenant_id
+       AND k.status IS NOT NULL;
+
+    must_notify := register_append();
+    SELECT e.version, e.timestamp
+      INTO head
+      FROM events e
+     WHERE e.tenant_id = append_erasure.tenant_id
+       AND e.conversation_id = append_erasure.conversation_id
+     ORDER BY e.version DESC
+     LIMIT 1;
+    position := nextval('events_position');
+    version := head.version + 1;
+    timestamp := event_timestamp(head.timestamp);
+    content := jsonb_build_object(
+        'versions', (SELECT jsonb_agg(jsonb_build_array(lower(r), upper(r) - 1) ORDER BY r) FROM unnest(versions) AS r),
+        'until', to_char(until AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'),
+        'erases_members', erases_members,
+        'reason', reason
+    );
+    INSERT INTO events (position, timestamp, version, schema_version, conversation_id, id, tenant_id,
+                        event_type, actor, content, metadata, salt, digest)
+    VALUES (position, timestamp, version, 1, conversation_id, event_id, tenant_id, event_type, actor, content, '{}', salt,
+            event_digest(salt, position, timestamp, version, 1::smallint, conversation_id, event_id, tenant_id, event_type,
+                         actor, content, '{}'));
+    IF must_notify THEN
+        PERFORM pg_notify(notify_channel(), '');
+    END IF;
+END
+$$;
+
+
+--
 -- Name: append_events(text[], uuid[], integer[], integer[], uuid[], text[], smallint[], text[], jsonb[], jsonb[]); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -558,7 +639,7 @@ $_$;
 
 CREATE FUNCTION public.deleted_conversation_accepts(event_type text) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN (event_type = ANY (ARRAY['conversation.reactivated'::text, 'conversation.unshared'::text, 'message.answered'::text]));
+    RETURN (event_type = ANY (ARRAY['conversation.reactivated'::text, 'conversation.unshared'::text, 'message.answered'::text, 'conversation.erased'::text, 'event.erased'::text]));
 
 
 --
@@ -671,6 +752,8 @@ BEGIN
         RETURN validate_task(event_type, content);
     ELSIF event_type IN ('conversation.shared', 'conversation.unshared') THEN
         RETURN validate_sharing(event_type, content);
+    ELSIF event_type IN ('conversation.erased', 'event.erased') THEN
+        RETURN 'it is the receipt of an erasure, which the erasure alone writes';
     END IF;
     RETURN NULL;
 END
@@ -740,6 +823,13 @@ COMMENT ON COLUMN public.events."timestamp" IS 'Time of the append; the time at 
 --
 
 COMMENT ON COLUMN public.events.version IS '1, 2, 3 and so on within one conversation, without gaps';
+
+
+--
+-- Name: COLUMN events.salt; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.events.salt IS 'Null once the event was erased; see erased_content';
 
 
 --
@@ -1025,6 +1115,40 @@ $$;
 
 
 --
+-- Name: check_erasure(text, uuid, int4multirange); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.check_erasure(tenant_id text, conversation_id uuid, versions int4multirange) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+#variable_conflict use_variable
+BEGIN
+    IF tenant_id IS DISTINCT FROM current_tenant() THEN
+        RAISE EXCEPTION 'this transaction may not erase events of the tenant %', quote_nullable(tenant_id)
+            USING ERRCODE = 'insufficient_privilege',
+                  HINT = 'SELECT set_config(''eventstore.tenant'', …, true) in the same transaction, by a login that may set it.';
+    END IF;
+    IF current_tenant_user() IS NOT NULL
+       AND NOT EXISTS (SELECT FROM members_of(conversation_id) AS m WHERE m.user_id = current_tenant_user() AND m.access = 'own')
+       AND (versions IS NULL
+            OR EXISTS (
+                   SELECT
+                     FROM events e
+                    WHERE e.tenant_id = check_erasure.tenant_id
+                      AND e.conversation_id = check_erasure.conversation_id
+                      AND e.version <@ versions
+                      AND e.actor <> current_tenant_user()
+               )) THEN
+        RAISE EXCEPTION 'the user may not erase this of conversation %', conversation_id
+            USING ERRCODE = 'ES007',
+                  DETAIL = jsonb_build_object('conversation_id', conversation_id)::text;
+    END IF;
+END
+$$;
+
+
+--
 -- Name: conversation_ancestry(text, uuid); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -1074,6 +1198,81 @@ CREATE FUNCTION public.partition_of(conversation_id uuid) RETURNS smallint
 CREATE FUNCTION public.conversation_lock_key(tenant_id text, conversation_id uuid) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN ((uuid_hash_extended(conversation_id, hashtextextended(tenant_id, (0)::bigint)) & (~ (15)::bigint)) | (public.partition_of(conversation_id))::bigint);
+
+
+--
+-- Name: stage_schema(text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.stage_schema(stage text) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'public', 'pg_temp'
+    RETURN CASE stage WHEN 'live'::text THEN ("current_schema"())::text ELSE (("left"(("current_schema"())::text, 54) || '_'::text) || stage) END;
+
+
+--
+-- Name: projection_definitions; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.projection_definitions (
+    projection text NOT NULL COLLATE pg_catalog."C",
+    stage text NOT NULL COLLATE pg_catalog."C",
+    definition_hash text NOT NULL,
+    text text,
+    tables text[] NOT NULL,
+    made_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
+    CONSTRAINT projection_definitions_stage_check CHECK ((stage = ANY (ARRAY['live'::text, 'next'::text, 'previous'::text])))
+);
+
+
+--
+-- Name: TABLE projection_definitions; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.projection_definitions IS 'Definition by which the tables of a stage are filled';
+
+
+--
+-- Name: COLUMN projection_definitions.definition_hash; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.projection_definitions.definition_hash IS 'SHA-256 of the definition, in hexadecimal';
+
+
+--
+-- Name: COLUMN projection_definitions.text; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.projection_definitions.text IS 'SQL of the projection; null if it is written in Python';
+
+
+--
+-- Name: conversation_tables(text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.conversation_tables(stage text) RETURNS TABLE(projection text, name text, relation regclass, conversation_column name, has_version boolean)
+    LANGUAGE sql STABLE
+    SET search_path TO 'public', 'pg_temp'
+    BEGIN ATOMIC
+ SELECT d.projection,
+     (c.relname)::text AS relname,
+     (c.oid)::regclass AS oid,
+     (
+         CASE
+             WHEN (columns.names @> '{tenant_id,conversation_id}'::text[]) THEN 'conversation_id'::text
+             WHEN (columns.names @> '{tenant_id,id}'::text[]) THEN 'id'::text
+             ELSE NULL::text
+         END)::name AS name,
+     (columns.names @> '{version}'::text[])
+    FROM ((pg_class c
+      CROSS JOIN LATERAL ( SELECT array_agg((a.attname)::text) AS names
+            FROM pg_attribute a
+           WHERE ((a.attrelid = c.oid) AND (NOT a.attisdropped) AND ((a.attname = 'tenant_id'::name) OR ((a.attname = ANY (ARRAY['conversation_id'::name, 'id'::name])) AND (a.atttypid = ('uuid'::regtype)::oid)) OR ((a.attname = 'version'::name) AND (a.atttypid = ('integer'::regtype)::oid))))) columns)
+      LEFT JOIN public.projection_definitions d ON (((d.stage = conversation_tables.stage) AND ((c.relname)::text = ANY (d.tables)))))
+   WHERE ((c.relnamespace = (to_regnamespace(quote_ident(public.stage_schema(conversation_tables.stage))))::oid) AND (c.relkind = 'r'::"char") AND ((d.projection IS NOT NULL) OR ((conversation_tables.stage = 'live'::text) AND (columns.names @> '{tenant_id,conversation_id}'::text[]) AND (c.relname <> ALL (ARRAY['events'::name, 'conversation_members'::name, 'parked'::name, 'answer_leases'::name])) AND (EXISTS ( SELECT
+            FROM pg_policy p
+           WHERE ((p.polrelid = c.oid) AND (p.polname = 'open_to_owner'::name)))))));
+END;
 
 
 --
@@ -1193,7 +1392,7 @@ CREATE FUNCTION public.members_of_log() RETURNS TABLE(tenant_id text, conversati
              (e.content ->> 'access'::text) AS access,
              e.event_type
             FROM public.events e
-           WHERE ((e.event_type)::text = ANY ((ARRAY['conversation.shared'::character varying, 'conversation.unshared'::character varying])::text[]))
+           WHERE (((e.event_type)::text = ANY ((ARRAY['conversation.shared'::character varying, 'conversation.unshared'::character varying])::text[])) AND (e.content ? 'user'::text))
            ORDER BY e.tenant_id, e.conversation_id, (e.content ->> 'user'::text), e.version DESC
          )
   SELECT o.tenant_id,
@@ -1255,8 +1454,8 @@ BEGIN
         SELECT p.polname
           FROM pg_policy p
          WHERE p.polrelid = target
-           AND p.polname IN ('open_to_owner', 'open_to_projector', 'open_to_search', 'open_to_caller',
-                            'require_tenant')
+           AND p.polname IN ('open_to_owner', 'open_to_projector', 'open_to_search', 'open_to_eraser',
+                            'open_to_caller', 'require_tenant')
     LOOP
         EXECUTE format('DROP POLICY %I ON %s', policy, target);
     END LOOP;
@@ -1325,6 +1524,10 @@ BEGIN
     IF NOT has_tenant THEN
         RETURN;
     END IF;
+    IF to_regrole('eventstore_eraser') IS NOT NULL AND target = to_regclass('events') THEN
+        EXECUTE format('CREATE POLICY open_to_eraser ON %s FOR UPDATE TO eventstore_eraser USING (tenant_id = %s)',
+                       target, rls_tenant());
+    END IF;
     EXECUTE format('CREATE POLICY open_to_caller ON %s FOR SELECT USING (%s)', target, rls_condition(target, conversation_column));
 END
 $$;
@@ -1391,6 +1594,275 @@ CREATE FUNCTION public.end_wait() RETURNS boolean
     BEGIN ATOMIC
  SELECT pg_advisory_unlock_shared((((('public.waiter_flag'::regclass)::oid)::bigint)::bit(32))::integer, 0) AS pg_advisory_unlock_shared;
 END;
+
+
+--
+-- Name: erasable_rows(text, uuid, int4multirange); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.erasable_rows(tenant_id text, conversation_id uuid, versions int4multirange) RETURNS TABLE(table_name text, rows bigint)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'public', 'pg_temp'
+    AS $_$
+#variable_conflict use_variable
+DECLARE
+    target record;
+BEGIN
+    table_name := 'events';
+    rows := (SELECT count(*)
+               FROM events e
+              WHERE e.tenant_id = erasable_rows.tenant_id
+                AND e.conversation_id = erasable_rows.conversation_id
+                AND (versions IS NULL OR e.version <@ versions)
+                AND e.event_type NOT IN ('conversation.erased', 'event.erased')
+                AND e.salt IS NOT NULL);
+    RETURN NEXT;
+    FOR target IN SELECT * FROM conversation_tables('live') AS t ORDER BY t.name LOOP
+        CONTINUE WHEN target.conversation_column IS NULL OR versions IS NOT NULL AND NOT target.has_version;
+        table_name := target.name;
+        EXECUTE format('SELECT count(*) FROM %s WHERE tenant_id = $1 AND %I = $2 AND ($3 IS NULL OR %s)', target.relation,
+                       target.conversation_column, CASE WHEN target.has_version THEN 'version <@ $3' ELSE 'true' END)
+           INTO rows USING tenant_id, conversation_id, versions;
+        RETURN NEXT;
+    END LOOP;
+END
+$_$;
+
+
+--
+-- Name: erase_events(text, uuid, int4multirange, timestamp with time zone, boolean, integer); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.erase_events(tenant_id text, conversation_id uuid, versions int4multirange, until timestamp with time zone, erases_members boolean, lock_wait_ms integer, OUT erased_versions int4multirange, OUT erased_until timestamp with time zone, OUT events bigint) RETURNS record
+    LANGUAGE plpgsql
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+#variable_conflict use_variable
+BEGIN
+    PERFORM refuse_old_snapshots(), limit_lock_wait(lock_wait_ms);
+    PERFORM pg_advisory_xact_lock(conversation_lock_key(tenant_id, conversation_id));
+    PERFORM check_erasure(tenant_id, conversation_id, versions);
+    WITH erased AS (
+        UPDATE events e
+           SET actor    = '',
+               content  = erased_content(e.event_type, e.content, erases_members),
+               metadata = erased_metadata(e.metadata, erases_members),
+               salt     = NULL
+         WHERE e.tenant_id = erase_events.tenant_id
+           AND e.conversation_id = erase_events.conversation_id
+           AND (versions IS NULL OR e.version <@ versions)
+           AND (until IS NULL OR e.timestamp <= until)
+           AND (e.event_type NOT IN ('conversation.erased', 'event.erased') OR erases_members AND versions IS NOT NULL)
+           AND (e.salt IS NOT NULL
+                OR erases_members AND (e.metadata ? 'eventstore.owner' OR e.content ? 'user'))
+        RETURNING e.version, e.timestamp
+    )
+    SELECT range_agg(int4range(e.version, e.version, '[]')), max(e.timestamp), count(*)
+      INTO erased_versions, erased_until, events
+      FROM erased e;
+    erased_versions := erased_versions + (
+        SELECT coalesce(range_agg(int4range((r ->> 0)::integer, (r ->> 1)::integer, '[]')), '{}')
+          FROM events e
+         CROSS JOIN LATERAL jsonb_array_elements(e.content -> 'versions') AS r
+         WHERE e.tenant_id = erase_events.tenant_id
+           AND e.conversation_id = erase_events.conversation_id
+           AND e.event_type IN ('conversation.erased', 'event.erased')
+           AND e.version <@ erased_versions
+    );
+END
+$$;
+
+
+--
+-- Name: erase_identity(text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.erase_identity(tenant_id text, user_id text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+DECLARE
+    salt    bytea := uuid_send(gen_random_uuid());
+    existed boolean;
+BEGIN
+    IF tenant_id IS DISTINCT FROM current_tenant() OR coalesce(current_tenant_user() <> user_id, false) THEN
+        RAISE EXCEPTION 'this transaction may not erase the user % of the tenant %', quote_nullable(user_id), quote_nullable(tenant_id)
+            USING ERRCODE = 'insufficient_privilege',
+                  HINT = 'A user may erase themselves; whoever acts for the whole tenant, every user of it.';
+    END IF;
+    DELETE FROM identity_keys k
+     WHERE k.tenant_id = erase_identity.tenant_id
+       AND k.user_id = erase_identity.user_id;
+    DELETE FROM identity_users u
+     WHERE u.tenant_id = erase_identity.tenant_id
+       AND u.id = erase_identity.user_id;
+    existed := FOUND;
+    IF existed OR NOT EXISTS (
+           SELECT
+             FROM identity_erasures r
+            WHERE r.tenant_id = erase_identity.tenant_id
+              AND r.hash = sha256(r.salt || convert_to(user_id, 'UTF8'))) THEN
+        INSERT INTO identity_erasures (tenant_id, salt, hash, erased_at)
+        VALUES (erase_identity.tenant_id, salt, sha256(salt || convert_to(user_id, 'UTF8')), clock_timestamp());
+    END IF;
+    RETURN existed;
+END
+$$;
+
+
+--
+-- Name: erased_content(text, jsonb, boolean); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.erased_content(event_type text, content jsonb, erases_members boolean) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+DECLARE
+    mark constant jsonb := '{"metadata": {"eventstore.erased": true}}';
+    kept jsonb;
+BEGIN
+    IF jsonb_typeof(content) IS DISTINCT FROM 'object' THEN
+        RETURN '{}';
+    END IF;
+    kept := (SELECT coalesce(jsonb_object_agg(m.key, m.value), '{}')
+               FROM jsonb_each(content) AS m
+              WHERE m.key IN ('message_id', 'task_id', 'source_conversation_id', 'artifact_id', 'config_id')
+                    AND json_member_is_uuid(content, m.key)
+                 OR m.key = 'source_version' AND jsonb_typeof(m.value) = 'number'
+                 OR m.key IN ('awaits_answer', 'last_chunk') AND jsonb_typeof(m.value) = 'boolean'
+                 OR m.key = 'role' AND m.value IN ('"user"', '"assistant"', '"system"', '"tool"')
+                 OR m.key = 'status' AND m.value IN ('"pending"', '"in_progress"', '"completed"', '"input-required"',
+                                                     '"auth-required"', '"canceled"', '"failed"', '"rejected"')
+                 OR m.key = 'outcome' AND m.value IN ('"answered"', '"failed"', '"abandoned"')
+                 OR m.key = 'access' AND m.value IN ('"read"', '"write"')
+                 OR m.key = 'user' AND NOT erases_members);
+    CASE event_type
+        WHEN 'message.added' THEN
+            RETURN '{"role": "system"}' || (kept - '{user, access}'::text[])
+                   || CASE WHEN content ? 'parts' THEN '{"parts": []}'::jsonb ELSE '{"content": ""}' END || mark;
+        WHEN 'message.answered' THEN
+            RETURN kept - 'user';
+        WHEN 'task.created' THEN
+            RETURN '{"status": "unknown", "description": ""}' || (kept - 'user') || mark;
+        WHEN 'task.status_changed' THEN
+            RETURN '{"status": "unknown"}' || (kept - 'user');
+        WHEN 'task.described' THEN
+            RETURN (kept - 'user')
+                   || CASE WHEN content ? 'description' THEN '{"description": ""}'::jsonb ELSE '{}' END
+                   || CASE WHEN content ? 'extra' THEN '{"extra": {}}'::jsonb ELSE '{}' END
+                   || CASE WHEN content ? 'metadata' THEN mark ELSE '{}' END;
+        WHEN 'task.artifact_added', 'task.artifact_extended' THEN
+            RETURN '{"artifact_id": "erased", "parts": [], "last_chunk": true}' || (kept - 'user') || mark;
+        WHEN 'task.cancel_requested', 'task.deleted' THEN
+            RETURN kept - 'user';
+        WHEN 'task.push_notification_set' THEN
+            RETURN '{"config_id": "erased", "config": {}}' || (kept - 'user');
+        WHEN 'task.push_notification_deleted' THEN
+            RETURN '{"config_id": "erased"}' || (kept - 'user');
+        WHEN 'conversation.created', 'conversation.forked' THEN
+            RETURN (kept - 'user') || CASE WHEN content ? 'name' THEN '{"name": ""}'::jsonb ELSE '{}' END || mark;
+        WHEN 'conversation.renamed' THEN
+            RETURN '{"name": ""}';
+        WHEN 'conversation.rewound' THEN
+            RETURN (SELECT coalesce(jsonb_object_agg(m.key, m.value), '{}')
+                      FROM jsonb_each(content) AS m
+                     WHERE m.key IN ('to_version', 'message_count')
+                       AND jsonb_typeof(m.value) = 'number');
+        WHEN 'conversation.erased', 'event.erased' THEN
+            RETURN content - 'reason';
+        WHEN 'conversation.shared', 'conversation.unshared' THEN
+            RETURN kept;
+        ELSE
+            RETURN '{}';
+    END CASE;
+END
+$$;
+
+
+--
+-- Name: json_member_is_uuid(jsonb, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.json_member_is_uuid(object jsonb, member text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN COALESCE(((object ->> member) ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'::text), false);
+
+
+--
+-- Name: erased_metadata(jsonb, boolean); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.erased_metadata(metadata jsonb, erases_members boolean) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT COALESCE(jsonb_object_agg(m.key, m.value), '{}'::jsonb) AS "coalesce"
+    FROM jsonb_each(erased_metadata.metadata) m(key, value)
+   WHERE ((m.key = 'occurred_at'::text) OR ((m.key = 'eventstore.owner'::text) AND (NOT erased_metadata.erases_members)) OR ((m.key = ANY (ARRAY['correlation_id'::text, 'causation_id'::text])) AND public.json_member_is_uuid(erased_metadata.metadata, m.key)));
+END;
+
+
+--
+-- Name: erasure_of_user(text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.erasure_of_user(tenant_id text, user_id text) RETURNS TABLE(conversation_id uuid, versions int4multirange, erases_members boolean)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    tenant  text := tenant_id;
+    erased  text := user_id;
+    applied bigint := coalesce((SELECT min(c.position) FROM checkpoints c WHERE c.projection = 'actors' AND c.stage = 'live'), 0);
+BEGIN
+    IF tenant IS DISTINCT FROM current_tenant() OR coalesce(current_tenant_user() <> erased, false) THEN
+        RAISE EXCEPTION 'this transaction may not erase the user % of the tenant %', quote_nullable(erased), quote_nullable(tenant)
+            USING ERRCODE = 'insufficient_privilege',
+                  HINT = 'A user may erase themselves; whoever acts for the whole tenant, every user of it.';
+    END IF;
+    RETURN QUERY
+    SELECT m.conversation_id, NULL::int4multirange, true
+      FROM conversation_members m
+     WHERE m.tenant_id = tenant
+       AND m.user_id = erased
+       AND m.access = 'own';
+    RETURN QUERY
+    WITH active AS (
+        SELECT a.conversation_id FROM conversation_actors a WHERE a.tenant_id = tenant AND a.actor = erased
+         UNION
+        SELECT p.conversation_id FROM parked p WHERE p.tenant_id = tenant AND p.projection = 'actors' AND p.stage = 'live'
+         UNION
+        SELECT e.conversation_id FROM events e WHERE e.position > applied AND e.tenant_id = tenant AND e.actor = erased
+         UNION
+        SELECT e.conversation_id
+          FROM events e
+         WHERE e.tenant_id = tenant
+           AND e.event_type IN ('conversation.shared', 'conversation.unshared')
+           AND e.content ->> 'user' = erased
+    )
+    SELECT s.conversation_id, range_agg(int4range(s.version, s.version, '[]')), s.names_user
+      FROM (SELECT e.conversation_id, e.version,
+                   e.is_receipt OR e.is_sharing AND e.content ->> 'user' = erased AS names_user
+              FROM active a
+              JOIN (SELECT e.*, e.event_type IN ('conversation.erased', 'event.erased') AS is_receipt,
+                           e.event_type IN ('conversation.shared', 'conversation.unshared') AS is_sharing
+                      FROM events e) AS e
+                ON e.tenant_id = tenant
+               AND e.conversation_id = a.conversation_id
+             WHERE (e.actor = erased OR e.is_sharing AND e.content ->> 'user' = erased)
+               AND e.event_type NOT IN ('agent.registered', 'agent.unregistered')
+               AND (e.is_receipt
+                    OR NOT EXISTS (
+                           SELECT
+                             FROM conversation_members m
+                            WHERE m.tenant_id = tenant
+                              AND m.conversation_id = a.conversation_id
+                              AND m.user_id = erased
+                              AND m.access = 'own'
+                       ))) AS s
+     GROUP BY s.conversation_id, s.names_user;
+END
+$$;
 
 
 --
@@ -1560,15 +2032,6 @@ CREATE FUNCTION public.is_current_role(role name) RETURNS boolean
 CREATE FUNCTION public.json_member_is_text(object jsonb, member text, longest integer) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN COALESCE(((jsonb_typeof((object -> member)) = 'string'::text) AND (char_length((object ->> member)) <= longest)), false);
-
-
---
--- Name: json_member_is_uuid(jsonb, text); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.json_member_is_uuid(object jsonb, member text) RETURNS boolean
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN COALESCE(((object ->> member) ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'::text), false);
 
 
 --
@@ -1836,16 +2299,6 @@ END;
 
 
 --
--- Name: stage_schema(text); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.stage_schema(stage text) RETURNS text
-    LANGUAGE sql STABLE
-    SET search_path TO 'public', 'pg_temp'
-    RETURN CASE stage WHEN 'live'::text THEN ("current_schema"())::text ELSE (("left"(("current_schema"())::text, 54) || '_'::text) || stage) END;
-
-
---
 -- Name: missing_in_staging(text[]); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -2000,42 +2453,6 @@ COMMENT ON COLUMN public.parked."position" IS 'Position of the event that failed
 
 
 --
--- Name: projection_definitions; Type: TABLE; Schema: public; Owner: -
---
-
-CREATE TABLE public.projection_definitions (
-    projection text NOT NULL COLLATE pg_catalog."C",
-    stage text NOT NULL COLLATE pg_catalog."C",
-    definition_hash text NOT NULL,
-    text text,
-    tables text[] NOT NULL,
-    made_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
-    CONSTRAINT projection_definitions_stage_check CHECK ((stage = ANY (ARRAY['live'::text, 'next'::text, 'previous'::text])))
-);
-
-
---
--- Name: TABLE projection_definitions; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON TABLE public.projection_definitions IS 'Definition by which the tables of a stage are filled';
-
-
---
--- Name: COLUMN projection_definitions.definition_hash; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.projection_definitions.definition_hash IS 'SHA-256 of the definition, in hexadecimal';
-
-
---
--- Name: COLUMN projection_definitions.text; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.projection_definitions.text IS 'SQL of the projection; null if it is written in Python';
-
-
---
 -- Name: move_stage(text, text, text); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -2167,6 +2584,129 @@ CREATE FUNCTION public.rebuild_key(projection text) RETURNS bigint
 
 
 --
+-- Name: refold_conversation(text, uuid); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.refold_conversation(tenant_id text, conversation_id uuid) RETURNS TABLE(projection text, stage text, problem text)
+    LANGUAGE plpgsql
+    AS $_$
+#variable_conflict use_variable
+DECLARE
+    path    text := current_setting('search_path');
+    target  record;
+    made    record;
+    failed  record;
+    applied bigint;
+BEGIN
+    LOCK TABLE projection_definitions IN SHARE MODE;
+    PERFORM set_config('eventstore.tenant', tenant_id, true),
+            set_config('eventstore.retried_conversation', conversation_id::text, true),
+            set_config('eventstore.lower_position', '0', true);
+    EXECUTE $view$
+        CREATE OR REPLACE TEMPORARY VIEW batch AS
+        SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id, e.tenant_id, e.event_type,
+               e.actor, e.content, e.metadata, e.salt, e.digest
+          FROM events e
+         WHERE e.tenant_id = current_setting('eventstore.tenant')
+           AND e.conversation_id = current_setting('eventstore.retried_conversation')::uuid
+           AND e.position > current_setting('eventstore.lower_position')::bigint
+           AND e.position <= current_setting('eventstore.upper_position')::bigint
+           AND NOT EXISTS (
+                   SELECT
+                     FROM parked p
+                    WHERE p.projection = current_setting('eventstore.projection')
+                      AND p.stage = current_setting('eventstore.stage')
+                      AND p.tenant_id = e.tenant_id
+                      AND p.conversation_id = e.conversation_id
+                      AND p.position <= e.position
+               )
+    $view$;
+    FOR target IN
+        SELECT t.relation, t.conversation_column FROM conversation_tables('live') AS t WHERE t.projection IS NULL
+    LOOP
+        EXECUTE format('DELETE FROM %s WHERE tenant_id = $1 AND %I = $2', target.relation, target.conversation_column)
+          USING tenant_id, conversation_id;
+    END LOOP;
+    FOR made IN
+        SELECT d.projection, d.stage, d.text, d.tables FROM projection_definitions d ORDER BY d.projection, d.stage
+    LOOP
+        projection := made.projection;
+        stage := made.stage;
+        problem := NULL;
+        -- The time tells readers who keep responses that rows have changed (tables_change_token).
+        UPDATE checkpoints c
+           SET updated_at = clock_timestamp()
+         WHERE c.projection = made.projection
+           AND c.stage = made.stage
+           AND c.partition = partition_of(conversation_id)
+        RETURNING c.position INTO applied;
+        FOR target IN
+            SELECT t.name, t.relation, t.conversation_column
+              FROM conversation_tables(made.stage) AS t
+             WHERE t.projection = made.projection
+        LOOP
+            IF target.conversation_column IS NULL THEN
+                problem := format('the table %s has no columns tenant_id and conversation_id', target.name);
+                CONTINUE;
+            END IF;
+            EXECUTE format('DELETE FROM %s WHERE tenant_id = $1 AND %I = $2', target.relation, target.conversation_column)
+              USING tenant_id, conversation_id;
+        END LOOP;
+        IF problem IS NOT NULL THEN
+            RETURN NEXT;
+            CONTINUE;
+        END IF;
+        PERFORM set_config('eventstore.projection', made.projection, true),
+                set_config('eventstore.stage', made.stage, true),
+                set_config('eventstore.upper_position', coalesce(applied, 0)::text, true),
+                set_config('search_path', format('pg_temp, %I, %I', stage_schema(made.stage), stage_schema('live')), true);
+        -- Its error may quote what is erased.
+        DELETE FROM parked p
+         WHERE p.projection = made.projection
+           AND p.stage = made.stage
+           AND p.tenant_id = refold_conversation.tenant_id
+           AND p.conversation_id = refold_conversation.conversation_id
+        RETURNING p.position INTO failed;
+        FOR attempt IN 1 .. 3 LOOP
+            BEGIN
+                IF made.text IS NULL AND attempt < 3 THEN
+                    RAISE EXCEPTION 'it is written in Python: eventstore parked retry applies the events again';
+                ELSIF made.text IS NOT NULL THEN
+                    EXECUTE made.text;
+                END IF;
+                EXIT;
+            EXCEPTION WHEN OTHERS THEN
+                IF left(SQLSTATE, 2) IN ('40', '53', '55', '57', '58', 'XX') THEN
+                    RAISE;
+                END IF;
+                -- The conversation is parked where it was, then at its first event.
+                problem := SQLERRM;
+                INSERT INTO parked (projection, stage, tenant_id, conversation_id, position, version, event_id, event_type,
+                                    sqlstate, error)
+                SELECT made.projection, made.stage, e.tenant_id, e.conversation_id, e.position, e.version, e.id,
+                       e.event_type, SQLSTATE, SQLERRM
+                  FROM events e
+                 WHERE e.tenant_id = refold_conversation.tenant_id
+                   AND e.conversation_id = refold_conversation.conversation_id
+                   AND e.position <= applied
+                   AND (attempt > 1 OR failed.position IS NULL OR e.position = failed.position)
+                 ORDER BY e.version
+                 LIMIT 1
+                    ON CONFLICT ON CONSTRAINT parked_pkey DO UPDATE
+                    SET position = excluded.position, version = excluded.version, event_id = excluded.event_id,
+                        event_type = excluded.event_type, sqlstate = excluded.sqlstate, error = excluded.error;
+            END;
+        END LOOP;
+        IF problem IS NOT NULL THEN
+            RETURN NEXT;
+        END IF;
+    END LOOP;
+    PERFORM set_config('search_path', path, true);
+END
+$_$;
+
+
+--
 -- Name: refuse_change_of_events(); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -2175,10 +2715,36 @@ CREATE FUNCTION public.refuse_change_of_events() RETURNS trigger
     SET search_path TO 'public', 'pg_temp'
     AS $$
 BEGIN
+    IF TG_OP = 'UPDATE' AND TG_TABLE_NAME = 'events'
+       AND (CASE
+                WHEN current_user = 'eventstore_eraser' THEN true
+                WHEN has_column_privilege(to_regrole('eventstore_eraser')::oid, TG_RELID, 'salt', 'UPDATE') THEN false
+                ELSE current_user = (SELECT r.rolname
+                                       FROM pg_class c
+                                       JOIN pg_roles r ON r.oid = c.relowner
+                                      WHERE c.oid = TG_RELID)
+            END) THEN
+        IF TG_LEVEL = 'STATEMENT' THEN
+            RETURN NULL;
+        ELSIF NEW.salt IS NULL
+              AND NEW.actor = ''
+              AND (NEW.position, NEW.timestamp, NEW.version, NEW.schema_version, NEW.conversation_id, NEW.id,
+                   NEW.tenant_id, NEW.event_type, NEW.digest)
+                  = (OLD.position, OLD.timestamp, OLD.version, OLD.schema_version, OLD.conversation_id, OLD.id,
+                     OLD.tenant_id, OLD.event_type, OLD.digest)
+              AND (CASE
+                       WHEN NEW.content = erased_content(OLD.event_type, OLD.content, false)
+                            AND NEW.metadata = erased_metadata(OLD.metadata, false) THEN true
+                       ELSE NEW.content = erased_content(OLD.event_type, OLD.content, true)
+                            AND NEW.metadata = erased_metadata(OLD.metadata, true)
+                   END) THEN
+            RETURN NEW;
+        END IF;
+    END IF;
     RAISE EXCEPTION '% on the table % is refused: the log is append-only', TG_OP, TG_TABLE_NAME
         USING ERRCODE = 'restrict_violation',
               DETAIL = 'Events are the source of truth, the audit trail and the backup; they never change.',
-              HINT = 'Append another event that states the change.';
+              HINT = 'Append another event that states the change; eventstore erase removes personal data.';
 END
 $$;
 
@@ -4700,6 +5266,24 @@ $$;
 
 
 --
+-- Name: unreceipted_erasure(public.events); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.unreceipted_erasure(event public.events) RETURNS boolean
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ SELECT (((event).salt IS NULL) AND (NOT ((((event).actor)::text = ''::text) AND ((event).content = public.erased_content(((event).event_type)::text, (event).content, false)) AND ((event).metadata = public.erased_metadata((event).metadata, false)) AND (EXISTS ( SELECT
+            FROM (public.events r
+              CROSS JOIN LATERAL jsonb_array_elements(
+                 CASE
+                     WHEN (jsonb_typeof((r.content -> 'versions'::text)) = 'array'::text) THEN (r.content -> 'versions'::text)
+                     ELSE NULL::jsonb
+                 END) named(value))
+           WHERE (((r.tenant_id)::text = ((unreceipted_erasure.event).tenant_id)::text) AND (r.conversation_id = (unreceipted_erasure.event).conversation_id) AND ((r.event_type)::text = ANY ((ARRAY['conversation.erased'::character varying, 'event.erased'::character varying])::text[])) AND (r.salt IS NOT NULL) AND (r.version > (unreceipted_erasure.event).version) AND ((to_jsonb((unreceipted_erasure.event).version) >= (named.value -> 0)) AND (to_jsonb((unreceipted_erasure.event).version) <= (named.value -> 1)))))))));
+END;
+
+
+--
 -- Name: validate_conversation(text, jsonb); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -4920,6 +5504,7 @@ CREATE TABLE public.conversations (
     created_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
     updated_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
     message_count integer DEFAULT 0 NOT NULL,
+    erased_count integer DEFAULT 0 NOT NULL,
     version integer NOT NULL,
     given_id text,
     forked_from jsonb,
@@ -4930,6 +5515,13 @@ ALTER TABLE ONLY public.conversations ALTER COLUMN name SET STATISTICS 0;
 ALTER TABLE ONLY public.conversations ALTER COLUMN given_id SET STATISTICS 0;
 
 ALTER TABLE ONLY public.conversations FORCE ROW LEVEL SECURITY;
+
+
+--
+-- Name: COLUMN conversations.erased_count; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.conversations.erased_count IS 'Number of its events that were erased';
 
 
 --
@@ -4997,6 +5589,25 @@ COMMENT ON COLUMN public.idempotency_keys.request IS 'SHA-256 of the request';
 --
 
 COMMENT ON COLUMN public.idempotency_keys.status IS 'Status of the response; null: there is none yet';
+
+
+--
+-- Name: identity_erasures; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.identity_erasures (
+    tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
+    salt bytea NOT NULL,
+    hash bytea NOT NULL,
+    erased_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL
+);
+
+
+--
+-- Name: COLUMN identity_erasures.hash; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.identity_erasures.hash IS 'SHA-256 of the salt and the id';
 
 
 --
@@ -5655,6 +6266,14 @@ ALTER TABLE ONLY public.idempotency_keys
 
 
 --
+-- Name: identity_erasures identity_erasures_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.identity_erasures
+    ADD CONSTRAINT identity_erasures_pkey PRIMARY KEY (tenant_id, hash);
+
+
+--
 -- Name: identity_keys identity_keys_hash_key; Type: CONSTRAINT; Schema: public; Owner: -
 --
 
@@ -5862,10 +6481,17 @@ CREATE INDEX idx_events_conversation_id ON public.events USING btree (conversati
 
 
 --
--- Name: idx_events_deletions; Type: INDEX; Schema: public; Owner: -
+-- Name: idx_events_erased; Type: INDEX; Schema: public; Owner: -
 --
 
-CREATE INDEX idx_events_deletions ON public.events USING btree (tenant_id, conversation_id, version) WHERE ((event_type)::text = ANY ((ARRAY['conversation.deleted'::character varying, 'conversation.reactivated'::character varying])::text[]));
+CREATE INDEX idx_events_erased ON public.events USING btree ("position") WHERE (salt IS NULL);
+
+
+--
+-- Name: idx_events_lifecycle; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_events_lifecycle ON public.events USING btree (tenant_id, conversation_id, version) WHERE ((event_type)::text = ANY ((ARRAY['conversation.deleted'::character varying, 'conversation.reactivated'::character varying, 'conversation.erased'::character varying, 'event.erased'::character varying, 'conversation.shared'::character varying, 'conversation.unshared'::character varying, 'conversation.forked'::character varying])::text[]));
 
 
 --
@@ -6144,6 +6770,12 @@ ALTER TABLE public.events ENABLE ROW LEVEL SECURITY;
 --
 
 ALTER TABLE public.idempotency_keys ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: identity_erasures; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.identity_erasures ENABLE ROW LEVEL SECURITY;
 
 --
 -- Name: identity_keys; Type: ROW SECURITY; Schema: public; Owner: -
@@ -6561,6 +7193,19 @@ CASE
       WHERE (m.conversation_id = tasks.conversation_id)))) THEN true
     ELSE NULL::boolean
 END IS NOT NULL));
+
+
+--
+-- Name: events open_to_eraser; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY open_to_eraser ON public.events FOR UPDATE TO eventstore_eraser USING (((tenant_id)::text = (( SELECT COALESCE(( SELECT b.tenant_id
+           FROM public.bound_logins b
+          WHERE (b.login = SESSION_USER)), (
+        CASE
+            WHEN public.may_set_tenant() THEN NULLIF(current_setting('eventstore.tenant'::text, true), ''::text)
+            ELSE NULL::text
+        END)::character varying) AS "coalesce"))::text));
 
 
 --
@@ -7063,6 +7708,13 @@ CREATE POLICY unbound ON public.idempotency_keys USING ((( SELECT (NOT public.lo
 
 
 --
+-- Name: identity_erasures unbound; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY unbound ON public.identity_erasures USING (( SELECT (NOT public.login_is_bound())));
+
+
+--
 -- Name: identity_keys unbound; Type: POLICY; Schema: public; Owner: -
 --
 
@@ -7112,4 +7764,5 @@ INSERT INTO public.eventstore_migrations (version) VALUES
     ('20261129000900'),
     ('20261129001000'),
     ('20261129001100'),
-    ('20261129001200');
+    ('20261129001200'),
+    ('20261129001300');

@@ -1,7 +1,8 @@
 -- The roles of the store, its two logins, and its database. The image of PostgreSQL runs this with psql as its superuser,
 -- once, when the data folder is made; so can you, on a server of your own. docs/concepts/roles.md says what each role may.
 --
--- agents           the service and its workers: they take the roles of one tenant's readers and writers, and the projector's
+-- agents           the service and its workers: they take the roles of one tenant's readers and writers, the projector's and,
+--                  to erase on request, the eraser's
 -- agents_migrator  migrates and rebuilds: it owns the database, and takes the role that owns the tables
 --
 -- Neither is a superuser, creates roles, or has BYPASSRLS, so row-level security holds for both.
@@ -22,14 +23,16 @@ CREATE ROLE eventstore_reader NOLOGIN;
 CREATE ROLE eventstore_auditor NOLOGIN;
 CREATE ROLE eventstore_projector NOLOGIN;
 CREATE ROLE eventstore_search NOLOGIN;
+CREATE ROLE eventstore_eraser NOLOGIN;
 GRANT eventstore_owner TO eventstore_migrator;
 GRANT eventstore_writer, eventstore_reader, eventstore_auditor TO eventstore_app;
 
 CREATE ROLE agents LOGIN NOSUPERUSER NOCREATEROLE NOCREATEDB NOBYPASSRLS PASSWORD :'service_password';
-GRANT eventstore_app, eventstore_projector TO agents;
+GRANT eventstore_app, eventstore_projector, eventstore_eraser TO agents;
 
 CREATE ROLE agents_migrator LOGIN NOSUPERUSER NOCREATEROLE NOCREATEDB NOBYPASSRLS PASSWORD :'migrator_password';
-GRANT eventstore_migrator, eventstore_search, eventstore_app, eventstore_projector TO agents_migrator;
+GRANT eventstore_migrator, eventstore_search, eventstore_app, eventstore_projector, eventstore_eraser
+   TO agents_migrator;
 
 CREATE DATABASE flowagents OWNER agents_migrator ENCODING 'UTF8' TEMPLATE template0;
 -- By default every login of the server may connect. Another one that shall: GRANT CONNECT ON DATABASE flowagents TO it.

@@ -1,8 +1,8 @@
 """Verify a proof of the sealed log: python verify_sealed_log.py FILE PUBLIC_KEY [PUBLIC_KEY ...]
 
-FILE is what "eventstore audit prove" or "eventstore audit consistency" has written, or a checkpoint. A public key is
-NAME+ID+KEY, as "eventstore audit key show" prints it. This program needs Python alone, no package, and shares no code
-with the store: it is written from docs/concepts/sealed-log.md, docs/concepts/digest.md, RFC 9162 and RFC 8032.
+FILE is what "eventstore audit prove" or "eventstore audit consistency" has written, or a checkpoint; a public key is
+what "eventstore audit key show" prints. This program needs Python alone, and shares no code with the store: it is
+written from docs/concepts/sealed-log.md, docs/concepts/digest.md, RFC 9162 and RFC 8032.
 """
 
 import base64
@@ -107,9 +107,11 @@ def checkpoint(note, keys):
 
 
 def digest(event):
-    """The digest of an event."""
-    epoch = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
-    time = (datetime.datetime.fromisoformat(event["timestamp"]) - epoch) // datetime.timedelta(microseconds=1)
+    """The digest of an event; it is given if the event was erased, with its salt."""
+    if "salt" not in event:
+        return bytes.fromhex(event["digest"])
+    since = datetime.datetime.fromisoformat(event["timestamp"]) - datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
+    time = since // datetime.timedelta(microseconds=1)
     data = bytes.fromhex(event["salt"])
     data += struct.pack(">qqih", event["position"], time, event["version"], event["schema_version"])
     data += uuid.UUID(event["conversation_id"]).bytes + uuid.UUID(event["id"]).bytes
@@ -135,8 +137,7 @@ def verify(text, keys):
     if not is_consistency:
         return f"{name} had {size} events"
     head, _, note = rest.partition("\n\n")
-    new = checkpoint(note, keys)
-    number, *lines = head.split("\n")
+    (number, *lines), new = head.split("\n"), checkpoint(note, keys)
     path = [base64.b64decode(line) for line in lines]
     if name != new[0] or number != str(size) or consistent(size, new[1], root, path) != (root, new[2]):
         raise ValueError("the log was rewritten")

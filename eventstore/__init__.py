@@ -1,6 +1,7 @@
 """The log: an append-only, event-sourced store of conversations in PostgreSQL."""
 
 from eventstore.append import Append
+from eventstore.erasure import Erasure
 from eventstore.event_types import (
     AgentRegistered,
     AgentUnregistered,
@@ -8,6 +9,7 @@ from eventstore.event_types import (
     ConversationArchived,
     ConversationCreated,
     ConversationDeleted,
+    ConversationErased,
     ConversationForked,
     ConversationReactivated,
     ConversationRenamed,
@@ -15,6 +17,7 @@ from eventstore.event_types import (
     ConversationShared,
     ConversationUnshared,
     EventData,
+    EventErased,
     MessageAdded,
     MessageAnswered,
     Role,
@@ -55,14 +58,17 @@ __all__ = [
     "ConversationArchived",
     "ConversationCreated",
     "ConversationDeleted",
+    "ConversationErased",
     "ConversationForked",
     "ConversationReactivated",
     "ConversationRenamed",
     "ConversationRewound",
     "ConversationShared",
     "ConversationUnshared",
+    "Erasure",
     "Event",
     "EventData",
+    "EventErased",
     "EventStore",
     "ExpectedVersion",
     "IdAssigner",

@@ -182,6 +182,34 @@ class ConversationUnshared(EventData):
     user: UserName
 
 
+class _Receipt(EventData):
+    # Only an erasure appends it.
+    versions: list[list[int]]
+    until: str
+    erases_members: bool = False
+    reason: str = ""
+
+
+class ConversationErased(_Receipt):
+    """The receipt of an erasure of a conversation up to then; its actor is who erased it.
+
+    ``versions`` are the first and the last version of each range that was erased, ``until`` is the time of the latest
+    of these events, and ``erases_members`` tells whether the names of members were erased, too.
+    """
+
+    event_type: Literal["conversation.erased"] = "conversation.erased"
+
+
+class EventErased(_Receipt):
+    """The receipt of an erasure of single events; see :class:`ConversationErased`."""
+
+    event_type: Literal["event.erased"] = "event.erased"
+
+
+RECEIPTS = ("conversation.erased", "event.erased")
+"""The types of the receipts of erasures."""
+
+
 class MessageAdded(EventData):
     """A message was added. Its id in the read tables is the id of this event.
 
@@ -384,6 +412,8 @@ BuiltInEvent = Annotated[
     | ConversationForked
     | ConversationShared
     | ConversationUnshared
+    | ConversationErased
+    | EventErased
     | MessageAdded
     | MessageAnswered
     | AgentRegistered

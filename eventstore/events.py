@@ -159,6 +159,11 @@ class Event(LazyRow):
         return Metadata(**self.raw_metadata) if self._row[METADATA] != _EMPTY else PLAIN
 
     @property
+    def is_erased(self) -> bool:
+        """Whether what it held was erased."""
+        return self.salt is None
+
+    @property
     def size(self) -> int:
         """The approximate size of the content as JSON, in bytes."""
         stored = self._row[CONTENT]

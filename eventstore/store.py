@@ -17,6 +17,7 @@ from eventstore.database.pooler_check import check_pooler
 from eventstore.database.pools import Pool, View
 from eventstore.database.server import Server
 from eventstore.database.standby import Standby
+from eventstore.erasure import Erasure, erase, erase_user
 from eventstore.errors import InputError, ServerError, SettingsError, StoreClosed, translated
 from eventstore.event_types import EventData
 from eventstore.events import (
@@ -281,6 +282,64 @@ class EventStore:
         forked = await forked_event(self.log(caller), caller.tenant, source, version, name=name, metadata=metadata)
         target = uuid4() if conversation_id is None else conversation_id
         return await self.append(target, [forked, *events], expected=NO_STREAM, actor=actor, tenant=tenant, user=user)
+
+    async def erase(
+        self,
+        conversation_id: UUID | str,
+        event_ids: Sequence[UUID | str] | None = None,
+        *,
+        reason: str = "",
+        actor: str = "",
+        tenant: str | None = None,
+        user: str | None = None,
+        dry_run: bool = False,
+    ) -> Erasure:
+        """Erase a conversation up to now, or single events of it, irrevocably; see ``docs/guides/erasure.md``.
+
+        What the events held is gone from the log and from all tables that are made of it. The events keep their places
+        and their digests, so proofs of the sealed log hold; a receipt, which is an event of the conversation, says who
+        erased, when and why. Erasing what is erased already changes nothing.
+
+        Args:
+            event_ids: the events; by default all of the conversation.
+            reason: kept in the receipt, which is never erased: name nobody in it.
+            actor: who erases.
+            user: erases only conversations that this user owns, and their own events in others; None means the whole
+                tenant.
+            dry_run: change nothing; tell what would be erased.
+
+        Raises:
+            NotFound: the conversation does not exist, or has no such event.
+            Forbidden: the user may not erase it.
+            PermissionDenied: the login may not take the role ``eventstore_eraser``.
+            ConversationLocked: another transaction held the conversation until the deadline.
+        """
+        caller = self.caller(tenant, user)
+        return await erase(self, caller, conversation_id, event_ids, reason=reason, actor=actor, dry_run=dry_run)
+
+    def erase_user(
+        self,
+        name: str,
+        *,
+        reason: str = "",
+        actor: str = "",
+        tenant: str | None = None,
+        user: str | None = None,
+        dry_run: bool = False,
+    ) -> AsyncIterator[Erasure]:
+        """Erase a user: their conversations, their events in those of others, their name, and their keys.
+
+        Each conversation is erased in a transaction of its own, and is one item of the iterator. If it is interrupted,
+        what was erased stays erased; repeat the call for the rest.
+
+        Args:
+            user: who may only erase themselves; None means the whole tenant.
+            reason, actor, dry_run: see :meth:`erase`. Receipts do not name the user, whoever erases.
+
+        Raises:
+            PermissionDenied: the user is another one, or the login may not take the role ``eventstore_eraser``.
+        """
+        return erase_user(self, self.caller(tenant, user), name, reason=reason, actor=actor, dry_run=dry_run)
 
     async def _append_all(
         self, appends: Iterable[Append], actor: str, tenant: str | None, user: str | None

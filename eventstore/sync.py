@@ -93,6 +93,8 @@ class SyncEventStore:
     append = synchronous(EventStore.append)
     append_all = synchronous(EventStore.append_all)
     fork = synchronous(EventStore.fork)
+    erase = synchronous(EventStore.erase)
+    erase_user = _synchronous_iterator(EventStore.erase_user)
     read = _synchronous_iterator(EventStore.read)
     read_log = _synchronous_iterator(EventStore.read_log)
     subscribe = _synchronous_iterator(EventStore.subscribe)

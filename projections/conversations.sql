@@ -35,6 +35,8 @@ folded AS MATERIALIZED (
                          AND b.content ? 'metadata'))[1] AS member_order,
            max(r.messages) AS messages_left,
            count(*) FILTER (WHERE b.event_type = 'message.added' AND b.version > coalesce(r.version, 0)) AS messages,
+           count(*) FILTER (WHERE b.salt IS NULL) AS erased,
+           bool_and(b.event_type IN ('conversation.erased', 'event.erased')) AS has_only_receipts,
            (array_agg(occurred_at(b.metadata, b.timestamp) ORDER BY b.version))[1] AS created_at,
            max(occurred_at(b.metadata, b.timestamp)) AS updated_at
       FROM batch b
@@ -54,18 +56,20 @@ updated AS (
            metadata      = coalesce(f.metadata, c.metadata),
            member_order  = CASE WHEN f.metadata IS NULL THEN c.member_order ELSE f.member_order END,
            message_count = coalesce(f.messages_left, c.message_count) + f.messages,
+           erased_count  = c.erased_count + f.erased,
            updated_at    = greatest(c.updated_at, f.updated_at)
       FROM folded f
      WHERE c.tenant_id = f.tenant_id
        AND c.id = f.conversation_id
 )
-INSERT INTO conversations (id, tenant_id, name, is_active, is_deleted, created_at, updated_at, message_count, version,
-                           given_id, forked_from, metadata, member_order)
+INSERT INTO conversations (id, tenant_id, name, is_active, is_deleted, created_at, updated_at, message_count, erased_count,
+                           version, given_id, forked_from, metadata, member_order)
 SELECT f.conversation_id, f.tenant_id, coalesce(f.name, ''), coalesce(f.is_active, true), coalesce(f.is_deleted, false),
-       f.created_at, f.updated_at, coalesce(f.messages_left, 0) + f.messages, f.version, f.given_id, f.forked_from,
-       f.metadata, f.member_order
+       f.created_at, f.updated_at, coalesce(f.messages_left, 0) + f.messages, f.erased, f.version, f.given_id,
+       f.forked_from, f.metadata, f.member_order
   FROM folded f
- WHERE NOT EXISTS (
+ WHERE NOT f.has_only_receipts  -- of a conversation that is not listed
+   AND NOT EXISTS (
            SELECT
              FROM conversations c
             WHERE c.tenant_id = f.tenant_id

@@ -76,7 +76,7 @@ WITH texts AS MATERIALIZED (
            b.content ->> 'role' AS role,
            b.actor,
            occurred_at(b.metadata, b.timestamp) AS created_at,
-           search_text(b.event_type, b.content) AS original,
+           CASE WHEN b.salt IS NOT NULL THEN search_text(b.event_type, b.content) END AS original,  -- unless it was erased
            -- Whether a later one of the batch replaces it.
            bool_or(b.event_type = 'conversation.renamed' OR b.event_type = 'task.described' AND b.content ? 'description')
                OVER (PARTITION BY b.tenant_id, b.conversation_id, b.content ->> 'task_id',

@@ -120,8 +120,8 @@ class TaskState:
 
     @property
     def task(self) -> Json | None:
-        """The task as JSON; None if it does not exist or its conversation is deleted."""
-        if self.recorded is None or self.is_hidden:
+        """The task as JSON; None if it does not exist, was erased, or its conversation is deleted."""
+        if self.recorded is None or self.is_hidden or not self.version:
             return None
         if self.whole is not None:
             task = self.whole
@@ -134,7 +134,7 @@ class TaskState:
                 task["artifacts"] = list(recorded.artifacts.values())
             if recorded.metadata is not None:
                 task["metadata"] = recorded.metadata
-        history = [self.messages[event_id] for event_id in self.history]
+        history = [self.messages[event_id] for event_id in self.history if event_id in self.messages]
         return task | {"history": history} if history else task
 
     @property
@@ -142,6 +142,11 @@ class TaskState:
         """True if the task has ended."""
         status = self.recorded.status if self.recorded is not None else None
         return status is not None and status_of(status.get("state")) in FINAL
+
+    def forget(self) -> None:
+        """Forget the events that were applied, so that they are read again."""
+        for name, value in vars(TaskState(self.task_id, self.home, self.id)).items():
+            setattr(self, name, value)
 
     def concerns(self, event: Event) -> bool:
         """Return whether an event of the conversation changes the task."""

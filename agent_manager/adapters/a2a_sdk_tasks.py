@@ -35,6 +35,7 @@ from eventstore import (
 from eventstore.database.pools import View
 from eventstore.database.queries import query, query_without
 from eventstore.errors import ConversationIsDeleted, Forbidden, InputError, WrongExpectedVersion, printable
+from eventstore.event_types import RECEIPTS
 from eventstore.read import RawRows, end_of_log
 from projections.read_your_writes import fetch_at_least
 
@@ -93,6 +94,7 @@ class Tasks:
     async def refresh(self, states: Sequence[TaskState]) -> None:
         """Apply the events that follow to the states."""
         behind = list(states)
+        begun = {id(state) for state in behind if state.read_to}
         while behind:
             given = {
                 "tenant": self.store.tenant,
@@ -102,16 +104,24 @@ class Tasks:
                 "limit": _PAGE,
             }
             counts, latest = [0] * len(behind), [0] * len(behind)
+            outdated: dict[int, TaskState] = {}
             for number, version, *row in await self.log.fetch(_TASK_EVENTS, given, cursor=RawRows):
                 latest[number - 1] = version
                 if row[0] is not None:
                     counts[number - 1] += 1
-                    event = Event.from_row(row)
-                    behind[number - 1].apply(event.version, event.id, event.data, event.metadata)
+                    event, state = Event.from_row(row), behind[number - 1]
+                    if event.event_type in RECEIPTS and id(state) in begun:
+                        outdated[id(state)] = state
+                    state.apply(event.version, event.id, event.data, event.metadata)
+            for state in outdated.values():  # they hold what was erased
+                begun.discard(id(state))
+                state.forget()
             for state, count, version in zip(behind, counts, latest, strict=True):
-                if count < _PAGE:
+                if count < _PAGE and id(state) not in outdated:
                     state.read_to = max(state.read_to, version)
-            behind = [state for state, count in zip(behind, counts, strict=True) if count == _PAGE]
+            behind = [
+                state for state, count in zip(behind, counts, strict=True) if count == _PAGE or id(state) in outdated
+            ]
 
     async def save(
         self, value: Any, owner: str, *, update: Any = None, kind: str | None = None,

@@ -258,7 +258,7 @@ def _put_back(contents: list[Json], moved: Sequence[Json]) -> None:
             continue
         event, name = next(events, {}), _name(content)
         if "arguments" in content and content["arguments"] in (None, _PARSED):
-            if (description := event.get("description", name)) != name:
+            if (description := event.get("description", name)) not in (name, ""):  # "" if it was erased
                 arguments = arguments_in(description, name)
                 content["arguments"] = arguments if content["arguments"] is None else json.loads(arguments)
         elif "result" in content and content["result"] is None and event.get("parts"):
@@ -488,7 +488,8 @@ class EventStoreCheckpointStorage:
         if not events:
             return None, 0
         event, deleted = events[-1]
-        return (event if event.event_type == CHECKPOINT and event.version > deleted else None), len(events)
+        is_there = event.event_type == CHECKPOINT and event.version > deleted and not event.is_erased
+        return (event if is_there else None), len(events)
 
     async def _listed(self, workflow_name: str) -> dict[str, tuple[UUID, str]]:
         """Return the events that hold the checkpoints of a workflow, and their timestamps, by the checkpoints' ids."""

@@ -88,7 +88,7 @@ class SessionFold:
             return
         own = _own_form(event)
         self._add(event.event_type, event.version, seconds_of(event, own), _delta(event, own))
-        if event.event_type in EVENTS:
+        if event.event_type in EVENTS and not (event.event_type == EVENT and event.is_erased):
             self.events.append(event)
 
     def add_changes(self, changes: Iterable[Change]) -> None:

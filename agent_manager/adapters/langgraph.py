@@ -88,6 +88,7 @@ from eventstore import (
 )
 from eventstore.database.queries import query, query_without
 from eventstore.errors import ConversationIsDeleted, EventIdConflict, WrongExpectedVersion
+from eventstore.event_types import RECEIPTS
 from eventstore.events import PLAIN
 from eventstore.ids import is_canonical_uuid
 from eventstore.read import RawRows
@@ -297,12 +298,20 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
     async def _catch_up(self, thread: Thread) -> None:
         view = self._store.log(self._caller)
         parameters = {"tenant": self._caller.tenant, "conversation_id": thread.conversation_id}
+        is_known = thread.version > 0
         while True:
             page = {"after": Int8(thread.version), "limit": Int8(_PAGE_EVENTS)}
             rows = await view.fetch(query(_PACKAGE, "thread_events"), parameters | page, cursor=RawRows)
-            for event in map(Event.from_row, rows):
+            events = [Event.from_row(row) for row in rows]
+            if is_known and any(event.event_type in RECEIPTS for event in events):
+                is_known = False  # what is known holds what was erased
+                thread.forget()
+                continue
+            for event in events:
                 writes = event.raw_metadata.get(EXTRA) if event.event_type == "message.added" else None
-                thread.apply(event.version, event.id, event.event_type, event.content, event.size, writes)
+                # Of an erased event of LangGraph's own nothing is left.
+                event_type = "" if event.is_erased and _is_own(event) else event.event_type
+                thread.apply(event.version, event.id, event_type, event.content, event.size, writes)
             if len(rows) < _PAGE_EVENTS:
                 return
 

@@ -28,6 +28,7 @@ SELECT b.tenant_id, b.conversation_id, coalesce(b.content ->> 'user', ''), b.con
        max(b.version), max(b.timestamp), max(b.timestamp)
   FROM batch b
  WHERE b.event_type = 'langgraph.item_deleted'
+   AND b.content ? 'path'  -- unless it was erased
  GROUP BY 1, 2, 3, 4, 5
 ON CONFLICT (tenant_id, conversation_id, path, key) DO UPDATE
    SET version = excluded.version, value = NULL, vectors = NULL, created_at = excluded.created_at, updated_at = excluded.updated_at,
@@ -51,7 +52,8 @@ SELECT p.tenant_id, p.conversation_id, coalesce(p.content ->> 'user', ''), p.pat
                            ORDER BY b.version
                        ) AS deletions
                   FROM batch b
-                 WHERE b.event_type IN ('langgraph.item_put', 'langgraph.item_deleted')) AS d
+                 WHERE b.event_type IN ('langgraph.item_put', 'langgraph.item_deleted')
+                   AND b.content ? 'path') AS d
          ORDER BY d.tenant_id, d.conversation_id, d.path, d.key, d.version DESC) AS p
  CROSS JOIN LATERAL (SELECT (p.content ->> 'ttl')::double precision * interval '1 minute' AS ttl) AS t
  WHERE p.event_type = 'langgraph.item_put'

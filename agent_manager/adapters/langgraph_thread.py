@@ -205,6 +205,11 @@ class Thread:
         }
         return Expected(objects, changed, values)
 
+    def forget(self) -> None:
+        """Forget the events that are known, so that they are read again."""
+        for name, value in vars(Thread(self.conversation_id, given_id=self.given_id, lock=self.lock)).items():
+            setattr(self, name, value)
+
     # Events
 
     def apply(self, version: int, event_id: UUID, event_type: str, content: Any, size: int, writes: Any = None) -> None:

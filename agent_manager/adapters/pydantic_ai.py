@@ -197,7 +197,7 @@ class EventStoreConversationStore(ConversationStore):
         rows = [] if place is None else await self._log.fetch(_HISTORY, given, cursor=RawRows)
         if not rows:
             raise KeyError(f"no entry has the id {printable(head_id)!r}")
-        events = [Event.from_row(row) for row in rows]
+        events = [event for event in map(Event.from_row, rows) if not event.is_erased]
         for event in events:
             await load_files(self._store, [event.content["parts"]], event.conversation_id)
         entries = []

@@ -62,6 +62,8 @@ def event_digest(
 
 def _digest_of(event: dict[str, Any]) -> bytes:
     try:
+        if "salt" not in event:  # it was erased: its digest cannot be computed any more
+            return bytes.fromhex(event["digest"])
         return event_digest(
             bytes.fromhex(event["salt"]),
             event["position"],
@@ -81,7 +83,8 @@ class InclusionProof:
     """A proof that an event is in the log.
 
     Attributes:
-        event: its columns, with the salt in hexadecimal digits, and content and metadata as canonical JSON.
+        event: its columns, with the salt in hexadecimal digits, and content and metadata as canonical JSON; of an event
+            that was erased only ``position`` and ``digest``, in hexadecimal digits.
         index: the number of its leaf, from 0 on.
         path: the hashes.
     """
@@ -264,6 +267,8 @@ async def prove(store: EventStore, position: int, checkpoint: Checkpoint | None 
     *columns, digest = rows[0]
     event: dict[str, Any] = dict(zip(_COLUMNS, columns, strict=True))
     event["timestamp"] = event["timestamp"].replace(tzinfo=UTC).isoformat(timespec="microseconds")
+    if event["salt"] is None:
+        event = {"position": position, "digest": bytes(digest).hex()}
     if entry[8:] != bytes(digest) or _digest_of(event) != bytes(digest):
         raise ProofInvalid(
             f"the event at position {position} was changed since it was sealed: run eventstore audit verify"

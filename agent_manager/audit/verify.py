@@ -39,7 +39,7 @@ _CHECKPOINTS = 1000
 _LOWEST_POSITION = -(2**63)
 """Of an event that somebody has inserted; those of the sequence begin with 1."""
 
-Kind = Literal["changed", "removed", "inserted", "reordered", "rewritten", "checkpoint", "digest", "tile"]
+Kind = Literal["changed", "removed", "inserted", "reordered", "rewritten", "checkpoint", "digest", "erased", "tile"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,9 @@ class Fault:
     Attributes:
         kind: ``changed``, ``removed``, ``inserted`` or ``reordered``: what happened to the first event that differs;
             ``rewritten``: the log differs from a checkpoint, and the tiles do not tell where; ``checkpoint``: one is
-            forged or missing; ``digest``: only the stored digest of an event differs; ``tile``: the events are those
-            that were sealed, and the tiles from which proofs are made are not.
+            forged or missing; ``digest``: only the stored digest of an event differs; ``erased``: an event is marked as
+            erased, and no receipt names it, or not all that it held is gone; ``tile``: the events are those that were
+            sealed, and the tiles from which proofs are made are not.
         position: of the event.
         conversation_id, event_id: of the event that is at this position now.
     """
@@ -203,10 +204,13 @@ class _Run:
         async with aclosing(self._expected()) as all_expected, aclosing(self._windows()) as windows:
             expected = await anext(all_expected, None)
             is_intact = True
-            async for bundle, wrong in windows:
+            async for bundle, wrong, unreceipted in windows:
                 found.events += len(bundle) // ROW_BYTES
                 if wrong is not None:
                     self._report("digest", "has a stored digest that is not that of its content", position=wrong)
+                if unreceipted is not None:
+                    self._report("erased", "is marked as erased, and is not as an erasure leaves it, or no receipt of "
+                                 "its conversation names it", position=unreceipted)  # fmt: skip
                 rest = bundle
                 while is_intact and expected and expected.checkpoint.size <= self._tree.size + len(rest) // ROW_BYTES:
                     length = (expected.checkpoint.size - self._tree.size) * ROW_BYTES
@@ -246,8 +250,11 @@ class _Run:
         )
         return replace(fault, message=message, conversation_id=conversation, event_id=event_id)
 
-    async def _windows(self) -> AsyncGenerator[tuple[bytes, int | None]]:
-        """Yield the entries of the log, computed anew, in order; and the first position with another stored digest."""
+    async def _windows(self) -> AsyncGenerator[tuple[bytes, int | None, int | None]]:
+        """Yield the entries of the log, computed anew, in order.
+
+        With them comes the first position with another stored digest, and the first that is erased without a receipt.
+        """
         running: deque[asyncio.Task[list[Any]]] = deque()
         first: int | None = _LOWEST_POSITION
         try:
@@ -261,8 +268,8 @@ class _Run:
                     first = None if end is None else end + 1
                 if not running:
                     return
-                [(bundle, wrong)] = await running.popleft()
-                yield bytes(bundle), wrong
+                [(bundle, wrong, unreceipted)] = await running.popleft()
+                yield bytes(bundle), wrong, unreceipted
         finally:
             for task in running:
                 task.cancel()
@@ -397,7 +404,7 @@ class _Run:
         """Return how the first event that differs from sealed entries differs, its position, and that in words."""
         sealed = dict(_rows(bundle))
         given = {"first": self._intact_position + 1, "until": max(sealed)}
-        [(recomputed, _)] = await self._fetch(query(PACKAGE, "recomputed"), given)
+        [(recomputed, *_)] = await self._fetch(query(PACKAGE, "recomputed"), given)
         now: dict[int, list[bytes]] = {}
         for position, digest in _rows(bytes(recomputed or b"")):
             now.setdefault(position, []).append(digest)

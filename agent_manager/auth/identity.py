@@ -28,6 +28,7 @@ class TokenScope(StrEnum):
     AUDIT = "audit"
     """Read the log itself: history, the stream of events, as-of."""
     ERASE = "erase"
+    """Erase what events hold."""
     ADMIN = "admin"
     """See and change all conversations of the tenant, regardless of their owner."""
 

@@ -7,14 +7,19 @@
     identity/<table>-<hash>.copy.gz       tenants, users or keys at the time of a backup
     audit/<table>-<last>-<hash>.copy.gz   tiles, checkpoints or cosignatures of the sealed log
     files/<table>-<hash>.copy.gz          the large files that events refer to, at the time of a backup
+    erasures/<id>.json                    the receipt of an erasure, by the id of its event
     manifests/<id>.json                   one backup: the segments and tables that it consists of, with their SHA-256
     drill.json                            the outcome of the last drill
 
 Segments and tables are in the text format of PostgreSQL's COPY, compressed by gzip, so that ``zcat`` and ``psql`` alone
 can read them. The log is append-only: a backup writes the events since the last one, and its manifest names the earlier
-segments again. Files appear under their names only when they are complete. A name contains the beginning of the
-content's SHA-256, so that no backup replaces a file of another one by other content. A manifest holds its own SHA-256;
-so nothing that a manifest names can be damaged without being noticed.
+segments again, except for those of which events were erased since: they are written anew. Files appear under their
+names only when they are complete. A name contains the beginning of the content's SHA-256, so that no backup replaces a
+file of another one by other content. A manifest holds its own SHA-256; so nothing that a manifest names can be damaged
+without being noticed.
+
+Receipts of erasures belong to no backup and are never deleted: whichever backup is restored, what was erased after it
+was made is erased again.
 """
 
 from __future__ import annotations
@@ -30,7 +35,7 @@ from itertools import chain, takewhile
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Annotated, Any, Literal, NamedTuple, Self
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -40,6 +45,7 @@ FORMAT = 1
 _GZIP = 16 + zlib.MAX_WBITS
 _CHUNK_BYTES = 1024 * 1024
 _FOLDERS = _LOG, _IDENTITY, _FILES, _AUDIT, _MANIFESTS = "log", "identity", "files", "audit", "manifests"
+_ERASURES = "erasures"
 _INCOMPLETE, _DRILL = f"{_LOG}/incomplete.json", "drill.json"
 
 EVENT_COLUMNS = (
@@ -53,10 +59,14 @@ TABLES = {
         "id", "tenant_id", "user_id", "name", "hash", "scopes", "created_at", "expires_at", "revoked_at",
         "last_used_at",
     ),
+    "identity_erasures": ("tenant_id", "salt", "hash", "erased_at"),
     "blobs": ("tenant_id", "conversation_id", "sha256", "size", "created_at"),
     "blob_chunks": ("tenant_id", "sha256", "number", "content"),
 }  # fmt: skip
 """The tables beside the log, with their columns; in an order in which they can be filled."""
+BackedUpTable = Literal[
+    "identity_tenants", "identity_users", "identity_keys", "identity_erasures", "blobs", "blob_chunks"
+]
 SealedTable = Literal["audit_tiles", "audit_checkpoints", "audit_cosignatures"]
 SEALED_TABLES: dict[SealedTable, tuple[str, ...]] = {
     "audit_tiles": ("level", "index", "last_position", "hash", "content"),
@@ -115,6 +125,7 @@ class Segment(Part):
         last_digest: the digest of the last event.
         last_time: when it was appended.
         text_bytes: size of the uncompressed text.
+        erased: how many of its events are erased.
     """
 
     first: int
@@ -122,6 +133,7 @@ class Segment(Part):
     last_digest: str
     last_time: datetime
     text_bytes: int
+    erased: int
 
 
 class SealedPart(Part):
@@ -157,7 +169,7 @@ class Manifest(_Model):
     position: int
     server_version: str
     segments: tuple[Segment, ...]
-    tables: dict[Literal["identity_tenants", "identity_users", "identity_keys", "blobs", "blob_chunks"], Part]
+    tables: dict[BackedUpTable, Part]
     sealed: tuple[SealedPart, ...] = ()
 
     @model_validator(mode="after")
@@ -198,6 +210,27 @@ class Manifest(_Model):
     def parts(self) -> tuple[Part, ...]:
         """All its files."""
         return (*self.segments, *self.tables.values(), *self.sealed)
+
+
+class ErasureRecord(_Model):
+    """The receipt of an erasure, as far as it is needed to erase the same events of an older backup.
+
+    Attributes:
+        id: of the receipt's event.
+        is_whole: whether a whole conversation was erased.
+        versions, until, erases_members, reason: see :class:`eventstore.ConversationErased`.
+        erased_at: the time of the receipt.
+    """
+
+    id: UUID
+    tenant_id: str
+    conversation_id: UUID
+    is_whole: bool
+    versions: tuple[tuple[int, int], ...]
+    until: datetime
+    erases_members: bool
+    reason: str
+    erased_at: datetime
 
 
 class StoredFile(NamedTuple):
@@ -403,7 +436,8 @@ class Archive:
         incomplete = self.incomplete()
         logs = [each.segments for each in (*manifests, *([incomplete] if incomplete else []))]
         files = self.target.files(_LOG)
-        longest = max(logs, key=lambda segments: segments[-1].last if segments else 0, default=())
+        # Of two that reach as far, the newer: segments of which events were erased are written anew.
+        longest = max(reversed(logs), key=lambda segments: segments[-1].last if segments else 0, default=())
 
         def is_whole(segment: Segment) -> bool:
             return segment.name in files and files[segment.name].size == segment.size
@@ -437,6 +471,41 @@ class Archive:
     def files(self) -> dict[str, StoredFile]:
         """Return the files in all folders by name."""
         return dict(chain(*(self.target.files(folder).items() for folder in _FOLDERS)))
+
+    def write_erasures(self, records: Iterable[ErasureRecord]) -> int:
+        """Write the receipts that the target does not have; return their number."""
+        known, written = self.target.files(_ERASURES), 0
+        for record in records:
+            name = f"{_ERASURES}/{record.id}.json"
+            if name not in known:
+                self.target.write(name, iter((_document(record.model_dump_json(indent=1), "erasure"),)))
+                written += 1
+        return written
+
+    def erasures(self) -> list[ErasureRecord]:
+        """Return the receipts of erasures, in their order.
+
+        Raises:
+            InputError: one is not as it was written.
+        """
+        records = []
+        for name in self.target.files(_ERASURES):
+            if not name.endswith(".json"):
+                continue  # of an interrupted write
+            raw = b"".join(self.target.read(name))
+            try:
+                text = json.loads(raw)["erasure"]
+                record = ErasureRecord.model_validate_json(text)
+                is_intact = _document(text, "erasure") == raw
+            except (ValueError, KeyError, TypeError, RecursionError):
+                is_intact = False
+            if not is_intact:
+                raise InputError(
+                    f"{printable(name)}: is not the receipt of an erasure that was written: get it from a copy of "
+                    f"{self.target}, or delete it and run eventstore backup create on the database that erased"
+                )
+            records.append(record)
+        return sorted(records, key=lambda record: (record.erased_at, record.id))
 
     def write_drill(self, record: bytes) -> None:
         """Keep the outcome of a drill."""
@@ -513,9 +582,9 @@ def _compare(part: Part, found: tuple[int, str]) -> None:
         raise BackupDamaged(part.name, "is damaged: it differs from its SHA-256 in the manifest")
 
 
-def _document(text: str) -> bytes:
-    """Return the content of a manifest's file, to the byte."""
-    return json.dumps({"sha256": hashlib.sha256(text.encode()).hexdigest(), "manifest": text}, indent=1).encode()
+def _document(text: str, kind: str = "manifest") -> bytes:
+    """Return the content of a manifest's or a receipt's file, to the byte."""
+    return json.dumps({"sha256": hashlib.sha256(text.encode()).hexdigest(), kind: text}, indent=1).encode()
 
 
 def _check_format(name: str, found: object) -> None:

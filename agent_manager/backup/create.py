@@ -29,6 +29,7 @@ from agent_manager.backup.archive import (
     SealedPart,
     Segment,
 )
+from agent_manager.backup.erasures import write_erasures
 from eventstore import EventStore
 from eventstore.database.connection import APP, PROJECTOR, Connection, set_role
 from eventstore.database.queries import query
@@ -82,6 +83,7 @@ async def create_backup(
             async with exclusively(locking, store, "backups", BackupRunning):
                 created_at = datetime.now(UTC)
                 position, first_missing = await _final_position(store)
+                await write_erasures(store, archive)
                 segments = () if is_full else await _earlier_segments(reading, store, archive)
                 manifest = Manifest(
                     format=FORMAT,
@@ -159,7 +161,25 @@ async def _earlier_segments(connection: Connection, store: EventStore, archive: 
             "give another directory or bucket"
         )
     is_small = 2 * last.rows < SEGMENT_EVENTS and 2 * last.text_bytes < SEGMENT_BYTES
-    return segments[:-1] if is_small else segments
+    return await _without_erased(connection, store, archive, segments[:-1] if is_small else segments)
+
+
+async def _without_erased(
+    connection: Connection, store: EventStore, archive: Archive, segments: tuple[Segment, ...]
+) -> tuple[Segment, ...]:
+    """Return the segments, those written anew of which events were erased since they were written."""
+    ends = {"firsts": [each.first for each in segments], "lasts": [each.last for each in segments]}
+    async with connection.transaction():
+        await set_role(connection, store.settings, PROJECTOR)
+        counts = await (await connection.execute(query("agent_manager.backup", "count_erased"), ends)).fetchall()
+    current = []
+    for segment, (erased,) in zip(segments, counts, strict=True):
+        if erased != segment.erased:
+            written = await _write_range(connection, store, archive, segment.first - 1, segment.last)
+            assert written is not None
+            segment = written
+        current.append(segment)
+    return tuple(current)
 
 
 async def _write_segment(
@@ -167,13 +187,28 @@ async def _write_segment(
 ) -> Segment | None:
     """Write the events that follow a backup's segments; return None if there are none."""
     after = manifest.segments[-1].last if manifest.segments else 0
-    given = {"after": after, "horizon": manifest.position, "limit": SEGMENT_EVENTS, "bytes": SEGMENT_BYTES}
+    return await _write_range(connection, store, archive, after, manifest.position, SEGMENT_EVENTS, SEGMENT_BYTES)
+
+
+async def _write_range(
+    connection: Connection,
+    store: EventStore,
+    archive: Archive,
+    after: int,
+    until: int,
+    limit: int | None = None,
+    size: int = 2**62,
+) -> Segment | None:
+    """Write the events after a position up to another, as many as fit; return None if there are none."""
+    given = {"after": after, "horizon": until, "limit": limit, "bytes": size}
     with PartWriter() as writer:
         first_row = last_row = b""
+        erased = 0
         async with connection.transaction():
             await set_role(connection, store.settings, PROJECTOR)
             async for row in _copied(connection, query("agent_manager.backup", "events"), given):
                 writer.write(row)
+                erased += row.rsplit(b"\t", 2)[1] == rb"\N"
                 first_row, last_row = first_row or row, row
         if not last_row:
             return None
@@ -188,6 +223,7 @@ async def _write_segment(
         last_digest=fields[-1].removeprefix("\\\\x"),
         last_time=datetime.fromisoformat(fields[1]),
         text_bytes=writer.text_bytes,
+        erased=erased,
     )
 
 

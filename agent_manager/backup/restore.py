@@ -3,7 +3,8 @@
 First every file is compared with its SHA-256. The log is restored in one transaction: an error leaves the database
 empty. The transaction holds the lock of an append, so that no worker passes the events before they can be seen. Before
 it commits, the digest of every event is computed anew and the events are counted; if the log was sealed, it must have
-the roots of all checkpoints, which are restored with it. Then the read tables are filled from the log.
+the roots of all checkpoints, which are restored with it. What was erased after the backup was made is erased again,
+before anybody can see it, by the receipts beside the backups. Then the read tables are filled from the log.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from agent_manager.audit.notes import Policy
 from agent_manager.audit.sealer import read_keys
 from agent_manager.audit.verify import verify_log
 from agent_manager.backup.archive import FOLDERS, SEALED_TABLES, Archive, BackupDamaged, Manifest, Part, Segment
+from agent_manager.backup.erasures import apply_erasures
 from agent_manager.settings import server_settings
 from eventstore import EventStore, Settings
 from eventstore.database.connection import Connection, set_role
@@ -45,11 +47,13 @@ class Restored:
 
     Attributes:
         position: of the last event.
+        erased_again: conversations of which events were erased after the backup was made, and again now.
         seconds: until the read tables were complete.
     """
 
     events: int
     position: int
+    erased_again: int
     seconds: float
 
 
@@ -83,6 +87,7 @@ async def restore_backup(
     manifest = manifest.model_copy(update={"segments": _segments_up_to(manifest, limits)})
     for part in manifest.parts:
         archive.check_part(part)
+    erasures, newest = archive.erasures(), archive.newest() or manifest
     if (url := settings.server_url()) is not None and not _has_schema(migrator := Migrator(url, settings)):
         migrator.up()
     async with EventStore(settings) as store:
@@ -92,11 +97,13 @@ async def restore_backup(
                     await set_role(connection, settings, OWNER)
                     events, last = await _fill(connection, archive, manifest, limits)
                     await _restore_sealed(connection, settings, archive, manifest, last)
+                    await _forget_users(connection, archive, newest)
+                    erased_again = await apply_erasures(connection, store, erasures)
         projections = load_projections(settings.projections)
         if events >= REBUILD_EVENTS:
             await rebuild(store, projections, accept_differences=True)
         await catch_up(store, projections)
-    return Restored(events, last, monotonic() - began)
+    return Restored(events, last, erased_again, monotonic() - began)
 
 
 def _segments_up_to(manifest: Manifest, limits: dict[str, Any]) -> tuple[Segment, ...]:
@@ -191,6 +198,18 @@ async def _restore_sealed(
         segments = [each for each in manifest.segments if fault.position and each.first <= fault.position <= each.last]
         name = segments[0].name if segments else f"manifests/{manifest.id}.json"
         raise BackupDamaged(name, fault.message)
+
+
+async def _forget_users(connection: Connection, archive: Archive, newest: Manifest) -> None:
+    """Delete the users who were erased after the backup was made, as far as the newest backup knows of it."""
+    if (part := newest.tables.get("identity_erasures")) is None:
+        return
+    await connection.execute(
+        "CREATE TEMPORARY TABLE received_identity_erasures (LIKE identity_erasures) ON COMMIT DROP"
+    )
+    await _receive(connection, archive, part, "received_identity_erasures")
+    for name in ("forget_erased_users", "add_erased_users"):
+        await connection.execute(query("agent_manager.backup", name))
 
 
 async def _receive_with_rls(connection: Connection, archive: Archive, part: Part, table: str) -> None:

@@ -235,7 +235,7 @@ def audit_check(
         )
     else:
         typer.echo(f"valid: {_in_words(proof)}, {signed}{witnessed}")
-        if isinstance(proof, InclusionProof):
+        if isinstance(proof, InclusionProof) and "salt" in proof.event:
             typer.echo(f"{proof.event['event_type']} by {text(proof.event['actor']) or 'no actor'} at "
                        f"{proof.event['timestamp']}: {text(proof.event['content'])}")  # fmt: skip
 
@@ -243,10 +243,12 @@ def audit_check(
 def _in_words(proof: Proof) -> str:
     if isinstance(proof, InclusionProof):
         event = proof.event
+        place = f"leaf {proof.index} of the {proof.checkpoint.size:,} events of {text(proof.checkpoint.origin)}"
+        if "salt" not in event:
+            return f"an event at position {event['position']}, which was erased, is {place}"
         return (
             f"the event {event['id']} at position {event['position']} (version {event['version']} of conversation "
-            f"{event['conversation_id']}, tenant {text(event['tenant_id'])}) is leaf {proof.index} of the "
-            f"{proof.checkpoint.size:,} events of {text(proof.checkpoint.origin)}"
+            f"{event['conversation_id']}, tenant {text(event['tenant_id'])}) is {place}"
         )
     if isinstance(proof, ConsistencyProof):
         return (

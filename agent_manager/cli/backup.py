@@ -60,7 +60,7 @@ def backup_create(
     Reading and writing continue meanwhile. After an interruption the same command continues.
     """
     settings = read_settings(data_dir, log_format=log_format, log_level=log_level)
-    archive = _archive(where, settings)
+    archive = open_archive(where, settings)
 
     async def work(store: EventStore) -> Manifest:
         return await create_backup(store, archive, is_full=is_full)
@@ -81,7 +81,7 @@ def backup_create(
 @backup.command("list")
 def backup_list(where: Where = None, as_json: Json = False, data_dir: DataDir = None) -> None:
     """List the backups, oldest first."""
-    archive = _archive(where, read_settings(data_dir))
+    archive = open_archive(where, read_settings(data_dir))
     manifests, damaged = archive.manifests()
     for error in damaged:
         print_remark(str(error))
@@ -116,7 +116,7 @@ def backup_verify(
     they are remnants of an interruption, or their manifest was deleted.
     """
     settings = read_settings(data_dir)
-    archive = _archive(where, settings)
+    archive = open_archive(where, settings)
     manifests, faults = verify_backups(archive, backup_id)
     is_compared = with_database and not faults
     if is_compared:
@@ -156,17 +156,19 @@ def backup_restore(
     """Restore a backup into an empty database: the one that DATABASE_URL names, or a new embedded one.
 
     Positions, versions, ids, times and digests are those of the backup. The migrations are applied, the digest of every
-    event is computed anew, and the read tables are filled from the log. After an error the database is empty as before.
+    event is computed anew, and the read tables are filled from the log. What was erased after the backup was made is
+    erased again, by the receipts beside the backups. After an error the database is empty as before.
     """
     settings = read_settings(data_dir, log_format=log_format, log_level=log_level)
-    archive = _archive(where, settings)
+    archive = open_archive(where, settings)
     manifest = archive.manifest(backup_id)
     limit = None if time is None else parse_time(time, "--time")
     restored = run_stoppable(restore_backup(settings, archive, manifest, position=position, time=limit))
+    again = f"; events of {restored.erased_again:,} conversation(s) were erased again" if restored.erased_again else ""
     print_result(
         restored,
         f"restored {restored.events:,} events of backup {manifest.id}, up to position {restored.position:,}, "
-        f"in {duration(restored.seconds)}; every digest is right",
+        f"in {duration(restored.seconds)}; every digest is right{again}",
         as_json=as_json,
     )
 
@@ -181,7 +183,7 @@ def backup_prune(
     data_dir: DataDir = None,
 ) -> None:
     """Delete backups but the newest, and the last ones of so many days, weeks and months."""
-    deleted = prune(_archive(where, read_settings(data_dir)), Retention(daily, weekly, monthly))
+    deleted = prune(open_archive(where, read_settings(data_dir)), Retention(daily, weekly, monthly))
     print_result({"deleted": deleted}, f"deleted {len(deleted)} backup(s)", as_json=as_json)
 
 
@@ -198,7 +200,7 @@ def backup_drill(
     The temporary server is an embedded one, in TMPDIR; the live one is only read from.
     """
     settings = read_settings(data_dir, log_format=log_format, log_level=log_level)
-    archive = _archive(where, settings)
+    archive = open_archive(where, settings)
 
     async def work() -> Drill:
         async with EventStore(settings) as store:
@@ -213,7 +215,7 @@ def backup_drill(
     )
 
 
-def _archive(where: str | None, settings: ServerSettings) -> Archive:
+def open_archive(where: str | None, settings: ServerSettings) -> Archive:
     """Return the archive that the argument names, or else the setting."""
     named = where or settings.backup_dir
     if not named:

@@ -49,7 +49,7 @@ GROUPS = {
         "backup": "backup",
         "audit": "audit",
     },
-    "Administer": {"tenants": "tenants", "users": "users", "keys": "keys"},
+    "Administer": {"tenants": "tenants", "users": "users", "keys": "keys", "erase": "erase"},
 }
 """The commands in the order of the help, with the modules of this package that implement them."""
 MODULES = {name: module for group in GROUPS.values() for name, module in group.items()}

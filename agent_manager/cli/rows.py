@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from agent_manager.a2a import parts_text
@@ -45,6 +46,8 @@ def what_changed(event: Event) -> str:
 
 
 def _describe(event: Event) -> str:
+    if event.is_erased:
+        return "erased"
     match event.data:
         case event_types.ConversationCreated(name=name):
             return f"created as {name!r}" if name else "created"
@@ -64,6 +67,9 @@ def _describe(event: Event) -> str:
             return f"shared with {user!r} to {access}"
         case event_types.ConversationUnshared(user=user):
             return f"no longer shared with {user!r}"
+        case event_types.ConversationErased(reason=reason) | event_types.EventErased(reason=reason) as receipt:
+            versions = versions_text(receipt.versions)
+            return f"erased versions {versions}" + (f": {reason}" if reason else "")
         case event_types.MessageAdded() as message:
             return f"{message.role}: {_text(message)}"
         case event_types.MessageAnswered(outcome=outcome, error=error):
@@ -81,6 +87,11 @@ def _describe(event: Event) -> str:
             return f"task {task} extends artifact {artifact!r}"
         case _:
             return json.dumps(event.content, ensure_ascii=False)
+
+
+def versions_text(versions: Sequence[Sequence[int]]) -> str:
+    """Return ranges of versions as a text."""
+    return ", ".join(f"{first} to {last}" if first != last else str(first) for first, last in versions)
 
 
 def _text(message: event_types.MessageAdded) -> str:

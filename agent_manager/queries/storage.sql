@@ -24,7 +24,8 @@ SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, 
 -- Conversations in the events after the tables, with their latest versions.
 SELECT e.conversation_id, max(e.version), min(occurred_at(e.metadata, e.timestamp)),
        bool_or(e.event_type LIKE 'task.%%'),
-       bool_or(e.event_type NOT IN ('agent.registered', 'agent.unregistered', 'a2a.home', 'a2a.push_notification'))
+       bool_or(e.event_type NOT IN ('agent.registered', 'agent.unregistered', 'a2a.home', 'a2a.push_notification',
+                                    'conversation.erased', 'event.erased'))
   FROM (SELECT e.*
           FROM events e
          WHERE (e.position, 0) > (%(applied)s, 0)

@@ -45,6 +45,7 @@ from agent_manager.server.problems import error_response, problem, problem_of_va
 from agent_manager.server.routes import (
     agents,
     conversations,
+    erasures,
     forks,
     health,
     log,
@@ -69,6 +70,7 @@ ROUTERS = {
         search.router,
         statistics.router,
         agents.router,
+        erasures.router,
     ),
 }
 """The routers by the prefix of their paths."""

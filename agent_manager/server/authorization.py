@@ -10,6 +10,7 @@ kind of data        scope      what belongs to it
 ``LOG``             ``audit``  events as the log holds them: positions, salts, digests, metadata; pages and streams
 ``CONVERSATION``    ``write``  changes to conversations: messages, events, names, members, deletions
 ``REGISTRY``        ``admin``  changes to the registered agents
+``ERASURE``         ``erase``  erasures of events, conversations and users
 ``METRICS``         ``admin``  what the server and the database do for all tenants
 ==================  =========  ======================================================================================
 
@@ -63,6 +64,7 @@ class Data(Enum):
     LOG = "log"
     CONVERSATION = "conversation"
     REGISTRY = "registry"
+    ERASURE = "erasure"
     METRICS = "metrics"
 
     @property
@@ -78,6 +80,7 @@ _SCOPES = {
     Data.LOG: TokenScope.AUDIT,
     Data.CONVERSATION: TokenScope.WRITE,
     Data.REGISTRY: TokenScope.ADMIN,
+    Data.ERASURE: TokenScope.ERASE,
     Data.METRICS: TokenScope.ADMIN,
 }
 

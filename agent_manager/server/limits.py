@@ -276,7 +276,7 @@ class TimeSlice:
 
     def __init__(self, turns: WorkTurns, tenant: str) -> None:
         self._turns = turns
-        self._tenant = tenant
+        self.tenant = tenant
         self._began = time.perf_counter()
 
     async def give_way(self) -> None:
@@ -285,7 +285,7 @@ class TimeSlice:
         Time in which the caller awaits something else counts, too.
         """
         if time.perf_counter() - self._began > SLICE_SECONDS:
-            await self._turns.wait(self._tenant)
+            await self._turns.wait(self.tenant)
             self._began = time.perf_counter()
 
 

@@ -4,6 +4,7 @@ The streams of one caller that request the same events share one reader, which e
 (:class:`SharedEvents`), so hundreds of streams cost little more than one. The most recently encoded events are kept in
 memory. A stream that is further behind, because it starts earlier or its client is slow, reads for itself what was
 dropped. Nothing is queued for a slow client: its next events are taken when the connection has taken the ones before.
+When events of the tenant are erased, all that are in memory are dropped.
 
 No event is missed between the two: the shared reader starts at the end of the log, and every event after that position
 is either in memory or at most at ``dropped_until``, up to which the log is final, and up to which a stream reads.
@@ -39,6 +40,7 @@ from agent_manager.server.schemas.events import event_out
 from eventstore import Caller, Event, EventStore
 from eventstore.concurrency import cancel_and_wait, independent_task
 from eventstore.errors import InputError
+from eventstore.event_types import RECEIPTS
 from eventstore.events import HIGHEST_POSITION
 from eventstore.json_text import LINE_SEPARATORS, escape_line_separators
 from eventstore.read import end_of_log, in_batches
@@ -196,6 +198,7 @@ class SharedStreams:
         self._store = store
         self._turns = turns
         self._shared: dict[Hashable, SharedEvents] = {}
+        self._watching: dict[str, asyncio.Task[None]] = {}
 
     async def follow(self, source: EventSource, tenant: str, after: int) -> AsyncGenerator[bytes, None]:
         """Yield the encoded events of a source after a position, past and future, several at a time."""
@@ -203,6 +206,8 @@ class SharedStreams:
             position = await end_of_log(self._store.log(self._store.caller()))
             if self._running(source) is None:  # still
                 self._shared[source.key] = SharedEvents(source, position, TimeSlice(self._turns, tenant))
+                if tenant not in self._watching or self._watching[tenant].done():
+                    self._watching[tenant] = independent_task(self._drop_erased(tenant, position))
         shared = self._shared[source.key]
         try:
             async with aclosing(shared.follow(source, after)) as texts:
@@ -213,6 +218,15 @@ class SharedStreams:
                 if self._shared.get(source.key) is shared:
                     del self._shared[source.key]
                 await shared.close()
+                if not any(each.tenant == tenant for each in self._shared.values()) and tenant in self._watching:
+                    await cancel_and_wait([self._watching.pop(tenant)])
+
+    async def _drop_erased(self, tenant: str, position: int) -> None:
+        """Drop what is in memory whenever events of a tenant are erased."""
+        async for _ in self._store.subscribe(after=position, types=RECEIPTS, tenant=tenant):
+            for shared in self._shared.values():
+                if shared.tenant == tenant:
+                    shared.drop_all()
 
     def _running(self, source: EventSource) -> SharedEvents | None:
         shared = self._shared.get(source.key)
@@ -231,6 +245,7 @@ class SharedEvents:
 
     def __init__(self, source: EventSource, position: int, time_slice: TimeSlice) -> None:
         self.dropped_until = position
+        self.tenant = time_slice.tenant
         self._time_slice = time_slice
         self._texts: deque[tuple[int, bytes]] = deque()
         self._bytes = 0
@@ -257,6 +272,15 @@ class SharedEvents:
         """Stop reading."""
         await cancel_and_wait([self._reading])
         self._texts.clear()  # the task, which ended with an error, refers to this object
+
+    def drop_all(self) -> None:
+        """Drop all events from memory: streams that have not taken them read them again."""
+        if self._texts:
+            self.dropped_until = self._texts[-1][0]
+            self._texts.clear()
+            self._bytes = 0
+            self._changed.set()
+            self._changed = asyncio.Event()
 
     async def follow(self, source: EventSource, after: int) -> AsyncGenerator[bytes, None]:
         """Yield the encoded events after a position, several at a time; end, or fail, when the source does."""
@@ -330,9 +354,10 @@ class SharedEvents:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LAG_SECONDS):
                     await self._taken.wait()
-        self._texts.popleft()
-        self._bytes -= len(text)
-        self.dropped_until = position
+        if self._texts and self._texts[0][0] == position:  # unless all were dropped meanwhile
+            self._texts.popleft()
+            self._bytes -= len(text)
+            self.dropped_until = position
 
     def _end(self, reading: asyncio.Task[None]) -> None:
         self._changed.set()

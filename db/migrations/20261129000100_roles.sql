@@ -11,7 +11,7 @@ BEGIN
       INTO taken
       FROM pg_class c
      WHERE c.relnamespace = current_schema()::regnamespace
-       AND c.relname IN ('bound_logins', 'conversation_members', 'events_position', 'events', 'waiter_flag', 'checkpoints', 'projection_definitions', 'parked', 'conversations', 'messages', 'tasks', 'task_artifacts', 'conversation_actors', 'pending_messages', 'search_documents', 'search_conversations', 'statistics_activity', 'statistics_conversations', 'statistics_answers', 'statistics_tasks', 'statistics_status_periods', 'identity_tenants', 'identity_users', 'identity_keys', 'idempotency_keys', 'server_secrets', 'answer_leases', 'blobs', 'blob_chunks', 'audit_tiles', 'audit_checkpoints', 'audit_cosignatures');
+       AND c.relname IN ('bound_logins', 'conversation_members', 'events_position', 'events', 'waiter_flag', 'checkpoints', 'projection_definitions', 'parked', 'conversations', 'messages', 'tasks', 'task_artifacts', 'conversation_actors', 'pending_messages', 'search_documents', 'search_conversations', 'statistics_activity', 'statistics_conversations', 'statistics_answers', 'statistics_tasks', 'statistics_status_periods', 'identity_tenants', 'identity_users', 'identity_keys', 'identity_erasures', 'idempotency_keys', 'server_secrets', 'answer_leases', 'blobs', 'blob_chunks', 'audit_tiles', 'audit_checkpoints', 'audit_cosignatures');
     IF taken IS NOT NULL THEN
         RAISE EXCEPTION
             'the schema "%" already has other objects named %: set EVENTSTORE_SCHEMA to a schema of its own, or rename them',
@@ -161,6 +161,14 @@ SELECT eventstore_grant(format('TEMPORARY ON DATABASE %I', current_database()), 
 SELECT eventstore_role('eventstore_search');
 SELECT eventstore_grant(format('USAGE ON SCHEMA %I', current_schema()), 'eventstore_search');
 
+-- file: roles/eventstore_eraser.sql
+-- Erases: it reads the log behind row-level security, and may turn events into their erased form and nothing else. No
+-- other role may, not even the owner of the table. A login takes it by SET ROLE, and needs eventstore_projector beside
+-- it, to fold the read tables again.
+SELECT eventstore_role('eventstore_eraser');
+SELECT eventstore_grant(format('USAGE ON SCHEMA %I', current_schema()), 'eventstore_eraser');
+SELECT eventstore_grant('SELECT ON TABLE eventstore_migrations', 'eventstore_eraser');
+
 -- migrate:down
 
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
@@ -177,8 +185,8 @@ BEGIN
     FOR role_name IN
         SELECT rolname
           FROM pg_roles
-         WHERE rolname IN ('eventstore_app', 'eventstore_auditor', 'eventstore_migrator', 'eventstore_projector',
-                           'eventstore_reader', 'eventstore_search', 'eventstore_writer', 'eventstore_owner')
+         WHERE rolname IN ('eventstore_app', 'eventstore_auditor', 'eventstore_eraser', 'eventstore_migrator',
+                           'eventstore_projector', 'eventstore_reader', 'eventstore_search', 'eventstore_writer', 'eventstore_owner')
     LOOP
         BEGIN
             EXECUTE format('REVOKE ALL ON TABLE eventstore_migrations FROM %I', role_name);

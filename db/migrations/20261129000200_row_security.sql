@@ -25,7 +25,8 @@ ALTER TABLE bound_logins ENABLE ROW LEVEL SECURITY;
 CREATE POLICY of_itself ON bound_logins FOR SELECT USING (login = session_user);
 
 SELECT eventstore_set_owner('TABLE bound_logins');
-SELECT eventstore_grant('SELECT ON TABLE bound_logins', 'eventstore_auditor', 'eventstore_reader', 'eventstore_search');
+SELECT eventstore_grant('SELECT ON TABLE bound_logins', 'eventstore_auditor', 'eventstore_eraser',
+                        'eventstore_reader', 'eventstore_search');
 
 -- file: scope/may_set_tenant.sql
 -- Whether the session's login may set the tenant of a transaction: the service may, and the owner of the log. Without
@@ -231,8 +232,8 @@ BEGIN
         SELECT p.polname
           FROM pg_policy p
          WHERE p.polrelid = target
-           AND p.polname IN ('open_to_owner', 'open_to_projector', 'open_to_search', 'open_to_caller',
-                            'require_tenant')
+           AND p.polname IN ('open_to_owner', 'open_to_projector', 'open_to_search', 'open_to_eraser',
+                            'open_to_caller', 'require_tenant')
     LOOP
         EXECUTE format('DROP POLICY %I ON %s', policy, target);
     END LOOP;
@@ -274,6 +275,8 @@ REVOKE ALL ON FUNCTION rls_condition FROM PUBLIC;
 -- file: row_security/enable_rls.sql
 -- Enable row-level security on a table. It holds for all but superusers, even for the owner of the table.
 --
+-- The eraser may change the events of its tenant; the triggers of the table refuse all other changes.
+--
 -- Three roles see all rows, each only while it is the current user itself: the owner (whose functions append), the
 -- projector and, in the tables that it searches, the search. A login that merely inherits one of them does not; if it
 -- inherits the owner, reading without a tenant is an error.
@@ -307,6 +310,10 @@ BEGIN
     IF NOT has_tenant THEN
         RETURN;
     END IF;
+    IF to_regrole('eventstore_eraser') IS NOT NULL AND target = to_regclass('events') THEN
+        EXECUTE format('CREATE POLICY open_to_eraser ON %s FOR UPDATE TO eventstore_eraser USING (tenant_id = %s)',
+                       target, rls_tenant());
+    END IF;
     EXECUTE format('CREATE POLICY open_to_caller ON %s FOR SELECT USING (%s)', target, rls_condition(target, conversation_column));
 END
 $$;
@@ -335,7 +342,7 @@ COMMENT ON COLUMN conversation_members.access IS 'own: also share and delete; wr
 
 SELECT eventstore_set_owner('TABLE conversation_members');
 SELECT eventstore_grant('SELECT (tenant_id, conversation_id, user_id) ON TABLE conversation_members',
-                        'eventstore_auditor', 'eventstore_reader');
+                        'eventstore_auditor', 'eventstore_eraser', 'eventstore_reader');
 SELECT eventstore_grant('SELECT ON TABLE conversation_members', 'eventstore_search');
 
 -- Users see their own memberships, which the policies of other tables read. Those of others are shown by members_of.

@@ -12,13 +12,42 @@ SELECT eventstore_set_owner('SEQUENCE events_position');
 -- Raise the error of a change of the log, or of the tables that seal it. Its triggers are ENABLE ALWAYS: they also fire
 -- for superusers and under session_replication_role = replica, which skips ordinary triggers; the one at statement level
 -- also fires if a statement changes no rows.
+--
+-- The one change that it lets through is that of an event into its erased form (erased_content, erased_metadata), with
+-- the same digest, by the role eventstore_eraser. If the schema was migrated without roles, by the owner of the table.
 CREATE FUNCTION refuse_change_of_events() RETURNS trigger
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
+    IF TG_OP = 'UPDATE' AND TG_TABLE_NAME = 'events'
+       AND (CASE
+                WHEN current_user = 'eventstore_eraser' THEN true
+                WHEN has_column_privilege(to_regrole('eventstore_eraser')::oid, TG_RELID, 'salt', 'UPDATE') THEN false
+                ELSE current_user = (SELECT r.rolname
+                                       FROM pg_class c
+                                       JOIN pg_roles r ON r.oid = c.relowner
+                                      WHERE c.oid = TG_RELID)
+            END) THEN
+        IF TG_LEVEL = 'STATEMENT' THEN
+            RETURN NULL;
+        ELSIF NEW.salt IS NULL
+              AND NEW.actor = ''
+              AND (NEW.position, NEW.timestamp, NEW.version, NEW.schema_version, NEW.conversation_id, NEW.id,
+                   NEW.tenant_id, NEW.event_type, NEW.digest)
+                  = (OLD.position, OLD.timestamp, OLD.version, OLD.schema_version, OLD.conversation_id, OLD.id,
+                     OLD.tenant_id, OLD.event_type, OLD.digest)
+              AND (CASE
+                       WHEN NEW.content = erased_content(OLD.event_type, OLD.content, false)
+                            AND NEW.metadata = erased_metadata(OLD.metadata, false) THEN true
+                       ELSE NEW.content = erased_content(OLD.event_type, OLD.content, true)
+                            AND NEW.metadata = erased_metadata(OLD.metadata, true)
+                   END) THEN
+            RETURN NEW;
+        END IF;
+    END IF;
     RAISE EXCEPTION '% on the table % is refused: the log is append-only', TG_OP, TG_TABLE_NAME
         USING ERRCODE = 'restrict_violation',
               DETAIL = 'Events are the source of truth, the audit trail and the backup; they never change.',
-              HINT = 'Append another event that states the change.';
+              HINT = 'Append another event that states the change; eventstore erase removes personal data.';
 END
 $$;
 
@@ -58,6 +87,7 @@ COMMENT ON TABLE events IS 'Append-only log of everything that happened; written
 COMMENT ON COLUMN events.position IS 'Orders the whole log; gaps are normal';
 COMMENT ON COLUMN events.version IS '1, 2, 3 and so on within one conversation, without gaps';
 COMMENT ON COLUMN events.timestamp IS 'Time of the append; the time at which it happened is metadata.occurred_at';
+COMMENT ON COLUMN events.salt IS 'Null once the event was erased; see erased_content';
 COMMENT ON COLUMN events.digest IS 'SHA-256 of the event in the byte format of docs/concepts/digest.md';
 
 CREATE TRIGGER events_are_append_only
@@ -73,15 +103,22 @@ CREATE TRIGGER event_is_append_only
 
 ALTER TABLE events ENABLE ALWAYS TRIGGER event_is_append_only;
 
--- Finds the last deletion of a conversation of any length. It holds few events, so it is small.
-CREATE INDEX idx_events_deletions ON events (tenant_id, conversation_id, version)
- WHERE event_type IN ('conversation.deleted', 'conversation.reactivated');
+-- Finds the last deletion of a conversation of any length, its erasures, with whom it was ever shared, and forks. It holds
+-- few events, so it is small.
+CREATE INDEX idx_events_lifecycle ON events (tenant_id, conversation_id, version)
+ WHERE event_type IN ('conversation.deleted', 'conversation.reactivated', 'conversation.erased', 'event.erased',
+                      'conversation.shared', 'conversation.unshared', 'conversation.forked');
+
+-- Finds what was erased between two positions, as a backup does that rewrites its files. No append writes to it.
+CREATE INDEX idx_events_erased ON events (position) WHERE salt IS NULL;
 
 ALTER TABLE events ALTER COLUMN salt SET STATISTICS 0;
 ALTER TABLE events ALTER COLUMN digest SET STATISTICS 0;
 
 SELECT eventstore_set_owner('TABLE events');
-SELECT eventstore_grant('SELECT ON TABLE events', 'eventstore_auditor', 'eventstore_projector', 'eventstore_search');
+SELECT eventstore_grant('SELECT ON TABLE events', 'eventstore_auditor', 'eventstore_eraser', 'eventstore_projector',
+                        'eventstore_search');
+SELECT eventstore_grant('UPDATE (actor, content, metadata, salt) ON TABLE events', 'eventstore_eraser');
 SELECT enable_rls('events');
 
 -- file: log/low_32_bits.sql
@@ -329,12 +366,14 @@ REVOKE ALL ON FUNCTION conversation_is_deleted FROM PUBLIC;
 -- - conversation.reactivated, which ends the deletion;
 -- - message.answered, which ends the wait for an answer that was in progress, and adds nothing to read;
 -- - conversation.unshared: its owner can revoke access without showing it to all members again.
---   conversation.shared is refused: a hidden conversation gets no new members.
+--   conversation.shared is refused: a hidden conversation gets no new members;
+-- - the receipts of erasures, which no append writes.
 --
 -- An event that is stored already is reported as such, so that repeating an append stays harmless after a deletion.
 CREATE FUNCTION deleted_conversation_accepts(event_type text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN event_type IN ('conversation.reactivated', 'conversation.unshared', 'message.answered');
+RETURN event_type IN ('conversation.reactivated', 'conversation.unshared', 'message.answered', 'conversation.erased',
+                      'event.erased');
 
 SELECT eventstore_set_owner('FUNCTION deleted_conversation_accepts');
 REVOKE ALL ON FUNCTION deleted_conversation_accepts FROM PUBLIC;

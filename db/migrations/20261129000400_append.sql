@@ -310,6 +310,8 @@ BEGIN
         RETURN validate_task(event_type, content);
     ELSIF event_type IN ('conversation.shared', 'conversation.unshared') THEN
         RETURN validate_sharing(event_type, content);
+    ELSIF event_type IN ('conversation.erased', 'event.erased') THEN
+        RETURN 'it is the receipt of an erasure, which the erasure alone writes';
     END IF;
     RETURN NULL;
 END
@@ -396,6 +398,7 @@ BEGIN ATOMIC
                e.event_type
           FROM events e
          WHERE e.event_type IN ('conversation.shared', 'conversation.unshared')
+           AND e.content ? 'user'  -- unless it was erased
          ORDER BY e.tenant_id, e.conversation_id, e.content ->> 'user', e.version DESC
     )
     SELECT o.tenant_id, o.conversation_id, o.user_id, 'own' FROM owners o
@@ -435,7 +438,7 @@ END;
 
 SELECT eventstore_set_owner('FUNCTION members_of');
 REVOKE ALL ON FUNCTION members_of FROM PUBLIC;
-SELECT eventstore_grant('EXECUTE ON FUNCTION members_of', 'eventstore_reader');
+SELECT eventstore_grant('EXECUTE ON FUNCTION members_of', 'eventstore_eraser', 'eventstore_reader');
 
 -- file: members/differing_members.sql
 -- The members of all tenants that differ from those of the log; null if one of the two does not have the user.
@@ -548,6 +551,7 @@ $$;
 
 SELECT eventstore_set_owner('FUNCTION limit_lock_wait');
 REVOKE ALL ON FUNCTION limit_lock_wait FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION limit_lock_wait', 'eventstore_eraser');
 
 -- file: append/event_differences.sql
 -- The members in which an event differs from the one that is stored under its id; null if they are the same. The owner

@@ -87,6 +87,25 @@ CREATE POLICY unbound ON identity_keys USING ((SELECT NOT login_is_bound()));
 SELECT eventstore_set_owner('TABLE identity_keys');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE (revoked_at, last_used_at) ON TABLE identity_keys', 'eventstore_app');
 
+-- file: identity/identity_erasures.sql
+-- The users who were erased, as salted hashes of their ids: a backup from before is restored without them. Not part of the
+-- log.
+CREATE TABLE identity_erasures (
+    tenant_id varchar(255) COLLATE "C" NOT NULL,
+    salt      bytea NOT NULL,
+    hash      bytea NOT NULL,
+    erased_at timestamptz NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    CONSTRAINT identity_erasures_pkey PRIMARY KEY (tenant_id, hash)
+);
+
+COMMENT ON COLUMN identity_erasures.hash IS 'SHA-256 of the salt and the id';
+
+ALTER TABLE identity_erasures ENABLE ROW LEVEL SECURITY;
+CREATE POLICY unbound ON identity_erasures USING ((SELECT NOT login_is_bound()));
+
+SELECT eventstore_set_owner('TABLE identity_erasures');
+SELECT eventstore_grant('SELECT ON TABLE identity_erasures', 'eventstore_app');
+
 -- file: server/idempotency_keys.sql
 -- The Idempotency-Keys of HTTP requests, each with a digest of its request and, once it has succeeded, the response.
 -- Not part of the log: without a row here a repeated request is executed again, with the same ids, and finds what it
@@ -143,6 +162,7 @@ SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
 DROP TABLE server_secrets;
 DROP TABLE idempotency_keys;
+DROP TABLE identity_erasures;
 DROP TABLE identity_keys;
 DROP TABLE identity_users;
 DROP TABLE identity_tenants;

@@ -62,6 +62,7 @@ WRITER = "eventstore_writer"
 READER = "eventstore_reader"
 AUDITOR = "eventstore_auditor"
 PROJECTOR = "eventstore_projector"
+ERASER = "eventstore_eraser"
 LOGIN = "none"
 """PostgreSQL's name for the role of a session that has not set one."""
 OLDEST_SERVER = 15

@@ -37,7 +37,7 @@ from eventstore.database.schema_comparison import (
 
 OWNER_OF_LOG = query("eventstore.database", "owner_of_log")
 SEARCH = "eventstore_search"
-LOGIN_ROLES = ("eventstore_migrator", SEARCH, "eventstore_app", "eventstore_projector")
+LOGIN_ROLES = ("eventstore_migrator", SEARCH, "eventstore_app", "eventstore_projector", "eventstore_eraser")
 """The roles that a login needs to migrate and to run the service; they include the others."""
 _OTHER_TABLES = query("eventstore.database", "other_tables")
 _LOCK_FIRST = "LOCK TABLE checkpoints, projection_definitions, bound_logins IN ACCESS EXCLUSIVE MODE"

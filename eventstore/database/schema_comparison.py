@@ -35,7 +35,7 @@ Facts: TypeAlias = dict[tuple[str, str], str]
 
 _OF_ROLES = ("owner of", "rights on", "role", "membership")
 """Kinds of facts that a database without roles does not have."""
-_OF_OTHER_ROLES = ("open_to_projector on ", "open_to_search on ")
+_OF_OTHER_ROLES = ("open_to_projector on ", "open_to_search on ", "open_to_eraser on ")
 """Beginnings of the names of policies that a database without roles does not have."""
 _ACCESS = ("rights on", "role", "membership", "schema", "type")
 """Kinds of facts whose differences may cause refused operations, but do not endanger data or isolation."""

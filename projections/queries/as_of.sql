@@ -2,9 +2,9 @@
 -- A line is left out if its parameter is not given. The events up to a time are the versions up to the last that has one
 -- not after it: the server's clock may have stepped back in between.
 INSERT INTO batch (position, timestamp, version, schema_version, conversation_id, id, tenant_id, event_type, actor,
-                   content, metadata)
+                   content, metadata, salt)
 SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id, e.tenant_id, e.event_type,
-       e.actor, e.content, e.metadata
+       e.actor, e.content, e.metadata, e.salt
   FROM events e
  WHERE e.tenant_id = %(tenant)s
    AND e.conversation_id = %(conversation_id)s
@@ -37,7 +37,8 @@ CREATE TEMPORARY TABLE batch (
     event_type      varchar(100) COLLATE "C",
     actor           varchar(255),
     content         jsonb,
-    metadata        jsonb
+    metadata        jsonb,
+    salt            bytea
 )
 
 -- name: as_of_ancestry
@@ -86,9 +87,9 @@ SELECT a.id, a.version
 -- The events of conversations up to a version, and of each fork among them the first one, which names its source. A line
 -- is left out if its parameter is not given.
 INSERT INTO batch (position, timestamp, version, schema_version, conversation_id, id, tenant_id, event_type, actor,
-                   content, metadata)
+                   content, metadata, salt)
 SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id, e.tenant_id, e.event_type,
-       e.actor, e.content, e.metadata
+       e.actor, e.content, e.metadata, e.salt
   FROM unnest(%(ids)s::uuid[], %(versions)s::int[]) AS n (conversation_id, version)
  CROSS JOIN LATERAL (
            SELECT e.*

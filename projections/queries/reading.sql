@@ -1,8 +1,8 @@
 -- name: change_token
--- The version of a conversation; the files of the tables, which are others once a table was emptied and refilled, or
+-- The version of a conversation; how much of it was erased; the files of the tables, which are others once a table was emptied and refilled, or
 -- swapped for a new one; what of it is parked, whose rows come later under a version that the row has already; and what a
 -- fork shares, as far as it may be read.
-SELECT c.id, c.version, pg_relation_filenode(c.tableoid), pg_relation_filenode(to_regclass('messages')),
+SELECT c.id, c.version, c.erased_count, pg_relation_filenode(c.tableoid), pg_relation_filenode(to_regclass('messages')),
        pg_relation_filenode(to_regclass('tasks')), pg_relation_filenode(to_regclass('task_artifacts')),
        (SELECT string_agg(format('%%s %%s', p.projection, p.position), ',' ORDER BY p.projection, p.position)
           FROM parked p
@@ -14,7 +14,8 @@ SELECT c.id, c.version, pg_relation_filenode(c.tableoid), pg_relation_filenode(t
                                  FROM conversation_ancestry(c.tenant_id, c.id) AS a
                                 WHERE a.conversation_id = p.conversation_id))),
        CASE WHEN c.forked_from IS NOT NULL THEN
-           (SELECT string_agg(format('%%s %%s', s.id, least(s.version, a.last_version)), ',' ORDER BY a.shift)
+           (SELECT string_agg(format('%%s %%s %%s', s.id, least(s.version, a.last_version), s.erased_count), ','
+                              ORDER BY a.shift)
               FROM conversation_ancestry(c.tenant_id, c.id) AS a
               JOIN conversations s
                 ON s.tenant_id = c.tenant_id

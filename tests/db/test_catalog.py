@@ -136,7 +136,7 @@ async def test_a_database_restored_without_roles_is_refused_until_it_has_them(
     migrations = migrator(own_server.url())
     message = await opened(own_server.url())
     assert "missing policy: open_to_owner on" in message
-    assert "missing roles: eventstore_app, eventstore_auditor, eventstore_migrator" in message
+    assert "missing roles: eventstore_app, eventstore_auditor, eventstore_eraser, eventstore_migrator" in message
     assert "eventstore migrate roles" in message
     assert any("row-level security is not in force" in finding for finding in migrations.findings())
     migrations.make_roles()

@@ -81,7 +81,8 @@ def test_every_table_with_a_tenant_has_row_level_security(database_url: str) -> 
         tables = connection.execute(
             "SELECT c.relname, c.relrowsecurity AND c.relforcerowsecurity,"
             "       ARRAY(SELECT p.polname::text FROM pg_policy p"
-            "              WHERE p.polrelid = c.oid AND p.polname <> 'open_to_search' ORDER BY p.polname)"
+            "              WHERE p.polrelid = c.oid AND p.polname NOT IN ('open_to_search', 'open_to_eraser')"
+            "              ORDER BY p.polname)"
             "  FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id'"
             " WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace AND c.relname <> 'bound_logins'"
         ).fetchall()
@@ -92,7 +93,8 @@ def test_every_table_with_a_tenant_has_row_level_security(database_url: str) -> 
     assert len(tables) >= 15
     policies = ["open_to_caller", "open_to_owner", "open_to_projector", "require_tenant"]
     assert [name for name, *found in tables if found != [True, policies]] == [
-        "identity_users", "identity_keys", "idempotency_keys"  # which the service alone has rights to, for all tenants
+        # Which the service alone has rights to, for all tenants.
+        "identity_users", "identity_keys", "identity_erasures", "idempotency_keys",
     ]  # fmt: skip
     assert views == []
 

@@ -330,7 +330,7 @@ def test_a_login_that_does_not_inherit_is_refused_before_anything_is_created(
 ) -> None:
     superuser.execute(f"CREATE ROLE late {login} PASSWORD 'secret'".encode())
     superuser.execute("CREATE DATABASE late OWNER late")
-    granted = "eventstore_migrator, eventstore_search, eventstore_app, eventstore_projector"
+    granted = "eventstore_migrator, eventstore_search, eventstore_app, eventstore_projector, eventstore_eraser"
     if "CREATEROLE" not in login:
         migrate(own_server.url())
         superuser.execute(f"GRANT {granted} TO late".encode())

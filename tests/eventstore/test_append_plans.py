@@ -126,7 +126,7 @@ ANSWERED = ONE.replace("message.added", "message.answered")
 @every_way
 @pytest.mark.parametrize(
     ("before", "expected"),
-    [(ONE, LOOKED_UP), (ANSWERED, LOOKED_UP | {"idx_events_deletions"})],
+    [(ONE, LOOKED_UP), (ANSWERED, LOOKED_UP | {"idx_events_lifecycle"})],
     ids=["not deleted", "perhaps deleted"],
 )
 def test_what_is_there_is_looked_up_along_unique_indexes(

@@ -41,7 +41,8 @@ def roles_of_the_store(connection: psycopg.Connection[tuple[Any, ...]]) -> dict[
     rows = connection.execute(
         "SELECT rolname, rolsuper, rolcanlogin, rolcreaterole, rolcreatedb, rolbypassrls FROM pg_roles "
         "WHERE rolname IN ('eventstore_owner', 'eventstore_migrator', 'eventstore_app', 'eventstore_writer',"
-        " 'eventstore_reader', 'eventstore_auditor', 'eventstore_projector', 'eventstore_search')"
+        " 'eventstore_reader', 'eventstore_auditor', 'eventstore_projector', 'eventstore_search',"
+        " 'eventstore_eraser')"
     )
     return {name: tuple(rights) for name, *rights in rows}
 

@@ -91,11 +91,12 @@ class _Folding:
             {
                 "id": str(event.conversation_id), "tenant_id": event.tenant_id, "name": "", "is_active": True,
                 "is_deleted": False, "created_at": event.occurred_at, "updated_at": event.occurred_at,
-                "message_count": 0, "given_id": None, "forked_from": None, "metadata": None,
+                "message_count": 0, "erased_count": 0, "given_id": None, "forked_from": None, "metadata": None,
                 "member_order": None,
             },
         )  # fmt: skip
         _touch(row, event)
+        row["erased_count"] += event.is_erased
         content = event.content
         match event.event_type:
             case "conversation.created":

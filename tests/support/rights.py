@@ -13,7 +13,7 @@ Kind: TypeAlias = Literal["Tables", "Sequences", "Schemas", "Functions"]
 Rights: TypeAlias = dict[tuple[str, str, str], set[str]]
 """By kind, name and role: privileges, as PostgreSQL names them, with the column where it is one of a column."""
 
-ROLES = ("owner", "migrator", "app", "writer", "reader", "auditor", "projector", "search")
+ROLES = ("owner", "migrator", "app", "writer", "reader", "auditor", "projector", "search", "eraser")
 OTHERS = ROLES[1:]
 SCHEMAS = {"the store's own": ["live"], "*next* and *previous*": ["next", "previous"]}
 

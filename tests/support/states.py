@@ -30,6 +30,7 @@ def modelled(events: list[Event]) -> tuple[Any, ...]:
     for row in (row for rows in tables.values() for row in rows):
         row.pop("member_order", None)  # what is read is in this order
         row.pop("first_version", None)
+        row.pop("erased_count", None)
         if (added := row.pop("added_history", None)) is not None:
             row["extra"] = with_history(row["extra"] or {}, added)
     messages = sorted(tables["messages"], key=lambda row: row["version"])

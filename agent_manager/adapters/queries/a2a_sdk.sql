@@ -18,7 +18,8 @@ SELECT known.number, latest.version, e.position, e.timestamp, e.version, e.schem
               AND e.version > known.version
               AND (e.content ->> 'task_id' = known.task
                    OR e.metadata #>> '{a2a,task}' = known.task
-                   OR e.event_type IN ('conversation.deleted', 'conversation.reactivated'))
+                   OR e.event_type IN ('conversation.deleted', 'conversation.reactivated', 'conversation.erased',
+                                       'event.erased'))
             ORDER BY e.version
             LIMIT %(limit)s
        ) AS e ON true

@@ -25,5 +25,5 @@ SELECT e.id, e.event_type, e.content ->> 'checkpoint_id', e.content ->> 'timesta
                        AND d.conversation_id = %(conversation_id)s
                        AND d.event_type = 'conversation.deleted')
    AND e.event_type IN ('agent_framework.checkpoint', 'agent_framework.checkpoint_deleted')
-   AND e.actor = %(workflow)s
+   AND e.actor = %(workflow)s  -- which an erased event has not any more
  ORDER BY e.version

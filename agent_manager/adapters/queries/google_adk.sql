@@ -116,6 +116,7 @@ SELECT e.content
  WHERE e.tenant_id = %(tenant)s
    AND e.conversation_id = %(conversation_id)s
    AND e.event_type = 'adk.artifact'
+   AND e.salt IS NOT NULL
    AND (%(filename)s::text IS NULL OR e.content ->> 'filename' = %(filename)s)
  ORDER BY e.version
 

@@ -25,6 +25,7 @@ SELECT known.number, latest.version, deletion.event_type = 'conversation.deleted
             WHERE e.tenant_id = %(tenant)s
               AND e.conversation_id = known.conversation_id
               AND e.event_type = 'pydantic_ai.record'
+              AND e.salt IS NOT NULL
             ORDER BY e.version DESC
             LIMIT 1
        ) AS e ON true

@@ -132,12 +132,15 @@ SELECT max(w.position)
          LIMIT %(limit)s) AS w
 
 -- name: recomputed
--- The entries of the events between two positions, with digests that are computed anew, and the first position whose
--- stored digest is another one. Without its salt, the digest of an event cannot be computed.
+-- The entries of the events between two positions, with digests that are computed anew; the first position whose stored
+-- digest is another one; and the first that is erased without a receipt. The digest of an erased event cannot be computed
+-- any more: its entry is that with the stored one.
 SELECT string_agg('\x0028'::bytea || int8send(e.position) || coalesce(e.computed, e.digest), ''::bytea
                   ORDER BY e.position),
-       min(e.position) FILTER (WHERE e.computed IS DISTINCT FROM e.digest)
-  FROM (SELECT e.position, e.digest,
+       min(e.position) FILTER (WHERE e.salt IS NOT NULL AND e.computed IS DISTINCT FROM e.digest),
+       min(e.position) FILTER (WHERE e.is_unreceipted)
+  FROM (SELECT e.position, e.salt, e.digest,
+               CASE WHEN e.salt IS NULL THEN unreceipted_erasure(e) END AS is_unreceipted,
                event_digest(e.salt, e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id,
                             e.tenant_id, e.event_type, e.actor, e.content, e.metadata) AS computed
           FROM events e

@@ -13,6 +13,34 @@ COPY (
      WHERE e.total - e.size < %(bytes)s
 ) TO STDOUT
 
+-- name: count_erased
+-- How many events between positions are erased.
+SELECT (SELECT count(*) FROM events e WHERE e.salt IS NULL AND e.position BETWEEN s.first AND s.last)
+  FROM unnest(%(firsts)s::bigint[], %(lasts)s::bigint[]) WITH ORDINALITY AS s (first, last, number)
+ ORDER BY s.number
+
+-- name: forget_erased_users
+-- Delete users who were erased after they were added, and their keys.
+WITH erased AS (
+    SELECT u.tenant_id, u.id
+      FROM identity_users u
+      JOIN received_identity_erasures r
+        ON r.tenant_id = u.tenant_id
+       AND r.hash = sha256(r.salt || convert_to(u.id, 'UTF8'))
+       AND r.erased_at >= u.created_at
+),
+keys AS (
+    DELETE FROM identity_keys k USING erased e WHERE k.tenant_id = e.tenant_id AND k.user_id = e.id
+    RETURNING k.id
+)
+DELETE FROM identity_users u USING erased e WHERE u.tenant_id = e.tenant_id AND u.id = e.id
+
+-- name: add_erased_users
+INSERT INTO identity_erasures (tenant_id, salt, hash, erased_at)
+SELECT r.tenant_id, r.salt, r.hash, r.erased_at
+  FROM received_identity_erasures r
+    ON CONFLICT DO NOTHING
+
 -- name: output_format
 -- The text of times and bytes, whatever the login's settings are.
 SELECT set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO', true), set_config('bytea_output', 'hex', true)

@@ -1,9 +1,10 @@
 -- name: tables_change_token
 -- The position that the projections have applied, and a change token of their tables. It changes when a partition
--- advances, a table is truncated or swapped, or parked events are applied.
+-- advances, rows of it are made anew because events were erased, a table is truncated or swapped, or parked events are
+-- applied.
 SELECT applied.position,
        md5(concat_ws('|',
-           (SELECT string_agg(c.position::text, ' ' ORDER BY c.projection, c.partition)
+           (SELECT string_agg(concat(c.position, '@', c.updated_at), ' ' ORDER BY c.projection, c.partition)
               FROM checkpoints c
              WHERE c.projection = ANY (%(projections)s)
                AND c.stage = 'live'),

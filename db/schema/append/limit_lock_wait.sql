@@ -11,3 +11,4 @@ $$;
 
 SELECT eventstore_set_owner('FUNCTION limit_lock_wait');
 REVOKE ALL ON FUNCTION limit_lock_wait FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION limit_lock_wait', 'eventstore_eraser');

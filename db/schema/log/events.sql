@@ -31,6 +31,7 @@ COMMENT ON TABLE events IS 'Append-only log of everything that happened; written
 COMMENT ON COLUMN events.position IS 'Orders the whole log; gaps are normal';
 COMMENT ON COLUMN events.version IS '1, 2, 3 and so on within one conversation, without gaps';
 COMMENT ON COLUMN events.timestamp IS 'Time of the append; the time at which it happened is metadata.occurred_at';
+COMMENT ON COLUMN events.salt IS 'Null once the event was erased; see erased_content';
 COMMENT ON COLUMN events.digest IS 'SHA-256 of the event in the byte format of docs/concepts/digest.md';
 
 CREATE TRIGGER events_are_append_only
@@ -46,13 +47,20 @@ CREATE TRIGGER event_is_append_only
 
 ALTER TABLE events ENABLE ALWAYS TRIGGER event_is_append_only;
 
--- Finds the last deletion of a conversation of any length. It holds few events, so it is small.
-CREATE INDEX idx_events_deletions ON events (tenant_id, conversation_id, version)
- WHERE event_type IN ('conversation.deleted', 'conversation.reactivated');
+-- Finds the last deletion of a conversation of any length, its erasures, with whom it was ever shared, and forks. It holds
+-- few events, so it is small.
+CREATE INDEX idx_events_lifecycle ON events (tenant_id, conversation_id, version)
+ WHERE event_type IN ('conversation.deleted', 'conversation.reactivated', 'conversation.erased', 'event.erased',
+                      'conversation.shared', 'conversation.unshared', 'conversation.forked');
+
+-- Finds what was erased between two positions, as a backup does that rewrites its files. No append writes to it.
+CREATE INDEX idx_events_erased ON events (position) WHERE salt IS NULL;
 
 ALTER TABLE events ALTER COLUMN salt SET STATISTICS 0;
 ALTER TABLE events ALTER COLUMN digest SET STATISTICS 0;
 
 SELECT eventstore_set_owner('TABLE events');
-SELECT eventstore_grant('SELECT ON TABLE events', 'eventstore_auditor', 'eventstore_projector', 'eventstore_search');
+SELECT eventstore_grant('SELECT ON TABLE events', 'eventstore_auditor', 'eventstore_eraser', 'eventstore_projector',
+                        'eventstore_search');
+SELECT eventstore_grant('UPDATE (actor, content, metadata, salt) ON TABLE events', 'eventstore_eraser');
 SELECT enable_rls('events');

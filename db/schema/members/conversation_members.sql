@@ -18,7 +18,7 @@ COMMENT ON COLUMN conversation_members.access IS 'own: also share and delete; wr
 
 SELECT eventstore_set_owner('TABLE conversation_members');
 SELECT eventstore_grant('SELECT (tenant_id, conversation_id, user_id) ON TABLE conversation_members',
-                        'eventstore_auditor', 'eventstore_reader');
+                        'eventstore_auditor', 'eventstore_eraser', 'eventstore_reader');
 SELECT eventstore_grant('SELECT ON TABLE conversation_members', 'eventstore_search');
 
 -- Users see their own memberships, which the policies of other tables read. Those of others are shown by members_of.

@@ -19,4 +19,4 @@ END;
 
 SELECT eventstore_set_owner('FUNCTION members_of');
 REVOKE ALL ON FUNCTION members_of FROM PUBLIC;
-SELECT eventstore_grant('EXECUTE ON FUNCTION members_of', 'eventstore_reader');
+SELECT eventstore_grant('EXECUTE ON FUNCTION members_of', 'eventstore_eraser', 'eventstore_reader');

@@ -15,6 +15,7 @@ BEGIN ATOMIC
                e.event_type
           FROM events e
          WHERE e.event_type IN ('conversation.shared', 'conversation.unshared')
+           AND e.content ? 'user'  -- unless it was erased
          ORDER BY e.tenant_id, e.conversation_id, e.content ->> 'user', e.version DESC
     )
     SELECT o.tenant_id, o.conversation_id, o.user_id, 'own' FROM owners o

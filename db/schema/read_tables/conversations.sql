@@ -12,6 +12,7 @@ CREATE TABLE conversations (
     created_at    timestamptz NOT NULL DEFAULT CURRENT_TIMESTAMP,
     updated_at    timestamptz NOT NULL DEFAULT CURRENT_TIMESTAMP,
     message_count integer NOT NULL DEFAULT 0,
+    erased_count  integer NOT NULL DEFAULT 0,
     version       integer NOT NULL,
     given_id      text,
     forked_from   jsonb,
@@ -27,6 +28,7 @@ COMMENT ON COLUMN conversations.given_id IS 'Id that the client gave, if it was 
 COMMENT ON COLUMN conversations.member_order IS
     'Order of the members of JSON values, by column: jsonb does not keep it; see eventstore/member_order.py';
 
+COMMENT ON COLUMN conversations.erased_count IS 'Number of its events that were erased';
 COMMENT ON COLUMN conversations.version IS 'Version of the last event applied to the row';
 
 -- One index for each order of pages (projections/reading.py): the tenant, the columns filtered by equality, then those

@@ -60,8 +60,8 @@ BEGIN
     FOR role_name IN
         SELECT rolname
           FROM pg_roles
-         WHERE rolname IN ('eventstore_app', 'eventstore_auditor', 'eventstore_migrator', 'eventstore_projector',
-                           'eventstore_reader', 'eventstore_search', 'eventstore_writer', 'eventstore_owner')
+         WHERE rolname IN ('eventstore_app', 'eventstore_auditor', 'eventstore_eraser', 'eventstore_migrator',
+                           'eventstore_projector', 'eventstore_reader', 'eventstore_search', 'eventstore_writer', 'eventstore_owner')
     LOOP
         BEGIN
             EXECUTE format('REVOKE ALL ON TABLE eventstore_migrations FROM %I', role_name);

@@ -8,8 +8,8 @@ BEGIN
         SELECT p.polname
           FROM pg_policy p
          WHERE p.polrelid = target
-           AND p.polname IN ('open_to_owner', 'open_to_projector', 'open_to_search', 'open_to_caller',
-                            'require_tenant')
+           AND p.polname IN ('open_to_owner', 'open_to_projector', 'open_to_search', 'open_to_eraser',
+                            'open_to_caller', 'require_tenant')
     LOOP
         EXECUTE format('DROP POLICY %I ON %s', policy, target);
     END LOOP;

@@ -1,5 +1,7 @@
 -- Enable row-level security on a table. It holds for all but superusers, even for the owner of the table.
 --
+-- The eraser may change the events of its tenant; the triggers of the table refuse all other changes.
+--
 -- Three roles see all rows, each only while it is the current user itself: the owner (whose functions append), the
 -- projector and, in the tables that it searches, the search. A login that merely inherits one of them does not; if it
 -- inherits the owner, reading without a tenant is an error.
@@ -32,6 +34,10 @@ BEGIN
     END IF;
     IF NOT has_tenant THEN
         RETURN;
+    END IF;
+    IF to_regrole('eventstore_eraser') IS NOT NULL AND target = to_regclass('events') THEN
+        EXECUTE format('CREATE POLICY open_to_eraser ON %s FOR UPDATE TO eventstore_eraser USING (tenant_id = %s)',
+                       target, rls_tenant());
     END IF;
     EXECUTE format('CREATE POLICY open_to_caller ON %s FOR SELECT USING (%s)', target, rls_condition(target, conversation_column));
 END

@@ -20,4 +20,5 @@ ALTER TABLE bound_logins ENABLE ROW LEVEL SECURITY;
 CREATE POLICY of_itself ON bound_logins FOR SELECT USING (login = session_user);
 
 SELECT eventstore_set_owner('TABLE bound_logins');
-SELECT eventstore_grant('SELECT ON TABLE bound_logins', 'eventstore_auditor', 'eventstore_reader', 'eventstore_search');
+SELECT eventstore_grant('SELECT ON TABLE bound_logins', 'eventstore_auditor', 'eventstore_eraser',
+                        'eventstore_reader', 'eventstore_search');

@@ -22,6 +22,8 @@ BEGIN
         RETURN validate_task(event_type, content);
     ELSIF event_type IN ('conversation.shared', 'conversation.unshared') THEN
         RETURN validate_sharing(event_type, content);
+    ELSIF event_type IN ('conversation.erased', 'event.erased') THEN
+        RETURN 'it is the receipt of an erasure, which the erasure alone writes';
     END IF;
     RETURN NULL;
 END

@@ -24,7 +24,8 @@ WITH schema AS (
     SELECT r.*
       FROM pg_roles r
      WHERE r.rolname IN ('eventstore_owner', 'eventstore_migrator', 'eventstore_app', 'eventstore_writer',
-                         'eventstore_reader', 'eventstore_auditor', 'eventstore_projector', 'eventstore_search')
+                         'eventstore_reader', 'eventstore_auditor', 'eventstore_projector', 'eventstore_search',
+                         'eventstore_eraser')
 ), object AS (
     SELECT r.kind, r.relname::text AS name, r.relowner AS owner,
            coalesce(r.relacl, acldefault(CASE r.kind WHEN 'sequence' THEN 's'::"char" ELSE 'r' END, r.relowner)) AS acl

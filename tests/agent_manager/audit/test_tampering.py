@@ -118,7 +118,7 @@ CASES = {
         executed("UPDATE events SET digest = sha256(digest) WHERE position = 333"), "digest", 333,
     ),
     "content, and no salt to compute the digest with": (
-        executed("UPDATE events SET content = '{}', salt = NULL WHERE position = 333"), "digest", 333,
+        executed("UPDATE events SET content = '{}', salt = NULL WHERE position = 333"), "erased", 333,
     ),
     "an event that is not sealed, without its digest": (
         executed("UPDATE events SET content = '{}' WHERE position = 604"), "digest", 604,
