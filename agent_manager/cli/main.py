@@ -36,7 +36,7 @@ GROUPS = {
         "search": "search",
         "stats": "stats",
     },
-    "Write": {"seed": "seed", "import": "import_", "fork": "forks", "pending": "pending", "cancel": "cancel"},
+    "Write": {"seed": "import_", "import": "import_", "fork": "forks", "pending": "pending", "cancel": "cancel"},
     "Operate": {
         "status": "status",
         "doctor": "doctor",
