@@ -36,7 +36,7 @@ GROUPS = {
         "search": "search",
         "stats": "stats",
     },
-    "Write": {"seed": "import_", "import": "import_", "fork": "forks", "pending": "pending", "cancel": "cancel"},
+    "Write": {"seed": "import_", "import": "import_", "fork": "forks", "pending": "answers", "cancel": "answers"},
     "Operate": {
         "status": "status",
         "doctor": "doctor",
@@ -49,7 +49,7 @@ GROUPS = {
         "backup": "backup",
         "audit": "audit",
     },
-    "Administer": {"tenants": "tenants", "users": "users", "keys": "keys"},
+    "Administer": {"tenants": "directory", "users": "directory", "keys": "directory"},
 }
 """The commands in the order of the help, with the modules of this package that implement them."""
 MODULES = {name: module for group in GROUPS.values() for name, module in group.items()}
