@@ -11,6 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 from hypothesis import HealthCheck
@@ -40,6 +41,8 @@ hypothesis_settings.register_profile("fast", hypothesis_settings.get_profile("wh
 
 _SLOW = {"benchmark", "checker", "faults"}
 """Folders and files of measurements, of the checker of the order, and of servers that are killed."""
+_SLOW_PROCESSES = 1.5
+"""Processes for each processor that share the slow tests, which wait for half of their time."""
 _CHOICE = pytest.StashKey[Choice]()
 _FOLDER = pytest.StashKey[TemporaryFolder]()
 _LEFT = pytest.StashKey[list[str]]()
@@ -96,15 +99,28 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             terminalreporter.line(one)
 
 
+@pytest.hookimpl(tryfirst=True, optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Return the number of processes for the slow tests; None for others, whose number is that of the processors."""
+    return round(_SLOW_PROCESSES * (psutil.cpu_count() or 1)) if config.option.markexpr == "slow" else None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the tests of whole folders as slow; and, for ``-m slow``, those that then try more examples."""
+    """Mark the tests of whole folders as slow; and, for ``-m slow``, those that then try more examples.
+
+    These folders come first: a process that has none left takes over the last tests of another, which should be short.
+    """
     tries_more = config.option.markexpr == "slow"
     for item in items:
         is_tried_with_examples = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
-        names = item.path.relative_to(Path(__file__).parent).with_suffix("").parts
-        if _SLOW.intersection(names) or (tries_more and is_tried_with_examples):
+        if _is_in_slow_folder(item) or (tries_more and is_tried_with_examples):
             item.add_marker(pytest.mark.slow)
+    items.sort(key=_is_in_slow_folder, reverse=True)
+
+
+def _is_in_slow_folder(item: pytest.Item) -> bool:
+    return bool(_SLOW.intersection(item.path.relative_to(Path(__file__).parent).with_suffix("").parts))
 
 
 def pytest_report_header(config: pytest.Config) -> str:

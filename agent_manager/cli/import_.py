@@ -1,10 +1,11 @@
-"""The command import."""
+"""The commands import and seed."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from datetime import UTC, tzinfo
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -164,6 +165,19 @@ def import_(
         run(import_logs, settings, tenant)
     else:
         print_report(run_stoppable(import_source()), as_json, report)
+
+
+def seed(as_json: Json = False, data_dir: DataDir = None, tenant: Tenant = None) -> None:
+    """Import a small sample: two conversations, one with tool calls, one in Portuguese.
+
+    Repeating the command adds nothing.
+    """
+
+    async def work(store: EventStore) -> None:
+        with as_file(files("agent_manager").joinpath("sample.jsonl")) as sample:
+            await import_chat_logs(store, [str(sample)], tenant=tenant, strict=True, as_json=as_json)
+
+    run(work, read_settings(data_dir, tenant), tenant)
 
 
 def langgraph_importer() -> Any:

@@ -36,20 +36,20 @@ GROUPS = {
         "search": "search",
         "stats": "stats",
     },
-    "Write": {"seed": "seed", "import": "import_", "fork": "forks", "pending": "pending", "cancel": "cancel"},
+    "Write": {"seed": "import_", "import": "import_", "fork": "forks", "pending": "answers", "cancel": "answers"},
     "Operate": {
         "status": "status",
         "doctor": "doctor",
         "migrate": "migrate",
-        "rebuild": "rebuild",
-        "verify": "verify",
-        "parked": "parked",
-        "retry": "parked",
+        "rebuild": "read_tables",
+        "verify": "read_tables",
+        "parked": "read_tables",
+        "retry": "read_tables",
         "rollback": "rollback",
         "backup": "backup",
         "audit": "audit",
     },
-    "Administer": {"tenants": "tenants", "users": "users", "keys": "keys", "erase": "erase"},
+    "Administer": {"tenants": "directory", "users": "directory", "keys": "directory", "erase": "erase"},
 }
 """The commands in the order of the help, with the modules of this package that implement them."""
 MODULES = {name: module for group in GROUPS.values() for name, module in group.items()}

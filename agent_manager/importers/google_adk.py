@@ -62,7 +62,21 @@ _JSON_COLUMNS = frozenset((
 _BOOLEAN_COLUMNS = frozenset(("partial", "turn_complete", "interrupted"))
 
 
-class AdkSource(Source):
+class TableSource(Source):
+    """A source that consists of a framework's tables."""
+
+    _tables: Tables | None = None
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._opened().close()
+
+    def _opened(self) -> Tables:
+        if self._tables is None:
+            raise SourceUnreadable("the source is not open: use 'async with'")
+        return self._tables
+
+
+class AdkSource(TableSource):
     """The sessions in a database of google-adk.
 
     Args:
@@ -78,7 +92,6 @@ class AdkSource(Source):
         self.name = "google-adk"
         self._url = url
         self._time_zone = time_zone
-        self._tables: Tables | None = None
         self._columns: dict[str, set[str]] = {}
 
     async def __aenter__(self) -> Self:
@@ -93,9 +106,6 @@ class AdkSource(Source):
                 await self._tables.close()
                 raise SourceUnreadable(f"the table {table} is not google-adk's: give the database of its sessions")
         return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._opened().close()
 
     async def conversations(self) -> AsyncIterator[SourceConversation]:
         shared = await self._shared_state()
@@ -135,11 +145,6 @@ class AdkSource(Source):
             event_id = f"state {digest[:32]} {clock.updated_at.isoformat() if clock.updated_at else ''}".rstrip()
             conversation.events.append(SourceEvent(event_id, STATE, state, clock.updated_at))
         return conversation
-
-    def _opened(self) -> Tables:
-        if self._tables is None:
-            raise SourceUnreadable("the source is not open: use 'async with'")
-        return self._tables
 
 
 def _event(row: Json, time: datetime | None) -> Json:

@@ -138,13 +138,12 @@ class _SourceCheckpoint:
 
 
 async def import_langgraph(
-    url: str, store: EventStore, *, tenant: str | None = None, on_step: Callable[[str], None] = lambda step: None
+    url: str, store: EventStore, *, on_step: Callable[[str], None] = lambda step: None
 ) -> LangGraphReport:
     """Import the threads in a database of langgraph-checkpoint-postgres, and compare them with the store.
 
     Args:
         url: of the PostgreSQL database.
-        tenant: the store's own by default.
         on_step: called with a description of the progress.
 
     Raises:
@@ -158,19 +157,17 @@ async def import_langgraph(
         rows = await _rows(database.connection, "langgraph_threads")
         for number, row in enumerate(rows):
             on_step(f"importing: {number:,} of {len(rows):,} threads")
-            await _import_thread(database, store, tenant, row["thread_id"], report)
+            await _import_thread(database, store, row["thread_id"], report)
     on_step("updating the read tables")
     await catch_up(store)
     return report
 
 
-async def _import_thread(
-    database: _Database, store: EventStore, tenant: str | None, thread_id: str, report: LangGraphReport
-) -> None:
+async def _import_thread(database: _Database, store: EventStore, thread_id: str, report: LangGraphReport) -> None:
     checkpoints = [each async for each in _checkpoints(database, thread_id)]
     report.threads += 1
     report.checkpoints += len(checkpoints)
-    saver = _ImportingSaver(store, serde=_StoredForm(), tenant=tenant)
+    saver = _ImportingSaver(store, serde=_StoredForm())
     config: Any = {"configurable": {"thread_id": thread_id}}
     if await saver.was_deleted(thread_id):
         report.deleted.append(thread_id)
@@ -186,9 +183,7 @@ async def _import_thread(
             if known.get(source.id, Counter())[task_id] < len(writes):
                 await saver.aput_writes(stored, _in_place(writes), task_id, path)
                 report.new_writes += len(writes)
-    found = {
-        _id_of(each): each async for each in EventStoreSaver(store, serde=_StoredForm(), tenant=tenant).alist(config)
-    }
+    found = {_id_of(each): each async for each in EventStoreSaver(store, serde=_StoredForm()).alist(config)}
     for source in checkpoints:
         report.differences += _differences(thread_id, source, found.get(source.id))
 

@@ -17,12 +17,10 @@ from uuid import UUID
 
 from agent_manager.a2a import Json
 from agent_manager.adapters.openai_items import events_of
-from agent_manager.importers.google_adk import Tables, open_tables
+from agent_manager.importers.google_adk import TableSource, open_tables
 from agent_manager.importers.source import (
-    Source,
     SourceConversation,
     SourceEvent,
-    SourceUnreadable,
     read_local_time,
 )
 from eventstore.ids import derived_uuid
@@ -32,7 +30,7 @@ UNREADABLE = "openai.unreadable"
 """The type of the application event that holds a row that is not JSON."""
 
 
-class OpenaiAgentsSource(Source):
+class OpenaiAgentsSource(TableSource):
     """The sessions in a database of the OpenAI Agents SDK.
 
     Args:
@@ -48,15 +46,11 @@ class OpenaiAgentsSource(Source):
         self.name = "openai-agents"
         self._url = url
         self._zone: tzinfo | None = None if time_zone is None else parse_zone(time_zone, "time_zone")
-        self._tables: Tables | None = None
 
     async def __aenter__(self) -> Self:
         self._tables = await open_tables(self._url, "openai-agents' sessions")
         self.name = f"openai-agents in {self._tables.place}"
         return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._opened().close()
 
     async def conversations(self) -> AsyncIterator[SourceConversation]:
         zone = self._zone or await self._server_zone()
@@ -90,11 +84,6 @@ class OpenaiAgentsSource(Source):
                 content: Any = event.data.to_content()
                 conversation.events.append(SourceEvent(event_id, event.data.event_type, content, time))
         return conversation
-
-    def _opened(self) -> Tables:
-        if self._tables is None:
-            raise SourceUnreadable("the source is not open: use 'async with'")
-        return self._tables
 
 
 def _time(value: Any, zone: tzinfo) -> datetime | None:

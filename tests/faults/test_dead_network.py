@@ -61,7 +61,8 @@ async def test_an_append_whose_packets_are_lost_ends_in_an_error_and_may_be_repe
 
 async def test_idle_connections_that_died_are_replaced(network: Network, server: Node) -> None:
     """A listening connection, a worker's and those of pools: none of them has anything to send."""
-    settings = Settings(database_url=server.url)
+    keepalives = "keepalives_idle=3&keepalives_interval=1"  # so that the kernel notices within seconds
+    settings = Settings(database_url=f"{server.url}?{keepalives}", connect_timeout=4)
     elsewhere = Settings(database_url=server.socket_url)
     async with (
         EventStore(settings) as store,

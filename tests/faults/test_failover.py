@@ -85,7 +85,7 @@ async def test_store_subscriber_and_worker_continue_at_the_promoted_standby(
             await until_async(lambda: has_both(followed), "the subscriber has both")
             following.cancel()
             await wait_for(store, events[-1].position, timeout=60)
-            assert not worker.ended
+            assert worker.interrupt(signal.SIGTERM) == 0
             assert stored(standby) == fold(events)
 
 

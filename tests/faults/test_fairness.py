@@ -47,7 +47,7 @@ OTHER_FILES = 200
 """That a server has open besides the connections that it keeps; some are being ended."""
 MAX_MEMORY = 1024 * 2**20
 """That the server takes with the default settings, whatever anybody does."""
-LARGE_MESSAGES, MEMORY_SECONDS = 16, 40
+LARGE_MESSAGES, MEMORY_SECONDS = 16, max(15, ATTACK_SECONDS)
 MAX_SECONDS = 5.0
 """That any request may take on a busy machine."""
 TIMES = 3

@@ -166,7 +166,7 @@ async def play(store: EventStore, tenant: str, steps: Any) -> Model:
 
 @pytest.mark.slow
 @given(_steps, st.data())
-@examples(40, phases=[Phase.generate])
+@examples(20, phases=[Phase.generate])
 async def test_forks_of_forks_equal_a_model(store: EventStore, steps: Any, data: st.DataObject) -> None:
     tenant = str(uuid4())
     model = await play(store, tenant, steps)

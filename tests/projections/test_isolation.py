@@ -148,7 +148,7 @@ async def append(store: EventStore, tenant: str, step: Step) -> None:
 
 
 @given(st.lists(steps, max_size=15))
-@examples(15)
+@examples(8)
 @example(USUAL)
 async def test_callers_see_and_change_what_the_model_allows(store: EventStore, history: list[Step]) -> None:
     model, tenants = Model(), {label: f"{label} {uuid4()}" for label in TENANTS}

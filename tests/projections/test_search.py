@@ -281,20 +281,21 @@ HOSTILE = {
 @pytest.mark.slow
 async def test_what_does_not_fit_is_cut_and_the_projection_goes_on(store: EventStore) -> None:
     task = uuid4()
-    for name, text in HOSTILE.items():
+    for number, (name, text) in enumerate(HOSTILE.items()):
         marked = f"beginning {text}"
-        await store.append(
-            uuid4(),
-            [
-                MessageAdded(role="user", content=marked),
+        if number % 2:
+            events: list[EventData] = [
                 MessageAdded(role="user", parts=[{"text": marked}, {"text": text}]),
-                TaskCreated(task_id=task, description=marked),
+                TaskCreated(task_id=task),
                 TaskArtifactAdded(task_id=task, artifact_id=name, parts=[{"text": marked}]),
-                MessageAdded(role="user", content="the end"),
-            ],
-            actor=text[:250],
-            tenant="ü" * 255,
-        )
+            ]
+        else:
+            events = [
+                MessageAdded(role="user", content=marked),
+                TaskCreated(task_id=task, description=marked),
+            ]
+        events.append(MessageAdded(role="user", content="the end"))
+        await store.append(uuid4(), events, actor=text[:250], tenant="ü" * 255)
     other = await store.append(uuid4(), [MessageAdded(role="user", content="somebody else's lighthouse")])
     await catch_up(store, SEARCH)
     assert await read_parked(store) == []
@@ -302,11 +303,11 @@ async def test_what_does_not_fit_is_cut_and_the_projection_goes_on(store: EventS
     assert len(await found(store, "lighthouse")) == 1
     search = Search(store, "ü" * 255)
     hits = (await search.page("beginning", limit=100)).items
-    assert len(hits) == 4 * len(HOSTILE)
+    assert len(hits) == 2 * len(HOSTILE)
     assert all("beginning" in hit.snippet for hit in hits)
     # Words well beyond the first 100,000 bytes are found.
     word = HOSTILE["characters of four bytes"].split()[20_000]
-    assert len((await search.page(word)).items) == 4
+    assert len((await search.page(word)).items) == 2
     for text in HOSTILE.values():
         for query in (text[:1000], f'"{text[:900]}"', f"{text[:40].split()[0]}*", text[-30:]):
             await search.page(query)

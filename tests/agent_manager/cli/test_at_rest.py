@@ -22,7 +22,7 @@ from projections import catch_up, wait_for
 
 pytestmark = pytest.mark.slow
 
-SECONDS = float(os.environ.get("EVENTSTORE_TEST_REST_SECONDS", "10"))
+SECONDS = float(os.environ.get("EVENTSTORE_TEST_REST_SECONDS", "6"))
 EVENTS = int(os.environ.get("EVENTSTORE_TEST_REST_EVENTS", "1000"))
 SHARE = 0.01
 DEADLINE_SECONDS = 90 + 3 * SECONDS

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import math
 import signal
-import sys
-from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,14 +14,12 @@ from typing import Any
 import psycopg
 import pytest
 from support.commandline import Program
-from support.environment import clear_settings
 from support.processes import Commands
 from support.servers import DatabaseServer
 from support.waiting import until
 
 from eventstore import Settings
 from tools.benchmark import COMPARISONS, __main__
-from tools.benchmark.__main__ import main
 from tools.benchmark.measurement import TRIAL, Benchmark, Figure
 from tools.benchmark.workspace import prepared_workspace
 
@@ -43,68 +37,36 @@ def there(url: str) -> set[str]:
         return {name for (name,) in connection.execute(_THERE)}
 
 
-@dataclass
-class Trial:
-    """What a trial said, and what was on the server before and after."""
-
-    said: dict[str, Any]
-    warned: str
-    before: set[str]
-    after: set[str]
-
-    def figures(self, comparison: str) -> list[dict[str, Any]]:
-        """Those of one comparison."""
-        return [figure for figure in self.said["figures"] if figure["comparison"] == comparison]
-
-
-@pytest.fixture(scope="module")
-def trial(server: DatabaseServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
-    """Run ``python -m tools.benchmark --quick`` once for all tests."""
-    name = server.create_database()
-    url = server.url(name)
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch:
-        clear_settings(patch)
-        patch.chdir(tmp_path_factory.mktemp("bench"))
-        patch.setenv("DATABASE_URL", url)
-        patch.setattr(sys, "argv", ["benchmark", "--quick", "--json"])
-        before = there(url)
-        with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit, match=r"^0$"):
-            main()
-        yield Trial(json.loads(out.getvalue()), err.getvalue(), before, there(url))
-    server.drop_database(name)
-
-
-@pytest.mark.parametrize("name", [name for name in COMPARISONS if name not in OF_PEERS + OF_SUPERUSERS])
-def test_a_comparison_gives_ratios_of_what_it_measured(trial: Trial, name: str) -> None:
-    assert trial.figures(name), trial.said["skipped"]
-    for figure in trial.figures(name):
-        assert len(figure["ours"]) == len(figure["other"]) == 1
+def test_a_trial_measures_everything_and_leaves_no_database_or_schema(program: Program, database_url: str) -> None:
+    """One test, because the trial takes long and several processes may share the tests."""
+    before = there(database_url)
+    result = program("--quick", "--json")
+    assert result.code == 0, result.err
+    assert there(database_url) == before
+    report = json.loads(result.out)
+    assert report["quick"] is True
+    assert set(report["server"]) >= {"server_version", "fsync", "synchronous_commit", "wal_sync_method"}
+    assert set(report["versions"]) >= {"python", "psycopg", "libpq", "eventsourcing", "google-adk"}
+    for figure in report["figures"]:
+        assert len(figure["ours"]) == len(figure["other"]) == 1, figure
         assert figure["ratio"] == figure["ours"][0] / figure["other"][0]
-        assert math.isfinite(figure["ratio"])
+        assert math.isfinite(figure["ratio"]), figure
         assert figure["lowest"] <= figure["ratio"] <= figure["highest"]
-        # An event may be heard of before the call that appended it has returned.
-        assert figure["ours"][0] > 0 or name == "notification"
-
-
-def test_the_figures_that_count_have_their_targets(trial: Trial) -> None:
-    targets = {(figure["comparison"], figure["target"]) for figure in trial.said["figures"] if figure["target"]}
+        # A consumer may receive an event before the call that appended it has returned.
+        assert figure["ours"][0] > 0 or figure["comparison"] == "notification", figure
+    measured = {figure["comparison"] for figure in report["figures"]}
+    assert measured >= set(COMPARISONS).difference(OF_PEERS, OF_SUPERUSERS), report["skipped"]
+    targets = {(figure["comparison"], figure["target"]) for figure in report["figures"] if figure["target"]}
     assert targets >= {
         ("one-caller", "≥ 0.85"), ("many-callers", "≥ 3"), ("bulk", "≥ 0.5"), ("attached", "≥ 0.9"), ("gate", "≥ 0.9"),
         ("notification", "≤ 1.5"), ("reading", "≤ 1.5"), ("tables", "≤ 1.5"), ("size", "≤ 1.25"), ("growing", "≤ 1.1"),
     }  # fmt: skip
-
-
-@pytest.mark.skipif(find_spec("eventsourcing") is not None, reason="the peers are installed")
-def test_peers_that_are_missing_are_named_with_what_to_install(trial: Trial) -> None:
-    assert not [figure for figure in trial.figures("peers") if "eventsourcing" in figure["what"]]
-    assert any("eventsourcing" in words and "[bench]" in words for words in trial.said["skipped"])
-    assert "skipped eventsourcing" in trial.warned
-
-
-def test_what_only_a_superuser_can_measure_is_skipped_for_others(trial: Trial) -> None:
-    assert not trial.figures("slow-flush")
-    assert any("only a superuser may set commit_delay" in words for words in trial.said["skipped"])
+    assert measured.isdisjoint(OF_SUPERUSERS)
+    assert any("only a superuser may set commit_delay" in reason for reason in report["skipped"])
+    if find_spec("eventsourcing") is None:  # what is missing is named with what to install
+        assert any("eventsourcing" in reason and "[bench]" in reason for reason in report["skipped"])
+        assert "skipped eventsourcing" in result.err
+        assert not [figure for figure in report["figures"] if "eventsourcing" in figure["what"]]
 
 
 async def test_a_slow_flush_is_simulated_in_new_sessions_and_ended_afterwards(
@@ -124,16 +86,6 @@ async def test_a_slow_flush_is_simulated_in_new_sessions_and_ended_afterwards(
             await delays.pop(0)
             await look()
             assert delays == [("1000",), ("0",)]
-
-
-def test_the_report_names_server_and_versions(trial: Trial) -> None:
-    assert trial.said["quick"] is True
-    assert set(trial.said["server"]) >= {"server_version", "fsync", "synchronous_commit", "wal_sync_method"}
-    assert set(trial.said["versions"]) >= {"python", "psycopg", "libpq", "eventsourcing", "google-adk"}
-
-
-def test_a_trial_leaves_no_database_or_schema(trial: Trial) -> None:
-    assert trial.after == trial.before
 
 
 def test_a_server_that_is_not_durable_is_refused_and_only_tried_with_a_warning(

@@ -1,18 +1,21 @@
-"""The command pending."""
+"""The commands pending and cancel, which need the agent that EVENTSTORE_ANSWER names."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 import typer
-from typer import Option
+from typer import Argument, Option
 
 from agent_manager.agents import agent_from_settings
-from agent_manager.cli.options import DataDir, Json, read_settings, run
-from agent_manager.cli.output import RowFormat, print_remark, print_result, print_rows, text
+from agent_manager.cli.conversations import ConversationId
+from agent_manager.cli.ids import find_conversation, find_task
+from agent_manager.cli.options import DataDir, Json, Tenant, read_settings, run
+from agent_manager.cli.output import RowFormat, print_json, print_remark, print_result, print_rows, text
 from agent_manager.factory import AsyncManager
 from eventstore import EventStore
 from eventstore.errors import SettingsError
+from projections import Reader
 
 
 def pending(
@@ -70,3 +73,32 @@ async def _answer_pending(manager: AsyncManager, as_json: bool) -> None:
         print_remark(f"{len(left)} more are being answered by another process, or have just arrived")
     if failed:
         raise typer.Exit(1)
+
+
+def cancel(
+    conversation: ConversationId,
+    task: Annotated[
+        str,
+        Argument(
+            metavar="TASK",
+            help="The id of the task, its agent's or that in the tables, or its beginning, if no other id begins so.",
+        ),
+    ],
+    as_json: Json = False,
+    data_dir: DataDir = None,
+    tenant: Tenant = None,
+) -> None:
+    """Cancel a task at the agent that EVENTSTORE_ANSWER names, and store the state that the agent returns."""
+    settings = read_settings(data_dir, tenant)
+    agent = agent_from_settings(settings)
+
+    async def work(store: EventStore) -> None:
+        async with AsyncManager(store, answer=agent, runs_worker=False) as manager:
+            fold = await manager.conversation_fold(await find_conversation(Reader(store), conversation))
+            canceled = await manager.task_requests.cancel(fold, find_task(fold, task))
+        if as_json:
+            print_json(canceled)
+        else:
+            typer.echo(f"task {canceled['id']}: {canceled['status']['state']}")
+
+    run(work, settings, tenant)
