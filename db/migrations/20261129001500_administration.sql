@@ -1,0 +1,116 @@
+-- migrate:up
+
+SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
+
+-- file: administration/record_identity_change.sql
+-- Record every change of tenants, users, keys and bound logins as an administrative act, whoever makes it. A user's
+-- display name is left out. The use of a key is not a change.
+CREATE FUNCTION record_identity_change() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    kind    text := CASE TG_TABLE_NAME
+                        WHEN 'identity_tenants' THEN 'tenant' WHEN 'identity_users' THEN 'user'
+                        WHEN 'identity_keys' THEN 'key' ELSE 'login'
+                    END;
+    new_row jsonb := to_jsonb(NEW);
+    old_row jsonb := to_jsonb(OLD);
+    present jsonb := coalesce(new_row, old_row);
+    member  text := CASE kind WHEN 'tenant' THEN 'suspended_at' WHEN 'user' THEN 'disabled_at' ELSE 'revoked_at' END;
+    verb    text;
+BEGIN
+    IF kind = 'login' THEN
+        IF old_row ->> 'tenant_id' IS DISTINCT FROM new_row ->> 'tenant_id' THEN
+            PERFORM record_administrative_act(r.tenant_id, r.act, jsonb_build_object('login', r.login))
+               FROM (VALUES (old_row ->> 'tenant_id', 'login_unbound', old_row ->> 'login'),
+                            (new_row ->> 'tenant_id', 'login_bound', new_row ->> 'login')) AS r (tenant_id, act, login)
+              WHERE r.tenant_id IS NOT NULL;
+        END IF;
+        RETURN NULL;
+    END IF;
+    verb := CASE
+        WHEN TG_OP = 'INSERT' THEN 'added'
+        WHEN TG_OP = 'DELETE' THEN 'deleted'
+        WHEN old_row ->> member IS NULL AND new_row ->> member IS NOT NULL
+            THEN CASE kind WHEN 'tenant' THEN 'suspended' WHEN 'user' THEN 'disabled' ELSE 'revoked' END
+        WHEN old_row ->> member IS NOT NULL AND new_row ->> member IS NULL
+            THEN CASE kind WHEN 'tenant' THEN 'resumed' WHEN 'user' THEN 'enabled' ELSE 'restored' END
+        WHEN old_row ->> 'name' IS DISTINCT FROM new_row ->> 'name' THEN 'renamed'
+    END;
+    IF verb IS NULL THEN
+        RETURN NULL;
+    END IF;
+    PERFORM record_administrative_act(
+        CASE kind WHEN 'tenant' THEN present ->> 'id' ELSE present ->> 'tenant_id' END,
+        kind || '_' || verb,
+        CASE kind
+            WHEN 'tenant' THEN jsonb_build_object('tenant', present -> 'id', 'name', present -> 'name')
+            WHEN 'user' THEN jsonb_build_object('user', present -> 'id', 'kind', present -> 'kind')
+            ELSE jsonb_strip_nulls(jsonb_build_object(
+                     'key', present -> 'id', 'name', present -> 'name', 'user', present -> 'user_id',
+                     'scopes', present -> 'scopes', 'expires_at', present -> 'expires_at'))
+        END
+    );
+    RETURN NULL;
+END
+$$;
+
+SELECT eventstore_set_owner('FUNCTION record_identity_change');
+REVOKE ALL ON FUNCTION record_identity_change FROM PUBLIC;
+
+CREATE TRIGGER changes_are_recorded
+    AFTER INSERT OR DELETE OR UPDATE OF name, suspended_at ON identity_tenants
+    FOR EACH ROW EXECUTE FUNCTION record_identity_change();
+
+CREATE TRIGGER changes_are_recorded
+    AFTER INSERT OR DELETE OR UPDATE OF name, disabled_at ON identity_users
+    FOR EACH ROW EXECUTE FUNCTION record_identity_change();
+
+CREATE TRIGGER changes_are_recorded
+    AFTER INSERT OR DELETE OR UPDATE OF revoked_at ON identity_keys
+    FOR EACH ROW EXECUTE FUNCTION record_identity_change();
+
+CREATE TRIGGER changes_are_recorded
+    AFTER INSERT OR DELETE OR UPDATE ON bound_logins
+    FOR EACH ROW EXECUTE FUNCTION record_identity_change();
+
+-- file: administration/record_migration.sql
+-- Record each migration of a log that has events, in the transaction of the migration: dbmate inserts and deletes the rows
+-- of its table there. The migrations of an empty log create it. A version that begins with 0 is a note of
+-- eventstore/database/migrate.py.
+CREATE FUNCTION record_migration() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    IF EXISTS (SELECT FROM events) THEN
+        IF TG_OP = 'INSERT' THEN
+            PERFORM record_administrative_act(NULL, 'migration_applied', jsonb_build_object('version', NEW.version));
+        ELSE
+            PERFORM record_administrative_act(NULL, 'migration_reverted', jsonb_build_object('version', OLD.version));
+        END IF;
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+SELECT eventstore_set_owner('FUNCTION record_migration');
+REVOKE ALL ON FUNCTION record_migration FROM PUBLIC;
+
+CREATE TRIGGER applied_migration_is_recorded
+    AFTER INSERT ON eventstore_migrations
+    FOR EACH ROW WHEN (NOT starts_with(NEW.version, '0')) EXECUTE FUNCTION record_migration();
+
+CREATE TRIGGER reverted_migration_is_recorded
+    AFTER DELETE ON eventstore_migrations
+    FOR EACH ROW WHEN (NOT starts_with(OLD.version, '0')) EXECUTE FUNCTION record_migration();
+
+-- migrate:down
+
+SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
+
+DROP TRIGGER reverted_migration_is_recorded ON eventstore_migrations;
+DROP TRIGGER applied_migration_is_recorded ON eventstore_migrations;
+DROP FUNCTION record_migration;
+DROP TRIGGER changes_are_recorded ON bound_logins;
+DROP TRIGGER changes_are_recorded ON identity_keys;
+DROP TRIGGER changes_are_recorded ON identity_users;
+DROP TRIGGER changes_are_recorded ON identity_tenants;
+DROP FUNCTION record_identity_change;
