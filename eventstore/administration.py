@@ -18,7 +18,6 @@ from psycopg.types.json import Jsonb
 
 from eventstore.database.connection import Connection
 from eventstore.database.queries import query
-from eventstore.errors import translated
 from eventstore.ids import derived_uuid
 
 ADMINISTRATION = derived_uuid("administration")
@@ -50,10 +49,20 @@ _UNKNOWN = Administrator()
 _CURRENT: ContextVar[Administrator] = ContextVar("administrator", default=_UNKNOWN)
 
 
+def administrator() -> Administrator:
+    """Return who acts, according to :func:`act_as`."""
+    return _CURRENT.get()
+
+
+def act_as(acting: Administrator) -> None:
+    """Record the acts of the running task, or program, as those of an administrator from now on."""
+    _CURRENT.set(acting)
+
+
 @contextmanager
-def acting_as(administrator: Administrator) -> Iterator[None]:
-    """Record the acts of the block as those of an administrator."""
-    token = _CURRENT.set(administrator)
+def acting_as(acting: Administrator) -> Iterator[None]:
+    """Record the acts of a block as those of an administrator."""
+    token = _CURRENT.set(acting)
     try:
         yield
     finally:
@@ -62,7 +71,7 @@ def acting_as(administrator: Administrator) -> Iterator[None]:
 
 async def set_administrator(connection: Connection) -> None:
     """Tell the triggers who acts in the connection's transaction."""
-    await connection.execute(_SET_ADMINISTRATOR, asdict(_CURRENT.get()))
+    await connection.execute(_SET_ADMINISTRATOR, asdict(administrator()))
 
 
 async def record_act(
@@ -79,9 +88,7 @@ async def record_act(
         details: what it was done to.
         reason: why; by default what the administrator gives.
     """
-    administrator = asdict(_CURRENT.get())
-    given = administrator | {"tenant": tenant, "act": act, "details": Jsonb(dict(details or {}))}
-    with translated():
-        cursor = await connection.execute(_RECORD_ACT, given | ({"reason": reason} if reason else {}))
-        rows = await cursor.fetchall()
-    return int(rows[0][0])
+    given = asdict(administrator()) | {"tenant": tenant, "act": act, "details": Jsonb(dict(details or {}))}
+    cursor = await connection.execute(_RECORD_ACT, given | ({"reason": reason} if reason else {}))
+    [(position,)] = await cursor.fetchall()
+    return int(position)

@@ -6,9 +6,11 @@ import asyncio
 import inspect
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import wraps
+from getpass import getuser
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
@@ -19,6 +21,7 @@ from agent_manager.cli.output import RowFormat, print_pages
 from agent_manager.logs import configure
 from agent_manager.settings import ServerSettings
 from eventstore import EventStore, Settings
+from eventstore.administration import Administrator, act_as
 from eventstore.times import parse_time
 from projections import Page, Reader
 from projections.pages import PAGE_SIZE
@@ -87,6 +90,8 @@ def read_settings(
         is_service: Whether the command runs until it is stopped, so that it always logs as the settings say. Others do
             if format or level are set; without a level, they log warnings only.
     """
+    with suppress(OSError, KeyError):  # the account has no name
+        act_as(Administrator(f"os:{getuser()}", "cli"))
     options = {"data_dir": data_dir, "tenant": tenant, **others}
     settings = ServerSettings(
         **{name: value for name, value in options.items() if value is not None and value is not False}
