@@ -97,11 +97,12 @@ class Filter:
         }
 
     def matches(self, event: Event) -> bool:
-        """Return whether an event has the tenant, the actor and one of the types."""
+        """Return whether an event has the tenant, the actor, the correlation id, and one of the types."""
         return (
             self.tenant in (None, event.tenant_id)
             and (self.types is None or event.event_type in self.types)
             and self.actor in (None, event.actor)
+            and (self.correlation_id is None or event.raw_metadata.get("correlation_id") == self.correlation_id)
         )
 
 

@@ -34,11 +34,11 @@ BEGIN ATOMIC
          ORDER BY f.task_id, f.artifact_id, f.version
     ),
     named AS (
-        SELECT f.version, f.id,
+        SELECT DISTINCT ON (f.version) f.version, f.id,
                CASE
                    WHEN f.message_id IS NOT NULL THEN f.message_id
                    WHEN a.version < f.version AND f.cause IS NOT DISTINCT FROM a.cause THEN a.id::text
-                   WHEN t.version < f.version AND coalesce(f.cause = t.cause, f.cause IS NULL) THEN t.id::text
+                   WHEN t.id IS NOT NULL AND coalesce(f.cause = t.cause, f.cause IS NULL) THEN t.id::text
                    ELSE f.cause
                END AS cause
           FROM facts f
@@ -46,8 +46,10 @@ BEGIN ATOMIC
             ON a.task_id = f.task_id
            AND a.artifact_id = f.artifact_id
           LEFT JOIN tasks t
-            ON t.task_id = f.task_id
-            OR f.event_type = 'message.added' AND f.task_name IN (t.task_id, t.task_name)
+            ON t.version < f.version
+           AND (t.task_id = f.task_id
+                OR f.event_type = 'message.added' AND f.task_name IN (t.task_id, t.task_name))
+         ORDER BY f.version, t.version DESC
     )
     SELECT n.version, n.id, c.id
       FROM named n
