@@ -1,20 +1,20 @@
 """Exports of the trail: files of events, each with a proof beside it that anybody can check offline.
 
-A row of the file has the columns of an event that its digest covers, as an inclusion proof has them. The proof, which is
-named as the file with ``.proof`` after it, has the numbers of their leaves, the checkpoint, and the hashes that lead from
-these leaves to its root (:func:`agent_manager.audit.merkle.multi_path`); ``docs/concepts/sealed-log.md`` specifies both.
+A row of the file has the columns of an event that its digest covers, as an inclusion proof has them. The proof, which
+is named as the file with ``.proof`` after it, has the numbers of their leaves, the checkpoint, and the hashes that lead
+from these leaves to its root (:func:`agent_manager.audit.merkle.multi_path`). Both are specified in
+``docs/concepts/sealed-log.md``.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, aclosing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from hashlib import file_digest
-from itertools import batched
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -48,8 +48,8 @@ PROOF = ".proof"
 _FORMAT = "flowagents-eventstore trail proof v1"
 _NUMBERS = ("position", "version", "schema_version")
 COLUMNS = (
-    "position", "timestamp", "tenant_id", "actor", "event_type", "conversation_id", "version", "id", "content", "metadata",
-    "schema_version", "salt", "digest",
+    "position", "timestamp", "tenant_id", "actor", "event_type", "conversation_id", "version", "id", "content",
+    "metadata", "schema_version", "salt", "digest",
 )  # fmt: skip
 """The columns of a file."""
 _PATHS = 1000
@@ -120,16 +120,13 @@ async def export_trail(
         temporary.replace(file)
         if checkpoint is None:
             return Exported(file, None, count, unsealed)
-        hashes = [
-            each.hex()
-            for some in batched(multi_path(leaves, checkpoint.size), _PATHS)
-            for each in await subtree_hashes(fetch, some, checkpoint.size)
-        ]
+        hashes: list[str] = []
+        path = multi_path(leaves, checkpoint.size)
+        while some := list(islice(path, _PATHS)):
+            hashes += [each.hex() for each in await subtree_hashes(fetch, some, checkpoint.size)]
         value = {
             "format": _FORMAT,
             "file": file.name,
-            "sha256": _sha256(file),
-            "events": count,
             "leaves": leaves.ranges,
             "hashes": hashes,
             "checkpoint": checkpoint.text,
@@ -302,11 +299,6 @@ def _format_of(file: Path) -> _Format:
         ) from None
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as content:
-        return file_digest(content, "sha256").hexdigest()
-
-
 # Checking
 
 
@@ -351,15 +343,15 @@ def check_export(proof: Path, policy: Policy) -> CheckedExport:
             raise ProofInvalid(f"{printable(str(proof))}: is not a proof of this version: {value['format']!r:.80}")
         checkpoint = Checkpoint.parse(value["checkpoint"])
         keys, cosigners = policy.check(checkpoint)
-        erased = 0
+        events = erased = 0
 
         def leaves() -> Iterator[tuple[int, bytes]]:
-            nonlocal erased
+            nonlocal events, erased
             numbers = (number for first, last in value["leaves"] for number in range(first, last + 1))
             rows = _format_of(file).read(file)
             for number, row in zip(numbers, rows, strict=True):
                 digest = bytes.fromhex(row["digest"])
-                erased += not row["salt"]
+                events, erased = events + 1, erased + (not row["salt"])
                 if row["salt"] and event_digest_of(row) != digest:
                     raise ProofInvalid(f"the event at position {row['position']} was changed since it was exported")
                 yield number, leaf_hash(int(row["position"]).to_bytes(8, signed=True) + digest)
@@ -367,7 +359,7 @@ def check_export(proof: Path, policy: Policy) -> CheckedExport:
         root = root_of_leaves(leaves(), checkpoint.size, map(bytes.fromhex, value["hashes"]))
     except OSError as error:
         raise InputError(
-            f"{printable(str(error.filename))}: {error.strerror}: the proof and its file stay together"
+            f"{printable(str(error.filename))}: {error.strerror}: keep the proof and its file in one folder"
         ) from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ProofInvalid(f"{printable(str(file))} and its proof do not belong together: {error!r:.200}") from None
@@ -376,4 +368,4 @@ def check_export(proof: Path, policy: Policy) -> CheckedExport:
             f"{printable(str(file))}: its events do not lead to the root of the checkpoint: one was changed, added, "
             "removed or reordered"
         )
-    return CheckedExport(value["events"], erased, checkpoint, keys, cosigners)
+    return CheckedExport(events, erased, checkpoint, keys, cosigners)
