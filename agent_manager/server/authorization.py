@@ -38,6 +38,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from agent_manager.a2a import Json
+from agent_manager.audit.trail import record_reading
 from agent_manager.auth import Authenticator, Identity, TokenScope, Unauthorized
 from agent_manager.server.idempotency import PARAMETER, StoredResponse
 from agent_manager.server.json_request import BODY_METHODS, JsonRequest
@@ -299,9 +300,13 @@ class AuthorizedRoute(APIRoute):
         if self._appends:
             limits.events.check(limit_keys)  # before the body is read, which costs most
         request_limit.enter_context(limits.requests.one(*limit_keys))
-        for needed in (self.needed, *(self._needed_by.get(name) for name in request.query_params)):
+        all_needed = (self.needed, *(self._needed_by.get(name) for name in request.query_params))
+        for needed in all_needed:
             if needed is not None and not identity.may(needed):
                 raise NotAllowed(needed)
+        if TokenScope.AUDIT in all_needed and server_context.settings.audit_reads:
+            query = {"query": request.url.query or None}
+            await record_reading(server_context.store, identity.tenant, request.url.path, query)
         return identity
 
     def get_route_handler(self) -> Handler:
