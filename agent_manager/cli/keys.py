@@ -12,7 +12,7 @@ from typer import Argument, Option
 
 from agent_manager.auth import Directory, Key, TokenScope
 from agent_manager.cli.ids import find_key
-from agent_manager.cli.options import DataDir, Json, Tenant, read_settings, run
+from agent_manager.cli.options import DataDir, Json, Reason, Tenant, read_settings, run
 from agent_manager.cli.output import RowFormat, print_json, print_remark, print_result, print_rows
 from eventstore import EventStore
 from eventstore.errors import InputError, printable
@@ -32,6 +32,7 @@ def keys_add(
         list[TokenScope] | None, Option(help="A permission; may be repeated. By default read and write.")
     ] = None,
     expires: Annotated[str, Option(metavar="TIME", help="How long it is valid: 30m, 12h, 90d, 4w, or never.")] = "90d",
+    reason: Reason = None,
     as_json: Json = False,
     data_dir: DataDir = None,
     tenant: Tenant = None,
@@ -44,7 +45,7 @@ def keys_add(
     scopes = scope or (TokenScope.READ, TokenScope.WRITE)
     new = run(
         lambda store: Directory(store).add_key(store.tenant, name, user=user, scopes=scopes, lifetime=lifetime),
-        read_settings(data_dir, tenant),
+        read_settings(data_dir, tenant, reason=reason),
     )
     if as_json:
         print_json({"token": new.token.get_secret_value(), "key": new.key})
@@ -82,6 +83,7 @@ def keys_list(as_json: Json = False, data_dir: DataDir = None, tenant: Tenant = 
 @keys.command("revoke")
 def keys_revoke(
     key: Annotated[str, Argument(metavar="ID", help="The key's id, as listed, or its beginning.")],
+    reason: Reason = None,
     as_json: Json = False,
     data_dir: DataDir = None,
     tenant: Tenant = None,
@@ -92,5 +94,5 @@ def keys_revoke(
         directory = Directory(store)
         return await directory.revoke_key(store.tenant, await find_key(directory, store.tenant, key))
 
-    revoked = run(revoke, read_settings(data_dir, tenant))
+    revoked = run(revoke, read_settings(data_dir, tenant, reason=reason))
     print_result(revoked, f"key {revoked.id} revoked", as_json=as_json)

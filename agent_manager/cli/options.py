@@ -76,22 +76,31 @@ User = Annotated[
 Actor = Annotated[str | None, Option("--actor", metavar="ACTOR", help="Only what this actor caused.")]
 Json = Annotated[bool, Option("--json", help="Print JSON for programs instead of a table.")]
 Limit = Annotated[int | None, Option("--limit", "-n", min=1, help="The most rows.")]
+Reason = Annotated[
+    str | None, Option("--reason", metavar="TEXT", help="Why; recorded with the act in the audit trail.")
+]
 Since = Annotated[str | None, Option(metavar="TIME", help="Only from this time; ISO 8601, in UTC without an offset.")]
 Until = Annotated[str | None, Option(metavar="TIME", help="Only before this time; as --since.")]
 After = Annotated[str | None, Option(metavar="CURSOR", help="The page after the one that printed this cursor.")]
 
 
 def read_settings(
-    data_dir: Path | None = None, tenant: str | None = None, *, is_service: bool = False, **others: Any
+    data_dir: Path | None = None,
+    tenant: str | None = None,
+    *,
+    reason: str | None = None,
+    is_service: bool = False,
+    **others: Any,
 ) -> ServerSettings:
     """Return the settings of the environment, overridden by options of the command line that were given.
 
     Args:
+        reason: Why the command does what it does.
         is_service: Whether the command runs until it is stopped, so that it always logs as the settings say. Others do
             if format or level are set; without a level, they log warnings only.
     """
     with suppress(OSError, KeyError):  # the account has no name
-        act_as(Administrator(f"os:{getuser()}", "cli"))
+        act_as(Administrator(f"os:{getuser()}", "cli", reason or ""))
     options = {"data_dir": data_dir, "tenant": tenant, **others}
     settings = ServerSettings(
         **{name: value for name, value in options.items() if value is not None and value is not False}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from agent_manager.cli.options import DataDir, Json, read_settings, run
+from agent_manager.cli.options import DataDir, Json, Reason, read_settings, run
 from agent_manager.cli.output import RowFormat, print_rows
 from agent_manager.cli.rebuild import Names
 from projections import load_projections, read_parked, retry_parked, select_projections
@@ -27,9 +27,9 @@ def parked(as_json: Json = False, data_dir: DataDir = None) -> None:
     )  # fmt: skip
 
 
-def retry(names: Names = None, data_dir: DataDir = None) -> None:
+def retry(names: Names = None, reason: Reason = None, data_dir: DataDir = None) -> None:
     """Apply the events of parked conversations, after the cause is fixed. Exit code 1: some failed again."""
-    settings = read_settings(data_dir)
+    settings = read_settings(data_dir, reason=reason)
     projections = select_projections(names or [], load_projections(settings.projections))
     result = run(lambda store: retry_parked(store, projections), settings)
     typer.echo(f"applied {result.applied}, still parked {result.parked}")

@@ -8,7 +8,7 @@ import typer
 from rich.progress import TextColumn, TimeRemainingColumn
 from typer import Argument, Option
 
-from agent_manager.cli.options import DataDir, LogFormat, LogLevel, read_settings, run
+from agent_manager.cli.options import DataDir, LogFormat, LogLevel, Reason, read_settings, run
 from agent_manager.cli.output import print_remark, progress_bars
 from eventstore import EventStore
 from projections import RebuildProgress, load_projections, select_projections, undo_rebuild
@@ -30,6 +30,7 @@ def rebuild(
             help="Replace the tables even if the definition of the projection is unchanged and its rows differ.",
         ),
     ] = False,
+    reason: Reason = None,
     data_dir: DataDir = None,
     log_format: LogFormat = None,
     log_level: LogLevel = None,
@@ -39,7 +40,7 @@ def rebuild(
     Reading and writing continue meanwhile. The new tables are compared with the present ones before they replace them;
     the replaced tables are kept for --undo. After an interruption the same command resumes the rebuild.
     """
-    settings = read_settings(data_dir, log_format=log_format, log_level=log_level)
+    settings = read_settings(data_dir, reason=reason, log_format=log_format, log_level=log_level)
     projections = select_projections(names or [], load_projections(settings.projections))
 
     async def work(store: EventStore) -> None:

@@ -8,7 +8,7 @@ import typer
 from typer import Argument, Option
 
 from agent_manager.auth import Directory
-from agent_manager.cli.options import DataDir, Json, Tenant, read_settings, run
+from agent_manager.cli.options import DataDir, Json, Reason, Tenant, read_settings, run
 from agent_manager.cli.output import RowFormat, print_result, print_rows
 from agent_manager.cli.tenants import Name
 from eventstore.errors import printable
@@ -25,13 +25,15 @@ def users_add(
     user: UserId,
     name: Name = "",
     agent: Annotated[bool, Option("--agent", help="Add an agent, not a person.")] = False,
+    reason: Reason = None,
     as_json: Json = False,
     data_dir: DataDir = None,
     tenant: Tenant = None,
 ) -> None:
     """Add a user or an agent, so that they can have keys."""
     added = run(
-        lambda store: Directory(store).add_user(store.tenant, user, name, agent=agent), read_settings(data_dir, tenant)
+        lambda store: Directory(store).add_user(store.tenant, user, name, agent=agent),
+        read_settings(data_dir, tenant, reason=reason),
     )
     print_result(added, f"{added.kind} {printable(added.id)} added", as_json=as_json)
 
@@ -51,16 +53,23 @@ def users_list(as_json: Json = False, data_dir: DataDir = None, tenant: Tenant =
 
 
 @users.command("disable")
-def users_disable(user: UserId, as_json: Json = False, data_dir: DataDir = None, tenant: Tenant = None) -> None:
+def users_disable(
+    user: UserId, reason: Reason = None, as_json: Json = False, data_dir: DataDir = None, tenant: Tenant = None
+) -> None:
     """Reject all tokens of a user; takes effect within a second."""
-    disabled = run(lambda store: Directory(store).disable_user(store.tenant, user), read_settings(data_dir, tenant))
+    disabled = run(
+        lambda store: Directory(store).disable_user(store.tenant, user), read_settings(data_dir, tenant, reason=reason)
+    )
     print_result(disabled, f"{disabled.kind} {printable(disabled.id)} disabled", as_json=as_json)
 
 
 @users.command("enable")
-def users_enable(user: UserId, as_json: Json = False, data_dir: DataDir = None, tenant: Tenant = None) -> None:
+def users_enable(
+    user: UserId, reason: Reason = None, as_json: Json = False, data_dir: DataDir = None, tenant: Tenant = None
+) -> None:
     """Accept the tokens of a disabled user again."""
     enabled = run(
-        lambda store: Directory(store).disable_user(store.tenant, user, disabled=False), read_settings(data_dir, tenant)
+        lambda store: Directory(store).disable_user(store.tenant, user, disabled=False),
+        read_settings(data_dir, tenant, reason=reason),
     )
     print_result(enabled, f"{enabled.kind} {printable(enabled.id)} enabled", as_json=as_json)
