@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 from uuid import UUID
 
 from pydantic import AwareDatetime, Field, model_validator
@@ -29,20 +29,32 @@ class TrailPage(PageOut):
     items: list[TrailOut]
 
 
-class TrailQuery(EventPageQuery):
-    """Which events of the trail to list."""
+class TrailSelection(EventPageQuery):
+    """Which events of the trail to select."""
 
     conversation: str | None = Field(None, description="Only events of this conversation.")
     correlation_id: str | None = Field(None, description="Only events with this correlation id.")
     acts: bool = Field(False, description="Only administrative acts: of keys, users, logins and the like.")
-    after: Cursor = None
-    newest_first: NewestFirst = False
 
     @model_validator(mode="after")
     def _check_one_place(self) -> Self:
         if self.conversation is not None and self.acts:
             raise ValueError("give conversation or acts, not both")
         return self
+
+
+class TrailQuery(TrailSelection):
+    """Which page of the trail to list."""
+
+    after: Cursor = None
+    newest_first: NewestFirst = False
+
+
+class ExportQuery(TrailSelection):
+    """Which events of the trail to export, and how."""
+
+    format: Literal["jsonl", "csv", "parquet"] = "jsonl"
+    limit: int = Field(1000, ge=1, le=10_000, description="Maximum number of events.")
 
 
 class EffectOut(TrailOut):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import Any
 from uuid import UUID, uuid4
+from zipfile import ZipFile
 
 import pytest
 from support.callers import People
@@ -162,6 +164,10 @@ async def test_the_trail_over_http_is_filtered_and_paged(here: Served) -> None:
     assert [each["event_type"] for each in await trail(conversation=trip, limit=3, after=page["next"])] == ["noted"]
     assert (await here.client.get(f"/v1/audit/trail?conversation={uuid4()}")).status_code == 404
     assert (await here.client.get(f"/v1/audit/trail?conversation={trip}&acts=true")).status_code == 422
+    exported = await here.client.get("/v1/audit/trail/export", params={"conversation": trip, "format": "csv"})
+    with ZipFile(BytesIO(exported.content)) as archive:
+        assert archive.namelist() == ["trail.csv"], "nothing is sealed, so there is no proof"
+        assert len(archive.read("trail.csv").splitlines()) == 5
     causation = await here.client.get(f"/v1/conversations/{trip}/events/{noted['id']}/causation")
     assert [(each["depth"], each["id"]) for each in causation.json()["effects"]] == [(0, noted["id"])]
 
