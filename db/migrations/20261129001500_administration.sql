@@ -4,7 +4,8 @@ SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
 -- file: administration/record_identity_change.sql
 -- Record every change of tenants, users, keys and bound logins as an administrative act, whoever makes it. A user's
--- display name is left out. The use of a key is not a change.
+-- display name is left out, and so is their id when they are deleted: that may be an erasure. The use of a key is not a
+-- change.
 CREATE FUNCTION record_identity_change() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
@@ -44,10 +45,10 @@ BEGIN
         kind || '_' || verb,
         CASE kind
             WHEN 'tenant' THEN jsonb_build_object('tenant', present -> 'id', 'name', present -> 'name')
-            WHEN 'user' THEN jsonb_build_object('user', present -> 'id', 'kind', present -> 'kind')
+            WHEN 'user' THEN jsonb_strip_nulls(jsonb_build_object('user', new_row -> 'id', 'kind', present -> 'kind'))
             ELSE jsonb_strip_nulls(jsonb_build_object(
-                     'key', present -> 'id', 'name', present -> 'name', 'user', present -> 'user_id',
-                     'scopes', present -> 'scopes', 'expires_at', present -> 'expires_at'))
+                     'key', present -> 'id', 'name', new_row -> 'name', 'user', new_row -> 'user_id',
+                     'scopes', new_row -> 'scopes', 'expires_at', new_row -> 'expires_at'))
         END
     );
     RETURN NULL;
@@ -184,11 +185,11 @@ BEGIN ATOMIC
          ORDER BY f.task_id, f.artifact_id, f.version
     ),
     named AS (
-        SELECT f.version, f.id,
+        SELECT DISTINCT ON (f.version) f.version, f.id,
                CASE
                    WHEN f.message_id IS NOT NULL THEN f.message_id
                    WHEN a.version < f.version AND f.cause IS NOT DISTINCT FROM a.cause THEN a.id::text
-                   WHEN t.version < f.version AND coalesce(f.cause = t.cause, f.cause IS NULL) THEN t.id::text
+                   WHEN t.id IS NOT NULL AND coalesce(f.cause = t.cause, f.cause IS NULL) THEN t.id::text
                    ELSE f.cause
                END AS cause
           FROM facts f
@@ -196,8 +197,10 @@ BEGIN ATOMIC
             ON a.task_id = f.task_id
            AND a.artifact_id = f.artifact_id
           LEFT JOIN tasks t
-            ON t.task_id = f.task_id
-            OR f.event_type = 'message.added' AND f.task_name IN (t.task_id, t.task_name)
+            ON t.version < f.version
+           AND (t.task_id = f.task_id
+                OR f.event_type = 'message.added' AND f.task_name IN (t.task_id, t.task_name))
+         ORDER BY f.version, t.version DESC
     )
     SELECT n.version, n.id, c.id
       FROM named n

@@ -1,5 +1,6 @@
 -- Record every change of tenants, users, keys and bound logins as an administrative act, whoever makes it. A user's
--- display name is left out. The use of a key is not a change.
+-- display name is left out, and so is their id when they are deleted: that may be an erasure. The use of a key is not a
+-- change.
 CREATE FUNCTION record_identity_change() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
@@ -39,10 +40,10 @@ BEGIN
         kind || '_' || verb,
         CASE kind
             WHEN 'tenant' THEN jsonb_build_object('tenant', present -> 'id', 'name', present -> 'name')
-            WHEN 'user' THEN jsonb_build_object('user', present -> 'id', 'kind', present -> 'kind')
+            WHEN 'user' THEN jsonb_strip_nulls(jsonb_build_object('user', new_row -> 'id', 'kind', present -> 'kind'))
             ELSE jsonb_strip_nulls(jsonb_build_object(
-                     'key', present -> 'id', 'name', present -> 'name', 'user', present -> 'user_id',
-                     'scopes', present -> 'scopes', 'expires_at', present -> 'expires_at'))
+                     'key', present -> 'id', 'name', new_row -> 'name', 'user', new_row -> 'user_id',
+                     'scopes', new_row -> 'scopes', 'expires_at', new_row -> 'expires_at'))
         END
     );
     RETURN NULL;
