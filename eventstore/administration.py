@@ -17,7 +17,9 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from eventstore.database.connection import Connection
+from eventstore.database.pools import Pool
 from eventstore.database.queries import query
+from eventstore.errors import translated
 from eventstore.ids import derived_uuid
 
 ADMINISTRATION = derived_uuid("administration")
@@ -92,3 +94,21 @@ async def record_act(
     cursor = await connection.execute(_RECORD_ACT, given | ({"reason": reason} if reason else {}))
     [(position,)] = await cursor.fetchall()
     return int(position)
+
+
+async def record_reading(service: Pool, tenant: str, what: str, details: Mapping[str, Any]) -> None:
+    """Record that somebody reads the trail of a tenant, before they get it.
+
+    Args:
+        service: the connections of the service.
+        what: the command, or the path of the request.
+        details: what selects the events; values that are None are left out.
+    """
+    given = {
+        name: value if isinstance(value, int | list) else str(value)
+        for name, value in details.items()
+        if value is not None
+    }
+    with translated():
+        async with service.transaction(None) as connection:
+            await record_act(connection, tenant, "trail_read", {"what": what, **given})

@@ -7,16 +7,13 @@ Its events are read from the log by conversation, actor, type, correlation id an
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 from agent_manager.audit.sealed_tree import PACKAGE
 from eventstore import Caller, Event, EventStore
-from eventstore.administration import record_act
 from eventstore.database.queries import query
-from eventstore.errors import NotFound, translated
+from eventstore.errors import NotFound
 
 _CAUSES = query(PACKAGE, "causes")
 
@@ -100,17 +97,3 @@ async def read_causation(store: EventStore, caller: Caller, conversation_id: UUI
         [events[each] for each in reversed(above)],
         [Effect(events[each], causes[each], depth) for each, depth in below],
     )
-
-
-async def record_reading(store: EventStore, tenant: str, what: str, details: Mapping[str, Any]) -> None:
-    """Record that somebody reads the trail of a tenant, before they get it.
-
-    Args:
-        what: the command, or the path of the request.
-        details: what selects the events; values that are None are left out.
-    """
-    given = {name: value if isinstance(value, int | list) else str(value)
-             for name, value in details.items() if value is not None}  # fmt: skip
-    with translated():
-        async with store.connections.service.transaction(None) as connection:
-            await record_act(connection, tenant, "trail_read", {"what": what, **given})

@@ -28,7 +28,7 @@ from agent_manager.audit.sealed_tree import checkpoint_of, fetching, list_checkp
 from agent_manager.audit.sealer import Sealer
 from agent_manager.audit.trail_export import check_export, proof_of_export
 from agent_manager.audit.verify import JOBS, Expected, Fault, Verification, verify
-from agent_manager.cli.options import DataDir, Json, Tenant, read_settings, run
+from agent_manager.cli.options import DataDir, Json, Tenant, note_reading, read_settings, run
 from agent_manager.cli.output import RowFormat, json_text, print_json, print_remark, print_result, print_rows, text
 from agent_manager.cli.trail import causes, trail
 from agent_manager.settings import ServerSettings
@@ -182,6 +182,7 @@ def audit_prove(
     async def work(store: EventStore) -> InclusionProof:
         given = None if conversation is None else parse_uuid(conversation, "--conversation")
         position = await find_position(store, event, given)
+        await note_reading(store, "audit prove", position=position)
         return await prove(store, position, await _checkpoint(store, checkpoint) if checkpoint else None)
 
     _write(run(work, read_settings(data_dir, tenant), tenant), output, as_json=as_json)

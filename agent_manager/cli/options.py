@@ -19,9 +19,9 @@ from typer import Option
 
 from agent_manager.cli.output import RowFormat, print_pages
 from agent_manager.logs import configure
-from agent_manager.settings import ServerSettings
+from agent_manager.settings import ServerSettings, server_settings
 from eventstore import EventStore, Settings
-from eventstore.administration import Administrator, act_as
+from eventstore.administration import Administrator, act_as, record_reading
 from eventstore.times import parse_time
 from projections import Page, Reader
 from projections.pages import PAGE_SIZE
@@ -127,6 +127,12 @@ def run(work: Callable[[EventStore], Coroutine[Any, Any, T]], settings: Settings
             return await work(store)
 
     return asyncio.run(run_with_store())
+
+
+async def note_reading(store: EventStore, command: str, **details: Any) -> None:
+    """Record that a command reads the trail of the store's tenant, if the settings demand it."""
+    if server_settings(store.settings).audit_reads:
+        await record_reading(store.connections.service, store.tenant, command, details)
 
 
 async def check_tenant_option(store: EventStore, tenant: str | None) -> None:

@@ -12,7 +12,7 @@ import typer
 from typer import Argument, Option
 
 from agent_manager.audit.proofs import find_position
-from agent_manager.audit.trail import Causation, read_causation, record_reading, through, why
+from agent_manager.audit.trail import Causation, read_causation, through, why
 from agent_manager.audit.trail_export import Exported, export_trail
 from agent_manager.cli.conversations import OptionalConversationId
 from agent_manager.cli.ids import find_conversation, names_of_conversations
@@ -24,13 +24,13 @@ from agent_manager.cli.options import (
     ListOptions,
     Tenant,
     User,
+    note_reading,
     read_settings,
     run,
     with_list_options,
 )
 from agent_manager.cli.output import RowFormat, print_json, print_remark, print_result, text
 from agent_manager.cli.rows import ALL_EVENTS, what_changed
-from agent_manager.settings import server_settings
 from eventstore import Event, EventStore
 from eventstore.administration import ADMINISTRATION, SYSTEM_TENANT
 from eventstore.errors import NotFound
@@ -91,7 +91,7 @@ def trail(
         found = None if conversation is None else await find_conversation(reader, conversation)
         found = ADMINISTRATION if acts or system else found
         filters = {"types": kind or None, "actor": actor, "correlation_id": correlation, **options.filters(found)}
-        await _record(store, "audit trail", {"conversation": found, "output": output, **filters})
+        await note_reading(store, "audit trail", conversation=found, output=output, **filters)
         if output is not None:
             del filters["newest_first"]
             exported = await export_trail(
@@ -142,7 +142,7 @@ def causes(
         position = await find_position(store, event, given)
         caller = Reader(store, caller=store.caller(user=user)).caller
         async for found in store.read_log(after=position - 1, until_position=position, user=user):
-            await _record(store, "audit causes", {"event": found.id, "conversation": found.conversation_id})
+            await note_reading(store, "audit causes", event=found.id, conversation=found.conversation_id)
             return await read_causation(store, caller, found.conversation_id, found.id)
         raise NotFound(f"no event that you may see has the position {position}: eventstore history shows positions")
 
@@ -166,8 +166,3 @@ def causes(
 def _line(event: Event) -> str:
     cells = (event.timestamp, event.actor or "no actor", event.event_type, what_changed(event))
     return "  ".join(map(text, cells))
-
-
-async def _record(store: EventStore, what: str, details: dict[str, Any]) -> None:
-    if server_settings(store.settings).audit_reads:
-        await record_reading(store, store.tenant, what, details)

@@ -38,7 +38,6 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from agent_manager.a2a import Json
-from agent_manager.audit.trail import record_reading
 from agent_manager.auth import Authenticator, Identity, TokenScope, Unauthorized
 from agent_manager.server.idempotency import PARAMETER, StoredResponse
 from agent_manager.server.json_request import BODY_METHODS, JsonRequest
@@ -46,7 +45,7 @@ from agent_manager.server.limits import MAX_CONTAINERS, Limits
 from agent_manager.server.middleware import check_query, decode_parameters
 from agent_manager.server.problems import BadToken, NotAllowed, NoToken, Rejected, TooManyValues
 from agent_manager.server.protocol import SET_DISPLACEABLE, network_of
-from eventstore.administration import Administrator, act_as
+from eventstore.administration import Administrator, act_as, record_reading
 from eventstore.errors import EventStoreError
 
 # The kinds of data that endpoints return or change, and the scopes that they need: the only place that decides it
@@ -306,7 +305,8 @@ class AuthorizedRoute(APIRoute):
                 raise NotAllowed(needed)
         if TokenScope.AUDIT in all_needed and server_context.settings.audit_reads:
             query = {"query": request.url.query or None}
-            await record_reading(server_context.store, identity.tenant, request.url.path, query)
+            service = server_context.store.connections.service
+            await record_reading(service, identity.tenant, request.url.path, query)
         return identity
 
     def get_route_handler(self) -> Handler:
