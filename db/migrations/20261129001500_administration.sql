@@ -75,33 +75,19 @@ CREATE TRIGGER changes_are_recorded
     FOR EACH ROW EXECUTE FUNCTION record_identity_change();
 
 -- file: administration/record_migration.sql
--- Record each migration of a log that has events, in the transaction of the migration: dbmate inserts and deletes the rows
--- of its table there. The migrations of an empty log create it. A version that begins with 0 is a note of
--- eventstore/database/migrate.py.
-CREATE FUNCTION record_migration() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+-- Record a migration of a log that has events; one of an empty log is part of its creation. Each migration calls it at its
+-- end, in its own transaction (eventstore/database/dbmate.py).
+CREATE FUNCTION record_migration(version text, act text) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     IF EXISTS (SELECT FROM events) THEN
-        IF TG_OP = 'INSERT' THEN
-            PERFORM record_administrative_act(NULL, 'migration_applied', jsonb_build_object('version', NEW.version));
-        ELSE
-            PERFORM record_administrative_act(NULL, 'migration_reverted', jsonb_build_object('version', OLD.version));
-        END IF;
+        PERFORM record_administrative_act(NULL, act, jsonb_build_object('version', version));
     END IF;
-    RETURN NULL;
 END
 $$;
 
 SELECT eventstore_set_owner('FUNCTION record_migration');
 REVOKE ALL ON FUNCTION record_migration FROM PUBLIC;
-
-CREATE TRIGGER applied_migration_is_recorded
-    AFTER INSERT ON eventstore_migrations
-    FOR EACH ROW WHEN (NOT starts_with(NEW.version, '0')) EXECUTE FUNCTION record_migration();
-
-CREATE TRIGGER reverted_migration_is_recorded
-    AFTER DELETE ON eventstore_migrations
-    FOR EACH ROW WHEN (NOT starts_with(OLD.version, '0')) EXECUTE FUNCTION record_migration();
 
 -- file: administration/audit_trail.sql
 -- The trail as auditors ask for it: who did what, when, why and through what. A row for each event that the current login
@@ -221,8 +207,6 @@ SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 DROP FUNCTION audit_causes;
 DROP VIEW audit_acts;
 DROP VIEW audit_trail;
-DROP TRIGGER reverted_migration_is_recorded ON eventstore_migrations;
-DROP TRIGGER applied_migration_is_recorded ON eventstore_migrations;
 DROP FUNCTION record_migration;
 DROP TRIGGER changes_are_recorded ON bound_logins;
 DROP TRIGGER changes_are_recorded ON identity_keys;

@@ -89,10 +89,11 @@ def test_who_acts_through_what_and_why_is_set_for_a_transaction(service: Session
         )
         service.execute("SELECT record_administrative_act(%s, 'user_left', '{\"user\": \"ana\"}')", (own_tenant,))
     service.execute("SELECT record_administrative_act(%s, 'user_left', '{}', 'no reason', 'boss')", (own_tenant,))
-    with set_role(service, "eventstore_auditor") as auditor:
-        rows = auditor.execute(
-            "SELECT actor, via, login, reason FROM audit_acts WHERE act = 'user_left' ORDER BY position"
-        ).fetchall()
+    rows = (
+        set_role(service, "eventstore_auditor")
+        .execute("SELECT actor, via, login, reason FROM audit_acts WHERE act = 'user_left' ORDER BY position")
+        .fetchall()
+    )
     login = service.info.user
     assert rows == [("root", "cli", login, "she left"), ("boss", None, login, "no reason")]
 
@@ -172,22 +173,3 @@ def test_a_binding_is_recorded_for_the_tenants_that_gain_and_lose_the_login(
         ("login_bound", {"login": login}),
         ("login_unbound", {"login": login}),
     ]
-
-
-@pytest.mark.own_database
-def test_migrations_of_a_log_with_events_are_recorded(database_url: str) -> None:
-    migrate = "INSERT INTO eventstore_migrations VALUES ('20991231000000')"
-    revert = "DELETE FROM eventstore_migrations WHERE version = '20991231000000'"
-    read = "SELECT tenant_id, act, details ->> 'version' FROM audit_acts ORDER BY position"
-    with open_as(database_url, "eventstore_migrator") as migrator, open_as(database_url) as projector:
-        migrator.execute(migrate)
-        migrator.execute(revert)
-        assert projector.execute(read).fetchall() == [], "the log has no events yet"
-        projector.execute("SELECT record_administrative_act(NULL, 'something_done')")
-        migrator.execute("INSERT INTO eventstore_migrations VALUES ('0'), ('0 20991231000000')")
-        migrator.execute(migrate)
-        migrator.execute(revert)
-        assert projector.execute(f"{read} OFFSET 1".encode()).fetchall() == [
-            ("eventstore:system", "migration_applied", "20991231000000"),
-            ("eventstore:system", "migration_reverted", "20991231000000"),
-        ]
