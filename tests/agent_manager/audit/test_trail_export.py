@@ -161,7 +161,7 @@ async def test_an_erased_event_is_exported_with_its_digest_and_a_changed_one_not
         superuser.execute("UPDATE events SET actor = 'nobody' WHERE position = 301")
     with pytest.raises(ProofInvalid, match="position 301 was changed since it was sealed"):
         await export_trail(store, file)
-    assert sum(1 for _ in csv.reader(file.open(newline=""))) == 681, "the earlier export stays"
+    assert len(list(csv.reader(file.read_text(encoding="utf-8").splitlines()))) == 681, "the earlier export stays"
 
 
 async def test_without_a_sealed_log_an_export_has_no_proof(store: EventStore, tmp_path: Path) -> None:
