@@ -201,7 +201,7 @@ def test_the_trail_is_shown_exported_and_checked_on_the_command_line(
 ) -> None:
     listed = json.loads(eventstore("audit", "trail", "--oldest", "--json").out)["items"]
     assert [each["what_changed"] for each in listed] == ["user: message 0", "user: message 1", "user: message 2"]
-    header, *rows = eventstore("audit", "trail", listed[0]["conversation_id"][:8], "--limit", "2").lines
+    header, *rows = eventstore("audit", "trail", listed[0]["conversation_id"], "--limit", "2").lines
     assert (header.split()[:4], len(rows)) == (["position", "time", "actor", "type"], 2)
     assert eventstore("audit", "trail", "--correlation", "none").err == "no such events\n"
     assert eventstore("audit", "causes", "2").lines[0].endswith("message.added  user: message 1")
