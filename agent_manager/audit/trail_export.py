@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, aclosing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -274,13 +275,11 @@ def _read_parquet(file: Path) -> Iterator[Row]:
 
 def _pyarrow() -> tuple[Any, Any]:
     try:
-        import pyarrow
-        import pyarrow.parquet
+        return import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError:
         raise InputError(
             "Parquet needs pyarrow: pip install 'flowagents-eventstore[parquet]', or choose .jsonl or .csv"
         ) from None
-    return pyarrow, pyarrow.parquet
 
 
 _FORMATS = {

@@ -40,7 +40,8 @@ from projections import Reader
 
 def _value(event: Event) -> dict[str, Any]:
     metadata = event.metadata
-    return ALL_EVENTS.value(event) | {
+    members: dict[str, Any] = ALL_EVENTS.value(event)
+    return members | {
         "correlation_id": metadata.correlation_id,
         "causation_id": metadata.causation_id,
         "reason": why(event),
