@@ -15,6 +15,7 @@ from agent_manager.conversation_cache import ConversationFoldCache
 from agent_manager.storage import Log
 from agent_manager.writer import checked_id
 from eventstore import AgentRegistered, AgentUnregistered, NewEvent, conversation_uuid
+from eventstore.administration import ADMINISTRATION
 from eventstore.errors import InputError, NotFound, printable
 
 AGENTS = RESERVED + "agents"
@@ -96,8 +97,8 @@ def checked_conversation(tenant: str, text: str) -> UUID:
         InputError: it is reserved, by its id or by its UUID.
     """
     uuid = conversation_uuid(tenant, checked_id(text))
-    if uuid == conversation_uuid(tenant, AGENTS):
-        raise InputError(f"conversation {printable(text)!r}: the id is reserved for registered agents: choose another")
+    if uuid in (conversation_uuid(tenant, AGENTS), ADMINISTRATION):
+        raise InputError(f"conversation {printable(text)!r}: the id is reserved: choose another")
     return uuid
 
 

@@ -21,6 +21,7 @@ class ServerSettings(Settings):
     audit_url: str = ""
     audit_command: str = ""
     audit_seconds: Annotated[float, Field(ge=0.05, le=86_400, description="from one checkpoint to the next")] = 10
+    audit_reads: bool = False
     backup_dir: str = ""
     backup_minutes: Annotated[float, Field(gt=0, le=1e6, description="from one backup to the next")] = 60
     backup_drill_hours: Annotated[float, Field(ge=0, le=1e5, description="from one drill to the next; 0: none")] = 0

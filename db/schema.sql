@@ -73,6 +73,15 @@ $$;
 
 
 --
+-- Name: administration_id(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.administration_id() RETURNS uuid
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN '704a23d0-25df-52d6-b826-5b26f57f7d51'::uuid;
+
+
+--
 -- Name: append_erasure(text, uuid, uuid, int4multirange, timestamp with time zone, boolean, boolean, text, text); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -766,7 +775,7 @@ $$;
 
 CREATE FUNCTION public.validate_given_id(tenant_id text, conversation_id uuid, event_type text, content jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN ((event_type = 'conversation.created'::text) AND (public.conversation_uuid(tenant_id, (content ->> 'given_id'::text)) <> conversation_id)) THEN 'given_id is the name of another conversation'::text ELSE NULL::text END;
+    RETURN CASE WHEN (conversation_id = public.administration_id()) THEN 'its conversation is that of administrative acts, which record_administrative_act alone appends'::text WHEN ((event_type = 'conversation.created'::text) AND (public.conversation_uuid(tenant_id, (content ->> 'given_id'::text)) <> conversation_id)) THEN 'given_id is the name of another conversation'::text ELSE NULL::text END;
 
 
 --
@@ -946,6 +955,79 @@ CREATE FUNCTION public.append_verdicts(tenant_ids text[], conversation_ids uuid[
              ELSE NULL::text
          END AS "case"
     FROM checked c;
+END;
+
+
+--
+-- Name: audit_causes(text, uuid); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.audit_causes(tenant_id text, conversation_id uuid) RETURNS TABLE(version integer, event_id uuid, cause_id uuid)
+    LANGUAGE sql STABLE
+    SET search_path TO 'public', 'pg_temp'
+    BEGIN ATOMIC
+ WITH facts AS MATERIALIZED (
+          SELECT e.version,
+             e.id,
+             e.event_type,
+             (e.metadata ->> 'causation_id'::text) AS cause,
+                 CASE
+                     WHEN starts_with((e.event_type)::text, 'task.'::text) THEN (e.content ->> 'task_id'::text)
+                     ELSE NULL::text
+                 END AS task_id,
+                 CASE
+                     WHEN starts_with((e.event_type)::text, 'task.artifact_'::text) THEN (e.content ->> 'artifact_id'::text)
+                     ELSE NULL::text
+                 END AS artifact_id,
+                 CASE e.event_type
+                     WHEN 'message.added'::text THEN (e.content #>> '{extra,taskId}'::text[])
+                     WHEN 'task.created'::text THEN COALESCE((e.content ->> 'given_id'::text), (e.content ->> 'task_id'::text))
+                     ELSE NULL::text
+                 END AS task_name,
+                 CASE
+                     WHEN ((e.event_type)::text = 'message.answered'::text) THEN (e.content ->> 'message_id'::text)
+                     ELSE NULL::text
+                 END AS message_id
+            FROM public.events e
+           WHERE (((e.tenant_id)::text = audit_causes.tenant_id) AND (e.conversation_id = audit_causes.conversation_id))
+         ), tasks AS (
+          SELECT DISTINCT ON (f.task_id) f.task_id,
+             f.task_name,
+             f.version,
+             f.id,
+             f.cause
+            FROM facts f
+           WHERE (f.task_id IS NOT NULL)
+           ORDER BY f.task_id, f.version
+         ), artifacts AS (
+          SELECT DISTINCT ON (f.task_id, f.artifact_id) f.task_id,
+             f.artifact_id,
+             f.version,
+             f.id,
+             f.cause
+            FROM facts f
+           WHERE ((f.event_type)::text = 'task.artifact_added'::text)
+           ORDER BY f.task_id, f.artifact_id, f.version
+         ), named AS (
+          SELECT DISTINCT ON (f.version) f.version,
+             f.id,
+                 CASE
+                     WHEN (f.message_id IS NOT NULL) THEN f.message_id
+                     WHEN ((a.version < f.version) AND (NOT (f.cause IS DISTINCT FROM a.cause))) THEN (a.id)::text
+                     WHEN ((t.id IS NOT NULL) AND COALESCE((f.cause = t.cause), (f.cause IS NULL))) THEN (t.id)::text
+                     ELSE f.cause
+                 END AS cause
+            FROM ((facts f
+              LEFT JOIN artifacts a ON (((a.task_id = f.task_id) AND (a.artifact_id = f.artifact_id))))
+              LEFT JOIN tasks t ON (((t.version < f.version) AND ((t.task_id = f.task_id) OR (((f.event_type)::text = 'message.added'::text) AND ((f.task_name = t.task_id) OR (f.task_name = t.task_name)))))))
+           ORDER BY f.version, t.version DESC
+         )
+  SELECT n.version,
+     n.id,
+     c.id
+    FROM (named n
+      LEFT JOIN facts c ON ((((c.id)::text = n.cause) AND (c.version < n.version))))
+   ORDER BY n.version;
 END;
 
 
@@ -2581,6 +2663,142 @@ CREATE FUNCTION public.rebuild_key(projection text) RETURNS bigint
     LANGUAGE sql STABLE
     SET search_path TO 'public', 'pg_temp'
     RETURN (((('public.projection_definitions'::regclass)::oid)::bigint << 32) | ((hashtext(projection))::bigint & '4294967295'::bigint));
+
+
+--
+-- Name: record_administrative_act(text, text, jsonb, text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.record_administrative_act(tenant_id text, act text, details jsonb DEFAULT '{}'::jsonb, reason text DEFAULT NULL::text, actor text DEFAULT NULL::text) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $_$
+#variable_conflict use_variable
+DECLARE
+    tenant      text := coalesce(tenant_id, 'eventstore:system');
+    head        record;
+    must_notify boolean;
+    salt        bytea := uuid_send(gen_random_uuid());
+    id          uuid := gen_random_uuid();
+    "position"  bigint;
+    "timestamp" timestamptz;
+    content     jsonb;
+    metadata    jsonb;
+    type        text := 'eventstore.' || act;
+BEGIN
+    IF login_is_bound() AND current_tenant() IS DISTINCT FROM tenant THEN
+        PERFORM refuse_tenant(tenant);
+    END IF;
+    IF NOT coalesce(act ~ '^[a-z][a-z_]{1,80}$' AND jsonb_typeof(details) = 'object', false) THEN
+        RAISE EXCEPTION 'the administrative act % has no valid name, or its details are not an object', quote_nullable(act)
+            USING ERRCODE = 'ES005', HINT = 'Name it in lower case, with underscores, such as key_revoked.';
+    END IF;
+    content := details
+        || jsonb_strip_nulls(jsonb_build_object(
+               'reason', coalesce(nullif(reason, ''), nullif(current_setting('eventstore.reason', true), ''))));
+    metadata := jsonb_strip_nulls(jsonb_build_object(
+        'login', session_user,
+        'via', nullif(current_setting('eventstore.via', true), '')));
+    actor := left(coalesce(nullif(actor, ''), nullif(current_setting('eventstore.actor', true), ''),
+                           'login:' || session_user), 255);
+    IF current_setting('synchronous_commit') = 'off' THEN
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
+    PERFORM pg_advisory_xact_lock(conversation_lock_key(tenant, administration_id()));
+    must_notify := register_append();
+    SELECT e.version, e.timestamp
+      INTO head
+      FROM events e
+     WHERE e.tenant_id = tenant
+       AND e.conversation_id = administration_id()
+     ORDER BY e.version DESC
+     LIMIT 1;
+    position := nextval('events_position');
+    timestamp := event_timestamp(head.timestamp);
+    INSERT INTO events (position, timestamp, version, schema_version, conversation_id, id, tenant_id,
+                        event_type, actor, content, metadata, salt, digest)
+    VALUES (position, timestamp, coalesce(head.version, 0) + 1, 1, administration_id(), id, tenant,
+            type, actor, content, metadata, salt,
+            rendered_event_digest(salt, position, timestamp, coalesce(head.version, 0) + 1, 1::smallint,
+                                  administration_id(), id, tenant, type, actor, content::text, metadata::text));
+    IF must_notify THEN
+        PERFORM pg_notify(notify_channel(), '');
+    END IF;
+    RETURN position;
+END
+$_$;
+
+
+--
+-- Name: record_identity_change(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.record_identity_change() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+DECLARE
+    kind    text := CASE TG_TABLE_NAME
+                        WHEN 'identity_tenants' THEN 'tenant' WHEN 'identity_users' THEN 'user'
+                        WHEN 'identity_keys' THEN 'key' ELSE 'login'
+                    END;
+    new_row jsonb := to_jsonb(NEW);
+    old_row jsonb := to_jsonb(OLD);
+    present jsonb := coalesce(new_row, old_row);
+    member  text := CASE kind WHEN 'tenant' THEN 'suspended_at' WHEN 'user' THEN 'disabled_at' ELSE 'revoked_at' END;
+    verb    text;
+BEGIN
+    IF kind = 'login' THEN
+        IF old_row ->> 'tenant_id' IS DISTINCT FROM new_row ->> 'tenant_id' THEN
+            PERFORM record_administrative_act(r.tenant_id, r.act, jsonb_build_object('login', r.login))
+               FROM (VALUES (old_row ->> 'tenant_id', 'login_unbound', old_row ->> 'login'),
+                            (new_row ->> 'tenant_id', 'login_bound', new_row ->> 'login')) AS r (tenant_id, act, login)
+              WHERE r.tenant_id IS NOT NULL;
+        END IF;
+        RETURN NULL;
+    END IF;
+    verb := CASE
+        WHEN TG_OP = 'INSERT' THEN 'added'
+        WHEN TG_OP = 'DELETE' THEN 'deleted'
+        WHEN old_row ->> member IS NULL AND new_row ->> member IS NOT NULL
+            THEN CASE kind WHEN 'tenant' THEN 'suspended' WHEN 'user' THEN 'disabled' ELSE 'revoked' END
+        WHEN old_row ->> member IS NOT NULL AND new_row ->> member IS NULL
+            THEN CASE kind WHEN 'tenant' THEN 'resumed' WHEN 'user' THEN 'enabled' ELSE 'restored' END
+        WHEN old_row ->> 'name' IS DISTINCT FROM new_row ->> 'name' THEN 'renamed'
+    END;
+    IF verb IS NULL THEN
+        RETURN NULL;
+    END IF;
+    PERFORM record_administrative_act(
+        CASE kind WHEN 'tenant' THEN present ->> 'id' ELSE present ->> 'tenant_id' END,
+        kind || '_' || verb,
+        CASE kind
+            WHEN 'tenant' THEN jsonb_build_object('tenant', present -> 'id', 'name', present -> 'name')
+            WHEN 'user' THEN jsonb_strip_nulls(jsonb_build_object('user', new_row -> 'id', 'kind', present -> 'kind'))
+            ELSE jsonb_strip_nulls(jsonb_build_object(
+                     'key', present -> 'id', 'name', new_row -> 'name', 'user', new_row -> 'user_id',
+                     'scopes', new_row -> 'scopes', 'expires_at', new_row -> 'expires_at'))
+        END
+    );
+    RETURN NULL;
+END
+$$;
+
+
+--
+-- Name: record_migration(text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.record_migration(version text, act text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+BEGIN
+    IF EXISTS (SELECT FROM events) THEN
+        PERFORM record_administrative_act(NULL, act, jsonb_build_object('version', version));
+    END IF;
+END
+$$;
 
 
 --
@@ -5358,6 +5576,63 @@ COMMENT ON COLUMN public.answer_leases.holder IS 'Id that the manager has genera
 
 
 --
+-- Name: audit_trail; Type: VIEW; Schema: public; Owner: -
+--
+
+CREATE VIEW public.audit_trail WITH (security_invoker='true') AS
+ SELECT tenant_id,
+    "position",
+    "timestamp" AS recorded_at,
+    public.occurred_at(metadata, "timestamp") AS happened_at,
+    actor,
+    event_type AS action,
+    conversation_id,
+    version,
+    id AS event_id,
+    (metadata ->> 'correlation_id'::text) AS correlation_id,
+    (metadata ->> 'causation_id'::text) AS causation_id,
+    COALESCE((content ->> 'reason'::text), (content ->> 'error'::text)) AS reason,
+    (metadata ->> 'via'::text) AS via,
+    (metadata ->> 'login'::text) AS login,
+    content,
+    metadata,
+    encode(digest, 'hex'::text) AS digest
+   FROM public.events e;
+
+
+--
+-- Name: VIEW audit_trail; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON VIEW public.audit_trail IS 'Who did what, when, why and through what: the events that the login may see';
+
+
+--
+-- Name: audit_acts; Type: VIEW; Schema: public; Owner: -
+--
+
+CREATE VIEW public.audit_acts WITH (security_invoker='true') AS
+ SELECT tenant_id,
+    "position",
+    recorded_at,
+    actor,
+    substr((action)::text, (length('eventstore.'::text) + 1)) AS act,
+    content AS details,
+    reason,
+    via,
+    login
+   FROM public.audit_trail t
+  WHERE (conversation_id = public.administration_id());
+
+
+--
+-- Name: VIEW audit_acts; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON VIEW public.audit_acts IS 'Administrative acts: keys, users, tenants, logins, rebuilds, restores, migrations';
+
+
+--
 -- Name: audit_checkpoints; Type: TABLE; Schema: public; Owner: -
 --
 
@@ -6676,6 +6951,34 @@ ALTER TABLE public.audit_tiles ENABLE ALWAYS TRIGGER audit_tiles_are_append_only
 
 
 --
+-- Name: bound_logins changes_are_recorded; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER changes_are_recorded AFTER INSERT OR DELETE OR UPDATE ON public.bound_logins FOR EACH ROW EXECUTE FUNCTION public.record_identity_change();
+
+
+--
+-- Name: identity_keys changes_are_recorded; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER changes_are_recorded AFTER INSERT OR DELETE OR UPDATE OF revoked_at ON public.identity_keys FOR EACH ROW EXECUTE FUNCTION public.record_identity_change();
+
+
+--
+-- Name: identity_tenants changes_are_recorded; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER changes_are_recorded AFTER INSERT OR DELETE OR UPDATE OF name, suspended_at ON public.identity_tenants FOR EACH ROW EXECUTE FUNCTION public.record_identity_change();
+
+
+--
+-- Name: identity_users changes_are_recorded; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER changes_are_recorded AFTER INSERT OR DELETE OR UPDATE OF name, disabled_at ON public.identity_users FOR EACH ROW EXECUTE FUNCTION public.record_identity_change();
+
+
+--
 -- Name: events event_is_append_only; Type: TRIGGER; Schema: public; Owner: -
 --
 
@@ -7765,4 +8068,5 @@ INSERT INTO public.eventstore_migrations (version) VALUES
     ('20261129001000'),
     ('20261129001100'),
     ('20261129001200'),
-    ('20261129001300');
+    ('20261129001300'),
+    ('20261129001500');

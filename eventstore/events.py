@@ -191,6 +191,12 @@ _EMPTY = b"\x01{}"
 """An empty object in PostgreSQL's binary format: the number of the format, then the text."""
 
 
+def stored_texts(event: Event) -> tuple[str, str]:
+    """Return content and metadata of an event that was read from the log, as the canonical JSON of its digest."""
+    content, metadata = event._row[CONTENT], event._row[METADATA]
+    return content[1:].decode(), metadata[1:].decode()
+
+
 def _content_order(event: Event) -> object:
     """Return the stored order of the members in an event's content."""
     stored = event._row[METADATA]

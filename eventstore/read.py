@@ -54,6 +54,7 @@ class Filter:
         actor: the actor.
         since, until: a half-open range of ``timestamp``, with time zones.
         tenant: the tenant.
+        correlation_id: that of the metadata.
     """
 
     types: Sequence[str] | None = None
@@ -61,6 +62,7 @@ class Filter:
     since: datetime | None = None
     until: datetime | None = None
     tenant: str | None = None
+    correlation_id: str | None = None
 
     def __post_init__(self) -> None:
         for name, moment in (("since", self.since), ("until", self.until)):
@@ -74,6 +76,8 @@ class Filter:
                 check_text(text, "types")
         if self.actor is not None:
             check_text(self.actor, "actor")
+        if self.correlation_id is not None:
+            check_text(self.correlation_id, "correlation_id")
 
     @property
     def is_empty(self) -> bool:
@@ -83,14 +87,22 @@ class Filter:
     def parameters(self) -> dict[str, Any]:
         """Return the parameters of the read queries."""
         types = None if self.types is None else list(self.types)
-        return {"types": types, "actor": self.actor, "since": self.since, "until": self.until, "tenant": self.tenant}
+        return {
+            "types": types,
+            "actor": self.actor,
+            "since": self.since,
+            "until": self.until,
+            "tenant": self.tenant,
+            "correlation_id": self.correlation_id,
+        }
 
     def matches(self, event: Event) -> bool:
-        """Return whether an event has the tenant, the actor and one of the types."""
+        """Return whether an event has the tenant, the actor, the correlation id, and one of the types."""
         return (
             self.tenant in (None, event.tenant_id)
             and (self.types is None or event.event_type in self.types)
             and self.actor in (None, event.actor)
+            and (self.correlation_id is None or event.raw_metadata.get("correlation_id") == self.correlation_id)
         )
 
 

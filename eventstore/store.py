@@ -367,6 +367,7 @@ class EventStore:
         actor: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        correlation_id: str | None = None,
         tenant: str | None = None,
         user: str | None = None,
     ) -> AsyncIterator[Event]:
@@ -376,7 +377,7 @@ class EventStore:
             after: only versions above this one.
             until_version: only versions up to this one.
             limit: number of events at most.
-            types, actor: only events of these types, or of this actor.
+            types, actor, correlation_id: only events of these types, of this actor, or with this correlation id.
             since, until: only events with a ``timestamp`` in this half-open range.
             user: only events that this user may see; None means the whole tenant.
         """
@@ -386,7 +387,7 @@ class EventStore:
             parse_uuid(conversation_id, "conversation_id"),
             _not_negative(after, "after") + 1,
             HIGHEST_VERSION if until_version is None else _not_negative(until_version, "until_version"),
-            Filter(types, actor, since, until, caller.tenant),
+            Filter(types, actor, since, until, caller.tenant, correlation_id),
             backwards=backwards,
             limit=None if limit is None else _not_negative(limit, "limit"),
         )
@@ -402,6 +403,7 @@ class EventStore:
         actor: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        correlation_id: str | None = None,
         tenant: str | None = None,
         user: str | None = None,
         all_tenants: bool = False,
@@ -411,7 +413,7 @@ class EventStore:
         Args:
             after: only positions above this one.
             until_position: only positions up to this one.
-            limit, types, actor, since, until: see :meth:`read`.
+            limit, types, actor, since, until, correlation_id: see :meth:`read`.
             user: only events that this user may see; None means the whole tenant.
             all_tenants: the events of all tenants.
         """
@@ -424,7 +426,7 @@ class EventStore:
             log,
             first,
             final if last is None else min(final, last),
-            Filter(types, actor, since, until, None if scope is ALL_TENANTS else scope.tenant),
+            Filter(types, actor, since, until, None if scope is ALL_TENANTS else scope.tenant, correlation_id),
             backwards=backwards,
             limit=None if limit is None else _not_negative(limit, "limit"),
         )

@@ -8,6 +8,7 @@ from datetime import datetime
 from uuid import UUID
 
 from eventstore import EventStore
+from eventstore.administration import record_act
 from eventstore.database.queries import query
 from eventstore.errors import EventStoreError, translated
 from projections.apply import Applier
@@ -99,7 +100,12 @@ async def _retry(applier: Applier, projection: Projection, conversation: Parked)
                     return True
                 lower, upper, tries, *_ = row
                 isolation = FailureIsolation(applier.connection, projection, "live", tries + 1)
-                return await isolation.fold_or_park(lower, upper) == 0
+                is_applied = await isolation.fold_or_park(lower, upper) == 0
+                details = {"projection": projection.name, "conversation": str(conversation.conversation_id)}
+                await record_act(
+                    applier.connection, conversation.tenant_id, "parked_retried", details | {"applied": is_applied}
+                )
+                return is_applied
     except EventStoreError as error:
         if not may_be_event_error(error):
             raise

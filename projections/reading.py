@@ -239,6 +239,7 @@ class Reader:
         actor: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        correlation_id: str | None = None,
         shared: bool = False,
         newest_first: bool = False,
         limit: int | None = None,
@@ -252,12 +253,12 @@ class Reader:
 
         Args:
             conversation_id: None reads all conversations.
-            types, actor: only events of these types, of this actor.
+            types, actor, correlation_id: only events of these types, of this actor, with this correlation id.
             since, until: of ``timestamp``, when the event was appended.
             shared: of a fork, also the events of the conversations that it continues, up to it, before its own.
         """
         target = None if conversation_id is None else parse_uuid(conversation_id, "conversation_id")
-        conditions = Filter(types, actor, since, until).parameters()
+        conditions = Filter(types, actor, since, until, correlation_id=correlation_id).parameters()
         check_flag(shared, "shared")
         if shared and target is None:
             raise InputError("shared: is for the trail of one conversation: give conversation_id too")

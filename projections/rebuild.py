@@ -31,6 +31,7 @@ from typing import Self
 from psycopg import errors
 
 from eventstore import EventStore
+from eventstore.administration import record_act
 from eventstore.concurrency import cancel_and_wait
 from eventstore.database.connection import Connection
 from eventstore.database.queries import query
@@ -313,6 +314,7 @@ class StagingTables:
                 await self.connection.execute(_CREATE_NEXT, self._names | definition)
                 if self._projection.needs_keys:
                     await self._add_missing(lambda _: None, only_keys=True)
+                await self._record("rebuild_started")
 
     async def add_indexes(self, on_progress: Callable[[str], None]) -> None:
         """Add the indexes, keys, triggers and policies of the live tables that the next ones lack yet."""
@@ -374,10 +376,14 @@ class StagingTables:
                         await self.connection.execute(_DROP_STAGE, self._names | {"stage": "previous"})
                     await self.connection.execute(f"SET LOCAL lock_timeout = '{LOCK_MILLISECONDS}ms'".encode())
                     await self.connection.execute(_SWAP, names)
+                    await self._record("rebuild_finished" if stage == "next" else "rebuild_undone")
                 return
             except (errors.LockNotAvailable, _StageIsBehind):
                 await asyncio.sleep(pause * random.uniform(0.5, 1))  # so that two swaps do not stay synchronous
                 pause = min(pause * 2, _MAX_PAUSE)
+
+    async def _record(self, act: str) -> None:
+        await record_act(self.connection, None, act, {"projection": self._projection.name})
 
 
 class _StageIsBehind(Exception):

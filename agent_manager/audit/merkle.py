@@ -5,9 +5,10 @@ A leaf is an entry: the position of an event, 8 bytes big-endian, and its digest
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import repeat
 
 from eventstore.errors import InputError
 
@@ -208,6 +209,80 @@ def full_subtrees(low: int, high: int) -> list[Node]:
         nodes.append((height, low >> height))
         low += 1 << height
     return nodes
+
+
+def multi_path(leaves: Iterable[int], size: int) -> Iterator[list[Node]]:
+    """Yield the subtrees of a proof for several leaves: those that have none of them, from left to right.
+
+    The tree is divided as in RFC 9162, 2.1.1, as long as a part has some of the leaves, but not only one leaf.
+
+    Args:
+        leaves: their numbers, in order.
+    """
+    following = _Leaves(zip(leaves, repeat(b""), strict=False))
+
+    def walk(low: int, high: int) -> Iterator[list[Node]]:
+        if not following.is_below(high):
+            yield full_subtrees(low, high)
+        elif high - low == 1:
+            following.take()
+        else:
+            middle = low + _split(high - low)
+            yield from walk(low, middle)
+            yield from walk(middle, high)
+
+    return walk(0, size)
+
+
+def root_of_leaves(leaves: Iterable[tuple[int, bytes]], size: int, path: Iterable[bytes]) -> bytes:
+    """Return the root that a proof for several leaves leads to; see :func:`multi_path`.
+
+    Args:
+        leaves: their numbers, in order, and their hashes.
+
+    Raises:
+        ProofInvalid: the proof has another number of leaves or hashes.
+    """
+    following, hashes = _Leaves(leaves), iter(path)
+
+    def root(low: int, high: int) -> bytes:
+        if not following.is_below(high):
+            return next(hashes)
+        if high - low == 1:
+            return following.take()
+        middle = low + _split(high - low)
+        return node_hash(root(low, middle), root(middle, high))
+
+    try:
+        found = root(0, size)
+    except StopIteration:
+        raise ProofInvalid("the proof has too few hashes: export the trail again") from None
+    if following.is_below(_NO_LEAF) or next(hashes, None) is not None:
+        raise ProofInvalid("the proof has other leaves or hashes than its tree: export the trail again")
+    return found
+
+
+_NO_LEAF = 2**64
+
+
+class _Leaves:
+    """Leaves in order, of which the next one can be looked at."""
+
+    def __init__(self, leaves: Iterable[tuple[int, bytes]]) -> None:
+        self._rest = iter(leaves)
+        self._next = next(self._rest, (_NO_LEAF, b""))
+
+    def is_below(self, high: int) -> bool:
+        """Return whether the next leaf is below a number."""
+        return self._next[0] < high
+
+    def take(self) -> bytes:
+        """Return the hash of the next leaf, and go on."""
+        found = self._next
+        self._next = next(self._rest, (_NO_LEAF, b""))
+        if self._next[0] <= found[0]:
+            raise ProofInvalid("the leaves of the proof are not in order: export the trail again")
+        return found[1]
 
 
 class Tiles:

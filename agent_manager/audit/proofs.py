@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -60,7 +60,12 @@ def event_digest(
     return sha256(salt + numbers + conversation_id.bytes + event_id.bytes + named).digest()
 
 
-def _digest_of(event: dict[str, Any]) -> bytes:
+def event_digest_of(event: Mapping[str, Any]) -> bytes:
+    """Return the digest of an event, given its columns as proofs and exports have them.
+
+    Raises:
+        ProofInvalid: one is missing, or has a wrong form.
+    """
     try:
         if "salt" not in event:  # it was erased: its digest cannot be computed any more
             return bytes.fromhex(event["digest"])
@@ -97,7 +102,7 @@ class InclusionProof:
     @property
     def entry(self) -> bytes:
         """The entry of the leaf."""
-        return int(self.event["position"]).to_bytes(8, signed=True) + _digest_of(self.event)
+        return int(self.event["position"]).to_bytes(8, signed=True) + event_digest_of(self.event)
 
     @property
     def text(self) -> str:
@@ -269,7 +274,7 @@ async def prove(store: EventStore, position: int, checkpoint: Checkpoint | None 
     event["timestamp"] = event["timestamp"].replace(tzinfo=UTC).isoformat(timespec="microseconds")
     if event["salt"] is None:
         event = {"position": position, "digest": bytes(digest).hex()}
-    if entry[8:] != bytes(digest) or _digest_of(event) != bytes(digest):
+    if entry[8:] != bytes(digest) or event_digest_of(event) != bytes(digest):
         raise ProofInvalid(
             f"the event at position {position} was changed since it was sealed: run eventstore audit verify"
         )

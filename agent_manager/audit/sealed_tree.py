@@ -123,24 +123,27 @@ async def inclusion_proof(fetch: Fetch, index: int, checkpoint: Checkpoint) -> t
 
 async def consistency_proof(fetch: Fetch, old: int, new: int) -> list[bytes]:
     """Return the hashes that prove that the log of one size begins with that of another."""
-    path = consistency_path(old, new)
-    tiles, _ = await _read(fetch, path, new)
+    return await subtree_hashes(fetch, consistency_path(old, new), new)
+
+
+async def subtree_hashes(fetch: Fetch, subtrees: Sequence[Sequence[Node]], size: int) -> list[bytes]:
+    """Return the hashes of a proof, from the tiles as of a size; see :func:`agent_manager.audit.merkle.inclusion_path`.
+
+    Raises:
+        TilesDamaged: they do not have them.
+    """
+    tiles, _ = await _read(fetch, subtrees, size)
     try:
-        return Tiles(path).hashes(lambda level, number: tiles[level, number])
+        return Tiles(subtrees).hashes(lambda level, number: tiles[level, number])
     except IndexError:
-        raise TilesDamaged(new) from None
+        raise TilesDamaged(size) from None
 
 
 async def root_of(fetch: Fetch, old: int, size: int) -> bytes:
     """Return the root of the tree that the first leaves make, from the tiles of a larger one."""
     if old == 0:
         return EMPTY_ROOT
-    path = [full_subtrees(0, old)]
-    tiles, _ = await _read(fetch, path, size)
-    try:
-        [root] = Tiles(path).hashes(lambda level, number: tiles[level, number])
-    except IndexError:
-        raise TilesDamaged(size) from None
+    [root] = await subtree_hashes(fetch, [full_subtrees(0, old)], size)
     return root
 
 

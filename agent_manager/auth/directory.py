@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from agent_manager.auth.identity import TokenScope
 from agent_manager.auth.keys import StaticKey, id_in_key
 from eventstore import EventStore
+from eventstore.administration import set_administrator
 from eventstore.database.connection import APP
 from eventstore.database.queries import query
 from eventstore.errors import ConflictError, EventStoreError, InputError, InvalidEvent, NotFound, printable, translated
@@ -101,8 +102,9 @@ class NewKey:
 class Directory:
     """The tenants, users and keys that may call.
 
-    Each method is one statement on a connection of its own: this is for administration, not for requests. All raise
-    ``InvalidEvent`` for names that cannot be stored and ``NotFound`` for tenants, users and keys that do not exist.
+    Each method is one statement on a connection of its own: this is for administration, not for requests. Changes are
+    recorded as administrative acts (:mod:`eventstore.administration`). All raise ``InvalidEvent`` for names that cannot
+    be stored and ``NotFound`` for tenants, users and keys that do not exist.
     """
 
     def __init__(self, store: EventStore) -> None:
@@ -290,8 +292,10 @@ class Directory:
         async with await self._store.connect(role) as connection:
             with translated():
                 try:
-                    cursor = await connection.execute(query("agent_manager.auth", name), parameters)
-                    return await cursor.fetchall()
+                    async with connection.transaction():
+                        await set_administrator(connection)
+                        cursor = await connection.execute(query("agent_manager.auth", name), parameters)
+                        return await cursor.fetchall()
                 except (psycopg.errors.ForeignKeyViolation, psycopg.errors.UndefinedObject) as error:
                     raise NotFound(_message(error)) from None
                 except psycopg.errors.InvalidGrantOperation as error:

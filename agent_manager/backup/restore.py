@@ -24,6 +24,7 @@ from agent_manager.backup.archive import FOLDERS, SEALED_TABLES, Archive, Backup
 from agent_manager.backup.erasures import apply_erasures
 from agent_manager.settings import server_settings
 from eventstore import EventStore, Settings
+from eventstore.administration import record_act
 from eventstore.database.connection import Connection, set_role
 from eventstore.database.migrate import Migrator
 from eventstore.database.queries import query
@@ -99,6 +100,8 @@ async def restore_backup(
                     await _restore_sealed(connection, settings, archive, manifest, last)
                     await _forget_users(connection, archive, newest)
                     erased_again = await apply_erasures(connection, store, erasures)
+                    details = {"backup": manifest.id, "events": events, "position": last}
+                    await record_act(connection, None, "backup_restored", details)
         projections = load_projections(settings.projections)
         if events >= REBUILD_EVENTS:
             await rebuild(store, projections, accept_differences=True)
@@ -139,6 +142,7 @@ async def _fill(
             f"the database {connection.info.dbname} has events or tenants already: restore into a new one"
         )
     await execute("begin_restore")
+    await execute("stop_recording")
     await execute("clear_tenants")
     await execute("received_events")
     events = 0
@@ -154,6 +158,7 @@ async def _fill(
             await _receive(connection, archive, part, table)
         else:
             await _receive_with_rls(connection, archive, part, table)
+    await execute("resume_recording")
     await execute("add_members")
     number, last, wrong = await (await execute("check_events")).fetchone()
     if wrong is not None:

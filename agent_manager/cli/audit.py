@@ -1,4 +1,4 @@
-"""The commands audit verify, seal, prove, consistency, check, checkpoints, export and key."""
+"""The commands audit verify, seal, prove, consistency, check, checkpoints, export and key; see also trail.py."""
 
 from __future__ import annotations
 
@@ -26,21 +26,27 @@ from agent_manager.audit.proofs import (
 from agent_manager.audit.publish import PublishFailed, fetch_published, read_published
 from agent_manager.audit.sealed_tree import checkpoint_of, fetching, list_checkpoints
 from agent_manager.audit.sealer import Sealer
+from agent_manager.audit.trail_export import check_export, proof_of_export
 from agent_manager.audit.verify import JOBS, Expected, Fault, Verification, verify
-from agent_manager.cli.options import DataDir, Json, Tenant, read_settings, run
+from agent_manager.cli.options import DataDir, Json, Tenant, note_reading, read_settings, run
 from agent_manager.cli.output import RowFormat, json_text, print_json, print_remark, print_result, print_rows, text
+from agent_manager.cli.trail import causes, trail
 from agent_manager.settings import ServerSettings
 from eventstore import EventStore
 from eventstore.errors import InputError, NotFound, printable
 from eventstore.ids import parse_uuid
 
 audit = typer.Typer(
-    help="Verify that no event was changed, and prove it to others.", no_args_is_help=True, rich_markup_mode=None
+    help="Show who did what; verify that no event was changed, and prove it to others.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 key = typer.Typer(
     help="Create, show, rotate and retire the keys that sign.", no_args_is_help=True, rich_markup_mode=None
 )
 audit.add_typer(key, name="key")
+audit.command("trail")(trail)
+audit.command("causes")(causes)
 
 Keys = Annotated[
     list[str] | None,
@@ -176,6 +182,7 @@ def audit_prove(
     async def work(store: EventStore) -> InclusionProof:
         given = None if conversation is None else parse_uuid(conversation, "--conversation")
         position = await find_position(store, event, given)
+        await note_reading(store, "audit prove", position=position)
         return await prove(store, position, await _checkpoint(store, checkpoint) if checkpoint else None)
 
     _write(run(work, read_settings(data_dir, tenant), tenant), output, as_json=as_json)
@@ -198,17 +205,22 @@ def audit_consistency(
 
 @audit.command("check")
 def audit_check(
-    file: Annotated[Path, Argument(metavar="FILE", help="A proof, or checkpoints; - reads standard input.")],
+    file: Annotated[
+        Path, Argument(metavar="FILE", help="A proof, an export of the trail, or checkpoints; - reads standard input.")
+    ],
     keys: Keys = None,
     policy_file: PolicyFile = None,
     as_json: Json = False,
 ) -> None:
-    """Check a proof or checkpoints offline, by the public key alone: without a database, and without this log's server.
+    """Check a proof, an export or checkpoints offline, by the public key alone, without database or server.
 
     Exits with 1 if it does not hold.
     """
     settings = read_settings()
     policy = _policy(settings, keys, policy_file)
+    if (proof_file := proof_of_export(file)) is not None:
+        _check_export(proof_file, policy, as_json=as_json)
+        return
     try:
         given = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -238,6 +250,32 @@ def audit_check(
         if isinstance(proof, InclusionProof) and "salt" in proof.event:
             typer.echo(f"{proof.event['event_type']} by {text(proof.event['actor']) or 'no actor'} at "
                        f"{proof.event['timestamp']}: {text(proof.event['content'])}")  # fmt: skip
+
+
+def _check_export(proof: Path, policy: Policy, *, as_json: bool) -> None:
+    try:
+        found = check_export(proof, policy)
+    except (CheckpointInvalid, ProofInvalid) as error:
+        if not as_json:
+            raise
+        print_json({"valid": False, "error": str(error)})
+        raise typer.Exit(1) from None
+    value = {
+        "valid": True,
+        "kind": "export",
+        "events": found.events,
+        "erased": found.erased,
+        "size": found.checkpoint.size,
+        "checkpoint": found.checkpoint.text,
+        "keys": [str(each) for each in found.keys],
+        "witnesses": {each.name: time for each, time in found.cosigners.items()},
+    }
+    line = (
+        f"valid: the {found.events:,} event(s) are among the {found.checkpoint.size:,} events of "
+        f"{text(found.checkpoint.origin)}, signed by {', '.join(f'{each.name} {each.id}' for each in found.keys)}"
+        + (f"; the content of {found.erased:,} was erased" if found.erased else "")
+    )
+    print_result(value, line, as_json=as_json)
 
 
 def _in_words(proof: Proof) -> str:

@@ -21,7 +21,7 @@ from agent_manager.backup import (
     restore_backup,
     verify_backups,
 )
-from agent_manager.cli.options import DataDir, Json, LogFormat, LogLevel, read_settings, run, run_stoppable
+from agent_manager.cli.options import DataDir, Json, LogFormat, LogLevel, Reason, read_settings, run, run_stoppable
 from agent_manager.cli.output import RowFormat, duration, print_json, print_remark, print_result, print_rows, text
 from agent_manager.settings import ServerSettings
 from eventstore import EventStore
@@ -148,6 +148,7 @@ def backup_restore(
     time: Annotated[
         str | None, Option(metavar="TIME", help="Only the events before the first one appended after this time.")
     ] = None,
+    reason: Reason = None,
     as_json: Json = False,
     data_dir: DataDir = None,
     log_format: LogFormat = None,
@@ -159,7 +160,7 @@ def backup_restore(
     event is computed anew, and the read tables are filled from the log. What was erased after the backup was made is
     erased again, by the receipts beside the backups. After an error the database is empty as before.
     """
-    settings = read_settings(data_dir, log_format=log_format, log_level=log_level)
+    settings = read_settings(data_dir, reason=reason, log_format=log_format, log_level=log_level)
     archive = open_archive(where, settings)
     manifest = archive.manifest(backup_id)
     limit = None if time is None else parse_time(time, "--time")

@@ -19,6 +19,7 @@ from agent_manager.cli.options import (
     ListOptions,
     Tenant,
     User,
+    note_reading,
     read_settings,
     run,
     time_option,
@@ -149,9 +150,11 @@ def history(
     async def work(store: EventStore) -> None:
         reader = options.reader(store)
         found = await _find(reader, conversation)
+        filters = {"types": kind or None, "actor": actor, **options.filters(found)}
+        await note_reading(store, "history", conversation=found, **filters)
         await options.print(
             partial(reader.history, found), EVENTS if found else ALL_EVENTS, nothing="no such events",
-            types=kind or None, actor=actor, **_list_of(reader, found), **options.filters(found),
+            **_list_of(reader, found), **filters,
         )  # fmt: skip
 
     options.run(work)
@@ -187,7 +190,9 @@ def conversation(
 
     async def work(store: EventStore) -> None:
         reader = Reader(store, caller=store.caller(user=user))
-        async with reader.snapshot_at(await find_conversation(reader, conversation), **at) as snapshot:
+        found = await find_conversation(reader, conversation)
+        await note_reading(store, "conversation", conversation=found, **at)
+        async with reader.snapshot_at(found, **at) as snapshot:
             await (_print_as_json if as_json else _print_as_tables)(snapshot)
 
     run(work, read_settings(data_dir, tenant), tenant)

@@ -12,7 +12,7 @@ from typer import Argument, Option
 
 from agent_manager.auth import Directory, Key, TokenScope
 from agent_manager.cli.ids import find_key
-from agent_manager.cli.options import DataDir, Json, Tenant, read_settings, run
+from agent_manager.cli.options import DataDir, Json, Reason, Tenant, read_settings, run
 from agent_manager.cli.output import RowFormat, print_json, print_remark, print_result, print_rows
 from eventstore import EventStore
 from eventstore.errors import InputError, printable
@@ -27,9 +27,11 @@ Name = Annotated[str, Option("--name", help="A display name.", show_default=Fals
 
 
 @tenants.command("add")
-def tenants_add(tenant: TenantId, name: Name = "", as_json: Json = False, data_dir: DataDir = None) -> None:
+def tenants_add(
+    tenant: TenantId, name: Name = "", reason: Reason = None, as_json: Json = False, data_dir: DataDir = None
+) -> None:
     """Add a tenant, so that it can have users and keys, and JWT can name it."""
-    added = run(lambda store: Directory(store).add_tenant(tenant, name), read_settings(data_dir))
+    added = run(lambda store: Directory(store).add_tenant(tenant, name), read_settings(data_dir, reason=reason))
     print_result(added, f"tenant {printable(added.id)} added", as_json=as_json)
 
 
@@ -47,30 +49,32 @@ def tenants_list(as_json: Json = False, data_dir: DataDir = None) -> None:
 
 
 @tenants.command("suspend")
-def tenants_suspend(tenant: TenantId, as_json: Json = False, data_dir: DataDir = None) -> None:
+def tenants_suspend(tenant: TenantId, reason: Reason = None, as_json: Json = False, data_dir: DataDir = None) -> None:
     """Reject all tokens of a tenant; takes effect within a second. Its data stays."""
-    suspended = run(lambda store: Directory(store).suspend_tenant(tenant), read_settings(data_dir))
+    suspended = run(lambda store: Directory(store).suspend_tenant(tenant), read_settings(data_dir, reason=reason))
     print_result(suspended, f"tenant {printable(suspended.id)} suspended", as_json=as_json)
 
 
 @tenants.command("resume")
-def tenants_resume(tenant: TenantId, as_json: Json = False, data_dir: DataDir = None) -> None:
+def tenants_resume(tenant: TenantId, reason: Reason = None, as_json: Json = False, data_dir: DataDir = None) -> None:
     """Accept the tokens of a suspended tenant again."""
-    resumed = run(lambda store: Directory(store).suspend_tenant(tenant, suspended=False), read_settings(data_dir))
+    resumed = run(
+        lambda store: Directory(store).suspend_tenant(tenant, suspended=False), read_settings(data_dir, reason=reason)
+    )
     print_result(resumed, f"tenant {printable(resumed.id)} resumed", as_json=as_json)
 
 
 @tenants.command("bind")
-def tenants_bind(tenant: TenantId, login: Login, data_dir: DataDir = None) -> None:
+def tenants_bind(tenant: TenantId, login: Login, reason: Reason = None, data_dir: DataDir = None) -> None:
     """Bind a login of the server to a tenant: in SQL it sees nothing else, whatever it sets."""
-    run(lambda store: Directory(store).bind_login(tenant, login), read_settings(data_dir))
+    run(lambda store: Directory(store).bind_login(tenant, login), read_settings(data_dir, reason=reason))
     typer.echo(f"login {printable(login)} bound to tenant {printable(tenant)}")
 
 
 @tenants.command("unbind")
-def tenants_unbind(login: Login, data_dir: DataDir = None) -> None:
+def tenants_unbind(login: Login, reason: Reason = None, data_dir: DataDir = None) -> None:
     """Remove the binding of a login."""
-    run(lambda store: Directory(store).unbind_login(login), read_settings(data_dir))
+    run(lambda store: Directory(store).unbind_login(login), read_settings(data_dir, reason=reason))
     typer.echo(f"login {printable(login)} is bound to no tenant")
 
 
@@ -97,13 +101,15 @@ def users_add(
     user: UserId,
     name: Name = "",
     agent: Annotated[bool, Option("--agent", help="Add an agent, not a person.")] = False,
+    reason: Reason = None,
     as_json: Json = False,
     data_dir: DataDir = None,
     tenant: Tenant = None,
 ) -> None:
     """Add a user or an agent, so that they can have keys."""
     added = run(
-        lambda store: Directory(store).add_user(store.tenant, user, name, agent=agent), read_settings(data_dir, tenant)
+        lambda store: Directory(store).add_user(store.tenant, user, name, agent=agent),
+        read_settings(data_dir, tenant, reason=reason),
     )
     print_result(added, f"{added.kind} {printable(added.id)} added", as_json=as_json)
 
@@ -123,17 +129,24 @@ def users_list(as_json: Json = False, data_dir: DataDir = None, tenant: Tenant =
 
 
 @users.command("disable")
-def users_disable(user: UserId, as_json: Json = False, data_dir: DataDir = None, tenant: Tenant = None) -> None:
+def users_disable(
+    user: UserId, reason: Reason = None, as_json: Json = False, data_dir: DataDir = None, tenant: Tenant = None
+) -> None:
     """Reject all tokens of a user; takes effect within a second."""
-    disabled = run(lambda store: Directory(store).disable_user(store.tenant, user), read_settings(data_dir, tenant))
+    disabled = run(
+        lambda store: Directory(store).disable_user(store.tenant, user), read_settings(data_dir, tenant, reason=reason)
+    )
     print_result(disabled, f"{disabled.kind} {printable(disabled.id)} disabled", as_json=as_json)
 
 
 @users.command("enable")
-def users_enable(user: UserId, as_json: Json = False, data_dir: DataDir = None, tenant: Tenant = None) -> None:
+def users_enable(
+    user: UserId, reason: Reason = None, as_json: Json = False, data_dir: DataDir = None, tenant: Tenant = None
+) -> None:
     """Accept the tokens of a disabled user again."""
     enabled = run(
-        lambda store: Directory(store).disable_user(store.tenant, user, disabled=False), read_settings(data_dir, tenant)
+        lambda store: Directory(store).disable_user(store.tenant, user, disabled=False),
+        read_settings(data_dir, tenant, reason=reason),
     )
     print_result(enabled, f"{enabled.kind} {printable(enabled.id)} enabled", as_json=as_json)
 
@@ -153,6 +166,7 @@ def keys_add(
         list[TokenScope] | None, Option(help="A permission; may be repeated. By default read and write.")
     ] = None,
     expires: Annotated[str, Option(metavar="TIME", help="How long it is valid: 30m, 12h, 90d, 4w, or never.")] = "90d",
+    reason: Reason = None,
     as_json: Json = False,
     data_dir: DataDir = None,
     tenant: Tenant = None,
@@ -165,7 +179,7 @@ def keys_add(
     scopes = scope or (TokenScope.READ, TokenScope.WRITE)
     new = run(
         lambda store: Directory(store).add_key(store.tenant, name, user=user, scopes=scopes, lifetime=lifetime),
-        read_settings(data_dir, tenant),
+        read_settings(data_dir, tenant, reason=reason),
     )
     if as_json:
         print_json({"token": new.token.get_secret_value(), "key": new.key})
@@ -203,6 +217,7 @@ def keys_list(as_json: Json = False, data_dir: DataDir = None, tenant: Tenant = 
 @keys.command("revoke")
 def keys_revoke(
     key: Annotated[str, Argument(metavar="ID", help="The key's id, as listed, or its beginning.")],
+    reason: Reason = None,
     as_json: Json = False,
     data_dir: DataDir = None,
     tenant: Tenant = None,
@@ -213,5 +228,5 @@ def keys_revoke(
         directory = Directory(store)
         return await directory.revoke_key(store.tenant, await find_key(directory, store.tenant, key))
 
-    revoked = run(revoke, read_settings(data_dir, tenant))
+    revoked = run(revoke, read_settings(data_dir, tenant, reason=reason))
     print_result(revoked, f"key {revoked.id} revoked", as_json=as_json)

@@ -13,7 +13,19 @@ from typer import Option
 
 from agent_manager.cli.conversations import ConversationId, OptionalConversationId
 from agent_manager.cli.ids import find_conversation
-from agent_manager.cli.options import Actor, DataDir, Json, Since, Tenant, Until, User, read_settings, run, time_option
+from agent_manager.cli.options import (
+    Actor,
+    DataDir,
+    Json,
+    Since,
+    Tenant,
+    Until,
+    User,
+    note_reading,
+    read_settings,
+    run,
+    time_option,
+)
 from agent_manager.cli.output import print_json, print_json_line, print_result, print_table, text
 from agent_manager.cli.rows import ALL_EVENTS, EVENTS, MESSAGES, TASKS
 from eventstore import EventStore
@@ -89,6 +101,8 @@ def compare(
         reader = Reader(store, caller=store.caller(user=user))
         first = await find_conversation(reader, conversation)
         second = first if other is None else await find_conversation(reader, other)
+        if version is not None or other_version is not None:
+            await note_reading(store, "compare", conversation=first, other=second, version=version)
         found = await reader.compare(first, second, version=version, second_version=other_version)
         if as_json:
             print_json(_as_json(found))
@@ -163,6 +177,7 @@ def replay(
             "since": time_option(since, "--since"),
             "until": time_option(until, "--until"),
         }
+        await note_reading(store, "replay", conversation=conversation, after=after, **filters)
         if conversation is None:
             events = store.read_log(after=after, user=user, **filters)
         elif after:

@@ -6,9 +6,11 @@ import asyncio
 import inspect
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import wraps
+from getpass import getuser
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
@@ -17,8 +19,9 @@ from typer import Option
 
 from agent_manager.cli.output import RowFormat, print_pages
 from agent_manager.logs import configure
-from agent_manager.settings import ServerSettings
+from agent_manager.settings import ServerSettings, server_settings
 from eventstore import EventStore, Settings
+from eventstore.administration import Administrator, act_as, record_reading
 from eventstore.times import parse_time
 from projections import Page, Reader
 from projections.pages import PAGE_SIZE
@@ -73,20 +76,31 @@ User = Annotated[
 Actor = Annotated[str | None, Option("--actor", metavar="ACTOR", help="Only what this actor caused.")]
 Json = Annotated[bool, Option("--json", help="Print JSON for programs instead of a table.")]
 Limit = Annotated[int | None, Option("--limit", "-n", min=1, help="The most rows.")]
+Reason = Annotated[
+    str | None, Option("--reason", metavar="TEXT", help="Why; recorded with the act in the audit trail.")
+]
 Since = Annotated[str | None, Option(metavar="TIME", help="Only from this time; ISO 8601, in UTC without an offset.")]
 Until = Annotated[str | None, Option(metavar="TIME", help="Only before this time; as --since.")]
 After = Annotated[str | None, Option(metavar="CURSOR", help="The page after the one that printed this cursor.")]
 
 
 def read_settings(
-    data_dir: Path | None = None, tenant: str | None = None, *, is_service: bool = False, **others: Any
+    data_dir: Path | None = None,
+    tenant: str | None = None,
+    *,
+    reason: str | None = None,
+    is_service: bool = False,
+    **others: Any,
 ) -> ServerSettings:
     """Return the settings of the environment, overridden by options of the command line that were given.
 
     Args:
+        reason: Why the command does what it does.
         is_service: Whether the command runs until it is stopped, so that it always logs as the settings say. Others do
             if format or level are set; without a level, they log warnings only.
     """
+    with suppress(OSError, KeyError):  # the account has no name
+        act_as(Administrator(f"os:{getuser()}", "cli", reason or ""))
     options = {"data_dir": data_dir, "tenant": tenant, **others}
     settings = ServerSettings(
         **{name: value for name, value in options.items() if value is not None and value is not False}
@@ -113,6 +127,12 @@ def run(work: Callable[[EventStore], Coroutine[Any, Any, T]], settings: Settings
             return await work(store)
 
     return asyncio.run(run_with_store())
+
+
+async def note_reading(store: EventStore, command: str, **details: Any) -> None:
+    """Record that a command reads the trail of the store's tenant, if the settings demand it."""
+    if server_settings(store.settings).audit_reads:
+        await record_reading(store.connections.service, store.tenant, command, details)
 
 
 async def check_tenant_option(store: EventStore, tenant: str | None) -> None:

@@ -8,7 +8,7 @@ import typer
 from rich.progress import TextColumn, TimeRemainingColumn
 from typer import Argument, Option
 
-from agent_manager.cli.options import DataDir, Json, LogFormat, LogLevel, read_settings, run
+from agent_manager.cli.options import DataDir, Json, LogFormat, LogLevel, Reason, read_settings, run
 from agent_manager.cli.output import RowFormat, print_page, print_remark, print_rows, progress_bars, text
 from eventstore import EventStore
 from projections import (
@@ -39,6 +39,7 @@ def rebuild(
             help="Replace the tables even if the definition of the projection is unchanged and its rows differ.",
         ),
     ] = False,
+    reason: Reason = None,
     data_dir: DataDir = None,
     log_format: LogFormat = None,
     log_level: LogLevel = None,
@@ -48,7 +49,7 @@ def rebuild(
     Reading and writing continue meanwhile. The new tables are compared with the present ones before they replace them;
     the replaced tables are kept for --undo. After an interruption the same command resumes the rebuild.
     """
-    settings = read_settings(data_dir, log_format=log_format, log_level=log_level)
+    settings = read_settings(data_dir, reason=reason, log_format=log_format, log_level=log_level)
     projections = select_projections(names or [], load_projections(settings.projections))
 
     async def work(store: EventStore) -> None:
@@ -146,9 +147,9 @@ def parked(as_json: Json = False, data_dir: DataDir = None) -> None:
     )  # fmt: skip
 
 
-def retry(names: Names = None, data_dir: DataDir = None) -> None:
+def retry(names: Names = None, reason: Reason = None, data_dir: DataDir = None) -> None:
     """Apply the events of parked conversations, after the cause is fixed. Exit code 1: some failed again."""
-    settings = read_settings(data_dir)
+    settings = read_settings(data_dir, reason=reason)
     projections = select_projections(names or [], load_projections(settings.projections))
     result = run(lambda store: retry_parked(store, projections), settings)
     typer.echo(f"applied {result.applied}, still parked {result.parked}")

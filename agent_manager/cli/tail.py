@@ -10,7 +10,7 @@ import typer
 from typer import Option
 
 from agent_manager.cli.ids import given_ids, names_of_conversations
-from agent_manager.cli.options import DataDir, Json, LogFormat, LogLevel, Tenant, read_settings, run
+from agent_manager.cli.options import DataDir, Json, LogFormat, LogLevel, Tenant, note_reading, read_settings, run
 from agent_manager.cli.output import in_pages, print_json_line, print_pages, text
 from agent_manager.cli.rows import ALL_EVENTS, EVENTS
 from eventstore import ConversationCreated, Event, EventStore
@@ -36,6 +36,7 @@ def tail(
 
     async def work(store: EventStore) -> None:
         reader = Reader(store)
+        await note_reading(store, "tail", follow=follow, limit=limit)
         end = await end_of_log(store.connections.auditor)
         first = end + 1
         async for event in store.read_log(until_position=end, backwards=True, limit=limit):

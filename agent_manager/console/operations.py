@@ -1,4 +1,4 @@
-"""Operations: backups and drills, the findings of doctor, the server, its settings, and migrations."""
+"""Operations: backups and drills, the findings of doctor, the server, its settings, migrations, administrative acts."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ from agent_manager.server.authorization import Data
 from agent_manager.server.context import CurrentContext, RequestContext
 from agent_manager.settings import ServerSettings
 from eventstore import __version__
+from eventstore.database.queries import query
 from eventstore.urls import show_url
 from projections.status import read_standby
 
 router = APIRouter(prefix=ROOT, route_class=ConsoleRoute)
 
+_ACTS = query("agent_manager.console", "acts")
+
 
 @page(router, "/operations", "operations.html", Data.METRICS)
 async def show_operations(context: CurrentContext) -> dict[str, Any]:
-    """Show backups, the server, settings and migrations."""
+    """Show backups, the server, settings, migrations and administrative acts."""
     check_operator(context)
     store = context.store
     now = (await samples(context))[-1]
@@ -41,6 +44,10 @@ async def show_operations(context: CurrentContext) -> dict[str, Any]:
             "horizon_distance": now.horizon_distance,
             "standby": await read_standby(store),
         },
+        "acts": [
+            dict(zip(("time", "tenant", "actor", "act", "details"), row, strict=True))
+            for row in await store.connections.projector.fetch(_ACTS)
+        ],
         "migrations": await asyncio.to_thread(store.server.migrator().status),
         "settings": visible_settings(context.server_context.settings),
     }

@@ -1,7 +1,4 @@
-"""What only operators see and do: administrators of the server's own tenant, because it concerns all tenants.
-
-What they do is audited: each action is an event of the conversation :data:`ACTIONS`, caused by them.
-"""
+"""What only operators see and do: administrators of the server's own tenant, because it concerns all tenants."""
 
 from __future__ import annotations
 
@@ -9,20 +6,15 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any
 from weakref import WeakKeyDictionary
 
-from agent_manager.a2a import RESERVED
 from agent_manager.backup import Archive, Drill, Manifest, last_drill, open_target
 from agent_manager.server.context import RequestContext, ServerContext
 from agent_manager.server.problems import Rejected
-from eventstore import ApplicationEvent, ConversationCreated, conversation_uuid
 from projections.status import Lag, read_lags, read_log_state
 
-ACTIONS = RESERVED + "operations"
-"""The conversation, by its given id, whose events are the actions of operators."""
 ACTOR = "console"
-"""The actor of changes on a server that requires no tokens."""
+"""The actor of changes to conversations on a server that requires no tokens."""
 SAMPLE_SECONDS = 2.0
 """The least time between two samples, however many pages are looked at."""
 SAMPLES = 150
@@ -117,13 +109,3 @@ async def read_backups(context: RequestContext) -> Backups | None:
     except Exception as failure:  # of the operating system, or an object store's own
         error = str(failure)
     return Backups(settings.backup_dir, [], [], None, is_overdue=True, error=error)
-
-
-async def audit(context: RequestContext, action: str, **details: Any) -> None:
-    """Append an action of the caller to the log."""
-    await context.append(
-        conversation_uuid(context.caller.tenant, ACTIONS),
-        [ApplicationEvent(event_type=f"operations.{action}", content=details)],
-        begin=ConversationCreated(name="Operations", given_id=ACTIONS),
-        claimed_actor=ACTOR,
-    )

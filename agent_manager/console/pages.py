@@ -45,6 +45,7 @@ class ConsoleRoute(AuthorizedRoute):
     """A route of the console: it takes the token from the cookie, forms as bodies, and shows errors as pages."""
 
     request_class = FormRequest
+    via = "console"
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request if it is admitted."""

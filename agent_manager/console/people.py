@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agent_manager.auth import Directory, TokenScope
-from agent_manager.console.operator import audit, check_operator, is_operator
+from agent_manager.console.operator import check_operator, is_operator
 from agent_manager.console.pages import ROOT, ConsoleRoute, form, page, redirect
 from agent_manager.console.rendering import respond_with_page
 from agent_manager.server.authorization import Data, needs
@@ -60,7 +60,6 @@ async def add_user(context: CurrentContext, fields: Annotated[UserIn, form(UserI
     await Directory(context.store).add_user(
         context.caller.tenant, fields.user, fields.name, agent=fields.kind == "agent"
     )
-    await audit(context, "user_added", user=fields.user, kind=fields.kind)
     return redirect(context, "people")
 
 
@@ -75,7 +74,6 @@ class DisableIn(In):
 async def disable_user(context: CurrentContext, fields: Annotated[DisableIn, form(DisableIn)]) -> Response:
     """Reject all tokens of a user, or accept them again."""
     await Directory(context.store).disable_user(context.caller.tenant, fields.user, disabled=fields.disabled)
-    await audit(context, "user_disabled" if fields.disabled else "user_enabled", user=fields.user)
     return redirect(context, "people")
 
 
@@ -100,7 +98,6 @@ async def add_key(context: CurrentContext, request: Request, fields: Annotated[K
         scopes=fields.scopes,
         lifetime=timedelta(days=fields.days) if fields.days else None,
     )
-    await audit(context, "key_made", key=made.key.id, name=fields.name, user=fields.user, scopes=made.key.scopes)
     data = await _people(context) | {"made": {"key": made.key, "token": made.token.get_secret_value()}}
     return respond_with_page(request, "people.html", data, status=201)
 
@@ -114,8 +111,7 @@ class RevokeIn(In):
 @router.post("/people/keys/revoke", openapi_extra=_CHANGE)
 async def revoke_key(context: CurrentContext, fields: Annotated[RevokeIn, form(RevokeIn)]) -> Response:
     """Revoke a key permanently."""
-    revoked = await Directory(context.store).revoke_key(context.caller.tenant, fields.key)
-    await audit(context, "key_revoked", key=revoked.id, name=revoked.name)
+    await Directory(context.store).revoke_key(context.caller.tenant, fields.key)
     return redirect(context, "people")
 
 
@@ -131,7 +127,6 @@ async def add_tenant(context: CurrentContext, fields: Annotated[TenantIn, form(T
     """Add a tenant."""
     check_operator(context)
     await Directory(context.store).add_tenant(fields.tenant, fields.name)
-    await audit(context, "tenant_added", added=fields.tenant)
     return redirect(context, "people")
 
 
@@ -147,6 +142,4 @@ async def suspend_tenant(context: CurrentContext, fields: Annotated[SuspendIn, f
     """Reject all tokens of a tenant, or accept them again."""
     check_operator(context)
     await Directory(context.store).suspend_tenant(fields.tenant, suspended=fields.suspended)
-    action = "tenant_suspended" if fields.suspended else "tenant_resumed"
-    await audit(context, action, suspended_tenant=fields.tenant)
     return redirect(context, "people")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from agent_manager.console.operator import audit, check_operator, samples
+from agent_manager.console.operator import check_operator, samples
 from agent_manager.console.pages import ROOT, ConsoleRoute, form, page, redirect
 from agent_manager.server.authorization import Data, needs
 from agent_manager.server.context import CurrentContext
@@ -66,7 +66,6 @@ async def start_rebuild(context: CurrentContext, name: str, _: Annotated[ActionI
     """Rebuild the tables of a projection, or continue."""
     check_operator(context)
     context.server_context.rebuilds.start(name)
-    await audit(context, "rebuild_started", projection=name)
     return redirect(context, "projections")
 
 
@@ -75,7 +74,6 @@ async def pause_rebuild(context: CurrentContext, name: str, _: Annotated[ActionI
     """Pause the rebuild of a projection."""
     check_operator(context)
     await context.server_context.rebuilds.pause(name)
-    await audit(context, "rebuild_paused", projection=name)
     return redirect(context, "projections")
 
 
@@ -84,7 +82,6 @@ async def undo(context: CurrentContext, name: str, _: Annotated[ActionIn, form(A
     """Restore the tables that the last rebuild of a projection has replaced."""
     check_operator(context)
     context.server_context.rebuilds.start(name, is_undo=True)
-    await audit(context, "rebuild_undone", projection=name)
     return redirect(context, "projections")
 
 
@@ -92,6 +89,5 @@ async def undo(context: CurrentContext, name: str, _: Annotated[ActionIn, form(A
 async def retry(context: CurrentContext, _: Annotated[ActionIn, form(ActionIn)]) -> Response:
     """Apply the events of parked conversations again."""
     check_operator(context)
-    result = await retry_parked(context.store, list(context.server_context.rebuilds.projections().values()))
-    await audit(context, "parked_retried", applied=result.applied, parked=result.parked)
+    await retry_parked(context.store, list(context.server_context.rebuilds.projections().values()))
     return redirect(context, "projections")

@@ -32,6 +32,7 @@ SELECT e.conversation_id, max(e.version), min(occurred_at(e.metadata, e.timestam
          ORDER BY e.position
          LIMIT %(tail)s) AS e
  WHERE e.tenant_id = %(tenant)s
+   AND e.conversation_id <> administration_id()
  GROUP BY e.conversation_id
 
 -- name: task_conversations

@@ -54,6 +54,7 @@ from agent_manager.server.routes import (
     search,
     statistics,
     tasks,
+    trail,
 )
 from agent_manager.server.routes.declarations import problem_schema
 from eventstore.errors import EventStoreError
@@ -67,6 +68,7 @@ ROUTERS = {
         messages.router,
         tasks.router,
         log.router,
+        trail.router,
         search.router,
         statistics.router,
         agents.router,

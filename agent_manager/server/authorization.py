@@ -46,6 +46,7 @@ from agent_manager.server.limits import MAX_CONTAINERS, Limits
 from agent_manager.server.middleware import check_query, decode_parameters
 from agent_manager.server.problems import BadToken, NotAllowed, NoToken, Rejected, TooManyValues
 from agent_manager.server.protocol import SET_DISPLACEABLE, network_of
+from eventstore.administration import Administrator, act_as, record_reading
 from eventstore.errors import EventStoreError
 
 # The kinds of data that endpoints return or change, and the scopes that they need: the only place that decides it
@@ -231,6 +232,7 @@ class AuthorizedRoute(APIRoute):
 
     Attributes:
         request_class: Reads the body of a request.
+        via: The program that the administrative acts of requests name.
         needed: The scope that every request needs; None if the endpoint needs no token.
         takes_key: Whether it honours an idempotency key: it does if it is a POST that may write.
 
@@ -239,6 +241,7 @@ class AuthorizedRoute(APIRoute):
     """
 
     request_class = JsonRequest
+    via = "http"
 
     def __init__(self, *arguments: Any, openapi_extra: Json | None = None, **options: Any) -> None:
         declared = openapi_extra or {}
@@ -293,14 +296,20 @@ class AuthorizedRoute(APIRoute):
             identity: Identity = await server_context.authenticator.identify(request.headers)
         request.state.identity = identity
         request.state.limit_keys = limit_keys = limit_keys_of(identity)
+        act_as(Administrator(identity.actor, self.via))
         limits.rates.take(limit_keys)
         limits.bytes.check(limit_keys)
         if self._appends:
             limits.events.check(limit_keys)  # before the body is read, which costs most
         request_limit.enter_context(limits.requests.one(*limit_keys))
-        for needed in (self.needed, *(self._needed_by.get(name) for name in request.query_params)):
+        all_needed = (self.needed, *(self._needed_by.get(name) for name in request.query_params))
+        for needed in all_needed:
             if needed is not None and not identity.may(needed):
                 raise NotAllowed(needed)
+        if TokenScope.AUDIT in all_needed and server_context.settings.audit_reads:
+            query = {"query": request.url.query or None}
+            service = server_context.store.connections.service
+            await record_reading(service, identity.tenant, request.url.path, query)
         return identity
 
     def get_route_handler(self) -> Handler:

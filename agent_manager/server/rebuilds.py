@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
 from eventstore import EventStore
+from eventstore.administration import Administrator, act_as, administrator, record_act
 from eventstore.concurrency import cancel_and_wait, independent_task
-from eventstore.errors import ConflictError, EventStoreError, NotFound
+from eventstore.database.connection import APP
+from eventstore.errors import ConflictError, EventStoreError, NotFound, translated
 from projections import Projection, RebuildProgress, load_projections, rebuild, undo_rebuild
 
 _log = logging.getLogger(__name__)
@@ -65,7 +67,7 @@ class Rebuilds:
         if (task := self._tasks.get(name)) is not None and not task.done():
             raise ConflictError(f"projection {name} is being rebuilt already: wait until it has ended, or pause it")
         self.latest[name] = state = Rebuild(name)
-        self._tasks[name] = independent_task(self._run(projection, state, is_undo=is_undo))
+        self._tasks[name] = independent_task(self._run(projection, state, administrator(), is_undo=is_undo))
 
     async def pause(self, name: str) -> None:
         """Stop a rebuild; the next one continues it.
@@ -77,15 +79,19 @@ class Rebuilds:
         if task is None or task.done():
             raise ConflictError(f"this server is not rebuilding {name}: there is nothing to pause")
         await cancel_and_wait([task])
+        async with await self._store.connect(APP) as connection:
+            with translated():
+                await record_act(connection, None, "rebuild_paused", {"projection": name})
 
     async def close(self) -> None:
         """Stop all rebuilds."""
         await cancel_and_wait(self._tasks.values())
 
-    async def _run(self, projection: Projection, state: Rebuild, *, is_undo: bool) -> None:
+    async def _run(self, projection: Projection, state: Rebuild, acting: Administrator, *, is_undo: bool) -> None:
         def note(progress: RebuildProgress) -> None:
             state.doing, state.position, state.goal = progress.doing, progress.position, progress.goal
 
+        act_as(acting)
         try:
             if is_undo:
                 await undo_rebuild(self._store, [projection])

@@ -125,12 +125,23 @@ $$;
 
 SELECT eventstore_set_owner('FUNCTION conversation_uuid');
 
+-- file: administration/administration_id.sql
+-- The conversation of administrative acts: the same id for every tenant. The append functions refuse it, and projections
+-- do not see it; record_administrative_act alone writes to it.
+CREATE FUNCTION administration_id() RETURNS uuid
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN '704a23d0-25df-52d6-b826-5b26f57f7d51'::uuid;
+
+SELECT eventstore_set_owner('FUNCTION administration_id');
+
 -- file: validation/validate_given_id.sql
--- What is invalid in the given_id of an event of a conversation; null if it is valid. One that belongs to another
--- conversation would lead readers there.
+-- What is invalid in the conversation of an event, or in the given_id that it states for it; null if both are valid. A
+-- given_id that belongs to another conversation would lead readers there.
 CREATE FUNCTION validate_given_id(tenant_id text, conversation_id uuid, event_type text, content jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
+    WHEN conversation_id = administration_id()
+        THEN 'its conversation is that of administrative acts, which record_administrative_act alone appends'
     WHEN event_type = 'conversation.created' AND conversation_uuid(tenant_id, content ->> 'given_id') <> conversation_id
         THEN 'given_id is the name of another conversation'
 END;
@@ -1213,10 +1224,91 @@ SELECT eventstore_set_owner('FUNCTION append_group');
 REVOKE ALL ON FUNCTION append_group FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION append_group', 'eventstore_writer');
 
+-- file: administration/record_administrative_act.sql
+-- Record an administrative act in the transaction of the act, as an event of the conversation administration_id(); return
+-- its position.
+--
+-- tenant_id: the tenant that the act concerns; null for the whole system, whose acts are those of a tenant of its own.
+-- act: what was done, such as key_revoked, which makes an event of the type eventstore.key_revoked.
+-- details: a JSON object.
+-- reason, actor: why and who; by default what the settings eventstore.reason and eventstore.actor say. Without an actor
+-- it is the login of the session, which the metadata names in any case, with the program (eventstore.via).
+--
+-- Until the transaction ends, the horizon stays below the event, and other acts of the tenant wait: call it last. It
+-- appends as append_one does (see there and docs/concepts/order.md), for sessions that may not append, such as the
+-- projector's.
+CREATE FUNCTION record_administrative_act(
+    tenant_id text,
+    act       text,
+    details   jsonb DEFAULT '{}',
+    reason    text DEFAULT NULL,
+    actor     text DEFAULT NULL
+) RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
+#variable_conflict use_variable
+DECLARE
+    tenant      text := coalesce(tenant_id, 'eventstore:system');
+    head        record;
+    must_notify boolean;
+    salt        bytea := uuid_send(gen_random_uuid());
+    id          uuid := gen_random_uuid();
+    "position"  bigint;
+    "timestamp" timestamptz;
+    content     jsonb;
+    metadata    jsonb;
+    type        text := 'eventstore.' || act;
+BEGIN
+    IF login_is_bound() AND current_tenant() IS DISTINCT FROM tenant THEN
+        PERFORM refuse_tenant(tenant);
+    END IF;
+    IF NOT coalesce(act ~ '^[a-z][a-z_]{1,80}$' AND jsonb_typeof(details) = 'object', false) THEN
+        RAISE EXCEPTION 'the administrative act % has no valid name, or its details are not an object', quote_nullable(act)
+            USING ERRCODE = 'ES005', HINT = 'Name it in lower case, with underscores, such as key_revoked.';
+    END IF;
+    content := details
+        || jsonb_strip_nulls(jsonb_build_object(
+               'reason', coalesce(nullif(reason, ''), nullif(current_setting('eventstore.reason', true), ''))));
+    metadata := jsonb_strip_nulls(jsonb_build_object(
+        'login', session_user,
+        'via', nullif(current_setting('eventstore.via', true), '')));
+    actor := left(coalesce(nullif(actor, ''), nullif(current_setting('eventstore.actor', true), ''),
+                           'login:' || session_user), 255);
+    IF current_setting('synchronous_commit') = 'off' THEN
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
+    PERFORM pg_advisory_xact_lock(conversation_lock_key(tenant, administration_id()));
+    must_notify := register_append();
+    SELECT e.version, e.timestamp
+      INTO head
+      FROM events e
+     WHERE e.tenant_id = tenant
+       AND e.conversation_id = administration_id()
+     ORDER BY e.version DESC
+     LIMIT 1;
+    position := nextval('events_position');
+    timestamp := event_timestamp(head.timestamp);
+    INSERT INTO events (position, timestamp, version, schema_version, conversation_id, id, tenant_id,
+                        event_type, actor, content, metadata, salt, digest)
+    VALUES (position, timestamp, coalesce(head.version, 0) + 1, 1, administration_id(), id, tenant,
+            type, actor, content, metadata, salt,
+            rendered_event_digest(salt, position, timestamp, coalesce(head.version, 0) + 1, 1::smallint,
+                                  administration_id(), id, tenant, type, actor, content::text, metadata::text));
+    IF must_notify THEN
+        PERFORM pg_notify(notify_channel(), '');
+    END IF;
+    RETURN position;
+END
+$$;
+
+SELECT eventstore_set_owner('FUNCTION record_administrative_act');
+REVOKE ALL ON FUNCTION record_administrative_act FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION record_administrative_act', 'eventstore_app', 'eventstore_projector');
+
 -- migrate:down
 
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
+DROP FUNCTION record_administrative_act;
 DROP FUNCTION append_group;
 DROP FUNCTION append_verdicts;
 DROP FUNCTION append_events;
@@ -1245,5 +1337,6 @@ DROP FUNCTION json_member_is_uuid;
 DROP FUNCTION json_member_is_text;
 DROP FUNCTION optional_json_member_is;
 DROP FUNCTION validate_given_id;
+DROP FUNCTION administration_id;
 DROP FUNCTION conversation_uuid;
 DROP FUNCTION sha1;

@@ -33,6 +33,7 @@ from eventstore.urls import HIDDEN
 _PREAMBLE = query("eventstore.database", "migration_preamble")
 _SETTINGS = query("eventstore.database", "migration_settings")
 _GUARD = query("eventstore.database", "refuse_to_lose")
+_RECORD = query("eventstore.database", "record_migration")
 _SECTION = re.compile(r"^-- migrate:(?P<way>up|down)(?P<alone> transaction:false)?[ \t]*$", re.MULTILINE)
 LOCK_TIMEOUT = "500ms"
 """How long a change of a table waits for its lock, and appends behind it. Shorter than ``deadlock_timeout``, so that a
@@ -128,8 +129,9 @@ def run_dbmate(
     connection.execute("SELECT")
     with tempfile.TemporaryDirectory(prefix="eventstore-migrations-") as folder:
         for name, text in texts.items():
-            guard = "" if destroy_events else guard_text(name.partition("_")[0], schema)
-            (Path(folder) / name).write_text(_rendered(text, schema, key, guard), encoding="utf-8")
+            version = name.partition("_")[0]
+            guard = "" if destroy_events else guard_text(version, schema)
+            (Path(folder) / name).write_text(_rendered(version, text, schema, key, guard), encoding="utf-8")
         arguments = [
             _dbmate_binary(), "--env-file", os.devnull, "--migrations-dir", folder,
             "--migrations-table", f"{schema}.{table}", "--no-dump-schema", command,
@@ -197,16 +199,21 @@ def _is_encrypted_by_gss(connection: psycopg.Connection[Any]) -> bool:
     return bool(row and row[0])
 
 
-def _rendered(text: str, schema: str, key: int, guard: str) -> str:
-    """Return a migration with its preambles, and the guard before its way down."""
+def _rendered(version: str, text: str, schema: str, key: int, guard: str) -> str:
+    """Return a migration with its preambles, the guard before its way down, and the records of both ways."""
     preamble = _PREAMBLE.format(settings=settings_text(schema), schema=schema, key=key, lock_timeout=LOCK_TIMEOUT)
-
-    def section(found: re.Match[str]) -> str:
+    sections = list(_SECTION.finditer(text))
+    parts = [text[: sections[0].start()]]
+    for found, end in zip(sections, [*(each.start() for each in sections[1:]), len(text)], strict=True):
+        body = text[found.end() : end]
         if found["alone"]:
-            return found.group()
-        return f"{found.group().rstrip()}\n{preamble}\n{guard if found['way'] == 'down' else ''}\n"
-
-    return _SECTION.sub(section, text)
+            parts.append(found.group() + body)
+            continue
+        act = "migration_applied" if found["way"] == "up" else "migration_reverted"
+        record = _RECORD.format(schema=schema, version=version, act=act)
+        before = f"{preamble}\n{guard if found['way'] == 'down' else ''}"
+        parts.append(f"{found.group().rstrip()}\n{before}\n{body.rstrip()}\n{record}\n\n")
+    return "".join(parts)
 
 
 def _reason(done: subprocess.CompletedProcess[str]) -> str:

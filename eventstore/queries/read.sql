@@ -13,6 +13,7 @@ SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, 
                    AND e.version BETWEEN %(first)s AND %(last)s
                    AND e.event_type = ANY (%(types)s::text[])
                    AND e.actor = %(actor)s
+                   AND e.metadata ->> 'correlation_id' = %(correlation_id)s
                    AND e.timestamp >= %(since)s
                    AND e.timestamp < %(until)s
                  ORDER BY e.version DESC
@@ -31,6 +32,7 @@ SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, 
                    AND e.version BETWEEN %(first)s AND %(last)s
                    AND e.event_type = ANY (%(types)s::text[])
                    AND e.actor = %(actor)s
+                   AND e.metadata ->> 'correlation_id' = %(correlation_id)s
                    AND e.timestamp >= %(since)s
                    AND e.timestamp < %(until)s
                  ORDER BY e.version ASC
@@ -54,6 +56,7 @@ SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, 
                                 AND e.tenant_id = %(tenant)s
                                 AND e.event_type = ANY (%(types)s::text[])
                                 AND e.actor = %(actor)s
+                                AND e.metadata ->> 'correlation_id' = %(correlation_id)s
                                 AND e.timestamp >= %(since)s
                                 AND e.timestamp < %(until)s
                        , false)
@@ -74,6 +77,7 @@ SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, 
                                 AND e.tenant_id = %(tenant)s
                                 AND e.event_type = ANY (%(types)s::text[])
                                 AND e.actor = %(actor)s
+                                AND e.metadata ->> 'correlation_id' = %(correlation_id)s
                                 AND e.timestamp >= %(since)s
                                 AND e.timestamp < %(until)s
                        , false)

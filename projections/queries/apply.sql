@@ -88,7 +88,8 @@ SELECT t.definition_hash, t.text, t.tables
 
 -- name: batch
 -- The events of the open batch (see begin_batch): those of each partition from its own checkpoint on, except those of
--- parked conversations from the event that failed on. Created once in each session of a worker.
+-- parked conversations from the event that failed on. No projection sees administrative acts. Created once in each
+-- session of a worker.
 CREATE OR REPLACE TEMPORARY VIEW batch AS
 SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id, e.tenant_id, e.event_type,
        e.actor, e.content, e.metadata, e.salt, e.digest
@@ -101,6 +102,7 @@ SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, 
    AND c.position < e.position
  WHERE e.position > current_setting('eventstore.lower_position')::bigint
    AND e.position <= current_setting('eventstore.upper_position')::bigint
+   AND e.conversation_id <> administration_id()
    AND NOT EXISTS (
            SELECT
              FROM parked p
@@ -141,6 +143,7 @@ SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, 
  WHERE e.position > current_setting('eventstore.lower_position')::bigint
    AND e.position <= current_setting('eventstore.upper_position')::bigint
    AND partition_of(e.conversation_id) = ANY (current_setting('eventstore.partitions')::smallint[])
+   AND e.conversation_id <> administration_id()
    AND NOT EXISTS (
            SELECT
              FROM parked p

@@ -77,8 +77,11 @@ def session_as(logins: Logins) -> Callable[..., Session]:
 
 
 def seen(session: Session, table: str) -> set[tuple[str, UUID]]:
-    column = "id" if table == "conversations" else "conversation_id"
-    text = sql.SQL("SELECT tenant_id, {} FROM {}").format(sql.Identifier(column), sql.Identifier(table))
+    """The conversations whose rows a session sees, apart from that of administrative acts: a login was bound."""
+    column = sql.Identifier("id" if table == "conversations" else "conversation_id")
+    text = sql.SQL("SELECT tenant_id, {0} FROM {1} WHERE {0} <> administration_id()").format(
+        column, sql.Identifier(table)
+    )
     return set(session.execute(text).fetchall())
 
 

@@ -76,7 +76,14 @@ class Endpoint:
     def filled_path(self, conversation: str, file_id: str = "x") -> str:
         """The path with something in its places."""
         path = self.path
-        places = {"conversation": conversation, "file_id": file_id, "user": "bob", "task": TASK, "config": "p1"}
+        places = {
+            "conversation": conversation,
+            "file_id": file_id,
+            "user": "bob",
+            "task": TASK,
+            "event": TASK,
+            "config": "p1",
+        }
         for name, value in places.items():
             path = path.replace(f"{{{name}}}", value)
         return path

@@ -21,7 +21,7 @@ from pathlib import Path
 
 SEARCH_PATH = "SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);"
 """Names are looked up in the store's schema and, last, among temporary objects: nobody can put one in front."""
-_CREATE = re.compile(r"^CREATE (FUNCTION|SEQUENCE|TABLE|TYPE) (\w+)", re.MULTILINE)
+_CREATE = re.compile(r"^CREATE (FUNCTION|SEQUENCE|TABLE|TYPE|VIEW) (\w+)", re.MULTILINE)
 _FILE = re.compile(r"^-- (file|by hand): (\S+)(?: ([0-9a-f]{12}))?\n", re.MULTILINE)
 _FUNCTION = re.compile(r"^CREATE (?:OR REPLACE )?FUNCTION(.*?)^(?:LANGUAGE|AS)\b", re.MULTILINE | re.DOTALL)
 _RIGHTS = re.compile(r"^(?:SELECT eventstore_\w+\(|REVOKE |GRANT ).*?;$", re.MULTILINE | re.DOTALL)
@@ -156,7 +156,7 @@ class Schema:
 
     def _refuse_taken_names(self) -> str:
         created = [made for file in self.files for made in _CREATE.findall(self._up(file))]
-        relations = ", ".join(f"'{name}'" for kind, name in created if kind in ("SEQUENCE", "TABLE"))
+        relations = ", ".join(f"'{name}'" for kind, name in created if kind in ("SEQUENCE", "TABLE", "VIEW"))
         text = (self._folder / "schema" / "refuse_taken_names.template").read_text(encoding="utf-8")
         return text.strip().replace("{relations}", relations)
 

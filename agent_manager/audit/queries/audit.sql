@@ -121,6 +121,9 @@ SELECT e.position
 -- The position of an event of any conversation. No index has the id alone.
 SELECT e.position FROM events e WHERE e.id = %(id)s AND e.tenant_id = %(tenant)s LIMIT 2
 
+-- name: causes
+SELECT c.version, c.event_id, c.cause_id FROM audit_causes(%(tenant)s, %(conversation)s) AS c
+
 -- name: window_end
 -- The position of the last of the next events from a position on.
 SELECT max(w.position)

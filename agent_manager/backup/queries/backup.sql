@@ -81,6 +81,17 @@ DELETE FROM identity_tenants
 -- before it becomes part of the log, because COPY cannot write to a table with row-level security.
 SELECT register_append()
 
+-- name: stop_recording
+-- Tenants, users and keys that are restored were recorded when they were made.
+ALTER TABLE identity_tenants DISABLE TRIGGER changes_are_recorded;
+ALTER TABLE identity_users DISABLE TRIGGER changes_are_recorded;
+ALTER TABLE identity_keys DISABLE TRIGGER changes_are_recorded
+
+-- name: resume_recording
+ALTER TABLE identity_tenants ENABLE TRIGGER changes_are_recorded;
+ALTER TABLE identity_users ENABLE TRIGGER changes_are_recorded;
+ALTER TABLE identity_keys ENABLE TRIGGER changes_are_recorded
+
 -- name: received_events
 CREATE TEMPORARY TABLE received_events (LIKE events) ON COMMIT DROP
 

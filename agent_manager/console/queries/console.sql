@@ -38,3 +38,10 @@ SELECT c.projection, min(c.position), max(c.updated_at), min(d.definition_hash)
    AND d.stage = c.stage
  WHERE c.stage = 'live'
  GROUP BY c.projection
+
+-- name: acts
+-- The latest administrative acts, of all tenants.
+SELECT a.recorded_at, a.tenant_id, a.actor, a.act, a.details
+  FROM audit_acts a
+ ORDER BY a.position DESC
+ LIMIT 20

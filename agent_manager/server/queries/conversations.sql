@@ -1,6 +1,6 @@
 -- name: resolve
 -- The first of the conversations that has events up to a position, its version at that position, whether it was deleted
--- then, and whether it is a fork. For a user, only conversations of which they are a member: their membership is checked first, so that
+-- then, and whether it is a fork; that of administrative acts is none. For a user, only conversations of which they are a member: their membership is checked first, so that
 -- the query takes the same steps for a conversation that does not exist and for one that is not visible to them.
 SELECT i.id, latest.version,
        coalesce((SELECT e.event_type = 'conversation.deleted'
@@ -25,12 +25,13 @@ SELECT i.id, latest.version,
                         AND e.position <= %(position)s
                       ORDER BY e.version DESC
                       LIMIT 1) AS latest
- WHERE %(user)s::text IS NULL
-    OR (SELECT true  -- not EXISTS: the planner might read all memberships of the user for it
-          FROM conversation_members m
-         WHERE m.tenant_id = %(tenant)s
-           AND m.conversation_id = i.id
-           AND m.user_id = %(user)s)
+ WHERE i.id <> administration_id()
+   AND (%(user)s::text IS NULL
+        OR (SELECT true  -- not EXISTS: the planner might read all memberships of the user for it
+              FROM conversation_members m
+             WHERE m.tenant_id = %(tenant)s
+               AND m.conversation_id = i.id
+               AND m.user_id = %(user)s))
  ORDER BY i.number
  LIMIT 1
 

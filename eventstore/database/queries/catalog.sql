@@ -15,7 +15,7 @@ WITH schema AS (
     SELECT c.oid, c.relname, c.relowner, c.relacl, c.relrowsecurity, c.relforcerowsecurity,
            CASE c.relkind WHEN 'S' THEN 'sequence' ELSE 'table' END AS kind
       FROM schema s
-      JOIN pg_class c ON c.relnamespace = s.oid AND c.relkind IN ('r', 'p', 'S')
+      JOIN pg_class c ON c.relnamespace = s.oid AND c.relkind IN ('r', 'p', 'v', 'S')
 ), routine AS (
     SELECT p.oid, p.oid::regprocedure::text AS name, p.proowner, p.proacl, p.prosecdef, p.proconfig
       FROM schema s

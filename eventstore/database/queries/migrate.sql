@@ -27,6 +27,16 @@ BEGIN
 END
 $preamble$;
 
+-- name: record_migration
+-- The last statement in the transaction of each migration, up or down, if the schema has the function then.
+DO $record$
+BEGIN
+    IF to_regprocedure('{schema}.record_migration(text, text)') IS NOT NULL THEN
+        PERFORM {schema}.record_migration('{version}', '{act}');
+    END IF;
+END
+$record$;
+
 -- name: migration_settings
 -- The settings on which migrations rely, until the transaction ends, whatever the server, the database, the login or an
 -- earlier client of a pooled session has set. Settings that this version of the server lacks are left out.

@@ -53,7 +53,7 @@ from eventstore.errors import NotFound, SchemaTooOld, ServerUnreachable
 from projections import Reader, Worker, catch_up
 
 STRANGE = "tab\t line\n return\r back\\slash \\N \\. é 東京 \u2028 \x01\x7f \b\f\v"
-EVENTS = "SELECT * FROM events ORDER BY position"
+EVENTS = "SELECT * FROM events WHERE tenant_id <> 'eventstore:system' ORDER BY position"
 READ_TABLES = (
     "SELECT * FROM conversation_members ORDER BY tenant_id, conversation_id, user_id",
     "SELECT * FROM identity_tenants ORDER BY id",
@@ -119,11 +119,11 @@ async def test_a_restored_database_equals_the_first_one_and_continues_it(
     await fill(store)
     manifest = await create_backup(store, archive)
     restored = await restore_backup(other, archive, manifest)
-    assert restored.events == manifest.events == 28
+    assert restored.events == manifest.events == 33
     assert rows(server, other, EVENTS, *READ_TABLES) == rows(server, settings, EVENTS, *READ_TABLES)
     async with EventStore(other) as continued:
         assert await say(continued) > restored.position
-        assert len([event async for event in continued.read_log(all_tenants=True)]) == 29
+        assert len([event async for event in continued.read_log(all_tenants=True)]) == 35, "with the restore"
 
 
 async def test_a_backup_writes_only_what_is_new(store: EventStore, archive: Archive) -> None:
@@ -540,7 +540,7 @@ async def test_content_that_fits_a_changed_manifest_is_found_by_the_digests_of_t
     text = b"".join(intact.read_part(manifest.segments[0]))
     lines = text.splitlines(keepends=True)
     for forged in (
-        b"".join([lines[0].replace(b"trip", b"trap"), *lines[1:]]),
+        text.replace(b"trip", b"trap", 1),
         b"".join([lines[1], lines[0], *lines[2:]]),
         b"".join(lines[:-1]),
         b"".join(lines[1:]),
@@ -553,7 +553,7 @@ async def test_content_that_fits_a_changed_manifest_is_found_by_the_digests_of_t
         assert forged != text
         forge(intact, manifest, 0, forged)
         assert {fault.name for fault in verify_backups(intact)[1]} == {manifest.segments[0].name}
-    forge(intact, manifest, 0, b"".join([lines[0].replace(b"trip", b"trap"), *lines[1:]]))
+    forge(intact, manifest, 0, text.replace(b"trip", b"trap", 1))
     with pytest.raises(BackupDamaged, match="has not the digest of its content"):
         await restore_backup(other, intact, intact.manifest())
 

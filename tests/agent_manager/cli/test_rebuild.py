@@ -42,11 +42,11 @@ def test_a_rebuild_refills_the_given_projections(empty: Eventstore, database_url
     named = empty("verify", "messages")
     assert named.code == 1
     assert "messages: 2 conversations differ from the log" in named.out
-    assert empty("rebuild", "messages", "--accept-differences").lines == ["rebuilt messages up to position 15"]
+    assert empty("rebuild", "messages", "--accept-differences").out.startswith("rebuilt messages up to position 16")
     assert "wrong" not in empty("messages", "sample-trip").out
     assert "wrong" in empty("conversations").out
     rebuilt = empty("rebuild", "--accept-differences")
-    assert rebuilt.lines == [f"rebuilt {ALL} up to position 15"]
+    assert rebuilt.out.startswith(f"rebuilt {ALL} up to position ")
     assert rebuilt.err.count("conversations: changed: conversation ") == 2
     assert "wrong" not in empty("conversations").out
     assert empty("rebuild", "conversations", "--undo").lines == ["restored conversations"]
@@ -80,8 +80,8 @@ def test_a_setting_adds_a_custom_projection(empty: Eventstore, tmp_path: Path, m
     )
     empty("seed")
     monkeypatch.setenv("EVENTSTORE_PROJECTIONS", str(path))
-    assert empty("rebuild", "roles_seen").lines == ["rebuilt roles_seen up to position 15"]
-    assert empty("verify", "roles_seen").lines == ["roles_seen: equal to the log up to position 15"]
+    assert empty("rebuild", "roles_seen").lines == ["rebuilt roles_seen up to position 16"]
+    assert empty("verify", "roles_seen").lines == ["roles_seen: equal to the log up to position 16"]
     assert "roles_seen" in empty("status").out
     monkeypatch.setenv("EVENTSTORE_PROJECTIONS", str(tmp_path / "missing.sql"))
     broken = empty("verify")
@@ -90,7 +90,7 @@ def test_a_setting_adds_a_custom_projection(empty: Eventstore, tmp_path: Path, m
 
 @pytest.mark.slow
 def test_an_empty_log_can_be_rebuilt(empty: Eventstore) -> None:
-    assert empty("rebuild").lines == [f"rebuilt {ALL} up to position 0"]
+    assert empty("rebuild").lines == [f"rebuilt {ALL} up to position 1"], "the act that it was started"
 
 
 def test_an_unknown_projection_is_an_error(empty: Eventstore) -> None:

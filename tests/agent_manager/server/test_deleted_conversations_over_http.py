@@ -47,6 +47,9 @@ TABLE: dict[tuple[str, str], str] = {
     ("GET", "/v1/conversations/{conversation}/stream"): OTHER,
     ("GET", "/v1/log"): SHOWN,  # the audit trail holds what happened
     ("GET", "/v1/log/stream"): OTHER,
+    ("GET", "/v1/audit/trail"): SHOWN,
+    ("GET", "/v1/audit/trail/export"): OTHER,  # compressed
+    ("GET", "/v1/conversations/{conversation}/events/{event}/causation"): OTHER,  # of no event of it
     ("GET", "/v1/log/replay"): OTHER,
     ("GET", "/v1/search"): HIDDEN,
     ("GET", "/v1/statistics"): OTHER,  # they count what happened, and deleting undoes nothing
