@@ -181,7 +181,9 @@ async def _versions(connection: Connection, tenant: str, target: UUID, event_ids
     if not ids:
         raise InputError("event_ids: is empty: name at least one event, or None for the whole conversation")
     given = {"tenant": tenant, "conversation_id": target, "ids": ids}
-    found = dict(await (await connection.execute(query("eventstore", "versions_of_events"), given)).fetchall())
+    found: dict[UUID, int] = dict(
+        await (await connection.execute(query("eventstore", "versions_of_events"), given)).fetchall()
+    )
     if missing := [each for each in ids if each not in found]:
         raise NotFound(
             f"conversation {target} has no event {missing[0]} that can be erased: eventstore history shows their ids"
@@ -201,7 +203,9 @@ async def _erasable(
     given = {"tenant": caller.tenant, "conversation_id": target, "versions": selection.versions}
     await _check_permission(connection, caller, target, selection)
     await set_role(connection, store.settings, PROJECTOR)
-    rows = dict(await (await connection.execute(query("eventstore", "erasable_rows"), given)).fetchall())
+    rows: dict[str, int] = dict(
+        await (await connection.execute(query("eventstore", "erasable_rows"), given)).fetchall()
+    )
     return Erasure(target, rows.get("events", 0), rows=rows)
 
 
@@ -253,8 +257,11 @@ async def _erase_events(
     problems = {f"{name} ({stage})" if stage != "live" else name: problem for name, stage, problem in refolded}
     await set_role(connection, settings, ERASER)
     given |= {"erased": erased, "until": until}
-    [place] = await (await connection.execute(query("eventstore", "append_erasure"), given)).fetchall()
-    return Erasure(target, events, Appended(target, given["id"], *place, is_new=True), not_refolded=problems)
+    [(position, version, timestamp)] = await (
+        await connection.execute(query("eventstore", "append_erasure"), given)
+    ).fetchall()
+    receipt = Appended(target, given["id"], position, version, timestamp, is_new=True)
+    return Erasure(target, events, receipt, not_refolded=problems)
 
 
 async def _value(connection: Connection, name: str, given: dict[str, Any] | None = None) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 from uuid import UUID
 
 from fastapi import APIRouter
@@ -68,7 +68,7 @@ async def erase(context: CurrentContext, new: NewErasure) -> ErasuresOut:
     Proofs of the log still hold. A receipt in each conversation says who erased which versions, when and why. Without
     the scope `admin` you may erase the conversations that you own, your own events in others, and yourself.
     """
-    given = {"reason": new.reason, "actor": context.identity.actor, "dry_run": new.dry_run}
+    given: dict[str, Any] = {"reason": new.reason, "actor": context.identity.actor, "dry_run": new.dry_run}
     given |= {"tenant": context.caller.tenant, "user": context.caller.user}
     if new.user is not None:
         if context.caller.user not in (None, new.user):

@@ -36,7 +36,7 @@ BEGIN
     RAISE EXCEPTION '% on the table % is refused: the log is append-only', TG_OP, TG_TABLE_NAME
         USING ERRCODE = 'restrict_violation',
               DETAIL = 'Events are the source of truth, the audit trail and the backup; they never change.',
-              HINT = 'Append another event that states the change; eventstore erase removes personal data.';
+              HINT = 'Append another event that states the change. What must not be kept can be erased: docs/guides/erasure.md.';
 END
 $$;
 
