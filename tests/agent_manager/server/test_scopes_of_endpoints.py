@@ -111,7 +111,8 @@ def test_the_kinds_of_data_decide_which_scope_each_endpoint_needs() -> None:
     assert needs(Data.LOG)["security"] == [{"token": ["audit"]}]
     assert {each.path for each in of_scope(TokenScope.AUDIT)} == {
         "/v1/log", "/v1/log/stream", "/v1/log/replay", "/v1/conversations/{conversation}/events",
-        "/v1/conversations/{conversation}/stream",
+        "/v1/conversations/{conversation}/stream", "/v1/audit/trail", "/v1/audit/trail/export",
+        "/v1/conversations/{conversation}/events/{event}/causation",
     }  # fmt: skip
 
 
