@@ -43,6 +43,8 @@ GROUPS = {
         "migrate": "migrate",
         "rebuild": "rebuild",
         "verify": "verify",
+        "pause": "pause",
+        "resume": "pause",
         "parked": "parked",
         "retry": "parked",
         "rollback": "rollback",

@@ -50,6 +50,7 @@ from agent_manager.server.routes import (
     log,
     members,
     messages,
+    projections,
     search,
     statistics,
     tasks,
@@ -69,6 +70,7 @@ ROUTERS = {
         search.router,
         statistics.router,
         agents.router,
+        projections.router,
     ),
 }
 """The routers by the prefix of their paths."""

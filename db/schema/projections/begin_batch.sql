@@ -32,6 +32,10 @@ BEGIN
     IF lower_position IS NULL THEN
         RETURN;
     END IF;
+    IF begin_batch.stage = 'live'
+       AND EXISTS (SELECT FROM paused_projections p WHERE p.projection = begin_batch.projection) THEN
+        RAISE EXCEPTION 'the projection % is paused', projection USING ERRCODE = 'ES009';
+    END IF;
     IF NOT EXISTS (
            SELECT
              FROM projection_definitions t
@@ -57,6 +61,7 @@ BEGIN
         PERFORM set_config('eventstore.projection', begin_batch.projection, true),
                 set_config('eventstore.stage', begin_batch.stage, true),
                 set_config('eventstore.partitions', begin_batch.partitions::text, true),
+                set_config('eventstore.batch_events', events::text, true),
                 set_config('eventstore.lower_position', coalesce(range_lower, upper_position)::text, true),
                 set_config('eventstore.upper_position', coalesce(range_upper, upper_position)::text, true);
     END IF;
