@@ -9,8 +9,8 @@ from projections.custom_projections import PythonProjection, load_projections, p
 from projections.forks import Comparison
 from projections.inline import InlineAppender
 from projections.pages import Page, all_items
-from projections.pausing import pause, read_paused, resume
 from projections.parked import Parked, Retried, read_parked, retry_parked
+from projections.pausing import pause, read_paused, resume
 from projections.projection import PROJECTIONS, Projection, select_projections
 from projections.read_your_writes import applied_position, wait_for
 from projections.reading import Reader, SyncReader

@@ -116,9 +116,9 @@ async def _paused(store: EventStore, projections: Sequence[Projection]) -> list[
 
 
 def paused_text(projections: Sequence[Projection]) -> str:
-    """Return what is the matter with reads from the tables of paused projections, and what to do."""
+    """Return why reads from the tables of paused projections lack events, and what to do."""
     names = " ".join(each.name for each in projections)
-    return f"paused, so the read tables stay as they were: {names}; to let the workers continue: eventstore resume {names}"
+    return f"their projection is paused: eventstore resume {names} lets the workers continue"
 
 
 async def why_behind(store: EventStore, projections: Sequence[Projection]) -> str:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 from agent_manager.a2a import FINAL, Json, assemble_artifacts, part_in_version
-from agent_manager.adapters.a2a_demo_messages import as_message, with_file_addresses
+from agent_manager.adapters.a2a_demo_messages import File, as_message, file_of, with_file_addresses
 from agent_manager.console.rendering import pretty
 from agent_manager.server.schemas.conversations import MessageOut, TaskOut
 
 MAX_TEXT = 4000
 """Characters of a text that a list shows; the page of the message has all of it."""
+MAX_BYTES = 2**24
+"""Characters of a text or of JSON that is downloaded."""
 MAX_LIST = 40_000
 """Characters of all messages of a list, so that a page takes less than 100 kB."""
 
@@ -33,6 +36,7 @@ class Block:
         file_id: Of a file that the log holds.
         url: Of a file elsewhere, which is never fetched.
         result: Of a call, if it is among the same messages.
+        download: The path below the conversation of a part of an artifact.
     """
 
     kind: str
@@ -44,6 +48,7 @@ class Block:
     file_id: str = ""
     url: str = ""
     result: Block | None = None
+    download: str = ""
 
     @property
     def is_image(self) -> bool:
@@ -179,12 +184,13 @@ def timeline(tasks: Sequence[TaskOut], until: datetime | None = None) -> list[Ti
         seconds = (end - each.created_at).total_seconds()
         start = min(990, int(1000 * (each.created_at - first).total_seconds() / span))
         width = max(4, min(1000 - start, int(1000 * seconds / span)))
-        text = _status_text(each.status_message)
+        text = status_text(each.status_message)
         found.append(TimelineTask(each, start, width, each.status in FINAL, seconds, text, _artifacts(each)))
     return found
 
 
-def _status_text(message: Json | None) -> str:
+def status_text(message: Json | None) -> str:
+    """Return the text of the message of a task's status."""
     parts = message.get("parts") if message else None
     texts = (
         [part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)]
@@ -196,14 +202,47 @@ def _status_text(message: Json | None) -> str:
 
 def _artifacts(task: TaskOut) -> list[tuple[str, list[Block]]]:
     chunks = [each.model_dump() for each in task.artifacts]
-    return [
-        (str(artifact.get("name") or artifact["artifactId"]), [
-            block
-            for part in artifact["parts"] if isinstance(artifact["parts"], list)
-            for block in _part(_without_bytes(part_in_version(part, "0.3")), MAX_TEXT)
-        ])
-        for artifact in assemble_artifacts(chunks)
-    ]  # fmt: skip
+    found = []
+    for number, artifact in enumerate(assemble_artifacts(chunks)):
+        blocks = []
+        for part_number, part in enumerate(_parts_of(artifact)):
+            for block in _part(_without_bytes(part_in_version(part, "0.3")), MAX_TEXT):
+                if not block.url:
+                    block.download = f"tasks/{task.id}/artifacts/{number}/{part_number}"
+                blocks.append(block)
+        found.append((_name_of(artifact), blocks))
+    return found
+
+
+def artifact_file(task: TaskOut, number: int, part_number: int) -> File | None:
+    """Return a part of an artifact of a task as a file; None if there is none, or only its URL is stored."""
+    artifacts = assemble_artifacts(each.model_dump() for each in task.artifacts)
+    parts = _parts_of(artifacts[number]) if number < len(artifacts) else []
+    if part_number >= len(parts):
+        return None
+    part, name = parts[part_number], _name_of(artifacts[number])
+    if (file := file_of(part)) is not None:
+        return replace(file, name=file.name or name)
+    converted = part_in_version(part, "0.3")
+    if isinstance(converted, dict) and isinstance(converted.get("file"), dict):
+        return None
+    is_text = isinstance(converted, dict) and isinstance(converted.get("text"), str)
+    text = (
+        converted["text"]
+        if is_text
+        else pretty(part if not isinstance(part, dict) else part.get("data", part), MAX_BYTES)
+    )
+    kind, suffix = ("text/plain", ".txt") if is_text else ("application/json", ".json")
+    return File(b64encode(text.encode(errors="replace")).decode(), kind, name if "." in name else name + suffix)
+
+
+def _parts_of(artifact: Json) -> list[Any]:
+    parts = artifact["parts"]
+    return parts if isinstance(parts, list) else []
+
+
+def _name_of(artifact: Json) -> str:
+    return str(artifact.get("name") or artifact["artifactId"])
 
 
 def _without_bytes(part: Any) -> Any:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import suppress
 from itertools import accumulate
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -15,12 +15,20 @@ from starlette.responses import Response
 
 from agent_manager.adapters.a2a_demo_messages import file_response, find_file
 from agent_manager.auth import TokenScope
-from agent_manager.console.chat import MAX_LIST, MAX_TEXT, chat_messages, length_in_list, timeline
-from agent_manager.console.operator import ACTOR
+from agent_manager.console.chat import (
+    MAX_LIST,
+    MAX_TEXT,
+    artifact_file,
+    chat_messages,
+    length_in_list,
+    status_text,
+    timeline,
+)
 from agent_manager.console.pages import ROOT, ConsoleRoute, form, page, redirect, wait_for_written
 from agent_manager.server.authorization import Data, needs
 from agent_manager.server.context import CurrentContext, RequestContext
 from agent_manager.server.conversation_lookup import ResolvedConversation, get_or_404, resolve
+from agent_manager.server.operators import ACTOR
 from agent_manager.server.routes import conversations as api
 from agent_manager.server.routes import forks as forks_api
 from agent_manager.server.routes import members as members_api
@@ -36,9 +44,11 @@ from agent_manager.server.schemas.conversations import (
 )
 from agent_manager.server.schemas.events import event_out
 from agent_manager.server.schemas.forks import NewFork
+from eventstore import TaskStatus
+from eventstore.database.queries import query as sql_text
 from eventstore.errors import NotFound
 from eventstore.read import end_of_log
-from projections import Search
+from projections import Search, Task
 from projections.conversation_snapshot import ConversationSnapshot
 
 router = APIRouter(prefix=f"{ROOT}/conversations", route_class=ConsoleRoute)
@@ -47,58 +57,109 @@ ROWS = 50
 """Rows of a list at a time; further ones follow as one scrolls."""
 LIVE_ROWS = 200
 """Messages that a page that is looked at takes at a time."""
+_FOUND = sql_text("agent_manager.console", "found")
 
 
 # The list
 
 
 class ListQuery(In):
-    """Which conversations to list: all, or those that a search finds."""
+    """Which conversations to list: all, those that a search finds, or those with a failed task."""
 
     q: str = Field("", max_length=10_000)
-    state: Literal["active", "archived", "all", "deleted"] = "all"
+    state: Literal["active", "archived", "all", "deleted", "failed"] = "all"
     by: Literal["updated", "created"] = "updated"
     actor: str = ""
     since: Time | Literal[""] | None = None
     until: Time | Literal[""] | None = None
     after: Cursor = None
 
+    def range(self) -> dict[str, Any]:
+        """Return the time and the size of the list."""
+        return {"since": self.since or None, "until": self.until or None, "limit": ROWS}
+
 
 @page(router, "", "conversations.html", Data.CONTENT)
 async def list_conversations(context: CurrentContext, query: Annotated[ListQuery, Query()]) -> dict[str, Any]:
     """List conversations, the last updated first, or the results of a search."""
-    shared: dict[str, Any] = {
-        "since": query.since or None,
-        "until": query.until or None,
-        "actor": query.actor or None,
-        "limit": ROWS,
-    }
+    shown: dict[str, Any] = {"hits": [], "items": [], "searched": "", "filters": query}
     if query.q.strip():
-        await wait_for_written(context, ("search",))
-        hits = await Search(context.store, caller=context.caller).page(
-            query.q, after=context.open_cursor(query.after), **shared
-        )
-        names = dict.fromkeys((hit.conversation_id for hit in hits), "")
-        for conversation_id in names:
-            with suppress(NotFound):  # its projection may be behind that of the search
-                names[conversation_id] = (await context.reader.conversation(conversation_id)).name
-        items = [
-            {
-                "kind": hit.kind, "conversation_id": hit.conversation_id, "name": names[hit.conversation_id],
-                "version": hit.version, "role": hit.role, "actor": hit.actor, "created_at": hit.created_at,
-                "snippet": hit.snippet,
-            }
-            for hit in hits
-        ]  # fmt: skip
-        following = None if hits.next is None else context.server_context.sealing.seal_cursor(context.caller, hits.next)
-        return {"hits": items, "items": [], "next": following, "searched": hits.searched, "filters": query}
+        return shown | await _search(context, query)
     await wait_for_written(context)
-    active = {"active": True, "archived": False}.get(query.state)
+    if query.state == "failed":
+        return shown | await _failed(context, query)
     found = await context.reader.conversations(
-        active=active, deleted=query.state == "deleted", by=query.by, after=query.after, **shared
+        active={"active": True, "archived": False}.get(query.state),
+        deleted=query.state == "deleted",
+        by=query.by,
+        after=query.after,
+        actor=query.actor or None,
+        **query.range(),
     )
     rows = [ConversationOut.model_validate(row) for row in found if query.state != "deleted" or row.is_deleted]
-    return {"hits": [], "items": rows, "next": found.next, "searched": "", "filters": query}
+    return shown | {"items": rows, "next": found.next}
+
+
+async def _search(context: RequestContext, query: ListQuery) -> dict[str, Any]:
+    await wait_for_written(context, ("search",))
+    wanted = completed(query.q)
+    found = await Search(context.store, caller=context.caller).page(
+        wanted, after=context.open_cursor(query.after), actor=query.actor or None, **query.range()
+    )
+    hits = [
+        {
+            "kind": hit.kind, "conversation_id": hit.conversation_id, "id": hit.id, "version": hit.version,
+            "role": hit.role, "actor": hit.actor, "created_at": hit.created_at, "snippet": hit.snippet,
+        }
+        for hit in found
+    ]  # fmt: skip
+    following = None if found.next is None else context.server_context.sealing.seal_cursor(context.caller, found.next)
+    return {
+        "hits": await _with_conversations(context, query.model_copy(update={"actor": ""}), hits),
+        "next": following,
+        "searched": "" if found.searched == wanted else found.searched,
+    }
+
+
+def completed(text: str) -> str:
+    """Return a query whose last word may be incomplete, as one types it."""
+    is_plain = text.count('"') % 2 == 0 and re.search(r"(?<![\w-])\w{2,}$", text) and not text.endswith((" or", " ou"))
+    return f"{text}*" if is_plain else text
+
+
+async def _failed(context: RequestContext, query: ListQuery) -> dict[str, Any]:
+    found = await context.reader.tasks(status=TaskStatus.FAILED, newest_first=True, after=query.after, **query.range())
+    hits = [
+        {
+            "kind": "task", "conversation_id": task.conversation_id, "id": task.id, "version": task.version,
+            "role": None, "actor": "", "created_at": task.updated_at,
+            "snippet": " – ".join(filter(None, (task.description, status_text(task.status_message))))[:400],
+        }
+        for task in found
+    ]  # fmt: skip
+    return {"hits": await _with_conversations(context, query, hits), "next": found.next}
+
+
+async def _with_conversations(
+    context: RequestContext, query: ListQuery, hits: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return hits with the names of their conversations, if these have the state and the actor of a query."""
+    given = {
+        "tenant": context.caller.tenant,
+        "ids": list({hit["conversation_id"] for hit in hits}),
+        "actor": query.actor or None,
+    }
+    rows = await context.store.tables(context.caller).fetch(_FOUND, given)
+    known = {identifier: (name, active, deleted, actor) for identifier, name, active, deleted, actor in rows}
+    states = {"active": (True, False), "archived": (False, False), "deleted": (None, True)}
+    shown = []
+    for hit in hits:
+        # Its projection may be behind that of the search.
+        name, is_active, is_deleted, has_actor = known.get(hit["conversation_id"], ("", True, False, True))
+        wanted = states.get(query.state, (None, False))
+        if is_deleted is wanted[1] and wanted[0] in (None, is_active) and (has_actor or not query.actor):
+            shown.append(hit | {"name": name})
+    return shown
 
 
 # A conversation as a chat
@@ -244,9 +305,39 @@ async def show_message(
 
 
 @router.get("/{conversation}/files/{file_id}", openapi_extra=needs(Data.CONTENT))
-async def show_file(context: CurrentContext, conversation: str, file_id: str) -> Response:
+async def show_file(
+    context: CurrentContext, conversation: str, file_id: str, download: Annotated[bool, Query()] = False
+) -> Response:
     """Return a file of a message, as the API does: a browser runs nothing of it."""
-    return file_response(await find_file(context.reader, file_id))
+    return file_response(await find_file(context.reader, file_id), is_download=download)
+
+
+Number = Annotated[int, Path(ge=0, lt=2**31)]
+
+
+@router.get(
+    "/{conversation}/tasks/{task}/artifacts/{artifact}/{part}", openapi_extra=needs(Data.CONTENT, version=Data.PAST)
+)
+async def download_artifact(
+    context: CurrentContext,
+    conversation: str,
+    task: UUID,
+    artifact: Number,
+    part: Number,
+    version: Annotated[int | None, Query(ge=1, lt=2**31)] = None,
+) -> Response:
+    """Return a part of an artifact as a file, as it is, or was at a version."""
+    resolved = await get_or_404(context.reader, conversation)
+    if version is None:
+        tasks: Sequence[Task] = await context.reader.tasks(resolved.id, limit=LIVE_ROWS)
+    else:
+        async with context.reader.snapshot_at(resolved.id, version=version) as snapshot:
+            tasks = [each async for each in snapshot.tasks()]
+    found = next((TaskOut.model_validate(each) for each in tasks if each.id == task), None)
+    file = None if found is None else artifact_file(found, artifact, part)
+    if file is None:
+        raise NotFound(f"task {task} has no such artifact, or only its URL is stored: open the conversation again")
+    return file_response(file, is_download=True)
 
 
 @router.get("/{conversation}/export.json", openapi_extra=needs(Data.CONTENT))

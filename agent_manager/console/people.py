@@ -5,23 +5,28 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
 from agent_manager.auth import Directory, TokenScope
-from agent_manager.console.operator import audit, check_operator, is_operator
 from agent_manager.console.pages import ROOT, ConsoleRoute, form, page, redirect
 from agent_manager.console.rendering import respond_with_page
 from agent_manager.server.authorization import Data, needs
 from agent_manager.server.context import CurrentContext, RequestContext
+from agent_manager.server.operators import audited, check_operator, is_operator
 from agent_manager.server.problems import Rejected
-from agent_manager.server.schemas.common import In
+from agent_manager.server.schemas.common import Cursor, In
+from agent_manager.server.schemas.conversations import ConversationOut
+from eventstore import Caller
 from eventstore.errors import NotFound
+from projections import Reader
 
 router = APIRouter(prefix=ROOT, route_class=ConsoleRoute)
 
+ROWS = 50
+"""Conversations of a user at a time; further ones follow as one scrolls."""
 _CHANGE = needs(Data.REGISTRY)
 
 
@@ -46,6 +51,27 @@ async def _people(context: RequestContext) -> dict[str, Any]:
     }
 
 
+class UserQuery(In):
+    """Which page of the conversations of a user."""
+
+    after: Cursor = None
+
+
+@page(router, "/people/users/{user}", "user.html", Data.METRICS)
+async def show_user(context: CurrentContext, user: str, query: Annotated[UserQuery, Query()]) -> dict[str, Any]:
+    """Show a user, their keys, and the conversations that they own or that are shared with them."""
+    people = await _people(context)
+    reader = Reader(context.store, caller=Caller(context.caller.tenant, user))
+    found = await reader.conversations(limit=ROWS, after=query.after)
+    return {
+        "user": user,
+        "known": next((each for each in people["users"] if each.id == user), None),
+        "keys": [each for each in people["keys"] if each.user == user],
+        "items": [ConversationOut.model_validate(row) for row in found],
+        "next": found.next,
+    }
+
+
 class UserIn(In):
     """A user or agent to add."""
 
@@ -57,10 +83,10 @@ class UserIn(In):
 @router.post("/people/users", openapi_extra=_CHANGE)
 async def add_user(context: CurrentContext, fields: Annotated[UserIn, form(UserIn)]) -> Response:
     """Add a user or an agent."""
-    await Directory(context.store).add_user(
-        context.caller.tenant, fields.user, fields.name, agent=fields.kind == "agent"
-    )
-    await audit(context, "user_added", user=fields.user, kind=fields.kind)
+    async with audited(context, "user_added", user=fields.user, kind=fields.kind):
+        await Directory(context.store).add_user(
+            context.caller.tenant, fields.user, fields.name, agent=fields.kind == "agent"
+        )
     return redirect(context, "people")
 
 
@@ -74,8 +100,8 @@ class DisableIn(In):
 @router.post("/people/users/state", openapi_extra=_CHANGE)
 async def disable_user(context: CurrentContext, fields: Annotated[DisableIn, form(DisableIn)]) -> Response:
     """Reject all tokens of a user, or accept them again."""
-    await Directory(context.store).disable_user(context.caller.tenant, fields.user, disabled=fields.disabled)
-    await audit(context, "user_disabled" if fields.disabled else "user_enabled", user=fields.user)
+    async with audited(context, "user_disabled" if fields.disabled else "user_enabled", user=fields.user):
+        await Directory(context.store).disable_user(context.caller.tenant, fields.user, disabled=fields.disabled)
     return redirect(context, "people")
 
 
@@ -93,14 +119,15 @@ async def add_key(context: CurrentContext, request: Request, fields: Annotated[K
     """Make a key, and show it once. It has no scope that its maker lacks."""
     if lacking := sorted(set(fields.scopes) - context.identity.scopes):
         raise Rejected(f"a key may have only scopes of yours: leave out {', '.join(lacking)}", "scope", status=403)
-    made = await Directory(context.store).add_key(
-        context.caller.tenant,
-        fields.name,
-        user=fields.user or None,
-        scopes=fields.scopes,
-        lifetime=timedelta(days=fields.days) if fields.days else None,
-    )
-    await audit(context, "key_made", key=made.key.id, name=fields.name, user=fields.user, scopes=made.key.scopes)
+    details = {"name": fields.name, "user": fields.user, "scopes": sorted(fields.scopes), "days": fields.days}
+    async with audited(context, "key_made", **details):
+        made = await Directory(context.store).add_key(
+            context.caller.tenant,
+            fields.name,
+            user=fields.user or None,
+            scopes=fields.scopes,
+            lifetime=timedelta(days=fields.days) if fields.days else None,
+        )
     data = await _people(context) | {"made": {"key": made.key, "token": made.token.get_secret_value()}}
     return respond_with_page(request, "people.html", data, status=201)
 
@@ -114,8 +141,8 @@ class RevokeIn(In):
 @router.post("/people/keys/revoke", openapi_extra=_CHANGE)
 async def revoke_key(context: CurrentContext, fields: Annotated[RevokeIn, form(RevokeIn)]) -> Response:
     """Revoke a key permanently."""
-    revoked = await Directory(context.store).revoke_key(context.caller.tenant, fields.key)
-    await audit(context, "key_revoked", key=revoked.id, name=revoked.name)
+    async with audited(context, "key_revoked", key=fields.key):
+        await Directory(context.store).revoke_key(context.caller.tenant, fields.key)
     return redirect(context, "people")
 
 
@@ -130,8 +157,8 @@ class TenantIn(In):
 async def add_tenant(context: CurrentContext, fields: Annotated[TenantIn, form(TenantIn)]) -> Response:
     """Add a tenant."""
     check_operator(context)
-    await Directory(context.store).add_tenant(fields.tenant, fields.name)
-    await audit(context, "tenant_added", added=fields.tenant)
+    async with audited(context, "tenant_added", added=fields.tenant):
+        await Directory(context.store).add_tenant(fields.tenant, fields.name)
     return redirect(context, "people")
 
 
@@ -146,7 +173,7 @@ class SuspendIn(In):
 async def suspend_tenant(context: CurrentContext, fields: Annotated[SuspendIn, form(SuspendIn)]) -> Response:
     """Reject all tokens of a tenant, or accept them again."""
     check_operator(context)
-    await Directory(context.store).suspend_tenant(fields.tenant, suspended=fields.suspended)
     action = "tenant_suspended" if fields.suspended else "tenant_resumed"
-    await audit(context, action, suspended_tenant=fields.tenant)
+    async with audited(context, action, suspended_tenant=fields.tenant):
+        await Directory(context.store).suspend_tenant(fields.tenant, suspended=fields.suspended)
     return redirect(context, "people")

@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import nh3
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -34,17 +35,16 @@ THEMES = ("auto", "light", "dark")
 _POLICY = "; ".join(
     (
         "default-src 'none'", "script-src 'self'", "style-src 'self'", "img-src 'self'", "connect-src 'self'",
-        "form-action 'self'", "base-uri 'none'", "frame-ancestors 'none'",
+        "form-action 'self'", "base-uri 'none'", "frame-ancestors 'none'", "report-uri {root}csp-report",
     )
 )  # fmt: skip
 HEADERS = {
-    "Content-Security-Policy": _POLICY,
     # Without a referrer, browsers would send the origin "null" with forms, which is not that of the server.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=()",
 }
-"""Headers of every page."""
+"""Headers of every page, beside the Content-Security-Policy."""
 _MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 
@@ -62,8 +62,11 @@ def respond_with_page(
     values = _values(request, language, data)
     block = found.blocks.get(request.headers.get("hx-target", "").partition("-")[0])
     text = found.render(values) if block is None else "".join(block(found.new_context(values)))
-    vary = "Cookie, Accept-Language, HX-Request, HX-Target"
-    return Response(text, status, HEADERS | {"Vary": vary} | (headers or {}), "text/html")
+    own = {
+        "Content-Security-Policy": _POLICY.format(root=values["root"]),
+        "Vary": "Cookie, Accept-Language, HX-Request, HX-Target",
+    }
+    return Response(text, status, HEADERS | own | (headers or {}), "text/html")
 
 
 class BlockRenderer:
@@ -179,6 +182,8 @@ def _environment(language: str) -> Environment:
         "number": lambda value: "–" if value is None else f"{value:,.0f}".replace(",", separator),
         "size": _size,
         "short": lambda value: str(value)[:8],
+        "segment": lambda value: quote(value, safe=""),
+        "identifier": lambda value: hashlib.sha256(value.encode(errors="replace")).hexdigest()[:12],
         "marked": _marked,
     }
     return environment

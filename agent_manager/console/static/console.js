@@ -1,4 +1,4 @@
-// What every page does: times of the reader's zone, keys, copying, questions before a change, and live elements.
+// What every page does: times of the reader's zone, keys, copying, and live elements.
 
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 const language = document.documentElement.lang;
@@ -61,7 +61,7 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
-// Copying, sliders, questions
+// Copying, sliders
 
 function announce(text) {
   document.getElementById("announce").textContent = text;
@@ -82,15 +82,15 @@ document.addEventListener("input", (event) => {
   event.target.form.querySelector(`output[for="${event.target.id}"]`).textContent = `${event.target.value} / ${event.target.max}`;
 });
 
-document.addEventListener("submit", (event) => {
-  const question = event.target.dataset?.confirm;
-  if (question && !window.confirm(question)) event.preventDefault();
-});
-
 // Live elements: what a hidden tab shows does not change, and costs nothing
 
 const shown = () => document.visibilityState === "visible";
 let refreshing = [];
+
+// What is unfolded, or asked, stays until it is closed.
+function refresh(element) {
+  if (!element.querySelector("details[open], :popover-open")) window.htmx.trigger(element, "refresh");
+}
 
 const continued = (element) =>
   element.getAttribute("sse-connect").replace(/after=\d+/, `after=${document.getElementById("seen").value}`);
@@ -103,8 +103,7 @@ function startLive() {
     element.setAttribute("sse-connect", continued(element));
     window.htmx.process(element);
   }
-  refreshing = all("[data-refresh]").map((element) =>
-    setInterval(() => window.htmx.trigger(element, "refresh"), 1000 * element.dataset.refresh));
+  refreshing = all("[data-refresh]").map((element) => setInterval(() => refresh(element), 1000 * element.dataset.refresh));
 }
 
 function stopLive() {
@@ -142,7 +141,10 @@ document.addEventListener("htmx:sseMessage", (event) => {
   for (let count = rows.childElementCount; count > MAX_ROWS; count--) rows.lastElementChild.remove();
 });
 
-document.addEventListener("visibilitychange", restartLive);
+document.addEventListener("visibilitychange", () => {
+  restartLive();
+  if (shown()) all("[data-refresh]").forEach(refresh);
+});
 window.addEventListener("pagehide", stopLive);
 
 let follows = false;
