@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from bisect import bisect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -58,10 +59,11 @@ class Block:
 
 @dataclass
 class ChatMessage:
-    """A message with its blocks."""
+    """A message with its blocks, and the tasks that ended between it and the next message."""
 
     message: MessageOut
     blocks: list[Block] = field(default_factory=list)
+    ended: list[TaskOut] = field(default_factory=list)
 
 
 def chat_messages(messages: Sequence[MessageOut], longest: int = MAX_TEXT) -> list[ChatMessage]:
@@ -79,6 +81,19 @@ def chat_messages(messages: Sequence[MessageOut], longest: int = MAX_TEXT) -> li
             kept.append(block)
         each.blocks = kept
     return [each for each in chat if each.blocks or each.message.error or each.message.role != "tool"]
+
+
+def add_ended(chat: Sequence[ChatMessage], tasks: Iterable[TaskOut], *, is_last: bool) -> None:
+    """Note with each message which tasks ended after it, and before the next one.
+
+    Args:
+        is_last: Whether the last of the messages is that of the conversation.
+    """
+    versions = [each.message.version for each in chat]
+    for task in tasks:
+        place = bisect(versions, task.version) - 1
+        if task.status in FINAL and place >= 0 and (is_last or place < len(chat) - 1):
+            chat[place].ended.append(task)
 
 
 def length_in_list(message: MessageOut) -> int:

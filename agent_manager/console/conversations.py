@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 from itertools import accumulate
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -18,6 +19,7 @@ from agent_manager.auth import TokenScope
 from agent_manager.console.chat import (
     MAX_LIST,
     MAX_TEXT,
+    add_ended,
     artifact_file,
     chat_messages,
     length_in_list,
@@ -49,7 +51,7 @@ from eventstore.database.queries import query as sql_text
 from eventstore.errors import NotFound
 from eventstore.read import end_of_log
 from projections import Search, Task
-from projections.conversation_snapshot import ConversationSnapshot
+from projections.conversation_snapshot import ConversationSnapshot, MessagePage
 
 router = APIRouter(prefix=f"{ROOT}/conversations", route_class=ConsoleRoute)
 
@@ -58,6 +60,7 @@ ROWS = 50
 LIVE_ROWS = 200
 """Messages that a page that is looked at takes at a time."""
 _FOUND = sql_text("agent_manager.console", "found")
+_VERSIONS = sql_text("agent_manager.console", "versions")
 
 
 # The list
@@ -184,17 +187,19 @@ async def show_conversation(
     resolved = await get_or_404(context.reader, conversation)
     if query.version is not None or query.time:
         as_of: dict[str, Any] = {"version": query.version} if query.version is not None else {"time": query.time}
-        async with context.reader.snapshot_at(resolved.id, **as_of) as snapshot:
+        window = MessagePage(ROWS, query.first)
+        async with context.reader.snapshot_at(resolved.id, **as_of, page=window) as snapshot:
             return await _past(context, resolved, snapshot, query)
     # A page that is looked at asks because of a change that the read tables may not hold yet.
     at_least = 0 if query.after is None else await end_of_log(context.log)
     await wait_for_written(context, at_least=at_least, is_resolved=True)
     row = await context.reader.conversation(resolved.id)
     messages, older, newer = await _window(context, resolved.id, query)
-    tasks = [TaskOut.model_validate(task) for task in await context.reader.tasks(resolved.id, limit=LIVE_ROWS)]
-    return await _chat(context, resolved, ConversationOut.model_validate(row), messages, tasks, query) | {
-        "older": older, "newer": newer, "is_past": False,
-    }  # fmt: skip
+    found = await context.reader.tasks(resolved.id, newest_first=True, limit=LIVE_ROWS)
+    tasks = [TaskOut.model_validate(task) for task in reversed(found)]
+    is_last = newer is None and query.older is None
+    data = await _chat(context, resolved, ConversationOut.model_validate(row), messages, tasks, query, is_last=is_last)
+    return data | {"older": older, "newer": newer, "is_past": False}
 
 
 async def _window(
@@ -224,13 +229,14 @@ async def _past(
     """Return the data of a conversation as it was: the last messages, or those from a version on."""
     messages = [MessageOut.model_validate(row) async for row in snapshot.messages()]
     if query.first is not None:
-        messages = [message for message in messages if message.version >= query.first][:ROWS]
-    newest_first = messages[-ROWS:][::-1]
-    fitting = max(1, bisect(list(accumulate(map(length_in_list, newest_first))), MAX_LIST))
-    shown = newest_first[:fitting][::-1]
+        shown = [message for message in messages if message.version >= query.first][:ROWS]
+        shown = shown[: max(1, bisect(list(accumulate(map(length_in_list, shown))), MAX_LIST))]
+    else:
+        newest_first = messages[-ROWS:][::-1]
+        shown = newest_first[: max(1, bisect(list(accumulate(map(length_in_list, newest_first))), MAX_LIST))][::-1]
     tasks = [TaskOut.model_validate(row) async for row in snapshot.tasks()]
     conversation = ConversationOut.model_validate(snapshot.conversation)
-    data = await _chat(context, resolved, conversation, shown, tasks[:LIVE_ROWS], query)
+    data = await _chat(context, resolved, conversation, shown, tasks[:LIVE_ROWS], query, is_last=query.first is None)
     return data | {"older": None, "newer": None, "is_past": True}
 
 
@@ -241,11 +247,19 @@ async def _chat(
     messages: Sequence[MessageOut],
     tasks: Sequence[TaskOut],
     query: ChatQuery,
+    *,
+    is_last: bool,
 ) -> dict[str, Any]:
     until = None if query.version is None and not query.time else conversation.updated_at
     own = [
         message.version for message in messages if message.conversation_id == conversation.id
     ]  # not what a fork shares
+    chat = chat_messages(messages)
+    add_ended(
+        [each for each in chat if each.message.conversation_id == conversation.id],
+        [task for task in tasks if task.conversation_id == conversation.id],
+        is_last=is_last,
+    )
     members = []
     async for user, access in members_api.members_of(context, resolved.id):
         members.append({"user": user, "access": access})
@@ -254,7 +268,7 @@ async def _chat(
     return {
         "conversation": conversation,
         "last_version": resolved.version,
-        "messages": chat_messages(messages),
+        "messages": chat,
         "first_version": messages[0].version if messages else 0,
         "seen": own[-1] if own and len(messages) == LIVE_ROWS else max([*own[-1:], conversation.version]),
         "tasks": timeline(tasks, until),
@@ -329,9 +343,9 @@ async def download_artifact(
     """Return a part of an artifact as a file, as it is, or was at a version."""
     resolved = await get_or_404(context.reader, conversation)
     if version is None:
-        tasks: Sequence[Task] = await context.reader.tasks(resolved.id, limit=LIVE_ROWS)
+        tasks: Sequence[Task] = await context.reader.tasks(resolved.id, newest_first=True, limit=LIVE_ROWS)
     else:
-        async with context.reader.snapshot_at(resolved.id, version=version) as snapshot:
+        async with context.reader.snapshot_at(resolved.id, version=version, page=MessagePage(0)) as snapshot:
             tasks = [each async for each in snapshot.tasks()]
     found = next((TaskOut.model_validate(each) for each in tasks if each.id == task), None)
     file = None if found is None else artifact_file(found, artifact, part)
@@ -396,39 +410,65 @@ async def compare(
 ) -> dict[str, Any]:
     """Compare a conversation at two versions."""
     resolved = await get_or_404(context.reader, conversation)
-    versions = sorted((query.a or max(1, resolved.version - 10), query.b or resolved.version))
-    states = [await context.reader.conversation_at(resolved.id, version=version) for version in versions]
-    before, after = states
+    a, b = sorted((query.a or max(1, resolved.version - 10), query.b or resolved.version))
+    before, tasks_before, _ = await _state(context, resolved.id, a, MessagePage(0))
+    after, tasks_after, messages = await _state(context, resolved.id, b, MessagePage(ROWS, a + 1))
     fields = ("name", "is_active", "is_deleted", "message_count", "metadata")
-    changed = [
-        (name, getattr(before.conversation, name), getattr(after.conversation, name))
-        for name in fields
-        if getattr(before.conversation, name) != getattr(after.conversation, name)
-    ]
-    known = {message.id: message for message in before.messages}
-    added = [MessageOut.model_validate(message) for message in after.messages if message.id not in known]
-    answered = [
-        (MessageOut.model_validate(message), known[message.id].status)
-        for message in after.messages
-        if message.id in known and known[message.id].status != message.status
-    ]
-    tasks = {task.id: task for task in before.tasks}
+    added = [message for message in messages if message.version > a]
+    tasks = {task.id: task for task in tasks_before}
     changed_tasks = [
-        (tasks[task.id].status if task.id in tasks else None, TaskOut.model_validate(task))
-        for task in after.tasks
+        (tasks[task.id].status if task.id in tasks else None, task)
+        for task in tasks_after
         if task.id not in tasks or tasks[task.id].version != task.version
     ]
     return {
-        "conversation": ConversationOut.model_validate(after.conversation),
+        "conversation": after,
         "last_version": resolved.version,
-        "a": versions[0],
-        "b": versions[1],
-        "changed": changed,
-        "added": chat_messages(added[:ROWS], MAX_TEXT // 4),
-        "more": max(0, len(added) - ROWS),
-        "answered": answered[:ROWS],
+        "a": a,
+        "b": b,
+        "changed": [
+            (name, getattr(before, name), getattr(after, name))
+            for name in fields
+            if getattr(before, name) != getattr(after, name)
+        ],
+        "added": chat_messages(added, MAX_TEXT // 4),
+        "more": max(0, after.message_count - before.message_count - len(added)),
+        "answered": await _answered(context, resolved.id, a, b),
         "tasks": changed_tasks[:ROWS],
     }
+
+
+async def _state(
+    context: RequestContext, conversation_id: UUID, version: int, page: MessagePage
+) -> tuple[ConversationOut, list[TaskOut], list[MessageOut]]:
+    """Return a conversation at a version, with its tasks and a page of its messages."""
+    async with context.reader.snapshot_at(conversation_id, version=version, page=page) as snapshot:
+        tasks = [TaskOut.model_validate(row) async for row in snapshot.tasks()]
+        messages = [
+            MessageOut.model_validate(row)
+            async for row in snapshot.messages()
+            if row.conversation_id == conversation_id
+        ]
+        return ConversationOut.model_validate(snapshot.conversation), tasks, messages
+
+
+async def _answered(context: RequestContext, conversation_id: UUID, after: int, until: int) -> list[tuple[int, str]]:
+    """Return the versions of the messages up to a version whose answer was stored after it, and the outcomes."""
+    outcomes: dict[UUID, str] = {}
+    async for event in context.store.read(
+        conversation_id,
+        after=after,
+        until_version=until,
+        types=["message.answered"],
+        limit=ROWS,
+        tenant=context.caller.tenant,
+        user=context.caller.user,
+    ):
+        with suppress(KeyError, TypeError, ValueError):  # the content of these events is not validated
+            outcomes[UUID(event.content["message_id"])] = str(event.content["outcome"])
+    given = {"tenant": context.caller.tenant, "conversation_id": conversation_id, "ids": list(outcomes)}
+    rows = await context.store.log(context.caller).fetch(_VERSIONS, given) if outcomes else []
+    return sorted((version, outcomes[identifier]) for identifier, version in rows if version <= after)
 
 
 # Changes

@@ -171,7 +171,7 @@ def _environment(language: str) -> Environment:
         lambda text: catalog.get(text) or text, lambda one, many, number: one if number == 1 else many, newstyle=True
     )
     environment.globals["asset"] = _asset
-    environment.globals["now"] = lambda: datetime.now(UTC)
+    environment.globals["now"] = lambda age=0: datetime.now(UTC) - timedelta(seconds=age)
     separator = "," if language == "en" else "."
     environment.filters |= {
         "markdown": markdown,

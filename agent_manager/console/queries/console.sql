@@ -53,3 +53,11 @@ SELECT c.id, c.name, c.is_active, c.is_deleted,
   FROM conversations c
  WHERE c.tenant_id = %(tenant)s
    AND c.id = ANY (%(ids)s::uuid[])
+
+-- name: versions
+-- The versions of events of a conversation.
+SELECT e.id, e.version
+  FROM events e
+ WHERE e.tenant_id = %(tenant)s
+   AND e.conversation_id = %(conversation_id)s
+   AND e.id = ANY (%(ids)s::uuid[])

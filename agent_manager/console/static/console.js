@@ -22,6 +22,21 @@ function showTimes(within) {
   }
 }
 
+// In forms, too: what is typed is in the reader's zone, and sent with it.
+
+const local = (time) => new Date(time - time.getTimezoneOffset() * 60000).toISOString().slice(0, 19);
+
+function localizeForms(within) {
+  for (const input of all('input[type="datetime-local"]', within)) {
+    if (input.value) input.value = local(new Date(`${input.value}Z`));
+    const label = input.labels[0].firstChild;
+    label.textContent = label.textContent.replace(" (UTC)", "");
+    input.form.addEventListener("formdata", (event) => {
+      if (input.value) event.formData.set(input.name, new Date(input.value).toISOString());
+    });
+  }
+}
+
 // Keys
 
 let prefix = 0;
@@ -157,7 +172,15 @@ document.addEventListener("htmx:afterSwap", (event) => {
 });
 document.addEventListener("htmx:load", (event) => showTimes(event.detail.elt));
 
+function openTarget() {
+  const target = location.hash && document.getElementById(location.hash.slice(1));
+  if (target?.matches("details")) target.open = true;
+}
+
 showTimes(document);
+localizeForms(document);
+openTarget();
+window.addEventListener("hashchange", openTarget);
 if (document.querySelector(".chat template[data-live]") && !location.hash && !location.search) {
   all(".message").at(-1)?.scrollIntoView({block: "end"});
 }
