@@ -61,7 +61,7 @@ from eventstore import (
 )
 from eventstore.concurrency import cancel_and_wait
 from eventstore.database.pools import View
-from eventstore.errors import InputError, InvalidCursor, NotCaughtUp, printable
+from eventstore.errors import InputError, InvalidCursor, NotCaughtUp, ProjectionPaused, printable
 from eventstore.events import HIGHEST_POSITION
 from eventstore.ids import is_canonical_uuid
 from eventstore.tracing import set_conversation
@@ -592,8 +592,8 @@ class RequestContext:
                 is_resolved=is_resolved,
                 on_primary=on_primary,
             )
-        except NotCaughtUp:
-            if self.sees_positions:
+        except NotCaughtUp as error:
+            if self.sees_positions or isinstance(error, ProjectionPaused):
                 raise
             raise NotCaughtUp(  # without the positions
                 f"the read tables do not hold it yet, after {timeout:g} seconds: repeat the request later; a worker "

@@ -8,15 +8,20 @@ SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 -- Read tables exist in stages: the live ones in use, the next ones that a rebuild fills beside them, and
 -- the previous ones that a rebuild has replaced and that can be restored. Each stage has its own checkpoints.
 CREATE TABLE checkpoints (
-    projection text COLLATE "C" NOT NULL,
-    partition  smallint NOT NULL,
-    position   bigint NOT NULL DEFAULT 0,
-    updated_at timestamptz NOT NULL DEFAULT CURRENT_TIMESTAMP,
-    stage      text COLLATE "C" NOT NULL DEFAULT 'live',
+    projection    text COLLATE "C" NOT NULL,
+    partition     smallint NOT NULL,
+    position      bigint NOT NULL DEFAULT 0,
+    updated_at    timestamptz NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    stage         text COLLATE "C" NOT NULL DEFAULT 'live',
+    batch_events  integer,
+    batch_seconds real,
     CONSTRAINT checkpoints_pkey PRIMARY KEY (projection, stage, partition),
     CONSTRAINT checkpoints_partition_check CHECK (partition BETWEEN 0 AND 15),
     CONSTRAINT checkpoints_stage_check CHECK (stage IN ('live', 'next', 'previous'))
 );
+
+COMMENT ON COLUMN checkpoints.batch_events IS 'Events of the log that the last batch covered';
+COMMENT ON COLUMN checkpoints.batch_seconds IS 'Time of the last batch, from the beginning of its transaction';
 
 SELECT eventstore_set_owner('TABLE checkpoints');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE checkpoints', 'eventstore_projector');
@@ -93,6 +98,19 @@ SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE ON TABLE parked', 'event
 SELECT eventstore_grant('SELECT ON TABLE parked', 'eventstore_reader');
 SELECT enable_rls('parked');
 
+-- file: projections/paused_projections.sql
+-- Projections that an administrator has paused: their live tables stay as they are until the projection is resumed. A row
+-- is written under the locks of the live checkpoints, so no batch that began earlier ends later.
+CREATE TABLE paused_projections (
+    projection text COLLATE "C" NOT NULL,
+    paused_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT paused_projections_pkey PRIMARY KEY (projection)
+);
+
+SELECT eventstore_set_owner('TABLE paused_projections');
+SELECT eventstore_grant('SELECT, INSERT, DELETE ON TABLE paused_projections', 'eventstore_projector');
+SELECT eventstore_grant('SELECT ON TABLE paused_projections', 'eventstore_reader');
+
 -- file: projections/begin_batch.sql
 -- Open a batch in the caller's transaction: lock the checkpoints of the partitions, so that a second worker waits, and fix
 -- the range of positions that the relation "batch" shows. Without checkpoints it returns no row; without events, the
@@ -128,6 +146,10 @@ BEGIN
     IF lower_position IS NULL THEN
         RETURN;
     END IF;
+    IF begin_batch.stage = 'live'
+       AND EXISTS (SELECT FROM paused_projections p WHERE p.projection = begin_batch.projection) THEN
+        RAISE EXCEPTION 'the projection % is paused', projection USING ERRCODE = 'ES009';
+    END IF;
     IF NOT EXISTS (
            SELECT
              FROM projection_definitions t
@@ -153,6 +175,7 @@ BEGIN
         PERFORM set_config('eventstore.projection', begin_batch.projection, true),
                 set_config('eventstore.stage', begin_batch.stage, true),
                 set_config('eventstore.partitions', begin_batch.partitions::text, true),
+                set_config('eventstore.batch_events', events::text, true),
                 set_config('eventstore.lower_position', coalesce(range_lower, upper_position)::text, true),
                 set_config('eventstore.upper_position', coalesce(range_upper, upper_position)::text, true);
     END IF;
@@ -165,13 +188,16 @@ REVOKE ALL ON FUNCTION begin_batch FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION begin_batch', 'eventstore_projector');
 
 -- file: projections/end_batch.sql
--- Close the batch that begin_batch has opened in this transaction: move its checkpoints to its upper position.
+-- Close the batch that begin_batch has opened in this transaction: move its checkpoints to its upper position, and note how
+-- many events of the log it covered and how long its transaction took up to here.
 CREATE FUNCTION end_batch(upper_position bigint) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 BEGIN
     UPDATE checkpoints c
-       SET position = upper_position,
-           updated_at = clock_timestamp()
+       SET position      = upper_position,
+           updated_at    = clock_timestamp(),
+           batch_events  = current_setting('eventstore.batch_events')::integer,
+           batch_seconds = extract(epoch FROM clock_timestamp() - transaction_timestamp())
      WHERE c.projection = current_setting('eventstore.projection')
        AND c.stage = current_setting('eventstore.stage')
        AND c.partition = ANY (current_setting('eventstore.partitions')::smallint[])
@@ -630,6 +656,7 @@ DROP FUNCTION stage_schema;
 DROP FUNCTION rebuild_key;
 DROP FUNCTION end_batch;
 DROP FUNCTION begin_batch;
+DROP TABLE paused_projections;
 DROP TABLE parked;
 DROP TABLE projection_definitions;
 DROP FUNCTION occurred_at;
