@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from bisect import bisect
 from collections.abc import Iterable, Sequence
@@ -19,8 +20,16 @@ MAX_TEXT = 4000
 """Characters of a text that a list shows; the page of the message has all of it."""
 MAX_BYTES = 2**24
 """Characters of a text or of JSON that is downloaded."""
+MAX_TASK_TEXT, MAX_TASKS = 1000, 40
+"""Characters of a text of a task, and tasks of a timeline: the latest."""
+MAX_ARTIFACTS = 20_000
+"""Characters of the artifacts of a timeline; of others, only the names and the downloads are shown."""
 MAX_LIST = 40_000
 """Characters of all messages of a list, so that a page takes less than 100 kB."""
+
+
+_LONGER_AS_HTML = re.compile(r"[<>&\"'`*_\[|#\n]")
+"""Characters that become several in HTML: those that are escaped, and those that are markdown."""
 
 
 @dataclass
@@ -98,7 +107,8 @@ def add_ended(chat: Sequence[ChatMessage], tasks: Iterable[TaskOut], *, is_last:
 
 def length_in_list(message: MessageOut) -> int:
     """Return about how many characters a message takes in a list."""
-    return 500 + sum(len(block.text) for block in _blocks(message, MAX_TEXT))
+    texts = [block.text for block in _blocks(message, MAX_TEXT)]
+    return 500 + sum(len(text) + 4 * len(_LONGER_AS_HTML.findall(text)) for text in texts)
 
 
 def _blocks(message: MessageOut, longest: int) -> Iterable[Block]:
@@ -191,6 +201,8 @@ def timeline(tasks: Sequence[TaskOut], until: datetime | None = None) -> list[Ti
         until: The end of tasks that go on; now by default.
     """
     now = until or datetime.now(UTC)
+    tasks = tasks[-MAX_TASKS:]
+    rest = MAX_ARTIFACTS
     ends = [max(each.created_at, each.updated_at if each.status in FINAL else now) for each in tasks]
     first = min((each.created_at for each in tasks), default=now)
     span = max(((end - first).total_seconds() for end in ends), default=0) or 1
@@ -199,8 +211,10 @@ def timeline(tasks: Sequence[TaskOut], until: datetime | None = None) -> list[Ti
         seconds = (end - each.created_at).total_seconds()
         start = min(990, int(1000 * (each.created_at - first).total_seconds() / span))
         width = max(4, min(1000 - start, int(1000 * seconds / span)))
-        text = status_text(each.status_message)
-        found.append(TimelineTask(each, start, width, each.status in FINAL, seconds, text, _artifacts(each)))
+        text = status_text(each.status_message)[:MAX_TASK_TEXT]
+        artifacts = _artifacts(each, min(MAX_TASK_TEXT, rest))
+        rest = max(0, rest - sum(len(block.text) for _, blocks in artifacts for block in blocks))
+        found.append(TimelineTask(each, start, width, each.status in FINAL, seconds, text, artifacts))
     return found
 
 
@@ -215,13 +229,13 @@ def status_text(message: Json | None) -> str:
     return "\n".join(texts)[:MAX_TEXT]
 
 
-def _artifacts(task: TaskOut) -> list[tuple[str, list[Block]]]:
+def _artifacts(task: TaskOut, longest: int) -> list[tuple[str, list[Block]]]:
     chunks = [each.model_dump() for each in task.artifacts]
     found = []
     for number, artifact in enumerate(assemble_artifacts(chunks)):
         blocks = []
         for part_number, part in enumerate(_parts_of(artifact)):
-            for block in _part(_without_bytes(part_in_version(part, "0.3")), MAX_TEXT):
+            for block in _part(_without_bytes(part_in_version(part, "0.3")), longest):
                 if not block.url:
                     block.download = f"tasks/{task.id}/artifacts/{number}/{part_number}"
                 blocks.append(block)

@@ -272,6 +272,7 @@ async def _chat(
         "first_version": messages[0].version if messages else 0,
         "seen": own[-1] if own and len(messages) == LIVE_ROWS else max([*own[-1:], conversation.version]),
         "tasks": timeline(tasks, until),
+        "task_number": len(tasks),
         "members": members,
         "at": query,
         "may_write": context.identity.may(TokenScope.WRITE),
