@@ -296,8 +296,9 @@ async def test_ten_thousand_messages_are_scrolled(here: Served, chromium: Any) -
         )
         wanted = LONG if os.environ.get("EVENTSTORE_TEST_SCROLL_ALL") else 1000
         await tab.page.evaluate(
-            "(wanted) => new Promise((done) => { const step = () => document.querySelectorAll('.message').length >= wanted"
-            " ? done() : (window.scrollBy(0, -400), requestAnimationFrame(step)); step(); })",
+            "(wanted) => new Promise((done) => { const step = () =>"
+            " document.querySelectorAll('.message').length >= wanted ? done()"
+            " : (window.scrollBy(0, -400), requestAnimationFrame(step)); step(); })",
             wanted,
         )
         long = await tab.page.evaluate("window.long")
@@ -308,6 +309,7 @@ async def test_ten_thousand_messages_are_scrolled(here: Served, chromium: Any) -
         await tab.check_quiet("scrolling")
 
 
+@pytest.mark.own_database
 async def test_a_change_asks_first_and_what_is_asked_stays_while_the_page_refreshes(
     here: Served, chromium: Any
 ) -> None:
