@@ -165,6 +165,34 @@ async def test_a_long_conversation_is_read_from_its_end_and_from_any_message(her
 
 
 @pytest.mark.slow
+async def test_a_page_is_small_whatever_a_conversation_has(here: Served) -> None:
+    trip = await here.begin(name="Trip")
+    hostile = "<*a*&'\"_[" * 400
+    tasks = [f"7b6c0e02-1f0e-4d0c-9a43-{number:012x}" for number in range(120)]
+    parts = [{"kind": "text", "text": hostile}, {"kind": "data", "data": {"x": [hostile]}}]
+    for task in tasks:
+        await append(
+            here,
+            trip,
+            {"event_type": "message.added", "content": {"role": "user", "content": hostile}},
+            {"event_type": "task.created", "content": {"task_id": task, "description": hostile[:900]}},
+            {
+                "event_type": "task.artifact_added",
+                "content": {"task_id": task, "artifact_id": "a", "name": hostile[:200], "parts": parts},
+            },
+            {
+                "event_type": "task.status_changed",
+                "content": {"task_id": task, "status": "failed", "message": {"role": "agent", "parts": parts}},
+            },
+        )
+    async with Visitor(here.url) as visitor:
+        for path in ("", "?version=400", "/events", "/compare?a=1"):
+            page = await visitor.get(f"conversations/{trip}{path}")
+            assert len(page.encode()) < 100_000, path
+        assert "The latest 40" in await visitor.get(f"conversations/{trip}")
+
+
+@pytest.mark.slow
 async def test_the_past_is_shown_and_compared(here: Served) -> None:
     trip = await here.begin(name="Trip")
     await here.say(trip, "to Lisbon")
