@@ -178,6 +178,7 @@ def _environment(language: str) -> Environment:
         "pretty": pretty,
         "preview": preview,
         "time": _time,
+        "utc": lambda value: f"{value.astimezone(UTC):%Y-%m-%dT%H:%M:%S}",
         "seconds": _seconds,
         "number": lambda value: "–" if value is None else f"{value:,.0f}".replace(",", separator),
         "size": _size,
