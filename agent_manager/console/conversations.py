@@ -26,6 +26,7 @@ from agent_manager.console.chat import (
     status_text,
     timeline,
 )
+from agent_manager.console.log import KNOWN_TYPES
 from agent_manager.console.pages import ROOT, ConsoleRoute, form, page, redirect, wait_for_written
 from agent_manager.server.authorization import Data, needs
 from agent_manager.server.context import CurrentContext, RequestContext
@@ -395,6 +396,7 @@ async def list_events(
         "items": [event_out(event) for event in found],
         "next": found.next,
         "filters": query,
+        "known_types": KNOWN_TYPES,
     }
 
 

@@ -84,7 +84,7 @@ async def test_a_chat_shows_markdown_tools_with_their_results_files_and_tasks(he
         assert '<details class="task failed"' in page
         assert page.index("guests") < page.index('class="ended failed"'), "the end of a task stands after the messages"
         listed = await visitor.get("conversations?state=failed")
-        assert f'href="./conversations/{trip}#t{task}"' in listed
+        assert f'href="./conversations/{trip}?from=1#t{task}"' in listed
         assert "Book the train" in listed
         assert trip not in await visitor.get("conversations?state=failed&actor=nobody")
         download = await visitor.client.get(f"{path}?download=true")
