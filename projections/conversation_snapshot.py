@@ -240,17 +240,17 @@ async def snapshot_as_of(
     # Before the transaction begins: behind a pooler with few sessions, a transaction must not wait for another one.
     shared = await shared_then(store, caller, found, {name: value})
     async with _empty_tables(store, (*_ROWS, *_TASKS)) as connection:
-        given = {"tenant": caller.tenant, "conversation_id": found, name: value}
+        until: dict[str, Any] = {"tenant": caller.tenant, "conversation_id": found, name: value}
         if page is not None:
-            given = given | await _bounds(connection, page, given)
-        text = query_without("projections", "as_of_events", (_LIMITS | _PAGE).difference(given))
-        if (await connection.execute(text.encode(), given)).rowcount == 0:
+            until |= await _bounds(connection, page, until)
+        text = query_without("projections", "as_of_events", (_LIMITS | _PAGE).difference(until))
+        if (await connection.execute(text.encode(), until)).rowcount == 0:
             raise NotFound(f"conversation {found} had not begun at {name} {value}")
         await _insert_shared(connection, caller.tenant, shared)
         for projection in _ROWS:
             await projection.fold(connection)
         if page is not None:
-            await connection.execute(_OTHER_MESSAGES.encode(), given)
+            await connection.execute(_OTHER_MESSAGES.encode(), until)
         await connection.execute(_SHARED.encode(), {"conversation_id": found})
         await _fold_tasks(connection, [Ancestor(found, versions[found]), *shared])
         snapshot = await ConversationSnapshot.open(store, connection, caller.tenant, found)
@@ -289,10 +289,10 @@ async def _empty_tables(store: EventStore, projections: Sequence[Projection]) ->
         with translated():
             async with connection.transaction(force_rollback=True):
                 await set_role(connection, store.settings, PROJECTOR)  # a pooler may lend another session
-                await connection.execute(_CREATE_BATCH)
-                for table in (table for projection in projections for table in projection.tables):
-                    original = sql.Identifier(store.settings.db_schema, table)
-                    await connection.execute(_CREATE_TABLE.format(sql.Identifier(table), original))
+                tables = [table for projection in projections for table in projection.tables]
+                originals = [sql.Identifier(store.settings.db_schema, table) for table in tables]
+                created = map(_CREATE_TABLE.format, map(sql.Identifier, tables), originals)
+                await connection.execute(sql.SQL(";").join([sql.SQL(_CREATE_BATCH), *created]))
                 yield connection
 
 

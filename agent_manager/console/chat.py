@@ -22,8 +22,8 @@ MAX_BYTES = 2**24
 """Characters of a text or of JSON that is downloaded."""
 MAX_TASK_TEXT, MAX_TASKS = 1000, 40
 """Characters of a text of a task, and tasks of a timeline: the latest."""
-MAX_ARTIFACTS = 20_000
-"""Characters of the artifacts of a timeline; of others, only the names and the downloads are shown."""
+MAX_TIMELINE = 25_000
+"""Characters of all texts of a timeline as HTML; the latest tasks have theirs first."""
 MAX_LIST = 40_000
 """Characters of all messages of a list, so that a page takes less than 100 kB."""
 
@@ -107,8 +107,11 @@ def add_ended(chat: Sequence[ChatMessage], tasks: Iterable[TaskOut], *, is_last:
 
 def length_in_list(message: MessageOut) -> int:
     """Return about how many characters a message takes in a list."""
-    texts = [block.text for block in _blocks(message, MAX_TEXT)]
-    return 500 + sum(len(text) + 4 * len(_LONGER_AS_HTML.findall(text)) for text in texts)
+    return 500 + sum(_length_as_html(block.text) for block in _blocks(message, MAX_TEXT))
+
+
+def _length_as_html(text: str) -> int:
+    return len(text) + 4 * len(_LONGER_AS_HTML.findall(text))
 
 
 def _blocks(message: MessageOut, longest: int) -> Iterable[Block]:
@@ -202,20 +205,21 @@ def timeline(tasks: Sequence[TaskOut], until: datetime | None = None) -> list[Ti
     """
     now = until or datetime.now(UTC)
     tasks = tasks[-MAX_TASKS:]
-    rest = MAX_ARTIFACTS
+    rest = MAX_TIMELINE
     ends = [max(each.created_at, each.updated_at if each.status in FINAL else now) for each in tasks]
     first = min((each.created_at for each in tasks), default=now)
     span = max(((end - first).total_seconds() for end in ends), default=0) or 1
     found = []
-    for each, end in zip(tasks, ends, strict=True):
+    for each, end in reversed(list(zip(tasks, ends, strict=True))):
         seconds = (end - each.created_at).total_seconds()
         start = min(990, int(1000 * (each.created_at - first).total_seconds() / span))
         width = max(4, min(1000 - start, int(1000 * seconds / span)))
-        text = status_text(each.status_message)[:MAX_TASK_TEXT]
-        artifacts = _artifacts(each, min(MAX_TASK_TEXT, rest))
-        rest = max(0, rest - sum(len(block.text) for _, blocks in artifacts for block in blocks))
+        text = status_text(each.status_message)[: min(MAX_TASK_TEXT, rest // 5)]
+        rest -= _length_as_html(text)
+        artifacts = _artifacts(each, min(MAX_TASK_TEXT, rest // 5))
+        rest = max(0, rest - sum(_length_as_html(block.text) for _, blocks in artifacts for block in blocks))
         found.append(TimelineTask(each, start, width, each.status in FINAL, seconds, text, artifacts))
-    return found
+    return found[::-1]
 
 
 def status_text(message: Json | None) -> str:

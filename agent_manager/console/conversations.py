@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from bisect import bisect
 from collections.abc import AsyncGenerator, Sequence
@@ -381,6 +382,7 @@ async def list_events(
     context: CurrentContext, conversation: str, query: Annotated[EventsQuery, Query()]
 ) -> dict[str, Any]:
     """List the events of a conversation, from the log itself."""
+    await wait_for_written(context)
     resolved = await get_or_404(context.reader, conversation)
     found = await context.reader.history(
         resolved.id,
@@ -414,8 +416,11 @@ async def compare(
     """Compare a conversation at two versions."""
     resolved = await get_or_404(context.reader, conversation)
     a, b = sorted((query.a or max(1, resolved.version - 10), query.b or resolved.version))
-    before, tasks_before, _ = await _state(context, resolved.id, a, MessagePage(0))
-    after, tasks_after, messages = await _state(context, resolved.id, b, MessagePage(ROWS, a + 1))
+    (before, tasks_before, _), (after, tasks_after, messages), answered = await asyncio.gather(
+        _state(context, resolved.id, a, MessagePage(0)),
+        _state(context, resolved.id, b, MessagePage(ROWS, a + 1)),
+        _answered(context, resolved.id, a, b),
+    )
     fields = ("name", "is_active", "is_deleted", "message_count", "metadata")
     added = [message for message in messages if message.version > a]
     tasks = {task.id: task for task in tasks_before}
@@ -436,7 +441,7 @@ async def compare(
         ],
         "added": chat_messages(added, MAX_TEXT // 4),
         "more": max(0, after.message_count - before.message_count - len(added)),
-        "answered": await _answered(context, resolved.id, a, b),
+        "answered": answered,
         "tasks": changed_tasks[:ROWS],
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
@@ -11,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agent_manager.auth import Directory, TokenScope
-from agent_manager.auth.directory import Key, User
+from agent_manager.auth.directory import Key, Tenant, User
 from agent_manager.console.pages import ROOT, ConsoleRoute, form, page, redirect
 from agent_manager.console.rendering import respond_with_page
 from agent_manager.server.authorization import Data, needs
@@ -46,10 +47,9 @@ async def show_people(context: CurrentContext, query: Annotated[PeopleQuery, Que
 
 
 async def _people(context: RequestContext, text: str = "") -> dict[str, Any]:
-    users, keys = await _users_and_keys(context)
-    tenants = await Directory(context.store).tenants() if is_operator(context) else []
+    (users, keys), tenants = await asyncio.gather(_users_and_keys(context), _tenants(context))
     wanted = text.casefold()
-    found = {
+    found: dict[str, list[Any]] = {
         "users": [each for each in users if wanted in f"{each.id}\n{each.name}".casefold()],
         "keys": [each for each in keys if wanted in f"{each.name}\n{each.user or ''}\n{each.id}".casefold()],
         "tenants": [each for each in tenants if wanted in f"{each.id}\n{each.name}".casefold()],
@@ -67,11 +67,15 @@ async def _users_and_keys(context: RequestContext) -> tuple[list[User], list[Key
     """Return the users of the caller's tenant by id, and its keys: those in use first, the latest first."""
     directory, tenant = Directory(context.store), context.caller.tenant
     try:
-        users, keys = await directory.users(tenant), await directory.keys(tenant)
+        users, keys = await asyncio.gather(directory.users(tenant), directory.keys(tenant))
     except NotFound:  # a tenant that was not added: it has neither
         return [], []
     keys.sort(key=lambda key: (key.state != "active", -key.created_at.timestamp()))
     return users, keys
+
+
+async def _tenants(context: RequestContext) -> list[Tenant]:
+    return await Directory(context.store).tenants() if is_operator(context) else []
 
 
 class UserQuery(In):
@@ -83,9 +87,10 @@ class UserQuery(In):
 @page(router, "/people/users/{user}", "user.html", Data.METRICS)
 async def show_user(context: CurrentContext, user: str, query: Annotated[UserQuery, Query()]) -> dict[str, Any]:
     """Show a user, their keys, and the conversations that they own or that are shared with them."""
-    users, keys = await _users_and_keys(context)
     reader = Reader(context.store, caller=Caller(context.caller.tenant, user))
-    found = await reader.conversations(limit=ROWS, after=query.after)
+    (users, keys), found = await asyncio.gather(
+        _users_and_keys(context), reader.conversations(limit=ROWS, after=query.after)
+    )
     return {
         "user": user,
         "known": next((each for each in users if each.id == user), None),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 from collections.abc import Callable, Coroutine
@@ -79,16 +80,15 @@ async def show_statistics(context: CurrentContext, query: Annotated[StatisticsQu
 async def _read(context: RequestContext, query: StatisticsQuery) -> dict[str, Any]:
     filters = query.filters()
     source = Statistics(context.store, caller=context.caller)
-    times, *tables = await gather_or_raise(
-        (
-            source.response_times(**filters),
-            *(read(source, **filters) for read in _READS.values()),
-            _read_tools(context, query),
-        )
+    times, tools, tables = await asyncio.gather(
+        source.response_times(**filters),
+        _read_tools(context, query),
+        gather_or_raise(read(source, **filters) for read in _READS.values()),
     )
-    names = (*_READS, "tools")
     return {
-        "tables": {name: [asdict(row) for row in rows] for name, rows in zip(names, tables, strict=True)},
+        "tables": {
+            name: list(map(asdict, rows)) for name, rows in zip((*_READS, "tools"), (*tables, tools), strict=True)
+        },
         "response_times": asdict(times),
     }
 

@@ -73,6 +73,7 @@ async def change_projection(
     projections = select_projections([name], load_projections(context.store.settings.projections))
     async with audited(context, action, projection=name):
         await change(context.store, projections)
+    await context.server_context.lag_history.read()  # so that who changed it sees it
 
 
 async def _change(
@@ -82,12 +83,11 @@ async def _change(
     change: Callable[[EventStore, Sequence[Projection]], Awaitable[list[str]]],
 ) -> ProjectionOut:
     await change_projection(context, name, action, change)
-    return next(each for each in await _projections(context, is_fresh=True) if each.name == name)
+    return next(each for each in await _projections(context) if each.name == name)
 
 
-async def _projections(context: RequestContext, *, is_fresh: bool = False) -> list[ProjectionOut]:
-    history = context.server_context.lag_history
-    now = await history.read() if is_fresh else (await history.samples())[-1]
+async def _projections(context: RequestContext) -> list[ProjectionOut]:
+    now = (await context.server_context.lag_history.samples())[-1]
     return [
         ProjectionOut(
             name=lag.projection,
@@ -96,8 +96,8 @@ async def _projections(context: RequestContext, *, is_fresh: bool = False) -> li
             lag_seconds=lag.seconds,
             parked=lag.parked,
             paused_at=lag.paused_at,
-            batch_events=progress and progress.batch_events,
-            batch_seconds=progress and progress.batch_seconds,
+            batch_events=progress.batch_events if progress else None,
+            batch_seconds=progress.batch_seconds if progress else None,
         )
         for lag in now.lags
     ]
