@@ -8,6 +8,7 @@ from bisect import bisect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import accumulate
 from typing import Any
 from uuid import UUID
 
@@ -20,11 +21,11 @@ MAX_TEXT = 4000
 """Characters of a text that a list shows; the page of the message has all of it."""
 MAX_BYTES = 2**24
 """Characters of a text or of JSON that is downloaded."""
-MAX_TASK_TEXT, MAX_TASKS = 1000, 40
+MAX_TASK_TEXT, MAX_TASKS = 1000, 30
 """Characters of a text of a task, and tasks of a timeline: the latest."""
-MAX_TIMELINE = 25_000
+MAX_TIMELINE = 15_000
 """Characters of all texts of a timeline as HTML; the latest tasks have theirs first."""
-MAX_LIST = 40_000
+MAX_LIST = 35_000
 """Characters of all messages of a list, so that a page takes less than 100 kB."""
 
 
@@ -105,9 +106,14 @@ def add_ended(chat: Sequence[ChatMessage], tasks: Iterable[TaskOut], *, is_last:
             chat[place].ended.append(task)
 
 
-def length_in_list(message: MessageOut) -> int:
+def length_in_list(message: MessageOut, longest: int = MAX_TEXT) -> int:
     """Return about how many characters a message takes in a list."""
-    return 500 + sum(_length_as_html(block.text) for block in _blocks(message, MAX_TEXT))
+    return 500 + sum(_length_as_html(block.text) for block in _blocks(message, longest))
+
+
+def number_that_fits(messages: Iterable[MessageOut], longest: int = MAX_TEXT) -> int:
+    """Return how many of the first messages a list shows: at least one."""
+    return max(1, bisect(list(accumulate(length_in_list(message, longest) for message in messages)), MAX_LIST))
 
 
 def _length_as_html(text: str) -> int:

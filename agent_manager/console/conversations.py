@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from bisect import bisect
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
-from itertools import accumulate
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -18,12 +16,10 @@ from starlette.responses import Response
 from agent_manager.adapters.a2a_demo_messages import file_response, find_file
 from agent_manager.auth import TokenScope
 from agent_manager.console.chat import (
-    MAX_LIST,
-    MAX_TEXT,
     add_ended,
     artifact_file,
     chat_messages,
-    length_in_list,
+    number_that_fits,
     status_text,
     timeline,
 )
@@ -61,6 +57,8 @@ ROWS = 50
 """Rows of a list at a time; further ones follow as one scrolls."""
 LIVE_ROWS = 200
 """Messages that a page that is looked at takes at a time."""
+COMPARED_TEXT = 1000
+"""Characters of a new message that a comparison shows."""
 _FOUND = sql_text("agent_manager.console", "found")
 _VERSIONS = sql_text("agent_manager.console", "versions")
 
@@ -215,8 +213,7 @@ async def _window(
     limit = ROWS if query.after is None else LIVE_ROWS
     found = await context.reader.messages(conversation_id, limit=limit, **options)
     messages = [MessageOut.model_validate(row) for row in found]
-    sizes = list(accumulate(map(length_in_list, messages)))
-    fitting = max(1, bisect(sizes, MAX_LIST)) if query.after is None else len(messages)
+    fitting = number_that_fits(messages) if query.after is None else len(messages)
     if fitting < len(messages):
         found = await context.reader.messages(conversation_id, limit=fitting, **options)  # for its cursor
         messages = messages[:fitting]
@@ -232,10 +229,10 @@ async def _past(
     messages = [MessageOut.model_validate(row) async for row in snapshot.messages()]
     if query.first is not None:
         shown = [message for message in messages if message.version >= query.first][:ROWS]
-        shown = shown[: max(1, bisect(list(accumulate(map(length_in_list, shown))), MAX_LIST))]
+        shown = shown[: number_that_fits(shown)]
     else:
         newest_first = messages[-ROWS:][::-1]
-        shown = newest_first[: max(1, bisect(list(accumulate(map(length_in_list, newest_first))), MAX_LIST))][::-1]
+        shown = newest_first[: number_that_fits(newest_first)][::-1]
     tasks = [TaskOut.model_validate(row) async for row in snapshot.tasks()]
     conversation = ConversationOut.model_validate(snapshot.conversation)
     data = await _chat(context, resolved, conversation, shown, tasks[:LIVE_ROWS], query, is_last=query.first is None)
@@ -423,6 +420,7 @@ async def compare(
     )
     fields = ("name", "is_active", "is_deleted", "message_count", "metadata")
     added = [message for message in messages if message.version > a]
+    added = added[: number_that_fits(added, COMPARED_TEXT)]
     tasks = {task.id: task for task in tasks_before}
     changed_tasks = [
         (tasks[task.id].status if task.id in tasks else None, task)
@@ -439,7 +437,7 @@ async def compare(
             for name in fields
             if getattr(before, name) != getattr(after, name)
         ],
-        "added": chat_messages(added, MAX_TEXT // 4),
+        "added": chat_messages(added, COMPARED_TEXT),
         "more": max(0, after.message_count - before.message_count - len(added)),
         "answered": answered,
         "tasks": changed_tasks[:ROWS],

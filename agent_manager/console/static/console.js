@@ -103,8 +103,10 @@ const shown = () => document.visibilityState === "visible";
 let refreshing = [];
 
 // What is unfolded, or asked, stays until it is closed.
+const isOpen = (element) => element.querySelector("details[open], :popover-open") !== null;
+
 function refresh(element) {
-  if (!element.querySelector("details[open], :popover-open")) window.htmx.trigger(element, "refresh");
+  if (!isOpen(element)) window.htmx.trigger(element, "refresh");
 }
 
 const continued = (element) =>
@@ -163,7 +165,8 @@ document.addEventListener("visibilitychange", () => {
 window.addEventListener("pagehide", stopLive);
 
 let follows = false;
-document.addEventListener("htmx:beforeSwap", () => {
+document.addEventListener("htmx:beforeSwap", (event) => {
+  if ("refresh" in event.detail.target.dataset && isOpen(event.detail.target)) event.preventDefault();
   follows = window.innerHeight + window.scrollY > document.documentElement.scrollHeight - 120;
 });
 document.addEventListener("htmx:afterSwap", (event) => {
@@ -173,7 +176,7 @@ document.addEventListener("htmx:afterSwap", (event) => {
 document.addEventListener("htmx:load", (event) => showTimes(event.detail.elt));
 
 function openTarget() {
-  const target = location.hash && document.getElementById(location.hash.slice(1));
+  const target = document.getElementById(location.hash.slice(1));
   if (target?.matches("details")) target.open = true;
 }
 

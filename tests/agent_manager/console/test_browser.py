@@ -315,14 +315,15 @@ async def test_a_change_asks_first_and_what_is_asked_stays_while_the_page_refres
 ) -> None:
     async with chromium.tab(here.url, locale="pt-BR") as tab:
         await tab.open("projections")
-        await tab.page.evaluate("document.getElementById('now').dataset.refresh = 0.1")
+        await tab.page.evaluate("document.getElementById('now').dataset.refresh = 0.5")
         await show(tab, "visible")  # begins to refresh as often as that
         row = tab.page.locator("tr", has_text="messages")
         await row.get_by_role("button", name="Pausar").click()
-        tab.requests.clear()
-        await tab.page.wait_for_timeout(400)
-        assert tab.requests == []
         question = tab.page.locator(":popover-open")
+        await question.wait_for()
+        tab.requests.clear()
+        await tab.page.wait_for_timeout(1200)
+        assert tab.requests == []
         assert "Pausar messages?" in await question.inner_text()
         await tab.page.keyboard.press("Escape")
         assert await question.count() == 0
@@ -364,7 +365,7 @@ async def test_times_in_forms_are_those_of_the_readers_zone(here: Served, chromi
         await tab.page.locator("form", has=tab.page.locator("#time")).get_by_role("button").click()
         await tab.page.wait_for_selector(".notice")
         assert "time=2035-01-01T12%3A00%3A00" in tab.page.url
-        assert await tab.page.input_value("#time") == "2035-01-01T09:00:00"
+        assert (await tab.page.input_value("#time")).startswith("2035-01-01T09:00")
         await tab.check_quiet("time")
 
 

@@ -189,7 +189,7 @@ async def test_a_page_is_small_whatever_a_conversation_has(here: Served) -> None
         for path in ("", "?version=400", "/events", "/compare?a=1"):
             page = await visitor.get(f"conversations/{trip}{path}")
             assert len(page.encode()) < 100_000, path
-        assert "The latest 40" in await visitor.get(f"conversations/{trip}")
+        assert "The latest 30" in await visitor.get(f"conversations/{trip}")
 
 
 @pytest.mark.slow

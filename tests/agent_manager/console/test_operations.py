@@ -108,7 +108,7 @@ async def test_a_rebuild_is_started_paused_continued_and_undone_and_each_is_audi
     await here.say(trip, "to Lisbon")
     async with Visitor(here.url) as visitor:
         page = await visitor.get("projections")
-        assert "data-confirm" in page
+        assert "popovertarget" in page
         assert "eventstore worker" in page
 
         async def state(name: str) -> str:
