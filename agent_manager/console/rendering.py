@@ -172,16 +172,16 @@ def _environment(language: str) -> Environment:
     )
     environment.globals["asset"] = _asset
     environment.globals["now"] = lambda age=0: datetime.now(UTC) - timedelta(seconds=age)
-    separator = "," if language == "en" else "."
+    separators = str.maketrans("", "") if language == "en" else str.maketrans(",.", ".,")
     environment.filters |= {
         "markdown": markdown,
         "pretty": pretty,
         "preview": preview,
         "time": _time,
         "utc": lambda value: f"{value.astimezone(UTC):%Y-%m-%dT%H:%M:%S}",
-        "seconds": _seconds,
-        "number": lambda value: "–" if value is None else f"{value:,.0f}".replace(",", separator),
-        "size": _size,
+        "seconds": lambda value: _seconds(value).translate(separators),
+        "number": lambda value, digits=0: "–" if value is None else f"{value:,.{digits}f}".translate(separators),
+        "size": lambda value: _size(value).translate(separators),
         "short": lambda value: str(value)[:8],
         "segment": lambda value: quote(value, safe=""),
         "identifier": lambda value: hashlib.sha256(value.encode(errors="replace")).hexdigest()[:12],

@@ -185,7 +185,9 @@ localizeForms(document);
 openTarget();
 window.addEventListener("hashchange", openTarget);
 if (document.querySelector(".chat template[data-live]") && !location.hash && !location.search) {
-  all(".message").at(-1)?.scrollIntoView({block: "end"});
+  const toEnd = () => document.querySelector(".chat").scrollIntoView({block: "end"});
+  toEnd();
+  requestAnimationFrame(toEnd);  // once the last messages have their heights
 }
 restartLive();
 setInterval(() => { if (shown()) showTimes(document); }, 30000);
