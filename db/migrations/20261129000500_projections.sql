@@ -108,7 +108,7 @@ CREATE TABLE paused_projections (
 );
 
 SELECT eventstore_set_owner('TABLE paused_projections');
-SELECT eventstore_grant('SELECT, INSERT, DELETE ON TABLE paused_projections', 'eventstore_projector');
+SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE ON TABLE paused_projections', 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE paused_projections', 'eventstore_reader');
 
 -- file: projections/begin_batch.sql
