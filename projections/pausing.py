@@ -2,8 +2,7 @@
 
 A pause is a row of ``paused_projections``, which ``begin_batch`` looks for once it holds the locks of the checkpoints.
 :func:`pause` writes it under the same locks: when it returns, no batch is being applied, and none will be until
-:func:`resume`, by whichever worker on whichever machine. A rebuild fills and swaps the tables of a paused projection as
-those of any other one, and the projection stays paused at the position of the swap.
+:func:`resume`, by whichever worker on whichever machine. A paused projection is not rebuilt.
 
 Workers try a paused projection again every other second. Reads that must include what was written after the pause fail
 with :class:`~eventstore.errors.ProjectionPaused`.
