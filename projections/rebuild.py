@@ -120,7 +120,7 @@ class _Rebuild:
         began = monotonic()
         projection = self.projection
         if projection.name in await read_paused(self.store):
-            # The new tables are compared with the live ones at the same position, which a pause does not let them reach.
+            # The new tables are compared with the live ones at the same position, which paused ones do not reach.
             raise RebuildError(
                 f"projection {projection.name} is paused: eventstore resume {projection.name}, then rebuild it"
             )
