@@ -222,6 +222,8 @@ def _seconds(value: float | timedelta | None) -> str:
     if value is None:
         return "–"
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if seconds < 0.01:
+        return f"{seconds * 1000:.2g} ms"
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     for limit, unit, length in ((60, "s", 1), (3600, "min", 60), (86_400, "h", 3600)):
