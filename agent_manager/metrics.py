@@ -87,6 +87,11 @@ class Metrics(Collector):
             ["reason"],
             registry=self._registry,
         )
+        self._csp_reports = Counter(
+            "eventstore_console_csp_reports",
+            "Reports of browsers that the console's Content-Security-Policy has blocked something.",
+            registry=self._registry,
+        )
         self._requests = Gauge(
             "eventstore_http_requests_in_flight", "Requests that are being handled.", registry=self._registry
         )
@@ -114,6 +119,10 @@ class Metrics(Collector):
             reason: a constant of the code.
         """
         self._http_rejections.labels(reason).inc()
+
+    def count_csp_report(self) -> None:
+        """Count a report of a browser that the Content-Security-Policy of the console has blocked something."""
+        self._csp_reports.inc()
 
     async def response(self) -> Response:
         """Return all metrics in the text format of Prometheus."""

@@ -1105,6 +1105,10 @@ BEGIN
             EXIT;
         END IF;
     END LOOP;
+    IF begin_batch.stage = 'live'
+       AND EXISTS (SELECT FROM paused_projections p WHERE p.projection = begin_batch.projection) THEN
+        RAISE EXCEPTION 'the projection % is paused', projection USING ERRCODE = 'ES009';
+    END IF;
     IF NOT EXISTS (
            SELECT
              FROM projection_definitions t
@@ -1124,6 +1128,7 @@ BEGIN
                 set_config('eventstore.stage', begin_batch.stage, true),
                 set_config('eventstore.partitions', taken::text, true),
                 set_config('eventstore.checkpoints', positions::text, true),
+                set_config('eventstore.batch_events', events::text, true),
                 set_config('eventstore.lower_position', coalesce(range_lower, upper_position)::text, true),
                 set_config('eventstore.upper_position', coalesce(range_upper, upper_position)::text, true);
     END IF;
@@ -1627,8 +1632,10 @@ DECLARE
     positions bigint[] := current_setting('eventstore.checkpoints');
 BEGIN
     UPDATE checkpoints c
-       SET position = upper_position,
-           updated_at = clock_timestamp()
+       SET position      = upper_position,
+           updated_at    = clock_timestamp(),
+           batch_events  = current_setting('eventstore.batch_events')::integer,
+           batch_seconds = extract(epoch FROM clock_timestamp() - transaction_timestamp())
       FROM (SELECT f.partition
               FROM checkpoints f
              WHERE f.projection = current_setting('eventstore.projection')
@@ -2257,9 +2264,25 @@ CREATE TABLE public.checkpoints (
     "position" bigint DEFAULT 0 NOT NULL,
     updated_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
     stage text DEFAULT 'live'::text NOT NULL COLLATE pg_catalog."C",
+    batch_events integer,
+    batch_seconds real,
     CONSTRAINT checkpoints_partition_check CHECK (((partition >= 0) AND (partition <= 15))),
     CONSTRAINT checkpoints_stage_check CHECK ((stage = ANY (ARRAY['live'::text, 'next'::text, 'previous'::text])))
 );
+
+
+--
+-- Name: COLUMN checkpoints.batch_events; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.checkpoints.batch_events IS 'Events of the log that the last batch covered';
+
+
+--
+-- Name: COLUMN checkpoints.batch_seconds; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.checkpoints.batch_seconds IS 'Time of the last batch, from the beginning of its transaction';
 
 
 --
@@ -6027,6 +6050,16 @@ COMMENT ON COLUMN public.messages.error IS 'Why the answer failed or was abandon
 
 
 --
+-- Name: paused_projections; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.paused_projections (
+    projection text NOT NULL COLLATE pg_catalog."C",
+    paused_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+
+--
 -- Name: pending_messages; Type: TABLE; Schema: public; Owner: -
 --
 
@@ -6594,6 +6627,14 @@ ALTER TABLE ONLY public.messages
 
 ALTER TABLE ONLY public.parked
     ADD CONSTRAINT parked_pkey PRIMARY KEY (projection, stage, tenant_id, conversation_id);
+
+
+--
+-- Name: paused_projections paused_projections_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.paused_projections
+    ADD CONSTRAINT paused_projections_pkey PRIMARY KEY (projection);
 
 
 --

@@ -23,6 +23,7 @@
     │   ├── RecoveryConflict       a standby canceled a read to go on following its primary
     │   └── StatementTimeout       a statement was canceled at its time limit
     ├── NotCaughtUp                a read table has not reached a position yet
+    │   └── ProjectionPaused       an administrator has paused its projection
     ├── RebuildError               read tables cannot be rebuilt, swapped or swapped back
     ├── IsolationError             the snapshot of a transaction is too old to be safe
     ├── ServerError                the server cannot do it, whatever the input
@@ -264,6 +265,10 @@ class NotCaughtUp(EventStoreError):
     """A read table has not reached the required position yet."""
 
 
+class ProjectionPaused(NotCaughtUp):
+    """An administrator has paused a projection: its read tables stay as they are until it is resumed."""
+
+
 class RebuildError(EventStoreError):
     """Read tables cannot be rebuilt, swapped or swapped back. The live ones are unchanged."""
 
@@ -376,6 +381,7 @@ _BY_SQLSTATE: dict[str, tuple[type[EventStoreError], str]] = {
     "ES005": (InputError, "correct it; nothing was written"),
     "ES008": (ConflictError, "append conversation.reactivated first; nothing was written"),
     "ES006": (ProjectionChanged, "repeat the call"),
+    "ES009": (ProjectionPaused, "eventstore resume lets the workers continue"),
     "ES003": (IsolationError, "use a READ COMMITTED transaction, PostgreSQL's default"),
     "57P03": (ServerStarting, "the server is starting or stopping; repeat the call in a moment"),
     "3D000": (LoginRefused, "create the database, or correct its name in DATABASE_URL or POSTGRES_DB"),

@@ -10,6 +10,7 @@ from projections.forks import Comparison
 from projections.inline import InlineAppender
 from projections.pages import Page, all_items
 from projections.parked import Parked, Retried, read_parked, retry_parked
+from projections.pausing import pause, read_paused, resume
 from projections.projection import PROJECTIONS, Projection, select_projections
 from projections.read_your_writes import applied_position, wait_for
 from projections.reading import Reader, SyncReader
@@ -52,10 +53,13 @@ __all__ = [
     "applied_position",
     "catch_up",
     "load_projections",
+    "pause",
     "projection",
     "read_parked",
+    "read_paused",
     "read_status",
     "rebuild",
+    "resume",
     "retry_parked",
     "select_projections",
     "undo_rebuild",

@@ -33,6 +33,7 @@ from eventstore.errors import (
     NotCaughtUp,
     PermissionDenied,
     ProjectionChanged,
+    ProjectionPaused,
     SchemaError,
     ServerUnreachable,
     translated,
@@ -289,6 +290,8 @@ async def catch_up(store: EventStore, projections: Sequence[Projection] = PROJEC
         # The error's text is about the projection's batch; what callers have appended is stored.
         projection, cause = failures[0]
         reason = str(cause.__cause__ or cause).strip().partition("\n")[0]
+        if isinstance(cause, ProjectionPaused):
+            reason = str(cause)
         raise NotCaughtUp(
             f"the read tables of the projection {projection.name} are not up with the log: {reason}. "
             "What was appended is stored; a worker, or the same call, brings them up once the cause is gone"

@@ -181,6 +181,14 @@ async def _fold_tasks(connection: Connection, ancestry: Sequence[Ancestor]) -> N
 
 # A conversation as it was
 
+
+class MessagePage(NamedTuple):
+    """Some of the messages of a conversation: the last ones, or the first ones from a version on."""
+
+    limit: int
+    from_version: int | None = None
+
+
 _ROWS = select_projections(["conversations", "messages"])
 _TASKS = select_projections(["tasks"])
 _LIMITS = frozenset(("version", "position", "time"))
@@ -191,13 +199,19 @@ _REACHED = query("projections", "as_of_reached")
 _JOIN_TASKS = query("projections", "join_tasks")
 _SEPARATE_TASKS = query("projections", "separate_tasks")
 _SEPARATE_ARTIFACTS = query("projections", "separate_artifacts")
+_PAGE = frozenset(("first", "from_version"))
+_OTHER_MESSAGES = query("projections", "as_of_other_messages")
 _CREATE_BATCH = query("projections", "as_of_batch")
 _CREATE_TABLE = sql.SQL("CREATE TEMPORARY TABLE {} (LIKE {} INCLUDING DEFAULTS INCLUDING GENERATED)")
 
 
 @asynccontextmanager
 async def snapshot_as_of(
-    store: EventStore, caller: Caller, candidates: list[UUID], limits: Mapping[str, int | datetime | None]
+    store: EventStore,
+    caller: Caller,
+    candidates: list[UUID],
+    limits: Mapping[str, int | datetime | None],
+    page: MessagePage | None = None,
 ) -> AsyncIterator[ConversationSnapshot | None]:
     """Open a snapshot of a conversation as it was, until the end of the block.
 
@@ -207,6 +221,7 @@ async def snapshot_as_of(
     Args:
         candidates: the first of them that the caller can see is meant; if there is none, the snapshot is None.
         limits: ``version``, ``position`` and ``time``, of which exactly one is not None.
+        page: of its own messages, only these and the first event are folded; the others are only counted.
 
     Raises:
         InputError: not exactly one of the three is given, or its value is not valid.
@@ -225,18 +240,31 @@ async def snapshot_as_of(
     # Before the transaction begins: behind a pooler with few sessions, a transaction must not wait for another one.
     shared = await shared_then(store, caller, found, {name: value})
     async with _empty_tables(store, (*_ROWS, *_TASKS)) as connection:
-        text = query_without("projections", "as_of_events", _LIMITS - {name})
-        parameters = {"tenant": caller.tenant, "conversation_id": found, name: value}
-        if (await connection.execute(text.encode(), parameters)).rowcount == 0:
+        until: dict[str, Any] = {"tenant": caller.tenant, "conversation_id": found, name: value}
+        if page is not None:
+            until |= await _bounds(connection, page, until)
+        text = query_without("projections", "as_of_events", (_LIMITS | _PAGE).difference(until))
+        if (await connection.execute(text.encode(), until)).rowcount == 0:
             raise NotFound(f"conversation {found} had not begun at {name} {value}")
         await _insert_shared(connection, caller.tenant, shared)
         for projection in _ROWS:
             await projection.fold(connection)
+        if page is not None:
+            await connection.execute(_OTHER_MESSAGES.encode(), until)
         await connection.execute(_SHARED.encode(), {"conversation_id": found})
         await _fold_tasks(connection, [Ancestor(found, versions[found]), *shared])
         snapshot = await ConversationSnapshot.open(store, connection, caller.tenant, found)
         assert snapshot is not None
         yield snapshot
+
+
+async def _bounds(connection: Connection, page: MessagePage, given: dict[str, Any]) -> dict[str, int]:
+    """Return the version that a conversation had, and the versions of the first and the last message of a page."""
+    given = given | {name: value for name, value in page._asdict().items() if value is not None}
+    text = query_without("projections", "as_of_page", (_LIMITS | _PAGE).difference(given))
+    text = text.replace("{direction}", "DESC" if page.from_version is None else "ASC")
+    [(version, first, last)] = await (await connection.execute(text.encode(), given)).fetchall()
+    return {"version": version or 0, "first": first, "last": last}
 
 
 async def shared_then(
@@ -261,10 +289,10 @@ async def _empty_tables(store: EventStore, projections: Sequence[Projection]) ->
         with translated():
             async with connection.transaction(force_rollback=True):
                 await set_role(connection, store.settings, PROJECTOR)  # a pooler may lend another session
-                await connection.execute(_CREATE_BATCH)
-                for table in (table for projection in projections for table in projection.tables):
-                    original = sql.Identifier(store.settings.db_schema, table)
-                    await connection.execute(_CREATE_TABLE.format(sql.Identifier(table), original))
+                tables = [table for projection in projections for table in projection.tables]
+                originals = [sql.Identifier(store.settings.db_schema, table) for table in tables]
+                created = map(_CREATE_TABLE.format, map(sql.Identifier, tables), originals)
+                await connection.execute(sql.SQL(";").join([sql.SQL(_CREATE_BATCH), *created]))
                 yield connection
 
 

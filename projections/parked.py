@@ -57,15 +57,20 @@ class Retried:
 
 
 async def read_parked(
-    store: EventStore, projections: Sequence[Projection] = PROJECTIONS, *, tenant: str | None = None
+    store: EventStore,
+    projections: Sequence[Projection] = PROJECTIONS,
+    *,
+    tenant: str | None = None,
+    limit: int | None = None,
 ) -> list[Parked]:
     """Return the conversations that are parked in the live tables, the oldest first.
 
     Args:
         tenant: only those of this tenant.
+        limit: so many at most.
     """
     names = [projection.name for projection in projections]
-    rows = await store.connections.projector.fetch(_PARKED, {"projections": names, "tenant": tenant})
+    rows = await store.connections.projector.fetch(_PARKED, {"projections": names, "tenant": tenant, "limit": limit})
     return [Parked(*row) for row in rows]
 
 

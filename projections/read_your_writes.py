@@ -24,8 +24,9 @@ from psycopg.types.numeric import Int8
 from eventstore import Caller, EventStore
 from eventstore.database.pools import Pool
 from eventstore.database.queries import query
-from eventstore.errors import InputError, NotCaughtUp
+from eventstore.errors import InputError, NotCaughtUp, ProjectionPaused
 from eventstore.read import RawRows, end_of_log
+from projections.pausing import read_paused
 from projections.projection import ALL_PARTITIONS, PROJECTIONS, Projection, select_projections
 from projections.status import POSITION_OF_ALL_PARTITIONS, read_standby, read_workers
 
@@ -79,10 +80,11 @@ async def wait_for_written(
 
     Raises:
         NotCaughtUp: they have not applied it within ``timeout`` seconds.
+        ProjectionPaused: one of them is paused and has not applied it.
     """
     deadline = asyncio.get_running_loop().time() + timeout
     is_on_standby = not on_primary and store.connections.standby is not None
-    is_flushed = False
+    is_flushed = has_checked_pauses = False
     while missing := await lagging(store, projections, written, on_primary=on_primary):
         if asyncio.get_running_loop().time() > deadline:
             position = max(missing.values())
@@ -95,6 +97,28 @@ async def wait_for_written(
             await store.connections.primary_reader.fetch(_FLUSH)
             is_flushed = True
         await asyncio.sleep(_POLL_SECONDS)
+        if not has_checked_pauses:
+            has_checked_pauses = True
+            await _check_not_paused(store, projections, written, on_primary=on_primary)
+
+
+async def _check_not_paused(
+    store: EventStore, projections: Sequence[Projection], written: Written, *, on_primary: bool
+) -> None:
+    paused = await _paused(store, projections)
+    if paused and await lagging(store, paused, written, on_primary=on_primary):
+        raise ProjectionPaused(paused_text(paused))
+
+
+async def _paused(store: EventStore, projections: Sequence[Projection]) -> list[Projection]:
+    names = await read_paused(store)
+    return [each for each in projections if each.name in names]
+
+
+def paused_text(projections: Sequence[Projection]) -> str:
+    """Return why reads from the tables of paused projections lack events, and what to do."""
+    names = " ".join(each.name for each in projections)
+    return f"their projection is paused: eventstore resume {names} lets the workers continue"
 
 
 async def why_behind(store: EventStore, projections: Sequence[Projection]) -> str:
@@ -102,6 +126,8 @@ async def why_behind(store: EventStore, projections: Sequence[Projection]) -> st
     standby = await read_standby(store, projections)
     if standby is not None and standby.lag_events:
         return STANDBY_IS_BEHIND
+    if paused := await _paused(store, projections):
+        return paused_text(paused)
     return "a worker is running, and will apply it" if await read_workers(store) else NO_WORKER
 
 

@@ -23,6 +23,7 @@ from projections.conversation_snapshot import (
     Ancestor,
     ConversationSnapshot,
     ConversationState,
+    MessagePage,
     read_ancestry,
     read_tasks,
     shared_then,
@@ -326,10 +327,15 @@ class Reader:
         version: int | None = None,
         position: int | None = None,
         time: datetime | None = None,
+        page: MessagePage | None = None,
     ) -> AsyncIterator[ConversationSnapshot]:
-        """Open the snapshot of :meth:`conversation_at`, to be read in chunks until the end of the block."""
+        """Open the snapshot of :meth:`conversation_at`, to be read in chunks until the end of the block.
+
+        Args:
+            page: the messages to fold; all by default.
+        """
         limits = {"version": version, "position": position, "time": time}
-        async with snapshot_as_of(self.store, self.caller, self.candidates(conversation), limits) as snapshot:
+        async with snapshot_as_of(self.store, self.caller, self.candidates(conversation), limits, page) as snapshot:
             if snapshot is None:
                 raise not_found(conversation)
             yield snapshot

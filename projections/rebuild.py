@@ -41,6 +41,7 @@ from projections.apply import Applier
 from projections.compare import TableDifference, compare_stages
 from projections.custom_projections import create_missing_tables
 from projections.parking import loggable
+from projections.pausing import read_paused
 from projections.projection import ALL_PARTITIONS, PARTITIONS, PROJECTIONS, Projection, Stage
 from projections.read_your_writes import applied_position
 from projections.throttle import Throttle
@@ -119,6 +120,11 @@ class _Rebuild:
         """Fill, compare and swap."""
         began = monotonic()
         projection = self.projection
+        if projection.name in await read_paused(self.store):
+            # The new tables are compared with the live ones at the same position, which paused ones do not reach.
+            raise RebuildError(
+                f"projection {projection.name} is paused: eventstore resume {projection.name}, then rebuild it"
+            )
         await create_missing_tables(self.store, [projection])
         async with AsyncExitStack() as stack:
             appliers = [

@@ -41,6 +41,7 @@ class ProjectionStatus:
         lag_seconds: age of the oldest of these; 0 if there are none.
         is_current: whether its tables are made by the definition of this version.
         parked: the number of conversations that are parked in it.
+        paused_at: since when it is paused; None if it is not.
     """
 
     name: str
@@ -50,6 +51,7 @@ class ProjectionStatus:
     lag_seconds: float
     is_current: bool
     parked: int
+    paused_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +167,7 @@ class Lag:
         seconds: age of the oldest of these; 0 if there are none.
         parked: the number of conversations that are parked in it.
         rebuilt: the position that the tables of a rebuild have reached, on average; None without a rebuild.
+        paused_at: since when it is paused; None if it is not.
     """
 
     projection: str
@@ -172,6 +175,7 @@ class Lag:
     seconds: float
     parked: int
     rebuilt: float | None
+    paused_at: datetime | None
 
 
 async def read_log_state(store: EventStore) -> LogState:
@@ -242,8 +246,10 @@ async def read_status(store: EventStore, projections: Sequence[Projection] = PRO
         horizon=await horizon(pool),
         bytes=size,
         projections=[
-            ProjectionStatus(name, position, updated_at, lag_events, lag_seconds, hashes.get(name) == made_by, parked)
-            for name, position, updated_at, made_by, lag_events, lag_seconds, parked in rows
+            ProjectionStatus(
+                name, position, updated_at, lag_events, lag_seconds, hashes.get(name) == made_by, parked, paused_at
+            )
+            for name, position, updated_at, made_by, lag_events, lag_seconds, parked, paused_at in rows
         ],
         workers=await read_workers(store),
         appends_in_flight=[AppendInFlight(*row) for row in appends],

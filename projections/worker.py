@@ -34,6 +34,7 @@ from eventstore.errors import (
     ConnectionLost,
     EventStoreError,
     ProjectionChanged,
+    ProjectionPaused,
     ServerError,
     ServerUnreachable,
     SettingsError,
@@ -305,6 +306,11 @@ class Runner:
             return events
         except ProjectionChanged:
             progress.forget_definition()
+        except ProjectionPaused:
+            if not progress.is_paused:
+                fields = {"event": "projection_paused", "projection": progress.projection.name}
+                _log.info("projection %s is paused", progress.projection.name, extra=fields)
+            progress.pause()
         except ConnectionLost:
             raise
         except EventStoreError as error:
@@ -373,12 +379,14 @@ class ProjectionProgress:
     Attributes:
         projection: as this version defines it.
         is_behind: whether the last batch was full, so that there may be more events.
+        is_paused: whether an administrator had paused it when a batch was last tried.
         is_known: whether the definition that its tables are made by is known; if not, only a rebuild helps.
     """
 
     def __init__(self, projection: Projection, largest_size: int) -> None:
         self.projection = projection
         self.is_behind = False
+        self.is_paused = False
         self.is_known = True
         self._size = min(FIRST_BATCH_SIZE, largest_size)
         self._largest_size = largest_size
@@ -394,8 +402,8 @@ class ProjectionProgress:
 
     @property
     def allows_small_batches(self) -> bool:
-        """Whether it is built in, and its tables are made by the definition of this version."""
-        return self._made_by is self.projection and self.projection.is_built_in
+        """Whether it is built in, not paused, and its tables are made by the definition of this version."""
+        return self._made_by is self.projection and self.projection.is_built_in and not self.is_paused
 
     async def apply_batch(self, applier: Applier, partitions: Sequence[int]) -> int:
         """Apply the next batch for these partitions. Return the number of events that it covered."""
@@ -410,7 +418,7 @@ class ProjectionProgress:
         applied = await applier.apply_batch(
             self._made_by, partitions=partitions, size=self._size, is_persistent=is_persistent
         )
-        self._pause, self._failures = 0.0, 0
+        self._pause, self._failures, self.is_paused = 0.0, 0, False
         events = 0 if applied is None else applied.events
         self.is_behind = events >= self._size
         if applied is not None:
@@ -426,6 +434,11 @@ class ProjectionProgress:
     def forget_definition(self) -> None:
         """Look up again what the tables are made by, because that has changed."""
         self._made_by = None
+
+    def pause(self) -> None:
+        """Try again after a few seconds: nothing tells that a paused projection was resumed."""
+        self.is_behind, self.is_paused = False, True
+        self._due_at = monotonic() + REBALANCE_SECONDS
 
     def postpone(self) -> None:
         """Try again after a pause, which grows with each failure."""

@@ -174,14 +174,14 @@ class File:
 def with_file_addresses(message: Json, conversation_id: UUID, version: int) -> Json:
     """Return a message with the addresses of its files in place of their bytes."""
     parts = message.get("parts")
-    if not isinstance(parts, list) or not any(_file_of(part) is not None for part in parts):
+    if not isinstance(parts, list) or not any(file_of(part) is not None for part in parts):
         return message
     prefix = f"{_FILE_PATH}{conversation_id.hex}-{version}-"
     return message | {"parts": [_with_address(part, f"{prefix}{number}") for number, part in enumerate(parts)]}
 
 
 def _with_address(part: Any, address: str) -> Any:
-    if _file_of(part) is None:
+    if file_of(part) is None:
         return part
     if "raw" in part:  # A2A 1.x
         return {name: value for name, value in part.items() if name != "raw"} | {"url": address}
@@ -189,7 +189,7 @@ def _with_address(part: Any, address: str) -> Any:
     return part | {"file": file | {"uri": address}}
 
 
-def _file_of(part: Any) -> File | None:
+def file_of(part: Any) -> File | None:
     """Return the file whose bytes a part holds, in either version; None for any other part."""
     if not isinstance(part, dict):
         return None
@@ -224,14 +224,17 @@ async def find_file(reader: Reader, file_id: str) -> File:
             user=caller.user,
         ):
             parts = sent_message(event.data).get("parts") if isinstance(event.data, MessageAdded) else None
-            file = _file_of(parts[number]) if isinstance(parts, list) and number < len(parts) else None
+            file = file_of(parts[number]) if isinstance(parts, list) and number < len(parts) else None
             if file is not None:
                 return file
     raise NotFound(f"there is no file {printable(file_id, 80)!r}: use an address from a listed message")
 
 
-def file_response(file: File) -> Response:
+def file_response(file: File, *, is_download: bool = False) -> Response:
     """Return the response with a file's bytes.
+
+    Args:
+        is_download: whether a browser stores it, even if it could show it.
 
     Raises:
         InputError: The bytes were not sent as base64.
@@ -239,7 +242,7 @@ def file_response(file: File) -> Response:
     media_type = file.media_type.partition(";")[0].strip().lower()
     if not _MEDIA_TYPE.fullmatch(media_type):
         media_type = "application/octet-stream"
-    disposition = "inline" if media_type.startswith(_INLINE) else "attachment"
+    disposition = "inline" if media_type.startswith(_INLINE) and not is_download else "attachment"
     name = f"; filename*=UTF-8''{quote(file.name.encode(errors='replace'), safe='')}" if file.name else ""
     headers = {
         "Content-Type": media_type,

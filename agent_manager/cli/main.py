@@ -43,6 +43,8 @@ GROUPS = {
         "migrate": "migrate",
         "rebuild": "read_tables",
         "verify": "read_tables",
+        "pause": "read_tables",
+        "resume": "read_tables",
         "parked": "read_tables",
         "retry": "read_tables",
         "rollback": "rollback",

@@ -1,7 +1,8 @@
-"""The commands rebuild, verify, parked and retry, which keep the read tables equal to the log."""
+"""The commands rebuild, verify, pause, resume, parked and retry, which keep the read tables equal to the log."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -19,12 +20,15 @@ from projections import (
     select_projections,
     undo_rebuild,
 )
+from projections import pause as pause_projections
 from projections import rebuild as rebuild_tables
+from projections import resume as resume_projections
 from projections import verify as verify_tables
 from projections.rebuild import JOBS
 from projections.verify import verify_members
 
 Names = Annotated[list[str] | None, Argument(metavar="NAME", help="Projections; all by default.")]
+PausedNames = Annotated[list[str], Argument(metavar="NAME", help="Projections, as eventstore status lists them.")]
 _SHOWN = 5
 
 
@@ -128,6 +132,30 @@ def verify(
             raise typer.Exit(1)
 
     run(work, settings)
+
+
+def pause(names: PausedNames, reason: Reason = None, data_dir: DataDir = None) -> None:
+    """Pause projections: no worker changes their read tables until they are resumed.
+
+    The log and all other projections go on. Reads that must include what was written after the pause fail meanwhile.
+    """
+    settings = read_settings(data_dir, reason=reason)
+    projections = select_projections(names, load_projections(settings.projections))
+    changed = run(lambda store: pause_projections(store, projections), settings)
+    typer.echo(_changes("paused", changed, "paused already", [each.name for each in projections]))
+
+
+def resume(names: Names = None, reason: Reason = None, data_dir: DataDir = None) -> None:
+    """Resume paused projections: workers continue where they stopped."""
+    settings = read_settings(data_dir, reason=reason)
+    projections = select_projections(names or [], load_projections(settings.projections))
+    changed = run(lambda store: resume_projections(store, projections), settings)
+    typer.echo(_changes("resumed", changed, "not paused", [each.name for each in projections]))
+
+
+def _changes(done: str, changed: Sequence[str], undone: str, wanted: Sequence[str]) -> str:
+    others = [name for name in wanted if name not in changed]
+    return "; ".join(f"{word} {', '.join(names)}" for word, names in ((done, changed), (undone, others)) if names)
 
 
 def parked(as_json: Json = False, data_dir: DataDir = None) -> None:

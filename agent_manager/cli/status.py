@@ -55,7 +55,10 @@ def status(as_json: Json = False, data_dir: DataDir = None) -> None:
                 "made by this version",
             ),
             [
-                (p.name, p.position, p.lag_events, f"{p.lag_seconds:.1f}", p.parked, p.updated_at, p.is_current)
+                (
+                    f"{p.name} (paused)" if p.paused_at else p.name, p.position, p.lag_events,
+                    f"{p.lag_seconds:.1f}", p.parked, p.updated_at, p.is_current,
+                )
                 for p in now.projections
             ],
             nothing="no projection has run yet: eventstore up",

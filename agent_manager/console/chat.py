@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import re
+from base64 import b64encode
+from bisect import bisect
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import accumulate
 from typing import Any
 from uuid import UUID
 
 from agent_manager.a2a import FINAL, Json, assemble_artifacts, part_in_version
-from agent_manager.adapters.a2a_demo_messages import as_message, with_file_addresses
+from agent_manager.adapters.a2a_demo_messages import File, as_message, file_of, with_file_addresses
 from agent_manager.console.rendering import pretty
 from agent_manager.server.schemas.conversations import MessageOut, TaskOut
 
 MAX_TEXT = 4000
 """Characters of a text that a list shows; the page of the message has all of it."""
-MAX_LIST = 40_000
+MAX_BYTES = 2**24
+"""Characters of a text or of JSON that is downloaded."""
+MAX_TASK_TEXT, MAX_TASKS = 1000, 30
+"""Characters of a text of a task, and tasks of a timeline: the latest."""
+MAX_TIMELINE = 15_000
+"""Characters of all texts of a timeline as HTML; the latest tasks have theirs first."""
+MAX_LIST = 35_000
 """Characters of all messages of a list, so that a page takes less than 100 kB."""
+
+
+_LONGER_AS_HTML = re.compile(r"[<>&\"'`*_\[|#\n]")
+"""Characters that become several in HTML: those that are escaped, and those that are markdown."""
 
 
 @dataclass
@@ -33,6 +47,7 @@ class Block:
         file_id: Of a file that the log holds.
         url: Of a file elsewhere, which is never fetched.
         result: Of a call, if it is among the same messages.
+        download: The path below the conversation of a part of an artifact.
     """
 
     kind: str
@@ -44,6 +59,7 @@ class Block:
     file_id: str = ""
     url: str = ""
     result: Block | None = None
+    download: str = ""
 
     @property
     def is_image(self) -> bool:
@@ -53,10 +69,11 @@ class Block:
 
 @dataclass
 class ChatMessage:
-    """A message with its blocks."""
+    """A message with its blocks, and the tasks that ended between it and the next message."""
 
     message: MessageOut
     blocks: list[Block] = field(default_factory=list)
+    ended: list[TaskOut] = field(default_factory=list)
 
 
 def chat_messages(messages: Sequence[MessageOut], longest: int = MAX_TEXT) -> list[ChatMessage]:
@@ -76,9 +93,31 @@ def chat_messages(messages: Sequence[MessageOut], longest: int = MAX_TEXT) -> li
     return [each for each in chat if each.blocks or each.message.error or each.message.role != "tool"]
 
 
-def length_in_list(message: MessageOut) -> int:
+def add_ended(chat: Sequence[ChatMessage], tasks: Iterable[TaskOut], *, is_last: bool) -> None:
+    """Note with each message which tasks ended after it, and before the next one.
+
+    Args:
+        is_last: Whether the last of the messages is that of the conversation.
+    """
+    versions = [each.message.version for each in chat]
+    for task in tasks:
+        place = bisect(versions, task.version) - 1
+        if task.status in FINAL and place >= 0 and (is_last or place < len(chat) - 1):
+            chat[place].ended.append(task)
+
+
+def length_in_list(message: MessageOut, longest: int = MAX_TEXT) -> int:
     """Return about how many characters a message takes in a list."""
-    return 500 + sum(len(block.text) for block in _blocks(message, MAX_TEXT))
+    return 500 + sum(_length_as_html(block.text) for block in _blocks(message, longest))
+
+
+def number_that_fits(messages: Iterable[MessageOut], longest: int = MAX_TEXT) -> int:
+    """Return how many of the first messages a list shows: at least one."""
+    return max(1, bisect(list(accumulate(length_in_list(message, longest) for message in messages)), MAX_LIST))
+
+
+def _length_as_html(text: str) -> int:
+    return len(text) + 4 * len(_LONGER_AS_HTML.findall(text))
 
 
 def _blocks(message: MessageOut, longest: int) -> Iterable[Block]:
@@ -171,20 +210,26 @@ def timeline(tasks: Sequence[TaskOut], until: datetime | None = None) -> list[Ti
         until: The end of tasks that go on; now by default.
     """
     now = until or datetime.now(UTC)
+    tasks = tasks[-MAX_TASKS:]
+    rest = MAX_TIMELINE
     ends = [max(each.created_at, each.updated_at if each.status in FINAL else now) for each in tasks]
     first = min((each.created_at for each in tasks), default=now)
     span = max(((end - first).total_seconds() for end in ends), default=0) or 1
     found = []
-    for each, end in zip(tasks, ends, strict=True):
+    for each, end in reversed(list(zip(tasks, ends, strict=True))):
         seconds = (end - each.created_at).total_seconds()
         start = min(990, int(1000 * (each.created_at - first).total_seconds() / span))
         width = max(4, min(1000 - start, int(1000 * seconds / span)))
-        text = _status_text(each.status_message)
-        found.append(TimelineTask(each, start, width, each.status in FINAL, seconds, text, _artifacts(each)))
-    return found
+        text = status_text(each.status_message)[: min(MAX_TASK_TEXT, rest // 5)]
+        rest -= _length_as_html(text)
+        artifacts = _artifacts(each, min(MAX_TASK_TEXT, rest // 5))
+        rest = max(0, rest - sum(_length_as_html(block.text) for _, blocks in artifacts for block in blocks))
+        found.append(TimelineTask(each, start, width, each.status in FINAL, seconds, text, artifacts))
+    return found[::-1]
 
 
-def _status_text(message: Json | None) -> str:
+def status_text(message: Json | None) -> str:
+    """Return the text of the message of a task's status."""
     parts = message.get("parts") if message else None
     texts = (
         [part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)]
@@ -194,16 +239,49 @@ def _status_text(message: Json | None) -> str:
     return "\n".join(texts)[:MAX_TEXT]
 
 
-def _artifacts(task: TaskOut) -> list[tuple[str, list[Block]]]:
+def _artifacts(task: TaskOut, longest: int) -> list[tuple[str, list[Block]]]:
     chunks = [each.model_dump() for each in task.artifacts]
-    return [
-        (str(artifact.get("name") or artifact["artifactId"]), [
-            block
-            for part in artifact["parts"] if isinstance(artifact["parts"], list)
-            for block in _part(_without_bytes(part_in_version(part, "0.3")), MAX_TEXT)
-        ])
-        for artifact in assemble_artifacts(chunks)
-    ]  # fmt: skip
+    found = []
+    for number, artifact in enumerate(assemble_artifacts(chunks)):
+        blocks = []
+        for part_number, part in enumerate(_parts_of(artifact)):
+            for block in _part(_without_bytes(part_in_version(part, "0.3")), longest):
+                if not block.url:
+                    block.download = f"tasks/{task.id}/artifacts/{number}/{part_number}"
+                blocks.append(block)
+        found.append((_name_of(artifact), blocks))
+    return found
+
+
+def artifact_file(task: TaskOut, number: int, part_number: int) -> File | None:
+    """Return a part of an artifact of a task as a file; None if there is none, or only its URL is stored."""
+    artifacts = assemble_artifacts(each.model_dump() for each in task.artifacts)
+    parts = _parts_of(artifacts[number]) if number < len(artifacts) else []
+    if part_number >= len(parts):
+        return None
+    part, name = parts[part_number], _name_of(artifacts[number])
+    if (file := file_of(part)) is not None:
+        return replace(file, name=file.name or name)
+    converted = part_in_version(part, "0.3")
+    if isinstance(converted, dict) and isinstance(converted.get("file"), dict):
+        return None
+    is_text = isinstance(converted, dict) and isinstance(converted.get("text"), str)
+    text = (
+        converted["text"]
+        if is_text
+        else pretty(part if not isinstance(part, dict) else part.get("data", part), MAX_BYTES)
+    )
+    kind, suffix = ("text/plain", ".txt") if is_text else ("application/json", ".json")
+    return File(b64encode(text.encode(errors="replace")).decode(), kind, name if "." in name else name + suffix)
+
+
+def _parts_of(artifact: Json) -> list[Any]:
+    parts = artifact["parts"]
+    return parts if isinstance(parts, list) else []
+
+
+def _name_of(artifact: Json) -> str:
+    return str(artifact.get("name") or artifact["artifactId"])
 
 
 def _without_bytes(part: Any) -> Any:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from bisect import bisect
+import asyncio
+import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
-from itertools import accumulate
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -15,12 +15,20 @@ from starlette.responses import Response
 
 from agent_manager.adapters.a2a_demo_messages import file_response, find_file
 from agent_manager.auth import TokenScope
-from agent_manager.console.chat import MAX_LIST, MAX_TEXT, chat_messages, length_in_list, timeline
-from agent_manager.console.operator import ACTOR
+from agent_manager.console.chat import (
+    add_ended,
+    artifact_file,
+    chat_messages,
+    number_that_fits,
+    status_text,
+    timeline,
+)
+from agent_manager.console.log import KNOWN_TYPES
 from agent_manager.console.pages import ROOT, ConsoleRoute, form, page, redirect, wait_for_written
 from agent_manager.server.authorization import Data, needs
 from agent_manager.server.context import CurrentContext, RequestContext
 from agent_manager.server.conversation_lookup import ResolvedConversation, get_or_404, resolve
+from agent_manager.server.operators import ACTOR
 from agent_manager.server.routes import conversations as api
 from agent_manager.server.routes import forks as forks_api
 from agent_manager.server.routes import members as members_api
@@ -36,10 +44,12 @@ from agent_manager.server.schemas.conversations import (
 )
 from agent_manager.server.schemas.events import event_out
 from agent_manager.server.schemas.forks import NewFork
+from eventstore import TaskStatus
+from eventstore.database.queries import query as sql_text
 from eventstore.errors import NotFound
 from eventstore.read import end_of_log
-from projections import Search
-from projections.conversation_snapshot import ConversationSnapshot
+from projections import Search, Task
+from projections.conversation_snapshot import ConversationSnapshot, MessagePage
 
 router = APIRouter(prefix=f"{ROOT}/conversations", route_class=ConsoleRoute)
 
@@ -47,58 +57,112 @@ ROWS = 50
 """Rows of a list at a time; further ones follow as one scrolls."""
 LIVE_ROWS = 200
 """Messages that a page that is looked at takes at a time."""
+COMPARED_TEXT = 1000
+"""Characters of a new message that a comparison shows."""
+_FOUND = sql_text("agent_manager.console", "found")
+_VERSIONS = sql_text("agent_manager.console", "versions")
 
 
 # The list
 
 
 class ListQuery(In):
-    """Which conversations to list: all, or those that a search finds."""
+    """Which conversations to list: all, those that a search finds, or those with a failed task."""
 
     q: str = Field("", max_length=10_000)
-    state: Literal["active", "archived", "all", "deleted"] = "all"
+    state: Literal["active", "archived", "all", "deleted", "failed"] = "all"
     by: Literal["updated", "created"] = "updated"
     actor: str = ""
     since: Time | Literal[""] | None = None
     until: Time | Literal[""] | None = None
     after: Cursor = None
 
+    def range(self) -> dict[str, Any]:
+        """Return the time and the size of the list."""
+        return {"since": self.since or None, "until": self.until or None, "limit": ROWS}
+
 
 @page(router, "", "conversations.html", Data.CONTENT)
 async def list_conversations(context: CurrentContext, query: Annotated[ListQuery, Query()]) -> dict[str, Any]:
     """List conversations, the last updated first, or the results of a search."""
-    shared: dict[str, Any] = {
-        "since": query.since or None,
-        "until": query.until or None,
-        "actor": query.actor or None,
-        "limit": ROWS,
-    }
+    shown: dict[str, Any] = {"hits": [], "items": [], "searched": "", "filters": query}
     if query.q.strip():
-        await wait_for_written(context, ("search",))
-        hits = await Search(context.store, caller=context.caller).page(
-            query.q, after=context.open_cursor(query.after), **shared
-        )
-        names = dict.fromkeys((hit.conversation_id for hit in hits), "")
-        for conversation_id in names:
-            with suppress(NotFound):  # its projection may be behind that of the search
-                names[conversation_id] = (await context.reader.conversation(conversation_id)).name
-        items = [
-            {
-                "kind": hit.kind, "conversation_id": hit.conversation_id, "name": names[hit.conversation_id],
-                "version": hit.version, "role": hit.role, "actor": hit.actor, "created_at": hit.created_at,
-                "snippet": hit.snippet,
-            }
-            for hit in hits
-        ]  # fmt: skip
-        following = None if hits.next is None else context.server_context.sealing.seal_cursor(context.caller, hits.next)
-        return {"hits": items, "items": [], "next": following, "searched": hits.searched, "filters": query}
+        return shown | await _search(context, query)
     await wait_for_written(context)
-    active = {"active": True, "archived": False}.get(query.state)
+    if query.state == "failed":
+        return shown | await _failed(context, query)
     found = await context.reader.conversations(
-        active=active, deleted=query.state == "deleted", by=query.by, after=query.after, **shared
+        active={"active": True, "archived": False}.get(query.state),
+        deleted=query.state == "deleted",
+        by=query.by,
+        after=query.after,
+        actor=query.actor or None,
+        **query.range(),
     )
     rows = [ConversationOut.model_validate(row) for row in found if query.state != "deleted" or row.is_deleted]
-    return {"hits": [], "items": rows, "next": found.next, "searched": "", "filters": query}
+    return shown | {"items": rows, "next": found.next}
+
+
+async def _search(context: RequestContext, query: ListQuery) -> dict[str, Any]:
+    await wait_for_written(context, ("search",))
+    wanted = completed(query.q)
+    found = await Search(context.store, caller=context.caller).page(
+        wanted, after=context.open_cursor(query.after), actor=query.actor or None, **query.range()
+    )
+    hits = [
+        {
+            "kind": hit.kind, "conversation_id": hit.conversation_id, "id": hit.id, "version": hit.version,
+            "role": hit.role, "actor": hit.actor, "created_at": hit.created_at, "snippet": hit.snippet,
+        }
+        for hit in found
+    ]  # fmt: skip
+    following = None if found.next is None else context.server_context.sealing.seal_cursor(context.caller, found.next)
+    return {
+        "hits": await _with_conversations(context, query.model_copy(update={"actor": ""}), hits),
+        "next": following,
+        "searched": "" if found.searched == wanted else found.searched,
+    }
+
+
+def completed(text: str) -> str:
+    """Return a query whose last word may be incomplete, as one types it."""
+    is_plain = text.count('"') % 2 == 0 and re.search(r"(?<![\w-])\w{2,}$", text) and not text.endswith((" or", " ou"))
+    return f"{text}*" if is_plain else text
+
+
+async def _failed(context: RequestContext, query: ListQuery) -> dict[str, Any]:
+    found = await context.reader.tasks(status=TaskStatus.FAILED, newest_first=True, after=query.after, **query.range())
+    hits = [
+        {
+            "kind": "task", "conversation_id": task.conversation_id, "id": task.id, "version": task.version,
+            "role": None, "actor": "", "created_at": task.updated_at,
+            "snippet": " – ".join(filter(None, (task.description, status_text(task.status_message))))[:400],
+        }
+        for task in found
+    ]  # fmt: skip
+    return {"hits": await _with_conversations(context, query, hits), "next": found.next}
+
+
+async def _with_conversations(
+    context: RequestContext, query: ListQuery, hits: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return hits with the names of their conversations, if these have the state and the actor of a query."""
+    given = {
+        "tenant": context.caller.tenant,
+        "ids": list({hit["conversation_id"] for hit in hits}),
+        "actor": query.actor or None,
+    }
+    rows = await context.store.tables(context.caller).fetch(_FOUND, given)
+    known = {identifier: (name, active, deleted, actor) for identifier, name, active, deleted, actor in rows}
+    states = {"active": (True, False), "archived": (False, False), "deleted": (None, True)}
+    shown = []
+    for hit in hits:
+        # Its projection may be behind that of the search.
+        name, is_active, is_deleted, has_actor = known.get(hit["conversation_id"], ("", True, False, True))
+        wanted = states.get(query.state, (None, False))
+        if is_deleted is wanted[1] and wanted[0] in (None, is_active) and (has_actor or not query.actor):
+            shown.append(hit | {"name": name})
+    return shown
 
 
 # A conversation as a chat
@@ -123,17 +187,19 @@ async def show_conversation(
     resolved = await get_or_404(context.reader, conversation)
     if query.version is not None or query.time:
         as_of: dict[str, Any] = {"version": query.version} if query.version is not None else {"time": query.time}
-        async with context.reader.snapshot_at(resolved.id, **as_of) as snapshot:
+        window = MessagePage(ROWS, query.first)
+        async with context.reader.snapshot_at(resolved.id, **as_of, page=window) as snapshot:
             return await _past(context, resolved, snapshot, query)
     # A page that is looked at asks because of a change that the read tables may not hold yet.
     at_least = 0 if query.after is None else await end_of_log(context.log)
     await wait_for_written(context, at_least=at_least, is_resolved=True)
     row = await context.reader.conversation(resolved.id)
     messages, older, newer = await _window(context, resolved.id, query)
-    tasks = [TaskOut.model_validate(task) for task in await context.reader.tasks(resolved.id, limit=LIVE_ROWS)]
-    return await _chat(context, resolved, ConversationOut.model_validate(row), messages, tasks, query) | {
-        "older": older, "newer": newer, "is_past": False,
-    }  # fmt: skip
+    found = await context.reader.tasks(resolved.id, newest_first=True, limit=LIVE_ROWS)
+    tasks = [TaskOut.model_validate(task) for task in reversed(found)]
+    is_last = newer is None and query.older is None
+    data = await _chat(context, resolved, ConversationOut.model_validate(row), messages, tasks, query, is_last=is_last)
+    return data | {"older": older, "newer": newer, "is_past": False}
 
 
 async def _window(
@@ -147,8 +213,7 @@ async def _window(
     limit = ROWS if query.after is None else LIVE_ROWS
     found = await context.reader.messages(conversation_id, limit=limit, **options)
     messages = [MessageOut.model_validate(row) for row in found]
-    sizes = list(accumulate(map(length_in_list, messages)))
-    fitting = max(1, bisect(sizes, MAX_LIST)) if query.after is None else len(messages)
+    fitting = number_that_fits(messages) if query.after is None else len(messages)
     if fitting < len(messages):
         found = await context.reader.messages(conversation_id, limit=fitting, **options)  # for its cursor
         messages = messages[:fitting]
@@ -163,13 +228,14 @@ async def _past(
     """Return the data of a conversation as it was: the last messages, or those from a version on."""
     messages = [MessageOut.model_validate(row) async for row in snapshot.messages()]
     if query.first is not None:
-        messages = [message for message in messages if message.version >= query.first][:ROWS]
-    newest_first = messages[-ROWS:][::-1]
-    fitting = max(1, bisect(list(accumulate(map(length_in_list, newest_first))), MAX_LIST))
-    shown = newest_first[:fitting][::-1]
+        shown = [message for message in messages if message.version >= query.first][:ROWS]
+        shown = shown[: number_that_fits(shown)]
+    else:
+        newest_first = messages[-ROWS:][::-1]
+        shown = newest_first[: number_that_fits(newest_first)][::-1]
     tasks = [TaskOut.model_validate(row) async for row in snapshot.tasks()]
     conversation = ConversationOut.model_validate(snapshot.conversation)
-    data = await _chat(context, resolved, conversation, shown, tasks[:LIVE_ROWS], query)
+    data = await _chat(context, resolved, conversation, shown, tasks[:LIVE_ROWS], query, is_last=query.first is None)
     return data | {"older": None, "newer": None, "is_past": True}
 
 
@@ -180,11 +246,19 @@ async def _chat(
     messages: Sequence[MessageOut],
     tasks: Sequence[TaskOut],
     query: ChatQuery,
+    *,
+    is_last: bool,
 ) -> dict[str, Any]:
     until = None if query.version is None and not query.time else conversation.updated_at
     own = [
         message.version for message in messages if message.conversation_id == conversation.id
     ]  # not what a fork shares
+    chat = chat_messages(messages)
+    add_ended(
+        [each for each in chat if each.message.conversation_id == conversation.id],
+        [task for task in tasks if task.conversation_id == conversation.id],
+        is_last=is_last,
+    )
     members = []
     async for user, access in members_api.members_of(context, resolved.id):
         members.append({"user": user, "access": access})
@@ -193,10 +267,11 @@ async def _chat(
     return {
         "conversation": conversation,
         "last_version": resolved.version,
-        "messages": chat_messages(messages),
+        "messages": chat,
         "first_version": messages[0].version if messages else 0,
         "seen": own[-1] if own and len(messages) == LIVE_ROWS else max([*own[-1:], conversation.version]),
         "tasks": timeline(tasks, until),
+        "task_number": len(tasks),
         "members": members,
         "at": query,
         "may_write": context.identity.may(TokenScope.WRITE),
@@ -244,9 +319,39 @@ async def show_message(
 
 
 @router.get("/{conversation}/files/{file_id}", openapi_extra=needs(Data.CONTENT))
-async def show_file(context: CurrentContext, conversation: str, file_id: str) -> Response:
+async def show_file(
+    context: CurrentContext, conversation: str, file_id: str, download: Annotated[bool, Query()] = False
+) -> Response:
     """Return a file of a message, as the API does: a browser runs nothing of it."""
-    return file_response(await find_file(context.reader, file_id))
+    return file_response(await find_file(context.reader, file_id), is_download=download)
+
+
+Number = Annotated[int, Path(ge=0, lt=2**31)]
+
+
+@router.get(
+    "/{conversation}/tasks/{task}/artifacts/{artifact}/{part}", openapi_extra=needs(Data.CONTENT, version=Data.PAST)
+)
+async def download_artifact(
+    context: CurrentContext,
+    conversation: str,
+    task: UUID,
+    artifact: Number,
+    part: Number,
+    version: Annotated[int | None, Query(ge=1, lt=2**31)] = None,
+) -> Response:
+    """Return a part of an artifact as a file, as it is, or was at a version."""
+    resolved = await get_or_404(context.reader, conversation)
+    if version is None:
+        tasks: Sequence[Task] = await context.reader.tasks(resolved.id, newest_first=True, limit=LIVE_ROWS)
+    else:
+        async with context.reader.snapshot_at(resolved.id, version=version, page=MessagePage(0)) as snapshot:
+            tasks = [each async for each in snapshot.tasks()]
+    found = next((TaskOut.model_validate(each) for each in tasks if each.id == task), None)
+    file = None if found is None else artifact_file(found, artifact, part)
+    if file is None:
+        raise NotFound(f"task {task} has no such artifact, or only its URL is stored: open the conversation again")
+    return file_response(file, is_download=True)
 
 
 @router.get("/{conversation}/export.json", openapi_extra=needs(Data.CONTENT))
@@ -274,6 +379,7 @@ async def list_events(
     context: CurrentContext, conversation: str, query: Annotated[EventsQuery, Query()]
 ) -> dict[str, Any]:
     """List the events of a conversation, from the log itself."""
+    await wait_for_written(context)
     resolved = await get_or_404(context.reader, conversation)
     found = await context.reader.history(
         resolved.id,
@@ -289,6 +395,7 @@ async def list_events(
         "items": [event_out(event) for event in found],
         "next": found.next,
         "filters": query,
+        "known_types": KNOWN_TYPES,
     }
 
 
@@ -305,39 +412,69 @@ async def compare(
 ) -> dict[str, Any]:
     """Compare a conversation at two versions."""
     resolved = await get_or_404(context.reader, conversation)
-    versions = sorted((query.a or max(1, resolved.version - 10), query.b or resolved.version))
-    states = [await context.reader.conversation_at(resolved.id, version=version) for version in versions]
-    before, after = states
+    a, b = sorted((query.a or max(1, resolved.version - 10), query.b or resolved.version))
+    (before, tasks_before, _), (after, tasks_after, messages), answered = await asyncio.gather(
+        _state(context, resolved.id, a, MessagePage(0)),
+        _state(context, resolved.id, b, MessagePage(ROWS, a + 1)),
+        _answered(context, resolved.id, a, b),
+    )
     fields = ("name", "is_active", "is_deleted", "message_count", "metadata")
-    changed = [
-        (name, getattr(before.conversation, name), getattr(after.conversation, name))
-        for name in fields
-        if getattr(before.conversation, name) != getattr(after.conversation, name)
-    ]
-    known = {message.id: message for message in before.messages}
-    added = [MessageOut.model_validate(message) for message in after.messages if message.id not in known]
-    answered = [
-        (MessageOut.model_validate(message), known[message.id].status)
-        for message in after.messages
-        if message.id in known and known[message.id].status != message.status
-    ]
-    tasks = {task.id: task for task in before.tasks}
+    added = [message for message in messages if message.version > a]
+    added = added[: number_that_fits(added, COMPARED_TEXT)]
+    tasks = {task.id: task for task in tasks_before}
     changed_tasks = [
-        (tasks[task.id].status if task.id in tasks else None, TaskOut.model_validate(task))
-        for task in after.tasks
+        (tasks[task.id].status if task.id in tasks else None, task)
+        for task in tasks_after
         if task.id not in tasks or tasks[task.id].version != task.version
     ]
     return {
-        "conversation": ConversationOut.model_validate(after.conversation),
+        "conversation": after,
         "last_version": resolved.version,
-        "a": versions[0],
-        "b": versions[1],
-        "changed": changed,
-        "added": chat_messages(added[:ROWS], MAX_TEXT // 4),
-        "more": max(0, len(added) - ROWS),
-        "answered": answered[:ROWS],
+        "a": a,
+        "b": b,
+        "changed": [
+            (name, getattr(before, name), getattr(after, name))
+            for name in fields
+            if getattr(before, name) != getattr(after, name)
+        ],
+        "added": chat_messages(added, COMPARED_TEXT),
+        "more": max(0, after.message_count - before.message_count - len(added)),
+        "answered": answered,
         "tasks": changed_tasks[:ROWS],
     }
+
+
+async def _state(
+    context: RequestContext, conversation_id: UUID, version: int, page: MessagePage
+) -> tuple[ConversationOut, list[TaskOut], list[MessageOut]]:
+    """Return a conversation at a version, with its tasks and a page of its messages."""
+    async with context.reader.snapshot_at(conversation_id, version=version, page=page) as snapshot:
+        tasks = [TaskOut.model_validate(row) async for row in snapshot.tasks()]
+        messages = [
+            MessageOut.model_validate(row)
+            async for row in snapshot.messages()
+            if row.conversation_id == conversation_id
+        ]
+        return ConversationOut.model_validate(snapshot.conversation), tasks, messages
+
+
+async def _answered(context: RequestContext, conversation_id: UUID, after: int, until: int) -> list[tuple[int, str]]:
+    """Return the versions of the messages up to a version whose answer was stored after it, and the outcomes."""
+    outcomes: dict[UUID, str] = {}
+    async for event in context.store.read(
+        conversation_id,
+        after=after,
+        until_version=until,
+        types=["message.answered"],
+        limit=ROWS,
+        tenant=context.caller.tenant,
+        user=context.caller.user,
+    ):
+        with suppress(KeyError, TypeError, ValueError):  # the content of these events is not validated
+            outcomes[UUID(event.content["message_id"])] = str(event.content["outcome"])
+    given = {"tenant": context.caller.tenant, "conversation_id": conversation_id, "ids": list(outcomes)}
+    rows = await context.store.log(context.caller).fetch(_VERSIONS, given) if outcomes else []
+    return sorted((version, outcomes[identifier]) for identifier, version in rows if version <= after)
 
 
 # Changes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from time import monotonic
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query
@@ -19,15 +20,21 @@ from agent_manager.server.schemas.common import In, Time
 from agent_manager.server.schemas.events import event_out
 from agent_manager.server.streams import log_source, start_position
 from eventstore import Event
+from eventstore.database.queries import query as sql_text
 from eventstore.errors import NotFound
 from eventstore.event_types import BUILT_IN
-from eventstore.read import Filter, end_of_log, horizon
+from eventstore.events import HIGHEST_POSITION
+from eventstore.read import Filter, end_of_log, horizon, last_event, pages
+from eventstore.read import log_source as stored_source
 
 router = APIRouter(prefix=ROOT, route_class=ConsoleRoute)
 
 ROWS = 50
-MAX_SCANNED = 5000
-"""Events that a page looks through for those that match; further ones follow when asked for."""
+MAX_SECONDS = 0.1
+"""How long a page looks for events that match; it looks further back when asked to."""
+STEP, STEP_HERE = 20_000, 1_000
+"""Positions that are looked through at a time by the database, and by this page, which filters by more."""
+_TIME_EDGES = sql_text("eventstore", "time_edges")
 KNOWN_TYPES = sorted(BUILT_IN.json_schema()["discriminator"]["mapping"])
 """The names of the built-in events."""
 Position = Annotated[int, Field(ge=0, lt=2**63)] | Literal[""] | None
@@ -52,6 +59,16 @@ class LogQuery(In):
         excluded = {name[1:].strip() for name in names if name.startswith("-")}
         return [name for name in names if not name.startswith("-")] or None, excluded
 
+    @property
+    def is_matched_here(self) -> bool:
+        """Whether not all filters are conditions of the database."""
+        return bool(self.text or self.selected()[1])
+
+    @property
+    def step(self) -> int:
+        """The positions to look through at a time."""
+        return STEP_HERE if self.is_matched_here else STEP
+
     def matches(self, event: Event) -> bool:
         """Return whether an event of the selected types and actor also fits what only this page filters by."""
         if event.event_type in self.selected()[1]:
@@ -71,38 +88,50 @@ class LiveQuery(LogQuery):
 @page(router, "/log", "log.html", Data.LOG)
 async def show_log(context: CurrentContext, query: Annotated[LogQuery, Query()]) -> dict[str, Any]:
     """List the events of the log, as far as it is final, the newest first."""
-    final = await horizon(context.log)
-    until = min(final, int(query.before) - 1) if query.before else final
+    log = context.store.log(context.caller)
+    final = await horizon(log)
+    first, last = await _positions(context, query)
+    last = min(last, final, int(query.before) - 1 if query.before else final)
     types, _ = query.selected()
-    items, scanned, position = [], 0, until
-    events = context.store.read_log(
-        until_position=max(0, until),
+    source = stored_source(
+        Filter(types, query.actor or None, query.since or None, query.until or None, context.caller.tenant),
         backwards=True,
-        limit=MAX_SCANNED,
-        types=types,
-        actor=query.actor or None,
-        since=query.since or None,
-        until=query.until or None,
-        tenant=context.caller.tenant,
-        user=context.caller.user,
     )
-    async for event in events:
-        await context.time_slice.give_way()
-        scanned, position = scanned + 1, event.position
-        if query.matches(event):
-            items.append(event_out(event))
-        if len(items) == ROWS:
-            break
+    items: list[Any] = []
+    rest, deadline = last, monotonic() + MAX_SECONDS
+    while len(items) < ROWS and rest >= first and (rest == last or monotonic() < deadline):
+        low, is_empty = max(first, rest - query.step + 1), True
+        limit = None if query.is_matched_here else ROWS - len(items)
+        async with aclosing(pages(log, source, low, rest, limit)) as events:
+            async for event in events:
+                await context.time_slice.give_way()
+                is_empty = False
+                if query.matches(event):
+                    items.append(event_out(event))
+                if len(items) == ROWS:
+                    low = event.position
+                    break
+        rest = await last_event(log, low - 1) if is_empty else low - 1
     return {
         "items": items,
         "show_conversation": True,
-        "next": position if len(items) == ROWS or scanned == MAX_SCANNED else None,
-        "scanned": scanned,
+        "next": rest + 1 if rest >= first else None,
+        "scanned": last - rest,
         "filters": query,
         "final": final,
         "known_types": KNOWN_TYPES,
         "is_live": not (query.before or query.until),
     }
+
+
+async def _positions(context: RequestContext, query: LogQuery) -> tuple[int, int]:
+    """Return the positions between which the events in the time of a query are."""
+    if not (query.since or query.until):
+        return 1, HIGHEST_POSITION
+    times = {"since": query.since or "-infinity", "until": query.until or "infinity"}
+    [(low, high)] = await context.log.fetch(_TIME_EDGES, times)
+    # Times increase with positions, but not strictly.
+    return (1, 0) if low is None or high is None else (max(1, low - STEP), high + STEP)
 
 
 @router.get("/log/live", openapi_extra=needs(Data.LOG))

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter
 from pydantic import SecretStr
 
-from agent_manager.console.operator import check_operator, read_backups, samples
+from agent_manager.console.kept import kept
+from agent_manager.console.operator import read_backups
 from agent_manager.console.pages import ROOT, ConsoleRoute, page
 from agent_manager.doctor import examine
 from agent_manager.doctor.database import Limits
 from agent_manager.server.authorization import Data
 from agent_manager.server.context import CurrentContext, RequestContext
+from agent_manager.server.operators import check_operator
 from agent_manager.settings import ServerSettings
 from eventstore import __version__
 from eventstore.database.queries import query
@@ -31,10 +34,11 @@ async def show_operations(context: CurrentContext) -> dict[str, Any]:
     """Show backups, the server, settings, migrations and administrative acts."""
     check_operator(context)
     store = context.store
-    now = (await samples(context))[-1]
+    now = (await context.server_context.lag_history.samples())[-1]
     [(server_version,)] = await store.connections.projector.fetch("SELECT current_setting('server_version')")
     return {
-        "backups": await read_backups(context),
+        "is_backed_up": bool(context.server_context.settings.backup_dir),
+        "backups": await kept(context, "backups", None, partial(read_backups, context)),
         "server": {
             "version": __version__,
             "database": store.server.public_url,

@@ -1,69 +1,21 @@
-"""What only operators see and do: administrators of the server's own tenant, because it concerns all tenants."""
+"""What only operators see: the backups, and how fast all tenants append."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from dataclasses import dataclass
-from time import monotonic
-from weakref import WeakKeyDictionary
 
 from agent_manager.backup import Archive, Drill, Manifest, last_drill, open_target
-from agent_manager.server.context import RequestContext, ServerContext
-from agent_manager.server.problems import Rejected
-from projections.status import Lag, read_lags, read_log_state
+from agent_manager.server.context import RequestContext
+from agent_manager.server.lag_history import Sample
 
-ACTOR = "console"
-"""The actor of changes to conversations on a server that requires no tokens."""
-SAMPLE_SECONDS = 2.0
-"""The least time between two samples, however many pages are looked at."""
-SAMPLES = 150
 BACKUP_SECONDS = 5.0
 """How long a page waits for the folder or bucket of the backups."""
 
 
-@dataclass(frozen=True)
-class Sample:
-    """The state of the log and of the lags at an instant."""
-
-    at: float
-    last_position: int
-    horizon_distance: int
-    lags: tuple[Lag, ...]
-
-
-_SAMPLES: WeakKeyDictionary[ServerContext, deque[Sample]] = WeakKeyDictionary()
-
-
-def check_operator(context: RequestContext) -> None:
-    """Check that the caller is an administrator of the server's own tenant.
-
-    Raises:
-        Rejected: They are one of another tenant.
-    """
-    if context.caller.tenant != context.store.tenant:
-        detail = "this concerns all tenants: sign in with a key of the server's own tenant (EVENTSTORE_TENANT)"
-        raise Rejected(detail, "scope", status=403)
-
-
-def is_operator(context: RequestContext) -> bool:
-    """Return whether the caller is an administrator of the server's own tenant."""
-    return "admin" in context.identity.scopes and context.caller.tenant == context.store.tenant
-
-
-async def samples(context: RequestContext) -> list[Sample]:
-    """Return the states since the pages of operators are looked at, the present one last."""
-    kept = _SAMPLES.setdefault(context.server_context, deque(maxlen=SAMPLES))
-    if not kept or monotonic() - kept[-1].at >= SAMPLE_SECONDS:
-        state = await read_log_state(context.store)
-        lags = await read_lags(context.store, list(context.server_context.rebuilds.projections()))
-        kept.append(Sample(monotonic(), state.last_position, state.horizon_distance, tuple(lags)))
-    return list(kept)
-
-
-def events_per_second(kept: list[Sample]) -> float | None:
+def events_per_second(samples: list[Sample]) -> float | None:
     """Return the events that all tenants append in a second, of the last minute; None before there are two samples."""
-    recent = [sample for sample in kept if kept[-1].at - sample.at <= 60]
+    recent = [sample for sample in samples if samples[-1].at - sample.at <= 60]
     if len(recent) < 2:
         return None
     return (recent[-1].last_position - recent[0].last_position) / (recent[-1].at - recent[0].at)

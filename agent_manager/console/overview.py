@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter
 
-from agent_manager.console.operator import events_per_second, is_operator, read_backups, samples
+from agent_manager.console.kept import kept
+from agent_manager.console.operator import events_per_second, read_backups
 from agent_manager.console.pages import ROOT, ConsoleRoute, page, wait_for_written
 from agent_manager.server.authorization import Data
 from agent_manager.server.context import CurrentContext, RequestContext
+from agent_manager.server.operators import is_operator
 from agent_manager.server.schemas.conversations import ConversationOut
 from eventstore.database.queries import query
 from projections import Statistics
@@ -21,7 +24,10 @@ router = APIRouter(prefix=ROOT, route_class=ConsoleRoute)
 
 WARNING_SECONDS, CRITICAL_SECONDS = 60.0, 600.0
 """The lag from which on a projection needs attention, as for ``eventstore doctor``."""
+MOST_PENDING, PENDING_ROWS = 1000, 5
+"""Messages that await an answer: those that are counted, and those that are listed."""
 _MESSAGES_BY_MINUTE = query("agent_manager.console", "messages_by_minute")
+_PENDING = query("agent_manager.console", "pending")
 
 
 @page(router, "/", "overview.html", Data.CONTENT)
@@ -29,35 +35,40 @@ async def overview(context: CurrentContext) -> dict[str, Any]:
     """Show what needs attention, activity of the last hour, and the latest conversations."""
     await wait_for_written(context)
     minute = datetime.now(UTC).replace(second=0, microsecond=0)
-    statistics = Statistics(context.store, caller=context.caller)
-    pending = await context.manager.pending()
-    counts, times, statuses, conversations, attention = await asyncio.gather(
-        context.store.tables(context.caller).fetch(_MESSAGES_BY_MINUTE, {"tenant": context.caller.tenant}),
-        statistics.response_times(since=minute.date() - timedelta(days=1)),
-        statistics.by_status(),
+    tables, tenant = context.store.tables(context.caller), context.caller.tenant
+    counts, pending, activity, conversations = await asyncio.gather(
+        tables.fetch(_MESSAGES_BY_MINUTE, {"tenant": tenant}),
+        tables.fetch(_PENDING, {"tenant": tenant, "limit": MOST_PENDING}),
+        kept(context, "activity", minute.date(), partial(_activity, context, minute)),
         context.reader.conversations(limit=12),
-        _attention(context, len(pending)),
     )
     numbers = dict(counts)
     minutes = [minute - timedelta(minutes=59 - number) for number in range(60)]
+    operates = is_operator(context)
     return {
-        "attention": attention,
+        "attention": await _attention(context, len(pending)),
         "pending": [
-            {
-                "conversation": each.conversation,
-                "message_id": each.message_id,
-                "since": each.since,
-                "status": each.status,
-            }
-            for each in pending[:5]
+            {"conversation": conversation, "message_id": message, "since": since}
+            for conversation, message, since in pending[:PENDING_ROWS]
         ],
-        "events_per_second": events_per_second(await samples(context)) if is_operator(context) else None,
+        "events_per_second": events_per_second(await context.server_context.lag_history.samples())
+        if operates
+        else None,
         "messages": [(f"{each:%H:%M}", numbers.get(each, 0)) for each in minutes],
-        "response_times": times,
-        "statuses": {f"{each.kind} {each.status}": each.number for each in statuses},
+        "response_times": activity and activity["response_times"],
+        "statuses": activity and activity["statuses"],
         "conversations": [ConversationOut.model_validate(row) for row in conversations],
-        "is_operator_view": is_operator(context),
+        "is_operator_view": operates,
     }
+
+
+async def _activity(context: RequestContext, minute: datetime) -> dict[str, Any]:
+    """Return the response times since yesterday, and the numbers of conversations and tasks by status."""
+    statistics = Statistics(context.store, caller=context.caller)
+    times, statuses = await asyncio.gather(
+        statistics.response_times(since=minute.date() - timedelta(days=1)), statistics.by_status()
+    )
+    return {"response_times": times, "statuses": {f"{each.kind} {each.status}": each.number for each in statuses}}
 
 
 async def _attention(context: RequestContext, pending: int) -> list[dict[str, Any]]:
@@ -68,24 +79,29 @@ async def _attention(context: RequestContext, pending: int) -> list[dict[str, An
         found.append({"severity": severity, "kind": kind, "path": path, "values": values})
 
     if is_operator(context):
-        kept = await samples(context)
-        now = kept[-1]
-        if not await read_workers(context.store):
+        samples, workers, backups = await asyncio.gather(
+            context.server_context.lag_history.samples(),
+            read_workers(context.store),
+            kept(context, "backups", None, partial(read_backups, context)),
+        )
+        now = samples[-1]
+        if not workers:
             add("critical", "no_worker", "projections")
         for lag in now.lags:
+            if lag.paused_at:
+                add("warning", "paused", "projections", projection=lag.projection)
             if lag.parked:
                 add("critical", "parked", "projections", projection=lag.projection, number=lag.parked)
             if lag.seconds > WARNING_SECONDS:
                 severity = "critical" if lag.seconds > CRITICAL_SECONDS else "warning"
                 add(severity, "lag", "projections", projection=lag.projection, seconds=lag.seconds)
-        if now.at - kept[0].at > WARNING_SECONDS and all(
-            each.horizon_distance for each in kept if now.at - each.at <= WARNING_SECONDS
+        if now.at - samples[0].at > WARNING_SECONDS and all(
+            each.horizon_distance for each in samples if now.at - each.at <= WARNING_SECONDS
         ):
             add("warning", "horizon", "operations", number=now.horizon_distance)
-        backups = await read_backups(context)
-        if backups is None:
+        if not context.server_context.settings.backup_dir:
             add("warning", "no_backup", "operations")
-        else:
+        elif backups is not None:
             if backups.error or backups.is_overdue:
                 add("critical", "backup", "operations", reason=backups.error)
             if backups.drill is not None and backups.drill.failure:

@@ -1,48 +1,102 @@
-"""People: the users and keys of a tenant; for operators, the tenants, too. Each change is audited."""
+"""People: the users and keys of a tenant; for operators, the tenants, too. Each change is an administrative act."""
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
 from agent_manager.auth import Directory, TokenScope
-from agent_manager.console.operator import check_operator, is_operator
+from agent_manager.auth.directory import Key, Tenant, User
 from agent_manager.console.pages import ROOT, ConsoleRoute, form, page, redirect
 from agent_manager.console.rendering import respond_with_page
 from agent_manager.server.authorization import Data, needs
 from agent_manager.server.context import CurrentContext, RequestContext
+from agent_manager.server.operators import check_operator, is_operator
 from agent_manager.server.problems import Rejected
-from agent_manager.server.schemas.common import In
+from agent_manager.server.schemas.common import Cursor, In
+from agent_manager.server.schemas.conversations import ConversationOut
+from eventstore import Caller
 from eventstore.errors import NotFound
+from projections import Reader
 
 router = APIRouter(prefix=ROOT, route_class=ConsoleRoute)
 
+PEOPLE_ROWS = 30
+"""Users, keys and tenants that the page shows of each."""
+ROWS = 50
+"""Conversations of a user at a time; further ones follow as one scrolls."""
 _CHANGE = needs(Data.REGISTRY)
 
 
+class PeopleQuery(In):
+    """Which users, keys and tenants to show: those whose names or ids contain a text."""
+
+    q: str = Field("", max_length=255)
+
+
 @page(router, "/people", "people.html", Data.METRICS)
-async def show_people(context: CurrentContext) -> dict[str, Any]:
+async def show_people(context: CurrentContext, query: Annotated[PeopleQuery, Query()]) -> dict[str, Any]:
     """Show the users and keys of the caller's tenant."""
-    return await _people(context)
+    return await _people(context, query.q)
 
 
-async def _people(context: RequestContext) -> dict[str, Any]:
-    directory, tenant = Directory(context.store), context.caller.tenant
-    try:
-        users, keys = await directory.users(tenant), await directory.keys(tenant)
-    except NotFound:  # a tenant that was not added: it has neither
-        users, keys = [], []
+async def _people(context: RequestContext, text: str = "") -> dict[str, Any]:
+    (users, keys), tenants = await asyncio.gather(_users_and_keys(context), _tenants(context))
+    wanted = text.casefold()
+    found: dict[str, list[Any]] = {
+        "users": [each for each in users if wanted in f"{each.id}\n{each.name}".casefold()],
+        "keys": [each for each in keys if wanted in f"{each.name}\n{each.user or ''}\n{each.id}".casefold()],
+        "tenants": [each for each in tenants if wanted in f"{each.id}\n{each.name}".casefold()],
+    }
     return {
-        "users": users,
-        "keys": keys[::-1],
-        "tenants": await directory.tenants() if is_operator(context) else [],
+        **{name: rows[:PEOPLE_ROWS] for name, rows in found.items()},
+        "more": {name: max(0, len(rows) - PEOPLE_ROWS) for name, rows in found.items()},
+        "q": text,
         "grantable": sorted(scope.value for scope in context.identity.scopes),
         "made": None,
+    }
+
+
+async def _users_and_keys(context: RequestContext) -> tuple[list[User], list[Key]]:
+    """Return the users of the caller's tenant by id, and its keys: those in use first, the latest first."""
+    directory, tenant = Directory(context.store), context.caller.tenant
+    try:
+        users, keys = await asyncio.gather(directory.users(tenant), directory.keys(tenant))
+    except NotFound:  # a tenant that was not added: it has neither
+        return [], []
+    keys.sort(key=lambda key: (key.state != "active", -key.created_at.timestamp()))
+    return users, keys
+
+
+async def _tenants(context: RequestContext) -> list[Tenant]:
+    return await Directory(context.store).tenants() if is_operator(context) else []
+
+
+class UserQuery(In):
+    """Which page of the conversations of a user."""
+
+    after: Cursor = None
+
+
+@page(router, "/people/users/{user}", "user.html", Data.METRICS)
+async def show_user(context: CurrentContext, user: str, query: Annotated[UserQuery, Query()]) -> dict[str, Any]:
+    """Show a user, their keys, and the conversations that they own or that are shared with them."""
+    reader = Reader(context.store, caller=Caller(context.caller.tenant, user))
+    (users, keys), found = await asyncio.gather(
+        _users_and_keys(context), reader.conversations(limit=ROWS, after=query.after)
+    )
+    return {
+        "user": user,
+        "known": next((each for each in users if each.id == user), None),
+        "keys": [each for each in keys if each.user == user][:PEOPLE_ROWS],
+        "items": [ConversationOut.model_validate(row) for row in found],
+        "next": found.next,
     }
 
 

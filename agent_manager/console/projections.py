@@ -1,4 +1,4 @@
-"""Projections: how far they are, workers, parked conversations, and rebuilding, which is audited."""
+"""Projections: how far they are, workers, parked conversations, pausing, and rebuilding; each action is an administrative act."""
 
 from __future__ import annotations
 
@@ -7,19 +7,23 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from agent_manager.console.operator import check_operator, samples
 from agent_manager.console.pages import ROOT, ConsoleRoute, form, page, redirect
 from agent_manager.server.authorization import Data, needs
 from agent_manager.server.context import CurrentContext
+from agent_manager.server.lag_history import Sample
+from agent_manager.server.operators import check_operator
+from agent_manager.server.routes.projections import change_projection
 from agent_manager.server.schemas.common import In
-from eventstore.database.queries import query
 from eventstore.read import horizon
-from projections import read_parked, retry_parked
+from projections import pause, read_parked, resume, retry_parked
 from projections.status import read_workers
 
 router = APIRouter(prefix=ROOT, route_class=ConsoleRoute)
 
-_PROGRESS = query("agent_manager.console", "progress")
+PARKED_ROWS = 50
+"""Parked conversations that the page lists; the oldest first."""
+TREND = 60
+"""Points of a trend at most."""
 _CHANGE = needs(Data.METRICS)
 
 
@@ -27,58 +31,82 @@ class ActionIn(In):
     """A confirmed action."""
 
 
+Action = Annotated[ActionIn, form(ActionIn)]
+
+
 @page(router, "/projections", "projections.html", Data.METRICS)
 async def show_projections(context: CurrentContext) -> dict[str, Any]:
     """Show the projections, the workers, and what is parked."""
     check_operator(context)
-    kept = await samples(context)
+    samples = await context.server_context.lag_history.samples()
+    now, trend = samples[-1], samples[:: -(-len(samples) // TREND)]
     rebuilds = context.server_context.rebuilds
     known = rebuilds.projections()
-    progress = {
-        name: {"position": position, "updated_at": at, "is_current": made_by == known[name].definition_hash}
-        for name, position, at, made_by in await context.store.connections.projector.fetch(_PROGRESS)
-        if name in known
-    }
+    final = await horizon(context.store.connections.projector)
     return {
         "projections": [
             {
                 "name": lag.projection,
-                "state": progress.get(lag.projection),
+                "state": (state := now.progress.get(lag.projection)),
+                "is_current": state is None or state.definition_hash == known[lag.projection].definition_hash,
                 "lag": lag,
-                "trend": [(round(each.at - kept[-1].at), _seconds_of(each.lags, lag.projection)) for each in kept],
+                "trend": [(round(each.at - now.at), _lag_seconds(each, lag.projection)) for each in trend],
+                "batches": [(round(each.at - now.at), _batch_seconds(each, lag.projection)) for each in trend],
                 "rebuild": rebuilds.latest.get(lag.projection),
+                "rebuilt": None if lag.rebuilt is None else min(100, round(100 * lag.rebuilt / max(final, 1))),
             }
-            for lag in kept[-1].lags
+            for lag in now.lags
+            if lag.projection in known
         ],
-        "last_position": kept[-1].last_position,
-        "horizon": await horizon(context.store.connections.projector),
+        "last_position": now.last_position,
+        "horizon": final,
         "workers": await read_workers(context.store),
-        "parked": await read_parked(context.store, list(known.values())),
+        "parked": await read_parked(context.store, list(known.values()), limit=PARKED_ROWS),
+        "parked_number": sum(lag.parked for lag in now.lags),
     }
 
 
-def _seconds_of(lags: Any, name: str) -> float:
-    return next((round(lag.seconds, 2) for lag in lags if lag.projection == name), 0.0)
+def _lag_seconds(sample: Sample, name: str) -> float:
+    return next((round(lag.seconds, 2) for lag in sample.lags if lag.projection == name), 0.0)
+
+
+def _batch_seconds(sample: Sample, name: str) -> float:
+    progress = sample.progress.get(name)
+    return round(progress.batch_seconds or 0.0, 4) if progress else 0.0
+
+
+@router.post("/projections/{name}/pause", openapi_extra=_CHANGE)
+async def pause_projection(context: CurrentContext, name: str, _: Action) -> Response:
+    """Pause a projection."""
+    await change_projection(context, name, pause)
+    return redirect(context, "projections")
+
+
+@router.post("/projections/{name}/resume", openapi_extra=_CHANGE)
+async def resume_projection(context: CurrentContext, name: str, _: Action) -> Response:
+    """Resume a projection."""
+    await change_projection(context, name, resume)
+    return redirect(context, "projections")
 
 
 @router.post("/projections/{name}/rebuild", openapi_extra=_CHANGE)
-async def start_rebuild(context: CurrentContext, name: str, _: Annotated[ActionIn, form(ActionIn)]) -> Response:
+async def start_rebuild(context: CurrentContext, name: str, _: Action) -> Response:
     """Rebuild the tables of a projection, or continue."""
     check_operator(context)
     context.server_context.rebuilds.start(name)
     return redirect(context, "projections")
 
 
-@router.post("/projections/{name}/pause", openapi_extra=_CHANGE)
-async def pause_rebuild(context: CurrentContext, name: str, _: Annotated[ActionIn, form(ActionIn)]) -> Response:
+@router.post("/projections/{name}/rebuild/pause", openapi_extra=_CHANGE)
+async def pause_rebuild(context: CurrentContext, name: str, _: Action) -> Response:
     """Pause the rebuild of a projection."""
     check_operator(context)
     await context.server_context.rebuilds.pause(name)
     return redirect(context, "projections")
 
 
-@router.post("/projections/{name}/undo", openapi_extra=_CHANGE)
-async def undo(context: CurrentContext, name: str, _: Annotated[ActionIn, form(ActionIn)]) -> Response:
+@router.post("/projections/{name}/rebuild/undo", openapi_extra=_CHANGE)
+async def undo_rebuild(context: CurrentContext, name: str, _: Action) -> Response:
     """Restore the tables that the last rebuild of a projection has replaced."""
     check_operator(context)
     context.server_context.rebuilds.start(name, is_undo=True)
@@ -86,7 +114,7 @@ async def undo(context: CurrentContext, name: str, _: Annotated[ActionIn, form(A
 
 
 @router.post("/projections/retry", openapi_extra=_CHANGE)
-async def retry(context: CurrentContext, _: Annotated[ActionIn, form(ActionIn)]) -> Response:
+async def retry(context: CurrentContext, _: Action) -> Response:
     """Apply the events of parked conversations again."""
     check_operator(context)
     await retry_parked(context.store, list(context.server_context.rebuilds.projections().values()))

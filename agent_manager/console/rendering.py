@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import nh3
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -34,17 +35,16 @@ THEMES = ("auto", "light", "dark")
 _POLICY = "; ".join(
     (
         "default-src 'none'", "script-src 'self'", "style-src 'self'", "img-src 'self'", "connect-src 'self'",
-        "form-action 'self'", "base-uri 'none'", "frame-ancestors 'none'",
+        "form-action 'self'", "base-uri 'none'", "frame-ancestors 'none'", "report-uri {root}csp-report",
     )
 )  # fmt: skip
 HEADERS = {
-    "Content-Security-Policy": _POLICY,
     # Without a referrer, browsers would send the origin "null" with forms, which is not that of the server.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=()",
 }
-"""Headers of every page."""
+"""Headers of every page, beside the Content-Security-Policy."""
 _MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 
@@ -62,8 +62,11 @@ def respond_with_page(
     values = _values(request, language, data)
     block = found.blocks.get(request.headers.get("hx-target", "").partition("-")[0])
     text = found.render(values) if block is None else "".join(block(found.new_context(values)))
-    vary = "Cookie, Accept-Language, HX-Request, HX-Target"
-    return Response(text, status, HEADERS | {"Vary": vary} | (headers or {}), "text/html")
+    own = {
+        "Content-Security-Policy": _POLICY.format(root=values["root"]),
+        "Vary": "Cookie, Accept-Language, HX-Request, HX-Target",
+    }
+    return Response(text, status, HEADERS | own | (headers or {}), "text/html")
 
 
 class BlockRenderer:
@@ -168,17 +171,20 @@ def _environment(language: str) -> Environment:
         lambda text: catalog.get(text) or text, lambda one, many, number: one if number == 1 else many, newstyle=True
     )
     environment.globals["asset"] = _asset
-    environment.globals["now"] = lambda: datetime.now(UTC)
-    separator = "," if language == "en" else "."
+    environment.globals["now"] = lambda age=0: datetime.now(UTC) - timedelta(seconds=age)
+    separators = str.maketrans("", "") if language == "en" else str.maketrans(",.", ".,")
     environment.filters |= {
         "markdown": markdown,
         "pretty": pretty,
         "preview": preview,
         "time": _time,
-        "seconds": _seconds,
-        "number": lambda value: "–" if value is None else f"{value:,.0f}".replace(",", separator),
-        "size": _size,
+        "utc": lambda value: f"{value.astimezone(UTC):%Y-%m-%dT%H:%M:%S}",
+        "seconds": lambda value: _seconds(value).translate(separators),
+        "number": lambda value, digits=0: "–" if value is None else f"{value:,.{digits}f}".translate(separators),
+        "size": lambda value: _size(value).translate(separators),
         "short": lambda value: str(value)[:8],
+        "segment": lambda value: quote(value, safe=""),
+        "identifier": lambda value: hashlib.sha256(value.encode(errors="replace")).hexdigest()[:12],
         "marked": _marked,
     }
     return environment
@@ -216,6 +222,8 @@ def _seconds(value: float | timedelta | None) -> str:
     if value is None:
         return "–"
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if seconds < 0.01:
+        return f"{seconds * 1000:.2g} ms"
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     for limit, unit, length in ((60, "s", 1), (3600, "min", 60), (86_400, "h", 3600)):

@@ -1,4 +1,4 @@
-"""Signing in and out, preferences, and static files."""
+"""Signing in and out, preferences, static files, and reports of browsers."""
 
 from __future__ import annotations
 
@@ -67,6 +67,13 @@ async def set_preferences(request: Request) -> Response:
 def _back(fields: dict[str, str]) -> Response:
     """Return the way to the page that a form names; it never leads to another site, because the URL is relative."""
     return RedirectResponse(f"./{fields.get('next', '')}", 303)
+
+
+@router.post("/csp-report", status_code=204, openapi_extra=_OPEN)
+async def count_csp_report(request: Request) -> Response:
+    """Count a report of a browser that the Content-Security-Policy has blocked something. Anybody may send one."""
+    request.app.state.server_context.metrics.count_csp_report()
+    return Response(status_code=204)
 
 
 @router.get("/static/{name}", openapi_extra=_OPEN)

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 from collections.abc import Callable, Coroutine
-from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, time, timedelta
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import Field
 from starlette.responses import Response
 
+from agent_manager.console.kept import kept
 from agent_manager.console.pages import ROOT, ConsoleRoute, page, wait_for_written
 from agent_manager.server.authorization import Data, needs
-from agent_manager.server.context import CurrentContext
+from agent_manager.server.context import CurrentContext, RequestContext
 from agent_manager.server.schemas.common import Day, In
 from eventstore.concurrency import gather_or_raise
 from eventstore.database.queries import query
+from eventstore.times import parse_zone
 from projections import Statistics
 
 router = APIRouter(prefix=ROOT, route_class=ConsoleRoute)
@@ -35,6 +39,14 @@ _READS: dict[str, Callable[..., Coroutine[Any, Any, list[Any]]]] = {
     "answerers": Statistics.response_times_by_actor,
     "task_times": Statistics.task_times,
 }
+
+
+@dataclass(frozen=True)
+class ToolCalls:
+    """The calls of a tool."""
+
+    name: str
+    calls: int
 
 
 class StatisticsQuery(In):
@@ -54,33 +66,53 @@ class StatisticsQuery(In):
 class TableQuery(StatisticsQuery):
     """Which table is returned as CSV."""
 
-    table: Literal["days", "roles", "actors", "statuses", "response_times", "answerers", "task_times"]
+    table: Literal["days", "roles", "actors", "statuses", "response_times", "answerers", "task_times", "tools"]
 
 
 @page(router, "/statistics", "statistics.html", Data.CONTENT)
 async def show_statistics(context: CurrentContext, query: Annotated[StatisticsQuery, Query()]) -> dict[str, Any]:
     """Show all statistics."""
     await wait_for_written(context, ("statistics",))
+    found = await kept(context, "statistics", query, partial(_read, context, query))
+    return {"filters": query, "shown": query.filters(), **(found or {"tables": None})}
+
+
+async def _read(context: RequestContext, query: StatisticsQuery) -> dict[str, Any]:
     filters = query.filters()
     source = Statistics(context.store, caller=context.caller)
-    given = {"tenant": context.caller.tenant, "since": filters["since"], "until": filters["until"]}
-    tables: list[list[Any]] = await gather_or_raise(read(source, **filters) for read in _READS.values())
-    times = await source.response_times(**filters)
-    tools = await context.store.tables(context.caller).fetch(_TOOLS, given)
+    times, tools, tables = await asyncio.gather(
+        source.response_times(**filters),
+        _read_tools(context, query),
+        gather_or_raise(read(source, **filters) for read in _READS.values()),
+    )
     return {
-        "filters": query,
-        "shown": filters,
-        "tables": {name: [asdict(row) for row in rows] for name, rows in zip(_READS, tables, strict=True)},
-        "tools": [{"name": name, "calls": calls} for name, calls in tools],
+        "tables": {
+            name: list(map(asdict, rows)) for name, rows in zip((*_READS, "tools"), (*tables, tools), strict=True)
+        },
         "response_times": asdict(times),
     }
+
+
+async def _read_tools(context: RequestContext, query: StatisticsQuery) -> list[ToolCalls]:
+    filters = query.filters()
+    zone = parse_zone(filters["zone"])
+    begin, end = (
+        None if day is None else datetime.combine(day + timedelta(days=days), time(), zone)
+        for day, days in ((filters["since"], 0), (filters["until"], 1))
+    )
+    given = {"tenant": context.caller.tenant, "since": begin, "until": end, "actor": filters["actor"]}
+    return [ToolCalls(*row) for row in await context.store.tables(context.caller).fetch(_TOOLS, given)]
 
 
 @router.get("/statistics.csv", openapi_extra=needs(Data.CONTENT))
 async def export_table(context: CurrentContext, query: Annotated[TableQuery, Query()]) -> Response:
     """Return one of the tables as CSV."""
     await wait_for_written(context, ("statistics",))
-    rows = await _READS[query.table](Statistics(context.store, caller=context.caller), **query.filters())
+    rows: list[Any]
+    if query.table == "tools":
+        rows = await _read_tools(context, query)
+    else:
+        rows = await _READS[query.table](Statistics(context.store, caller=context.caller), **query.filters())
     out = io.StringIO()
     if rows:
         writer = csv.DictWriter(out, asdict(rows[0]).keys())

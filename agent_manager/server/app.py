@@ -51,6 +51,7 @@ from agent_manager.server.routes import (
     log,
     members,
     messages,
+    projections,
     search,
     statistics,
     tasks,
@@ -73,6 +74,7 @@ ROUTERS = {
         statistics.router,
         agents.router,
         erasures.router,
+        projections.router,
     ),
 }
 """The routers by the prefix of their paths."""

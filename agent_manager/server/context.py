@@ -37,6 +37,7 @@ from agent_manager.metrics import Metrics
 from agent_manager.server.authorization import RequestAuthenticator
 from agent_manager.server.conversation_lookup import ResolvedConversation, resolve, visible_ids
 from agent_manager.server.idempotency import Idempotency, claimed_uuid
+from agent_manager.server.lag_history import LagHistory
 from agent_manager.server.limits import Limits, TimeSlice
 from agent_manager.server.problems import NotAllowed
 from agent_manager.server.read_your_writes import READ_TABLES, ReadYourWrites, log_change_token
@@ -60,7 +61,7 @@ from eventstore import (
 )
 from eventstore.concurrency import cancel_and_wait
 from eventstore.database.pools import View
-from eventstore.errors import InputError, InvalidCursor, NotCaughtUp, printable
+from eventstore.errors import InputError, InvalidCursor, NotCaughtUp, ProjectionPaused, printable
 from eventstore.events import HIGHEST_POSITION
 from eventstore.ids import is_canonical_uuid
 from eventstore.tracing import set_conversation
@@ -234,6 +235,7 @@ class ServerContext:
             answer stays pending, and the next start reports it.
         closing: Is set when the server closes; streams end then.
         rebuilds: The rebuilds of read tables that this server runs.
+        lag_history: The lags of the projections in the last hour.
     """
 
     def __init__(
@@ -267,6 +269,7 @@ class ServerContext:
         self.read_your_writes = ReadYourWrites(store)
         self.idempotency = Idempotency(store)
         self.rebuilds = Rebuilds(store)
+        self.lag_history = LagHistory(store)
         self.answering_seconds = ANSWERING_SECONDS
         self._answering: set[asyncio.Task[Any]] = set()
 
@@ -297,6 +300,7 @@ class ServerContext:
             await asyncio.wait(self._answering, timeout=self.answering_seconds)
         await cancel_and_wait(self._answering)
         await self.rebuilds.close()
+        await self.lag_history.close()
         await self.tenant_contexts.close()
         await self.read_your_writes.close()
 
@@ -588,8 +592,8 @@ class RequestContext:
                 is_resolved=is_resolved,
                 on_primary=on_primary,
             )
-        except NotCaughtUp:
-            if self.sees_positions:
+        except NotCaughtUp as error:
+            if self.sees_positions or isinstance(error, ProjectionPaused):
                 raise
             raise NotCaughtUp(  # without the positions
                 f"the read tables do not hold it yet, after {timeout:g} seconds: repeat the request later; a worker "

@@ -224,6 +224,7 @@ async def serving(
         )
         try:
             async with _running(_config(server_context, listening, tls), listening):
+                server_context.lag_history.start()
                 try:
                     with _short_pauses():
                         yield server_context

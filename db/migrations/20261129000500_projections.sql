@@ -8,15 +8,20 @@ SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 -- Read tables exist in stages: the live ones in use, the next ones that a rebuild fills beside them, and
 -- the previous ones that a rebuild has replaced and that can be restored. Each stage has its own checkpoints.
 CREATE TABLE checkpoints (
-    projection text COLLATE "C" NOT NULL,
-    partition  smallint NOT NULL,
-    position   bigint NOT NULL DEFAULT 0,
-    updated_at timestamptz NOT NULL DEFAULT CURRENT_TIMESTAMP,
-    stage      text COLLATE "C" NOT NULL DEFAULT 'live',
+    projection    text COLLATE "C" NOT NULL,
+    partition     smallint NOT NULL,
+    position      bigint NOT NULL DEFAULT 0,
+    updated_at    timestamptz NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    stage         text COLLATE "C" NOT NULL DEFAULT 'live',
+    batch_events  integer,
+    batch_seconds real,
     CONSTRAINT checkpoints_pkey PRIMARY KEY (projection, stage, partition),
     CONSTRAINT checkpoints_partition_check CHECK (partition BETWEEN 0 AND 15),
     CONSTRAINT checkpoints_stage_check CHECK (stage IN ('live', 'next', 'previous'))
 );
+
+COMMENT ON COLUMN checkpoints.batch_events IS 'Events of the log that the last batch covered';
+COMMENT ON COLUMN checkpoints.batch_seconds IS 'Time of the last batch, from the beginning of its transaction';
 
 SELECT eventstore_set_owner('TABLE checkpoints');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE checkpoints', 'eventstore_projector');
@@ -93,6 +98,19 @@ SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE ON TABLE parked', 'event
 SELECT eventstore_grant('SELECT ON TABLE parked', 'eventstore_reader');
 SELECT enable_rls('parked');
 
+-- file: projections/paused_projections.sql
+-- Projections that an administrator has paused: their live tables stay as they are until the projection is resumed. A row
+-- is written under the locks of the live checkpoints, so no batch that began earlier ends later.
+CREATE TABLE paused_projections (
+    projection text COLLATE "C" NOT NULL,
+    paused_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT paused_projections_pkey PRIMARY KEY (projection)
+);
+
+SELECT eventstore_set_owner('TABLE paused_projections');
+SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE ON TABLE paused_projections', 'eventstore_projector');
+SELECT eventstore_grant('SELECT ON TABLE paused_projections', 'eventstore_reader');
+
 -- file: projections/begin_batch.sql
 -- Open a batch in the caller's transaction: fix the range of positions that the relation "batch" shows, and lock the
 -- checkpoints of the partitions that have events to apply in it. Without checkpoints it returns no row; without events,
@@ -107,7 +125,8 @@ SELECT enable_rls('parked');
 -- the checkpoint that was read here and the end of the range, so any checkpoint between the two may move there.
 --
 -- The projection must be the one by which the tables are filled; which one that is can change during the wait for a
--- lock, and so can the checkpoints: after a wait, or if one was set back, the range is taken again.
+-- lock, and so can the checkpoints: after a wait, or if one was set back, the range is taken again. It must not be
+-- paused; a pause waits for all locks of checkpoints.
 --
 -- horizon: log_horizon(partitions), if the caller has read it; null reads it here.
 CREATE FUNCTION begin_batch(
@@ -173,6 +192,10 @@ BEGIN
             EXIT;
         END IF;
     END LOOP;
+    IF begin_batch.stage = 'live'
+       AND EXISTS (SELECT FROM paused_projections p WHERE p.projection = begin_batch.projection) THEN
+        RAISE EXCEPTION 'the projection % is paused', projection USING ERRCODE = 'ES009';
+    END IF;
     IF NOT EXISTS (
            SELECT
              FROM projection_definitions t
@@ -192,6 +215,7 @@ BEGIN
                 set_config('eventstore.stage', begin_batch.stage, true),
                 set_config('eventstore.partitions', taken::text, true),
                 set_config('eventstore.checkpoints', positions::text, true),
+                set_config('eventstore.batch_events', events::text, true),
                 set_config('eventstore.lower_position', coalesce(range_lower, upper_position)::text, true),
                 set_config('eventstore.upper_position', coalesce(range_upper, upper_position)::text, true);
     END IF;
@@ -205,15 +229,18 @@ SELECT eventstore_grant('EXECUTE ON FUNCTION begin_batch', 'eventstore_projector
 
 -- file: projections/end_batch.sql
 -- Close the batch that begin_batch has opened in this transaction: move the checkpoints that it names to the upper
--- position. One that another session has locked is left to that session, or to the next batch; if all are, wait for one.
+-- position, and note how many events of the log the batch covered and how long its transaction took up to here. A
+-- checkpoint that another session has locked is left to that session, or to the next batch; if all are, wait for one.
 CREATE FUNCTION end_batch(upper_position bigint) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 DECLARE
     positions bigint[] := current_setting('eventstore.checkpoints');
 BEGIN
     UPDATE checkpoints c
-       SET position = upper_position,
-           updated_at = clock_timestamp()
+       SET position      = upper_position,
+           updated_at    = clock_timestamp(),
+           batch_events  = current_setting('eventstore.batch_events')::integer,
+           batch_seconds = extract(epoch FROM clock_timestamp() - transaction_timestamp())
       FROM (SELECT f.partition
               FROM checkpoints f
              WHERE f.projection = current_setting('eventstore.projection')
@@ -688,6 +715,7 @@ DROP FUNCTION stage_schema;
 DROP FUNCTION rebuild_key;
 DROP FUNCTION end_batch;
 DROP FUNCTION begin_batch;
+DROP TABLE paused_projections;
 DROP TABLE parked;
 DROP TABLE projection_definitions;
 DROP FUNCTION occurred_at;

@@ -11,7 +11,47 @@ SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, 
    AND e.version <= %(version)s
    AND e.position <= %(position)s
    AND e.version <= (SELECT max(l.version) FROM events l WHERE l.tenant_id = e.tenant_id AND l.conversation_id = e.conversation_id AND l.timestamp <= %(time)s)
+   AND (e.version = 1 OR e.event_type <> 'message.added' OR e.version BETWEEN %(first)s AND %(last)s)
  ORDER BY e.version
+
+-- name: as_of_page
+-- The version that a conversation had, and the versions of the first and the last of its own messages on a page. A line is
+-- left out if its parameter is not given.
+SELECT r.version, coalesce(min(m.version), 0), coalesce(max(m.version), 0)
+  FROM (SELECT max(e.version) AS version
+          FROM events e
+         WHERE e.tenant_id = %(tenant)s
+           AND e.conversation_id = %(conversation_id)s
+           AND e.version <= %(version)s
+           AND e.position <= %(position)s
+           AND e.timestamp <= %(time)s
+       ) AS r
+  LEFT JOIN LATERAL (
+           SELECT e.version
+             FROM events e
+            WHERE e.tenant_id = %(tenant)s
+              AND e.conversation_id = %(conversation_id)s
+              AND e.version <= r.version
+              AND e.version >= %(from_version)s
+              AND e.event_type = 'message.added'
+            ORDER BY e.version {direction}
+            LIMIT %(limit)s
+       ) AS m ON true
+ GROUP BY r.version
+
+-- name: as_of_other_messages
+-- Count the messages that are not on the page.
+UPDATE conversations c
+   SET message_count = c.message_count + o.messages,
+       updated_at    = greatest(c.updated_at, o.updated_at)
+  FROM (SELECT count(*) AS messages, max(occurred_at(e.metadata, e.timestamp)) AS updated_at
+          FROM events e
+         WHERE e.tenant_id = %(tenant)s
+           AND e.conversation_id = %(conversation_id)s
+           AND e.version <= %(version)s
+           AND e.event_type = 'message.added'
+           AND NOT (e.version = 1 OR e.version BETWEEN %(first)s AND %(last)s)) AS o
+ WHERE c.id = %(conversation_id)s
 
 -- name: as_of_versions
 -- The versions of the conversations that a text may name.

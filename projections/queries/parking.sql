@@ -20,6 +20,7 @@ SELECT p.projection, p.tenant_id, p.conversation_id, p.position, p.version, p.ev
    AND p.projection = ANY (%(projections)s)
    AND (p.tenant_id = %(tenant)s OR %(tenant)s::text IS NULL)
  ORDER BY p.parked_at, p.projection, p.position
+ LIMIT %(limit)s
 
 -- name: unpark
 -- Open a batch of one parked conversation, up to the checkpoint of its partition.

@@ -18,7 +18,8 @@ SELECT c.projection,
                   WHERE e.position > min(c.position)
                   ORDER BY e.position
                   LIMIT 1), 0)::float8 AS lag_seconds,
-       (SELECT count(*) FROM parked p WHERE p.projection = c.projection AND p.stage = 'live') AS parked
+       (SELECT count(*) FROM parked p WHERE p.projection = c.projection AND p.stage = 'live') AS parked,
+       (SELECT s.paused_at FROM paused_projections s WHERE s.projection = c.projection) AS paused_at
   FROM checkpoints c
   JOIN projection_definitions t
     ON t.projection = c.projection
@@ -39,7 +40,8 @@ SELECT p.name,
        CASE WHEN w.events < %(exact)s THEN w.unapplied ELSE last_position() - c.lowest END AS events,
        coalesce(extract(epoch FROM greatest(clock_timestamp() - w.since, '0 s')), 0)::float8 AS seconds,
        (SELECT count(*) FROM parked k WHERE k.projection = p.name AND k.stage = 'live') AS parked,
-       (SELECT avg(n.position)::float8 FROM checkpoints n WHERE n.projection = p.name AND n.stage = 'next') AS rebuilt
+       (SELECT avg(n.position)::float8 FROM checkpoints n WHERE n.projection = p.name AND n.stage = 'next') AS rebuilt,
+       (SELECT s.paused_at FROM paused_projections s WHERE s.projection = p.name) AS paused_at
   FROM unnest(%(projections)s::text[]) AS p (name)
  CROSS JOIN LATERAL (SELECT min(coalesce(c.position, 0)) AS lowest,
                             array_agg(coalesce(c.position, 0) ORDER BY s.partition) AS positions

@@ -18,6 +18,7 @@ from support.states import modelled, plain
 from eventstore import ConversationCreated, ConversationRenamed, EventStore, MessageAdded, conversation_uuid
 from eventstore.errors import InputError, NotFound
 from projections import Reader, catch_up
+from projections.conversation_snapshot import MessagePage
 
 
 @pytest.mark.usefixtures("events_after_deletions")
@@ -38,6 +39,15 @@ async def test_a_past_state_is_a_fold_of_the_events_until_then(
     assert plain(await reader.conversation_at(conversation, version=last.version)) == modelled(until)
     assert plain(await reader.conversation_at(conversation, position=last.position)) == modelled(until)
     assert plain(await reader.conversation_at(conversation, time=last.timestamp)) == modelled(seen)
+    page = MessagePage(data.draw(st.integers(0, 3)), data.draw(st.none() | st.integers(1, 10)))
+    for limit in ({"version": last.version}, {"position": last.position}, {"time": last.timestamp}):
+        whole = await reader.conversation_at(conversation, **limit)
+        shown = [message for message in whole.messages if message.version >= (page.from_version or 1)]
+        shown = shown[max(0, len(shown) - page.limit) :] if page.from_version is None else shown[: page.limit]
+        async with reader.snapshot_at(conversation, **limit, page=page) as snapshot:
+            state = await snapshot.read()
+        assert (state.conversation, state.tasks) == (whole.conversation, whole.tasks)
+        assert [message for message in state.messages if message.version > 1 or message in shown] == shown
 
 
 async def test_the_latest_state_equals_the_read_tables(store: EventStore) -> None:

@@ -17,8 +17,9 @@ SELECT left(t.name, 200) AS name, count(*)
   FROM (SELECT m.extra
           FROM messages m
          WHERE m.tenant_id = %(tenant)s
-           AND m.created_at >= coalesce(%(since)s::date, '-infinity')
-           AND m.created_at < coalesce(%(until)s::date + 1, 'infinity')
+           AND m.created_at >= coalesce(%(since)s::timestamptz, '-infinity')
+           AND m.created_at < coalesce(%(until)s::timestamptz, 'infinity')
+           AND (m.actor = %(actor)s OR %(actor)s::text IS NULL)
            AND m.role = 'assistant'
          ORDER BY m.created_at DESC
          LIMIT 20000) AS m
@@ -29,15 +30,37 @@ SELECT left(t.name, 200) AS name, count(*)
  ORDER BY 2 DESC, 1
  LIMIT 50
 
--- name: progress
--- How far the live tables of each projection are, when they were last changed, and by which definition they are made.
-SELECT c.projection, min(c.position), max(c.updated_at), min(d.definition_hash)
-  FROM checkpoints c
-  JOIN projection_definitions d
-    ON d.projection = c.projection
-   AND d.stage = c.stage
- WHERE c.stage = 'live'
- GROUP BY c.projection
+-- name: pending
+-- The messages that await an answer, the oldest first.
+SELECT p.conversation_id, p.id, p.created_at
+  FROM pending_messages p
+  JOIN conversations c
+    ON c.tenant_id = p.tenant_id
+   AND c.id = p.conversation_id
+   AND NOT c.is_deleted
+ WHERE p.tenant_id = %(tenant)s
+ ORDER BY p.position
+ LIMIT %(limit)s
+
+-- name: found
+-- What a list shows of conversations by their ids, and whether an actor caused an event in them.
+SELECT c.id, c.name, c.is_active, c.is_deleted,
+       EXISTS (SELECT
+                 FROM conversation_actors a
+                WHERE a.tenant_id = c.tenant_id
+                  AND a.conversation_id = c.id
+                  AND a.actor = %(actor)s) AS has_actor
+  FROM conversations c
+ WHERE c.tenant_id = %(tenant)s
+   AND c.id = ANY (%(ids)s::uuid[])
+
+-- name: versions
+-- The versions of events of a conversation.
+SELECT e.id, e.version
+  FROM events e
+ WHERE e.tenant_id = %(tenant)s
+   AND e.conversation_id = %(conversation_id)s
+   AND e.id = ANY (%(ids)s::uuid[])
 
 -- name: acts
 -- The latest administrative acts, of all tenants.

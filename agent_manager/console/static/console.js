@@ -1,4 +1,4 @@
-// What every page does: times of the reader's zone, keys, copying, questions before a change, and live elements.
+// What every page does: times of the reader's zone, keys, copying, and live elements.
 
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 const language = document.documentElement.lang;
@@ -19,6 +19,21 @@ function showTimes(within) {
     element.textContent = element.closest(".event, .message") && Math.abs(seconds) < 86400 ? today.format(time)
       : step && !element.closest(".event, .message") ? relative.format(Math.round(seconds / step[2]), step[1])
       : format.format(time);
+  }
+}
+
+// In forms, too: what is typed is in the reader's zone, and sent with it.
+
+const local = (time) => new Date(time - time.getTimezoneOffset() * 60000).toISOString().slice(0, 19);
+
+function localizeForms(within) {
+  for (const input of all('input[type="datetime-local"]', within)) {
+    if (input.value) input.value = local(new Date(`${input.value}Z`));
+    const label = input.labels[0].firstChild;
+    label.textContent = label.textContent.replace(" (UTC)", "");
+    input.form.addEventListener("formdata", (event) => {
+      if (input.value) event.formData.set(input.name, new Date(input.value).toISOString());
+    });
   }
 }
 
@@ -61,7 +76,7 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
-// Copying, sliders, questions
+// Copying, sliders
 
 function announce(text) {
   document.getElementById("announce").textContent = text;
@@ -82,15 +97,17 @@ document.addEventListener("input", (event) => {
   event.target.form.querySelector(`output[for="${event.target.id}"]`).textContent = `${event.target.value} / ${event.target.max}`;
 });
 
-document.addEventListener("submit", (event) => {
-  const question = event.target.dataset?.confirm;
-  if (question && !window.confirm(question)) event.preventDefault();
-});
-
 // Live elements: what a hidden tab shows does not change, and costs nothing
 
 const shown = () => document.visibilityState === "visible";
 let refreshing = [];
+
+// What is unfolded, or asked, stays until it is closed.
+const isOpen = (element) => element.querySelector("details[open], :popover-open") !== null;
+
+function refresh(element) {
+  if (!isOpen(element)) window.htmx.trigger(element, "refresh");
+}
 
 const continued = (element) =>
   element.getAttribute("sse-connect").replace(/after=\d+/, `after=${document.getElementById("seen").value}`);
@@ -103,8 +120,7 @@ function startLive() {
     element.setAttribute("sse-connect", continued(element));
     window.htmx.process(element);
   }
-  refreshing = all("[data-refresh]").map((element) =>
-    setInterval(() => window.htmx.trigger(element, "refresh"), 1000 * element.dataset.refresh));
+  refreshing = all("[data-refresh]").map((element) => setInterval(() => refresh(element), 1000 * element.dataset.refresh));
 }
 
 function stopLive() {
@@ -142,11 +158,15 @@ document.addEventListener("htmx:sseMessage", (event) => {
   for (let count = rows.childElementCount; count > MAX_ROWS; count--) rows.lastElementChild.remove();
 });
 
-document.addEventListener("visibilitychange", restartLive);
+document.addEventListener("visibilitychange", () => {
+  restartLive();
+  if (shown()) all("[data-refresh]").forEach(refresh);
+});
 window.addEventListener("pagehide", stopLive);
 
 let follows = false;
-document.addEventListener("htmx:beforeSwap", () => {
+document.addEventListener("htmx:beforeSwap", (event) => {
+  if ("refresh" in event.detail.target.dataset && isOpen(event.detail.target)) event.preventDefault();
   follows = window.innerHeight + window.scrollY > document.documentElement.scrollHeight - 120;
 });
 document.addEventListener("htmx:afterSwap", (event) => {
@@ -155,9 +175,19 @@ document.addEventListener("htmx:afterSwap", (event) => {
 });
 document.addEventListener("htmx:load", (event) => showTimes(event.detail.elt));
 
+function openTarget() {
+  const target = document.getElementById(location.hash.slice(1));
+  if (target?.matches("details")) target.open = true;
+}
+
 showTimes(document);
+localizeForms(document);
+openTarget();
+window.addEventListener("hashchange", openTarget);
 if (document.querySelector(".chat template[data-live]") && !location.hash && !location.search) {
-  all(".message").at(-1)?.scrollIntoView({block: "end"});
+  const toEnd = () => document.querySelector(".chat").scrollIntoView({block: "end"});
+  toEnd();
+  requestAnimationFrame(toEnd);  // once the last messages have their heights
 }
 restartLive();
 setInterval(() => { if (shown()) showTimes(document); }, 30000);

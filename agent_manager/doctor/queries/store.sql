@@ -5,9 +5,13 @@
 SELECT CASE WHEN max(p.seconds) >= {critical} THEN 'critical' ELSE 'warning' END,
        format('the log is at position %s, and up to %s ahead of %s', last_position(),
               make_interval(secs => round(max(p.seconds))),
-              string_agg(format('%s (at %s)', p.name, p.position), ', ' ORDER BY p.name)),
-       'eventstore status shows the workers: start one (eventstore up, eventstore project), or more if all are busy'
+              string_agg(format('%s (at %s%s)', p.name, p.position, CASE WHEN p.is_paused THEN ', paused' END), ', '
+                         ORDER BY p.name)),
+       CASE WHEN bool_and(p.is_paused) THEN format('eventstore resume %s', string_agg(p.name, ' ' ORDER BY p.name))
+            ELSE 'eventstore status shows the workers: start one (eventstore up, eventstore project), or more if all are busy'
+       END
   FROM (SELECT n.name, coalesce(c.position, 0) AS position,
+               EXISTS (SELECT FROM paused_projections s WHERE s.projection = n.name) AS is_paused,
                (SELECT extract(epoch FROM clock_timestamp() - e.timestamp)::float8
                   FROM events e
                  WHERE e.position > coalesce(c.position, 0)
@@ -52,6 +56,7 @@ SELECT 'critical',
                extract(epoch FROM clock_timestamp() - max(c.updated_at))::float8 AS seconds
           FROM checkpoints c
          WHERE c.stage = 'live'
+           AND NOT EXISTS (SELECT FROM paused_projections s WHERE s.projection = c.projection)
          GROUP BY c.projection) AS p
  WHERE p.seconds >= {warning}
    AND EXISTS (SELECT FROM worker)

@@ -11,7 +11,8 @@
 -- the checkpoint that was read here and the end of the range, so any checkpoint between the two may move there.
 --
 -- The projection must be the one by which the tables are filled; which one that is can change during the wait for a
--- lock, and so can the checkpoints: after a wait, or if one was set back, the range is taken again.
+-- lock, and so can the checkpoints: after a wait, or if one was set back, the range is taken again. It must not be
+-- paused; a pause waits for all locks of checkpoints.
 --
 -- horizon: log_horizon(partitions), if the caller has read it; null reads it here.
 CREATE FUNCTION begin_batch(
@@ -77,6 +78,10 @@ BEGIN
             EXIT;
         END IF;
     END LOOP;
+    IF begin_batch.stage = 'live'
+       AND EXISTS (SELECT FROM paused_projections p WHERE p.projection = begin_batch.projection) THEN
+        RAISE EXCEPTION 'the projection % is paused', projection USING ERRCODE = 'ES009';
+    END IF;
     IF NOT EXISTS (
            SELECT
              FROM projection_definitions t
@@ -96,6 +101,7 @@ BEGIN
                 set_config('eventstore.stage', begin_batch.stage, true),
                 set_config('eventstore.partitions', taken::text, true),
                 set_config('eventstore.checkpoints', positions::text, true),
+                set_config('eventstore.batch_events', events::text, true),
                 set_config('eventstore.lower_position', coalesce(range_lower, upper_position)::text, true),
                 set_config('eventstore.upper_position', coalesce(range_upper, upper_position)::text, true);
     END IF;

@@ -1,13 +1,16 @@
 -- Close the batch that begin_batch has opened in this transaction: move the checkpoints that it names to the upper
--- position. One that another session has locked is left to that session, or to the next batch; if all are, wait for one.
+-- position, and note how many events of the log the batch covered and how long its transaction took up to here. A
+-- checkpoint that another session has locked is left to that session, or to the next batch; if all are, wait for one.
 CREATE FUNCTION end_batch(upper_position bigint) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 DECLARE
     positions bigint[] := current_setting('eventstore.checkpoints');
 BEGIN
     UPDATE checkpoints c
-       SET position = upper_position,
-           updated_at = clock_timestamp()
+       SET position      = upper_position,
+           updated_at    = clock_timestamp(),
+           batch_events  = current_setting('eventstore.batch_events')::integer,
+           batch_seconds = extract(epoch FROM clock_timestamp() - transaction_timestamp())
       FROM (SELECT f.partition
               FROM checkpoints f
              WHERE f.projection = current_setting('eventstore.projection')

@@ -39,7 +39,12 @@ async def test_the_list_is_searched_filtered_and_continued(here: Served) -> None
         assert "<mark>Lisbon</mark>" in found
         assert f"conversations/{trip}?from=2#m2" in found
         assert len(found) < 100_000
-        assert "Number" not in await visitor.get("conversations?state=archived")
+        as_typed = await visitor.get("conversations?q=train+lisb")
+        assert "<mark>Lisbon</mark>" in as_typed
+        assert "Searched for" not in as_typed
+        for state in ("archived", "deleted", "failed"):
+            assert "Number" not in await visitor.get(f"conversations?state={state}")
+        assert "Lisbon" not in await visitor.get("conversations?q=lisbon&state=archived")
         assert "Nothing was found" in await visitor.get("conversations?q=nowhere")
         await visitor.get("conversations?since=yesterday", status=422)
         listed = json.loads(await visitor.get("conversations.json"))
@@ -77,11 +82,54 @@ async def test_a_chat_shows_markdown_tools_with_their_results_files_and_tasks(he
         assert (shown.content, shown.headers["content-type"]) == (b"hello", "image/png")
         assert "sandbox" in shown.headers["content-security-policy"]
         assert '<details class="task failed"' in page
+        assert page.index("guests") < page.index('class="ended failed"'), "the end of a task stands after the messages"
+        listed = await visitor.get("conversations?state=failed")
+        assert f'href="./conversations/{trip}?from=1#t{task}"' in listed
+        assert "Book the train" in listed
+        assert trip not in await visitor.get("conversations?state=failed&actor=nobody")
+        download = await visitor.client.get(f"{path}?download=true")
+        assert (download.content, download.headers["content-disposition"]) == (
+            b"hello", "attachment; filename*=UTF-8''plan.png",
+        )  # fmt: skip
         whole = await visitor.get(f"conversations/{trip}/messages/5")
         assert "&#34;messageId&#34;" in whole
         exported = await visitor.client.get(f"conversations/{trip}/export.json")
         assert exported.headers["content-disposition"].startswith("attachment")
         assert exported.json()["messages"][0]["content"] == "**Book** it"
+
+
+async def test_parts_of_artifacts_are_downloaded(here: Served) -> None:
+    trip = await here.begin(name="Trip")
+    task = "7b6c0e02-1f0e-4d0c-9a43-0f6f1d0b7f2e"
+    page_of_html = {"kind": "file", "file": {"name": "a.html", "mimeType": "text/html", "bytes": "PGI+aGk8L2I+"}}
+    remote = {"kind": "file", "file": {"name": "far.png", "uri": "https://far.example/x.png"}}
+    parts = [{"kind": "text", "text": "# Plan"}, page_of_html, {"kind": "data", "data": {"rooms": 12}}, remote]
+    await append(
+        here,
+        trip,
+        {"event_type": "task.created", "content": {"task_id": task, "description": "Plan"}},
+        {
+            "event_type": "task.artifact_added",
+            "content": {"task_id": task, "artifact_id": "a", "name": "plan", "parts": parts},
+        },
+    )
+    base = f"conversations/{trip}/tasks/{task}/artifacts"
+    async with Visitor(here.url) as visitor:
+        page = await visitor.get(f"conversations/{trip}")
+        expected = [
+            (b"# Plan", "text/plain", "plan.txt"), (b"<b>hi</b>", "text/html", "a.html"),
+            (b'{\n  "rooms": 12\n}', "application/json", "plan.json"),
+        ]  # fmt: skip
+        for number, (content, media_type, name) in enumerate(expected):
+            assert f'href="../{base}/0/{number}" download' in page
+            for version in ("", "?version=3"):
+                file = await visitor.client.get(f"{base}/0/{number}{version}")
+                assert (file.content, file.headers["content-type"]) == (content, media_type)
+                assert file.headers["content-disposition"] == f"attachment; filename*=UTF-8''{name}"
+                assert "sandbox" in file.headers["content-security-policy"]
+        assert "https://far.example/x.png" in page
+        for path in ("0/3", "0/9", "9/0", "0/0?version=2"):
+            await visitor.get(f"{base}/{path}", status=404)
 
 
 @pytest.mark.slow
@@ -105,6 +153,44 @@ async def test_a_long_conversation_is_read_from_its_end_and_from_any_message(her
         assert ("number 100 " in deep, "number 99 " in deep) == (True, False)
         past = await visitor.get(f"conversations/{trip}?version=100")
         assert ("number 100 " in past, "number 101 " in past) == (True, False)
+        assert (
+            json.loads(await visitor.get(f"conversations/{trip}.json?version=100"))["conversation"]["message_count"]
+            == 99
+        )
+        middle = await visitor.get(f"conversations/{trip}?version=100&from=20")
+        assert ("number 20 " in middle, "number 19 " in middle, "number 90 " in middle) == (True, False, False)
+        changes = await visitor.get(f"conversations/{trip}/compare?a=50&b=120")
+        assert ("number 51 " in changes, "number 50 " in changes) == (True, False)
+        shown = changes.count('class="message ')
+        assert f"and {70 - shown} further messages" in changes
+
+
+@pytest.mark.slow
+async def test_a_page_is_small_whatever_a_conversation_has(here: Served) -> None:
+    trip = await here.begin(name="Trip")
+    hostile = "<*a*&'\"_[" * 400
+    tasks = [f"7b6c0e02-1f0e-4d0c-9a43-{number:012x}" for number in range(120)]
+    parts = [{"kind": "text", "text": hostile}, {"kind": "data", "data": {"x": [hostile]}}]
+    for task in tasks:
+        await append(
+            here,
+            trip,
+            {"event_type": "message.added", "content": {"role": "user", "content": hostile}},
+            {"event_type": "task.created", "content": {"task_id": task, "description": hostile[:900]}},
+            {
+                "event_type": "task.artifact_added",
+                "content": {"task_id": task, "artifact_id": "a", "name": hostile[:200], "parts": parts},
+            },
+            {
+                "event_type": "task.status_changed",
+                "content": {"task_id": task, "status": "failed", "message": {"role": "agent", "parts": parts}},
+            },
+        )
+    async with Visitor(here.url) as visitor:
+        for path in ("", "?version=400", "/events", "/compare?a=1"):
+            page = await visitor.get(f"conversations/{trip}{path}")
+            assert len(page.encode()) < 100_000, path
+        assert "The latest 30" in await visitor.get(f"conversations/{trip}")
 
 
 @pytest.mark.slow

@@ -19,8 +19,9 @@ from support.serving import Served, served
 from support.waiting import until_async
 
 from agent_manager.auth import TokenScope
-from agent_manager.server import read_your_writes
+from agent_manager.server import lag_history, read_your_writes
 from eventstore import EventStore
+from projections import rebuild, select_projections
 
 pytestmark = pytest.mark.shared_database
 
@@ -115,7 +116,7 @@ async def test_a_rebuild_is_started_paused_continued_and_undone_and_each_is_audi
     await here.say(trip, "to Lisbon")
     async with Visitor(here.url) as visitor:
         page = await visitor.get("projections")
-        assert "data-confirm" in page
+        assert "popovertarget" in page
         assert "eventstore worker" in page
 
         async def state(name: str) -> str:
@@ -127,12 +128,10 @@ async def test_a_rebuild_is_started_paused_continued_and_undone_and_each_is_audi
 
         await visitor.send("projections", "projections/messages/rebuild")
         await until_async(lambda: is_done("done"), "rebuilt")
-        await visitor.send("projections", "projections/messages/undo")
+        await visitor.send("projections", "projections/messages/rebuild/undo")
         await until_async(lambda: is_done("restored"), "restored")
-        await visitor.send("projections", "projections/messages/pause", status=409)
-        await visitor.send("projections", "projections/nothing/rebuild", status=404)
         here.server_context.rebuilds.start("tasks")
-        await visitor.send("projections", "projections/tasks/pause")
+        await visitor.send("projections", "projections/tasks/rebuild/pause")
         assert await state("tasks") == "paused"
         await visitor.send("projections", "projections/tasks/rebuild")
         await visitor.send("projections", "projections/retry")
@@ -149,6 +148,81 @@ async def test_a_rebuild_is_started_paused_continued_and_undone_and_each_is_audi
         assert {"rebuild_started", "rebuild_paused"} <= set(tasks)
         assert tasks[-1] == "rebuild_finished"
         assert "to Lisbon" in await visitor.get(f"conversations/{trip}")
+
+
+@pytest.mark.own_database
+async def test_an_action_is_recorded_before_it_is_done_and_its_failure_too(here: Served) -> None:
+    async with Visitor(here.url) as visitor:
+        await visitor.send("projections", "projections/messages/rebuild/pause", status=409)
+        await visitor.send("projections", "projections/nothing/rebuild", status=404)
+        [first, failed, *_] = await actions(visitor)
+        assert first == ("operations.rebuild_paused", {"projection": "messages"})
+        assert failed[0] == "operations.failed"
+        assert failed[1]["action"] == "rebuild_paused"
+        assert "there is nothing to pause" in failed[1]["error"]
+
+
+@pytest.mark.own_database
+@pytest.mark.slow
+async def test_a_rebuild_of_another_process_can_be_undone(here: Served) -> None:
+    await here.say(await here.begin(name="Trip"), "to Lisbon")
+    async with Visitor(here.url) as visitor:
+        assert "projections/messages/rebuild/undo" not in await visitor.get("projections")
+        await rebuild(here.store, select_projections(["messages"]))
+
+        async def is_offered() -> bool:
+            return "projections/messages/rebuild/undo" in await visitor.get("projections")
+
+        await until_async(is_offered, "offered")
+
+
+@pytest.mark.own_database
+async def test_a_projection_is_paused_and_resumed_and_the_overview_says_so(here: Served) -> None:
+    trip = await here.begin(name="Trip")
+    async with Visitor(here.url) as visitor:
+        page = await visitor.send("projections", "projections/messages/pause")
+        assert 'class="chip paused"' in page
+        await here.say(trip, "meanwhile")
+        assert "A projection is paused" in await visitor.get("")
+        behind = await visitor.get(f"conversations/{trip}")
+        assert ("The read tables are behind the log" in behind, "meanwhile" in behind) == (True, False)
+        await visitor.send("projections", "projections/messages/resume")
+        assert "meanwhile" in await visitor.get(f"conversations/{trip}")
+        done = [name for name, _ in await actions(visitor)]
+        assert done == ["operations.projection_paused", "operations.projection_resumed"]
+
+
+async def test_lags_and_batch_times_are_sampled_before_anybody_looks(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lag_history, "SAMPLE_SECONDS", 0.05)
+    async with served(store) as here, Visitor(here.url) as visitor:
+        await here.say(await here.begin(name="Trip"), "to Lisbon")
+
+        async def has_trend() -> bool:
+            found = json.loads(await visitor.get("projections.json"))["projections"]
+            messages = next(each for each in found if each["name"] == "messages")
+            return len(messages["trend"]) >= 3 and bool(messages["state"]["batch_events"])
+
+        await until_async(has_trend, "sampled")
+        assert "Batch times, last hour" in await visitor.get("projections")
+
+
+async def test_reports_of_browsers_are_counted(here: Served) -> None:
+    async with Visitor(here.url) as visitor:
+        page = await visitor.client.get("conversations")
+        assert page.headers["content-security-policy"].endswith("; report-uri ./csp-report")
+
+        async def counted() -> str:
+            metrics = (await here.client.get("/metrics")).text
+            return metrics.partition("\neventstore_console_csp_reports_total ")[2].partition("\n")[0]
+
+        assert await counted() == "0.0"
+        report = {"csp-report": {"violated-directive": "script-src", "blocked-uri": "inline"}}
+        sent = await visitor.client.post(
+            "csp-report", content=json.dumps(report), headers={"Content-Type": "application/csp-report"}
+        )
+        assert (sent.status_code, await counted()) == (204, "1.0")
 
 
 @pytest.mark.own_database
@@ -212,6 +286,25 @@ async def test_keys_are_made_once_and_revoked_and_have_no_scope_that_their_maker
 
 
 @pytest.mark.slow
+async def test_a_user_is_shown_with_their_keys_and_the_conversations_that_they_may_see(
+    protected: Served, people: People
+) -> None:
+    admin = await people.person("acme", "root", *TokenScope)
+    ana = await people.person("acme", "ana/b")
+    own = (await ana.post("/v1/conversations", {"name": "Of ana"})).json()["id"]
+    await admin.post("/v1/conversations", {"name": "Of root"})
+    async with Visitor(protected.url, admin.token) as visitor:
+        assert 'href="./people/users/ana%2Fb"' in await visitor.get("people")
+        page = await visitor.get("people/users/ana%2Fb")
+        assert f'href="../../conversations/{own}"' in page
+        assert "Of root" not in page
+        assert "Revoke" in page
+        assert "There are no conversations here yet" in await visitor.get("people/users/nobody")
+    async with Visitor(protected.url, ana.token) as visitor:
+        await visitor.get("people/users/ana%2Fb", status=403)
+
+
+@pytest.mark.slow
 async def test_what_concerns_all_tenants_is_shown_to_administrators_of_the_servers_own_only(
     protected: Served, people: People
 ) -> None:
@@ -237,6 +330,8 @@ async def test_statistics_are_shown_and_exported_as_csv_without_formulas(here: S
         found = await visitor.get("statistics.csv?table=actors")
         rows = list(csv.DictReader(io.StringIO(found)))
         assert {row["actor"] for row in rows} == {"", "'=cmd()"}
+        assert await visitor.get("statistics.csv?table=tools") == "name,calls\r\nbook_train,1\r\n"
+        assert await visitor.get("statistics.csv?table=tools&actor=nobody") == ""
         await visitor.get("statistics.csv?table=secrets", status=422)
         assert "Nothing in this period" in await visitor.get("statistics?until=2000-01-01")
 
