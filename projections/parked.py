@@ -74,7 +74,9 @@ async def read_parked(
     return [Parked(*row) for row in rows]
 
 
-async def retry_parked(store: EventStore, projections: Sequence[Projection] = PROJECTIONS) -> Retried:
+async def retry_parked(
+    store: EventStore, projections: Sequence[Projection] = PROJECTIONS, *, tenant: str | None = None
+) -> Retried:
     """Apply the events of parked conversations, in order, up to where the projection has applied their partitions.
 
     Each conversation has a transaction of its own, during which no other session applies its partition.
@@ -82,7 +84,7 @@ async def retry_parked(store: EventStore, projections: Sequence[Projection] = PR
     outcomes = []
     async with await Applier.open(store, view=_BATCH_OF_ONE_VIEW) as applier:
         for projection in projections:
-            conversations = await read_parked(store, [projection])
+            conversations = await read_parked(store, [projection], tenant=tenant)
             made_by = await applier.register(projection) if conversations else None
             for conversation in conversations:
                 is_applied = made_by is not None and await _retry(applier, made_by, conversation)

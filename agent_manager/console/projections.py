@@ -1,4 +1,4 @@
-"""Projections: how far they are, workers, parked conversations, pausing, and rebuilding; each action is an administrative act."""
+"""Projections: how far they are, workers, parked conversations, pausing, rebuilding. Actions are administrative acts."""
 
 from __future__ import annotations
 
