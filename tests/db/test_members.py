@@ -162,7 +162,7 @@ def test_each_append_of_a_group_has_its_own_outcome(service: Session, reader: Se
 
 
 def test_a_group_with_two_users_of_one_conversation_is_rejected(service: Session, owned: UUID) -> None:
-    with pytest.raises(psycopg.errors.InvalidParameterValue, match="different users"):
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="for the same user"):
         append_group(service, ("acme", owned, "ana", "noted", 1), ("acme", owned, "eve", "noted", 2))
 
 
