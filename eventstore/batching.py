@@ -152,7 +152,7 @@ class PendingAppend(AppendRequest):
     def __init__(
         self, caller: Caller, appends: Sequence[Append], max_content_bytes: int, actor: str, deadline: float
     ) -> None:
-        super().__init__(caller.tenant, appends, max_content_bytes, actor, caller.user or "")
+        super().__init__(caller, appends, max_content_bytes, actor)
         self.deadline = deadline
         self.outcomes: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
         self.is_admitted = self.is_passed = self.is_queued = self.is_ready = False
