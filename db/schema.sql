@@ -392,6 +392,7 @@ CREATE FUNCTION public.append_one(tenant_id text, conversation_id uuid, expected
 #variable_conflict use_variable
 DECLARE
     must_notify boolean;
+    owner       text;
 BEGIN
     IF lock_wait_ms = 0 AND pg_try_advisory_xact_lock(conversation_lock_key(tenant_id, conversation_id)) THEN
         must_notify := register_append();
@@ -400,11 +401,17 @@ BEGIN
         INSERT INTO events AS e (position, timestamp, version, schema_version, conversation_id, id, tenant_id,
                                  event_type, actor, content, metadata, salt, digest)
         SELECT n.position, n.timestamp, n.version, schema_version, conversation_id, event_id, tenant_id,
-               event_type, actor, content, metadata, n.salt,
+               event_type, actor, content, n.metadata, n.salt,
                event_digest(n.salt, n.position, n.timestamp, n.version, schema_version, conversation_id, event_id,
-                            tenant_id, event_type, actor, content, metadata)
+                            tenant_id, event_type, actor, content, n.metadata)
           FROM (SELECT nextval('events_position') AS position, event_timestamp(head.timestamp) AS timestamp,
-                       coalesce(head.version, 0) + 1 AS version, uuid_send(gen_random_uuid()) AS salt
+                       coalesce(head.version, 0) + 1 AS version, uuid_send(gen_random_uuid()) AS salt,
+                       -- The log records the owner; see append_group.
+                       CASE
+                           WHEN head.version IS NULL AND user_id <> ''
+                               THEN metadata || jsonb_build_object('eventstore.owner', user_id)
+                           ELSE metadata
+                       END AS metadata
                   FROM append_scope() AS scope
                   LEFT JOIN LATERAL (
                            SELECT e.tenant_id, e.conversation_id, e.version, e.timestamp, e.event_type
@@ -426,7 +433,7 @@ BEGIN
                            ELSE expected_version = coalesce(head.version, 0)
                        END
                    AND CASE
-                           WHEN head.version IS NULL THEN user_id = '' AND NOT metadata ? 'eventstore.owner'
+                           WHEN head.version IS NULL THEN true
                            WHEN may_be_deleted(head.event_type)
                                 AND conversation_is_deleted(head.tenant_id, head.conversation_id) THEN false
                            WHEN user_id <> '' AND NOT EXISTS (
@@ -441,8 +448,12 @@ BEGIN
                                   ORDER BY k.tenant_id, k.conversation_id, k.id
                                   LIMIT 1) IS NOT TRUE
                        END) AS n
-        RETURNING 'n', e.position, e.version, e.timestamp
-             INTO outcome, position, version, timestamp;
+        RETURNING 'n', e.position, e.version, e.timestamp, e.metadata ->> 'eventstore.owner'
+             INTO outcome, position, version, timestamp, owner;
+        IF version = 1 AND owner IS NOT NULL THEN
+            INSERT INTO conversation_members (tenant_id, conversation_id, user_id, access)
+            VALUES (tenant_id, conversation_id, owner, 'own');
+        END IF;
     END IF;
     IF outcome IS NULL THEN
         -- Under the locks that are held, so that this finds the same.
