@@ -426,6 +426,7 @@ BEGIN
                  WHERE coalesce(scope.tenant_id = append_one.tenant_id, true)
                    AND validate_event(append_one.tenant_id, append_one.conversation_id, event_type, content, metadata)
                        IS NULL
+                   AND user_id IS NOT NULL
                    AND event_type NOT IN ('conversation.shared', 'conversation.unshared')
                    AND CASE expected_version
                            WHEN -2 THEN true

@@ -407,6 +407,7 @@ REVOKE ALL ON FUNCTION has_waiters FROM PUBLIC;
 CREATE FUNCTION register_append(OUT must_notify boolean)
 LANGUAGE sql VOLATILE
 RETURN CASE
+    -- These two never hold: the one raises an error, the other makes the commit durable.
     WHEN current_setting('transaction_isolation') <> 'read committed' AND refuse_old_snapshots() IS NULL THEN NULL
     WHEN current_setting('synchronous_commit') = 'off' AND set_config('synchronous_commit', 'on', true) IS NULL THEN NULL
     WHEN pg_advisory_xact_lock_shared(
