@@ -287,9 +287,9 @@ class AppendBatcher:
         while (
             self._queue.is_ready and self._in_flight[False] < GROUPS_IN_FLIGHT and (pipeline := self._idle_pipeline())
         ):
-            # An equal share of all that is pending for each statement, so that client and server work at the same time.
-            share = -(-len(self._pending) // GROUPS_IN_FLIGHT)
-            group = self._queue.take(share, allow_large=not self._large_in_flight)
+            # Distribute the appends over the connections, so that client and server work at the same time.
+            groups = min(GROUPS_IN_FLIGHT - self._in_flight[False], sum(each.is_idle for each in self._pipelines))
+            group = self._queue.take(-(-len(self._pending) // groups), allow_large=not self._large_in_flight)
             if not group:
                 break
             self._send(pipeline, group)
