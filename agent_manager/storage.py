@@ -358,7 +358,7 @@ class MemoryLog(Log):
         self, conversation_id: UUID, events: Sequence[NewEvent], expected: ExpectedVersion = ANY
     ) -> AppendResult:
         # Rejects what a server rejects.
-        AppendRequest(self.tenant, [Append(conversation_id, events, expected)], self._limit).encode()
+        AppendRequest(Caller(self.tenant), [Append(conversation_id, events, expected)], self._limit).encode()
         stored = [self._by_id.get((conversation_id, event.id)) for event in events]
         new = [event for event, before in zip(events, stored, strict=True) if before is None]
         for event, before in zip(events, stored, strict=True):

@@ -57,22 +57,6 @@ CREATE TYPE public.search_sampled AS (
 
 
 --
--- Name: add_owner(text, uuid, text); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.add_owner(tenant_id text, conversation_id uuid, user_id text) RETURNS void
-    LANGUAGE plpgsql
-    AS $$
-#variable_conflict use_variable
-BEGIN
-    INSERT INTO conversation_members (tenant_id, conversation_id, user_id, access)
-    VALUES (tenant_id, conversation_id, user_id, 'own')
-        ON CONFLICT ON CONSTRAINT conversation_members_pkey DO UPDATE SET access = 'own';
-END
-$$;
-
-
---
 -- Name: administration_id(); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -100,9 +84,6 @@ DECLARE
 BEGIN
     IF allowed_tenant <> tenant_id THEN
         PERFORM refuse_tenant(tenant_id);
-    END IF;
-    IF current_setting('synchronous_commit') = 'off' THEN
-        PERFORM set_config('synchronous_commit', 'on', true);
     END IF;
     PERFORM pg_advisory_xact_lock(conversation_lock_key(tenant_id, conversation_id));
     IF (SELECT count(*)
@@ -250,17 +231,19 @@ CREATE FUNCTION public.append_group(tenant_ids text[], conversation_ids uuid[], 
     AS $$
 #variable_conflict use_column
 DECLARE
-    busy              bigint[];
-    allowed_tenant    text;
     has_deletions     boolean := event_types && ARRAY['conversation.deleted', 'conversation.reactivated'];
+    allowed_tenant    text;
+    busy              bigint[];
     must_notify       boolean;
-    is_plain          boolean;
-    head_versions     integer[];      -- for each conversation
-    head_timestamps   timestamptz[];
-    codes             text[];         -- for each event, unless all are new; so are these:
-    stored_positions  bigint[];
+    -- For each conversation:
+    head_versions     integer[];
+    next_timestamps   timestamptz[];
+    deleted           boolean[];
+    -- For each event:
+    outcomes          text[];
+    positions         bigint[];
     versions          integer[];
-    stored_timestamps timestamptz[];
+    timestamps        timestamptz[];
     problems          text[];
     -- Each salt is a hash of this secret, which is not stored. A random number for each event would take as long as the
     -- insertion, while all readers of the log wait for this append.
@@ -280,178 +263,207 @@ BEGIN
         RAISE EXCEPTION 'the arrays of an append differ in length, are empty, or hold a null'
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    IF -2 <> ANY (expected_versions) AND EXISTS (
+    IF (has_deletions OR -2 <> ANY (expected_versions) OR '' <> ANY (users)) AND EXISTS (
            SELECT
-             FROM unnest(append_nos, conversation_nos) AS e (append_no, conversation_no)
-            WHERE expected_versions[e.conversation_no] <> -2
+             FROM unnest(append_nos, conversation_nos, event_types, users)
+                      AS e (append_no, conversation_no, event_type, user_id)
             GROUP BY e.conversation_no
-           HAVING min(e.append_no) <> max(e.append_no)) THEN
-        RAISE EXCEPTION 'appends of one group share a conversation without expecting ANY'
-            USING ERRCODE = 'invalid_parameter_value';
-    END IF;
-    IF '' <> ANY (users) AND EXISTS (
-           SELECT
-             FROM unnest(conversation_nos, users) AS e (conversation_no, user_id)
-            GROUP BY e.conversation_no
-           HAVING min(e.user_id) <> max(e.user_id)) THEN
-        RAISE EXCEPTION 'appends of one group share a conversation under different users'
-            USING ERRCODE = 'invalid_parameter_value';
-    END IF;
-    IF has_deletions AND EXISTS (
-           SELECT
-             FROM unnest(append_nos, conversation_nos, event_types) AS e (append_no, conversation_no, event_type)
-            GROUP BY e.conversation_no
-           HAVING min(e.append_no) <> max(e.append_no)
-              AND bool_or(e.event_type IN ('conversation.deleted', 'conversation.reactivated'))) THEN
-        RAISE EXCEPTION 'appends of one group share a conversation that one of them deletes or reactivates'
+           HAVING min(e.user_id) <> max(e.user_id)
+               OR min(e.append_no) <> max(e.append_no)
+                  AND (expected_versions[e.conversation_no] <> -2
+                       OR bool_or(e.event_type IN ('conversation.deleted', 'conversation.reactivated')))) THEN
+        RAISE EXCEPTION 'appends of one group may share a conversation only if all expect ANY, are for the same user, '
+                        'and none deletes or reactivates it'
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
     allowed_tenant := append_tenant();
     IF allowed_tenant <> ANY (tenant_ids) THEN
         PERFORM refuse_tenant(t) FROM unnest(tenant_ids) AS t WHERE t <> allowed_tenant;
     END IF;
-    IF current_setting('synchronous_commit') = 'off' THEN
-        PERFORM set_config('synchronous_commit', 'on', true);
-    END IF;
 
-    IF lock_wait_ms <> 0 THEN
-        PERFORM limit_lock_wait(lock_wait_ms);
+    IF lock_wait_ms = 0 THEN
+        SELECT array_agg(c.no)
+          INTO busy
+          FROM unnest(tenant_ids, conversation_ids) WITH ORDINALITY AS c (tenant_id, conversation_id, no)
+         WHERE NOT pg_try_advisory_xact_lock(conversation_lock_key(c.tenant_id, c.conversation_id));
+    ELSE
+        IF lock_wait_ms > 0 THEN  -- a negative number keeps the limit of the session
+            PERFORM set_config('lock_timeout', lock_wait_ms::text, true);
+        END IF;
         -- In the order of the keys, not of the ids: keys can collide, and two appends must not deadlock.
         PERFORM pg_advisory_xact_lock(k.key)
            FROM (SELECT DISTINCT conversation_lock_key(c.tenant_id, c.conversation_id) AS key
                    FROM unnest(tenant_ids, conversation_ids) AS c (tenant_id, conversation_id)
                   ORDER BY key) AS k;
-    ELSE
-        SELECT array_agg(c.no)
-          INTO busy
-          FROM unnest(tenant_ids, conversation_ids) WITH ORDINALITY AS c (tenant_id, conversation_id, no)
-         WHERE NOT pg_try_advisory_xact_lock(conversation_lock_key(c.tenant_id, c.conversation_id));
     END IF;
     must_notify := register_append();
 
     -- From here on each statement sees everything that was committed to these conversations.
-    SELECT array_agg(c.version ORDER BY c.no), array_agg(c.timestamp ORDER BY c.no),
-           bool_and(c.is_expected AND NOT c.is_deleted) AND busy IS NULL AND NOT has_deletions
-      INTO head_versions, head_timestamps, is_plain
-      FROM (SELECT c.no, coalesce(head.version, 0) AS version, event_timestamp(head.timestamp) AS timestamp,
-                   CASE c.expected
-                       WHEN -2 THEN true
-                       WHEN -1 THEN head.version IS NOT NULL
-                       ELSE c.expected = coalesce(head.version, 0)
-                   END AS is_expected,
-                   CASE
-                       WHEN may_be_deleted(head.event_type) THEN conversation_is_deleted(c.tenant_id, c.conversation_id)
-                       ELSE false
-                   END AS is_deleted
-              FROM unnest(tenant_ids, conversation_ids, expected_versions)
-                       WITH ORDINALITY AS c (tenant_id, conversation_id, expected, no)
-              LEFT JOIN LATERAL (
-                       SELECT e.tenant_id, e.conversation_id, e.version, e.timestamp, e.event_type
-                         FROM events e
-                        WHERE (e.tenant_id, e.conversation_id, e.version) <= (c.tenant_id, c.conversation_id, 2147483647)
-                        ORDER BY e.tenant_id DESC, e.conversation_id DESC, e.version DESC
-                        LIMIT 1
-                   ) AS head
-                ON head.tenant_id = c.tenant_id
-               AND head.conversation_id = c.conversation_id) AS c;
-    is_plain := is_plain AND (
-        SELECT bool_and(coalesce(
-                   validate_event(e.event_type, e.content, e.metadata) IS NULL
-                   AND validate_given_id(e.tenant_id, e.conversation_id, e.event_type, e.content) IS NULL
-                   AND (e.head_version = 0
-                        OR (e.user_id = ''
-                            OR EXISTS (SELECT FROM may_append(e.tenant_id, e.conversation_id, e.user_id, e.event_type)))
-                           AND (SELECT (k.tenant_id, k.conversation_id, k.id) = (e.tenant_id, e.conversation_id, e.id)
-                                  FROM events k
-                                 WHERE (k.tenant_id, k.conversation_id, k.id) >= (e.tenant_id, e.conversation_id, e.id)
-                                 ORDER BY k.tenant_id, k.conversation_id, k.id
-                                 LIMIT 1) IS NOT TRUE),
-                   false))
-          FROM (SELECT e.*, tenant_ids[e.conversation_no] AS tenant_id,
-                       conversation_ids[e.conversation_no] AS conversation_id,
-                       head_versions[e.conversation_no] AS head_version
-                  FROM unnest(conversation_nos, event_ids, event_types, contents, metadatas, users)
-                           AS e (conversation_no, id, event_type, content, metadata, user_id)) AS e
-    );
+    SELECT array_agg(coalesce(head.version, 0) ORDER BY c.no), array_agg(event_timestamp(head.timestamp) ORDER BY c.no),
+           array_agg(CASE
+                         WHEN may_be_deleted(head.event_type)
+                             THEN conversation_is_deleted(head.tenant_id, head.conversation_id)
+                         ELSE false
+                     END ORDER BY c.no)
+      INTO head_versions, next_timestamps, deleted
+      FROM unnest(tenant_ids, conversation_ids) WITH ORDINALITY AS c (tenant_id, conversation_id, no)
+      LEFT JOIN LATERAL (
+               SELECT e.tenant_id, e.conversation_id, e.version, e.timestamp, e.event_type
+                 FROM events e
+                WHERE (e.tenant_id, e.conversation_id, e.version) <= (c.tenant_id, c.conversation_id, 2147483647)
+                ORDER BY e.tenant_id DESC, e.conversation_id DESC, e.version DESC
+                LIMIT 1
+           ) AS head
+        ON head.tenant_id = c.tenant_id
+       AND head.conversation_id = c.conversation_id;
 
-    IF NOT is_plain THEN
-        SELECT array_agg(v.code ORDER BY v.ordinal), array_agg(v.position ORDER BY v.ordinal),
-               array_agg(v.version ORDER BY v.ordinal), array_agg(v.timestamp ORDER BY v.ordinal),
-               array_agg(v.problem ORDER BY v.ordinal)
-          INTO codes, stored_positions, versions, stored_timestamps, problems
-          FROM append_verdicts(
-                   tenant_ids, conversation_ids, expected_versions, head_versions, busy, append_nos, conversation_nos,
-                   event_ids, event_types, schema_versions, actors, contents, metadatas, users
-               ) AS v;
-    END IF;
-
-    RETURN QUERY
-    WITH completed AS MATERIALIZED (
-        SELECT o.*, CASE WHEN o.is_new THEN nextval('events_position') END AS position,
-               substr(sha256(secret || int8send(o.ordinal)), 1, 16) AS salt,
+    WITH given AS MATERIALIZED (
+        -- An event whose number names no conversation is not lost: without a tenant the insertion fails.
+        SELECT e.*, c.*,
+               validate_event(c.tenant_id, c.conversation_id, e.event_type, e.content, e.metadata) AS invalid
+          FROM unnest(append_nos, conversation_nos, event_ids, event_types, schema_versions, actors, contents,
+                      metadatas, users)
+                   WITH ORDINALITY
+                   AS e (append_no, conversation_no, id, event_type, schema_version, actor, content, metadata,
+                         user_id, ordinal)
+         CROSS JOIN LATERAL (
+                   SELECT tenant_ids[e.conversation_no] AS tenant_id,
+                          conversation_ids[e.conversation_no] AS conversation_id,
+                          expected_versions[e.conversation_no] AS expected,
+                          head_versions[e.conversation_no] AS head
+               ) AS c
+    ),
+    checked AS MATERIALIZED (
+        SELECT g.*, known.position AS known_position, known.version AS known_version, known.timestamp AS known_timestamp,
+               coalesce(g.invalid, compared.differences) AS problem,
                CASE
-                   WHEN o.version = 1 AND o.user_id <> ''
-                       THEN o.metadata || jsonb_build_object('eventstore.owner', o.user_id)
-                   ELSE o.metadata
+                   WHEN g.invalid IS NOT NULL THEN 'r'
+                   WHEN g.conversation_no = ANY (busy) THEN 'b'
+                   WHEN g.user_id <> '' AND g.head > 0
+                        AND NOT EXISTS (SELECT FROM may_append(g.tenant_id, g.conversation_id, g.user_id, g.event_type))
+                       THEN 'f'
+                   WHEN compared.differences IS NOT NULL THEN 'i'
+                   WHEN known.position IS NOT NULL THEN 'k'
+                   WHEN NOT deleted_conversation_accepts(g.event_type)
+                        -- The last change that this append adds before it, otherwise the state of the log.
+                        AND coalesce(CASE WHEN has_deletions THEN (
+                                SELECT b.event_type = 'conversation.deleted'
+                                  FROM given b
+                                 WHERE b.event_type IN ('conversation.deleted', 'conversation.reactivated')
+                                   AND b.conversation_no = g.conversation_no
+                                   AND b.ordinal < g.ordinal
+                                   AND NOT EXISTS (
+                                           SELECT
+                                             FROM events e
+                                            WHERE e.tenant_id = b.tenant_id
+                                              AND e.conversation_id = b.conversation_id
+                                              AND e.id = b.id
+                                       )
+                                 ORDER BY b.ordinal DESC
+                                 LIMIT 1
+                            ) END, deleted[g.conversation_no]) THEN 'd'
+                   WHEN CASE g.expected WHEN -2 THEN false WHEN -1 THEN g.head = 0 ELSE g.expected <> g.head END THEN 'v'
+                   ELSE 'n'
+               END AS code
+          FROM given g
+          LEFT JOIN LATERAL (
+                   SELECT e.*
+                     FROM events e
+                    WHERE g.head > 0
+                      AND (e.tenant_id, e.conversation_id, e.id) >= (g.tenant_id, g.conversation_id, g.id)
+                    ORDER BY e.tenant_id, e.conversation_id, e.id
+                    LIMIT 1
+               ) AS known
+            ON known.tenant_id = g.tenant_id
+           AND known.conversation_id = g.conversation_id
+           AND known.id = g.id
+         CROSS JOIN LATERAL (
+                   -- An event whose content was erased has no salt; only its id can be compared.
+                   SELECT CASE WHEN known.salt IS NOT NULL THEN event_differences(
+                              known.event_type, known.schema_version, known.actor, known.content, known.metadata,
+                              g.event_type, g.schema_version, g.actor, g.content, g.metadata, g.user_id
+                          ) END AS differences
+               ) AS compared
+    ),
+    numbered AS (
+        SELECT c.*, c.head + (count(*) FILTER (WHERE c.outcome = 'n')
+                                          OVER (PARTITION BY c.conversation_no ORDER BY c.ordinal))::integer AS version
+          FROM (SELECT c.*, CASE WHEN c.code = 'n' AND c.append_no = ANY (ARRAY(
+                                      SELECT r.append_no FROM checked r WHERE r.code NOT IN ('n', 'k')
+                                 )) THEN 'x' ELSE c.code END AS outcome
+                  FROM checked c) AS c
+         ORDER BY c.ordinal
+        OFFSET 0
+    ),
+    completed AS MATERIALIZED (
+        SELECT n.*, CASE WHEN n.outcome = 'n' THEN nextval('events_position') END AS position,
+               next_timestamps[n.conversation_no] AS timestamp,
+               substr(sha256(secret || int8send(n.ordinal)), 1, 16) AS salt,
+               -- The log records the owner. Only an append for the whole tenant (a restored backup) may name another user.
+               CASE
+                   WHEN n.version = 1 AND n.user_id <> ''
+                       THEN n.metadata || jsonb_build_object('eventstore.owner', n.user_id)
+                   ELSE n.metadata
                END AS new_metadata
-          FROM (SELECT n.*,
-                       (head_versions[n.conversation_no]
-                        + count(*) FILTER (WHERE n.is_new)
-                              OVER (PARTITION BY n.conversation_no ORDER BY n.ordinal))::integer AS version
-                  FROM (SELECT e.*, tenant_ids[e.conversation_no] AS tenant_id,
-                               conversation_ids[e.conversation_no] AS conversation_id,
-                               head_timestamps[e.conversation_no] AS timestamp,
-                               coalesce(codes[e.ordinal], 'n') = 'n' AS is_new
-                          FROM unnest(conversation_nos, event_ids, event_types, schema_versions, actors, contents,
-                                      metadatas, users)
-                                   WITH ORDINALITY
-                                   AS e (conversation_no, id, event_type, schema_version, actor, content, metadata,
-                                         user_id, ordinal)) AS n
-                 ORDER BY n.ordinal
-                OFFSET 0) AS o
+          FROM numbered n
     ),
     inserted AS (
         INSERT INTO events (position, timestamp, version, schema_version, conversation_id, id, tenant_id,
                             event_type, actor, content, metadata, salt, digest)
         SELECT c.position, c.timestamp, c.version, c.schema_version, c.conversation_id, c.id, c.tenant_id,
                c.event_type, c.actor, c.content, c.new_metadata, c.salt,
-               rendered_event_digest(c.salt, c.position, c.timestamp, c.version, c.schema_version, c.conversation_id,
-                                     c.id, c.tenant_id, c.event_type, c.actor, c.content_text, c.metadata_text)
-          FROM (SELECT c.*, c.content::text AS content_text, c.new_metadata::text AS metadata_text
-                  FROM completed c
-                 WHERE c.is_new
-                OFFSET 0) AS c
+               event_digest(c.salt, c.position, c.timestamp, c.version, c.schema_version, c.conversation_id, c.id,
+                            c.tenant_id, c.event_type, c.actor, c.content, c.new_metadata)
+          FROM completed c
+         WHERE c.outcome = 'n'
     ),
     owners AS (
         -- The conversation has no other member yet: this is its first event.
         INSERT INTO conversation_members (tenant_id, conversation_id, user_id, access)
         SELECT c.tenant_id, c.conversation_id, c.new_metadata ->> 'eventstore.owner', 'own'
           FROM completed c
-         WHERE c.is_new
+         WHERE c.outcome = 'n'
            AND c.version = 1
            AND c.new_metadata ? 'eventstore.owner'
     )
-    SELECT coalesce(codes[c.ordinal], 'n')::"char",
-           CASE WHEN c.is_new THEN c.position ELSE stored_positions[c.ordinal] END,
-           CASE WHEN c.is_new THEN c.version ELSE versions[c.ordinal] END,
-           CASE WHEN c.is_new THEN c.timestamp ELSE stored_timestamps[c.ordinal] END,
-           problems[c.ordinal]
+    -- Of a busy or forbidden conversation, nothing is returned.
+    SELECT array_agg(c.outcome),
+           array_agg(CASE WHEN c.outcome IN ('k', 'i') THEN c.known_position ELSE c.position END),
+           array_agg(CASE c.outcome
+                         WHEN 'n' THEN c.version
+                         WHEN 'k' THEN c.known_version
+                         WHEN 'i' THEN c.known_version
+                         WHEN 'v' THEN c.head
+                     END),
+           array_agg(CASE c.outcome
+                         WHEN 'n' THEN c.timestamp
+                         WHEN 'k' THEN c.known_timestamp
+                         WHEN 'i' THEN c.known_timestamp
+                     END),
+           array_agg(CASE WHEN c.outcome IN ('r', 'i') THEN c.problem END)
+      INTO outcomes, positions, versions, timestamps, problems
       FROM completed c;
 
     IF event_types && ARRAY['conversation.shared', 'conversation.unshared'] THEN
         PERFORM share_conversation(tenant_ids[e.conversation_no], conversation_ids[e.conversation_no], e.event_type,
                                    e.content)
-           FROM unnest(conversation_nos, event_types, contents) WITH ORDINALITY
-                    AS e (conversation_no, event_type, content, ordinal)
+           FROM unnest(conversation_nos, event_types, contents, outcomes)
+                    AS e (conversation_no, event_type, content, outcome)
           WHERE e.event_type IN ('conversation.shared', 'conversation.unshared')
-            AND coalesce(codes[e.ordinal], 'n') = 'n';
+            AND e.outcome = 'n';
     END IF;
-    IF 'k' = ANY (codes) THEN
-        PERFORM await_durability();
+    IF 'k' = ANY (outcomes) THEN
+        -- The transaction that stored an event may be committed here and not yet on a synchronous standby, if its backend
+        -- was ended while it waited. A transaction that writes any record to the WAL waits for all records before it.
+        PERFORM pg_logical_emit_message(true, 'eventstore', '');
     END IF;
     IF must_notify THEN
         PERFORM pg_notify(notify_channel(), '');
     END IF;
+    RETURN QUERY
+    SELECT o.outcome::"char", o.position, o.version, o.timestamp, o.problem
+      FROM unnest(outcomes, positions, versions, timestamps, problems)
+               AS o (outcome, position, version, timestamp, problem);
 END
 $$;
 
@@ -466,71 +478,73 @@ CREATE FUNCTION public.append_one(tenant_id text, conversation_id uuid, expected
     AS $$
 #variable_conflict use_variable
 DECLARE
-    head           record;
-    is_plain       boolean;
-    salt           bytea;
-    content_text   text;
-    metadata_text  text;
-    allowed_tenant text;
-    must_notify    boolean;
+    must_notify boolean;
+    owner       text;
 BEGIN
-    IF num_nulls(tenant_id, conversation_id, expected_version, event_id, event_type, schema_version, actor, content,
-                 metadata, lock_wait_ms, user_id) > 0 THEN
-        RAISE EXCEPTION 'an argument of the append is null' USING ERRCODE = 'null_value_not_allowed';
-    END IF;
-    allowed_tenant := append_tenant();
-    IF allowed_tenant <> tenant_id THEN
-        PERFORM refuse_tenant(tenant_id);
-    END IF;
-    problem := coalesce(validate_event(event_type, content, metadata),
-                        validate_given_id(tenant_id, conversation_id, event_type, content));
-    IF problem IS NOT NULL THEN
-        outcome := 'r';
-        RETURN;
-    END IF;
-    IF current_setting('synchronous_commit') = 'off' THEN
-        -- An acknowledged event is durable, whatever the session prefers.
-        PERFORM set_config('synchronous_commit', 'on', true);
-    END IF;
+    IF lock_wait_ms = 0 AND pg_try_advisory_xact_lock(conversation_lock_key(tenant_id, conversation_id)) THEN
+        must_notify := register_append();
 
-    IF lock_wait_ms <> 0 THEN
-        PERFORM limit_lock_wait(lock_wait_ms);
-        PERFORM pg_advisory_xact_lock(conversation_lock_key(tenant_id, conversation_id));
-    ELSIF NOT pg_try_advisory_xact_lock(conversation_lock_key(tenant_id, conversation_id)) THEN
-        outcome := 'b';
-        RETURN;
+        -- From here on a statement sees everything that was committed to this conversation.
+        INSERT INTO events AS e (position, timestamp, version, schema_version, conversation_id, id, tenant_id,
+                                 event_type, actor, content, metadata, salt, digest)
+        SELECT n.position, n.timestamp, n.version, schema_version, conversation_id, event_id, tenant_id,
+               event_type, actor, content, n.metadata, n.salt,
+               event_digest(n.salt, n.position, n.timestamp, n.version, schema_version, conversation_id, event_id,
+                            tenant_id, event_type, actor, content, n.metadata)
+          FROM (SELECT nextval('events_position') AS position, event_timestamp(head.timestamp) AS timestamp,
+                       coalesce(head.version, 0) + 1 AS version, uuid_send(gen_random_uuid()) AS salt,
+                       -- The log records the owner; see append_group.
+                       CASE
+                           WHEN head.version IS NULL AND user_id <> ''
+                               THEN metadata || jsonb_build_object('eventstore.owner', user_id)
+                           ELSE metadata
+                       END AS metadata
+                  FROM append_scope() AS scope
+                  LEFT JOIN LATERAL (
+                           SELECT e.tenant_id, e.conversation_id, e.version, e.timestamp, e.event_type
+                             FROM events e
+                            WHERE (e.tenant_id, e.conversation_id, e.version)
+                                  <= (append_one.tenant_id, append_one.conversation_id, 2147483647)
+                            ORDER BY e.tenant_id DESC, e.conversation_id DESC, e.version DESC
+                            LIMIT 1
+                       ) AS head
+                    ON head.tenant_id = append_one.tenant_id
+                   AND head.conversation_id = append_one.conversation_id
+                 WHERE coalesce(scope.tenant_id = append_one.tenant_id, true)
+                   AND validate_event(append_one.tenant_id, append_one.conversation_id, event_type, content, metadata)
+                       IS NULL
+                   AND user_id IS NOT NULL
+                   AND event_type NOT IN ('conversation.shared', 'conversation.unshared')
+                   AND CASE expected_version
+                           WHEN -2 THEN true
+                           WHEN -1 THEN head.version IS NOT NULL
+                           ELSE expected_version = coalesce(head.version, 0)
+                       END
+                   AND CASE
+                           WHEN head.version IS NULL THEN true
+                           WHEN may_be_deleted(head.event_type)
+                                AND conversation_is_deleted(head.tenant_id, head.conversation_id) THEN false
+                           WHEN user_id <> '' AND NOT EXISTS (
+                                    SELECT
+                                      FROM may_append(head.tenant_id, head.conversation_id, user_id, event_type)
+                                ) THEN false
+                           ELSE (SELECT (k.tenant_id, k.conversation_id, k.id)
+                                        = (head.tenant_id, head.conversation_id, event_id)
+                                   FROM events k
+                                  WHERE (k.tenant_id, k.conversation_id, k.id)
+                                        >= (head.tenant_id, head.conversation_id, event_id)
+                                  ORDER BY k.tenant_id, k.conversation_id, k.id
+                                  LIMIT 1) IS NOT TRUE
+                       END) AS n
+        RETURNING 'n', e.position, e.version, e.timestamp, e.metadata ->> 'eventstore.owner'
+             INTO outcome, position, version, timestamp, owner;
+        IF version = 1 AND owner IS NOT NULL THEN
+            INSERT INTO conversation_members (tenant_id, conversation_id, user_id, access)
+            VALUES (tenant_id, conversation_id, owner, 'own');
+        END IF;
     END IF;
-    must_notify := register_append();
-
-    -- From here on each statement sees everything that was committed to this conversation.
-    SELECT h.version, h.timestamp, h.event_type,
-           (SELECT (k.tenant_id, k.conversation_id, k.id)
-                   = (append_one.tenant_id, append_one.conversation_id, append_one.event_id)
-              FROM events k
-             WHERE (k.tenant_id, k.conversation_id, k.id)
-                   >= (append_one.tenant_id, append_one.conversation_id, append_one.event_id)
-             ORDER BY k.tenant_id, k.conversation_id, k.id
-             LIMIT 1) AS is_known
-      INTO head
-      FROM (SELECT e.tenant_id, e.conversation_id, e.version, e.timestamp, e.event_type
-              FROM events e
-             WHERE (e.tenant_id, e.conversation_id, e.version)
-                   <= (append_one.tenant_id, append_one.conversation_id, 2147483647)
-             ORDER BY e.tenant_id DESC, e.conversation_id DESC, e.version DESC
-             LIMIT 1) AS h
-     WHERE h.tenant_id = append_one.tenant_id
-       AND h.conversation_id = append_one.conversation_id;
-    version := coalesce(head.version, 0);
-    is_plain := CASE expected_version WHEN -2 THEN true WHEN -1 THEN version > 0 ELSE expected_version = version END
-                AND head.is_known IS NOT TRUE
-                AND CASE WHEN may_be_deleted(head.event_type) THEN NOT conversation_is_deleted(tenant_id, conversation_id)
-                         ELSE true
-                    END;
-    IF is_plain AND version > 0 AND user_id <> '' THEN
-        is_plain := EXISTS (SELECT FROM may_append(tenant_id, conversation_id, user_id, event_type));
-    END IF;
-    IF NOT is_plain THEN
-        -- Under the locks that are held, so this finds the same.
+    IF outcome IS NULL THEN
+        -- Under the locks that are held, so that this finds the same.
         SELECT g.outcome, g.position, g.version, g.timestamp, g.problem
           INTO outcome, position, version, timestamp, problem
           FROM append_group(
@@ -538,39 +552,56 @@ BEGIN
                    ARRAY[event_id], ARRAY[event_type], ARRAY[schema_version], ARRAY[actor], ARRAY[content],
                    ARRAY[metadata], ARRAY[user_id], lock_wait_ms
                ) AS g;
-        RETURN;
-    END IF;
-
-    outcome := 'n';
-    position := nextval('events_position');
-    version := version + 1;
-    timestamp := event_timestamp(head.timestamp);
-    salt := uuid_send(gen_random_uuid());
-    IF version = 1 THEN
-        -- The log records the owner. Only an append for the whole tenant (a restored backup) may name another user.
-        IF user_id <> '' THEN
-            metadata := metadata || jsonb_build_object('eventstore.owner', user_id);
-        END IF;
-        IF metadata ? 'eventstore.owner' THEN
-            PERFORM add_owner(tenant_id, conversation_id, metadata ->> 'eventstore.owner');
-        END IF;
-    END IF;
-    content_text := content::text;
-    metadata_text := metadata::text;
-    INSERT INTO events (position, timestamp, version, schema_version, conversation_id, id, tenant_id,
-                        event_type, actor, content, metadata, salt, digest)
-    VALUES (position, timestamp, version, schema_version, conversation_id, event_id, tenant_id,
-            event_type, actor, content, metadata, salt,
-            rendered_event_digest(salt, position, timestamp, version, schema_version, conversation_id, event_id,
-                                  tenant_id, event_type, actor, content_text, metadata_text));
-    IF event_type IN ('conversation.shared', 'conversation.unshared') THEN
-        PERFORM share_conversation(tenant_id, conversation_id, event_type, content);
-    END IF;
-    IF must_notify THEN
+    ELSIF must_notify THEN
         PERFORM pg_notify(notify_channel(), '');
     END IF;
 END
 $$;
+
+
+--
+-- Name: may_set_tenant(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.may_set_tenant() RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN (COALESCE(pg_has_role(SESSION_USER, (to_regrole('eventstore_app'::text))::oid, 'MEMBER'::text), true) OR COALESCE(pg_has_role(SESSION_USER, (to_regrole('eventstore_owner'::text))::oid, 'MEMBER'::text), false));
+
+
+SET default_tablespace = '';
+
+SET default_table_access_method = heap;
+
+--
+-- Name: bound_logins; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.bound_logins (
+    login name NOT NULL,
+    tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
+    CONSTRAINT bound_logins_tenant_check CHECK (((tenant_id)::text <> ''::text))
+);
+
+
+--
+-- Name: TABLE bound_logins; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.bound_logins IS 'Logins that act for one tenant, whatever they set; see bind_login';
+
+
+--
+-- Name: append_scope(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.append_scope() RETURNS TABLE(tenant_id text)
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ SELECT COALESCE(b.tenant_id, (NULLIF(current_setting('eventstore.tenant'::text, true), ''::text))::character varying) AS "coalesce"
+    FROM (( SELECT) session
+      LEFT JOIN public.bound_logins b ON ((b.login = SESSION_USER)))
+   WHERE ((b.login IS NOT NULL) OR public.may_set_tenant());
+END;
 
 
 --
@@ -581,201 +612,17 @@ CREATE FUNCTION public.append_tenant() RETURNS text
     LANGUAGE plpgsql STABLE
     AS $$
 DECLARE
-    bound text;
+    tenant text;
 BEGIN
-    SELECT b.tenant_id INTO bound FROM bound_logins b WHERE b.login = session_user;
-    IF FOUND THEN
-        RETURN bound;
-    END IF;
-    IF NOT may_set_tenant() THEN
+    SELECT s.tenant_id INTO tenant FROM append_scope() AS s;
+    IF NOT FOUND THEN
         RAISE EXCEPTION 'the login % may not append for any tenant', session_user
             USING ERRCODE = 'insufficient_privilege',
                   HINT = 'Bind it to a tenant with bind_login, or grant it the role eventstore_app, whose members may set the tenant.';
     END IF;
-    RETURN nullif(current_setting('eventstore.tenant', true), '');
+    RETURN tenant;
 END
 $$;
-
-
---
--- Name: conversation_is_deleted(text, uuid); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.conversation_is_deleted(tenant_id text, conversation_id uuid) RETURNS boolean
-    LANGUAGE plpgsql STABLE
-    AS $$
-BEGIN
-    RETURN coalesce((
-        SELECT e.event_type = 'conversation.deleted'
-          FROM events e
-         WHERE e.tenant_id = conversation_is_deleted.tenant_id
-           AND e.conversation_id = conversation_is_deleted.conversation_id
-           AND e.event_type IN ('conversation.deleted', 'conversation.reactivated')
-         ORDER BY e.version DESC
-         LIMIT 1
-    ), false);
-END
-$$;
-
-
---
--- Name: conversation_uuid(text, text); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.conversation_uuid(tenant_id text, given_id text) RETURNS uuid
-    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
-    AS $_$
-DECLARE
-    hash bytea;
-BEGIN
-    IF given_id ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN
-        RETURN given_id::uuid;
-    END IF;
-    hash := sha1(
-        '\x6c0a1f0e5a5b5d0c9a430f6f1d0b7f2e'
-        || convert_to(format('12:conversation%s:%s%s:%s', length(tenant_id), tenant_id, length(given_id), given_id), 'UTF8')
-    );
-    hash := set_byte(hash, 6, (get_byte(hash, 6) & 15) | 80);
-    hash := set_byte(hash, 8, (get_byte(hash, 8) & 63) | 128);
-    RETURN encode(substring(hash FROM 1 FOR 16), 'hex')::uuid;
-END
-$_$;
-
-
---
--- Name: deleted_conversation_accepts(text); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.deleted_conversation_accepts(event_type text) RETURNS boolean
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN (event_type = ANY (ARRAY['conversation.reactivated'::text, 'conversation.unshared'::text, 'message.answered'::text, 'conversation.erased'::text, 'event.erased'::text]));
-
-
---
--- Name: event_differences(text, smallint, text, jsonb, jsonb, text, smallint, text, jsonb, jsonb, text); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.event_differences(stored_type text, stored_schema_version smallint, stored_actor text, stored_content jsonb, stored_metadata jsonb, event_type text, schema_version smallint, actor text, content jsonb, metadata jsonb, user_id text) RETURNS text
-    LANGUAGE plpgsql STABLE PARALLEL SAFE
-    AS $$
-BEGIN
-    -- The order of the members of an object does not matter.
-    stored_metadata := stored_metadata - '{eventstore.member_order, traceparent}'::text[];
-    metadata := metadata - '{eventstore.member_order, traceparent}'::text[];
-    IF event_type = 'message.added' AND jsonb_typeof(content) = 'object' THEN
-        stored_content := stored_content - 'sent_order';
-        content := content - 'sent_order';
-    END IF;
-    IF user_id <> '' OR NOT metadata ? 'eventstore.owner' THEN
-        stored_metadata := stored_metadata - 'eventstore.owner';
-        metadata := metadata - 'eventstore.owner';
-    END IF;
-    IF (stored_type, stored_schema_version, stored_actor, stored_content, stored_metadata)
-       IS NOT DISTINCT FROM (event_type, schema_version, actor, content, metadata) THEN
-        RETURN NULL;
-    END IF;
-    RETURN concat_ws(
-        ', ',
-        CASE WHEN stored_type <> event_type THEN 'event_type' END,
-        CASE WHEN stored_schema_version <> schema_version THEN 'schema_version' END,
-        CASE WHEN stored_actor <> actor THEN 'actor' END,
-        CASE WHEN stored_content <> content THEN 'content' END,
-        (SELECT string_agg('metadata.' || key, ', ' ORDER BY key)
-           FROM jsonb_each(stored_metadata) AS stored FULL JOIN jsonb_each(metadata) AS given USING (key)
-          WHERE stored.value IS DISTINCT FROM given.value)
-    );
-END
-$$;
-
-
-SET default_tablespace = '';
-
-SET default_table_access_method = heap;
-
---
--- Name: conversation_members; Type: TABLE; Schema: public; Owner: -
---
-
-CREATE TABLE public.conversation_members (
-    tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
-    conversation_id uuid NOT NULL,
-    user_id character varying(255) NOT NULL COLLATE pg_catalog."C",
-    access text NOT NULL COLLATE pg_catalog."C",
-    CONSTRAINT conversation_members_access_check CHECK ((access = ANY (ARRAY['own'::text, 'write'::text, 'read'::text]))),
-    CONSTRAINT conversation_members_user_check CHECK (((user_id)::text <> ''::text))
-);
-
-ALTER TABLE ONLY public.conversation_members FORCE ROW LEVEL SECURITY;
-
-
---
--- Name: TABLE conversation_members; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON TABLE public.conversation_members IS 'Users who may see and append to a conversation; written by the append functions alone';
-
-
---
--- Name: COLUMN conversation_members.access; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.conversation_members.access IS 'own: also share and delete; write: also append; read';
-
-
---
--- Name: may_append(text, uuid, text, text); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.may_append(tenant_id text, conversation_id uuid, user_id text, event_type text) RETURNS TABLE(access text)
-    LANGUAGE sql STABLE
-    BEGIN ATOMIC
- SELECT m.access
-    FROM public.conversation_members m
-   WHERE (((m.tenant_id)::text = may_append.tenant_id) AND (m.conversation_id = may_append.conversation_id) AND ((m.user_id)::text = may_append.user_id) AND ((m.access = 'own'::text) OR ((m.access = 'write'::text) AND (may_append.event_type <> ALL (ARRAY['conversation.shared'::text, 'conversation.unshared'::text, 'conversation.deleted'::text, 'conversation.rewound'::text])))));
-END;
-
-
---
--- Name: validate_event(text, jsonb, jsonb); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.validate_event(event_type text, content jsonb, metadata jsonb) RETURNS text
-    LANGUAGE plpgsql STABLE PARALLEL SAFE
-    AS $$
-DECLARE
-    problem text;
-BEGIN
-    IF metadata IS DISTINCT FROM '{}' THEN
-        problem := validate_metadata(metadata);
-        IF problem IS NOT NULL THEN
-            RETURN problem;
-        END IF;
-    END IF;
-    IF event_type = 'message.added' THEN
-        RETURN validate_message(content);
-    ELSIF event_type IN ('conversation.created', 'conversation.renamed', 'conversation.forked',
-                         'conversation.rewound') THEN
-        RETURN validate_conversation(event_type, content);
-    ELSIF event_type IN ('task.created', 'task.status_changed', 'task.described',
-                         'task.artifact_added', 'task.artifact_extended') THEN
-        RETURN validate_task(event_type, content);
-    ELSIF event_type IN ('conversation.shared', 'conversation.unshared') THEN
-        RETURN validate_sharing(event_type, content);
-    ELSIF event_type IN ('conversation.erased', 'event.erased') THEN
-        RETURN 'it is the receipt of an erasure, which the erasure alone writes';
-    END IF;
-    RETURN NULL;
-END
-$$;
-
-
---
--- Name: validate_given_id(text, uuid, text, jsonb); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.validate_given_id(tenant_id text, conversation_id uuid, event_type text, content jsonb) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN (conversation_id = public.administration_id()) THEN 'its conversation is that of administrative acts, which record_administrative_act alone appends'::text WHEN ((event_type = 'conversation.created'::text) AND (public.conversation_uuid(tenant_id, (content ->> 'given_id'::text)) <> conversation_id)) THEN 'given_id is the name of another conversation'::text ELSE NULL::text END;
 
 
 --
@@ -849,116 +696,6 @@ COMMENT ON COLUMN public.events.digest IS 'SHA-256 of the event in the byte form
 
 
 --
--- Name: append_verdicts(text[], uuid[], integer[], integer[], bigint[], integer[], integer[], uuid[], text[], smallint[], text[], jsonb[], jsonb[], text[]); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.append_verdicts(tenant_ids text[], conversation_ids uuid[], expected_versions integer[], head_versions integer[], busy bigint[], append_nos integer[], conversation_nos integer[], event_ids uuid[], event_types text[], schema_versions smallint[], actors text[], contents jsonb[], metadatas jsonb[], users text[]) RETURNS TABLE(ordinal bigint, code text, "position" bigint, version integer, "timestamp" timestamp with time zone, problem text)
-    LANGUAGE sql STABLE
-    BEGIN ATOMIC
- WITH checked AS (
-          SELECT n.ordinal,
-             n.append_no,
-             n.problem,
-             compared.differences,
-             h.version AS head,
-             known."position",
-             known.version,
-             known."timestamp",
-                 CASE
-                     WHEN (n.problem IS NOT NULL) THEN 'r'::text
-                     WHEN (n.conversation_no = ANY (append_verdicts.busy)) THEN 'b'::text
-                     WHEN ((n.user_id <> ''::text) AND (h.version > 0) AND (NOT (EXISTS ( SELECT
-                        FROM public.may_append(h.tenant_id, h.conversation_id, n.user_id, n.event_type) may_append(access))))) THEN 'f'::text
-                     WHEN (compared.differences IS NOT NULL) THEN 'i'::text
-                     WHEN (known."position" IS NOT NULL) THEN 'k'::text
-                     WHEN ((NOT public.deleted_conversation_accepts(n.event_type)) AND COALESCE(( SELECT (b.event_type = 'conversation.deleted'::text)
-                        FROM UNNEST(append_verdicts.conversation_nos, append_verdicts.event_types, append_verdicts.event_ids) WITH ORDINALITY b(conversation_no, event_type, id, ordinal)
-                       WHERE ((b.event_type = ANY (ARRAY['conversation.deleted'::text, 'conversation.reactivated'::text])) AND (b.conversation_no = n.conversation_no) AND (b.ordinal < n.ordinal) AND (NOT (EXISTS ( SELECT
-                                FROM public.events e
-                               WHERE (((e.tenant_id)::text = h.tenant_id) AND (e.conversation_id = h.conversation_id) AND (e.id = b.id))))))
-                       ORDER BY b.ordinal DESC
-                      LIMIT 1), h.is_deleted)) THEN 'd'::text
-                     WHEN
-                     CASE h.expected
-                         WHEN '-2'::integer THEN false
-                         WHEN '-1'::integer THEN (h.version = 0)
-                         ELSE (h.expected <> h.version)
-                     END THEN 'v'::text
-                     ELSE 'n'::text
-                 END AS code
-            FROM (((( SELECT e.append_no,
-                     e.conversation_no,
-                     e.id,
-                     e.event_type,
-                     e.schema_version,
-                     e.actor,
-                     e.content,
-                     e.metadata,
-                     e.user_id,
-                     e.ordinal,
-                     COALESCE(public.validate_event(e.event_type, e.content, e.metadata), public.validate_given_id((append_verdicts.tenant_ids)[e.conversation_no], (append_verdicts.conversation_ids)[e.conversation_no], e.event_type, e.content)) AS problem
-                    FROM UNNEST(append_verdicts.append_nos, append_verdicts.conversation_nos, append_verdicts.event_ids, append_verdicts.event_types, append_verdicts.schema_versions, append_verdicts.actors, append_verdicts.contents, append_verdicts.metadatas, append_verdicts.users) WITH ORDINALITY e(append_no, conversation_no, id, event_type, schema_version, actor, content, metadata, user_id, ordinal)
-                  OFFSET 0) n
-              LEFT JOIN ( SELECT c_1.tenant_id,
-                     c_1.conversation_id,
-                     c_1.expected,
-                     c_1.version,
-                     c_1.no,
-                     ((c_1.version > 0) AND public.conversation_is_deleted(c_1.tenant_id, c_1.conversation_id)) AS is_deleted
-                    FROM UNNEST(append_verdicts.tenant_ids, append_verdicts.conversation_ids, append_verdicts.expected_versions, append_verdicts.head_versions) WITH ORDINALITY c_1(tenant_id, conversation_id, expected, version, no)
-                  OFFSET 0) h ON ((h.no = n.conversation_no)))
-              LEFT JOIN LATERAL ( SELECT e."position",
-                     e."timestamp",
-                     e.version,
-                     e.schema_version,
-                     e.conversation_id,
-                     e.id,
-                     e.tenant_id,
-                     e.event_type,
-                     e.actor,
-                     e.content,
-                     e.metadata,
-                     e.salt,
-                     e.digest
-                    FROM public.events e
-                   WHERE ((h.version > 0) AND (ROW((e.tenant_id)::text, e.conversation_id, e.id) >= ROW(h.tenant_id, h.conversation_id, n.id)))
-                   ORDER BY e.tenant_id, e.conversation_id, e.id
-                  LIMIT 1) known ON ((((known.tenant_id)::text = h.tenant_id) AND (known.conversation_id = h.conversation_id) AND (known.id = n.id))))
-              CROSS JOIN LATERAL ( SELECT
-                         CASE
-                             WHEN (known.salt IS NOT NULL) THEN public.event_differences((known.event_type)::text, known.schema_version, (known.actor)::text, known.content, known.metadata, n.event_type, n.schema_version, n.actor, n.content, n.metadata, n.user_id)
-                             ELSE NULL::text
-                         END AS differences) compared)
-          OFFSET 0
-         )
-  SELECT c.ordinal,
-         CASE
-             WHEN ((c.code = 'n'::text) AND (NOT bool_and((c.code = ANY (ARRAY['n'::text, 'k'::text]))) OVER (PARTITION BY c.append_no))) THEN 'x'::text
-             ELSE c.code
-         END AS code,
-         CASE
-             WHEN (c.code = ANY (ARRAY['k'::text, 'i'::text])) THEN c."position"
-             ELSE NULL::bigint
-         END AS "case",
-         CASE
-             WHEN (c.code = ANY (ARRAY['k'::text, 'i'::text])) THEN c.version
-             WHEN (c.code = 'v'::text) THEN c.head
-             ELSE NULL::integer
-         END AS "case",
-         CASE
-             WHEN (c.code = ANY (ARRAY['k'::text, 'i'::text])) THEN c."timestamp"
-             ELSE NULL::timestamp with time zone
-         END AS "case",
-         CASE c.code
-             WHEN 'r'::text THEN c.problem
-             WHEN 'i'::text THEN c.differences
-             ELSE NULL::text
-         END AS "case"
-    FROM checked c;
-END;
-
-
---
 -- Name: audit_causes(text, uuid); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -1029,19 +766,6 @@ CREATE FUNCTION public.audit_causes(tenant_id text, conversation_id uuid) RETURN
       LEFT JOIN facts c ON ((((c.id)::text = n.cause) AND (c.version < n.version))))
    ORDER BY n.version;
 END;
-
-
---
--- Name: await_durability(); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.await_durability() RETURNS void
-    LANGUAGE plpgsql
-    AS $$
-BEGIN
-    PERFORM pg_logical_emit_message(true, 'eventstore', '');
-END
-$$;
 
 
 --
@@ -1270,6 +994,27 @@ $$;
 
 
 --
+-- Name: conversation_is_deleted(text, uuid); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.conversation_is_deleted(tenant_id text, conversation_id uuid) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    AS $$
+BEGIN
+    RETURN coalesce((
+        SELECT e.event_type = 'conversation.deleted'
+          FROM events e
+         WHERE e.tenant_id = conversation_is_deleted.tenant_id
+           AND e.conversation_id = conversation_is_deleted.conversation_id
+           AND e.event_type IN ('conversation.deleted', 'conversation.reactivated')
+         ORDER BY e.version DESC
+         LIMIT 1
+    ), false);
+END
+$$;
+
+
+--
 -- Name: partition_of(uuid); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -1360,6 +1105,30 @@ CREATE FUNCTION public.conversation_tables(stage text) RETURNS TABLE(projection 
             FROM pg_policy p
            WHERE ((p.polrelid = c.oid) AND (p.polname = 'open_to_owner'::name)))))));
 END;
+
+
+--
+-- Name: conversation_uuid(text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.conversation_uuid(tenant_id text, given_id text) RETURNS uuid
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+    AS $_$
+DECLARE
+    hash bytea;
+BEGIN
+    IF given_id ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN
+        RETURN given_id::uuid;
+    END IF;
+    hash := sha1(
+        '\x6c0a1f0e5a5b5d0c9a430f6f1d0b7f2e'
+        || convert_to(format('12:conversation%s:%s%s:%s', length(tenant_id), tenant_id, length(given_id), given_id), 'UTF8')
+    );
+    hash := set_byte(hash, 6, (get_byte(hash, 6) & 15) | 80);
+    hash := set_byte(hash, 8, (get_byte(hash, 8) & 63) | 128);
+    RETURN encode(substring(hash FROM 1 FOR 16), 'hex')::uuid;
+END
+$_$;
 
 
 --
@@ -1459,6 +1228,15 @@ CREATE FUNCTION public.current_tenant_user() RETURNS text
 
 
 --
+-- Name: deleted_conversation_accepts(text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.deleted_conversation_accepts(event_type text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (event_type = ANY (ARRAY['conversation.reactivated'::text, 'conversation.unshared'::text, 'message.answered'::text, 'conversation.erased'::text, 'event.erased'::text]));
+
+
+--
 -- Name: members_of_log(); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -1500,6 +1278,36 @@ END;
 
 
 --
+-- Name: conversation_members; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.conversation_members (
+    tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
+    conversation_id uuid NOT NULL,
+    user_id character varying(255) NOT NULL COLLATE pg_catalog."C",
+    access text NOT NULL COLLATE pg_catalog."C",
+    CONSTRAINT conversation_members_access_check CHECK ((access = ANY (ARRAY['own'::text, 'write'::text, 'read'::text]))),
+    CONSTRAINT conversation_members_user_check CHECK (((user_id)::text <> ''::text))
+);
+
+ALTER TABLE ONLY public.conversation_members FORCE ROW LEVEL SECURITY;
+
+
+--
+-- Name: TABLE conversation_members; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.conversation_members IS 'Users who may see and append to a conversation; written by the append functions alone';
+
+
+--
+-- Name: COLUMN conversation_members.access; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.conversation_members.access IS 'own: also share and delete; write: also append; read';
+
+
+--
 -- Name: differing_members(); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -1516,15 +1324,6 @@ CREATE FUNCTION public.differing_members() RETURNS TABLE(tenant_id text, convers
       FULL JOIN public.conversation_members m ON ((((m.tenant_id)::text = l.tenant_id) AND (m.conversation_id = l.conversation_id) AND ((m.user_id)::text = l.user_id))))
    WHERE (m.access IS DISTINCT FROM l.access);
 END;
-
-
---
--- Name: digest_text(text); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.digest_text(value text) RETURNS bytea
-    LANGUAGE sql STABLE STRICT PARALLEL SAFE
-    RETURN (int4send(octet_length(value)) || convert_to(value, 'UTF8'::name));
 
 
 --
@@ -1728,7 +1527,10 @@ CREATE FUNCTION public.erase_events(tenant_id text, conversation_id uuid, versio
     AS $$
 #variable_conflict use_variable
 BEGIN
-    PERFORM refuse_old_snapshots(), limit_lock_wait(lock_wait_ms);
+    PERFORM refuse_old_snapshots();
+    IF lock_wait_ms > 0 THEN
+        PERFORM set_config('lock_timeout', lock_wait_ms::text, true);
+    END IF;
     PERFORM pg_advisory_xact_lock(conversation_lock_key(tenant_id, conversation_id));
     PERFORM check_erasure(tenant_id, conversation_id, versions);
     WITH erased AS (
@@ -1967,12 +1769,40 @@ $$;
 
 
 --
--- Name: rendered_event_digest(bytea, bigint, timestamp with time zone, integer, smallint, uuid, uuid, text, text, text, text, text); Type: FUNCTION; Schema: public; Owner: -
+-- Name: event_differences(text, smallint, text, jsonb, jsonb, text, smallint, text, jsonb, jsonb, text); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.rendered_event_digest(salt bytea, "position" bigint, "timestamp" timestamp with time zone, version integer, schema_version smallint, conversation_id uuid, id uuid, tenant_id text, event_type text, actor text, content text, metadata text) RETURNS bytea
-    LANGUAGE sql STABLE STRICT PARALLEL SAFE
-    RETURN sha256((((((((((((salt || int8send("position")) || timestamptz_send("timestamp")) || int4send(version)) || int2send(schema_version)) || uuid_send(conversation_id)) || uuid_send(id)) || public.digest_text(tenant_id)) || public.digest_text(event_type)) || public.digest_text(actor)) || public.digest_text(content)) || public.digest_text(metadata)));
+CREATE FUNCTION public.event_differences(stored_type text, stored_schema_version smallint, stored_actor text, stored_content jsonb, stored_metadata jsonb, event_type text, schema_version smallint, actor text, content jsonb, metadata jsonb, user_id text) RETURNS text
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    AS $$
+BEGIN
+    -- The order of the members of an object does not matter.
+    stored_metadata := stored_metadata - '{eventstore.member_order, traceparent}'::text[];
+    metadata := metadata - '{eventstore.member_order, traceparent}'::text[];
+    IF event_type = 'message.added' AND jsonb_typeof(content) = 'object' THEN
+        stored_content := stored_content - 'sent_order';
+        content := content - 'sent_order';
+    END IF;
+    IF user_id <> '' OR NOT metadata ? 'eventstore.owner' THEN
+        stored_metadata := stored_metadata - 'eventstore.owner';
+        metadata := metadata - 'eventstore.owner';
+    END IF;
+    IF (stored_type, stored_schema_version, stored_actor, stored_content, stored_metadata)
+       IS NOT DISTINCT FROM (event_type, schema_version, actor, content, metadata) THEN
+        RETURN NULL;
+    END IF;
+    RETURN concat_ws(
+        ', ',
+        CASE WHEN stored_type <> event_type THEN 'event_type' END,
+        CASE WHEN stored_schema_version <> schema_version THEN 'schema_version' END,
+        CASE WHEN stored_actor <> actor THEN 'actor' END,
+        CASE WHEN stored_content <> content THEN 'content' END,
+        (SELECT string_agg('metadata.' || key, ', ' ORDER BY key)
+           FROM jsonb_each(stored_metadata) AS stored FULL JOIN jsonb_each(metadata) AS given USING (key)
+          WHERE stored.value IS DISTINCT FROM given.value)
+    );
+END
+$$;
 
 
 --
@@ -1980,8 +1810,8 @@ CREATE FUNCTION public.rendered_event_digest(salt bytea, "position" bigint, "tim
 --
 
 CREATE FUNCTION public.event_digest(salt bytea, "position" bigint, "timestamp" timestamp with time zone, version integer, schema_version smallint, conversation_id uuid, id uuid, tenant_id text, event_type text, actor text, content jsonb, metadata jsonb) RETURNS bytea
-    LANGUAGE sql STABLE STRICT PARALLEL SAFE
-    RETURN public.rendered_event_digest(salt, "position", "timestamp", version, schema_version, conversation_id, id, tenant_id, event_type, actor, (content)::text, (metadata)::text);
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN sha256((((((((salt || int8send("position")) || timestamptz_send("timestamp")) || int4send(version)) || int2send(schema_version)) || uuid_send(conversation_id)) || uuid_send(id)) || substr(array_send(ARRAY[convert_to(tenant_id, 'UTF8'::name), convert_to(event_type, 'UTF8'::name), convert_to(actor, 'UTF8'::name), convert_to((content)::text, 'UTF8'::name), convert_to((metadata)::text, 'UTF8'::name)]), 21)));
 
 
 --
@@ -2106,6 +1936,27 @@ CREATE FUNCTION public.grantee_name(role oid) RETURNS text
 
 
 --
+-- Name: has_waiters(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.has_waiters() RETURNS boolean
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    IF pg_try_advisory_xact_lock('waiter_flag'::regclass::oid::bigint::bit(32)::integer, 0) THEN
+        -- The last wait has ended. No other begins before this append has ended.
+        PERFORM setval('waiter_flag', 0);
+        RETURN false;
+    END IF;
+    -- A session that listens without reading blocks the queue of notifications, which all databases share. If the queue
+    -- is full, each commit that notifies fails. So appends stop notifying when it is half full, where the server begins
+    -- to warn: waiting sessions poll every few seconds as well.
+    RETURN pg_notification_queue_usage() < 0.5;
+END
+$$;
+
+
+--
 -- Name: is_current_role(name); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -2213,21 +2064,6 @@ $$;
 
 
 --
--- Name: limit_lock_wait(integer); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.limit_lock_wait(milliseconds integer) RETURNS void
-    LANGUAGE plpgsql
-    AS $$
-BEGIN
-    IF milliseconds > 0 THEN
-        PERFORM set_config('lock_timeout', milliseconds::text, true);
-    END IF;
-END
-$$;
-
-
---
 -- Name: log_horizon(smallint[]); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -2307,24 +2143,6 @@ END;
 
 
 --
--- Name: bound_logins; Type: TABLE; Schema: public; Owner: -
---
-
-CREATE TABLE public.bound_logins (
-    login name NOT NULL,
-    tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
-    CONSTRAINT bound_logins_tenant_check CHECK (((tenant_id)::text <> ''::text))
-);
-
-
---
--- Name: TABLE bound_logins; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON TABLE public.bound_logins IS 'Logins that act for one tenant, whatever they set; see bind_login';
-
-
---
 -- Name: login_is_bound(); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -2368,21 +2186,25 @@ END;
 
 
 --
+-- Name: may_append(text, uuid, text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.may_append(tenant_id text, conversation_id uuid, user_id text, event_type text) RETURNS TABLE(access text)
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ SELECT m.access
+    FROM public.conversation_members m
+   WHERE (((m.tenant_id)::text = may_append.tenant_id) AND (m.conversation_id = may_append.conversation_id) AND ((m.user_id)::text = may_append.user_id) AND ((m.access = 'own'::text) OR ((m.access = 'write'::text) AND (may_append.event_type <> ALL (ARRAY['conversation.shared'::text, 'conversation.unshared'::text, 'conversation.deleted'::text, 'conversation.rewound'::text])))));
+END;
+
+
+--
 -- Name: may_be_deleted(text); Type: FUNCTION; Schema: public; Owner: -
 --
 
 CREATE FUNCTION public.may_be_deleted(last_event_type text) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN ((last_event_type = 'conversation.deleted'::text) OR public.deleted_conversation_accepts(last_event_type));
-
-
---
--- Name: may_set_tenant(); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.may_set_tenant() RETURNS boolean
-    LANGUAGE sql STABLE PARALLEL SAFE
-    RETURN (COALESCE(pg_has_role(SESSION_USER, (to_regrole('eventstore_app'::text))::oid, 'MEMBER'::text), true) OR COALESCE(pg_has_role(SESSION_USER, (to_regrole('eventstore_owner'::text))::oid, 'MEMBER'::text), false));
 
 
 --
@@ -2724,9 +2546,6 @@ BEGIN
         'via', nullif(current_setting('eventstore.via', true), '')));
     actor := left(coalesce(nullif(actor, ''), nullif(current_setting('eventstore.actor', true), ''),
                            'login:' || session_user), 255);
-    IF current_setting('synchronous_commit') = 'off' THEN
-        PERFORM set_config('synchronous_commit', 'on', true);
-    END IF;
     PERFORM pg_advisory_xact_lock(conversation_lock_key(tenant, administration_id()));
     must_notify := register_append();
     SELECT e.version, e.timestamp
@@ -2742,8 +2561,8 @@ BEGIN
                         event_type, actor, content, metadata, salt, digest)
     VALUES (position, timestamp, coalesce(head.version, 0) + 1, 1, administration_id(), id, tenant,
             type, actor, content, metadata, salt,
-            rendered_event_digest(salt, position, timestamp, coalesce(head.version, 0) + 1, 1::smallint,
-                                  administration_id(), id, tenant, type, actor, content::text, metadata::text));
+            event_digest(salt, position, timestamp, coalesce(head.version, 0) + 1, 1::smallint,
+                         administration_id(), id, tenant, type, actor, content, metadata));
     IF must_notify THEN
         PERFORM pg_notify(notify_channel(), '');
     END IF;
@@ -3029,35 +2848,8 @@ $$;
 --
 
 CREATE FUNCTION public.register_append(OUT must_notify boolean) RETURNS boolean
-    LANGUAGE plpgsql
-    AS $$
-BEGIN
-    IF current_setting('transaction_isolation') <> 'read committed' THEN
-        PERFORM refuse_old_snapshots();
-    END IF;
-    must_notify := CASE
-        WHEN pg_advisory_xact_lock_shared(
-                 'events_position'::regclass::oid::bigint::bit(32)::integer,
-                 -- The value of a sequence is null until it has assigned one.
-                 low_32_bits(coalesce(pg_sequence_last_value('events_position'), last_position()))
-             ) IS NOT NULL
-            THEN pg_sequence_last_value('waiter_flag') > 0
-    END;
-    IF NOT must_notify THEN
-        RETURN;
-    END IF;
-    IF pg_try_advisory_xact_lock('waiter_flag'::regclass::oid::bigint::bit(32)::integer, 0) THEN
-        -- The last wait has ended. No other begins before this append has ended.
-        PERFORM setval('waiter_flag', 0);
-        must_notify := false;
-        RETURN;
-    END IF;
-    -- A session that listens without reading blocks the queue of notifications, which all databases share. If the queue
-    -- is full, each commit that notifies fails. So appends stop notifying when it is half full, where the server begins
-    -- to warn: waiting sessions poll every few seconds as well.
-    must_notify := pg_notification_queue_usage() < 0.5;
-END
-$$;
+    LANGUAGE sql
+    RETURN CASE WHEN ((current_setting('transaction_isolation'::text) <> 'read committed'::text) AND (public.refuse_old_snapshots() IS NULL)) THEN NULL::boolean WHEN ((current_setting('synchronous_commit'::text) = 'off'::text) AND (set_config('synchronous_commit'::text, 'on'::text, true) IS NULL)) THEN NULL::boolean WHEN (pg_advisory_xact_lock_shared((((('public.events_position'::regclass)::oid)::bigint)::bit(32))::integer, public.low_32_bits(COALESCE(pg_sequence_last_value('public.events_position'::regclass), public.last_position()))) IS NOT NULL) THEN ((pg_sequence_last_value('public.waiter_flag'::regclass) > 0) AND public.has_waiters()) ELSE NULL::boolean END;
 
 
 --
@@ -5525,12 +5317,49 @@ END;
 
 
 --
--- Name: validate_conversation(text, jsonb); Type: FUNCTION; Schema: public; Owner: -
+-- Name: validate_conversation(text, uuid, text, jsonb); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.validate_conversation(event_type text, content jsonb) RETURNS text
+CREATE FUNCTION public.validate_conversation(tenant_id text, conversation_id uuid, event_type text, content jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is not an object'::text WHEN ((event_type = 'conversation.created'::text) AND (NOT public.optional_json_member_is(content, 'given_id'::text, 'string'::text))) THEN 'given_id is not a string'::text WHEN ((event_type <> 'conversation.renamed'::text) AND (NOT public.optional_json_member_is(content, 'metadata'::text, 'object'::text))) THEN 'metadata is not an object'::text WHEN (((content ? 'name'::text) OR (event_type = 'conversation.renamed'::text)) AND (NOT public.json_member_is_text(content, 'name'::text, 255))) THEN 'name is not a string of at most 255 characters'::text WHEN ((event_type = 'conversation.forked'::text) AND (NOT (public.json_member_is_uuid(content, 'source_conversation_id'::text) AND COALESCE((jsonb_typeof((content -> 'source_version'::text)) = 'number'::text), false)))) THEN 'source_conversation_id is not a UUID, or source_version is not a number'::text WHEN ((event_type = 'conversation.rewound'::text) AND (NOT (COALESCE(((content ->> 'to_version'::text) ~ '^[0-9]{1,9}$'::text), false) AND COALESCE(((content ->> 'message_count'::text) ~ '^[0-9]{1,9}$'::text), false)))) THEN 'to_version or message_count is not a number from 0 to 999,999,999'::text ELSE NULL::text END;
+    RETURN CASE WHEN (jsonb_typeof(content) IS DISTINCT FROM 'object'::text) THEN 'its content is not an object'::text WHEN ((event_type = 'conversation.created'::text) AND (NOT public.optional_json_member_is(content, 'given_id'::text, 'string'::text))) THEN 'given_id is not a string'::text WHEN ((event_type = 'conversation.created'::text) AND (public.conversation_uuid(tenant_id, (content ->> 'given_id'::text)) <> conversation_id)) THEN 'given_id is the name of another conversation'::text WHEN ((event_type <> 'conversation.renamed'::text) AND (NOT public.optional_json_member_is(content, 'metadata'::text, 'object'::text))) THEN 'metadata is not an object'::text WHEN (((content ? 'name'::text) OR (event_type = 'conversation.renamed'::text)) AND (NOT public.json_member_is_text(content, 'name'::text, 255))) THEN 'name is not a string of at most 255 characters'::text WHEN ((event_type = 'conversation.forked'::text) AND (NOT (public.json_member_is_uuid(content, 'source_conversation_id'::text) AND COALESCE((jsonb_typeof((content -> 'source_version'::text)) = 'number'::text), false)))) THEN 'source_conversation_id is not a UUID, or source_version is not a number'::text WHEN ((event_type = 'conversation.rewound'::text) AND (NOT (COALESCE(((content ->> 'to_version'::text) ~ '^[0-9]{1,9}$'::text), false) AND COALESCE(((content ->> 'message_count'::text) ~ '^[0-9]{1,9}$'::text), false)))) THEN 'to_version or message_count is not a number from 0 to 999,999,999'::text ELSE NULL::text END;
+
+
+--
+-- Name: validate_event(text, uuid, text, jsonb, jsonb); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.validate_event(tenant_id text, conversation_id uuid, event_type text, content jsonb, metadata jsonb) RETURNS text
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    AS $$
+DECLARE
+    problem text;
+BEGIN
+    IF conversation_id = administration_id() THEN
+        RETURN 'its conversation is that of administrative acts, which record_administrative_act alone appends';
+    END IF;
+    IF metadata IS DISTINCT FROM '{}' THEN
+        problem := validate_metadata(metadata);
+        IF problem IS NOT NULL THEN
+            RETURN problem;
+        END IF;
+    END IF;
+    IF event_type = 'message.added' THEN
+        RETURN validate_message(content);
+    ELSIF event_type IN ('conversation.created', 'conversation.renamed', 'conversation.forked',
+                         'conversation.rewound') THEN
+        RETURN validate_conversation(tenant_id, conversation_id, event_type, content);
+    ELSIF event_type IN ('task.created', 'task.status_changed', 'task.described',
+                         'task.artifact_added', 'task.artifact_extended') THEN
+        RETURN validate_task(event_type, content);
+    ELSIF event_type IN ('conversation.shared', 'conversation.unshared') THEN
+        RETURN validate_sharing(event_type, content);
+    ELSIF event_type IN ('conversation.erased', 'event.erased') THEN
+        RETURN 'it is the receipt of an erasure, which the erasure alone writes';
+    END IF;
+    RETURN NULL;
+END
+$$;
 
 
 --

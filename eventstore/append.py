@@ -45,7 +45,7 @@ from eventstore.events import (
 from eventstore.ids import conversation_uuid, parse_uuid
 from eventstore.json_text import check_text, to_json
 from eventstore.member_order import with_member_order
-from eventstore.scope import checked_tenant
+from eventstore.scope import Caller
 from eventstore.tracing import traceparent, with_traceparent
 
 MAX_CONVERSATIONS = 100
@@ -162,14 +162,11 @@ class AppendRequest:
         is_complete: all events are encoded.
 
     Raises:
-        InvalidEvent, InvalidId, InputError: the append has a wrong tenant, conversation, expected version or size.
+        InvalidEvent, InvalidId, InputError: the append has a wrong actor, conversation, expected version or size.
     """
 
-    def __init__(
-        self, tenant: str, appends: Sequence[Append], max_content_bytes: int, actor: str = "", user: str = ""
-    ) -> None:
-        self.tenant = checked_tenant(tenant)
-        self.user = user
+    def __init__(self, caller: Caller, appends: Sequence[Append], max_content_bytes: int, actor: str = "") -> None:
+        self.tenant, self.user = caller.tenant, caller.user or ""
         if not isinstance(actor, str):
             raise InvalidEvent("actor", f"is a {type(actor).__name__}: expected a text")
         self._actor = actor
@@ -198,7 +195,7 @@ class AppendRequest:
                 raise InputError(f"the append to conversation {conversation_id} has no events: give at least one")
             self.conversations.append(conversation_id)
             self.expected.append(encode_expected(append.expected))
-        suffix = tenant.encode()
+        suffix = caller.tenant.encode()
         self.keys: list[ConversationKey] = [conversation_id.bytes + suffix for conversation_id in self.conversations]
 
     def encode(self) -> Self:

@@ -4,32 +4,22 @@ A durable commit costs one flush however many events it carries, and a statement
 one of a few. An append is sent immediately if a connection is idle; otherwise it joins the next group. Each append of a
 group is accepted or refused independently of the others (see the SQL function ``append_group``).
 
-**The path of an append** leads through six files:
+**The path of an append** leads through these files:
 
 1. ``store.py``: :meth:`EventStore.append` resolves the caller and calls :meth:`AppendBatcher.append` here.
-2. :class:`Backpressure` admits the append; ``AppendBatcher._on_admitted`` has it checked and encoded by
-   ``append.py``: :meth:`AppendRequest.encode`.
-3. ``AppendBatcher._send_groups`` takes what can be sent together (:meth:`AppendQueue.take`), and ``_send`` passes its
-   statement and parameters (:func:`~eventstore.append.group_statement`) to an idle connection,
-   ``database/pipelined_connection.py``: :meth:`PipelinedConnection.send`.
+2. ``backpressure.py`` admits the append; ``AppendBatcher._on_admitted`` has it checked and encoded by ``append.py``:
+   :meth:`AppendRequest.encode_slices`.
+3. ``append_queue.py`` keeps the appends to each conversation in order. ``AppendBatcher._send_groups`` takes what can be
+   sent together (:meth:`AppendQueue.take`), and ``_send`` passes its statement and parameters
+   (:func:`~eventstore.append.group_statement`) to an idle connection, ``database/pipelined_connection.py``:
+   :meth:`PipelinedConnection.send`.
 4. The statement, in ``queries/append.sql``, calls the SQL function ``append_one`` or ``append_group``, in
    ``db/schema/append/``.
 5. ``AppendBatcher._on_result`` gives each append its outcomes, and :meth:`AppendRequest.result` makes them an
    :class:`AppendResult` or an error.
 
-**Order.** Appends to one conversation are stored in the order in which they were made. Each conversation has a queue,
-and an append stays in the queues of its conversations until its outcome is known. It is *ready* if it is the first in
-all of them and neither in flight nor set aside. Only what is ready is sent, and with it what may follow it in the same
-group. So nothing overtakes an append that is in flight, is set aside or must be sent again.
-
-**Back-pressure.** Pending events and bytes are bounded. If there is no capacity, appends wait, those of a tenant in
-FIFO order, and are not encoded until they are admitted. One conversation may use an eighth of the capacity, so a
-conversation that another process has locked does not block the others; one tenant may use half of it. An append asks
-for capacity once those before it in its conversations have got theirs, so at most one of a conversation waits for it.
-
-**Fairness.** Tenants take turns, both for capacity and for a place in the next group, so a long queue of one does not
-delay the others. An append with more events than a group may have is sent only if no other such append is in flight, so
-a connection is always left for small ones, and large appends are encoded in slices, between which other tasks run.
+**Large appends.** An append with more events than a group may have is sent only if no other such append is in flight,
+so a connection is always left for small ones; and it is encoded in slices, between which other tasks run.
 
 **Locked conversations.** A group does not wait for locks (``pg_try_advisory_xact_lock``). An append to a conversation
 that another transaction has locked is set aside and sent again by itself, on a connection that waits for the lock.
@@ -52,25 +42,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, OrderedDict, deque
-from collections.abc import Awaitable, Callable, Container, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
-from functools import cached_property, partial
+from functools import partial
 from uuid import UUID
 
 import psycopg
 from psycopg.pq.abc import PGresult
 
 from eventstore.append import (
-    ANY_VERSION,
     APPEND_GROUP,
     APPEND_ONE,
     BUSY,
-    ID,
-    MAX_CONVERSATIONS,
     NEW,
-    SLICE_EVENTS,
-    TYPE,
     Append,
     AppendRequest,
     ConversationKey,
@@ -78,6 +63,8 @@ from eventstore.append import (
     group_statement,
     read_outcomes,
 )
+from eventstore.append_queue import AppendQueue, Group, PendingAppend
+from eventstore.backpressure import Backpressure
 from eventstore.concurrency import cancel_and_wait, independent_task
 from eventstore.database import binary_format
 from eventstore.database.connection import RETRY_SECONDS, Connection
@@ -125,58 +112,6 @@ _LOCK_NOT_AVAILABLE = "55P03"
 _NO_SUCH_STATEMENT = "26000"  # a pooler has lent another session
 _NOT_SENT = "the append was not sent within {:g} s: the server is away or overloaded: repeat it; nothing was written"
 _NO_ANSWER = "the server takes connections and does not answer on them: repeat the call, or restart the server"
-
-
-class PendingAppend(AppendRequest):
-    """An append without a result.
-
-    Attributes:
-        deadline: when it ends at the latest, by the clock of the event loop.
-        outcomes: the outcomes of its events; cancelled if the caller gave up.
-        is_admitted: it holds capacity (see :class:`Backpressure`).
-        counted_bytes: the bytes of that capacity; 0 until it is encoded.
-        is_queued: it is in the queues of its conversations (see :class:`AppendQueue`).
-        predecessors: how many of these queues have another append before it.
-        unadmitted: how many of these predecessors have not got their capacity.
-        is_passed: its followers may ask for theirs, because it has got it or has ended.
-        followers: the next append in each of them, if there is one.
-        is_ready: it is to be sent.
-        is_set_aside: it waits for its turn to wait for a lock.
-        is_in_flight: it was sent, and its answer has not arrived.
-        is_sent_alone: it is sent by itself, because a group that contained it failed.
-        is_expired: its error is being prepared, so it must not be sent any more.
-        may_be_stored: it was sent, and the answer was lost.
-        lost_answers: number of attempts without an outcome.
-    """
-
-    def __init__(
-        self, caller: Caller, appends: Sequence[Append], max_content_bytes: int, actor: str, deadline: float
-    ) -> None:
-        super().__init__(caller.tenant, appends, max_content_bytes, actor, caller.user or "")
-        self.deadline = deadline
-        self.outcomes: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
-        self.is_admitted = self.is_passed = self.is_queued = self.is_ready = False
-        self.is_set_aside = self.is_in_flight = self.is_sent_alone = self.is_expired = self.may_be_stored = False
-        self.counted_bytes = self.lost_answers = self.predecessors = self.unadmitted = 0
-        self.followers: list[PendingAppend] = []
-
-    @property
-    def is_large(self) -> bool:
-        """Whether it has more events than a group of several appends may have."""
-        return self.event_count > GROUP_EVENTS
-
-    @cached_property
-    def is_shareable(self) -> bool:
-        """True, once encoded, if the append expects ANY and neither deletes nor reactivates a conversation."""
-        return set(self.expected) == {ANY_VERSION} and _DELETIONS.isdisjoint(row[TYPE] for row in self.rows)
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it must not be sent any more."""
-        return self.is_expired or self.outcomes.done()
-
-
-Group = list[PendingAppend]
 
 
 class AppendBatcher:
@@ -306,18 +241,11 @@ class AppendBatcher:
     # Encode
 
     def _on_admitted(self, append: PendingAppend) -> None:
-        if append.event_count > SLICE_EVENTS:
-            task = asyncio.create_task(self._encode_slices(append), name="eventstore-encode")
+        slices = append.encode_slices()
+        if self._encode_slice(append, slices):
+            task = asyncio.create_task(self._encode_rest(append, slices), name="eventstore-encode")
             self._encoding.add(task)
             task.add_done_callback(self._encoding.discard)
-        else:
-            try:
-                append.encode()
-            except Exception as error:
-                append.outcomes.set_exception(error)
-            else:
-                self._backpressure.count_bytes(append)
-                self._queue.check_ready(append)
         self._admit_followers(append)
         if self._backpressure.is_alone(append):
             self._send_groups()
@@ -328,18 +256,22 @@ class AppendBatcher:
         for follower in self._queue.next_to_admit(append):
             self._backpressure.request(follower)
 
-    async def _encode_slices(self, append: PendingAppend) -> None:
+    def _encode_slice(self, append: PendingAppend, slices: Iterator[None]) -> bool:
+        """Encode the next events of an append. Return whether more follow."""
         try:
-            for _ in append.encode_slices():
-                await asyncio.sleep(0)
-                if append.is_over:
-                    break
-            else:
-                self._backpressure.count_bytes(append)
-                self._queue.check_ready(append)
+            for _ in slices:
+                return True
+            self._backpressure.count_bytes(append)
+            self._queue.check_ready(append)
         except Exception as error:
-            if not append.outcomes.done():
-                append.outcomes.set_exception(error)
+            append.outcomes.set_exception(error)
+        return False
+
+    async def _encode_rest(self, append: PendingAppend, slices: Iterator[None]) -> None:
+        has_more = True
+        while has_more:
+            await asyncio.sleep(0)
+            has_more = not append.is_over and self._encode_slice(append, slices)
         self._schedule_send()
 
     # Send
@@ -610,281 +542,3 @@ async def _lock_holders(
     for number, *holder in await (await connection.execute(_LOCK_HOLDERS, parameters)).fetchall():
         holders.setdefault(conversations[number], []).append(LockHolder(*holder))
     return holders
-
-
-# Back-pressure: bounds the events and bytes that are pending, in total, per tenant and per conversation
-
-MAX_PENDING_EVENTS = 20_000
-MAX_PENDING_BYTES = 32 * 1024 * 1024
-MAX_TENANT_FRACTION, MAX_CONVERSATION_FRACTION = 1 / 2, 1 / 8
-
-
-class Backpressure:
-    """Capacity for the appends of one event loop. ``on_admitted`` is called once for each, when there is capacity.
-
-    Attributes:
-        events: of the appends that are admitted.
-    """
-
-    def __init__(self, on_admitted: Callable[[PendingAppend], None]) -> None:
-        self._on_admitted = on_admitted
-        self.events = 0
-        self._bytes = 0
-        self._events_of: dict[ConversationKey | str, int] = {}  # by conversation, and by name of the tenant
-        self._waiting = Turns()
-        self._is_admitting = False
-
-    def request(self, append: PendingAppend) -> None:
-        """Admit an append as soon as there is capacity for it, possibly now. :meth:`release` must follow.
-
-        An append larger than the total capacity is admitted when nothing else is pending.
-        """
-        self._waiting.add(append)
-        self._admit_waiting()
-
-    def count_bytes(self, append: PendingAppend) -> None:
-        """Account for the size of an append, which is known once it is encoded."""
-        if append.is_admitted:
-            append.counted_bytes = append.size
-            self._bytes += append.counted_bytes
-
-    def is_alone(self, append: PendingAppend) -> bool:
-        """Return whether no other append is admitted."""
-        return self.events == append.event_count
-
-    def release(self, append: PendingAppend) -> None:
-        """Return the capacity of an append, if it was admitted, and admit appends that now fit."""
-        if append.is_admitted:
-            append.is_admitted = False
-            self._bytes -= append.counted_bytes
-            self._count_events(append, -append.event_count)
-        self._admit_waiting()
-
-    def _fits(self, append: PendingAppend, key: ConversationKey | str, fraction: float) -> bool:
-        """Return whether a tenant or conversation has nothing pending, or stays within its fraction of the capacity."""
-        pending = self._events_of.get(key)
-        return pending is None or pending + append.event_count <= MAX_PENDING_EVENTS * fraction
-
-    def _count_events(self, append: PendingAppend, events: int) -> None:
-        self.events += events
-        keys: list[ConversationKey | str] = [append.tenant, *append.keys]
-        for key in keys:
-            if pending := self._events_of.get(key, 0) + events:
-                self._events_of[key] = pending
-            else:
-                del self._events_of[key]
-
-    def _admit_waiting(self) -> None:
-        """Admit what fits, tenants in turn, and of each tenant the first one first, unless its conversation is full."""
-        if self._is_admitting or not self._waiting:
-            return  # what asks for capacity because of an admission is seen by the loop that runs
-        self._is_admitting = True
-        full: set[str] = set()
-        skipped: Group = []
-        try:
-            while (append := self._waiting.take(full)) is not None:
-                if append.is_over:
-                    continue
-                if self.events and not all(self._fits(append, key, MAX_CONVERSATION_FRACTION) for key in append.keys):
-                    skipped.append(append)
-                elif self.events and (
-                    self.events + append.event_count > MAX_PENDING_EVENTS
-                    or self._bytes > MAX_PENDING_BYTES
-                    or not self._fits(append, append.tenant, MAX_TENANT_FRACTION)
-                ):
-                    full.add(append.tenant)
-                    self._waiting.add(append, first=True)
-                else:
-                    append.is_admitted = True
-                    self._count_events(append, append.event_count)
-                    self._on_admitted(append)
-        finally:
-            self._is_admitting = False
-        for append in reversed(skipped):
-            self._waiting.add(append, first=True)
-
-
-# Order and grouping: which of the admitted appends are sent together, and when
-
-GROUP_EVENTS = 1000
-GROUP_BYTES = 4 * 1024 * 1024
-GROUP_CONVERSATIONS = max(128, MAX_CONVERSATIONS)
-"""The most conversations of a group: each takes a lock, and the server's lock table is finite."""
-
-_DELETIONS = frozenset((b"conversation.deleted", b"conversation.reactivated"))
-
-
-class Turns:
-    """Appends of which the tenants take turns. Those of one tenant keep their order."""
-
-    def __init__(self) -> None:
-        self._queues: OrderedDict[str, deque[PendingAppend]] = OrderedDict()  # the first is the next in turn
-
-    def __bool__(self) -> bool:
-        return bool(self._queues)
-
-    def add(self, append: PendingAppend, *, first: bool = False) -> None:
-        """Add an append after those of its tenant, or before everything else."""
-        queue = self._queues.get(append.tenant)
-        if queue is None:
-            queue = self._queues[append.tenant] = deque()
-        if first:
-            queue.appendleft(append)
-            self._queues.move_to_end(append.tenant, last=False)
-        else:
-            queue.append(append)
-
-    def take(self, full: Container[str] = ()) -> PendingAppend | None:
-        """Remove and return the first append of the tenant whose turn it is, of those that are not full."""
-        for tenant, queue in self._queues.items():
-            if tenant not in full:
-                append = queue.popleft()
-                if queue:
-                    self._queues.move_to_end(tenant)
-                else:
-                    del self._queues[tenant]
-                return append
-        return None
-
-
-class AppendQueue:
-    """The pending appends, each after the last earlier one to each of its conversations, and those that are ready."""
-
-    def __init__(self) -> None:
-        self._last: dict[ConversationKey, PendingAppend] = {}
-        self._ready = Turns()
-
-    @property
-    def is_ready(self) -> bool:
-        """True if an append is ready to be sent."""
-        return bool(self._ready)
-
-    def add(self, append: PendingAppend) -> None:
-        """Add an append to the queues of its conversations."""
-        append.is_queued = True
-        for key in append.keys:
-            if (previous := self._last.get(key)) is not None:
-                previous.followers.append(append)
-                append.predecessors += 1
-                append.unadmitted += not previous.is_passed
-            self._last[key] = append
-
-    def next_to_admit(self, append: PendingAppend) -> Group:
-        """Return the appends that may ask for capacity now that another has got its capacity or has ended."""
-        found: Group = []
-        if not append.followers and not append.unadmitted:
-            append.is_passed = True
-            return found
-        passed: Group = [append]
-        while passed:
-            append = passed.pop()
-            if append.is_passed or append.unadmitted:
-                continue
-            append.is_passed = True
-            for follower in append.followers:
-                follower.unadmitted -= 1
-                if not follower.unadmitted:
-                    (passed if follower.is_over else found).append(follower)
-        return found
-
-    def remove(self, append: PendingAppend) -> None:
-        """Remove an append that has ended, now or once it is the first; what follows it may become ready."""
-        ended = [append]
-        while ended:
-            append = ended.pop()
-            if append.predecessors or append.is_in_flight or not append.is_queued:
-                continue
-            append.is_queued = False
-            for key in append.keys:
-                if self._last[key] is append:
-                    del self._last[key]
-            for follower in append.followers:
-                follower.predecessors -= 1
-                if follower.is_over:
-                    ended.append(follower)
-                else:
-                    self.check_ready(follower)
-
-    def check_ready(self, append: PendingAppend, *, first: bool = False) -> None:
-        """Count an append among those that are ready, if it is ready now.
-
-        Args:
-            first: it is the next to be sent.
-        """
-        if (
-            append.is_queued
-            and append.is_complete
-            and not (
-                append.predecessors or append.is_ready or append.is_in_flight or append.is_set_aside or append.is_over
-            )
-        ):
-            append.is_ready = True
-            self._ready.add(append, first=first)
-
-    def take(self, max_appends: int, *, allow_large: bool = True) -> Group:
-        """Take the appends that can be sent together now.
-
-        Args:
-            allow_large: whether the group may be one append that is larger than a group.
-        """
-        group: Group = []
-        skipped: Group = []
-        followers: deque[PendingAppend] = deque()  # of those in the group
-        in_group: Counter[PendingAppend] = Counter()  # the number of an append's predecessors in the group
-        conversations: set[ConversationKey] = set()
-        ids: set[bytes] = set()
-        counted = events = size = 0
-        while self._ready or followers:
-            if (ready := self._ready.take()) is not None:
-                append = ready
-                append.is_ready = False
-                if append.is_over or (append.is_large and not allow_large):
-                    skipped.append(append)
-                    continue
-            else:
-                append = followers.popleft()
-                for each in group[counted:]:
-                    ids.update(row[ID] for row in each.rows)
-                counted = len(group)
-                if not ids.isdisjoint(row[ID] for row in append.rows):
-                    continue
-            if group and (
-                append.is_sent_alone
-                or len(group) == max_appends
-                or events + append.event_count > GROUP_EVENTS
-                or size + append.size > GROUP_BYTES
-                or len(conversations) + len(append.keys) > GROUP_CONVERSATIONS
-            ):
-                skipped.append(append)
-                break
-            group.append(append)
-            if append.is_sent_alone:
-                break
-            events += append.event_count
-            size += append.size
-            conversations.update(append.keys)
-            for follower in append.followers:
-                if _may_follow(append, follower):
-                    in_group[follower] += 1
-                    if in_group[follower] == follower.predecessors:
-                        followers.append(follower)
-        for append in reversed(skipped):
-            self.check_ready(append, first=True)
-        return group
-
-
-def _may_follow(earlier: PendingAppend, later: PendingAppend) -> bool:
-    """Return whether an append may be in one group with the one before it in a conversation, if no event is in both.
-
-    Both must be for one user, expect ANY, and neither delete nor reactivate the conversation, which decides whether the
-    other is refused. The later one must not succeed if the earlier one finds a conversation locked, so it writes to all
-    conversations that the earlier one writes to.
-    """
-    return (
-        later.is_complete
-        and not (later.is_over or later.is_large or later.is_sent_alone)
-        and earlier.user == later.user
-        and set(earlier.keys).issubset(later.keys)
-        and earlier.is_shareable
-        and later.is_shareable
-    )

@@ -221,23 +221,29 @@ class EventStore:
             ConversationLocked: another transaction held the conversation until the deadline; nothing was stored.
             ServerUnreachable, StoreClosed: nothing was sent.
         """
-
-        async def append(events: Sequence[EventData | NewEvent], expected: ExpectedVersion) -> AppendResult:
-            appends = [Append(conversation_id, events, expected)]
-            return await self._append_all(appends, actor, tenant, user)
-
         with self.metrics.appending():
+            caller = self.caller(tenant, user)
             if begin is None:
-                return await append(events, expected)
-            conversation_id, begin = named_conversation(self.caller(tenant, user).tenant, conversation_id, begin)
-            return await append_or_begin(append, Append(conversation_id, events, expected), begin)
+                return await self._append([Append(conversation_id, events, expected)], actor, caller)
+            target, begin = named_conversation(caller.tenant, conversation_id, begin)
+
+            async def append(events: Sequence[EventData | NewEvent], expected: ExpectedVersion) -> AppendResult:
+                return await self._append([Append(target, events, expected)], actor, caller)
+
+            return await append_or_begin(append, Append(target, events, expected), begin)
 
     async def append_all(
         self, appends: Iterable[Append], *, actor: str = "", tenant: str | None = None, user: str | None = None
     ) -> AppendResult:
         """Append to several conversations at once: everything, durably, or nothing. See :meth:`append`."""
         with self.metrics.appending():
-            return await self._append_all(appends, actor, tenant, user)
+            if not isinstance(appends, Iterable):
+                raise InputError(f"appends: expected a list of Append, got a {type(appends).__name__}")
+            appends = list(appends)
+            for append in appends:
+                if not isinstance(append, Append):
+                    raise InputError(f"appends: expected a list of Append, found a {type(append).__name__} in it")
+            return await self._append(appends, actor, self.caller(tenant, user))
 
     async def fork(
         self,
@@ -341,18 +347,9 @@ class EventStore:
         """
         return erase_user(self, self.caller(tenant, user), name, reason=reason, actor=actor, dry_run=dry_run)
 
-    async def _append_all(
-        self, appends: Iterable[Append], actor: str, tenant: str | None, user: str | None
-    ) -> AppendResult:
-        if not isinstance(appends, Iterable):
-            raise InputError(f"appends: expected a list of Append, got a {type(appends).__name__}")
-        appends = list(appends)
-        for append in appends:
-            if not isinstance(append, Append):
-                raise InputError(f"appends: expected a list of Append, found a {type(append).__name__} in it")
-        caller = self.caller(tenant, user)
+    async def _append(self, appends: Sequence[Append], actor: str, caller: Caller) -> AppendResult:
         batcher, limit = self.connections.append_batcher, self.settings.max_content_bytes
-        with append_span([append.conversation_id for append in appends], sum(len(append.events) for append in appends)):
+        with append_span(appends):
             return await batcher.append(caller, appends, limit, actor)
 
     def read(

@@ -14,15 +14,19 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
+
+if TYPE_CHECKING:
+    from eventstore.append import Append
 
 CONVERSATION = "gen_ai.conversation.id"
 """The attribute of spans that names a conversation, in OpenTelemetry's semantic conventions."""
 MAX_LINKS = 128
 """The links of one span; OpenTelemetry's default limit."""
 
+_NO_SPAN = nullcontext()
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 
 
@@ -70,18 +74,15 @@ def span(api: Any, name: str, kind: str, attributes: dict[str, Any], **options: 
             raise
 
 
-@contextmanager
-def append_span(conversations: Sequence[UUID | str], events: int) -> Iterator[None]:
-    """Make an append a span until the end of the block, if a span is current."""
+def append_span(appends: Sequence[Append]) -> AbstractContextManager[Any]:
+    """Return a context manager that makes an append a span until the end of its block, if a span is current."""
     api = tracing()
     if api is None or not api.get_current_span().get_span_context().is_valid:
-        yield
-        return
-    attributes: dict[str, Any] = {"eventstore.events": events}
-    if len(conversations) == 1:
-        attributes[CONVERSATION] = str(conversations[0])
-    with span(api, "eventstore append", "PRODUCER", attributes):
-        yield
+        return _NO_SPAN
+    attributes: dict[str, Any] = {"eventstore.events": sum(len(append.events) for append in appends)}
+    if len(appends) == 1:
+        attributes[CONVERSATION] = str(appends[0].conversation_id)
+    return span(api, "eventstore append", "PRODUCER", attributes)
 
 
 def traceparent() -> str | None:

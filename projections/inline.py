@@ -87,7 +87,7 @@ class InlineAppender:
             EventStoreError: as there; or a projection failed, and nothing was written.
         """
         caller = self._store.caller(tenant, user)
-        with append_span([conversation_id], len(events)):
+        with append_span([Append(conversation_id, events)]):
             if begin is None:
                 target = parse_uuid(conversation_id, "conversation_id")
                 return await self._append(target, actor, caller, events, expected)
@@ -106,9 +106,7 @@ class InlineAppender:
         if self._pool is None:
             raise StoreClosed
         new = [event if isinstance(event, NewEvent) else NewEvent(event, uuid4(), actor) for event in events]
-        batch = AppendRequest(
-            caller.tenant, [Append(target, new, expected)], self._store.settings.max_content_bytes
-        ).encode()
+        batch = AppendRequest(caller, [Append(target, new, expected)], self._store.settings.max_content_bytes).encode()
         parameters = {
             "tenant": caller.tenant,
             "conversation_id": target,

@@ -71,7 +71,7 @@ from eventstore.errors import ConflictError, EventIdConflict, InputError, printa
 from eventstore.events import PLAIN
 from eventstore.ids import assigned_uuid, derived_uuid
 from eventstore.json_text import to_json
-from eventstore.scope import checked_tenant
+from eventstore.scope import Caller, checked_tenant
 
 PART_BYTES = 32 * 1024 * 1024
 """A larger conversation takes several appends: the server holds each one in memory, more than once."""
@@ -342,7 +342,7 @@ class _Importer:
         first = 0
         for part in conversation.parts:
             try:
-                AppendRequest(self.tenant, [Append(conversation.id, part)], limit).encode()
+                AppendRequest(Caller(self.tenant), [Append(conversation.id, part)], limit).encode()
             except InputError as error:
                 raise MalformedChat(_in_terms_of_file(str(error), conversation.places[first:])) from None
             except RecursionError:

@@ -77,23 +77,37 @@ RETURN nullif(current_setting('eventstore.user', true), '');
 
 SELECT eventstore_set_owner('FUNCTION current_tenant_user');
 
+-- file: scope/append_scope.sql
+-- One row if this session may append: the only tenant for which it may, or null for all tenants. No row if it may not.
+-- It returns a set so that the planner replaces a call by the query.
+CREATE FUNCTION append_scope() RETURNS TABLE (tenant_id text)
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT coalesce(b.tenant_id, nullif(current_setting('eventstore.tenant', true), ''))
+      FROM (SELECT) AS session
+      LEFT JOIN bound_logins b
+        ON b.login = session_user
+     WHERE b.login IS NOT NULL
+        OR may_set_tenant();
+END;
+
+SELECT eventstore_set_owner('FUNCTION append_scope');
+REVOKE ALL ON FUNCTION append_scope FROM PUBLIC;
+
 -- file: scope/append_tenant.sql
 -- The only tenant for which this session may append; null for all tenants. The owner runs it, in an append.
 CREATE FUNCTION append_tenant() RETURNS text
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    bound text;
+    tenant text;
 BEGIN
-    SELECT b.tenant_id INTO bound FROM bound_logins b WHERE b.login = session_user;
-    IF FOUND THEN
-        RETURN bound;
-    END IF;
-    IF NOT may_set_tenant() THEN
+    SELECT s.tenant_id INTO tenant FROM append_scope() AS s;
+    IF NOT FOUND THEN
         RAISE EXCEPTION 'the login % may not append for any tenant', session_user
             USING ERRCODE = 'insufficient_privilege',
                   HINT = 'Bind it to a tenant with bind_login, or grant it the role eventstore_app, whose members may set the tenant.';
     END IF;
-    RETURN nullif(current_setting('eventstore.tenant', true), '');
+    RETURN tenant;
 END
 $$;
 
@@ -371,6 +385,7 @@ DROP FUNCTION unbind_login;
 DROP FUNCTION bind_login;
 DROP FUNCTION refuse_tenant;
 DROP FUNCTION append_tenant;
+DROP FUNCTION append_scope;
 DROP FUNCTION current_tenant_user;
 DROP FUNCTION current_tenant;
 DROP FUNCTION may_set_tenant;

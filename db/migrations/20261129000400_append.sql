@@ -134,20 +134,6 @@ RETURN '704a23d0-25df-52d6-b826-5b26f57f7d51'::uuid;
 
 SELECT eventstore_set_owner('FUNCTION administration_id');
 
--- file: validation/validate_given_id.sql
--- What is invalid in the conversation of an event, or in the given_id that it states for it; null if both are valid. A
--- given_id that belongs to another conversation would lead readers there.
-CREATE FUNCTION validate_given_id(tenant_id text, conversation_id uuid, event_type text, content jsonb) RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE
-    WHEN conversation_id = administration_id()
-        THEN 'its conversation is that of administrative acts, which record_administrative_act alone appends'
-    WHEN event_type = 'conversation.created' AND conversation_uuid(tenant_id, content ->> 'given_id') <> conversation_id
-        THEN 'given_id is the name of another conversation'
-END;
-
-SELECT eventstore_set_owner('FUNCTION validate_given_id');
-
 -- file: validation/optional_json_member_is.sql
 -- Whether a member of a JSON object is absent or of a type.
 CREATE FUNCTION optional_json_member_is(object jsonb, member text, type text) RETURNS boolean
@@ -195,13 +181,16 @@ SELECT eventstore_set_owner('FUNCTION validate_message');
 
 -- file: validation/validate_conversation.sql
 -- What is invalid in the content of an event of a conversation; null if it is valid.
-CREATE FUNCTION validate_conversation(event_type text, content jsonb) RETURNS text
+CREATE FUNCTION validate_conversation(tenant_id text, conversation_id uuid, event_type text, content jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
     WHEN jsonb_typeof(content) IS DISTINCT FROM 'object'
         THEN 'its content is not an object'
     WHEN event_type = 'conversation.created' AND NOT optional_json_member_is(content, 'given_id', 'string')
         THEN 'given_id is not a string'
+    -- One that belongs to another conversation would lead readers there.
+    WHEN event_type = 'conversation.created' AND conversation_uuid(tenant_id, content ->> 'given_id') <> conversation_id
+        THEN 'given_id is the name of another conversation'
     WHEN event_type <> 'conversation.renamed' AND NOT optional_json_member_is(content, 'metadata', 'object')
         THEN 'metadata is not an object'
     WHEN (content ? 'name' OR event_type = 'conversation.renamed') AND NOT json_member_is_text(content, 'name', 255)
@@ -300,11 +289,15 @@ SELECT eventstore_set_owner('FUNCTION validate_metadata');
 -- What is invalid in an event; null if it is valid. No valid event can fail in a projection, whatever client and
 -- version sent it, because the log keeps it for ever. In PL/pgSQL, which prepares only the expressions that it reaches:
 -- as a single expression, the preparation alone would cost half as much as the rest of an append.
-CREATE FUNCTION validate_event(event_type text, content jsonb, metadata jsonb) RETURNS text
+CREATE FUNCTION validate_event(tenant_id text, conversation_id uuid, event_type text, content jsonb, metadata jsonb)
+RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 DECLARE
     problem text;
 BEGIN
+    IF conversation_id = administration_id() THEN
+        RETURN 'its conversation is that of administrative acts, which record_administrative_act alone appends';
+    END IF;
     IF metadata IS DISTINCT FROM '{}' THEN
         problem := validate_metadata(metadata);
         IF problem IS NOT NULL THEN
@@ -315,7 +308,7 @@ BEGIN
         RETURN validate_message(content);
     ELSIF event_type IN ('conversation.created', 'conversation.renamed', 'conversation.forked',
                          'conversation.rewound') THEN
-        RETURN validate_conversation(event_type, content);
+        RETURN validate_conversation(tenant_id, conversation_id, event_type, content);
     ELSIF event_type IN ('task.created', 'task.status_changed', 'task.described',
                          'task.artifact_added', 'task.artifact_extended') THEN
         RETURN validate_task(event_type, content);
@@ -329,21 +322,6 @@ END
 $$;
 
 SELECT eventstore_set_owner('FUNCTION validate_event');
-
--- file: members/add_owner.sql
--- Make a user the owner of a conversation.
-CREATE FUNCTION add_owner(tenant_id text, conversation_id uuid, user_id text) RETURNS void
-LANGUAGE plpgsql VOLATILE AS $$
-#variable_conflict use_variable
-BEGIN
-    INSERT INTO conversation_members (tenant_id, conversation_id, user_id, access)
-    VALUES (tenant_id, conversation_id, user_id, 'own')
-        ON CONFLICT ON CONSTRAINT conversation_members_pkey DO UPDATE SET access = 'own';
-END
-$$;
-
-SELECT eventstore_set_owner('FUNCTION add_owner');
-REVOKE ALL ON FUNCTION add_owner FROM PUBLIC;
 
 -- file: members/share_conversation.sql
 -- Apply an event conversation.shared or conversation.unshared. The owner stays the owner.
@@ -470,51 +448,11 @@ SELECT eventstore_set_owner('FUNCTION differing_members');
 REVOKE ALL ON FUNCTION differing_members FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION differing_members', 'eventstore_projector');
 
--- file: append/digest_text.sql
--- The bytes of a text in a digest: its length in bytes, four bytes big-endian, then the text in UTF-8.
-CREATE FUNCTION digest_text(value text) RETURNS bytea
-LANGUAGE sql STABLE STRICT PARALLEL SAFE
-RETURN int4send(octet_length(value)) || convert_to(value, 'UTF8');
-
-SELECT eventstore_set_owner('FUNCTION digest_text');
-
--- file: append/rendered_event_digest.sql
--- The digest of an event, of which content and metadata are canonical JSON texts already (content::text). The planner
--- replaces a call by this expression, in which each text occurs twice; so an append renders its JSON once.
-CREATE FUNCTION rendered_event_digest(
-    salt            bytea,
-    "position"      bigint,
-    "timestamp"     timestamptz,
-    version         integer,
-    schema_version  smallint,
-    conversation_id uuid,
-    id              uuid,
-    tenant_id       text,
-    event_type      text,
-    actor           text,
-    content         text,
-    metadata        text
-) RETURNS bytea
-LANGUAGE sql STABLE STRICT PARALLEL SAFE
-RETURN sha256(
-    salt
-    || int8send("position")
-    || timestamptz_send("timestamp")
-    || int4send(version)
-    || int2send(schema_version)
-    || uuid_send(conversation_id)
-    || uuid_send(id)
-    || digest_text(tenant_id)
-    || digest_text(event_type)
-    || digest_text(actor)
-    || digest_text(content)
-    || digest_text(metadata)
-);
-
-SELECT eventstore_set_owner('FUNCTION rendered_event_digest');
-
 -- file: append/event_digest.sql
 -- The digest of an event. Its byte format never changes: docs/concepts/digest.md documents it, with test vectors.
+--
+-- array_send writes the texts as the format has them, each after its length, behind a header of 20 bytes. So each text is
+-- rendered and copied once, and the planner can replace a call by the expression.
 CREATE FUNCTION event_digest(
     salt            bytea,
     "position"      bigint,
@@ -529,10 +467,19 @@ CREATE FUNCTION event_digest(
     content         jsonb,
     metadata        jsonb
 ) RETURNS bytea
-LANGUAGE sql STABLE STRICT PARALLEL SAFE
-RETURN rendered_event_digest(
-    salt, "position", "timestamp", version, schema_version, conversation_id, id, tenant_id, event_type, actor,
-    content::text, metadata::text
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN sha256(
+    salt
+    || int8send("position")
+    || timestamptz_send("timestamp")
+    || int4send(version)
+    || int2send(schema_version)
+    || uuid_send(conversation_id)
+    || uuid_send(id)
+    || substr(array_send(ARRAY[
+           convert_to(tenant_id, 'UTF8'), convert_to(event_type, 'UTF8'), convert_to(actor, 'UTF8'),
+           convert_to(content::text, 'UTF8'), convert_to(metadata::text, 'UTF8')
+       ]), 21)
 );
 
 SELECT eventstore_set_owner('FUNCTION event_digest');
@@ -548,25 +495,9 @@ RETURN uuid_hash_extended(conversation_id, hashtextextended(tenant_id, 0)) & ~15
 
 SELECT eventstore_set_owner('FUNCTION conversation_lock_key');
 
--- file: append/limit_lock_wait.sql
--- Limit each wait for a lock in the rest of the transaction (then SQLSTATE 55P03); a negative number keeps the limit of
--- the session.
-CREATE FUNCTION limit_lock_wait(milliseconds integer) RETURNS void
-LANGUAGE plpgsql VOLATILE AS $$
-BEGIN
-    IF milliseconds > 0 THEN
-        PERFORM set_config('lock_timeout', milliseconds::text, true);
-    END IF;
-END
-$$;
-
-SELECT eventstore_set_owner('FUNCTION limit_lock_wait');
-REVOKE ALL ON FUNCTION limit_lock_wait FROM PUBLIC;
-SELECT eventstore_grant('EXECUTE ON FUNCTION limit_lock_wait', 'eventstore_eraser');
-
 -- file: append/event_differences.sql
 -- The members in which an event differs from the one that is stored under its id; null if they are the same. The owner
--- in the metadata counts only if the caller names it, not if the append adds it (see append_one). The trace context
+-- in the metadata counts only if the caller names it, not if the append adds it (see append_group). The trace context
 -- does not count: it describes the request that brought the event, and a repetition is another request.
 CREATE FUNCTION event_differences(
     stored_type           text,
@@ -613,20 +544,6 @@ $$;
 
 SELECT eventstore_set_owner('FUNCTION event_differences');
 
--- file: append/await_durability.sql
--- Make the commit of a transaction that changes nothing durable, for an event that is stored already: the transaction
--- that stored it may be committed here and not yet on a synchronous standby, if its backend was ended while it waited.
--- A transaction that writes any record to the WAL is flushed and waits for the standby (see docs/concepts/order.md).
-CREATE FUNCTION await_durability() RETURNS void
-LANGUAGE plpgsql VOLATILE AS $$
-BEGIN
-    PERFORM pg_logical_emit_message(true, 'eventstore', '');
-END
-$$;
-
-SELECT eventstore_set_owner('FUNCTION await_durability');
-REVOKE ALL ON FUNCTION await_durability FROM PUBLIC;
-
 -- file: append/event_timestamp.sql
 -- The timestamp of an event that follows one with the timestamp previous, null if none: now, but not before it, if the
 -- server's clock steps back by up to a minute, as a correction of the time or another server with another clock does. A
@@ -640,9 +557,284 @@ END;
 
 SELECT eventstore_set_owner('FUNCTION event_timestamp');
 
+-- file: append/append_group.sql
+-- Append the events of several callers: each append is accepted or refused as a whole, independently of the others. One
+-- row for each event, in the given order. Its outcome is
+--
+--   n  new
+--   k  known: it is stored already
+--   v  the conversation is not at the expected version
+--   i  another event has this id; problem names what differs
+--   r  refused: problem names what is invalid
+--   f  forbidden: the user may not append this to the conversation; nothing of its content is returned
+--   d  the conversation is deleted
+--   b  busy: another append holds the lock of the conversation, and lock_wait_ms is 0
+--   x  another event of the same append was refused
+--
+-- Appends may share a conversation if all expect ANY, are for the same user, and none deletes or reactivates it; then
+-- they are stored in the given order.
+CREATE FUNCTION append_group(
+    tenant_ids        text[],     -- for each conversation
+    conversation_ids  uuid[],
+    expected_versions integer[],
+    append_nos        integer[],  -- for each event: its append, any number
+    conversation_nos  integer[],  --   its conversation, from 1
+    event_ids         uuid[],
+    event_types       text[],
+    schema_versions   smallint[],
+    actors            text[],
+    contents          jsonb[],
+    metadatas         jsonb[],
+    users             text[],
+    lock_wait_ms      integer
+) RETURNS TABLE (outcome "char", "position" bigint, version integer, "timestamp" timestamptz, problem text)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+#variable_conflict use_column
+DECLARE
+    has_deletions     boolean := event_types && ARRAY['conversation.deleted', 'conversation.reactivated'];
+    allowed_tenant    text;
+    busy              bigint[];
+    must_notify       boolean;
+    -- For each conversation:
+    head_versions     integer[];
+    next_timestamps   timestamptz[];
+    deleted           boolean[];
+    -- For each event:
+    outcomes          text[];
+    positions         bigint[];
+    versions          integer[];
+    timestamps        timestamptz[];
+    problems          text[];
+    -- Each salt is a hash of this secret, which is not stored. A random number for each event would take as long as the
+    -- insertion, while all readers of the log wait for this append.
+    secret            bytea := uuid_send(gen_random_uuid());
+BEGIN
+    IF NOT coalesce(
+           cardinality(append_nos) > 0 AND lock_wait_ms IS NOT NULL
+           AND cardinality(tenant_ids) = ALL (ARRAY[cardinality(conversation_ids), cardinality(expected_versions)])
+           AND cardinality(append_nos) = ALL (ARRAY[
+                   cardinality(conversation_nos), cardinality(event_ids), cardinality(event_types),
+                   cardinality(schema_versions), cardinality(actors), cardinality(contents), cardinality(metadatas),
+                   cardinality(users)
+               ])
+           AND array_position(expected_versions, NULL) IS NULL
+           AND array_position(append_nos, NULL) IS NULL
+           AND array_position(users, NULL) IS NULL, false) THEN
+        RAISE EXCEPTION 'the arrays of an append differ in length, are empty, or hold a null'
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF (has_deletions OR -2 <> ANY (expected_versions) OR '' <> ANY (users)) AND EXISTS (
+           SELECT
+             FROM unnest(append_nos, conversation_nos, event_types, users)
+                      AS e (append_no, conversation_no, event_type, user_id)
+            GROUP BY e.conversation_no
+           HAVING min(e.user_id) <> max(e.user_id)
+               OR min(e.append_no) <> max(e.append_no)
+                  AND (expected_versions[e.conversation_no] <> -2
+                       OR bool_or(e.event_type IN ('conversation.deleted', 'conversation.reactivated')))) THEN
+        RAISE EXCEPTION 'appends of one group may share a conversation only if all expect ANY, are for the same user, '
+                        'and none deletes or reactivates it'
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    allowed_tenant := append_tenant();
+    IF allowed_tenant <> ANY (tenant_ids) THEN
+        PERFORM refuse_tenant(t) FROM unnest(tenant_ids) AS t WHERE t <> allowed_tenant;
+    END IF;
+
+    IF lock_wait_ms = 0 THEN
+        SELECT array_agg(c.no)
+          INTO busy
+          FROM unnest(tenant_ids, conversation_ids) WITH ORDINALITY AS c (tenant_id, conversation_id, no)
+         WHERE NOT pg_try_advisory_xact_lock(conversation_lock_key(c.tenant_id, c.conversation_id));
+    ELSE
+        IF lock_wait_ms > 0 THEN  -- a negative number keeps the limit of the session
+            PERFORM set_config('lock_timeout', lock_wait_ms::text, true);
+        END IF;
+        -- In the order of the keys, not of the ids: keys can collide, and two appends must not deadlock.
+        PERFORM pg_advisory_xact_lock(k.key)
+           FROM (SELECT DISTINCT conversation_lock_key(c.tenant_id, c.conversation_id) AS key
+                   FROM unnest(tenant_ids, conversation_ids) AS c (tenant_id, conversation_id)
+                  ORDER BY key) AS k;
+    END IF;
+    must_notify := register_append();
+
+    -- From here on each statement sees everything that was committed to these conversations.
+    SELECT array_agg(coalesce(head.version, 0) ORDER BY c.no), array_agg(event_timestamp(head.timestamp) ORDER BY c.no),
+           array_agg(CASE
+                         WHEN may_be_deleted(head.event_type)
+                             THEN conversation_is_deleted(head.tenant_id, head.conversation_id)
+                         ELSE false
+                     END ORDER BY c.no)
+      INTO head_versions, next_timestamps, deleted
+      FROM unnest(tenant_ids, conversation_ids) WITH ORDINALITY AS c (tenant_id, conversation_id, no)
+      LEFT JOIN LATERAL (
+               SELECT e.tenant_id, e.conversation_id, e.version, e.timestamp, e.event_type
+                 FROM events e
+                WHERE (e.tenant_id, e.conversation_id, e.version) <= (c.tenant_id, c.conversation_id, 2147483647)
+                ORDER BY e.tenant_id DESC, e.conversation_id DESC, e.version DESC
+                LIMIT 1
+           ) AS head
+        ON head.tenant_id = c.tenant_id
+       AND head.conversation_id = c.conversation_id;
+
+    WITH given AS MATERIALIZED (
+        -- An event whose number names no conversation is not lost: without a tenant the insertion fails.
+        SELECT e.*, c.*,
+               validate_event(c.tenant_id, c.conversation_id, e.event_type, e.content, e.metadata) AS invalid
+          FROM unnest(append_nos, conversation_nos, event_ids, event_types, schema_versions, actors, contents,
+                      metadatas, users)
+                   WITH ORDINALITY
+                   AS e (append_no, conversation_no, id, event_type, schema_version, actor, content, metadata,
+                         user_id, ordinal)
+         CROSS JOIN LATERAL (
+                   SELECT tenant_ids[e.conversation_no] AS tenant_id,
+                          conversation_ids[e.conversation_no] AS conversation_id,
+                          expected_versions[e.conversation_no] AS expected,
+                          head_versions[e.conversation_no] AS head
+               ) AS c
+    ),
+    checked AS MATERIALIZED (
+        SELECT g.*, known.position AS known_position, known.version AS known_version, known.timestamp AS known_timestamp,
+               coalesce(g.invalid, compared.differences) AS problem,
+               CASE
+                   WHEN g.invalid IS NOT NULL THEN 'r'
+                   WHEN g.conversation_no = ANY (busy) THEN 'b'
+                   WHEN g.user_id <> '' AND g.head > 0
+                        AND NOT EXISTS (SELECT FROM may_append(g.tenant_id, g.conversation_id, g.user_id, g.event_type))
+                       THEN 'f'
+                   WHEN compared.differences IS NOT NULL THEN 'i'
+                   WHEN known.position IS NOT NULL THEN 'k'
+                   WHEN NOT deleted_conversation_accepts(g.event_type)
+                        -- The last change that this append adds before it, otherwise the state of the log.
+                        AND coalesce(CASE WHEN has_deletions THEN (
+                                SELECT b.event_type = 'conversation.deleted'
+                                  FROM given b
+                                 WHERE b.event_type IN ('conversation.deleted', 'conversation.reactivated')
+                                   AND b.conversation_no = g.conversation_no
+                                   AND b.ordinal < g.ordinal
+                                   AND NOT EXISTS (
+                                           SELECT
+                                             FROM events e
+                                            WHERE e.tenant_id = b.tenant_id
+                                              AND e.conversation_id = b.conversation_id
+                                              AND e.id = b.id
+                                       )
+                                 ORDER BY b.ordinal DESC
+                                 LIMIT 1
+                            ) END, deleted[g.conversation_no]) THEN 'd'
+                   WHEN CASE g.expected WHEN -2 THEN false WHEN -1 THEN g.head = 0 ELSE g.expected <> g.head END THEN 'v'
+                   ELSE 'n'
+               END AS code
+          FROM given g
+          LEFT JOIN LATERAL (
+                   SELECT e.*
+                     FROM events e
+                    WHERE g.head > 0
+                      AND (e.tenant_id, e.conversation_id, e.id) >= (g.tenant_id, g.conversation_id, g.id)
+                    ORDER BY e.tenant_id, e.conversation_id, e.id
+                    LIMIT 1
+               ) AS known
+            ON known.tenant_id = g.tenant_id
+           AND known.conversation_id = g.conversation_id
+           AND known.id = g.id
+         CROSS JOIN LATERAL (
+                   -- An event whose content was erased has no salt; only its id can be compared.
+                   SELECT CASE WHEN known.salt IS NOT NULL THEN event_differences(
+                              known.event_type, known.schema_version, known.actor, known.content, known.metadata,
+                              g.event_type, g.schema_version, g.actor, g.content, g.metadata, g.user_id
+                          ) END AS differences
+               ) AS compared
+    ),
+    numbered AS (
+        SELECT c.*, c.head + (count(*) FILTER (WHERE c.outcome = 'n')
+                                          OVER (PARTITION BY c.conversation_no ORDER BY c.ordinal))::integer AS version
+          FROM (SELECT c.*, CASE WHEN c.code = 'n' AND c.append_no = ANY (ARRAY(
+                                      SELECT r.append_no FROM checked r WHERE r.code NOT IN ('n', 'k')
+                                 )) THEN 'x' ELSE c.code END AS outcome
+                  FROM checked c) AS c
+         ORDER BY c.ordinal
+        OFFSET 0
+    ),
+    completed AS MATERIALIZED (
+        SELECT n.*, CASE WHEN n.outcome = 'n' THEN nextval('events_position') END AS position,
+               next_timestamps[n.conversation_no] AS timestamp,
+               substr(sha256(secret || int8send(n.ordinal)), 1, 16) AS salt,
+               -- The log records the owner. Only an append for the whole tenant (a restored backup) may name another user.
+               CASE
+                   WHEN n.version = 1 AND n.user_id <> ''
+                       THEN n.metadata || jsonb_build_object('eventstore.owner', n.user_id)
+                   ELSE n.metadata
+               END AS new_metadata
+          FROM numbered n
+    ),
+    inserted AS (
+        INSERT INTO events (position, timestamp, version, schema_version, conversation_id, id, tenant_id,
+                            event_type, actor, content, metadata, salt, digest)
+        SELECT c.position, c.timestamp, c.version, c.schema_version, c.conversation_id, c.id, c.tenant_id,
+               c.event_type, c.actor, c.content, c.new_metadata, c.salt,
+               event_digest(c.salt, c.position, c.timestamp, c.version, c.schema_version, c.conversation_id, c.id,
+                            c.tenant_id, c.event_type, c.actor, c.content, c.new_metadata)
+          FROM completed c
+         WHERE c.outcome = 'n'
+    ),
+    owners AS (
+        -- The conversation has no other member yet: this is its first event.
+        INSERT INTO conversation_members (tenant_id, conversation_id, user_id, access)
+        SELECT c.tenant_id, c.conversation_id, c.new_metadata ->> 'eventstore.owner', 'own'
+          FROM completed c
+         WHERE c.outcome = 'n'
+           AND c.version = 1
+           AND c.new_metadata ? 'eventstore.owner'
+    )
+    -- Of a busy or forbidden conversation, nothing is returned.
+    SELECT array_agg(c.outcome),
+           array_agg(CASE WHEN c.outcome IN ('k', 'i') THEN c.known_position ELSE c.position END),
+           array_agg(CASE c.outcome
+                         WHEN 'n' THEN c.version
+                         WHEN 'k' THEN c.known_version
+                         WHEN 'i' THEN c.known_version
+                         WHEN 'v' THEN c.head
+                     END),
+           array_agg(CASE c.outcome
+                         WHEN 'n' THEN c.timestamp
+                         WHEN 'k' THEN c.known_timestamp
+                         WHEN 'i' THEN c.known_timestamp
+                     END),
+           array_agg(CASE WHEN c.outcome IN ('r', 'i') THEN c.problem END)
+      INTO outcomes, positions, versions, timestamps, problems
+      FROM completed c;
+
+    IF event_types && ARRAY['conversation.shared', 'conversation.unshared'] THEN
+        PERFORM share_conversation(tenant_ids[e.conversation_no], conversation_ids[e.conversation_no], e.event_type,
+                                   e.content)
+           FROM unnest(conversation_nos, event_types, contents, outcomes)
+                    AS e (conversation_no, event_type, content, outcome)
+          WHERE e.event_type IN ('conversation.shared', 'conversation.unshared')
+            AND e.outcome = 'n';
+    END IF;
+    IF 'k' = ANY (outcomes) THEN
+        -- The transaction that stored an event may be committed here and not yet on a synchronous standby, if its backend
+        -- was ended while it waited. A transaction that writes any record to the WAL waits for all records before it.
+        PERFORM pg_logical_emit_message(true, 'eventstore', '');
+    END IF;
+    IF must_notify THEN
+        PERFORM pg_notify(notify_channel(), '');
+    END IF;
+    RETURN QUERY
+    SELECT o.outcome::"char", o.position, o.version, o.timestamp, o.problem
+      FROM unnest(outcomes, positions, versions, timestamps, problems)
+               AS o (outcome, position, version, timestamp, problem);
+END
+$$;
+
+SELECT eventstore_set_owner('FUNCTION append_group');
+REVOKE ALL ON FUNCTION append_group FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION append_group', 'eventstore_writer');
+
 -- file: append/append_one.sql
--- Append one event to one conversation: append_group without the cost of sets, if the event is new and accepted.
--- Otherwise append_group finds the outcome.
+-- Append one event to one conversation, if it is plain: new, accepted, and not one that shares the conversation.
+-- Otherwise, and if it has to wait for the conversation, append_group appends it or finds the reason.
 CREATE FUNCTION append_one(
     tenant_id        text,
     conversation_id  uuid,
@@ -665,71 +857,73 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 #variable_conflict use_variable
 DECLARE
-    head           record;
-    is_plain       boolean;
-    salt           bytea;
-    content_text   text;
-    metadata_text  text;
-    allowed_tenant text;
-    must_notify    boolean;
+    must_notify boolean;
+    owner       text;
 BEGIN
-    IF num_nulls(tenant_id, conversation_id, expected_version, event_id, event_type, schema_version, actor, content,
-                 metadata, lock_wait_ms, user_id) > 0 THEN
-        RAISE EXCEPTION 'an argument of the append is null' USING ERRCODE = 'null_value_not_allowed';
-    END IF;
-    allowed_tenant := append_tenant();
-    IF allowed_tenant <> tenant_id THEN
-        PERFORM refuse_tenant(tenant_id);
-    END IF;
-    problem := coalesce(validate_event(event_type, content, metadata),
-                        validate_given_id(tenant_id, conversation_id, event_type, content));
-    IF problem IS NOT NULL THEN
-        outcome := 'r';
-        RETURN;
-    END IF;
-    IF current_setting('synchronous_commit') = 'off' THEN
-        -- An acknowledged event is durable, whatever the session prefers.
-        PERFORM set_config('synchronous_commit', 'on', true);
-    END IF;
+    IF lock_wait_ms = 0 AND pg_try_advisory_xact_lock(conversation_lock_key(tenant_id, conversation_id)) THEN
+        must_notify := register_append();
 
-    IF lock_wait_ms <> 0 THEN
-        PERFORM limit_lock_wait(lock_wait_ms);
-        PERFORM pg_advisory_xact_lock(conversation_lock_key(tenant_id, conversation_id));
-    ELSIF NOT pg_try_advisory_xact_lock(conversation_lock_key(tenant_id, conversation_id)) THEN
-        outcome := 'b';
-        RETURN;
+        -- From here on a statement sees everything that was committed to this conversation.
+        INSERT INTO events AS e (position, timestamp, version, schema_version, conversation_id, id, tenant_id,
+                                 event_type, actor, content, metadata, salt, digest)
+        SELECT n.position, n.timestamp, n.version, schema_version, conversation_id, event_id, tenant_id,
+               event_type, actor, content, n.metadata, n.salt,
+               event_digest(n.salt, n.position, n.timestamp, n.version, schema_version, conversation_id, event_id,
+                            tenant_id, event_type, actor, content, n.metadata)
+          FROM (SELECT nextval('events_position') AS position, event_timestamp(head.timestamp) AS timestamp,
+                       coalesce(head.version, 0) + 1 AS version, uuid_send(gen_random_uuid()) AS salt,
+                       -- The log records the owner; see append_group.
+                       CASE
+                           WHEN head.version IS NULL AND user_id <> ''
+                               THEN metadata || jsonb_build_object('eventstore.owner', user_id)
+                           ELSE metadata
+                       END AS metadata
+                  FROM append_scope() AS scope
+                  LEFT JOIN LATERAL (
+                           SELECT e.tenant_id, e.conversation_id, e.version, e.timestamp, e.event_type
+                             FROM events e
+                            WHERE (e.tenant_id, e.conversation_id, e.version)
+                                  <= (append_one.tenant_id, append_one.conversation_id, 2147483647)
+                            ORDER BY e.tenant_id DESC, e.conversation_id DESC, e.version DESC
+                            LIMIT 1
+                       ) AS head
+                    ON head.tenant_id = append_one.tenant_id
+                   AND head.conversation_id = append_one.conversation_id
+                 WHERE coalesce(scope.tenant_id = append_one.tenant_id, true)
+                   AND validate_event(append_one.tenant_id, append_one.conversation_id, event_type, content, metadata)
+                       IS NULL
+                   AND user_id IS NOT NULL
+                   AND event_type NOT IN ('conversation.shared', 'conversation.unshared')
+                   AND CASE expected_version
+                           WHEN -2 THEN true
+                           WHEN -1 THEN head.version IS NOT NULL
+                           ELSE expected_version = coalesce(head.version, 0)
+                       END
+                   AND CASE
+                           WHEN head.version IS NULL THEN true
+                           WHEN may_be_deleted(head.event_type)
+                                AND conversation_is_deleted(head.tenant_id, head.conversation_id) THEN false
+                           WHEN user_id <> '' AND NOT EXISTS (
+                                    SELECT
+                                      FROM may_append(head.tenant_id, head.conversation_id, user_id, event_type)
+                                ) THEN false
+                           ELSE (SELECT (k.tenant_id, k.conversation_id, k.id)
+                                        = (head.tenant_id, head.conversation_id, event_id)
+                                   FROM events k
+                                  WHERE (k.tenant_id, k.conversation_id, k.id)
+                                        >= (head.tenant_id, head.conversation_id, event_id)
+                                  ORDER BY k.tenant_id, k.conversation_id, k.id
+                                  LIMIT 1) IS NOT TRUE
+                       END) AS n
+        RETURNING 'n', e.position, e.version, e.timestamp, e.metadata ->> 'eventstore.owner'
+             INTO outcome, position, version, timestamp, owner;
+        IF version = 1 AND owner IS NOT NULL THEN
+            INSERT INTO conversation_members (tenant_id, conversation_id, user_id, access)
+            VALUES (tenant_id, conversation_id, owner, 'own');
+        END IF;
     END IF;
-    must_notify := register_append();
-
-    -- From here on each statement sees everything that was committed to this conversation.
-    SELECT h.version, h.timestamp, h.event_type,
-           (SELECT (k.tenant_id, k.conversation_id, k.id)
-                   = (append_one.tenant_id, append_one.conversation_id, append_one.event_id)
-              FROM events k
-             WHERE (k.tenant_id, k.conversation_id, k.id)
-                   >= (append_one.tenant_id, append_one.conversation_id, append_one.event_id)
-             ORDER BY k.tenant_id, k.conversation_id, k.id
-             LIMIT 1) AS is_known
-      INTO head
-      FROM (SELECT e.tenant_id, e.conversation_id, e.version, e.timestamp, e.event_type
-              FROM events e
-             WHERE (e.tenant_id, e.conversation_id, e.version)
-                   <= (append_one.tenant_id, append_one.conversation_id, 2147483647)
-             ORDER BY e.tenant_id DESC, e.conversation_id DESC, e.version DESC
-             LIMIT 1) AS h
-     WHERE h.tenant_id = append_one.tenant_id
-       AND h.conversation_id = append_one.conversation_id;
-    version := coalesce(head.version, 0);
-    is_plain := CASE expected_version WHEN -2 THEN true WHEN -1 THEN version > 0 ELSE expected_version = version END
-                AND head.is_known IS NOT TRUE
-                AND CASE WHEN may_be_deleted(head.event_type) THEN NOT conversation_is_deleted(tenant_id, conversation_id)
-                         ELSE true
-                    END;
-    IF is_plain AND version > 0 AND user_id <> '' THEN
-        is_plain := EXISTS (SELECT FROM may_append(tenant_id, conversation_id, user_id, event_type));
-    END IF;
-    IF NOT is_plain THEN
-        -- Under the locks that are held, so this finds the same.
+    IF outcome IS NULL THEN
+        -- Under the locks that are held, so that this finds the same.
         SELECT g.outcome, g.position, g.version, g.timestamp, g.problem
           INTO outcome, position, version, timestamp, problem
           FROM append_group(
@@ -737,35 +931,7 @@ BEGIN
                    ARRAY[event_id], ARRAY[event_type], ARRAY[schema_version], ARRAY[actor], ARRAY[content],
                    ARRAY[metadata], ARRAY[user_id], lock_wait_ms
                ) AS g;
-        RETURN;
-    END IF;
-
-    outcome := 'n';
-    position := nextval('events_position');
-    version := version + 1;
-    timestamp := event_timestamp(head.timestamp);
-    salt := uuid_send(gen_random_uuid());
-    IF version = 1 THEN
-        -- The log records the owner. Only an append for the whole tenant (a restored backup) may name another user.
-        IF user_id <> '' THEN
-            metadata := metadata || jsonb_build_object('eventstore.owner', user_id);
-        END IF;
-        IF metadata ? 'eventstore.owner' THEN
-            PERFORM add_owner(tenant_id, conversation_id, metadata ->> 'eventstore.owner');
-        END IF;
-    END IF;
-    content_text := content::text;
-    metadata_text := metadata::text;
-    INSERT INTO events (position, timestamp, version, schema_version, conversation_id, id, tenant_id,
-                        event_type, actor, content, metadata, salt, digest)
-    VALUES (position, timestamp, version, schema_version, conversation_id, event_id, tenant_id,
-            event_type, actor, content, metadata, salt,
-            rendered_event_digest(salt, position, timestamp, version, schema_version, conversation_id, event_id,
-                                  tenant_id, event_type, actor, content_text, metadata_text));
-    IF event_type IN ('conversation.shared', 'conversation.unshared') THEN
-        PERFORM share_conversation(tenant_id, conversation_id, event_type, content);
-    END IF;
-    IF must_notify THEN
+    ELSIF must_notify THEN
         PERFORM pg_notify(notify_channel(), '');
     END IF;
 END
@@ -867,363 +1033,6 @@ SELECT eventstore_set_owner('FUNCTION append_events');
 REVOKE ALL ON FUNCTION append_events FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION append_events', 'eventstore_writer');
 
--- file: append/append_verdicts.sql
--- The verdict on each event of a group that append_group does not find plain. The caller holds the locks of all
--- conversations but the busy ones, and has found the versions of all of them; the codes are those of append_group.
-CREATE FUNCTION append_verdicts(
-    tenant_ids        text[],     -- for each conversation
-    conversation_ids  uuid[],
-    expected_versions integer[],
-    head_versions     integer[],
-    busy              bigint[],   -- the numbers of the busy ones
-    append_nos        integer[],  -- for each event
-    conversation_nos  integer[],
-    event_ids         uuid[],
-    event_types       text[],
-    schema_versions   smallint[],
-    actors            text[],
-    contents          jsonb[],
-    metadatas         jsonb[],
-    users             text[]
-) RETURNS TABLE (ordinal bigint, code text, "position" bigint, version integer, "timestamp" timestamptz, problem text)
-LANGUAGE sql STABLE
-BEGIN ATOMIC
-    WITH checked AS (
-        SELECT n.ordinal, n.append_no, n.problem, compared.differences, h.version AS head,
-               known.position, known.version, known.timestamp,
-               CASE
-                   WHEN n.problem IS NOT NULL THEN 'r'
-                   WHEN n.conversation_no = ANY (busy) THEN 'b'
-                   WHEN n.user_id <> '' AND h.version > 0
-                        AND NOT EXISTS (SELECT FROM may_append(h.tenant_id, h.conversation_id, n.user_id, n.event_type))
-                       THEN 'f'
-                   WHEN compared.differences IS NOT NULL THEN 'i'
-                   WHEN known.position IS NOT NULL THEN 'k'
-                   WHEN NOT deleted_conversation_accepts(n.event_type)
-                        -- The last change that this append adds before it, otherwise the state of the log.
-                        AND coalesce((
-                                SELECT b.event_type = 'conversation.deleted'
-                                  FROM unnest(conversation_nos, event_types, event_ids) WITH ORDINALITY
-                                           AS b (conversation_no, event_type, id, ordinal)
-                                 WHERE b.event_type IN ('conversation.deleted', 'conversation.reactivated')
-                                   AND b.conversation_no = n.conversation_no
-                                   AND b.ordinal < n.ordinal
-                                   AND NOT EXISTS (
-                                           SELECT
-                                             FROM events e
-                                            WHERE e.tenant_id = h.tenant_id
-                                              AND e.conversation_id = h.conversation_id
-                                              AND e.id = b.id
-                                       )
-                                 ORDER BY b.ordinal DESC
-                                 LIMIT 1
-                            ), h.is_deleted) THEN 'd'
-                   WHEN CASE h.expected
-                            WHEN -2 THEN false
-                            WHEN -1 THEN h.version = 0
-                            ELSE h.expected <> h.version
-                        END THEN 'v'
-                   ELSE 'n'
-               END AS code
-          FROM (SELECT e.*,
-                       coalesce(validate_event(e.event_type, e.content, e.metadata),
-                                validate_given_id(tenant_ids[e.conversation_no], conversation_ids[e.conversation_no],
-                                                  e.event_type, e.content)) AS problem
-                  FROM unnest(append_nos, conversation_nos, event_ids, event_types, schema_versions, actors, contents,
-                              metadatas, users)
-                           WITH ORDINALITY
-                           AS e (append_no, conversation_no, id, event_type, schema_version, actor, content, metadata,
-                                 user_id, ordinal)
-                OFFSET 0) AS n
-          -- An event whose number names no conversation must not get lost: without a tenant the insertion fails.
-          LEFT JOIN (SELECT c.*, c.version > 0 AND conversation_is_deleted(c.tenant_id, c.conversation_id) AS is_deleted
-                       FROM unnest(tenant_ids, conversation_ids, expected_versions, head_versions)
-                                WITH ORDINALITY AS c (tenant_id, conversation_id, expected, version, no)
-                     OFFSET 0) AS h
-            ON h.no = n.conversation_no
-          LEFT JOIN LATERAL (
-                   SELECT e.*
-                     FROM events e
-                    WHERE h.version > 0
-                      AND (e.tenant_id, e.conversation_id, e.id) >= (h.tenant_id, h.conversation_id, n.id)
-                    ORDER BY e.tenant_id, e.conversation_id, e.id
-                    LIMIT 1
-               ) AS known
-            ON known.tenant_id = h.tenant_id
-           AND known.conversation_id = h.conversation_id
-           AND known.id = n.id
-         CROSS JOIN LATERAL (
-                   -- An event whose content was erased has no salt; only its id can be compared.
-                   SELECT CASE WHEN known.salt IS NOT NULL THEN event_differences(
-                              known.event_type, known.schema_version, known.actor, known.content, known.metadata,
-                              n.event_type, n.schema_version, n.actor, n.content, n.metadata, n.user_id
-                          ) END AS differences
-               ) AS compared
-        OFFSET 0
-    )
-    -- Of a busy or forbidden conversation, nothing is returned.
-    SELECT c.ordinal,
-           CASE
-               WHEN c.code = 'n' AND NOT bool_and(c.code IN ('n', 'k')) OVER (PARTITION BY c.append_no) THEN 'x'
-               ELSE c.code
-           END,
-           CASE WHEN c.code IN ('k', 'i') THEN c.position END,
-           CASE WHEN c.code IN ('k', 'i') THEN c.version WHEN c.code = 'v' THEN c.head END,
-           CASE WHEN c.code IN ('k', 'i') THEN c.timestamp END,
-           CASE c.code WHEN 'r' THEN c.problem WHEN 'i' THEN c.differences END
-      FROM checked c;
-END;
-
-SELECT eventstore_set_owner('FUNCTION append_verdicts');
-REVOKE ALL ON FUNCTION append_verdicts FROM PUBLIC;
-
--- file: append/append_group.sql
--- Append the events of several callers: each append is accepted or refused as a whole, independently of the others. One
--- row for each event, in the given order. Its outcome is
---
---   n  new
---   k  known: it is stored already
---   v  the conversation is not at the expected version
---   i  another event has this id; problem names what differs
---   r  refused: problem names what is invalid
---   f  forbidden: the user may not append this to the conversation; nothing of its content is returned
---   d  the conversation is deleted
---   b  busy: another append holds the lock of the conversation, and lock_wait_ms is 0
---   x  another event of the same append was refused
---
--- Appends may share a conversation if all expect ANY, are for the same user, and none deletes or reactivates it; then
--- they are stored in the given order.
---
--- Most groups are plain: every event is new and accepted. Establishing that costs two look-ups along unique indexes for
--- an event. Only a group that is not plain needs a verdict on each of its events. Either way one statement writes.
-CREATE FUNCTION append_group(
-    tenant_ids        text[],     -- for each conversation
-    conversation_ids  uuid[],
-    expected_versions integer[],
-    append_nos        integer[],  -- for each event: its append, any number
-    conversation_nos  integer[],  --   its conversation, from 1
-    event_ids         uuid[],
-    event_types       text[],
-    schema_versions   smallint[],
-    actors            text[],
-    contents          jsonb[],
-    metadatas         jsonb[],
-    users             text[],
-    lock_wait_ms      integer
-) RETURNS TABLE (outcome "char", "position" bigint, version integer, "timestamp" timestamptz, problem text)
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
-AS $$
-#variable_conflict use_column
-DECLARE
-    busy              bigint[];
-    allowed_tenant    text;
-    has_deletions     boolean := event_types && ARRAY['conversation.deleted', 'conversation.reactivated'];
-    must_notify       boolean;
-    is_plain          boolean;
-    head_versions     integer[];      -- for each conversation
-    head_timestamps   timestamptz[];
-    codes             text[];         -- for each event, unless all are new; so are these:
-    stored_positions  bigint[];
-    versions          integer[];
-    stored_timestamps timestamptz[];
-    problems          text[];
-    -- Each salt is a hash of this secret, which is not stored. A random number for each event would take as long as the
-    -- insertion, while all readers of the log wait for this append.
-    secret            bytea := uuid_send(gen_random_uuid());
-BEGIN
-    IF NOT coalesce(
-           cardinality(append_nos) > 0 AND lock_wait_ms IS NOT NULL
-           AND cardinality(tenant_ids) = ALL (ARRAY[cardinality(conversation_ids), cardinality(expected_versions)])
-           AND cardinality(append_nos) = ALL (ARRAY[
-                   cardinality(conversation_nos), cardinality(event_ids), cardinality(event_types),
-                   cardinality(schema_versions), cardinality(actors), cardinality(contents), cardinality(metadatas),
-                   cardinality(users)
-               ])
-           AND array_position(expected_versions, NULL) IS NULL
-           AND array_position(append_nos, NULL) IS NULL
-           AND array_position(users, NULL) IS NULL, false) THEN
-        RAISE EXCEPTION 'the arrays of an append differ in length, are empty, or hold a null'
-            USING ERRCODE = 'invalid_parameter_value';
-    END IF;
-    IF -2 <> ANY (expected_versions) AND EXISTS (
-           SELECT
-             FROM unnest(append_nos, conversation_nos) AS e (append_no, conversation_no)
-            WHERE expected_versions[e.conversation_no] <> -2
-            GROUP BY e.conversation_no
-           HAVING min(e.append_no) <> max(e.append_no)) THEN
-        RAISE EXCEPTION 'appends of one group share a conversation without expecting ANY'
-            USING ERRCODE = 'invalid_parameter_value';
-    END IF;
-    IF '' <> ANY (users) AND EXISTS (
-           SELECT
-             FROM unnest(conversation_nos, users) AS e (conversation_no, user_id)
-            GROUP BY e.conversation_no
-           HAVING min(e.user_id) <> max(e.user_id)) THEN
-        RAISE EXCEPTION 'appends of one group share a conversation under different users'
-            USING ERRCODE = 'invalid_parameter_value';
-    END IF;
-    IF has_deletions AND EXISTS (
-           SELECT
-             FROM unnest(append_nos, conversation_nos, event_types) AS e (append_no, conversation_no, event_type)
-            GROUP BY e.conversation_no
-           HAVING min(e.append_no) <> max(e.append_no)
-              AND bool_or(e.event_type IN ('conversation.deleted', 'conversation.reactivated'))) THEN
-        RAISE EXCEPTION 'appends of one group share a conversation that one of them deletes or reactivates'
-            USING ERRCODE = 'invalid_parameter_value';
-    END IF;
-    allowed_tenant := append_tenant();
-    IF allowed_tenant <> ANY (tenant_ids) THEN
-        PERFORM refuse_tenant(t) FROM unnest(tenant_ids) AS t WHERE t <> allowed_tenant;
-    END IF;
-    IF current_setting('synchronous_commit') = 'off' THEN
-        PERFORM set_config('synchronous_commit', 'on', true);
-    END IF;
-
-    IF lock_wait_ms <> 0 THEN
-        PERFORM limit_lock_wait(lock_wait_ms);
-        -- In the order of the keys, not of the ids: keys can collide, and two appends must not deadlock.
-        PERFORM pg_advisory_xact_lock(k.key)
-           FROM (SELECT DISTINCT conversation_lock_key(c.tenant_id, c.conversation_id) AS key
-                   FROM unnest(tenant_ids, conversation_ids) AS c (tenant_id, conversation_id)
-                  ORDER BY key) AS k;
-    ELSE
-        SELECT array_agg(c.no)
-          INTO busy
-          FROM unnest(tenant_ids, conversation_ids) WITH ORDINALITY AS c (tenant_id, conversation_id, no)
-         WHERE NOT pg_try_advisory_xact_lock(conversation_lock_key(c.tenant_id, c.conversation_id));
-    END IF;
-    must_notify := register_append();
-
-    -- From here on each statement sees everything that was committed to these conversations.
-    SELECT array_agg(c.version ORDER BY c.no), array_agg(c.timestamp ORDER BY c.no),
-           bool_and(c.is_expected AND NOT c.is_deleted) AND busy IS NULL AND NOT has_deletions
-      INTO head_versions, head_timestamps, is_plain
-      FROM (SELECT c.no, coalesce(head.version, 0) AS version, event_timestamp(head.timestamp) AS timestamp,
-                   CASE c.expected
-                       WHEN -2 THEN true
-                       WHEN -1 THEN head.version IS NOT NULL
-                       ELSE c.expected = coalesce(head.version, 0)
-                   END AS is_expected,
-                   CASE
-                       WHEN may_be_deleted(head.event_type) THEN conversation_is_deleted(c.tenant_id, c.conversation_id)
-                       ELSE false
-                   END AS is_deleted
-              FROM unnest(tenant_ids, conversation_ids, expected_versions)
-                       WITH ORDINALITY AS c (tenant_id, conversation_id, expected, no)
-              LEFT JOIN LATERAL (
-                       SELECT e.tenant_id, e.conversation_id, e.version, e.timestamp, e.event_type
-                         FROM events e
-                        WHERE (e.tenant_id, e.conversation_id, e.version) <= (c.tenant_id, c.conversation_id, 2147483647)
-                        ORDER BY e.tenant_id DESC, e.conversation_id DESC, e.version DESC
-                        LIMIT 1
-                   ) AS head
-                ON head.tenant_id = c.tenant_id
-               AND head.conversation_id = c.conversation_id) AS c;
-    is_plain := is_plain AND (
-        SELECT bool_and(coalesce(
-                   validate_event(e.event_type, e.content, e.metadata) IS NULL
-                   AND validate_given_id(e.tenant_id, e.conversation_id, e.event_type, e.content) IS NULL
-                   AND (e.head_version = 0
-                        OR (e.user_id = ''
-                            OR EXISTS (SELECT FROM may_append(e.tenant_id, e.conversation_id, e.user_id, e.event_type)))
-                           AND (SELECT (k.tenant_id, k.conversation_id, k.id) = (e.tenant_id, e.conversation_id, e.id)
-                                  FROM events k
-                                 WHERE (k.tenant_id, k.conversation_id, k.id) >= (e.tenant_id, e.conversation_id, e.id)
-                                 ORDER BY k.tenant_id, k.conversation_id, k.id
-                                 LIMIT 1) IS NOT TRUE),
-                   false))
-          FROM (SELECT e.*, tenant_ids[e.conversation_no] AS tenant_id,
-                       conversation_ids[e.conversation_no] AS conversation_id,
-                       head_versions[e.conversation_no] AS head_version
-                  FROM unnest(conversation_nos, event_ids, event_types, contents, metadatas, users)
-                           AS e (conversation_no, id, event_type, content, metadata, user_id)) AS e
-    );
-
-    IF NOT is_plain THEN
-        SELECT array_agg(v.code ORDER BY v.ordinal), array_agg(v.position ORDER BY v.ordinal),
-               array_agg(v.version ORDER BY v.ordinal), array_agg(v.timestamp ORDER BY v.ordinal),
-               array_agg(v.problem ORDER BY v.ordinal)
-          INTO codes, stored_positions, versions, stored_timestamps, problems
-          FROM append_verdicts(
-                   tenant_ids, conversation_ids, expected_versions, head_versions, busy, append_nos, conversation_nos,
-                   event_ids, event_types, schema_versions, actors, contents, metadatas, users
-               ) AS v;
-    END IF;
-
-    RETURN QUERY
-    WITH completed AS MATERIALIZED (
-        SELECT o.*, CASE WHEN o.is_new THEN nextval('events_position') END AS position,
-               substr(sha256(secret || int8send(o.ordinal)), 1, 16) AS salt,
-               CASE
-                   WHEN o.version = 1 AND o.user_id <> ''
-                       THEN o.metadata || jsonb_build_object('eventstore.owner', o.user_id)
-                   ELSE o.metadata
-               END AS new_metadata
-          FROM (SELECT n.*,
-                       (head_versions[n.conversation_no]
-                        + count(*) FILTER (WHERE n.is_new)
-                              OVER (PARTITION BY n.conversation_no ORDER BY n.ordinal))::integer AS version
-                  FROM (SELECT e.*, tenant_ids[e.conversation_no] AS tenant_id,
-                               conversation_ids[e.conversation_no] AS conversation_id,
-                               head_timestamps[e.conversation_no] AS timestamp,
-                               coalesce(codes[e.ordinal], 'n') = 'n' AS is_new
-                          FROM unnest(conversation_nos, event_ids, event_types, schema_versions, actors, contents,
-                                      metadatas, users)
-                                   WITH ORDINALITY
-                                   AS e (conversation_no, id, event_type, schema_version, actor, content, metadata,
-                                         user_id, ordinal)) AS n
-                 ORDER BY n.ordinal
-                OFFSET 0) AS o
-    ),
-    inserted AS (
-        INSERT INTO events (position, timestamp, version, schema_version, conversation_id, id, tenant_id,
-                            event_type, actor, content, metadata, salt, digest)
-        SELECT c.position, c.timestamp, c.version, c.schema_version, c.conversation_id, c.id, c.tenant_id,
-               c.event_type, c.actor, c.content, c.new_metadata, c.salt,
-               rendered_event_digest(c.salt, c.position, c.timestamp, c.version, c.schema_version, c.conversation_id,
-                                     c.id, c.tenant_id, c.event_type, c.actor, c.content_text, c.metadata_text)
-          FROM (SELECT c.*, c.content::text AS content_text, c.new_metadata::text AS metadata_text
-                  FROM completed c
-                 WHERE c.is_new
-                OFFSET 0) AS c
-    ),
-    owners AS (
-        -- The conversation has no other member yet: this is its first event.
-        INSERT INTO conversation_members (tenant_id, conversation_id, user_id, access)
-        SELECT c.tenant_id, c.conversation_id, c.new_metadata ->> 'eventstore.owner', 'own'
-          FROM completed c
-         WHERE c.is_new
-           AND c.version = 1
-           AND c.new_metadata ? 'eventstore.owner'
-    )
-    SELECT coalesce(codes[c.ordinal], 'n')::"char",
-           CASE WHEN c.is_new THEN c.position ELSE stored_positions[c.ordinal] END,
-           CASE WHEN c.is_new THEN c.version ELSE versions[c.ordinal] END,
-           CASE WHEN c.is_new THEN c.timestamp ELSE stored_timestamps[c.ordinal] END,
-           problems[c.ordinal]
-      FROM completed c;
-
-    IF event_types && ARRAY['conversation.shared', 'conversation.unshared'] THEN
-        PERFORM share_conversation(tenant_ids[e.conversation_no], conversation_ids[e.conversation_no], e.event_type,
-                                   e.content)
-           FROM unnest(conversation_nos, event_types, contents) WITH ORDINALITY
-                    AS e (conversation_no, event_type, content, ordinal)
-          WHERE e.event_type IN ('conversation.shared', 'conversation.unshared')
-            AND coalesce(codes[e.ordinal], 'n') = 'n';
-    END IF;
-    IF 'k' = ANY (codes) THEN
-        PERFORM await_durability();
-    END IF;
-    IF must_notify THEN
-        PERFORM pg_notify(notify_channel(), '');
-    END IF;
-END
-$$;
-
-SELECT eventstore_set_owner('FUNCTION append_group');
-REVOKE ALL ON FUNCTION append_group FROM PUBLIC;
-SELECT eventstore_grant('EXECUTE ON FUNCTION append_group', 'eventstore_writer');
-
 -- file: administration/record_administrative_act.sql
 -- Record an administrative act in the transaction of the act, as an event of the conversation administration_id(); return
 -- its position.
@@ -1273,9 +1082,6 @@ BEGIN
         'via', nullif(current_setting('eventstore.via', true), '')));
     actor := left(coalesce(nullif(actor, ''), nullif(current_setting('eventstore.actor', true), ''),
                            'login:' || session_user), 255);
-    IF current_setting('synchronous_commit') = 'off' THEN
-        PERFORM set_config('synchronous_commit', 'on', true);
-    END IF;
     PERFORM pg_advisory_xact_lock(conversation_lock_key(tenant, administration_id()));
     must_notify := register_append();
     SELECT e.version, e.timestamp
@@ -1291,8 +1097,8 @@ BEGIN
                         event_type, actor, content, metadata, salt, digest)
     VALUES (position, timestamp, coalesce(head.version, 0) + 1, 1, administration_id(), id, tenant,
             type, actor, content, metadata, salt,
-            rendered_event_digest(salt, position, timestamp, coalesce(head.version, 0) + 1, 1::smallint,
-                                  administration_id(), id, tenant, type, actor, content::text, metadata::text));
+            event_digest(salt, position, timestamp, coalesce(head.version, 0) + 1, 1::smallint,
+                         administration_id(), id, tenant, type, actor, content, metadata));
     IF must_notify THEN
         PERFORM pg_notify(notify_channel(), '');
     END IF;
@@ -1309,24 +1115,18 @@ SELECT eventstore_grant('EXECUTE ON FUNCTION record_administrative_act', 'events
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
 DROP FUNCTION record_administrative_act;
-DROP FUNCTION append_group;
-DROP FUNCTION append_verdicts;
 DROP FUNCTION append_events;
 DROP FUNCTION append_one;
+DROP FUNCTION append_group;
 DROP FUNCTION event_timestamp;
-DROP FUNCTION await_durability;
 DROP FUNCTION event_differences;
-DROP FUNCTION limit_lock_wait;
 DROP FUNCTION conversation_lock_key;
 DROP FUNCTION event_digest;
-DROP FUNCTION rendered_event_digest;
-DROP FUNCTION digest_text;
 DROP FUNCTION differing_members;
 DROP FUNCTION members_of;
 DROP FUNCTION members_of_log;
 DROP FUNCTION may_append;
 DROP FUNCTION share_conversation;
-DROP FUNCTION add_owner;
 DROP FUNCTION validate_event;
 DROP FUNCTION validate_metadata;
 DROP FUNCTION validate_sharing;
@@ -1336,7 +1136,6 @@ DROP FUNCTION validate_message;
 DROP FUNCTION json_member_is_uuid;
 DROP FUNCTION json_member_is_text;
 DROP FUNCTION optional_json_member_is;
-DROP FUNCTION validate_given_id;
 DROP FUNCTION administration_id;
 DROP FUNCTION conversation_uuid;
 DROP FUNCTION sha1;

@@ -148,7 +148,10 @@ CREATE FUNCTION erase_events(
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 #variable_conflict use_variable
 BEGIN
-    PERFORM refuse_old_snapshots(), limit_lock_wait(lock_wait_ms);
+    PERFORM refuse_old_snapshots();
+    IF lock_wait_ms > 0 THEN
+        PERFORM set_config('lock_timeout', lock_wait_ms::text, true);
+    END IF;
     PERFORM pg_advisory_xact_lock(conversation_lock_key(tenant_id, conversation_id));
     PERFORM check_erasure(tenant_id, conversation_id, versions);
     WITH erased AS (
@@ -220,9 +223,6 @@ DECLARE
 BEGIN
     IF allowed_tenant <> tenant_id THEN
         PERFORM refuse_tenant(tenant_id);
-    END IF;
-    IF current_setting('synchronous_commit') = 'off' THEN
-        PERFORM set_config('synchronous_commit', 'on', true);
     END IF;
     PERFORM pg_advisory_xact_lock(conversation_lock_key(tenant_id, conversation_id));
     IF (SELECT count(*)

@@ -162,8 +162,16 @@ def test_each_append_of_a_group_has_its_own_outcome(service: Session, reader: Se
     assert members(reader, other) == {}
 
 
+def test_an_append_without_a_user_is_rejected_and_does_not_act_for_the_whole_tenant(
+    service: Session, owned: UUID
+) -> None:
+    for conversation in (owned, uuid4()):
+        with pytest.raises(psycopg.errors.InvalidParameterValue, match="hold a null"):
+            append_one(service, "acme", conversation, None)  # type: ignore[arg-type]
+
+
 def test_a_group_with_two_users_of_one_conversation_is_rejected(service: Session, owned: UUID) -> None:
-    with pytest.raises(psycopg.errors.InvalidParameterValue, match="different users"):
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="for the same user"):
         append_group(service, ("acme", owned, "ana", "noted", 1), ("acme", owned, "eve", "noted", 2))
 
 

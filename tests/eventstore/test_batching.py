@@ -21,7 +21,7 @@ from eventstore import (
     NewEvent,
     Settings,
     UnknownEvent,
-    batching,
+    backpressure,
 )
 from eventstore.errors import ConnectionLost, EventIdConflict, InputError, StoreClosed, WrongExpectedVersion
 
@@ -196,7 +196,7 @@ async def test_an_append_that_is_cancelled_in_flight_is_stored_as_a_whole_or_not
 
 
 async def test_pending_events_are_bounded(store: EventStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "MAX_PENDING_EVENTS", 80)
+    monkeypatch.setattr(backpressure, "MAX_PENDING_EVENTS", 80)
     locked = uuid4()
     holder = await store.connect()
     async with holder, holder.transaction():
@@ -211,7 +211,7 @@ async def test_pending_events_are_bounded(store: EventStore, monkeypatch: pytest
 
         mine = [asyncio.create_task(store.append(locked, [Counted(role="user", content="x")])) for _ in range(50)]
         await until_an_append_waits_for_a_lock(store)
-        assert made == 80 * batching.MAX_CONVERSATION_FRACTION  # the others wait and are not encoded
+        assert made == 80 * backpressure.MAX_CONVERSATION_FRACTION  # the others wait and are not encoded
         await asyncio.gather(*(store.append(uuid4(), [note()]) for _ in range(200)))
         for task in mine[::2]:
             task.cancel()
@@ -224,7 +224,7 @@ async def test_pending_events_are_bounded(store: EventStore, monkeypatch: pytest
 
 
 async def test_pending_bytes_are_bounded(store: EventStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "MAX_PENDING_BYTES", 10_000)
+    monkeypatch.setattr(backpressure, "MAX_PENDING_BYTES", 10_000)
     results = await asyncio.gather(
         *(store.append(uuid4(), [MessageAdded(role="user", content="x" * 9_000)]) for _ in range(40))
     )

@@ -11,7 +11,7 @@ from support.raw import note
 
 from eventstore import ANY, Caller, EventStore, ExpectedVersion
 from eventstore.append import Append
-from eventstore.batching import GROUP_EVENTS, AppendQueue, PendingAppend, Turns
+from eventstore.append_queue import GROUP_EVENTS, AppendQueue, PendingAppend, Turns
 
 STEPS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 3)), max_size=30)
 

@@ -12,7 +12,7 @@ from support.logins import Session
 _ONE = """
 SELECT a.outcome::text, a.position, a.version
   FROM append_one(%(tenant)s, %(conversation)s, %(expected)s, %(id)s, %(type)s, 1::smallint, '', %(content)s,
-                  %(metadata)s, -1, %(user)s) AS a
+                  %(metadata)s, 0, %(user)s) AS a
 """
 _GROUP = """
 SELECT a.outcome::text

@@ -46,9 +46,6 @@ BEGIN
         'via', nullif(current_setting('eventstore.via', true), '')));
     actor := left(coalesce(nullif(actor, ''), nullif(current_setting('eventstore.actor', true), ''),
                            'login:' || session_user), 255);
-    IF current_setting('synchronous_commit') = 'off' THEN
-        PERFORM set_config('synchronous_commit', 'on', true);
-    END IF;
     PERFORM pg_advisory_xact_lock(conversation_lock_key(tenant, administration_id()));
     must_notify := register_append();
     SELECT e.version, e.timestamp
@@ -64,8 +61,8 @@ BEGIN
                         event_type, actor, content, metadata, salt, digest)
     VALUES (position, timestamp, coalesce(head.version, 0) + 1, 1, administration_id(), id, tenant,
             type, actor, content, metadata, salt,
-            rendered_event_digest(salt, position, timestamp, coalesce(head.version, 0) + 1, 1::smallint,
-                                  administration_id(), id, tenant, type, actor, content::text, metadata::text));
+            event_digest(salt, position, timestamp, coalesce(head.version, 0) + 1, 1::smallint,
+                         administration_id(), id, tenant, type, actor, content, metadata));
     IF must_notify THEN
         PERFORM pg_notify(notify_channel(), '');
     END IF;

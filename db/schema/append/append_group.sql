@@ -13,9 +13,6 @@
 --
 -- Appends may share a conversation if all expect ANY, are for the same user, and none deletes or reactivates it; then
 -- they are stored in the given order.
---
--- Most groups are plain: every event is new and accepted. Establishing that costs two look-ups along unique indexes for
--- an event. Only a group that is not plain needs a verdict on each of its events. Either way one statement writes.
 CREATE FUNCTION append_group(
     tenant_ids        text[],     -- for each conversation
     conversation_ids  uuid[],
@@ -35,17 +32,19 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 #variable_conflict use_column
 DECLARE
-    busy              bigint[];
-    allowed_tenant    text;
     has_deletions     boolean := event_types && ARRAY['conversation.deleted', 'conversation.reactivated'];
+    allowed_tenant    text;
+    busy              bigint[];
     must_notify       boolean;
-    is_plain          boolean;
-    head_versions     integer[];      -- for each conversation
-    head_timestamps   timestamptz[];
-    codes             text[];         -- for each event, unless all are new; so are these:
-    stored_positions  bigint[];
+    -- For each conversation:
+    head_versions     integer[];
+    next_timestamps   timestamptz[];
+    deleted           boolean[];
+    -- For each event:
+    outcomes          text[];
+    positions         bigint[];
     versions          integer[];
-    stored_timestamps timestamptz[];
+    timestamps        timestamptz[];
     problems          text[];
     -- Each salt is a hash of this secret, which is not stored. A random number for each event would take as long as the
     -- insertion, while all readers of the log wait for this append.
@@ -65,178 +64,207 @@ BEGIN
         RAISE EXCEPTION 'the arrays of an append differ in length, are empty, or hold a null'
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    IF -2 <> ANY (expected_versions) AND EXISTS (
+    IF (has_deletions OR -2 <> ANY (expected_versions) OR '' <> ANY (users)) AND EXISTS (
            SELECT
-             FROM unnest(append_nos, conversation_nos) AS e (append_no, conversation_no)
-            WHERE expected_versions[e.conversation_no] <> -2
+             FROM unnest(append_nos, conversation_nos, event_types, users)
+                      AS e (append_no, conversation_no, event_type, user_id)
             GROUP BY e.conversation_no
-           HAVING min(e.append_no) <> max(e.append_no)) THEN
-        RAISE EXCEPTION 'appends of one group share a conversation without expecting ANY'
-            USING ERRCODE = 'invalid_parameter_value';
-    END IF;
-    IF '' <> ANY (users) AND EXISTS (
-           SELECT
-             FROM unnest(conversation_nos, users) AS e (conversation_no, user_id)
-            GROUP BY e.conversation_no
-           HAVING min(e.user_id) <> max(e.user_id)) THEN
-        RAISE EXCEPTION 'appends of one group share a conversation under different users'
-            USING ERRCODE = 'invalid_parameter_value';
-    END IF;
-    IF has_deletions AND EXISTS (
-           SELECT
-             FROM unnest(append_nos, conversation_nos, event_types) AS e (append_no, conversation_no, event_type)
-            GROUP BY e.conversation_no
-           HAVING min(e.append_no) <> max(e.append_no)
-              AND bool_or(e.event_type IN ('conversation.deleted', 'conversation.reactivated'))) THEN
-        RAISE EXCEPTION 'appends of one group share a conversation that one of them deletes or reactivates'
+           HAVING min(e.user_id) <> max(e.user_id)
+               OR min(e.append_no) <> max(e.append_no)
+                  AND (expected_versions[e.conversation_no] <> -2
+                       OR bool_or(e.event_type IN ('conversation.deleted', 'conversation.reactivated')))) THEN
+        RAISE EXCEPTION 'appends of one group may share a conversation only if all expect ANY, are for the same user, '
+                        'and none deletes or reactivates it'
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
     allowed_tenant := append_tenant();
     IF allowed_tenant <> ANY (tenant_ids) THEN
         PERFORM refuse_tenant(t) FROM unnest(tenant_ids) AS t WHERE t <> allowed_tenant;
     END IF;
-    IF current_setting('synchronous_commit') = 'off' THEN
-        PERFORM set_config('synchronous_commit', 'on', true);
-    END IF;
 
-    IF lock_wait_ms <> 0 THEN
-        PERFORM limit_lock_wait(lock_wait_ms);
+    IF lock_wait_ms = 0 THEN
+        SELECT array_agg(c.no)
+          INTO busy
+          FROM unnest(tenant_ids, conversation_ids) WITH ORDINALITY AS c (tenant_id, conversation_id, no)
+         WHERE NOT pg_try_advisory_xact_lock(conversation_lock_key(c.tenant_id, c.conversation_id));
+    ELSE
+        IF lock_wait_ms > 0 THEN  -- a negative number keeps the limit of the session
+            PERFORM set_config('lock_timeout', lock_wait_ms::text, true);
+        END IF;
         -- In the order of the keys, not of the ids: keys can collide, and two appends must not deadlock.
         PERFORM pg_advisory_xact_lock(k.key)
            FROM (SELECT DISTINCT conversation_lock_key(c.tenant_id, c.conversation_id) AS key
                    FROM unnest(tenant_ids, conversation_ids) AS c (tenant_id, conversation_id)
                   ORDER BY key) AS k;
-    ELSE
-        SELECT array_agg(c.no)
-          INTO busy
-          FROM unnest(tenant_ids, conversation_ids) WITH ORDINALITY AS c (tenant_id, conversation_id, no)
-         WHERE NOT pg_try_advisory_xact_lock(conversation_lock_key(c.tenant_id, c.conversation_id));
     END IF;
     must_notify := register_append();
 
     -- From here on each statement sees everything that was committed to these conversations.
-    SELECT array_agg(c.version ORDER BY c.no), array_agg(c.timestamp ORDER BY c.no),
-           bool_and(c.is_expected AND NOT c.is_deleted) AND busy IS NULL AND NOT has_deletions
-      INTO head_versions, head_timestamps, is_plain
-      FROM (SELECT c.no, coalesce(head.version, 0) AS version, event_timestamp(head.timestamp) AS timestamp,
-                   CASE c.expected
-                       WHEN -2 THEN true
-                       WHEN -1 THEN head.version IS NOT NULL
-                       ELSE c.expected = coalesce(head.version, 0)
-                   END AS is_expected,
-                   CASE
-                       WHEN may_be_deleted(head.event_type) THEN conversation_is_deleted(c.tenant_id, c.conversation_id)
-                       ELSE false
-                   END AS is_deleted
-              FROM unnest(tenant_ids, conversation_ids, expected_versions)
-                       WITH ORDINALITY AS c (tenant_id, conversation_id, expected, no)
-              LEFT JOIN LATERAL (
-                       SELECT e.tenant_id, e.conversation_id, e.version, e.timestamp, e.event_type
-                         FROM events e
-                        WHERE (e.tenant_id, e.conversation_id, e.version) <= (c.tenant_id, c.conversation_id, 2147483647)
-                        ORDER BY e.tenant_id DESC, e.conversation_id DESC, e.version DESC
-                        LIMIT 1
-                   ) AS head
-                ON head.tenant_id = c.tenant_id
-               AND head.conversation_id = c.conversation_id) AS c;
-    is_plain := is_plain AND (
-        SELECT bool_and(coalesce(
-                   validate_event(e.event_type, e.content, e.metadata) IS NULL
-                   AND validate_given_id(e.tenant_id, e.conversation_id, e.event_type, e.content) IS NULL
-                   AND (e.head_version = 0
-                        OR (e.user_id = ''
-                            OR EXISTS (SELECT FROM may_append(e.tenant_id, e.conversation_id, e.user_id, e.event_type)))
-                           AND (SELECT (k.tenant_id, k.conversation_id, k.id) = (e.tenant_id, e.conversation_id, e.id)
-                                  FROM events k
-                                 WHERE (k.tenant_id, k.conversation_id, k.id) >= (e.tenant_id, e.conversation_id, e.id)
-                                 ORDER BY k.tenant_id, k.conversation_id, k.id
-                                 LIMIT 1) IS NOT TRUE),
-                   false))
-          FROM (SELECT e.*, tenant_ids[e.conversation_no] AS tenant_id,
-                       conversation_ids[e.conversation_no] AS conversation_id,
-                       head_versions[e.conversation_no] AS head_version
-                  FROM unnest(conversation_nos, event_ids, event_types, contents, metadatas, users)
-                           AS e (conversation_no, id, event_type, content, metadata, user_id)) AS e
-    );
+    SELECT array_agg(coalesce(head.version, 0) ORDER BY c.no), array_agg(event_timestamp(head.timestamp) ORDER BY c.no),
+           array_agg(CASE
+                         WHEN may_be_deleted(head.event_type)
+                             THEN conversation_is_deleted(head.tenant_id, head.conversation_id)
+                         ELSE false
+                     END ORDER BY c.no)
+      INTO head_versions, next_timestamps, deleted
+      FROM unnest(tenant_ids, conversation_ids) WITH ORDINALITY AS c (tenant_id, conversation_id, no)
+      LEFT JOIN LATERAL (
+               SELECT e.tenant_id, e.conversation_id, e.version, e.timestamp, e.event_type
+                 FROM events e
+                WHERE (e.tenant_id, e.conversation_id, e.version) <= (c.tenant_id, c.conversation_id, 2147483647)
+                ORDER BY e.tenant_id DESC, e.conversation_id DESC, e.version DESC
+                LIMIT 1
+           ) AS head
+        ON head.tenant_id = c.tenant_id
+       AND head.conversation_id = c.conversation_id;
 
-    IF NOT is_plain THEN
-        SELECT array_agg(v.code ORDER BY v.ordinal), array_agg(v.position ORDER BY v.ordinal),
-               array_agg(v.version ORDER BY v.ordinal), array_agg(v.timestamp ORDER BY v.ordinal),
-               array_agg(v.problem ORDER BY v.ordinal)
-          INTO codes, stored_positions, versions, stored_timestamps, problems
-          FROM append_verdicts(
-                   tenant_ids, conversation_ids, expected_versions, head_versions, busy, append_nos, conversation_nos,
-                   event_ids, event_types, schema_versions, actors, contents, metadatas, users
-               ) AS v;
-    END IF;
-
-    RETURN QUERY
-    WITH completed AS MATERIALIZED (
-        SELECT o.*, CASE WHEN o.is_new THEN nextval('events_position') END AS position,
-               substr(sha256(secret || int8send(o.ordinal)), 1, 16) AS salt,
+    WITH given AS MATERIALIZED (
+        -- An event whose number names no conversation is not lost: without a tenant the insertion fails.
+        SELECT e.*, c.*,
+               validate_event(c.tenant_id, c.conversation_id, e.event_type, e.content, e.metadata) AS invalid
+          FROM unnest(append_nos, conversation_nos, event_ids, event_types, schema_versions, actors, contents,
+                      metadatas, users)
+                   WITH ORDINALITY
+                   AS e (append_no, conversation_no, id, event_type, schema_version, actor, content, metadata,
+                         user_id, ordinal)
+         CROSS JOIN LATERAL (
+                   SELECT tenant_ids[e.conversation_no] AS tenant_id,
+                          conversation_ids[e.conversation_no] AS conversation_id,
+                          expected_versions[e.conversation_no] AS expected,
+                          head_versions[e.conversation_no] AS head
+               ) AS c
+    ),
+    checked AS MATERIALIZED (
+        SELECT g.*, known.position AS known_position, known.version AS known_version, known.timestamp AS known_timestamp,
+               coalesce(g.invalid, compared.differences) AS problem,
                CASE
-                   WHEN o.version = 1 AND o.user_id <> ''
-                       THEN o.metadata || jsonb_build_object('eventstore.owner', o.user_id)
-                   ELSE o.metadata
+                   WHEN g.invalid IS NOT NULL THEN 'r'
+                   WHEN g.conversation_no = ANY (busy) THEN 'b'
+                   WHEN g.user_id <> '' AND g.head > 0
+                        AND NOT EXISTS (SELECT FROM may_append(g.tenant_id, g.conversation_id, g.user_id, g.event_type))
+                       THEN 'f'
+                   WHEN compared.differences IS NOT NULL THEN 'i'
+                   WHEN known.position IS NOT NULL THEN 'k'
+                   WHEN NOT deleted_conversation_accepts(g.event_type)
+                        -- The last change that this append adds before it, otherwise the state of the log.
+                        AND coalesce(CASE WHEN has_deletions THEN (
+                                SELECT b.event_type = 'conversation.deleted'
+                                  FROM given b
+                                 WHERE b.event_type IN ('conversation.deleted', 'conversation.reactivated')
+                                   AND b.conversation_no = g.conversation_no
+                                   AND b.ordinal < g.ordinal
+                                   AND NOT EXISTS (
+                                           SELECT
+                                             FROM events e
+                                            WHERE e.tenant_id = b.tenant_id
+                                              AND e.conversation_id = b.conversation_id
+                                              AND e.id = b.id
+                                       )
+                                 ORDER BY b.ordinal DESC
+                                 LIMIT 1
+                            ) END, deleted[g.conversation_no]) THEN 'd'
+                   WHEN CASE g.expected WHEN -2 THEN false WHEN -1 THEN g.head = 0 ELSE g.expected <> g.head END THEN 'v'
+                   ELSE 'n'
+               END AS code
+          FROM given g
+          LEFT JOIN LATERAL (
+                   SELECT e.*
+                     FROM events e
+                    WHERE g.head > 0
+                      AND (e.tenant_id, e.conversation_id, e.id) >= (g.tenant_id, g.conversation_id, g.id)
+                    ORDER BY e.tenant_id, e.conversation_id, e.id
+                    LIMIT 1
+               ) AS known
+            ON known.tenant_id = g.tenant_id
+           AND known.conversation_id = g.conversation_id
+           AND known.id = g.id
+         CROSS JOIN LATERAL (
+                   -- An event whose content was erased has no salt; only its id can be compared.
+                   SELECT CASE WHEN known.salt IS NOT NULL THEN event_differences(
+                              known.event_type, known.schema_version, known.actor, known.content, known.metadata,
+                              g.event_type, g.schema_version, g.actor, g.content, g.metadata, g.user_id
+                          ) END AS differences
+               ) AS compared
+    ),
+    numbered AS (
+        SELECT c.*, c.head + (count(*) FILTER (WHERE c.outcome = 'n')
+                                          OVER (PARTITION BY c.conversation_no ORDER BY c.ordinal))::integer AS version
+          FROM (SELECT c.*, CASE WHEN c.code = 'n' AND c.append_no = ANY (ARRAY(
+                                      SELECT r.append_no FROM checked r WHERE r.code NOT IN ('n', 'k')
+                                 )) THEN 'x' ELSE c.code END AS outcome
+                  FROM checked c) AS c
+         ORDER BY c.ordinal
+        OFFSET 0
+    ),
+    completed AS MATERIALIZED (
+        SELECT n.*, CASE WHEN n.outcome = 'n' THEN nextval('events_position') END AS position,
+               next_timestamps[n.conversation_no] AS timestamp,
+               substr(sha256(secret || int8send(n.ordinal)), 1, 16) AS salt,
+               -- The log records the owner. Only an append for the whole tenant (a restored backup) may name another user.
+               CASE
+                   WHEN n.version = 1 AND n.user_id <> ''
+                       THEN n.metadata || jsonb_build_object('eventstore.owner', n.user_id)
+                   ELSE n.metadata
                END AS new_metadata
-          FROM (SELECT n.*,
-                       (head_versions[n.conversation_no]
-                        + count(*) FILTER (WHERE n.is_new)
-                              OVER (PARTITION BY n.conversation_no ORDER BY n.ordinal))::integer AS version
-                  FROM (SELECT e.*, tenant_ids[e.conversation_no] AS tenant_id,
-                               conversation_ids[e.conversation_no] AS conversation_id,
-                               head_timestamps[e.conversation_no] AS timestamp,
-                               coalesce(codes[e.ordinal], 'n') = 'n' AS is_new
-                          FROM unnest(conversation_nos, event_ids, event_types, schema_versions, actors, contents,
-                                      metadatas, users)
-                                   WITH ORDINALITY
-                                   AS e (conversation_no, id, event_type, schema_version, actor, content, metadata,
-                                         user_id, ordinal)) AS n
-                 ORDER BY n.ordinal
-                OFFSET 0) AS o
+          FROM numbered n
     ),
     inserted AS (
         INSERT INTO events (position, timestamp, version, schema_version, conversation_id, id, tenant_id,
                             event_type, actor, content, metadata, salt, digest)
         SELECT c.position, c.timestamp, c.version, c.schema_version, c.conversation_id, c.id, c.tenant_id,
                c.event_type, c.actor, c.content, c.new_metadata, c.salt,
-               rendered_event_digest(c.salt, c.position, c.timestamp, c.version, c.schema_version, c.conversation_id,
-                                     c.id, c.tenant_id, c.event_type, c.actor, c.content_text, c.metadata_text)
-          FROM (SELECT c.*, c.content::text AS content_text, c.new_metadata::text AS metadata_text
-                  FROM completed c
-                 WHERE c.is_new
-                OFFSET 0) AS c
+               event_digest(c.salt, c.position, c.timestamp, c.version, c.schema_version, c.conversation_id, c.id,
+                            c.tenant_id, c.event_type, c.actor, c.content, c.new_metadata)
+          FROM completed c
+         WHERE c.outcome = 'n'
     ),
     owners AS (
         -- The conversation has no other member yet: this is its first event.
         INSERT INTO conversation_members (tenant_id, conversation_id, user_id, access)
         SELECT c.tenant_id, c.conversation_id, c.new_metadata ->> 'eventstore.owner', 'own'
           FROM completed c
-         WHERE c.is_new
+         WHERE c.outcome = 'n'
            AND c.version = 1
            AND c.new_metadata ? 'eventstore.owner'
     )
-    SELECT coalesce(codes[c.ordinal], 'n')::"char",
-           CASE WHEN c.is_new THEN c.position ELSE stored_positions[c.ordinal] END,
-           CASE WHEN c.is_new THEN c.version ELSE versions[c.ordinal] END,
-           CASE WHEN c.is_new THEN c.timestamp ELSE stored_timestamps[c.ordinal] END,
-           problems[c.ordinal]
+    -- Of a busy or forbidden conversation, nothing is returned.
+    SELECT array_agg(c.outcome),
+           array_agg(CASE WHEN c.outcome IN ('k', 'i') THEN c.known_position ELSE c.position END),
+           array_agg(CASE c.outcome
+                         WHEN 'n' THEN c.version
+                         WHEN 'k' THEN c.known_version
+                         WHEN 'i' THEN c.known_version
+                         WHEN 'v' THEN c.head
+                     END),
+           array_agg(CASE c.outcome
+                         WHEN 'n' THEN c.timestamp
+                         WHEN 'k' THEN c.known_timestamp
+                         WHEN 'i' THEN c.known_timestamp
+                     END),
+           array_agg(CASE WHEN c.outcome IN ('r', 'i') THEN c.problem END)
+      INTO outcomes, positions, versions, timestamps, problems
       FROM completed c;
 
     IF event_types && ARRAY['conversation.shared', 'conversation.unshared'] THEN
         PERFORM share_conversation(tenant_ids[e.conversation_no], conversation_ids[e.conversation_no], e.event_type,
                                    e.content)
-           FROM unnest(conversation_nos, event_types, contents) WITH ORDINALITY
-                    AS e (conversation_no, event_type, content, ordinal)
+           FROM unnest(conversation_nos, event_types, contents, outcomes)
+                    AS e (conversation_no, event_type, content, outcome)
           WHERE e.event_type IN ('conversation.shared', 'conversation.unshared')
-            AND coalesce(codes[e.ordinal], 'n') = 'n';
+            AND e.outcome = 'n';
     END IF;
-    IF 'k' = ANY (codes) THEN
-        PERFORM await_durability();
+    IF 'k' = ANY (outcomes) THEN
+        -- The transaction that stored an event may be committed here and not yet on a synchronous standby, if its backend
+        -- was ended while it waited. A transaction that writes any record to the WAL waits for all records before it.
+        PERFORM pg_logical_emit_message(true, 'eventstore', '');
     END IF;
     IF must_notify THEN
         PERFORM pg_notify(notify_channel(), '');
     END IF;
+    RETURN QUERY
+    SELECT o.outcome::"char", o.position, o.version, o.timestamp, o.problem
+      FROM unnest(outcomes, positions, versions, timestamps, problems)
+               AS o (outcome, position, version, timestamp, problem);
 END
 $$;
 

@@ -1,5 +1,5 @@
 -- The members in which an event differs from the one that is stored under its id; null if they are the same. The owner
--- in the metadata counts only if the caller names it, not if the append adds it (see append_one). The trace context
+-- in the metadata counts only if the caller names it, not if the append adds it (see append_group). The trace context
 -- does not count: it describes the request that brought the event, and a repetition is another request.
 CREATE FUNCTION event_differences(
     stored_type           text,

@@ -33,9 +33,6 @@ BEGIN
     IF allowed_tenant <> tenant_id THEN
         PERFORM refuse_tenant(tenant_id);
     END IF;
-    IF current_setting('synchronous_commit') = 'off' THEN
-        PERFORM set_config('synchronous_commit', 'on', true);
-    END IF;
     PERFORM pg_advisory_xact_lock(conversation_lock_key(tenant_id, conversation_id));
     IF (SELECT count(*)
           FROM events e

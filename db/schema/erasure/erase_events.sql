@@ -19,7 +19,10 @@ CREATE FUNCTION erase_events(
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 #variable_conflict use_variable
 BEGIN
-    PERFORM refuse_old_snapshots(), limit_lock_wait(lock_wait_ms);
+    PERFORM refuse_old_snapshots();
+    IF lock_wait_ms > 0 THEN
+        PERFORM set_config('lock_timeout', lock_wait_ms::text, true);
+    END IF;
     PERFORM pg_advisory_xact_lock(conversation_lock_key(tenant_id, conversation_id));
     PERFORM check_erasure(tenant_id, conversation_id, versions);
     WITH erased AS (

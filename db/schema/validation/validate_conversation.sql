@@ -1,11 +1,14 @@
 -- What is invalid in the content of an event of a conversation; null if it is valid.
-CREATE FUNCTION validate_conversation(event_type text, content jsonb) RETURNS text
+CREATE FUNCTION validate_conversation(tenant_id text, conversation_id uuid, event_type text, content jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
     WHEN jsonb_typeof(content) IS DISTINCT FROM 'object'
         THEN 'its content is not an object'
     WHEN event_type = 'conversation.created' AND NOT optional_json_member_is(content, 'given_id', 'string')
         THEN 'given_id is not a string'
+    -- One that belongs to another conversation would lead readers there.
+    WHEN event_type = 'conversation.created' AND conversation_uuid(tenant_id, content ->> 'given_id') <> conversation_id
+        THEN 'given_id is the name of another conversation'
     WHEN event_type <> 'conversation.renamed' AND NOT optional_json_member_is(content, 'metadata', 'object')
         THEN 'metadata is not an object'
     WHEN (content ? 'name' OR event_type = 'conversation.renamed') AND NOT json_member_is_text(content, 'name', 255)
