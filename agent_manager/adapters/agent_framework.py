@@ -262,9 +262,9 @@ def _put_back(contents: list[Json], moved: Sequence[Json]) -> None:
                 arguments = arguments_in(description, name)
                 content["arguments"] = arguments if content["arguments"] is None else json.loads(arguments)
         elif "result" in content and content["result"] is None and event.get("parts"):
-            content["result"] = event["parts"][0]["text"]
+            content["result"] = result = event["parts"][0]["text"]
             if content.get("items", ()) is None:
-                content["items"] = _items(content["result"])
+                content["items"] = _items(result)
 
 
 def _open_results(messages: Sequence[Message]) -> list[str]:

@@ -87,7 +87,7 @@ class StoreAccess:
             while item := await self.run(next_item()):
                 yield item[0]
         finally:
-            if not items.ag_running:  # otherwise it was cancelled, and is about to end
+            with suppress(RuntimeError):  # it still runs: it was cancelled, and is about to end
                 await self.run(items.aclose())
 
     def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:

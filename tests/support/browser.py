@@ -85,7 +85,9 @@ async def chromium_if_installed() -> AsyncIterator[Chromium]:
     if CHROMIUM is None:
         pytest.skip("needs Chromium (apt install chromium)")
     async with playwright.async_playwright() as running:
-        browser = await running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = await running.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-audio-output", "--mute-audio"]
+        )
         try:
             yield Chromium(browser)
         finally:

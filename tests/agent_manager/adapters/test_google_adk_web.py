@@ -11,11 +11,12 @@ import pytest
 from support.browser import Chromium
 from support.ports import free_port
 from support.processes import Running
-from support.waiting import until
+from support.waiting import until, until_async
 
 pytest.importorskip("google.adk", reason="google-adk is not installed (extra: adk)")
 
 from google.adk import cli as adk_cli
+from google.adk.sessions.session import Session
 
 from agent_manager.adapters.google_adk import EventStoreSessionService
 from agent_manager.adapters.google_adk_events import conversation_name
@@ -72,7 +73,7 @@ def web(tmp_path: Path, database_url: str) -> Iterator[str]:
     port = free_port()
     command = [sys.executable, "-m", "google.adk.cli", "web", "--port", str(port), "--session_service_uri"]
     command += ["eventstore:", "--artifact_service_uri", "eventstore:", str(agents)]
-    running = Running(tmp_path / "out", command, DATABASE_URL=database_url)
+    running = Running(tmp_path / "out", command, DATABASE_URL=database_url, HOME=str(tmp_path))
     url = f"http://127.0.0.1:{port}"
 
     def is_up() -> bool:
@@ -89,24 +90,49 @@ def web(tmp_path: Path, database_url: str) -> Iterator[str]:
         running.kill()
 
 
-async def test_a_conversation_in_the_web_ui_is_stored_and_shown_again(
+async def test_sessions_are_begun_shown_and_deleted_in_the_web_ui(
     web: str, chromium: Chromium, store: EventStore
 ) -> None:
     service = EventStoreSessionService(store)
+
+    async def sessions() -> list[Session]:
+        return (await service.list_sessions(app_name="clerk", user_id="ana")).sessions
+
     async with chromium.tab(web) as tab:
         page = tab.page
+        answer = page.get_by_text("It leaves at 14:40")
+
+        async def send(words: str) -> None:
+            await page.get_by_placeholder("Type a message...").fill(words)
+            await page.keyboard.press("Enter")
+            await answer.wait_for()
+
         await page.goto(f"{web}/dev-ui/?app=clerk&userId=ana")
-        await page.get_by_placeholder("Type a message...").fill("Lisboa")
-        await page.keyboard.press("Enter")
-        await page.get_by_text("It leaves at 14:40").wait_for()
-        [session] = (await service.list_sessions(app_name="clerk", user_id="ana")).sessions
-        assert session.state == {"answer": "It leaves at 14:40"}
-        await page.goto(f"{web}/dev-ui/?app=clerk&userId=ana&session={session.id}")
-        await page.get_by_text("It leaves at 14:40").wait_for()
-        assert await page.get_by_text("departures").first.is_visible()
+        await send("Lisboa")
+        await page.get_by_role("button", name="No Thanks").click()  # to collecting data
+        await page.get_by_role("button", name="New Session").click()
+        await answer.wait_for(state="hidden")
+        await send("Faro")
+        lisboa, faro = await sessions()
+        await page.get_by_role("button", name="Faro").first.click()  # opens the list of sessions
+        await page.get_by_text(lisboa.id).click()
+        await page.get_by_text('departures("Lisboa")').wait_for()
+        await page.get_by_role("tab", name="State").click()
+        await page.get_by_text("answer", exact=True).wait_for()
+        await page.reload()
+        await page.get_by_text('departures("Lisboa")').wait_for()
+        await page.get_by_role("button", name="Lisboa").first.click()
+        await page.get_by_role("button", name="Delete").click()
+        await page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+
+        async def is_deleted() -> bool:
+            return [session.id for session in await sessions()] == [faro.id]
+
+        await until_async(is_deleted, "the session is deleted")
     await catch_up(store)
-    conversation = conversation_uuid(store.tenant, conversation_name("clerk", "ana", session.id))
+    assert [each.given_id for each in await Reader(store).conversations()] == [f"clerk/ana/{faro.id}"]
+    conversation = conversation_uuid(store.tenant, conversation_name("clerk", "ana", faro.id))
     [task] = await Reader(store).tasks(conversation)
-    assert (task.description, task.status) == ('departures({"city": "Lisboa"})', "completed")
+    assert (task.description, task.status) == ('departures({"city": "Faro"})', "completed")
     messages = [message.content for message in await Reader(store).messages(conversation)]
-    assert [text for text in messages if text] == ["Lisboa", "It leaves at 14:40"]
+    assert [text for text in messages if text] == ["Faro", "It leaves at 14:40"]
