@@ -16,10 +16,12 @@ from agent_manager.adapters.blobs import files_in, load_files, store_files
 from eventstore import EventStore
 
 try:
-    from a2a.types import a2a_pb2 as types
+    from a2a.types import a2a_pb2 as _types
     from google.protobuf.json_format import MessageToDict, ParseDict
 except ImportError:  # 0.3
-    from a2a import types  # type: ignore[no-redef]
+    from a2a import types as _types  # type: ignore[no-redef]
+
+types: Any = _types
 
 OwnerResolver: TypeAlias = Callable[[Any], str]
 """A function that returns the name of the user of a call's context; an empty text if nobody is authenticated."""

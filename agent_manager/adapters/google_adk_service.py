@@ -54,7 +54,7 @@ class ServiceAccess(StoreAccess):
         prepare: Callable[[EventStore], Awaitable[None]] | None,
     ) -> None:
         self._own = SyncEventStore(store) if store is None or isinstance(store, Settings) else None
-        super().__init__(self._own if store is None or isinstance(store, Settings) else store)  # type: ignore[arg-type]
+        super().__init__(self._own or store)  # type: ignore[arg-type]
         self._prepare = prepare
         self._is_ready = False
         self._preparing = asyncio.Lock()

@@ -545,7 +545,7 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
             content["checkpoint"] = checkpoint_id if known is None else known.version
             if base is not None and base is not known and encoder.has_copied:
                 content["base"] = base.version
-            events = await self._events(thread, encoder)
+            events = [*await self._events(thread, encoder)]
             content = in_stored_order(content)
             for index in range(len(events) - 1, -1, -1):
                 if isinstance(events[index].data, MessageAdded):
@@ -583,13 +583,13 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
             calls=thread.calls,
         )
 
-    async def _events(self, thread: Thread, encoder: Encoder) -> list[NewEvent]:
+    async def _events(self, thread: Thread, encoder: Encoder) -> Sequence[NewEvent]:
         """Return the events that encoded values refer to, after their files are stored."""
         for name, content in encoder.files.items():
             if name not in thread.payloads:
                 await store_blob(self._store, content, thread.conversation_id, tenant=self._caller.tenant)
                 self._keep_file(thread, name, content)
-        return list(encoder.events.values())
+        return tuple(encoder.events.values())
 
     async def _without_files(self, thread: Thread, event: NewEvent) -> NewEvent:
         """Return an event that names the files that it refers to, after the large files in its parts are stored."""

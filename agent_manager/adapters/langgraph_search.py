@@ -154,7 +154,7 @@ def _unpacked(text: str) -> tuple[float, ...]:
 
 
 def _dot(a: Sequence[float], b: Sequence[float]) -> float:
-    return sum(map(mul, a, b))
+    return float(sum(map(mul, a, b)))
 
 
 def _cosine(query: Sequence[float]) -> Score:

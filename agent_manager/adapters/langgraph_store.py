@@ -83,6 +83,7 @@ class EventStoreStore(BaseStore):
     ) -> None:
         super().__init__()
         self.ttl_config = ttl
+        self.index_config = index
         self._index = None if index is None else Index(index)
         self._access = StoreAccess(store)
         self._store = self._access.store

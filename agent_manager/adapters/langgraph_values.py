@@ -583,7 +583,9 @@ def message_event(data: bytes) -> tuple[NewEvent, dict[str, bytes]] | None:
     files: dict[str, bytes] = {}
     trees = _Trees(files)
     added = _added(trees, role, module, name, content, given_id, set_members)
-    if added is not None and not _is_same(message_data(added, files), data):  # others have a default too
+    if added is not None and not _is_same(
+        message_data(added, cast(Payloads, files)), data
+    ):  # others have a default too
         added = _added(trees, role, module, name, content, given_id, kept)
     if added is None:
         return None

@@ -459,7 +459,7 @@ def _own_form(content: Json) -> Json:
     def value(item: Any, *path: str) -> Any:
         if not isinstance(item, dict) or item.keys() != {_PART}:
             return item
-        found = parts[item[_PART]]
+        found: Any = parts[item[_PART]]
         for name in path:
             found = found[name]
         return found.translate(_TO_URL_SAFE) if path[-1] == "bytes" else found
@@ -526,7 +526,8 @@ def _task_id(entry: ConversationEntry, number: int) -> UUID:
 
 def _answered_calls(message: ModelMessage) -> set[str]:
     """Return the ids of the calls whose results are in a message."""
-    return {part.tool_call_id for part in message.parts if part.part_kind in _RESULTS and part.tool_name is not None}
+    parts: Sequence[Any] = message.parts
+    return {part.tool_call_id for part in parts if part.part_kind in _RESULTS and part.tool_name is not None}
 
 
 def _task_events(entry: ConversationEntry, calls: dict[str, UUID]) -> list[EventData]:
@@ -537,7 +538,9 @@ def _task_events(entry: ConversationEntry, calls: dict[str, UUID]) -> list[Event
     """
     events: list[EventData] = []
     made_of = {"message_id": str(_event_id(entry.id))}
-    for number, part in enumerate(entry.message.parts):
+    parts: Sequence[Any] = entry.message.parts
+    for number, part in enumerate(parts):
+        task_id: UUID | None
         if isinstance(part, BaseToolCallPart):
             task_id = calls[part.tool_call_id] = _task_id(entry, number)
             created = TaskCreated(
@@ -547,8 +550,8 @@ def _task_events(entry: ConversationEntry, calls: dict[str, UUID]) -> list[Event
             events.append(created)
         elif part.part_kind in _RESULTS and (task_id := calls.get(part.tool_call_id)) is not None:
             is_done = isinstance(part, BaseToolReturnPart) and part.outcome == "success"
-            parts = [{"kind": "data", "data": made_of}]
-            events.append(TaskArtifactAdded(task_id=task_id, artifact_id="result", parts=parts))
+            result = [{"kind": "data", "data": made_of}]
+            events.append(TaskArtifactAdded(task_id=task_id, artifact_id="result", parts=result))
             status = TaskStatus.COMPLETED if is_done else TaskStatus.FAILED
             events.append(TaskStatusChanged(task_id=task_id, status=status))
     return events
