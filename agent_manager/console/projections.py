@@ -1,4 +1,4 @@
-"""Projections: how far they are, workers, parked conversations, pausing, rebuilding. Actions are administrative acts."""
+"""Projections: how far they are, workers, parked conversations, pauses, rebuilds; actions are administrative acts."""
 
 from __future__ import annotations
 
