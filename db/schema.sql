@@ -950,6 +950,8 @@ BEGIN
                       AND e.conversation_id = check_erasure.conversation_id
                       AND e.version <@ versions
                       AND e.actor <> current_tenant_user()
+                      AND NOT (e.conversation_id = administration_id()
+                               AND e.content ->> 'user' IS NOT DISTINCT FROM current_tenant_user())
                )) THEN
         RAISE EXCEPTION 'the user may not erase this of conversation %', conversation_id
             USING ERRCODE = 'ES007',
@@ -1101,7 +1103,7 @@ CREATE FUNCTION public.conversation_tables(stage text) RETURNS TABLE(projection 
             FROM pg_attribute a
            WHERE ((a.attrelid = c.oid) AND (NOT a.attisdropped) AND ((a.attname = 'tenant_id'::name) OR ((a.attname = ANY (ARRAY['conversation_id'::name, 'id'::name])) AND (a.atttypid = ('uuid'::regtype)::oid)) OR ((a.attname = 'version'::name) AND (a.atttypid = ('integer'::regtype)::oid))))) columns)
       LEFT JOIN public.projection_definitions d ON (((d.stage = conversation_tables.stage) AND ((c.relname)::text = ANY (d.tables)))))
-   WHERE ((c.relnamespace = (to_regnamespace(quote_ident(public.stage_schema(conversation_tables.stage))))::oid) AND (c.relkind = 'r'::"char") AND ((d.projection IS NOT NULL) OR ((conversation_tables.stage = 'live'::text) AND (columns.names @> '{tenant_id,conversation_id}'::text[]) AND (c.relname <> ALL (ARRAY['events'::name, 'conversation_members'::name, 'parked'::name, 'answer_leases'::name])) AND (EXISTS ( SELECT
+   WHERE ((c.relnamespace = (to_regnamespace(quote_ident(public.stage_schema(conversation_tables.stage))))::oid) AND (c.relkind = 'r'::"char") AND ((d.projection IS NOT NULL) OR ((conversation_tables.stage = 'live'::text) AND (columns.names @> '{tenant_id,conversation_id}'::text[]) AND (c.relname <> ALL (ARRAY['events'::name, 'conversation_members'::name, 'parked'::name, 'answer_leases'::name, 'blobs'::name])) AND (EXISTS ( SELECT
             FROM pg_policy p
            WHERE ((p.polrelid = c.oid) AND (p.polname = 'open_to_owner'::name)))))));
 END;
@@ -1742,6 +1744,7 @@ BEGIN
                AND e.conversation_id = a.conversation_id
              WHERE (e.actor = erased OR e.is_sharing AND e.content ->> 'user' = erased)
                AND e.event_type NOT IN ('agent.registered', 'agent.unregistered')
+               AND e.conversation_id <> administration_id()
                AND (e.is_receipt
                     OR NOT EXISTS (
                            SELECT
@@ -1752,6 +1755,14 @@ BEGIN
                               AND m.access = 'own'
                        ))) AS s
      GROUP BY s.conversation_id, s.names_user;
+    RETURN QUERY
+    SELECT e.conversation_id, range_agg(int4range(e.version, e.version, '[]')), true
+      FROM events e
+     WHERE e.tenant_id = tenant
+       AND e.conversation_id = administration_id()
+       AND e.salt IS NOT NULL
+       AND (e.actor = erased OR e.content ->> 'user' = erased)
+     GROUP BY e.conversation_id;
 END
 $$;
 

@@ -98,10 +98,10 @@ async def restore_backup(
                     await set_role(connection, settings, OWNER)
                     events, last = await _fill(connection, archive, manifest, limits)
                     await _restore_sealed(connection, settings, archive, manifest, last)
-                    await _forget_users(connection, archive, newest)
-                    erased_again = await apply_erasures(connection, store, erasures)
                     details = {"backup": manifest.id, "events": events, "position": last}
                     await record_act(connection, None, "backup_restored", details)
+                    await _forget_users(connection, archive, newest)
+                    erased_again = await apply_erasures(connection, store, erasures)
         projections = load_projections(settings.projections)
         if events >= REBUILD_EVENTS:
             await rebuild(store, projections, accept_differences=True)

@@ -114,6 +114,8 @@ BEGIN
                       AND e.conversation_id = check_erasure.conversation_id
                       AND e.version <@ versions
                       AND e.actor <> current_tenant_user()
+                      AND NOT (e.conversation_id = administration_id()
+                               AND e.content ->> 'user' IS NOT DISTINCT FROM current_tenant_user())
                )) THEN
         RAISE EXCEPTION 'the user may not erase this of conversation %', conversation_id
             USING ERRCODE = 'ES007',
@@ -286,10 +288,11 @@ REVOKE ALL ON FUNCTION append_erasure FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION append_erasure', 'eventstore_eraser');
 
 -- file: erasure/erasure_of_user.sql
--- What an erasure of a user has to erase that is not erased yet: the conversations that the user owns (versions is null:
--- the whole); and in those of others the events that the user caused, and those that name the user as the one with whom
--- it was shared. The registrations of agents belong to the tenant and stay. Receipts of erasures that the user made are
--- erased, too: those that take their place do not name the user.
+-- What an erasure of a user has to erase that is not erased yet: the conversations that the user owns (versions is
+-- null: the whole); and in those of others the events that the user caused, and those that name the user as the one
+-- with whom it was shared; and the administrative acts of the user and on them. The registrations of agents belong to
+-- the tenant and stay. Receipts of erasures that the user made are erased, too: those that take their place do not name
+-- the user.
 --
 -- The table conversation_actors says in which conversations a user was active, up to its checkpoints; what follows, and
 -- what is parked, is read from the log.
@@ -338,6 +341,7 @@ BEGIN
                AND e.conversation_id = a.conversation_id
              WHERE (e.actor = erased OR e.is_sharing AND e.content ->> 'user' = erased)
                AND e.event_type NOT IN ('agent.registered', 'agent.unregistered')
+               AND e.conversation_id <> administration_id()
                AND (e.is_receipt
                     OR NOT EXISTS (
                            SELECT
@@ -348,6 +352,14 @@ BEGIN
                               AND m.access = 'own'
                        ))) AS s
      GROUP BY s.conversation_id, s.names_user;
+    RETURN QUERY
+    SELECT e.conversation_id, range_agg(int4range(e.version, e.version, '[]')), true
+      FROM events e
+     WHERE e.tenant_id = tenant
+       AND e.conversation_id = administration_id()
+       AND e.salt IS NOT NULL
+       AND (e.actor = erased OR e.content ->> 'user' = erased)
+     GROUP BY e.conversation_id;
 END
 $$;
 
@@ -422,7 +434,7 @@ BEGIN ATOMIC
        AND (d.projection IS NOT NULL
             OR conversation_tables.stage = 'live'
                AND columns.names @> '{tenant_id,conversation_id}'
-               AND c.relname NOT IN ('events', 'conversation_members', 'parked', 'answer_leases')
+               AND c.relname NOT IN ('events', 'conversation_members', 'parked', 'answer_leases', 'blobs')
                -- enable_rls has made it when the table was created (projections/custom_projections.py).
                AND EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname = 'open_to_owner'));
 END;

@@ -25,6 +25,9 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/v1/conversations/{conversation}/tasks/{task}/push-notifications"): {"url": "https://client.example"},
     ("POST", "/v1/conversations/{conversation}/events"): {"events": [EVENT]},
     ("POST", "/v1/conversations/{conversation}/members"): {"user": "bob", "access": "write"},
+    ("POST", "/v1/erasures"): {"conversation": "{conversation}", "dry_run": True},
+    ("POST", "/v1/projections/{projection}/pause"): {},
+    ("POST", "/v1/projections/{projection}/resume"): {},
     ("POST", "/v1/agents"): {"card": {"name": "clerk", "url": "https://agents.example/clerk"}},
     ("POST", "/conversation/create"): {},
     ("POST", "/conversation/list"): {},
@@ -83,6 +86,7 @@ class Endpoint:
             "task": TASK,
             "event": TASK,
             "config": "p1",
+            "projection": "nothing",
         }
         for name, value in places.items():
             path = path.replace(f"{{{name}}}", value)

@@ -19,6 +19,8 @@ BEGIN
                       AND e.conversation_id = check_erasure.conversation_id
                       AND e.version <@ versions
                       AND e.actor <> current_tenant_user()
+                      AND NOT (e.conversation_id = administration_id()
+                               AND e.content ->> 'user' IS NOT DISTINCT FROM current_tenant_user())
                )) THEN
         RAISE EXCEPTION 'the user may not erase this of conversation %', conversation_id
             USING ERRCODE = 'ES007',

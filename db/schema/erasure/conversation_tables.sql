@@ -27,7 +27,7 @@ BEGIN ATOMIC
        AND (d.projection IS NOT NULL
             OR conversation_tables.stage = 'live'
                AND columns.names @> '{tenant_id,conversation_id}'
-               AND c.relname NOT IN ('events', 'conversation_members', 'parked', 'answer_leases')
+               AND c.relname NOT IN ('events', 'conversation_members', 'parked', 'answer_leases', 'blobs')
                -- enable_rls has made it when the table was created (projections/custom_projections.py).
                AND EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname = 'open_to_owner'));
 END;

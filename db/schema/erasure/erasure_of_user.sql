@@ -1,7 +1,8 @@
--- What an erasure of a user has to erase that is not erased yet: the conversations that the user owns (versions is null:
--- the whole); and in those of others the events that the user caused, and those that name the user as the one with whom
--- it was shared. The registrations of agents belong to the tenant and stay. Receipts of erasures that the user made are
--- erased, too: those that take their place do not name the user.
+-- What an erasure of a user has to erase that is not erased yet: the conversations that the user owns (versions is
+-- null: the whole); and in those of others the events that the user caused, and those that name the user as the one
+-- with whom it was shared; and the administrative acts of the user and on them. The registrations of agents belong to
+-- the tenant and stay. Receipts of erasures that the user made are erased, too: those that take their place do not name
+-- the user.
 --
 -- The table conversation_actors says in which conversations a user was active, up to its checkpoints; what follows, and
 -- what is parked, is read from the log.
@@ -50,6 +51,7 @@ BEGIN
                AND e.conversation_id = a.conversation_id
              WHERE (e.actor = erased OR e.is_sharing AND e.content ->> 'user' = erased)
                AND e.event_type NOT IN ('agent.registered', 'agent.unregistered')
+               AND e.conversation_id <> administration_id()
                AND (e.is_receipt
                     OR NOT EXISTS (
                            SELECT
@@ -60,6 +62,14 @@ BEGIN
                               AND m.access = 'own'
                        ))) AS s
      GROUP BY s.conversation_id, s.names_user;
+    RETURN QUERY
+    SELECT e.conversation_id, range_agg(int4range(e.version, e.version, '[]')), true
+      FROM events e
+     WHERE e.tenant_id = tenant
+       AND e.conversation_id = administration_id()
+       AND e.salt IS NOT NULL
+       AND (e.actor = erased OR e.content ->> 'user' = erased)
+     GROUP BY e.conversation_id;
 END
 $$;
 

@@ -483,6 +483,8 @@ async def test_every_damaged_byte_is_found_and_the_database_is_not_touched(
         path.write_bytes(whole)
     for path, other in itertools.permutations(files, 2):
         whole = path.read_bytes()
+        if other.read_bytes() == whole:  # both tables are empty
+            continue
         path.write_bytes(other.read_bytes())
         assert str(path.relative_to(folder)) in [fault.name for fault in verify_backups(archive)[1]]
         path.write_bytes(whole)

@@ -53,6 +53,10 @@ TABLE: dict[tuple[str, str], str] = {
     ("GET", "/v1/log/replay"): OTHER,
     ("GET", "/v1/search"): HIDDEN,
     ("GET", "/v1/statistics"): OTHER,  # they count what happened, and deleting undoes nothing
+    ("POST", "/v1/erasures"): OTHER,  # what is deleted can be erased, too
+    ("GET", "/v1/projections"): OTHER,
+    ("POST", "/v1/projections/{projection}/pause"): OTHER,
+    ("POST", "/v1/projections/{projection}/resume"): OTHER,
     ("GET", "/v1/agents"): OTHER,
     ("POST", "/v1/agents"): OTHER,
     ("DELETE", "/v1/agents"): OTHER,

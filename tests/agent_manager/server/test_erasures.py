@@ -7,6 +7,7 @@ import pytest
 from support.callers import People
 from support.eventsource import EventSource
 from support.serving import Served
+from support.waiting import until_async
 
 from agent_manager.auth import TokenScope
 
@@ -80,7 +81,11 @@ async def test_only_the_scope_erase_erases_and_only_what_is_ones_own(people: Peo
     assert (await ben.post("/v1/erasures", {"user": "ana"})).status_code == 403
     assert (await ana.post("/v1/erasures", wanted)).json()["items"][0]["events"] == 3
     assert (await admin.post("/v1/erasures", {"user": "ana"})).status_code == 200
-    assert (await ana.get(f"/v1/conversations/{trip}")).status_code == 401  # their keys are gone
+
+    async def is_rejected() -> bool:
+        return (await ana.get(f"/v1/conversations/{trip}")).status_code == 401
+
+    await until_async(is_rejected, "their keys are gone")
 
 
 @pytest.mark.parametrize(

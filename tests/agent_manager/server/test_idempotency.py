@@ -27,11 +27,13 @@ READING = {
     "/conversation/list", "/message/list", "/message/pending", "/events/get", "/task/list", "/agent/list",
 }  # fmt: skip
 """POSTs that change nothing, as JSON-RPC has it."""
+REPEATABLE = {"/v1/erasures", "/v1/projections/{projection}/pause", "/v1/projections/{projection}/resume"}
+"""POSTs that change nothing when they are repeated, so that they take no key."""
 WITHOUT_EVENTS = {"/api_key/update"}
 
 
 def taking() -> list[Endpoint]:
-    return [each for each in endpoints() if each.method == "POST" and each.path not in READING]
+    return [each for each in endpoints() if each.method == "POST" and each.path not in READING | REPEATABLE]
 
 
 def without_a_task() -> list[Endpoint]:
