@@ -1,4 +1,4 @@
-"""Settings of the service: JWT, limits, backups, the sealed log, log output, and from where agents' cards may come."""
+"""Settings of the service: JWT, limits, backups, retention, the sealed log, logs, sources of agents' cards."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ class ServerSettings(Settings):
     backup_daily: Annotated[int, Field(ge=0, le=10_000, description="backups kept, the last one of a day")] = 7
     backup_weekly: Annotated[int, Field(ge=0, le=10_000, description="backups kept, the last one of a week")] = 4
     backup_monthly: Annotated[int, Field(ge=0, le=10_000, description="backups kept, the last one of a month")] = 12
+    retention_hours: Annotated[float, Field(ge=0, le=1e5, description="from one run to the next; 0: none")] = 24
     log_format: LogFormat = "text"
     log_level: LogLevel = "info"
     jwt_key: SecretStr | None = None

@@ -56,6 +56,113 @@ CREATE TYPE public.search_sampled AS (
 );
 
 
+SET default_tablespace = '';
+
+SET default_table_access_method = heap;
+
+--
+-- Name: retention_rules; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.retention_rules (
+    tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
+    id uuid NOT NULL,
+    age interval NOT NULL,
+    since text NOT NULL,
+    state text,
+    user_id character varying(255) COLLATE pg_catalog."C",
+    metadata jsonb,
+    reason text NOT NULL,
+    added_by character varying(255) NOT NULL,
+    added_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
+    applied_at timestamp with time zone,
+    CONSTRAINT retention_rules_age_check CHECK ((age > '00:00:00'::interval)),
+    CONSTRAINT retention_rules_metadata_check CHECK ((jsonb_typeof(metadata) = 'object'::text)),
+    CONSTRAINT retention_rules_since_check CHECK ((since = ANY (ARRAY['last_event'::text, 'creation'::text]))),
+    CONSTRAINT retention_rules_state_check CHECK ((state = ANY (ARRAY['active'::text, 'archived'::text, 'deleted'::text])))
+);
+
+
+--
+-- Name: TABLE retention_rules; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.retention_rules IS 'Rules by which old conversations are erased; written by functions alone';
+
+
+--
+-- Name: COLUMN retention_rules.since; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.retention_rules.since IS 'From when the age counts: last_event, or creation of the conversation';
+
+
+--
+-- Name: COLUMN retention_rules.state; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.retention_rules.state IS 'Only conversations in this state: active, archived or deleted; null: any';
+
+
+--
+-- Name: COLUMN retention_rules.user_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.retention_rules.user_id IS 'Only conversations that this user owns; null: of any user';
+
+
+--
+-- Name: COLUMN retention_rules.metadata; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.retention_rules.metadata IS 'Only conversations whose metadata contain these; null: any';
+
+
+--
+-- Name: COLUMN retention_rules.applied_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.retention_rules.applied_at IS 'Begin of the last run; null: there was none yet';
+
+
+--
+-- Name: add_retention_rule(text, uuid, interval, text, text, text, jsonb, text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.add_retention_rule(tenant_id text, id uuid, age interval, since text, state text, user_id text, metadata jsonb, reason text, actor text) RETURNS public.retention_rules
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+#variable_conflict use_variable
+DECLARE
+    added retention_rules;
+BEGIN
+    IF append_tenant() <> add_retention_rule.tenant_id THEN
+        PERFORM refuse_tenant(add_retention_rule.tenant_id);
+    END IF;
+    INSERT INTO retention_rules AS r (tenant_id, id, age, since, state, user_id, metadata, reason, added_by)
+    VALUES (tenant_id, id, age, since, state, user_id, metadata, reason, actor)
+        ON CONFLICT ON CONSTRAINT retention_rules_pkey DO NOTHING
+    RETURNING r.* INTO added;
+    IF NOT FOUND THEN
+        SELECT r.*
+          INTO added
+          FROM retention_rules r
+         WHERE r.tenant_id = add_retention_rule.tenant_id
+           AND r.id = add_retention_rule.id;
+        RETURN added;
+    END IF;
+    PERFORM record_administrative_act(
+        tenant_id, 'retention_rule_added',
+        jsonb_strip_nulls(jsonb_build_object(
+            'rule', added.id, 'age_seconds', extract(epoch FROM age), 'since', since, 'state', state, 'user', user_id))
+        || CASE WHEN metadata IS NULL THEN '{}' ELSE jsonb_build_object('metadata', metadata) END,
+        reason, actor);
+    RETURN added;
+END
+$$;
+
+
 --
 -- Name: administration_id(); Type: FUNCTION; Schema: public; Owner: -
 --
@@ -452,6 +559,11 @@ BEGIN
           WHERE e.event_type IN ('conversation.shared', 'conversation.unshared')
             AND e.outcome = 'n';
     END IF;
+    PERFORM keep_files(tenant_ids[e.conversation_no], conversation_ids[e.conversation_no],
+                       e.metadata -> 'eventstore.files')
+       FROM unnest(conversation_nos, metadatas, outcomes) AS e (conversation_no, metadata, outcome)
+      WHERE e.metadata ? 'eventstore.files'
+        AND e.outcome = 'n';
     IF 'k' = ANY (outcomes) THEN
         -- The transaction that stored an event may be committed here and not yet on a synchronous standby, if its backend
         -- was ended while it waited. A transaction that writes any record to the WAL waits for all records before it.
@@ -515,6 +627,7 @@ BEGIN
                        IS NULL
                    AND user_id IS NOT NULL
                    AND event_type NOT IN ('conversation.shared', 'conversation.unshared')
+                   AND NOT metadata ? 'eventstore.files'
                    AND CASE expected_version
                            WHEN -2 THEN true
                            WHEN -1 THEN head.version IS NOT NULL
@@ -567,10 +680,6 @@ CREATE FUNCTION public.may_set_tenant() RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN (COALESCE(pg_has_role(SESSION_USER, (to_regrole('eventstore_app'::text))::oid, 'MEMBER'::text), true) OR COALESCE(pg_has_role(SESSION_USER, (to_regrole('eventstore_owner'::text))::oid, 'MEMBER'::text), false));
 
-
-SET default_tablespace = '';
-
-SET default_table_access_method = heap;
 
 --
 -- Name: bound_logins; Type: TABLE; Schema: public; Owner: -
@@ -957,6 +1066,179 @@ BEGIN
             USING ERRCODE = 'ES007',
                   DETAIL = jsonb_build_object('conversation_id', conversation_id)::text;
     END IF;
+END
+$$;
+
+
+--
+-- Name: check_holds(text, uuid, int4multirange); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.check_holds(tenant_id text, conversation_id uuid, versions int4multirange) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+BEGIN
+    IF check_holds.tenant_id IS DISTINCT FROM current_tenant() THEN
+        PERFORM refuse_tenant(check_holds.tenant_id);
+    END IF;
+    PERFORM refuse_held(check_holds.tenant_id, check_holds.conversation_id, min(e.version),
+                        array_agg(DISTINCT e.actor::text))
+       FROM events e
+      WHERE e.tenant_id = check_holds.tenant_id
+        AND e.conversation_id = check_holds.conversation_id
+        AND (check_holds.versions IS NULL OR e.version <@ check_holds.versions)
+     HAVING count(*) > 0;
+END
+$$;
+
+
+--
+-- Name: check_holds_of_user(text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.check_holds_of_user(tenant_id text, user_id text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+BEGIN
+    IF check_holds_of_user.tenant_id IS DISTINCT FROM current_tenant() THEN
+        PERFORM refuse_tenant(check_holds_of_user.tenant_id);
+    END IF;
+    PERFORM refuse_held(check_holds_of_user.tenant_id, NULL, 1, ARRAY[check_holds_of_user.user_id]);
+    PERFORM check_holds(check_holds_of_user.tenant_id, u.conversation_id, u.versions)
+       FROM erasure_of_user(check_holds_of_user.tenant_id, check_holds_of_user.user_id) AS u;
+END
+$$;
+
+
+--
+-- Name: delete_unreferenced_files(text[], uuid[], bytea[]); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.delete_unreferenced_files(tenant_ids text[], conversation_ids uuid[], files bytea[]) RETURNS TABLE(tenant_id text, deleted bigint, bytes bigint)
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+DECLARE
+    tenants       text[];
+    conversations uuid[];
+    unreferenced  bytea[];
+BEGIN
+    PERFORM refuse_old_snapshots();
+    PERFORM lock_chunks(files, true);
+    SELECT array_agg(l.tenant_id), array_agg(l.conversation_id), array_agg(l.sha256)
+      INTO tenants, conversations, unreferenced
+      FROM (SELECT b.tenant_id, b.conversation_id, b.sha256
+              FROM unnest(tenant_ids, conversation_ids, files) AS f (tenant_id, conversation_id, sha256)
+              JOIN blobs b
+                ON b.tenant_id = f.tenant_id
+               AND b.conversation_id = f.conversation_id
+               AND b.sha256 = f.sha256
+               FOR UPDATE OF b SKIP LOCKED) AS l;
+    WITH gone AS (
+        DELETE FROM blobs b
+         USING unnest(tenants, conversations, unreferenced) AS f (tenant_id, conversation_id, sha256)
+         WHERE b.tenant_id = f.tenant_id
+           AND b.conversation_id = f.conversation_id
+           AND b.sha256 = f.sha256
+           AND NOT file_is_referred_to(f.tenant_id, f.conversation_id, f.sha256)
+        RETURNING b.tenant_id, b.sha256
+    )
+    SELECT array_agg(g.tenant_id), array_agg(g.sha256) INTO tenants, unreferenced FROM gone g;
+    RETURN QUERY
+    WITH gone AS (
+        DELETE FROM blob_chunks c
+         USING (SELECT DISTINCT f.tenant_id, f.sha256
+                  FROM unnest(tenants, unreferenced) AS f (tenant_id, sha256)) AS f
+         WHERE c.tenant_id = f.tenant_id
+           AND c.sha256 = f.sha256
+           AND NOT EXISTS (SELECT FROM blobs b WHERE b.tenant_id = f.tenant_id AND b.sha256 = f.sha256)
+        RETURNING c.tenant_id, octet_length(c.content) AS size
+    )
+    SELECT t.tenant_id, count(*),
+           (SELECT coalesce(sum(g.size), 0)::bigint FROM gone g WHERE g.tenant_id = t.tenant_id)
+      FROM unnest(tenants) AS t (tenant_id)
+     GROUP BY t.tenant_id;
+END
+$$;
+
+
+--
+-- Name: file_is_referred_to(text, uuid, bytea); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.file_is_referred_to(tenant_id text, conversation_id uuid, sha256 bytea) RETURNS boolean
+    LANGUAGE sql STABLE
+    RETURN (EXISTS (SELECT FROM public.events e WHERE (((e.tenant_id)::text = file_is_referred_to.tenant_id) AND (e.conversation_id = file_is_referred_to.conversation_id) AND (e.metadata ? 'eventstore.files'::text) AND ((e.metadata -> 'eventstore.files'::text) ? encode(file_is_referred_to.sha256, 'hex'::text)))));
+
+
+--
+-- Name: blobs; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.blobs (
+    tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
+    conversation_id uuid NOT NULL,
+    sha256 bytea NOT NULL,
+    size bigint NOT NULL,
+    created_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
+    CONSTRAINT blobs_sha256_check CHECK ((octet_length(sha256) = 32))
+);
+
+ALTER TABLE ONLY public.blobs FORCE ROW LEVEL SECURITY;
+
+
+--
+-- Name: TABLE blobs; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.blobs IS 'Large files of events, by tenant, conversation and SHA-256; written by functions alone';
+
+
+--
+-- Name: collect_files(integer); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.collect_files(maximum integer) RETURNS TABLE(tenant_id text, deleted bigint, bytes bigint)
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    BEGIN ATOMIC
+ SELECT d.tenant_id,
+     d.deleted,
+     d.bytes
+    FROM (( SELECT array_agg((f.tenant_id)::text) AS tenant_ids,
+             array_agg(f.conversation_id) AS conversation_ids,
+             array_agg(f.sha256) AS files
+            FROM ( SELECT b.tenant_id,
+                     b.conversation_id,
+                     b.sha256
+                    FROM public.blobs b
+                   WHERE (((b.tenant_id)::text = COALESCE(( SELECT public.append_tenant() AS append_tenant), (b.tenant_id)::text)) AND (b.created_at < (clock_timestamp() - '1 day'::interval)) AND (NOT public.file_is_referred_to((b.tenant_id)::text, b.conversation_id, b.sha256)))
+                  LIMIT collect_files.maximum) f) c
+      CROSS JOIN LATERAL public.delete_unreferenced_files(c.tenant_ids, c.conversation_ids, c.files) d(tenant_id, deleted, bytes));
+END;
+
+
+--
+-- Name: complete_erasure(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.complete_erasure() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM refuse_held(o.tenant_id, o.conversation_id, min(o.version), array_agg(DISTINCT o.actor::text))
+       FROM old_events o
+      GROUP BY o.tenant_id, o.conversation_id;
+    PERFORM delete_unreferenced_files(array_agg(f.tenant_id::text), array_agg(f.conversation_id), array_agg(f.sha256))
+       FROM (SELECT DISTINCT o.tenant_id, o.conversation_id,
+                    decode(jsonb_array_elements_text(o.metadata -> 'eventstore.files'), 'hex') AS sha256
+               FROM old_events o
+              WHERE o.metadata ? 'eventstore.files') AS f
+     HAVING count(*) > 0;
+    RETURN NULL;
 END
 $$;
 
@@ -1378,6 +1660,94 @@ BEGIN
     DELETE FROM parked p WHERE p.projection = drop_stage.projection AND p.stage = drop_stage.stage;
 END
 $$;
+
+
+--
+-- Name: due_conversations(text, uuid, timestamp with time zone, uuid, integer); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.due_conversations(tenant_id text, rule uuid, after_time timestamp with time zone, after_id uuid, maximum integer) RETURNS TABLE(conversation_id uuid, version integer, counted_from timestamp with time zone, hold uuid)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $_$
+#variable_conflict use_variable
+DECLARE
+    bound text := append_tenant();
+    found retention_rules;
+BEGIN
+    IF bound <> tenant_id THEN
+        PERFORM refuse_tenant(tenant_id);
+    END IF;
+    SELECT r.*
+      INTO found
+      FROM retention_rules r
+     WHERE r.tenant_id = due_conversations.tenant_id
+       AND r.id = rule;
+    RETURN QUERY EXECUTE format(
+        $query$
+        WITH RECURSIVE continued AS (
+            SELECT (c.forked_from ->> 'conversation_id')::uuid AS id
+              FROM conversations c
+             WHERE %2$L = 'last_event'
+               AND c.tenant_id = $1
+               AND c.forked_from IS NOT NULL
+               AND c.updated_at > $4
+               AND NOT c.is_deleted
+             UNION
+            SELECT (c.forked_from ->> 'conversation_id')::uuid
+              FROM continued s
+              JOIN conversations c
+                ON c.tenant_id = $1
+               AND c.id = s.id
+             WHERE c.forked_from IS NOT NULL
+        )
+        SELECT due.id, due.version, due.time,
+               (SELECT h.id
+                  FROM holds_on($1, due.id, 1, ARRAY(SELECT a.actor::text
+                                                       FROM conversation_actors a
+                                                      WHERE a.tenant_id = $1
+                                                        AND a.conversation_id = due.id)) AS h
+                 LIMIT 1)
+          FROM (SELECT c.id, c.version, c.%1$I AS time
+          FROM conversations c
+         WHERE c.tenant_id = $1
+           AND (c.%1$I, c.id) > ($2, $3)
+           AND (c.%1$I <= $4
+                OR c.%1$I > now()
+                   AND $4 >= (SELECT e.timestamp
+                                FROM events e
+                               WHERE e.tenant_id = c.tenant_id
+                                 AND e.conversation_id = c.id
+                               ORDER BY e.version %3$s
+                               LIMIT 1))
+           AND ($5 IS NULL
+                OR CASE WHEN c.is_deleted THEN 'deleted' WHEN c.is_active THEN 'active' ELSE 'archived' END = $5)
+           AND ($6 IS NULL OR c.metadata @> $6)
+           AND ($7 IS NULL
+                OR EXISTS (SELECT
+                             FROM conversation_members m
+                            WHERE m.tenant_id = c.tenant_id
+                              AND m.conversation_id = c.id
+                              AND m.user_id = $7
+                              AND m.access = 'own'))
+           AND c.id NOT IN (SELECT s.id FROM continued s WHERE s.id IS NOT NULL)
+           AND 'conversation.erased' <> (SELECT e.event_type
+                                           FROM events e
+                                          WHERE e.tenant_id = c.tenant_id
+                                            AND e.conversation_id = c.id
+                                          ORDER BY e.version DESC
+                                          LIMIT 1)
+         ORDER BY c.%1$I, c.id
+         LIMIT $8) AS due
+         ORDER BY due.time, due.id
+        $query$,
+        CASE found.since WHEN 'creation' THEN 'created_at' ELSE 'updated_at' END,
+        found.since,
+        CASE found.since WHEN 'creation' THEN 'ASC' ELSE 'DESC' END)
+    USING tenant_id, after_time, after_id, clock_timestamp() - found.age, found.state, found.metadata, found.user_id,
+          maximum;
+END
+$_$;
 
 
 --
@@ -1968,6 +2338,95 @@ $$;
 
 
 --
+-- Name: legal_holds; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.legal_holds (
+    tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
+    id uuid NOT NULL,
+    conversation_id uuid,
+    user_id character varying(255) COLLATE pg_catalog."C",
+    reason text NOT NULL,
+    placed_by character varying(255) NOT NULL,
+    placed_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
+    CONSTRAINT legal_holds_reason_check CHECK ((reason <> ''::text)),
+    CONSTRAINT legal_holds_subject_check CHECK (((num_nonnulls(conversation_id, user_id) <= 1) AND ((user_id)::text <> ''::text)))
+);
+
+
+--
+-- Name: TABLE legal_holds; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.legal_holds IS 'What must not be erased; written by place_hold and release_hold alone';
+
+
+--
+-- Name: COLUMN legal_holds.conversation_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.legal_holds.conversation_id IS 'The conversation; null: a user, or the whole tenant';
+
+
+--
+-- Name: COLUMN legal_holds.user_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.legal_holds.user_id IS 'The user; null: a conversation, or the whole tenant';
+
+
+--
+-- Name: holds_on(text, uuid, integer, text[]); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.holds_on(tenant_id text, conversation_id uuid, first_version integer, actors text[]) RETURNS SETOF public.legal_holds
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    BEGIN ATOMIC
+ WITH RECURSIVE covered AS (
+          SELECT h_1.id,
+             h_1.conversation_id,
+             2147483647 AS last_version,
+             ARRAY[h_1.conversation_id] AS path
+            FROM public.legal_holds h_1
+           WHERE (((h_1.tenant_id)::text = holds_on.tenant_id) AND (h_1.conversation_id IS NOT NULL))
+         UNION ALL
+          SELECT h_1.id,
+             m.conversation_id,
+             2147483647,
+             ARRAY[m.conversation_id] AS "array"
+            FROM (public.legal_holds h_1
+              JOIN public.conversation_members m ON ((((m.tenant_id)::text = (h_1.tenant_id)::text) AND ((m.user_id)::text = (h_1.user_id)::text) AND (m.access = 'own'::text))))
+           WHERE ((h_1.tenant_id)::text = holds_on.tenant_id)
+         UNION ALL
+          SELECT c.id,
+             s.conversation_id,
+             s.version,
+             (c.path || s.conversation_id)
+            FROM (covered c
+              CROSS JOIN LATERAL ( SELECT ((e.content ->> 'source_conversation_id'::text))::uuid AS conversation_id,
+                     ((e.content ->> 'source_version'::text))::integer AS version
+                    FROM public.events e
+                   WHERE (((e.tenant_id)::text = holds_on.tenant_id) AND (e.conversation_id = c.conversation_id) AND (e.version = 1) AND ((e.event_type)::text = 'conversation.forked'::text))
+                  OFFSET 0) s)
+           WHERE (s.conversation_id <> ALL (c.path))
+         )
+  SELECT h.tenant_id,
+     h.id,
+     h.conversation_id,
+     h.user_id,
+     h.reason,
+     h.placed_by,
+     h.placed_at
+    FROM public.legal_holds h
+   WHERE (((h.tenant_id)::text = holds_on.tenant_id) AND (((h.conversation_id IS NULL) AND (h.user_id IS NULL)) OR ((h.user_id)::text = ANY (holds_on.actors)) OR (EXISTS ( SELECT
+            FROM covered c
+           WHERE ((c.id = h.id) AND (c.conversation_id = holds_on.conversation_id) AND (c.last_version >= holds_on.first_version))))))
+   ORDER BY h.placed_at, h.id;
+END;
+
+
+--
 -- Name: is_current_role(name); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -1983,6 +2442,44 @@ CREATE FUNCTION public.is_current_role(role name) RETURNS boolean
 CREATE FUNCTION public.json_member_is_text(object jsonb, member text, longest integer) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN COALESCE(((jsonb_typeof((object -> member)) = 'string'::text) AND (char_length((object ->> member)) <= longest)), false);
+
+
+--
+-- Name: keep_files(text, uuid, jsonb); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.keep_files(tenant_id text, conversation_id uuid, files jsonb) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    named   bytea[] := ARRAY(SELECT decode(f, 'hex') FROM jsonb_array_elements_text(keep_files.files) AS f);
+    missing bytea;
+BEGIN
+    PERFORM
+       FROM blobs b
+      WHERE b.tenant_id = keep_files.tenant_id
+        AND b.conversation_id = keep_files.conversation_id
+        AND b.sha256 = ANY (named)
+      ORDER BY b.sha256
+        FOR KEY SHARE;
+    SELECT n
+      INTO missing
+      FROM unnest(named) AS n
+     WHERE NOT EXISTS (
+               SELECT
+                 FROM blobs b
+                WHERE b.tenant_id = keep_files.tenant_id
+                  AND b.conversation_id = keep_files.conversation_id
+                  AND b.sha256 = n
+           )
+     LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'the conversation % has no file with the SHA-256 %', keep_files.conversation_id,
+                        encode(missing, 'hex')
+            USING ERRCODE = 'ES011', HINT = 'Store the file again, then append the event.';
+    END IF;
+END
+$$;
 
 
 --
@@ -2070,6 +2567,47 @@ BEGIN
            ) AS h
         ON h.tenant_id = lease_answers.tenant_id
        AND h.conversation_id = k.conversation_id;
+END
+$$;
+
+
+--
+-- Name: lock_chunks(bytea[], boolean); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.lock_chunks(files bytea[], is_deletion boolean) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    class integer := low_32_bits('blob_chunks'::regclass::oid::bigint);
+    key   integer;
+BEGIN
+    FOR key IN SELECT DISTINCT get_byte(f, 0) AS k FROM unnest(files) AS f ORDER BY k LOOP
+        IF is_deletion THEN
+            PERFORM pg_advisory_xact_lock(class, key);
+        ELSE
+            PERFORM pg_advisory_xact_lock_shared(class, key);
+        END IF;
+    END LOOP;
+END
+$$;
+
+
+--
+-- Name: lock_holds(text, boolean); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.lock_holds(tenant_id text, is_erasure boolean) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    class integer := low_32_bits('legal_holds'::regclass::oid::bigint);
+BEGIN
+    IF is_erasure THEN
+        PERFORM pg_advisory_xact_lock_shared(class, hashtext(tenant_id));
+    ELSE
+        PERFORM pg_advisory_xact_lock(class, hashtext(tenant_id));
+    END IF;
 END
 $$;
 
@@ -2461,6 +2999,48 @@ CREATE FUNCTION public.optional_json_member_is(object jsonb, member text, type t
 
 
 --
+-- Name: place_hold(text, uuid, uuid, text, text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.place_hold(tenant_id text, id uuid, conversation_id uuid, user_id text, reason text, actor text) RETURNS SETOF public.legal_holds
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+DECLARE
+    placed legal_holds;
+BEGIN
+    IF append_tenant() <> place_hold.tenant_id THEN
+        PERFORM refuse_tenant(place_hold.tenant_id);
+    END IF;
+    PERFORM lock_holds(place_hold.tenant_id, false);
+    IF place_hold.conversation_id IS NOT NULL AND NOT EXISTS (
+           SELECT
+             FROM events e
+            WHERE e.tenant_id = place_hold.tenant_id
+              AND e.conversation_id = place_hold.conversation_id) THEN
+        RETURN;
+    END IF;
+    INSERT INTO legal_holds (tenant_id, id, conversation_id, user_id, reason, placed_by)
+    VALUES (place_hold.tenant_id, place_hold.id, place_hold.conversation_id, place_hold.user_id,
+            place_hold.reason, place_hold.actor)
+        ON CONFLICT ON CONSTRAINT legal_holds_pkey DO NOTHING
+    RETURNING * INTO placed;
+    IF NOT FOUND THEN
+        RETURN QUERY
+        SELECT h.* FROM legal_holds h WHERE h.tenant_id = place_hold.tenant_id AND h.id = place_hold.id;
+        RETURN;
+    END IF;
+    PERFORM record_administrative_act(
+        place_hold.tenant_id, 'hold_added',
+        jsonb_strip_nulls(jsonb_build_object(
+            'hold', placed.id, 'conversation_id', placed.conversation_id, 'user', placed.user_id)),
+        placed.reason, place_hold.actor);
+    RETURN NEXT placed;
+END
+$$;
+
+
+--
 -- Name: positions_after(bigint, integer); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -2821,6 +3401,32 @@ $$;
 
 
 --
+-- Name: refuse_held(text, uuid, integer, text[]); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.refuse_held(tenant_id text, conversation_id uuid, first_version integer, actors text[]) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    found legal_holds;
+BEGIN
+    PERFORM lock_holds(refuse_held.tenant_id, true);
+    SELECT h.*
+      INTO found
+      FROM holds_on(refuse_held.tenant_id, refuse_held.conversation_id, refuse_held.first_version, refuse_held.actors) AS h
+     LIMIT 1;
+    IF found.id IS NOT NULL THEN
+        RAISE EXCEPTION 'the legal hold % forbids the erasure', found.id
+            USING ERRCODE = 'ES010',
+                  DETAIL = jsonb_build_object('id', found.id, 'conversation_id', found.conversation_id,
+                                              'user', found.user_id, 'reason', found.reason)::text,
+                  HINT = 'Release the hold first, if it is not needed any more.';
+    END IF;
+END
+$$;
+
+
+--
 -- Name: refuse_old_snapshots(); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -2902,6 +3508,66 @@ $$;
 
 
 --
+-- Name: release_hold(text, uuid, text, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.release_hold(tenant_id text, id uuid, reason text, actor text) RETURNS SETOF public.legal_holds
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+DECLARE
+    released legal_holds;
+BEGIN
+    IF append_tenant() <> release_hold.tenant_id THEN
+        PERFORM refuse_tenant(release_hold.tenant_id);
+    END IF;
+    DELETE FROM legal_holds h
+     WHERE h.tenant_id = release_hold.tenant_id
+       AND h.id = release_hold.id
+    RETURNING h.* INTO released;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    PERFORM record_administrative_act(
+        release_hold.tenant_id, 'hold_released',
+        jsonb_strip_nulls(jsonb_build_object(
+            'hold', released.id, 'conversation_id', released.conversation_id, 'user', released.user_id)),
+        release_hold.reason, release_hold.actor);
+    RETURN NEXT released;
+END
+$$;
+
+
+--
+-- Name: remove_retention_rule(text, uuid, text); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.remove_retention_rule(tenant_id text, id uuid, actor text) RETURNS SETOF public.retention_rules
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+DECLARE
+    removed retention_rules;
+BEGIN
+    IF append_tenant() <> remove_retention_rule.tenant_id THEN
+        PERFORM refuse_tenant(remove_retention_rule.tenant_id);
+    END IF;
+    DELETE FROM retention_rules r
+     WHERE r.tenant_id = remove_retention_rule.tenant_id
+       AND r.id = remove_retention_rule.id
+    RETURNING r.* INTO removed;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    PERFORM record_administrative_act(
+        remove_retention_rule.tenant_id, 'retention_rule_removed', jsonb_build_object('rule', removed.id),
+        actor => remove_retention_rule.actor);
+    RETURN NEXT removed;
+END
+$$;
+
+
+--
 -- Name: renew_answer_leases(text, uuid[], uuid[], uuid, double precision); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -2961,6 +3627,27 @@ BEGIN
     RETURN true;
 END
 $_$;
+
+
+--
+-- Name: retention_applied(text, timestamp with time zone, text, jsonb); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.retention_applied(tenant_id text, began_at timestamp with time zone, actor text, receipt jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+BEGIN
+    IF append_tenant() <> retention_applied.tenant_id THEN
+        PERFORM refuse_tenant(retention_applied.tenant_id);
+    END IF;
+    UPDATE retention_rules r
+       SET applied_at = retention_applied.began_at
+     WHERE r.tenant_id = retention_applied.tenant_id;
+    PERFORM record_administrative_act(
+        retention_applied.tenant_id, 'retention_run', retention_applied.receipt, actor => retention_applied.actor);
+END
+$$;
 
 
 --
@@ -5123,13 +5810,16 @@ CREATE FUNCTION public.store_blob_chunk(tenant_id text, conversation_id uuid, sh
     AS $$
 #variable_conflict use_variable
 DECLARE
-    bound text := append_tenant();
-    found bytea;
-    size  bigint;
+    bound  text := append_tenant();
+    found  bytea;
+    size   bigint;
+    chunks bigint;
 BEGIN
     IF bound <> tenant_id THEN
         PERFORM refuse_tenant(tenant_id);
     END IF;
+    PERFORM refuse_old_snapshots();
+    PERFORM lock_chunks(ARRAY[sha256], false);
     IF current_setting('synchronous_commit') = 'off' THEN
         -- An event that refers to the file may be durable right after it.
         PERFORM set_config('synchronous_commit', 'on', true);
@@ -5140,11 +5830,15 @@ BEGIN
     IF NOT is_last THEN
         RETURN;
     END IF;
-    SELECT pg_catalog.sha256(string_agg(c.content, '' ORDER BY c.number)), sum(octet_length(c.content))
-      INTO found, size
+    SELECT pg_catalog.sha256(string_agg(c.content, '' ORDER BY c.number)), sum(octet_length(c.content)), count(*)
+      INTO found, size, chunks
       FROM blob_chunks c
      WHERE c.tenant_id = store_blob_chunk.tenant_id
        AND c.sha256 = store_blob_chunk.sha256;
+    IF chunks <= number THEN
+        RAISE EXCEPTION 'the file with the SHA-256 % lacks chunks before the last one', encode(sha256, 'hex')
+            USING ERRCODE = 'ES011', HINT = 'Store all of them.';
+    END IF;
     IF found <> sha256 THEN
         RAISE EXCEPTION 'the file has the SHA-256 %, not %', encode(found, 'hex'), encode(sha256, 'hex')
             USING ERRCODE = 'ES005';
@@ -5582,29 +6276,6 @@ ALTER TABLE ONLY public.blob_chunks FORCE ROW LEVEL SECURITY;
 --
 
 COMMENT ON COLUMN public.blob_chunks.number IS '0, 1, 2 and so on within one file';
-
-
---
--- Name: blobs; Type: TABLE; Schema: public; Owner: -
---
-
-CREATE TABLE public.blobs (
-    tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
-    conversation_id uuid NOT NULL,
-    sha256 bytea NOT NULL,
-    size bigint NOT NULL,
-    created_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
-    CONSTRAINT blobs_sha256_check CHECK ((octet_length(sha256) = 32))
-);
-
-ALTER TABLE ONLY public.blobs FORCE ROW LEVEL SECURITY;
-
-
---
--- Name: TABLE blobs; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON TABLE public.blobs IS 'Large files of events, by tenant, conversation and SHA-256; written by store_blob_chunk alone';
 
 
 --
@@ -6454,6 +7125,14 @@ ALTER TABLE ONLY public.identity_users
 
 
 --
+-- Name: legal_holds legal_holds_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.legal_holds
+    ADD CONSTRAINT legal_holds_pkey PRIMARY KEY (tenant_id, id);
+
+
+--
 -- Name: messages messages_pkey; Type: CONSTRAINT; Schema: public; Owner: -
 --
 
@@ -6491,6 +7170,14 @@ ALTER TABLE ONLY public.pending_messages
 
 ALTER TABLE ONLY public.projection_definitions
     ADD CONSTRAINT projection_definitions_pkey PRIMARY KEY (projection, stage);
+
+
+--
+-- Name: retention_rules retention_rules_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.retention_rules
+    ADD CONSTRAINT retention_rules_pkey PRIMARY KEY (tenant_id, id);
 
 
 --
@@ -6574,6 +7261,13 @@ ALTER TABLE ONLY public.tasks
 
 
 --
+-- Name: idx_blobs_sha256; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_blobs_sha256 ON public.blobs USING btree (tenant_id, sha256);
+
+
+--
 -- Name: idx_conversation_actors_pages; Type: INDEX; Schema: public; Owner: -
 --
 
@@ -6641,6 +7335,13 @@ CREATE INDEX idx_events_conversation_id ON public.events USING btree (conversati
 --
 
 CREATE INDEX idx_events_erased ON public.events USING btree ("position") WHERE (salt IS NULL);
+
+
+--
+-- Name: idx_events_files; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_events_files ON public.events USING gin (((metadata -> 'eventstore.files'::text))) WHERE (metadata ? 'eventstore.files'::text);
 
 
 --
@@ -6860,6 +7561,15 @@ CREATE TRIGGER changes_are_recorded AFTER INSERT OR DELETE OR UPDATE OF name, di
 
 
 --
+-- Name: events erasure_is_complete; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER erasure_is_complete AFTER UPDATE ON public.events REFERENCING OLD TABLE AS old_events FOR EACH STATEMENT EXECUTE FUNCTION public.complete_erasure();
+
+ALTER TABLE public.events ENABLE ALWAYS TRIGGER erasure_is_complete;
+
+
+--
 -- Name: events event_is_append_only; Type: TRIGGER; Schema: public; Owner: -
 --
 
@@ -6978,6 +7688,12 @@ ALTER TABLE public.identity_tenants ENABLE ROW LEVEL SECURITY;
 --
 
 ALTER TABLE public.identity_users ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: legal_holds; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.legal_holds ENABLE ROW LEVEL SECURITY;
 
 --
 -- Name: messages; Type: ROW SECURITY; Schema: public; Owner: -
@@ -7825,6 +8541,12 @@ CREATE POLICY require_tenant ON public.tasks FOR SELECT TO eventstore_owner USIN
 
 
 --
+-- Name: retention_rules; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.retention_rules ENABLE ROW LEVEL SECURITY;
+
+--
 -- Name: search_conversations; Type: ROW SECURITY; Schema: public; Owner: -
 --
 
@@ -7920,6 +8642,20 @@ CREATE POLICY unbound ON public.identity_users USING (( SELECT (NOT public.login
 
 
 --
+-- Name: legal_holds unbound; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY unbound ON public.legal_holds USING ((( SELECT (NOT public.login_is_bound())) OR ((tenant_id)::text = ( SELECT public.current_tenant() AS current_tenant))));
+
+
+--
+-- Name: retention_rules unbound; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY unbound ON public.retention_rules USING ((( SELECT (NOT public.login_is_bound())) OR ((tenant_id)::text = ( SELECT public.current_tenant() AS current_tenant))));
+
+
+--
 -- Name: server_secrets unbound; Type: POLICY; Schema: public; Owner: -
 --
 
@@ -7950,4 +8686,5 @@ INSERT INTO public.eventstore_migrations (version) VALUES
     ('20261129001100'),
     ('20261129001200'),
     ('20261129001300'),
+    ('20261129001400'),
     ('20261129001500');

@@ -18,7 +18,15 @@ from uuid import UUID, uuid4
 
 from eventstore.database.connection import ERASER, PROJECTOR, Connection, set_role
 from eventstore.database.queries import query
-from eventstore.errors import ConversationLocked, EventStoreError, InputError, NotFound, PermissionDenied, translated
+from eventstore.errors import (
+    ConversationLocked,
+    EventStoreError,
+    InputError,
+    NotFound,
+    PermissionDenied,
+    WrongExpectedVersion,
+    translated,
+)
 from eventstore.events import Appended
 from eventstore.ids import parse_uuid
 from eventstore.json_text import check_text
@@ -71,6 +79,7 @@ async def erase(
     conversation_id: UUID | str,
     event_ids: Sequence[UUID | str] | None,
     *,
+    expected: int | None,
     reason: str,
     actor: str,
     dry_run: bool,
@@ -89,7 +98,10 @@ async def erase(
             if dry_run:
                 return await _erasable(store, connection, caller, target, selection)
             await _check_permission(connection, caller, target, selection)
-        return await _erase_with_forks(store, connection, caller, target, selection, reason, actor)
+            version = await _value(connection, "version_of", {"tenant": caller.tenant, "conversation_id": target})
+            if expected not in (None, version):  # before the name of a fork is erased
+                raise WrongExpectedVersion(target, expected, version)
+        return await _erase_with_forks(store, connection, caller, target, selection, reason, actor, expected)
 
 
 async def erase_user(
@@ -101,6 +113,7 @@ async def erase_user(
     given = {"tenant": caller.tenant, "name": name}
     async with open_eraser(store) as connection:
         async with _transaction(store, connection, caller):
+            await _value(connection, "check_holds_of_user", given)
             if not dry_run:  # first, so that their keys write nothing meanwhile
                 await _value(connection, "erase_identity", given)
             rows = await (await connection.execute(query("eventstore", "erasure_of_user"), given)).fetchall()
@@ -194,6 +207,7 @@ async def _versions(connection: Connection, tenant: str, target: UUID, event_ids
 async def _check_permission(connection: Connection, caller: Caller, target: UUID, selection: Selection) -> None:
     given = {"tenant": caller.tenant, "conversation_id": target, "versions": selection.versions}
     await connection.execute(query("eventstore", "check_erasure"), given)
+    await connection.execute(query("eventstore", "check_holds"), given)
 
 
 async def _erasable(
@@ -217,6 +231,7 @@ async def _erase_with_forks(
     selection: Selection,
     reason: str,
     actor: str,
+    expected: int | None = None,
 ) -> Erasure:
     """Erase events of a conversation, and first its name in the forks that repeat it, each in its own transaction."""
     tenant = Caller(caller.tenant)
@@ -227,7 +242,10 @@ async def _erase_with_forks(
         async with _transaction(store, connection, tenant, fork):
             await _erase_events(store, connection, tenant, fork, Selection("{[1,1]}"), reason, actor)
     async with _transaction(store, connection, caller, target):
-        return await _erase_events(store, connection, caller, target, selection, reason, actor)
+        erasure = await _erase_events(store, connection, caller, target, selection, reason, actor)
+        if expected is not None and erasure.receipt is not None and erasure.receipt.version != expected + 1:
+            raise WrongExpectedVersion(target, expected, erasure.receipt.version - 1)
+        return erasure
 
 
 async def _erase_events(

@@ -15,10 +15,12 @@
     ├── ConflictError              the log contradicts the append
     │   ├── WrongExpectedVersion   the conversation is not at the expected version
     │   ├── EventIdConflict        another event is stored under the same id
-    │   └── ConversationIsDeleted  the conversation accepts no events until it is reactivated
+    │   ├── ConversationIsDeleted  the conversation accepts no events until it is reactivated
+    │   └── OnLegalHold            a legal hold forbids the erasure
     ├── RetryableError             nothing was written; the same call may succeed when repeated
     │   ├── ConversationLocked     another transaction holds the lock of the conversation
     │   ├── DeadlockDetected       two transactions waited for each other
+    │   ├── FileDeleted            a file was deleted between its upload and the event that refers to it
     │   ├── ProjectionChanged      read tables are made by another version of their projection now
     │   ├── RecoveryConflict       a standby canceled a read to go on following its primary
     │   └── StatementTimeout       a statement was canceled at its time limit
@@ -197,6 +199,28 @@ class ConversationIsDeleted(ConflictError):
         self.conversation_id = conversation_id
 
 
+class OnLegalHold(ConflictError):
+    """A legal hold forbids the erasure. Nothing was erased.
+
+    Attributes:
+        hold_id: the hold.
+        conversation_id: the conversation that it is on; None if it is on a user or on the whole tenant.
+        user: the user that it is on; None if it is on a conversation or on the whole tenant.
+        reason: why it was placed.
+    """
+
+    def __init__(self, hold_id: UUID, conversation_id: UUID | None, user: str | None, reason: str) -> None:
+        subject = f"conversation {conversation_id}" if conversation_id else f"user {user}" if user else "the tenant"
+        super().__init__(
+            f"the legal hold {hold_id} on {printable(subject)} ({printable(reason, 120)}) forbids the erasure; nothing "
+            f"was erased: once it is not needed any more, release it (eventstore hold remove {hold_id})"
+        )
+        self.hold_id = hold_id
+        self.conversation_id = conversation_id
+        self.user = user
+        self.reason = reason
+
+
 class RetryableError(EventStoreError):
     """Nothing was written; the same call may succeed when repeated."""
 
@@ -248,6 +272,10 @@ class DeadlockDetected(RetryableError):
 
 class ProjectionChanged(RetryableError):
     """Read tables are made by another version of their projection now: they were rebuilt."""
+
+
+class FileDeleted(RetryableError):
+    """A file that an event refers to was deleted between its upload and the append: nothing referred to it."""
 
 
 class RecoveryConflict(RetryableError):
@@ -381,6 +409,7 @@ _BY_SQLSTATE: dict[str, tuple[type[EventStoreError], str]] = {
     "ES005": (InputError, "correct it; nothing was written"),
     "ES008": (ConflictError, "append conversation.reactivated first; nothing was written"),
     "ES006": (ProjectionChanged, "repeat the call"),
+    "ES011": (FileDeleted, "repeat the call, with the file; nothing was written"),
     "ES009": (ProjectionPaused, "eventstore resume lets the workers continue"),
     "ES003": (IsolationError, "use a READ COMMITTED transaction, PostgreSQL's default"),
     "57P03": (ServerStarting, "the server is starting or stopping; repeat the call in a moment"),
@@ -396,6 +425,8 @@ _BY_CLASS: dict[str, tuple[type[EventStoreError], str]] = {
 
 FORBIDDEN = "ES007"
 """SQLSTATE of a forbidden append; the error's detail names the conversation."""
+HELD = "ES010"
+"""SQLSTATE of an erasure that a legal hold forbids; the error's detail names the hold."""
 
 
 def by_sqlstate(state: str) -> tuple[type[EventStoreError], str]:
@@ -420,6 +451,10 @@ def translate(error: psycopg.Error) -> EventStoreError:
         return ServerError(message)
     if state == FORBIDDEN:
         return Forbidden(UUID(json.loads(error.diag.message_detail or "{}")["conversation_id"]))
+    if state == HELD:
+        held = json.loads(error.diag.message_detail or "{}")
+        conversation_id = held["conversation_id"] and UUID(held["conversation_id"])
+        return OnLegalHold(UUID(held["id"]), conversation_id, held["user"], held["reason"])
     if is_notify_queue_full(error):
         return RetryableError(
             f"{message}: nothing was written; repeat the call, and end the session that listens without reading: "

@@ -294,6 +294,7 @@ class EventStore:
         conversation_id: UUID | str,
         event_ids: Sequence[UUID | str] | None = None,
         *,
+        expected: int | None = None,
         reason: str = "",
         actor: str = "",
         tenant: str | None = None,
@@ -308,6 +309,7 @@ class EventStore:
 
         Args:
             event_ids: the events; by default all of the conversation.
+            expected: the version that the conversation must have; None for any.
             reason: kept in the receipt, which is never erased: name nobody in it.
             actor: who erases.
             user: erases only conversations that this user owns, and their own events in others; None means the whole
@@ -317,11 +319,22 @@ class EventStore:
         Raises:
             NotFound: the conversation does not exist, or has no such event.
             Forbidden: the user may not erase it.
+            OnLegalHold: a legal hold forbids it.
+            WrongExpectedVersion: the conversation is at another version.
             PermissionDenied: the login may not take the role ``eventstore_eraser``.
             ConversationLocked: another transaction held the conversation until the deadline.
         """
         caller = self.caller(tenant, user)
-        return await erase(self, caller, conversation_id, event_ids, reason=reason, actor=actor, dry_run=dry_run)
+        return await erase(
+            self,
+            caller,
+            conversation_id,
+            event_ids,
+            expected=expected,
+            reason=reason,
+            actor=actor,
+            dry_run=dry_run,
+        )
 
     def erase_user(
         self,
@@ -343,6 +356,7 @@ class EventStore:
             reason, actor, dry_run: see :meth:`erase`. Receipts do not name the user, whoever erases.
 
         Raises:
+            OnLegalHold: a legal hold forbids part of it; nothing was erased.
             PermissionDenied: the user is another one, or the login may not take the role ``eventstore_eraser``.
         """
         return erase_user(self, self.caller(tenant, user), name, reason=reason, actor=actor, dry_run=dry_run)

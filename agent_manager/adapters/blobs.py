@@ -6,6 +6,12 @@ the event that refers to it, so that an event never refers to a file that does n
 the two, the file is there for the next attempt. Adapters pass the parts of messages through :func:`store_files` when
 they write, and through :func:`load_files` when they read.
 
+An event names the files that it refers to in its metadata (:func:`referring`). A file that no event of its conversation
+names is deleted: together with the last event that named it, when that is erased, or a day after it was stored. An
+append locks the files that its events name, so none of them is deleted meanwhile; if one was deleted between its upload
+and the append, the append is refused (:class:`~eventstore.errors.FileDeleted`), and succeeds when the whole call is
+repeated.
+
 A user who may see an event may see its files: the event is read for the user, and its files for the tenant. A file is
 read as one of the event's conversation, for which it was stored. So an event that somebody has written by other means,
 with a reference to a file of another conversation whose hash they know, does not open that file.
@@ -21,12 +27,10 @@ from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
-import psycopg
-
 from agent_manager.a2a import Json
 from eventstore import EventStore, Metadata
 from eventstore.database.queries import query
-from eventstore.errors import InputError, NotFound, ServerError, translate
+from eventstore.errors import FileDeleted, InputError, NotFound, ServerError, translated
 from eventstore.read import RawRows
 
 INLINE_BYTES = 16 * 1024
@@ -85,16 +89,21 @@ async def store_blob(store: EventStore, content: bytes, conversation_id: UUID, *
     [(has_conversation, has_tenant)] = await store.tables(caller, on_primary=True).fetch(_HAS_BLOB, key)
     if has_conversation:
         return digest
-    starts = range(0, len(content) or 1, CHUNK_BYTES)
     try:
-        async with store.pool.transaction(caller) as connection:
-            for number in range(len(starts) - 1 if has_tenant else 0, len(starts)):
+        await _store_chunks(store, content, key, only_last=has_tenant)
+    except FileDeleted:  # the chunks that were there were deleted meanwhile
+        await _store_chunks(store, content, key, only_last=False)
+    return digest
+
+
+async def _store_chunks(store: EventStore, content: bytes, key: dict[str, Any], *, only_last: bool) -> None:
+    starts = range(0, len(content) or 1, CHUNK_BYTES)
+    with translated():
+        async with store.pool.transaction(store.caller(key["tenant"])) as connection:
+            for number in range(len(starts) - 1 if only_last else 0, len(starts)):
                 chunk = content[starts[number] : starts[number] + CHUNK_BYTES]
                 given = key | {"number": number, "content": chunk, "is_last": number == len(starts) - 1}
                 await connection.execute(_STORE_BLOB_CHUNK, given)
-    except psycopg.Error as error:
-        raise translate(error) from error
-    return digest
 
 
 async def load_blob(store: EventStore, digest: bytes, conversation_id: UUID, *, tenant: str | None = None) -> bytes:

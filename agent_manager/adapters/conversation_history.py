@@ -11,7 +11,7 @@ from uuid import UUID
 
 from psycopg.types.numeric import Int4
 
-from agent_manager.adapters.blobs import load_files, store_files
+from agent_manager.adapters.blobs import files_in, load_files, referring, store_files
 from agent_manager.adapters.message_forms import storable
 from agent_manager.adapters.store_access import StoreAccess, beginning
 from agent_manager.adapters.tool_calls import tasks_of_calls
@@ -83,7 +83,8 @@ class HistoryAccess(StoreAccess):
         if not isinstance(data, MessageAdded | TaskArtifactAdded) or not data.parts:
             return event
         parts = await store_files(self.store, data.parts, conversation_id)
-        return replace(event, data=data.model_copy(update={"parts": parts}))
+        metadata = referring(event.metadata, files_in(parts))
+        return replace(event, data=data.model_copy(update={"parts": parts}), metadata=metadata)
 
     async def delete(self, given_id: str, user: str | None) -> None:
         """Delete a conversation; do nothing if it never began, or is deleted already."""

@@ -39,7 +39,7 @@ from psycopg.types.numeric import Int8
 from pydantic_core import to_jsonable_python
 
 from agent_manager.a2a import Json
-from agent_manager.adapters.blobs import load_files, store_files
+from agent_manager.adapters.blobs import files_in, load_files, referring, store_files
 from agent_manager.adapters.google_adk_artifacts import EventStoreArtifactService
 from agent_manager.adapters.google_adk_events import (
     ADK,
@@ -369,6 +369,7 @@ class EventStoreSessionService(Service, BaseSessionService):
         event_type = EVENT if message is None else "message.added"
         event_id = assigned_uuid(caller.tenant, conversation_id, event_type, event.id, occurrence)
         events: list[tuple[UUID, EventData]] = []
+        files: set[bytes] = set()
         if message is None:
             events.append((event_id, ApplicationEvent(EVENT, dumped)))
         else:
@@ -376,10 +377,14 @@ class EventStoreSessionService(Service, BaseSessionService):
             events += task_events(message, event_id, tasks)
             for parts in lists_of_parts(message["parts"]):
                 parts[:] = await store_files(self._store, parts, conversation_id)
+                files |= files_in(parts)
             events.append((event_id, message_from_sent(message, given_id=message["messageId"] or None)))
         actor = names["user_id"] if event.author == "user" else event.author
         metadata = Metadata(occurred_at=read_time(event.timestamp))
-        return [NewEvent(data, each, actor[:255], metadata) for each, data in events]
+        return [
+            NewEvent(data, each, actor[:255], referring(metadata, files if each == event_id else ()))
+            for each, data in events
+        ]
 
     async def _adk_events(self, found: SessionFold) -> list[AdkEvent]:
         """Return google-adk's events, with their files."""

@@ -14,7 +14,7 @@ from google.genai import types
 from psycopg.rows import TupleRow
 
 from agent_manager.a2a import Json
-from agent_manager.adapters.blobs import load_blob, store_blob
+from agent_manager.adapters.blobs import load_blob, referring, store_blob
 from agent_manager.adapters.google_adk_events import conversation_name
 from agent_manager.adapters.google_adk_service import Service
 from eventstore import (
@@ -22,7 +22,7 @@ from eventstore import (
     ApplicationEvent,
     ConversationArchived,
     ConversationCreated,
-    EventData,
+    Metadata,
     NewEvent,
     conversation_uuid,
 )
@@ -170,9 +170,10 @@ class EventStoreArtifactService(Service, BaseArtifactService):
             if await self._added(place, ApplicationEvent(ARTIFACT, {"filename": filename}), head):
                 return
 
-    async def _added(self, place: _Place, data: EventData, head: int) -> bool:
+    async def _added(self, place: _Place, data: ApplicationEvent, head: int) -> bool:
         """Append an event to the conversation of a place; return whether nobody has appended to it since a version."""
-        events = [NewEvent(data, actor=place.user_id[:255])]
+        files = [bytes.fromhex(data.content["sha256"])] if "sha256" in data.content else []
+        events = [NewEvent(data, actor=place.user_id[:255], metadata=referring(Metadata(), files))]
         if not head:
             created = ConversationCreated(given_id=place.name, metadata={"adk_artifacts": place.names})
             # Archived, so that lists of active conversations leave it out: it has no messages.

@@ -4,7 +4,7 @@
 
     log/<first>-<last>-<hash>.copy.gz     a segment: events in the order of the log
     log/incomplete.json                   the segments of a backup that was interrupted, which the next one continues
-    identity/<table>-<hash>.copy.gz       tenants, users or keys at the time of a backup
+    identity/<table>-<hash>.copy.gz       tenants, users, keys, retention rules or legal holds at the time of a backup
     audit/<table>-<last>-<hash>.copy.gz   tiles, checkpoints or cosignatures of the sealed log
     files/<table>-<hash>.copy.gz          the large files that events refer to, at the time of a backup
     erasures/<id>.json                    the receipt of an erasure, by the id of its event
@@ -60,13 +60,19 @@ TABLES = {
         "last_used_at",
     ),
     "identity_erasures": ("tenant_id", "salt", "hash", "erased_at"),
+    "retention_rules": (
+        "tenant_id", "id", "age", "since", "state", "user_id", "metadata", "reason", "added_by", "added_at",
+        "applied_at",
+    ),
+    "legal_holds": ("tenant_id", "id", "conversation_id", "user_id", "reason", "placed_by", "placed_at"),
     "blobs": ("tenant_id", "conversation_id", "sha256", "size", "created_at"),
     "blob_chunks": ("tenant_id", "sha256", "number", "content"),
 }  # fmt: skip
 """The tables beside the log, with their columns; in an order in which they can be filled."""
 BackedUpTable = Literal[
-    "identity_tenants", "identity_users", "identity_keys", "identity_erasures", "blobs", "blob_chunks"
-]
+    "identity_tenants", "identity_users", "identity_keys", "identity_erasures", "retention_rules", "legal_holds",
+    "blobs", "blob_chunks",
+]  # fmt: skip
 SealedTable = Literal["audit_tiles", "audit_checkpoints", "audit_cosignatures"]
 SEALED_TABLES: dict[SealedTable, tuple[str, ...]] = {
     "audit_tiles": ("level", "index", "last_position", "hash", "content"),
@@ -74,8 +80,8 @@ SEALED_TABLES: dict[SealedTable, tuple[str, ...]] = {
     "audit_cosignatures": ("size", "line"),
 }
 """The tables of the sealed log, whose rows never change."""
-FOLDERS = {table: _IDENTITY if table.startswith(_IDENTITY) else _FILES for table in TABLES}
-"""The folder of each of these tables. Those in ``files`` have row-level security."""
+FOLDERS = {table: _FILES if table.startswith("blob") else _IDENTITY for table in TABLES}
+"""The folder of each of these tables. Those in ``files`` have row-level security for the owner, too."""
 
 
 class BackupDamaged(InputError):

@@ -125,7 +125,10 @@ async def _final_position(store: EventStore) -> tuple[int, datetime | None]:
 
 @asynccontextmanager
 async def exclusively(
-    connection: Connection, store: EventStore, work: Literal["backups", "drills"], running: type[ConflictError]
+    connection: Connection,
+    store: EventStore,
+    work: Literal["backups", "drills", "retention"],
+    running: type[ConflictError],
 ) -> AsyncIterator[None]:
     """Exclude other processes from a kind of work during the block, in a transaction that holds no snapshot.
 
@@ -134,7 +137,7 @@ async def exclusively(
     """
     async with connection.transaction():
         await set_role(connection, store.settings, APP)
-        kind = {"kind": ("backups", "drills").index(work)}
+        kind = {"kind": ("backups", "drills", "retention").index(work)}
         [(is_free,)] = await (await connection.execute(query("agent_manager.backup", "lock"), kind)).fetchall()
         if not is_free:
             raise running

@@ -20,7 +20,16 @@ from psycopg import sql
 from agent_manager.audit.notes import Policy
 from agent_manager.audit.sealer import read_keys
 from agent_manager.audit.verify import verify_log
-from agent_manager.backup.archive import FOLDERS, SEALED_TABLES, Archive, BackupDamaged, Manifest, Part, Segment
+from agent_manager.backup.archive import (
+    FOLDERS,
+    SEALED_TABLES,
+    Archive,
+    BackedUpTable,
+    BackupDamaged,
+    Manifest,
+    Part,
+    Segment,
+)
 from agent_manager.backup.erasures import apply_erasures
 from agent_manager.settings import server_settings
 from eventstore import EventStore, Settings
@@ -33,6 +42,8 @@ from projections import catch_up, load_projections, rebuild
 
 OWNER = "eventstore_owner"
 _HIGHEST_POSITION = 2**63 - 1
+_HOLDS: BackedUpTable = "legal_holds"
+"""Restored last: a hold that was released after the backup was made does not stop what was erased then."""
 REBUILD_EVENTS = 100_000
 """From this many events on the read tables are rebuilt: filled over two connections, before they have indexes. It takes
 a third of the time of following the log; for few events, some seconds more."""
@@ -102,6 +113,9 @@ async def restore_backup(
                     await record_act(connection, None, "backup_restored", details)
                     await _forget_users(connection, archive, newest)
                     erased_again = await apply_erasures(connection, store, erasures)
+                    if (holds := manifest.tables.get(_HOLDS)) is not None:
+                        await set_role(connection, settings, OWNER)
+                        await _receive(connection, archive, holds, _HOLDS)
         projections = load_projections(settings.projections)
         if events >= REBUILD_EVENTS:
             await rebuild(store, projections, accept_differences=True)
@@ -154,6 +168,8 @@ async def _fill(
         if deleted:
             break
     for table, part in manifest.tables.items():
+        if table == _HOLDS:
+            continue
         if FOLDERS[table] == "identity":
             await _receive(connection, archive, part, table)
         else:

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -29,9 +29,13 @@ RETRY_SECONDS = 60.0
 """The time after a failure until the next attempt, if none is due before."""
 STOP_SECONDS = 10.0
 """The time in which a drill must have stopped its server when the service stops."""
-_DONE = {"backup": "backup_done", "drill": "drill_done"}
-_FAILED = {"backup": "backup_failed", "drill": "drill_failed"}
+_EVENTS = {
+    "backup": ("backup_done", "backup_failed"),
+    "drill": ("drill_done", "drill_failed"),
+    "retention run": ("retention_run_done", "retention_run_failed"),
+}
 _NO_BACKUP = "there is no backup yet"
+_EXPECTED = (BackupRunning.TEXT, DrillRunning.TEXT, _NO_BACKUP)
 _PROGRAM = "from agent_manager.cli import main; main()"
 
 _log = logging.getLogger(__name__)
@@ -53,8 +57,9 @@ async def follow_schedule(settings: ServerSettings) -> None:
             return _NO_BACKUP
         return await _run(settings, "drill")
 
-    backups = _repeat("backup", settings.backup_minutes * 60, partial(age_of_newest, archive), make)
-    drills = _repeat("drill", settings.backup_drill_hours * 3600, partial(_age_of_drill, archive), try_newest)
+    age_of_backup, age_of_drill = (partial(asyncio.to_thread, age, archive) for age in (age_of_newest, _age_of_drill))
+    backups = repeat("backup", settings.backup_minutes * 60, age_of_backup, make, _EXPECTED)
+    drills = repeat("drill", settings.backup_drill_hours * 3600, age_of_drill, try_newest, _EXPECTED)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(backups)
         if settings.backup_drill_hours:
@@ -63,14 +68,26 @@ async def follow_schedule(settings: ServerSettings) -> None:
             drills.close()
 
 
-async def _repeat(
-    name: str, seconds: float, age: Callable[[], float | None], work: Callable[[], Awaitable[str]]
+async def repeat(
+    name: str,
+    seconds: float,
+    age: Callable[[], Awaitable[float | None]],
+    work: Callable[[], Awaitable[str]],
+    expected: Sequence[str],
 ) -> None:
-    """Do some work whenever its last result is so many seconds old."""
+    """Do some work whenever its last result is so many seconds old.
+
+    Args:
+        name: in log records.
+        age: returns how many seconds ago it was done last, by any process; None if never.
+        work: returns why it failed, or an empty text.
+        expected: the texts of failures that need not be logged.
+    """
+    done_event, failed_event = _EVENTS[name]
     while True:
         began = monotonic()
         try:
-            last = await asyncio.to_thread(age)
+            last = await age()
             if last is not None and last < seconds:
                 await asyncio.sleep(seconds - last)
                 continue  # another process may have done it meanwhile
@@ -78,11 +95,11 @@ async def _repeat(
         except (EventStoreError, OSError) as error:
             failure = str(error)
         if not failure:
-            fields = {"event": _DONE[name], "seconds": round(monotonic() - began, 1)}
+            fields = {"event": done_event, "seconds": round(monotonic() - began, 1)}
             _log.info("the %s is complete", name, extra=fields)
             continue
-        if not any(text in failure for text in (BackupRunning.TEXT, DrillRunning.TEXT, _NO_BACKUP)):
-            _log.error("the %s failed: %s", name, failure, extra={"event": _FAILED[name]})
+        if not any(text in failure for text in expected):
+            _log.error("the %s failed: %s", name, failure, extra={"event": failed_event})
         await asyncio.sleep(min(RETRY_SECONDS, seconds))
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from datetime import timedelta
 from typing import Annotated
 
 import typer
@@ -12,10 +10,10 @@ from typer import Argument, Option
 
 from agent_manager.auth import Directory, Key, TokenScope
 from agent_manager.cli.ids import find_key
-from agent_manager.cli.options import DataDir, Json, Reason, Tenant, read_settings, run
+from agent_manager.cli.options import DataDir, Json, Reason, Tenant, duration_option, read_settings, run
 from agent_manager.cli.output import RowFormat, print_json, print_remark, print_result, print_rows
 from eventstore import EventStore
-from eventstore.errors import InputError, printable
+from eventstore.errors import printable
 
 tenants = typer.Typer(
     help="Add, list, suspend tenants; bind logins of the server to one.", no_args_is_help=True, rich_markup_mode=None
@@ -153,8 +151,6 @@ def users_enable(
 
 keys = typer.Typer(help="Add, list, revoke the keys of a tenant.", no_args_is_help=True, rich_markup_mode=None)
 
-_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-
 
 @keys.command("add")
 def keys_add(
@@ -175,7 +171,7 @@ def keys_add(
 
     Only its hash is stored: a lost key has to be replaced. Standard output has the key alone.
     """
-    lifetime = _lifetime(expires)
+    lifetime = None if expires == "never" else duration_option(expires, "--expires", ", or never")
     scopes = scope or (TokenScope.READ, TokenScope.WRITE)
     new = run(
         lambda store: Directory(store).add_key(store.tenant, name, user=user, scopes=scopes, lifetime=lifetime),
@@ -186,15 +182,6 @@ def keys_add(
     else:
         sys.stdout.write(new.token.get_secret_value() + "\n")
         print_remark("this is shown once: store it where only its bearer can read it")
-
-
-def _lifetime(text: str) -> timedelta | None:
-    if text == "never":
-        return None
-    match = re.fullmatch(r"([1-9][0-9]{0,7})([mhdw])", text, re.ASCII)
-    if match is None:
-        raise InputError(f"--expires {printable(text)}: is not a duration: write it as 30m, 12h, 90d, 4w, or never")
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
 @keys.command("list")

@@ -51,7 +51,14 @@ GROUPS = {
         "backup": "backup",
         "audit": "audit",
     },
-    "Administer": {"tenants": "directory", "users": "directory", "keys": "directory", "erase": "erase"},
+    "Administer": {
+        "tenants": "directory",
+        "users": "directory",
+        "keys": "directory",
+        "erase": "erase",
+        "retention": "retention",
+        "hold": "hold",
+    },
 }
 """The commands in the order of the help, with the modules of this package that implement them."""
 MODULES = {name: module for group in GROUPS.values() for name, module in group.items()}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import wraps
 from getpass import getuser
 from pathlib import Path
@@ -22,6 +23,7 @@ from agent_manager.logs import configure
 from agent_manager.settings import ServerSettings, server_settings
 from eventstore import EventStore, Settings
 from eventstore.administration import Administrator, act_as, record_reading
+from eventstore.errors import InputError, printable
 from eventstore.times import parse_time
 from projections import Page, Reader
 from projections.pages import PAGE_SIZE
@@ -31,6 +33,7 @@ T = TypeVar("T")
 
 DEFAULT_LIMIT = 50
 """Of lists over all conversations."""
+_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 DataDir = Annotated[
     Path | None,
@@ -178,6 +181,18 @@ def run_stoppable(work: Coroutine[Any, Any, T]) -> T:
 def time_option(text: str | None, option: str) -> datetime | None:
     """Return the time of an option; None if it was not given."""
     return None if text is None else parse_time(text, option)
+
+
+def duration_option(text: str, option: str, more: str = "") -> timedelta:
+    """Return the duration of an option.
+
+    Args:
+        more: what else the option takes, for the error.
+    """
+    match = re.fullmatch(r"([1-9][0-9]{0,7})([mhdw])", text, re.ASCII)
+    if match is None:
+        raise InputError(f"{option} {printable(text)}: is not a duration: write it as 30m, 12h, 90d, 4w{more}")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,7 +35,18 @@ _PLAIN = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
 errors = Console(stderr=True, highlight=False, color_system=None if _PLAIN else "auto")
 """Standard error, for progress and remarks: standard output has the result alone."""
 
-_FREE_TEXT = ("name", "content", "snippet", "description", "what changed", "error", "progress", "partitions", "remark")
+_FREE_TEXT = (
+    "name",
+    "content",
+    "snippet",
+    "description",
+    "what changed",
+    "error",
+    "progress",
+    "partitions",
+    "remark",
+    "reason",
+)
 """Columns whose text is wrapped to fit a terminal. The others have ids, numbers, times and words of ours."""
 _NARROWEST_TEXT = 20
 """Characters of a line that are pleasant to read; a column of text is narrower only if all of it is."""

@@ -26,6 +26,7 @@ from agent_manager.cli.options import (
 )
 from agent_manager.cli.output import errors
 from agent_manager.metrics import Metrics
+from agent_manager.retention.run import retaining
 from agent_manager.settings import ServerSettings
 from agent_manager.trace_export import exporting_traces
 from eventstore import EventStore, __version__
@@ -112,6 +113,7 @@ async def _run_until_signal(
         stopped = asyncio.create_task(stop.wait())
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(sealing(store))
+            await stack.enter_async_context(retaining(store))
             if describe is not None:
                 describe(store, projections)
             else:

@@ -52,6 +52,7 @@ from agent_manager.server.routes import (
     members,
     messages,
     projections,
+    retention,
     search,
     statistics,
     tasks,
@@ -74,6 +75,7 @@ ROUTERS = {
         statistics.router,
         agents.router,
         erasures.router,
+        retention.router,
         projections.router,
     ),
 }

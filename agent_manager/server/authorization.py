@@ -10,6 +10,7 @@ kind of data        scope      what belongs to it
 ``LOG``             ``audit``  events as the log holds them: positions, salts, digests, metadata; pages and streams
 ``CONVERSATION``    ``write``  changes to conversations: messages, events, names, members, deletions
 ``REGISTRY``        ``admin``  changes to the registered agents
+``RETENTION``       ``admin``  retention rules and legal holds
 ``ERASURE``         ``erase``  erasures of events, conversations and users
 ``METRICS``         ``admin``  what the server and the database do for all tenants
 ==================  =========  ======================================================================================
@@ -65,6 +66,7 @@ class Data(Enum):
     LOG = "log"
     CONVERSATION = "conversation"
     REGISTRY = "registry"
+    RETENTION = "retention"
     ERASURE = "erasure"
     METRICS = "metrics"
 
@@ -81,6 +83,7 @@ _SCOPES = {
     Data.LOG: TokenScope.AUDIT,
     Data.CONVERSATION: TokenScope.WRITE,
     Data.REGISTRY: TokenScope.ADMIN,
+    Data.RETENTION: TokenScope.ADMIN,
     Data.ERASURE: TokenScope.ERASE,
     Data.METRICS: TokenScope.ADMIN,
 }
@@ -249,7 +252,7 @@ class AuthorizedRoute(APIRoute):
             raise TypeError("an endpoint must declare its kind of data: openapi_extra=needs(Data.…)")
         self.needed = Data(declared[_KIND]).scope
         self._needed_by = {name: Data(kind).scope for name, kind in declared.get(_BY_PARAMETER, {}).items()}
-        self._appends = Data(declared[_KIND]) in (Data.CONVERSATION, Data.REGISTRY)
+        self._appends = Data(declared[_KIND]) in (Data.CONVERSATION, Data.REGISTRY, Data.RETENTION)
         self.takes_key = self._appends and "POST" in (options.get("methods") or ())
         parameters = {"parameters": [PARAMETER]} if self.takes_key else {}
         super().__init__(*arguments, openapi_extra=declared | parameters, **options)

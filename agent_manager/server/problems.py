@@ -46,6 +46,7 @@ from eventstore.errors import (
     InvalidEvent,
     NotCaughtUp,
     NotFound,
+    OnLegalHold,
     ProjectionChanged,
     RetryableError,
     SchemaError,
@@ -256,6 +257,8 @@ def members_of(error: Rejected | EventStoreError) -> dict[str, Any]:
     """Return what programs may need of an error beside its text."""
     if isinstance(error, WrongExpectedVersion):
         return {"expected_version": error.expected, "actual_version": error.actual}
+    if isinstance(error, OnLegalHold):
+        return {"hold": str(error.hold_id)}
     if isinstance(error, ConversationIsDeleted):
         return {"conversation_id": str(error.conversation_id)}
     if isinstance(error, EventTooLarge):

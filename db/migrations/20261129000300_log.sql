@@ -112,6 +112,11 @@ CREATE INDEX idx_events_lifecycle ON events (tenant_id, conversation_id, version
 -- Finds what was erased between two positions, as a backup does that rewrites its files. No append writes to it.
 CREATE INDEX idx_events_erased ON events (position) WHERE salt IS NULL;
 
+-- Finds the events that refer to a file, which they name in their metadata (agent_manager/adapters/blobs.py). It has no
+-- entry for any other event, nor for an erased one.
+CREATE INDEX idx_events_files ON events USING gin ((metadata -> 'eventstore.files'))
+ WHERE metadata ? 'eventstore.files';
+
 ALTER TABLE events ALTER COLUMN salt SET STATISTICS 0;
 ALTER TABLE events ALTER COLUMN digest SET STATISTICS 0;
 

@@ -813,6 +813,11 @@ BEGIN
           WHERE e.event_type IN ('conversation.shared', 'conversation.unshared')
             AND e.outcome = 'n';
     END IF;
+    PERFORM keep_files(tenant_ids[e.conversation_no], conversation_ids[e.conversation_no],
+                       e.metadata -> 'eventstore.files')
+       FROM unnest(conversation_nos, metadatas, outcomes) AS e (conversation_no, metadata, outcome)
+      WHERE e.metadata ? 'eventstore.files'
+        AND e.outcome = 'n';
     IF 'k' = ANY (outcomes) THEN
         -- The transaction that stored an event may be committed here and not yet on a synchronous standby, if its backend
         -- was ended while it waited. A transaction that writes any record to the WAL waits for all records before it.
@@ -833,8 +838,9 @@ REVOKE ALL ON FUNCTION append_group FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION append_group', 'eventstore_writer');
 
 -- file: append/append_one.sql
--- Append one event to one conversation, if it is plain: new, accepted, and not one that shares the conversation.
--- Otherwise, and if it has to wait for the conversation, append_group appends it or finds the reason.
+-- Append one event to one conversation, if it is plain: new, accepted, and neither one that shares the conversation nor
+-- one that refers to files. Otherwise, and if it has to wait for the conversation, append_group appends it or finds the
+-- reason.
 CREATE FUNCTION append_one(
     tenant_id        text,
     conversation_id  uuid,
@@ -894,6 +900,7 @@ BEGIN
                        IS NULL
                    AND user_id IS NOT NULL
                    AND event_type NOT IN ('conversation.shared', 'conversation.unshared')
+                   AND NOT metadata ? 'eventstore.files'
                    AND CASE expected_version
                            WHEN -2 THEN true
                            WHEN -1 THEN head.version IS NOT NULL

@@ -65,6 +65,8 @@ IRREPLACEABLE = {
     "identity_tenants": (f"NOT ({_IS_OF_MIGRATION})", "the tenants with their users and keys, and there are some"),
     "identity_users": ("true", "the users of tenants, and there are some"),
     "identity_keys": ("true", "the keys of tenants, and there are some"),
+    "retention_rules": ("true", "the retention rules of tenants, and there are some"),
+    "legal_holds": ("true", "the legal holds, and there are some"),
 }
 """Tables with rows that cannot be restored from anything else: which rows these are, and what would be lost."""
 

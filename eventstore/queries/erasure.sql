@@ -48,6 +48,15 @@ SELECT n.conversation_id FROM named n WHERE n.conversation_id <> %(conversation_
 -- name: check_erasure
 SELECT check_erasure(%(tenant)s, %(conversation_id)s, %(versions)s::int4multirange)
 
+-- name: version_of
+SELECT max(e.version) FROM events e WHERE e.tenant_id = %(tenant)s AND e.conversation_id = %(conversation_id)s
+
+-- name: check_holds
+SELECT check_holds(%(tenant)s, %(conversation_id)s, %(versions)s::int4multirange)
+
+-- name: check_holds_of_user
+SELECT check_holds_of_user(%(tenant)s, %(name)s)
+
 -- name: erase_events
 SELECT e.erased_versions::text, e.erased_until, e.events
   FROM erase_events(%(tenant)s, %(conversation_id)s, %(versions)s::int4multirange, %(until)s, %(erases_members)s,

@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.responses import Response
 
+from agent_manager.adapters.blobs import FILES
 from agent_manager.server.authorization import AuthorizedRoute, Data, needs
 from agent_manager.server.context import CurrentContext, RequestContext, write_page
 from agent_manager.server.conversation_lookup import get_or_404
@@ -192,6 +193,8 @@ def _new_event(event: EventIn, path: str, new_id: UUID) -> NewEvent:
     """
     try:
         data = _event_data(event)
+        if FILES in (event.metadata or {}):  # whose content the caller need not be allowed to read
+            raise InvalidEvent("metadata", f"{FILES!r} names stored files, which belongs to the store: leave it out")
         metadata = Metadata(**(event.metadata or {}))
     except InvalidEvent as error:
         raise InvalidEvent(f"{path}.{error.path}", error.reason) from None

@@ -253,6 +253,11 @@ BEGIN
           WHERE e.event_type IN ('conversation.shared', 'conversation.unshared')
             AND e.outcome = 'n';
     END IF;
+    PERFORM keep_files(tenant_ids[e.conversation_no], conversation_ids[e.conversation_no],
+                       e.metadata -> 'eventstore.files')
+       FROM unnest(conversation_nos, metadatas, outcomes) AS e (conversation_no, metadata, outcome)
+      WHERE e.metadata ? 'eventstore.files'
+        AND e.outcome = 'n';
     IF 'k' = ANY (outcomes) THEN
         -- The transaction that stored an event may be committed here and not yet on a synchronous standby, if its backend
         -- was ended while it waited. A transaction that writes any record to the WAL waits for all records before it.

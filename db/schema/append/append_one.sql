@@ -1,5 +1,6 @@
--- Append one event to one conversation, if it is plain: new, accepted, and not one that shares the conversation.
--- Otherwise, and if it has to wait for the conversation, append_group appends it or finds the reason.
+-- Append one event to one conversation, if it is plain: new, accepted, and neither one that shares the conversation nor
+-- one that refers to files. Otherwise, and if it has to wait for the conversation, append_group appends it or finds the
+-- reason.
 CREATE FUNCTION append_one(
     tenant_id        text,
     conversation_id  uuid,
@@ -59,6 +60,7 @@ BEGIN
                        IS NULL
                    AND user_id IS NOT NULL
                    AND event_type NOT IN ('conversation.shared', 'conversation.unshared')
+                   AND NOT metadata ? 'eventstore.files'
                    AND CASE expected_version
                            WHEN -2 THEN true
                            WHEN -1 THEN head.version IS NOT NULL

@@ -15,7 +15,10 @@ CREATE TABLE blobs (
     CONSTRAINT blobs_sha256_check CHECK (octet_length(sha256) = 32)
 );
 
-COMMENT ON TABLE blobs IS 'Large files of events, by tenant, conversation and SHA-256; written by store_blob_chunk alone';
+-- Finds whether any conversation of a tenant has a file, before its bytes are deleted.
+CREATE INDEX idx_blobs_sha256 ON blobs (tenant_id, sha256);
+
+COMMENT ON TABLE blobs IS 'Large files of events, by tenant, conversation and SHA-256; written by functions alone';
 
 SELECT eventstore_set_owner('TABLE blobs');
 SELECT eventstore_grant('SELECT ON TABLE blobs', 'eventstore_reader', 'eventstore_projector');

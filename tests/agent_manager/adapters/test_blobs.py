@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from base64 import b64encode
+from collections.abc import Awaitable
 from hashlib import sha256
 from typing import Any
 from uuid import uuid4
@@ -11,20 +13,33 @@ from uuid import uuid4
 import psycopg
 import pytest
 from support.tenants import TenantStore
+from support.waiting import until_async
 
 from agent_manager.adapters.blobs import (
     CHUNK_BYTES,
+    FILES,
     INLINE_BYTES,
     MAX_BLOB_BYTES,
     BlobDamaged,
     BlobTooLarge,
     load_blob,
     load_files,
+    referring,
     store_blob,
     store_files,
 )
-from eventstore import Caller, EventStore, MessageAdded, NewEvent
-from eventstore.errors import InputError, NotFound, PermissionDenied
+from agent_manager.adapters.conversation_history import HistoryAccess
+from eventstore import (
+    AppendResult,
+    ApplicationEvent,
+    Caller,
+    Event,
+    EventStore,
+    MessageAdded,
+    Metadata,
+    NewEvent,
+)
+from eventstore.errors import FileDeleted, InputError, NotFound, PermissionDenied
 
 pytestmark = pytest.mark.shared_database
 
@@ -177,3 +192,146 @@ async def test_a_sender_cannot_refer_to_a_stored_file(store: EventStore) -> None
         await store_files(store, stored, CONVERSATION)
     with pytest.raises(NotFound):
         await load_files(store, [[stored[0] | {"file": {"uri": "eventstore-blob:" + "0" * 64}}]], CONVERSATION)
+
+
+# Files that no event refers to
+
+
+async def append_file(store: EventStore, content: bytes, conversation: str = "with a file") -> Event:
+    """Append a message with a file as adapters do, and return its event."""
+    access = HistoryAccess(store)
+    await access.extend(conversation, [NewEvent(MessageAdded(role="user", parts=[file_part(content)]))], None)
+    return [event async for event in store.read(access.conversation_id(conversation), types=["message.added"])][-1]
+
+
+async def stored_long_ago(store: EventStore, superuser_url: str) -> None:
+    """Have the files of the tenant be two days old."""
+    async with await psycopg.AsyncConnection.connect(superuser_url) as superuser:
+        await superuser.execute(
+            "UPDATE blobs SET created_at = created_at - interval '2 days' WHERE tenant_id = %s", [store.tenant]
+        )
+
+
+async def collect(store: EventStore) -> int:
+    """Delete unreferenced files; return how many of the tenant."""
+    rows = await store.pool.fetch("SELECT tenant_id, deleted FROM collect_files(1000)")
+    return sum(deleted for tenant, deleted in rows if tenant == store.tenant)
+
+
+async def test_an_event_names_the_files_that_it_refers_to(store: EventStore) -> None:
+    content = b"\1" * (INLINE_BYTES + 1)
+    event = await append_file(store, content)
+    assert event.raw_metadata[FILES] == [sha256(content).hexdigest()]
+
+
+async def test_only_old_files_that_no_event_refers_to_are_collected(store: EventStore, superuser_url: str) -> None:
+    referred = b"\2" * (INLINE_BYTES + 1)
+    event = await append_file(store, referred)
+    unreferred = await store_blob(store, b"left by an interrupted upload", CONVERSATION)
+    assert await collect(store) == 0
+    await stored_long_ago(store, superuser_url)
+    young = await store_blob(store, b"its event is on its way", CONVERSATION)
+    assert await collect(store) == 1
+    with pytest.raises(NotFound):
+        await load_blob(store, unreferred, CONVERSATION)
+    assert await rows(store, "blob_chunks") == 2
+    assert await load_blob(store, young, CONVERSATION)
+    assert await load_blob(store, sha256(referred).digest(), event.conversation_id) == referred
+
+
+async def test_an_erasure_deletes_files_of_its_conversation_and_their_bytes_with_the_last(store: EventStore) -> None:
+    content = b"\4" * (INLINE_BYTES + 1)
+    digest = sha256(content).digest()
+    first, _, other = [await append_file(store, content, name) for name in ("one", "one", "two")]
+    await store.erase(first.conversation_id, [first.id])
+    assert await load_blob(store, digest, first.conversation_id) == content, "another event of it has the file"
+    await store.erase(first.conversation_id)
+    with pytest.raises(NotFound):
+        await load_blob(store, digest, first.conversation_id)
+    assert await load_blob(store, digest, other.conversation_id) == content
+    await store.erase(other.conversation_id)
+    assert (await rows(store, "blobs"), await rows(store, "blob_chunks")) == (0, 0)
+
+
+async def test_a_file_whose_bytes_are_being_deleted_is_stored_as_a_whole(store: EventStore, superuser_url: str) -> None:
+    content = b"\5" * (2 * CHUNK_BYTES + 1)
+    digest = await store_blob(store, content, CONVERSATION)
+    await stored_long_ago(store, superuser_url)
+    async with await store.connect("eventstore_app") as connection, connection.transaction():
+        await connection.execute("SELECT set_config('eventstore.tenant', %s, true)", [store.tenant])
+        await connection.execute("SELECT * FROM collect_files(1000)")
+        storing = asyncio.create_task(store_blob(store, content, ANOTHER))  # which sees that the tenant has its bytes
+        async with await psycopg.AsyncConnection.connect(superuser_url, autocommit=True) as superuser:
+
+            async def waits() -> bool:
+                statement = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+                return await (await superuser.execute(statement)).fetchone() != (0,)
+
+            await until_async(waits, "the upload waits")
+    await storing
+    assert await load_blob(store, digest, ANOTHER) == content
+
+
+async def test_an_event_whose_file_was_deleted_is_refused_and_no_other(store: EventStore, superuser_url: str) -> None:
+    conversation = uuid4()
+    digest = await store_blob(store, b"to be deleted", conversation)
+    await stored_long_ago(store, superuser_url)
+    assert await collect(store) == 1
+
+    def append(metadata: Metadata) -> Awaitable[AppendResult]:
+        return store.append(conversation, [NewEvent(ApplicationEvent("with.file"), metadata=metadata)])
+
+    appends = [append(referring(Metadata(), [digest])), append(Metadata()), append(Metadata())]
+    refused, *others = await asyncio.gather(*appends, return_exceptions=True)
+    assert isinstance(refused, FileDeleted)
+    assert digest.hex() in str(refused)
+    assert [each.events[0].is_new for each in others if isinstance(each, AppendResult)] == [True, True]
+    await store_blob(store, b"to be deleted", uuid4())
+    with pytest.raises(FileDeleted):  # which is a file of another conversation
+        await append(referring(Metadata(), [digest]))
+    await store_blob(store, b"to be deleted", conversation)
+    assert (await append(referring(Metadata(), [digest]))).events[0].is_new
+
+
+async def test_a_file_that_an_append_in_flight_refers_to_stays(store: EventStore, superuser_url: str) -> None:
+    digest = await store_blob(store, b"about to be referred to", CONVERSATION)
+    await stored_long_ago(store, superuser_url)
+    statement = """SELECT * FROM append_events(%s, %s, '{-2}', '{1}', %s, '{with.file}', '{1}', '{""}',
+                                               ARRAY['{}'::jsonb], %s::jsonb[])"""
+    metadata = json.dumps({FILES: [digest.hex()]})
+    async with await store.connect() as connection, connection.transaction():
+        await connection.execute("SELECT set_config('eventstore.tenant', %s, true)", [store.tenant])
+        await connection.execute(statement, [[store.tenant], [CONVERSATION], [uuid4()], [metadata]])
+        assert await collect(store) == 0
+    assert await collect(store) == 0
+    assert await load_blob(store, digest, CONVERSATION) == b"about to be referred to"
+
+
+async def test_no_acknowledged_event_loses_its_file_to_a_concurrent_collection(
+    store: EventStore, superuser_url: str
+) -> None:
+    content = b"\3" * (INLINE_BYTES + 1)
+    refused, written = 0, asyncio.Event()
+
+    async def write(number: int) -> None:
+        nonlocal refused
+        for turn in range(5):
+            try:
+                await append_file(store, content + bytes([turn // 2]), f"{number}")
+            except FileDeleted:
+                refused += 1
+
+    async def age_and_collect() -> None:
+        while not written.is_set():
+            await stored_long_ago(store, superuser_url)
+            await collect(store)
+
+    collecting = asyncio.create_task(age_and_collect())
+    await asyncio.gather(*map(write, range(6)))
+    written.set()
+    await collecting
+    access, messages = HistoryAccess(store), 0
+    for number in range(6):
+        async for event in access.events(f"{number}", None):
+            messages += event.event_type == "message.added"
+    assert messages == 30 - refused  # and each was read with its file

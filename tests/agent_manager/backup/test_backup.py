@@ -465,7 +465,7 @@ async def test_every_damaged_byte_is_found_and_the_database_is_not_touched(
     manifest = await create_backup(store, archive)
     folder = tmp_path / "backups"
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    assert len(files) == 8
+    assert len(files) == 10
     assert verify_backups(archive)[1] == []
     nowhere = ServerSettings(database_url="postgresql://nobody@127.0.0.1:1/nowhere")
     with pytest.raises(ServerUnreachable):

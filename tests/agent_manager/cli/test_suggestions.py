@@ -23,9 +23,10 @@ SOURCES = [
 SUGGESTION = re.compile(
     rf"(?<!from )\beventstore ((?:{'|'.join(MODULES)})\b"
     r"(?: (?:add|create|list|verify|restore|revoke|suspend|bind|unbind|logins|up|roles|down|status"
-    r"|key|checkpoints|rotate|retire|--[a-z-]+|\w+\.jsonl|[A-Z]{2,})\b(?!=))*)"
+    r"|remove|run|user|key|checkpoints|rotate|retire|--[a-z-]+|\w+\.jsonl|[A-Z]{2,})\b(?!=))*)"
 )
 PLACEHOLDERS = {
+    "AGE": "90d",
     "FILE": "audit.key",
     "ID": "sample-trip",
     "NAME": "ci",
@@ -41,6 +42,7 @@ NEEDS_MORE = {
     "tenants bind TENANT LOGIN": "needs a login, which tests/agent_manager/cli/test_tenants.py creates",
     "backup restore": "needs an empty database, as in tests/agent_manager/backup",
     "doctor": "its exit code is what it finds, as in tests/agent_manager/doctor",
+    "hold remove": "needs a hold, as in tests/agent_manager/cli/test_retention.py",
     "rollback": "needs the backup of an import",
     "migrate roles": "needs a server without roles, as in tests/agent_manager/cli/test_migrate.py",
 }

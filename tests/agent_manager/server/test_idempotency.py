@@ -27,7 +27,9 @@ READING = {
     "/conversation/list", "/message/list", "/message/pending", "/events/get", "/task/list", "/agent/list",
 }  # fmt: skip
 """POSTs that change nothing, as JSON-RPC has it."""
-REPEATABLE = {"/v1/erasures", "/v1/projections/{projection}/pause", "/v1/projections/{projection}/resume"}
+REPEATABLE = {
+    "/v1/erasures", "/v1/retention/runs", "/v1/projections/{projection}/pause", "/v1/projections/{projection}/resume",
+}  # fmt: skip
 """POSTs that change nothing when they are repeated, so that they take no key."""
 WITHOUT_EVENTS = {"/api_key/update"}
 

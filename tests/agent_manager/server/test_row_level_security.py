@@ -26,7 +26,7 @@ pytestmark = pytest.mark.shared_database
 
 SECRET = "xyzzy"
 """Stands in everything that ana has."""
-WITHOUT_CONTENT = ("/health", "/ready", "/metrics", "/v1/projections")
+WITHOUT_CONTENT = ("/health", "/ready", "/metrics", "/v1/projections", "/v1/holds", "/v1/retention/rules")
 TASK = "7b6c0e02-1f0e-4d0c-9a43-0f6f1d0b7f2e"
 
 

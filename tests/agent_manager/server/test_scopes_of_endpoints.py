@@ -106,7 +106,7 @@ async def ask(person: Person, endpoint: Endpoint, callers: Callers, **params: An
 def test_the_kinds_of_data_decide_which_scope_each_endpoint_needs() -> None:
     assert {data: data.scope for data in Data} == {
         Data.STATUS: None, Data.CONTENT: "read", Data.PAST: "audit", Data.LOG: "audit", Data.CONVERSATION: "write",
-        Data.REGISTRY: "admin", Data.METRICS: "admin", Data.ERASURE: "erase",
+        Data.REGISTRY: "admin", Data.RETENTION: "admin", Data.ERASURE: "erase", Data.METRICS: "admin",
     }  # fmt: skip
     assert needs(Data.LOG)["security"] == [{"token": ["audit"]}]
     assert {each.path for each in of_scope(TokenScope.AUDIT)} == {

@@ -1,0 +1,27 @@
+-- Remove a rule. Returns it; no row if the tenant has no such rule.
+CREATE FUNCTION remove_retention_rule(tenant_id text, id uuid, actor text) RETURNS SETOF retention_rules
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+AS $$
+DECLARE
+    removed retention_rules;
+BEGIN
+    IF append_tenant() <> remove_retention_rule.tenant_id THEN
+        PERFORM refuse_tenant(remove_retention_rule.tenant_id);
+    END IF;
+    DELETE FROM retention_rules r
+     WHERE r.tenant_id = remove_retention_rule.tenant_id
+       AND r.id = remove_retention_rule.id
+    RETURNING r.* INTO removed;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    PERFORM record_administrative_act(
+        remove_retention_rule.tenant_id, 'retention_rule_removed', jsonb_build_object('rule', removed.id),
+        actor => remove_retention_rule.actor);
+    RETURN NEXT removed;
+END
+$$;
+
+SELECT eventstore_set_owner('FUNCTION remove_retention_rule');
+REVOKE ALL ON FUNCTION remove_retention_rule FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION remove_retention_rule', 'eventstore_app');
