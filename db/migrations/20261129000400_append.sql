@@ -191,9 +191,10 @@ RETURN CASE
     -- One that belongs to another conversation would lead readers there.
     WHEN event_type = 'conversation.created' AND conversation_uuid(tenant_id, content ->> 'given_id') <> conversation_id
         THEN 'given_id is the name of another conversation'
-    WHEN event_type <> 'conversation.renamed' AND NOT optional_json_member_is(content, 'metadata', 'object')
+    WHEN event_type IN ('conversation.created', 'conversation.forked') AND NOT optional_json_member_is(content, 'metadata', 'object')
         THEN 'metadata is not an object'
-    WHEN (content ? 'name' OR event_type = 'conversation.renamed') AND NOT json_member_is_text(content, 'name', 255)
+    WHEN (event_type = 'conversation.renamed'
+          OR event_type IN ('conversation.created', 'conversation.forked') AND content ? 'name') AND NOT json_member_is_text(content, 'name', 255)
         THEN 'name is not a string of at most 255 characters'
     WHEN event_type = 'conversation.forked' AND NOT (
              json_member_is_uuid(content, 'source_conversation_id')

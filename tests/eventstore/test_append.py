@@ -18,6 +18,7 @@ from eventstore import (
     NO_STREAM,
     Append,
     ConversationCreated,
+    ConversationRewound,
     ConversationShared,
     EventStore,
     ExpectedVersion,
@@ -508,3 +509,11 @@ async def test_what_may_not_be_appended_begins_nothing(store: EventStore) -> Non
         await store.append("new", [], begin=TRIP)
     assert await contents(store, conversation_uuid(store.tenant, "new")) == []
     assert await store.append(uuid4(), [note()], begin=TRIP, expected=NO_STREAM)
+
+
+async def test_members_that_a_type_does_not_have_are_stored_whatever_they_are(store: EventStore) -> None:
+    """Also if the member is one of another type of the same group."""
+    rewound = ConversationRewound.model_validate({"to_version": 0, "name": None, "metadata": 1})
+    conversation = uuid4()
+    await store.append(conversation, [rewound])
+    assert await contents(store, conversation) == [{"to_version": 0, "message_count": 0, "name": None, "metadata": 1}]
