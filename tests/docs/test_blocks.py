@@ -104,7 +104,10 @@ class Page:
                 parse(arguments)
             case "eventstore":
                 given = [self._demo if word == "http://localhost:12000" else word for word in arguments]
-                result = self._eventstore(*given)
+                with self._patch.context() as patch:
+                    if "restore" in given:  # into a new embedded server, as the page says
+                        patch.delenv("DATABASE_URL", raising=False)
+                    result = self._eventstore(*given)
                 assert result.code == 0 or arguments[0] == "doctor", (line, result.err)
                 assert result.out or arguments[0] not in ("search", "messages", "conversations"), line
             case "curl":

@@ -24,7 +24,8 @@ from eventstore.database.server import Server
 from eventstore.errors import translated
 
 _ROLES = [
-    f"eventstore_{role}" for role in ("owner", "migrator", "app", "writer", "projector", "reader", "auditor", "search")
+    f"eventstore_{role}"
+    for role in ("owner", "migrator", "app", "writer", "projector", "reader", "auditor", "search", "eraser")
 ]
 TENANT = "bench"
 APPLICATION = "eventstore benchmark"

@@ -163,5 +163,5 @@ async def test_a_backup_is_restored_on_another_major_version(
                 with psycopg.connect(url) as connection:
                     connection.execute("SET ROLE eventstore_projector")
                     logs.append(connection.execute("SELECT * FROM events ORDER BY position").fetchall())
-            assert logs[0] == logs[1]
-            assert len(logs[0]) == 50
+            assert logs[0] == logs[1][:50]
+            assert (len(logs[0]), len(logs[1])) == (50, 51)  # the restore is an administrative act
