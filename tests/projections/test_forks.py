@@ -120,7 +120,7 @@ def read_tasks_of(tasks: Any) -> list[tuple[dict[str, Any], Any]]:
     return [(_without_place(row_of(task)), task.artifacts) for task in tasks]
 
 
-_HANDLED = ("conversation.deleted", "conversation.reactivated", "conversation.forked")
+_HANDLED = ("conversation.rewound", "conversation.deleted", "conversation.reactivated", "conversation.forked")
 _appended = new_events.filter(lambda event: event.data.event_type not in _HANDLED)
 _steps = st.lists(
     st.tuples(st.just("append"), st.integers(0, 9), st.lists(_appended, min_size=1, max_size=3))
