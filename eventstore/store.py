@@ -353,7 +353,7 @@ class EventStore:
 
         Args:
             user: who may only erase themselves; None means the whole tenant.
-            reason, actor, dry_run: see :meth:`erase`. Receipts do not name the user, whoever erases.
+            reason, actor, dry_run: see :meth:`erase`. Receipts never name the erased user.
 
         Raises:
             OnLegalHold: a legal hold forbids part of it; nothing was erased.

@@ -29,7 +29,7 @@ Converted: TypeAlias = tuple[Any, Json]
 """A copy of a task, and its JSON with references to files."""
 
 HAS_TASK_ID = hasattr(types, "DESCRIPTOR")
-"""Whether a setting of push notifications names its task: not in 0.3."""
+"""True if the class of a push-notification setting has the task's id, as from a2a-sdk 1.0 on."""
 CONFIG_CLASS = types.TaskPushNotificationConfig if HAS_TASK_ID else types.PushNotificationConfig
 """The class of a setting of push notifications."""
 

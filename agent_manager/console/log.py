@@ -61,7 +61,7 @@ class LogQuery(In):
 
     @property
     def is_matched_here(self) -> bool:
-        """Whether not all filters are conditions of the database."""
+        """True if some filters are applied to the rows that the database has returned."""
         return bool(self.text or self.selected()[1])
 
     @property

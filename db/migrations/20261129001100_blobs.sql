@@ -52,8 +52,8 @@ SELECT enable_rls('blob_chunks', '');
 
 -- file: blobs/lock_chunks.sql
 -- Lock the chunks of files until the transaction ends: shared to store a file, which relies on chunks that are there;
--- exclusively to delete files, before their rows are locked. The first byte of the hash is the key, so that whoever
--- deletes thousands of files holds few locks.
+-- exclusively to delete files, before their rows are locked. The first byte of the hash is the key, so that a
+-- deletion of thousands of files holds few locks.
 CREATE FUNCTION lock_chunks(files bytea[], is_deletion boolean) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE

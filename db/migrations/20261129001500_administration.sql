@@ -3,9 +3,9 @@
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
 -- file: administration/record_identity_change.sql
--- Record every change of tenants, users, keys and bound logins as an administrative act, whoever makes it. A user's
--- display name is left out, and so is their id when they are deleted: that may be an erasure. The use of a key is not a
--- change.
+-- Record every change of tenants, users, keys and bound logins as an administrative act, also those made in SQL. A
+-- user's display name is left out, and so is the user's id if the user is deleted, which may be an erasure. The use of a
+-- key is not a change.
 CREATE FUNCTION record_identity_change() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE

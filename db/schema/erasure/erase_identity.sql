@@ -9,7 +9,7 @@ BEGIN
     IF tenant_id IS DISTINCT FROM current_tenant() OR coalesce(current_tenant_user() <> user_id, false) THEN
         RAISE EXCEPTION 'this transaction may not erase the user % of the tenant %', quote_nullable(user_id), quote_nullable(tenant_id)
             USING ERRCODE = 'insufficient_privilege',
-                  HINT = 'A user may erase themselves; whoever acts for the whole tenant, every user of it.';
+                  HINT = 'A user may erase themselves; an administrator of the tenant, all its users.';
     END IF;
     DELETE FROM identity_keys k
      WHERE k.tenant_id = erase_identity.tenant_id

@@ -1,4 +1,4 @@
-"""Legal holds: nothing that they cover is erased, whoever erases it, until they are released."""
+"""Legal holds: nothing that they cover is erased, by any role, until they are released."""
 
 from __future__ import annotations
 
