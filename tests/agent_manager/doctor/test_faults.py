@@ -31,9 +31,9 @@ class Fault:
 
 
 GUARDS_OFF = "ALTER TABLE events DISABLE TRIGGER ALL"
-GUARDS_ON = (
-    "ALTER TABLE events ENABLE ALWAYS TRIGGER events_are_append_only; "
-    "ALTER TABLE events ENABLE ALWAYS TRIGGER event_is_append_only"
+GUARDS_ON = "; ".join(
+    f"ALTER TABLE events ENABLE ALWAYS TRIGGER {trigger}"
+    for trigger in ("events_are_append_only", "event_is_append_only", "erasure_is_complete")
 )
 
 SERVER = [

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import psycopg
 import pytest
@@ -19,7 +18,7 @@ from agent_manager.importers import migrate
 from agent_manager.importers.a2a_demo import ManagerSource
 from agent_manager.importers.stored import read_stored
 from agent_manager.storage import ServerLog
-from eventstore import AppendResult, EventData, EventStore, NewEvent, Settings
+from eventstore import Append, AppendResult, EventStore, Settings
 from eventstore.errors import ConnectionLost
 from projections import Reader, catch_up
 
@@ -30,15 +29,13 @@ class UnreliableStore(EventStore):
     failing_append, is_stored = -1, False
     appends = 0
 
-    async def append(
-        self, conversation_id: UUID | str, events: Sequence[EventData | NewEvent], **options: Any
-    ) -> AppendResult:
+    async def append_all(self, appends: Iterable[Append], **options: Any) -> AppendResult:
         """Append, and lose the connection if this is the append to fail."""
         self.appends += 1
         fails = self.appends == self.failing_append
         if fails and not self.is_stored:
             raise ConnectionLost("the connection broke: repeat the call")
-        result = await super().append(conversation_id, events, **options)
+        result = await super().append_all(appends, **options)
         if fails:
             raise ConnectionLost("the connection broke: repeat the call")
         return result
