@@ -89,13 +89,20 @@ class WireClasses:
             return from_wire(self.message, repaired(message, self.version or version_of(message), message_id))
 
     def to_task(self, task: Json) -> Any:
-        """Return a task as an instance, converted from the other version if necessary."""
-        if self.version is not None:
-            return from_wire(self.task, task_in_version(task, self.version))
-        try:
-            return from_wire(self.task, task)
-        except InputError:  # an agent may have sent any values in the other members
-            return from_wire(self.task, {name: task[name] for name in ("id", "status")})
+        """Return a task as an instance, converted from the other version if necessary.
+
+        An agent or an application may have stored any values in most members: what does not fit the class is left out.
+        """
+        version = self.version or version_of(task)
+        converted = task if self.version is None else task_in_version(task, version)
+        with suppress(InputError):
+            return from_wire(self.task, converted)
+        if isinstance(converted.get("history"), list):
+            history = [repaired(each, version, "") for each in converted["history"] if isinstance(each, dict)]
+            with suppress(InputError):
+                return from_wire(self.task, converted | {"history": history})
+        status = {"state": converted["status"]["state"]}
+        return from_wire(self.task, {"id": task["id"], "contextId": str(task.get("contextId", "")), "status": status})
 
     def to_card(self, card: Json) -> Any:
         """Return an agent's card as an instance, with as many of its members as the class can hold."""

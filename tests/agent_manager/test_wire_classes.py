@@ -147,6 +147,17 @@ def test_an_invalid_message_does_not_fail_the_list() -> None:
         assert classes.to_message(sent).message_id == "m"
 
 
+def test_an_invalid_task_does_not_fail_the_list() -> None:
+    classes = choose_classes(a2a_sdk())
+    task = {"id": "t", "contextId": "c", "status": {"state": "TASK_STATE_COMPLETED"}}
+    message = {"role": "ROLE_USER", "messageId": "m", "parts": [{"text": "a"}]}
+    kept = classes.to_task(task | {"history": [message, message | {"metadata": 5}, "x"]})
+    assert [each.message_id for each in kept.history] == ["m", "m"]
+    wrong_status = task["status"] | {"message": 5}
+    for wrong in ({"metadata": 5}, {"artifacts": [5]}, {"history": 5}, {"status": wrong_status}, {"contextId": 5}):
+        assert classes.to_task(task | wrong).id == "t"
+
+
 @pytest.mark.parametrize(
     "card",
     [

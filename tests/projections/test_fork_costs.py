@@ -61,11 +61,11 @@ async def test_a_fork_of_a_long_conversation_takes_ten_milliseconds_and_a_kiloby
     assert event + row < 1000
 
 
-@pytest.mark.parametrize(("user", "limit"), [(None, 1.2), ("ana", 1.35)], ids=["tenant", "user"])
+@pytest.mark.parametrize(("user", "limit"), [(None, 1.2), ("ana", 1.5)], ids=["tenant", "user"])
 async def test_a_fork_is_read_as_fast_as_its_parent(
     store: EventStore, conversations: dict[str, UUID], user: str | None, limit: float
 ) -> None:
-    """For a user, the policy of the table looks up their access to each shared row, some microseconds."""
+    """For a user, the policy of the table looks up their access to each shared row, which costs 1.2 to 1.4 as much."""
     reader = Reader(store, caller=store.caller(user=user))
 
     async def state(conversation: UUID) -> None:

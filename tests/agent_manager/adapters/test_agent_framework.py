@@ -124,8 +124,10 @@ async def test_every_message_reads_back_equal_with_its_members_in_order(store: E
 
 
 TEXTS = st.text(max_size=8)
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False).map(lambda number: number + 0.0)
+"""Numbers without a negative zero, which PostgreSQL's jsonb stores as zero: they are equal, and their texts are not."""
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
+    st.none() | st.booleans() | st.integers() | NUMBERS | TEXTS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
     max_leaves=5,
 )
