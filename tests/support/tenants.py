@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from eventstore import EventStore
-from eventstore.store import StoreConnections
+from eventstore.store_connections import StoreConnections
 
 
 class TenantStore(EventStore):
