@@ -10,8 +10,9 @@ from eventstore.database.connection import APP, AUDITOR, PROJECTOR, READER, WRIT
 from eventstore.database.pools import Pool
 from eventstore.database.server import Server
 from eventstore.database.standby import Standby
+from eventstore.listener import Listener, open_listener
 from eventstore.metrics import StoreMetrics
-from eventstore.notifier import Listener, Notifier, open_listener
+from eventstore.notifier import Notifier
 from eventstore.settings import Settings
 
 _SERVICE_CONNECTIONS, _LOG_CONNECTIONS, _PROJECTOR_CONNECTIONS = 2, 4, 2
@@ -90,7 +91,7 @@ class StoreConnections:
             await pool.close()
 
     async def open_listener(self, on_notified: Callable[[], None]) -> Listener:
-        """Open a connection that listens; see :func:`~eventstore.notifier.open_listener`."""
+        """Open a connection that listens; see :func:`~eventstore.listener.open_listener`."""
         url, settings = self._settings.listening_url() or self._server.url, self._settings
         return await open_listener(
             lambda: connect(url, settings, AUDITOR), self.auditor, on_notified, settings.connect_timeout, self._metrics
