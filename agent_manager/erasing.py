@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agent_manager.backup.archive import Archive, open_target
+from agent_manager.backup.archive import Archive
 from agent_manager.backup.erasures import write_erasures
+from agent_manager.backup.targets import open_target
 from agent_manager.settings import ServerSettings
 from eventstore import Erasure, EventStore
 from eventstore.errors import EventStoreError

@@ -23,7 +23,8 @@ from prometheus_client.registry import Collector
 from starlette.responses import Response
 
 from agent_manager.audit.status import SealedLog, read_sealed_log
-from agent_manager.backup.archive import Archive, open_target
+from agent_manager.backup.archive import Archive
+from agent_manager.backup.targets import open_target
 from agent_manager.settings import server_settings
 from eventstore import EventStore, __version__
 from eventstore.errors import (

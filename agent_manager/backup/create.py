@@ -16,20 +16,19 @@ from typing import Any, Literal
 
 from psycopg import sql
 
-from agent_manager.backup.archive import (
+from agent_manager.backup.archive import Archive, PartWriter
+from agent_manager.backup.erasures import write_erasures
+from agent_manager.backup.manifest import (
     EVENT_COLUMNS,
     FOLDERS,
     FORMAT,
     SEALED_TABLES,
     TABLES,
-    Archive,
     Manifest,
     Part,
-    PartWriter,
     SealedPart,
     Segment,
 )
-from agent_manager.backup.erasures import write_erasures
 from eventstore import EventStore
 from eventstore.database.connection import APP, PROJECTOR, Connection, set_role
 from eventstore.database.queries import query

@@ -20,17 +20,9 @@ from psycopg import sql
 from agent_manager.audit.notes import Policy
 from agent_manager.audit.sealer import read_keys
 from agent_manager.audit.verify import verify_log
-from agent_manager.backup.archive import (
-    FOLDERS,
-    SEALED_TABLES,
-    Archive,
-    BackedUpTable,
-    BackupDamaged,
-    Manifest,
-    Part,
-    Segment,
-)
+from agent_manager.backup.archive import Archive, BackupDamaged
 from agent_manager.backup.erasures import apply_erasures
+from agent_manager.backup.manifest import FOLDERS, SEALED_TABLES, BackedUpTable, Manifest, Part, Segment
 from agent_manager.settings import server_settings
 from eventstore import EventStore, Settings
 from eventstore.administration import record_act
