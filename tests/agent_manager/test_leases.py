@@ -31,10 +31,10 @@ SECONDS = 3.0
 
 PROCESS = """
 import asyncio, sys, threading
-from agent_manager import answering, application_manager
+from agent_manager import application_manager, leases
 
 _, name, works_on_a_task, seconds = sys.argv
-answering.LEASE_SECONDS, answering.RENEW_SECONDS = float(seconds), float(seconds) / 5
+leases.LEASE_SECONDS, leases.RENEW_SECONDS = float(seconds), float(seconds) / 5
 go_on = threading.Event()
 
 async def waits(message):

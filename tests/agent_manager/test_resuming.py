@@ -30,9 +30,9 @@ SHAPES = ["0.3"] if metadata.version("a2a-sdk").startswith("0.") else ["0.3", "1
 
 PROCESS = """
 import asyncio, sys
-from agent_manager import answering, application_manager
+from agent_manager import application_manager, leases
 
-answering.LEASE_SECONDS = answering.RENEW_SECONDS = 0.5
+leases.LEASE_SECONDS = leases.RENEW_SECONDS = 0.5
 manager = application_manager(answer=sys.argv[1])
 message = {"role": "user", "messageId": "m", "contextId": "c", "parts": [{"kind": "text", "text": sys.argv[2]}]}
 asyncio.run(manager.process_message(message))
