@@ -35,9 +35,9 @@ from pydantic import BaseModel
 from agent_manager.a2a import Json
 from agent_manager.answering import Answered
 from agent_manager.conversation_fold import Accepted, ConversationView, Key
+from agent_manager.dual_write import Differences
 from agent_manager.errors import AnswerFailed, AnswerTaken, ManagerClosed
 from agent_manager.manager import Manager
-from agent_manager.storage import Differences
 from agent_manager.wire_classes import choose_classes, to_wire
 from eventstore.errors import InputError
 from eventstore.sync import Portal

@@ -12,7 +12,8 @@ from support.agents import text_of, user_message
 from agent_manager.agents.agent import Context, Reply, Update
 from agent_manager.errors import AnswerFailed
 from agent_manager.manager import Manager
-from agent_manager.storage import Log, MemoryLog, ServerLog
+from agent_manager.memory_log import MemoryLog
+from agent_manager.storage import Log, ServerLog
 from eventstore import EventStore, MessageAnswered
 from eventstore.errors import ConversationIsDeleted
 

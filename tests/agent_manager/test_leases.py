@@ -24,7 +24,8 @@ from agent_manager import AsyncManager
 from agent_manager.agents.agent import Context, Reply, StatusUpdate, Update
 from agent_manager.conversation_fold import Key
 from agent_manager.manager import Manager
-from agent_manager.storage import LeaseStatus, MemoryLog, ServerLog
+from agent_manager.memory_log import MemoryLog
+from agent_manager.storage import LeaseStatus, ServerLog
 from eventstore import EventStore
 
 SECONDS = 3.0

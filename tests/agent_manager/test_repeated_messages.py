@@ -14,7 +14,8 @@ from support.agents import text_of, user_message
 from agent_manager.agents.agent import Context, Reply, Update
 from agent_manager.factory import AsyncManager
 from agent_manager.manager import Manager
-from agent_manager.storage import MemoryLog, ServerLog
+from agent_manager.memory_log import MemoryLog
+from agent_manager.storage import ServerLog
 from eventstore import EventStore, Settings
 
 pytestmark = pytest.mark.shared_database

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from support.agents import agent, text_of, user_message
 
 from agent_manager.manager import Manager
-from agent_manager.storage import MemoryLog, ServerLog
+from agent_manager.memory_log import MemoryLog
+from agent_manager.storage import ServerLog
 from eventstore import Settings
 from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import EventStoreError

@@ -22,7 +22,8 @@ from agent_manager.conversation_fold import ConversationFold
 from agent_manager.errors import AnswerFailed, InvalidUpdate
 from agent_manager.factory import AsyncManager
 from agent_manager.manager import Manager
-from agent_manager.storage import MemoryLog, ServerLog
+from agent_manager.memory_log import MemoryLog
+from agent_manager.storage import ServerLog
 from eventstore import EventStore, NewEvent, conversation_uuid
 from eventstore.event_types import (
     MessageAdded,

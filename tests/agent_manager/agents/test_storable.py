@@ -19,7 +19,8 @@ from agent_manager.agents.recorder import NOTE, Recording, merged, split_event, 
 from agent_manager.conversation_fold import ConversationFold
 from agent_manager.factory import AsyncManager
 from agent_manager.manager import Manager
-from agent_manager.storage import MemoryLog, appended_event
+from agent_manager.memory_log import MemoryLog
+from agent_manager.storage import appended_event
 from eventstore import Appended, EventStore, NewEvent, Settings, TaskCreated
 from eventstore.json_text import to_json
 from projections import Reader, catch_up
