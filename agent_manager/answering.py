@@ -17,12 +17,13 @@ from uuid import UUID
 from weakref import WeakValueDictionary
 
 from agent_manager.a2a import Json
+from agent_manager.accepted_messages import Accepted, Key
 from agent_manager.agent_registry import AgentRegistry
 from agent_manager.agents.agent import Answer, Context, Reply, Update, closing, resumption
 from agent_manager.agents.streaming import batches
 from agent_manager.answer_session import MAX_REASON_CHARACTERS, AnswerSession, Outcome, answered_event
 from agent_manager.conversation_cache import ConversationFoldCache
-from agent_manager.conversation_fold import Accepted, ConversationFold, Key
+from agent_manager.conversation_fold import ConversationFold
 from agent_manager.errors import AgentError, AgentUnreachable, AnswerTaken, InvalidUpdate, ManagerClosed, TaskUnknown
 from agent_manager.leases import Lease, Leases
 from agent_manager.storage import LeaseStatus, Log

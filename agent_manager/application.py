@@ -33,8 +33,9 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from agent_manager.a2a import Json
+from agent_manager.accepted_messages import Accepted, Key
 from agent_manager.answering import Answered
-from agent_manager.conversation_fold import Accepted, ConversationView, Key
+from agent_manager.conversation_fold import ConversationView
 from agent_manager.dual_write import Differences
 from agent_manager.errors import AnswerFailed, AnswerTaken, ManagerClosed
 from agent_manager.manager import Manager

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 from weakref import WeakValueDictionary
 
-from agent_manager.conversation_fold import Key
+from agent_manager.accepted_messages import Key
 from agent_manager.storage import PAGE, LeaseStatus, Log
 from eventstore import ANY, AppendResult, Event, ExpectedVersion, NewEvent
 from eventstore.errors import EventStoreError, printable

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from uuid import uuid4
 
-from agent_manager.conversation_fold import Key
+from agent_manager.accepted_messages import Key
 from agent_manager.storage import LeaseStatus, Log
 from eventstore.concurrency import cancel_and_wait, independent_task
 from eventstore.errors import EventStoreError, StoreClosed

@@ -11,20 +11,13 @@ from typing import Self, cast
 from uuid import UUID, uuid4
 
 from agent_manager.a2a import Json, push_notification_config
+from agent_manager.accepted_messages import Accepted, Key, Pending
 from agent_manager.agent_registry import AgentRegistry
 from agent_manager.agents.agent import Answer
 from agent_manager.agents.credentials import AgentCredentials
 from agent_manager.answering import Answers
 from agent_manager.conversation_cache import MAX_BYTES, ConversationFoldCache
-from agent_manager.conversation_fold import (
-    Accepted,
-    ConversationFold,
-    ConversationView,
-    EventView,
-    Key,
-    Pending,
-    event_view,
-)
+from agent_manager.conversation_fold import ConversationFold, ConversationView, EventView, event_view
 from agent_manager.errors import AnswerFailed, AnswerTaken
 from agent_manager.storage import ClosableLog, Log
 from agent_manager.task_requests import TaskRequests

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from agent_manager.conversation_fold import ConversationFold, Key
+from agent_manager.accepted_messages import Key
+from agent_manager.conversation_fold import ConversationFold
 from agent_manager.storage import LISTED, PAGE, LeaseStatus, Log, appended_event
 from eventstore import (
     ANY,

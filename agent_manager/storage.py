@@ -20,7 +20,7 @@ from uuid import UUID
 from psycopg.rows import TupleRow
 from psycopg.types.numeric import Int4, Int8
 
-from agent_manager.conversation_fold import Key
+from agent_manager.accepted_messages import Key
 from agent_manager.errors import ManagerClosed
 from eventstore import ANY, Append, Appended, AppendResult, Caller, Event, EventStore, ExpectedVersion, NewEvent
 from eventstore.database.queries import query

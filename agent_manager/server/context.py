@@ -26,11 +26,11 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
+from agent_manager.accepted_messages import Accepted
 from agent_manager.adapters.a2a_demo_messages import SummaryCache
 from agent_manager.agent_registry import AGENTS, checked_conversation
 from agent_manager.agents.tenant_isolation import TenantIsolatedAgent
 from agent_manager.auth import Authenticator, Identity, TokenScope
-from agent_manager.conversation_fold import Accepted
 from agent_manager.factory import AsyncManager
 from agent_manager.manager import Manager
 from agent_manager.metrics import Metrics

@@ -21,8 +21,8 @@ from support.environment import child_environment
 from support.waiting import until
 
 from agent_manager import AsyncManager
+from agent_manager.accepted_messages import Key
 from agent_manager.agents.agent import Context, Reply, StatusUpdate, Update
-from agent_manager.conversation_fold import Key
 from agent_manager.manager import Manager
 from agent_manager.memory_log import MemoryLog
 from agent_manager.storage import LeaseStatus, ServerLog
