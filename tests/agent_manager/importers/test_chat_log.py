@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent_manager.importers.chat_events import Conversation, conversation_of_chat
 from agent_manager.importers.chat_formats import ChatReader
-from agent_manager.importers.chat_log import Conversation, conversation_of_chat
 from agent_manager.importers.chats import MalformedChat, parse
 from eventstore import (
     ConversationCreated,

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.environment import child_environment
 
-from agent_manager.importers import FileUnreadable, ImportReport, ImportStopped, chat_log, import_files
+from agent_manager.importers import FileUnreadable, ImportReport, ImportStopped, chat_events, chat_log, import_files
 from eventstore import (
     ConversationDeleted,
     EventStore,
@@ -237,7 +237,7 @@ async def test_progress_is_reported_once_per_group(store: EventStore, log: Write
 async def test_a_conversation_larger_than_an_append_takes_several(
     store: EventStore, log: WriteLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chat_log, "MAX_EVENTS", 10)
+    monkeypatch.setattr(chat_events, "MAX_EVENTS", 10)
     texts = [f"number {n}" for n in range(25)]
     path = log(conversation("a"), conversation("b", *texts), conversation("c"))
     report = await import_files(store, [path])
@@ -249,7 +249,7 @@ async def test_a_conversation_larger_than_an_append_takes_several(
 async def test_a_large_conversation_with_a_malformed_end_is_not_imported(
     store: EventStore, log: WriteLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chat_log, "PART_BYTES", 500)
+    monkeypatch.setattr(chat_events, "PART_BYTES", 500)
     report = await import_files(store, [log(conversation("b", *("x" * 100 for _ in range(20)), "\0"))])
     assert [problem.reason.split(":")[0] for problem in report.problems] == ["messages[20].content"]
     assert await ids(store) == []
