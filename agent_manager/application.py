@@ -66,7 +66,8 @@ def _conversation_method(
     def call(manager: ApplicationManager, /, *args: P.args, **kwargs: P.kwargs) -> Any:
         return _awaitable(manager._classes.to_conversation(manager._call(method, *args, **kwargs)))
 
-    call.__signature__ = inspect.signature(method).replace(return_annotation="Any")  # type: ignore[attr-defined]
+    signature = inspect.signature(method).replace(return_annotation="Any")
+    call.__signature__ = signature  # type: ignore[attr-defined]  # which documentation shows
     return call
 
 

@@ -69,8 +69,8 @@ async def compare(
     """See :meth:`projections.Reader.compare`."""
     states, chains = [], []
     for conversation, at in ((first, version), (first if second is None else second, second_version)):
-        limit = {"position": HIGHEST_POSITION} if at is None else {"version": at}
-        state = await reader.conversation_at(conversation, **limit)  # type: ignore[arg-type]
+        position = HIGHEST_POSITION if at is None else None
+        state = await reader.conversation_at(conversation, version=at, position=position)
         shared = await shared_then(reader.store, reader.caller, state.conversation.id, {})
         states.append(state)
         chains.append([Ancestor(state.conversation.id, state.version), *shared])
