@@ -309,8 +309,8 @@ class EventStore:
         Args:
             event_ids: the events; by default all of the conversation.
             expected: the version that the conversation must have; None for any.
-            reason: kept in the receipt, which is never erased: name nobody in it.
-            actor: who erases.
+            reason: kept in the receipt, which is never erased, so do not name people in it.
+            actor: the actor of the receipt.
             user: erases only conversations that this user owns, and their own events in others; None means the whole
                 tenant.
             dry_run: return what would be erased, and change nothing.
@@ -351,7 +351,7 @@ class EventStore:
         what was erased stays erased; repeat the call for the rest.
 
         Args:
-            user: who may only erase themselves; None means the whole tenant.
+            user: a user may erase only themselves; None means the whole tenant.
             reason, actor, dry_run: see :meth:`erase`. Receipts never name the erased user.
 
         Raises:

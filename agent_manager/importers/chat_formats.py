@@ -52,7 +52,7 @@ RECOGNISED = ", ".join(each.title for each in reversed(FORMATS))
 
 
 def chat_format(value: Any, name: str | None = None) -> ChatFormat:
-    """Return the format that a value has the form of, or that with a name. Raise NotRecognised if there is none."""
+    """Return the format of a value, or the one with a name. Raise NotRecognised if there is none."""
     for each in FORMATS:
         if each.name == name or (name is None and each.fits(value)):
             return each
@@ -73,7 +73,7 @@ class ChatReader:
         """Return the conversation of a value.
 
         Raises:
-            NotRecognised: it has the form of no format.
+            NotRecognised: its format is unknown.
             MalformedChat: it is damaged.
         """
         value = _flattened(value)
