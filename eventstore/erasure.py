@@ -40,7 +40,7 @@ MAX_REASON_CHARACTERS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """What an erasure of events of one conversation did, or would do.
+    """The outcome of an erasure of events of one conversation, or of its dry run.
 
     Attributes:
         events: the number of events that were erased; 0 if nothing was left to erase.

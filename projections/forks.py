@@ -35,7 +35,7 @@ async def message_place(reader: Reader, conversation_id: UUID, message: UUID | s
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What differs between two conversations, or between two versions of one.
+    """The differences between two conversations, or between two versions of one.
 
     Attributes:
         first, second: the conversations as they were compared.

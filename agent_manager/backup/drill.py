@@ -55,7 +55,7 @@ _RECORD = TypeAdapter(Drill)
 
 
 class DrillFailed(EventStoreError):
-    """What was restored differs from the live log."""
+    """The restored log differs from the live log."""
 
 
 class DrillRunning(ConflictError):

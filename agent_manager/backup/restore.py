@@ -47,7 +47,7 @@ class DatabaseNotEmpty(ConflictError):
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What was restored.
+    """The outcome of restoring a backup.
 
     Attributes:
         position: of the last event.

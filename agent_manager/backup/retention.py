@@ -1,4 +1,4 @@
-"""Which backups to keep, and deleting the others."""
+"""The rules by which backups are kept, and the deletion of the others."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ _EXPECTED = f"recognised are {RECOGNISED}"
 
 @dataclass(frozen=True, slots=True)
 class ImportProblem:
-    """What is wrong with a conversation in a file, or with the file.
+    """The reason why a conversation in a file, or a file, cannot be imported.
 
     Attributes:
         file: as it was given; with its name in a folder or an archive.
@@ -162,7 +162,7 @@ async def import_files(
 
 @dataclass(slots=True)
 class _File:
-    """What was found in a file so far.
+    """The findings in a file so far.
 
     Attributes:
         values: their number.
