@@ -127,7 +127,7 @@ class Metrics(Collector):
 
     async def response(self) -> Response:
         """Return all metrics in the text format of Prometheus."""
-        async with self._reading:  # one at a time, however many ask
+        async with self._reading:  # one at a time, however many call
             self._state, _ = await asyncio.gather(self._read_database(), self._read_backups())
             return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
 
