@@ -137,22 +137,22 @@ def _replies(*texts: str, state: str | None = None) -> Answer:
 
 
 @pytest.mark.parametrize(
-    ("said", "state", "expected"),
+    ("texts", "state", "expected"),
     [
-        (["said"], None, ["said"]),
-        (["said"], "working", ["said"]),
+        (["done"], None, ["done"]),
+        (["done"], "working", ["done"]),
         ([], "completed", ["the task's"]),
         ([], "input-required", ["the task's"]),
         ([], "working", ["anew"]),
     ],
 )
 async def test_updates_of_an_interrupted_function_count(
-    store: EventStore, said: list[str], state: str | None, expected: list[str]
+    store: EventStore, texts: list[str], state: str | None, expected: list[str]
 ) -> None:
     cut_off = asyncio.Event()
 
     async def never_ends(message: dict[str, Any], context: Context) -> AsyncIterator[Update]:
-        async for update in _replies(*said, state=state)(message, context):
+        async for update in _replies(*texts, state=state)(message, context):
             yield update
         cut_off.set()
         await asyncio.Event().wait()
