@@ -60,7 +60,7 @@ async def answered(here: Served, trip: str) -> dict[str, Any]:
     return found
 
 
-async def test_what_a_function_has_said_so_far_is_readable_and_its_end_is_one_message(store: EventStore) -> None:
+async def test_the_text_of_a_function_so_far_is_readable_and_its_end_is_one_message(store: EventStore) -> None:
     go_on, tokens = asyncio.Event(), ["Hel", "lo, ", "wor", "ld\n"]
 
     async def speak(message: dict[str, Any]) -> AsyncIterator[str]:
@@ -239,7 +239,7 @@ def programs(tmp_path: Path) -> Iterator[Commands]:
 
 
 @pytest.mark.slow
-def test_what_was_said_is_kept_if_the_server_is_killed_and_the_repetition_is_no_duplicate(
+def test_text_so_far_is_kept_if_the_server_is_killed_and_is_not_stored_twice(
     programs: Commands, tmp_path: Path, database_url: str, own_tenant: str
 ) -> None:
     environment = {

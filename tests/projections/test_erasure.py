@@ -462,7 +462,7 @@ async def test_nobody_appends_a_receipt(store: EventStore) -> None:
             await store.append(uuid4(), [receipt])
 
 
-async def test_a_login_without_the_role_is_told_what_it_lacks(
+async def test_the_error_of_a_login_without_the_role_names_the_role(
     store: EventStore, superuser_url: str, database_url: str
 ) -> None:
     conversation = uuid4()
