@@ -30,7 +30,8 @@ from agent_manager.storage import LeaseStatus, Log
 from agent_manager.writer import Writer
 from eventstore import MessageAnswered, conversation_uuid
 from eventstore.concurrency import cancel_and_wait
-from eventstore.errors import ConversationIsDeleted, EventStoreError, InputError, NotFound, StoreClosed, printable
+from eventstore.errors import ConversationIsDeleted, EventStoreError, InputError, StoreClosed, printable
+from projections.reading import not_found
 
 T = TypeVar("T")
 
@@ -213,7 +214,7 @@ class Answers:
         if fold is None or fold.version < version or accepted.event_id not in fold.messages:
             fold = await self._cache.get(accepted.conversation)
         if fold is None:
-            raise NotFound(f"conversation {accepted.conversation} does not exist")
+            raise not_found(accepted.conversation)
         return fold
 
 

@@ -60,7 +60,7 @@ class EventStore:
 
     def __init__(self, settings: Settings | None = None) -> None:
         if not isinstance(settings, Settings | None):
-            raise SettingsError(f"expected Settings, got a {type(settings).__name__}")
+            raise SettingsError(f"settings: expected Settings, got a {type(settings).__name__}")
         self.settings = settings or Settings()
         self.tenant = checked_tenant(self.settings.tenant)
         self.server = Server(self.settings)

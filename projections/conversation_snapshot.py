@@ -245,7 +245,7 @@ async def snapshot_as_of(
             until |= await _bounds(connection, page, until)
         text = query_without("projections", "as_of_events", (_LIMITS | _PAGE).difference(until))
         if (await connection.execute(text.encode(), until)).rowcount == 0:
-            raise NotFound(f"conversation {found} had not begun at {name} {value}")
+            raise NotFound(f"conversation {found} had not begun at {name} {value}: give a later {name}")
         await _insert_shared(connection, caller.tenant, shared)
         for projection in _ROWS:
             await projection.fold(connection)
