@@ -7,7 +7,7 @@ from support.eventsource import EventSource
 from support.serving import Served
 
 from agent_manager.factory import AsyncManager
-from agent_manager.server.context import TenantContexts
+from agent_manager.server.tenant_contexts import TenantContexts
 from eventstore import EventStore
 
 
