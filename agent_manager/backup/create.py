@@ -69,8 +69,8 @@ async def create_backup(
     """Make a backup.
 
     Args:
-        is_full: write the whole log anew. The same events usually make the same files, so this also repairs damaged ones
-            of earlier backups.
+        is_full: write the whole log anew. The same events usually make the same files, so this also repairs damaged
+            files of earlier backups.
         on_progress: called after each segment.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -30,12 +30,7 @@ TABLES = {
     "blob_chunks": ("tenant_id", "sha256", "number", "content"),
 }  # fmt: skip
 """The tables beside the log, with their columns; in an order in which they can be filled."""
-BackedUpTable = Literal[
-    "identity_tenants", "identity_users", "identity_keys", "identity_erasures", "retention_rules", "legal_holds",
-    "blobs", "blob_chunks",
-]  # fmt: skip
-SealedTable = Literal["audit_tiles", "audit_checkpoints", "audit_cosignatures"]
-SEALED_TABLES: dict[SealedTable, tuple[str, ...]] = {
+SEALED_TABLES = {
     "audit_tiles": ("level", "index", "last_position", "hash", "content"),
     "audit_checkpoints": ("size", "last_position", "sealed_at", "note", "bundle"),
     "audit_cosignatures": ("size", "line"),
@@ -93,7 +88,7 @@ class SealedPart(Part):
             cosignatures, the size of their checkpoint.
     """
 
-    table: SealedTable
+    table: str
     after: int
     last: int
 
@@ -118,7 +113,7 @@ class Manifest(_Model):
     position: int
     server_version: str
     segments: tuple[Segment, ...]
-    tables: dict[BackedUpTable, Part]
+    tables: dict[str, Part]
     sealed: tuple[SealedPart, ...] = ()
 
     @model_validator(mode="after")
@@ -129,8 +124,8 @@ class Manifest(_Model):
             if not position < segment.first <= segment.last or segment.columns != EVENT_COLUMNS:
                 raise ValueError(segment.name)
             position = segment.last
-        if any(part.columns != TABLES[table] for table, part in self.tables.items()) or any(
-            part.columns != SEALED_TABLES[part.table] for part in self.sealed
+        if any(part.columns != TABLES.get(table) for table, part in self.tables.items()) or any(
+            part.columns != SEALED_TABLES.get(part.table) for part in self.sealed
         ):
             raise ValueError("columns")
         return self

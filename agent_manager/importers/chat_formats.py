@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from agent_manager.importers.chats import Chat, NotRecognised, kind, member_of
+from agent_manager.importers.chats import Chat, NotRecognised, kind, member_of, without
 from agent_manager.importers.formats.anthropic import is_anthropic, is_claude, read_anthropic, read_claude
 from agent_manager.importers.formats.chatgpt import is_chatgpt, read_chatgpt
 from agent_manager.importers.formats.langchain import is_langchain, read_langchain
@@ -115,5 +115,5 @@ def _flattened(value: Any) -> Any:
     request = member_of(value, "request") if isinstance(value, dict) else {}
     request = member_of(request, "body") or request
     if request.keys() & {"messages", "input"} and not value.keys() & {"messages", "input"}:
-        return {name: member for name, member in value.items() if name != "request"} | request
+        return without(value, "request") | request
     return value

@@ -220,20 +220,14 @@ def chat_of(value: Any, *used: str) -> Chat:
     sent = value if isinstance(value, dict) else {}
     id_member = next((name for name in ID_MEMBERS if id_text(sent.get(name))), None)
     title_member = next((name for name in _TITLES if text_or_none(sent.get(name))), None)
-    metadata = {
-        name: member
-        for name, member in sent.items()
-        if name not in (id_member, title_member, *used) and member not in (None, "", [], {})
-    }
+    metadata = filled(sent, id_member, title_member, *used)
     given_id = None if id_member is None else id_text(sent[id_member])
     return Chat(given_id, None if title_member is None else sent[title_member], metadata, [], sent)
 
 
 def exported_message(role: Any, parts: list[Json], source: Json, *used: str, **members: Any) -> Json:
     """Return a message with these parts and members; the other members of its source are its export."""
-    rest = {
-        name: member for name, member in source.items() if name not in used and member not in (None, "", [], {}, "all")
-    }
+    rest = {name: member for name, member in filled(source, *used).items() if member != "all"}
     known = {name: member for name, member in members.items() if member is not None}
     return {**known, "role": role, **content_of(parts)} | ({"export": rest} if rest else {})
 
@@ -273,6 +267,16 @@ class PendingCalls:
         if given_id:
             return self.take(lambda call: call.key == ("id", given_id))
         return self.take(lambda call: call.name == name, lambda call: name is None)
+
+
+def without(value: Json, *names: str | None) -> Json:
+    """Return the other members of an object."""
+    return {name: member for name, member in value.items() if name not in names}
+
+
+def filled(value: Json, *names: str | None) -> Json:
+    """Return the other members of an object that are not empty."""
+    return {name: member for name, member in without(value, *names).items() if member not in (None, "", [], {})}
 
 
 def member_of(value: Json, name: str) -> Json:

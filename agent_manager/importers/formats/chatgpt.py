@@ -20,11 +20,13 @@ from agent_manager.importers.chats import (
     data_part,
     exported_message,
     file_part,
+    filled,
     kind,
     listed,
     member_of,
     text_or_none,
     text_part,
+    without,
 )
 
 _HIDDEN = "hidden messages"
@@ -116,11 +118,7 @@ def _parts(message: Json) -> list[Json]:
     if isinstance(content, str):
         parts += [text_part(content)] if content else []
     elif isinstance(content, dict):
-        rest = {
-            name: member
-            for name, member in content.items()
-            if name not in ("content_type", "parts", "text", "result") and member not in (None, "", [], {})
-        }
+        rest = filled(content, "content_type", "parts", "text", "result")
         texts = [content[name] for name in ("text", "result") if text_or_none(content.get(name))]
         if isinstance(content.get("parts"), list):
             parts += [part for item in content["parts"] if (part := _part(item, attachments)) is not None]
@@ -132,9 +130,7 @@ def _parts(message: Json) -> list[Json]:
             parts.append(data_part(content))
     for item in attachments:
         if (given_id := text_or_none(item.get("id"))) is not None:
-            rest = {
-                name: member for name, member in item.items() if name not in ("id", "name", "mime_type", "mimeType")
-            }
+            rest = without(item, "id", "name", "mime_type", "mimeType")
             media_type = item.get("mime_type") or item.get("mimeType")
             parts.append(file_part(f"file-service://{given_id}", item.get("name"), media_type, rest))
     return parts
@@ -156,5 +152,5 @@ def _part(item: Any, attachments: list[Json]) -> Json | None:
         media_type = shown.get("mime_type") or shown.get("mimeType")
         return file_part(pointer, shown.get("name"), media_type, rest)
     if text_or_none(item.get("text")):  # the transcription of what was spoken
-        return text_part(item["text"], {name: member for name, member in item.items() if name != "text"})
+        return text_part(item["text"], without(item, "text"))
     return data_part(item)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from agent_manager.a2a import Json
-from agent_manager.importers.chats import Chat, MalformedChat, chat_of, listed, member_of, messages_of
+from agent_manager.importers.chats import Chat, MalformedChat, chat_of, listed, member_of, messages_of, without
 from agent_manager.importers.formats.openai import openai_message
 
 _ROLES = {
@@ -62,7 +62,7 @@ def read_langchain(value: Any) -> Chat:
             role = {"human": "user", "ai": "assistant"}.get(str(data.get("role")), data.get("role"))
         if role is None:
             raise MalformedChat(f"{place}.type: {name!r:.80} is not known: one of {', '.join(_ROLES)}, chat")
-        sent = {"role": role} | {key: member for key, member in data.items() if key not in ("type", "role")}
+        sent = {"role": role} | without(data, "type", "role")
         if not sent.get("tool_calls") and (older := member_of(data, "additional_kwargs").get("tool_calls")):
             sent["tool_calls"] = older
         chat.messages.append(openai_message(sent, place))

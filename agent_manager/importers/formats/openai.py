@@ -27,6 +27,7 @@ from agent_manager.importers.chats import (
     recorded_answer,
     result_parts,
     text_or_none,
+    without,
 )
 
 # The chat format
@@ -53,8 +54,7 @@ def read_openai(value: Any) -> Chat:
         answers = listed(value.get("choices")) or listed(member_of(value, "response").get("choices"))
         answer = answers[0].get("message") if answers and isinstance(answers[0], dict) else None
         if isinstance(answer, dict):
-            sent = {name: member for name, member in value.items() if name not in ("choices", "response")}
-            sent["messages"] = [*value["messages"], answer]
+            sent = without(value, "choices", "response") | {"messages": [*value["messages"], answer]}
     given_id = id_text(sent.get("id"))
     if given_id is None and sent.get("id") is not None:
         raise MalformedChat(f"id: is {kind(sent['id'])}, expected the conversation's id, a text")
@@ -64,7 +64,7 @@ def read_openai(value: Any) -> Chat:
     return Chat(
         given_id,
         sent.get("title"),
-        {name: member for name, member in sent.items() if name not in ("id", "title", "messages")},
+        without(sent, "id", "title", "messages"),
         [openai_message(message, f"messages[{index}]") for index, message in enumerate(messages)],
         sent,
         is_export=False,
@@ -174,7 +174,7 @@ def read_responses(value: Any) -> Chat:
                 continue
             read = _responses_message(item, place)
             if prefix is not None and not text_or_none(read.sent.get("id")):
-                read.sent = {"id": f"{prefix}/{place}"} | {k: v for k, v in read.sent.items() if k != "id"}
+                read.sent = {"id": f"{prefix}/{place}"} | without(read.sent, "id")
             chat.messages.append(read)
     return chat
 
@@ -188,7 +188,7 @@ def _responses_message(item: Json, place: str) -> ChatMessage:
     own_id = {"id": item["id"]} if text_or_none(item.get("id")) else {}
     if name.endswith("_call_output"):
         output = item.get("output")
-        rest = {member: item[member] for member in item if member not in ("id", "call_id", "output")}
+        rest = without(item, "id", "call_id", "output")
         sent = own_id | {"role": "tool", "tool_call_id": call_id, "content": output, "export": rest}
         is_failed = item.get("status") in ("incomplete", "failed") or item.get("error") is not None
         results = [ToolResult(("id", call_id), result_parts(output), is_failed=is_failed)] if call_id else []

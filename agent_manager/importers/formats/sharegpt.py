@@ -21,6 +21,7 @@ from agent_manager.importers.chats import (
     listed,
     result_parts,
     text_or_none,
+    without,
 )
 from agent_manager.importers.formats.openai import openai_message
 
@@ -68,8 +69,7 @@ def read_sharegpt(value: Any) -> Chat:
             raise MalformedChat(f"{place}.from: {sender!r:.80} is not known: one of {', '.join(_ROLES)}")
         if not isinstance(text, str | None):
             raise MalformedChat(f"{place}.value: is {kind(text)}, expected a text")
-        rest = {name: item for name, item in turn.items() if name not in ("from", "value")}
-        read = ChatMessage({"role": role, "content": text, **rest}, place)
+        read = ChatMessage({"role": role, "content": text, **without(turn, "from", "value")}, place)
         if sender.lower().startswith("function") and role == "assistant":
             read.calls += [calls.add(call) for call in _calls(text or "", place)]
         elif role == "tool" and (key := calls.take(lambda call: True)) is not None:
