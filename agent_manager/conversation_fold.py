@@ -66,7 +66,6 @@ WAITING = frozenset((TaskStatus.INPUT_REQUIRED, TaskStatus.AUTH_REQUIRED))
 """Statuses of a task whose agent waits for the user."""
 ACTIVE = OPEN | WAITING
 """Statuses of a task that is continued by the next message of its conversation."""
-WORKING_TEXT = "Working..."
 
 _EVENT_BYTES = 1500
 """Approximate size of an event's objects, apart from the text of its content."""
@@ -348,10 +347,10 @@ class ConversationFold:
         """
         last = next(reversed(self.messages.values()), None)
         given_id = last.get("taskId") if last else None
-        if given_id and any(task.given_id == given_id and task.is_open for task in self.tasks.values()):
+        if given_id and any(task.given_id == given_id and task.status in ACTIVE for task in self.tasks.values()):
             return str(given_id)
         latest = max(self.tasks.values(), key=lambda task: task.version, default=None)
-        return latest.given_id or None if latest is not None and latest.is_waiting else None
+        return latest.given_id or None if latest is not None and latest.status in WAITING else None
 
     def message_count(self, message_id: str) -> int:
         """Return the number of messages that have an id."""
@@ -491,19 +490,9 @@ class TaskFold:
         return TaskStatus(self._status)
 
     @property
-    def is_open(self) -> bool:
-        """Whether the next message of the conversation can continue the task."""
-        return self._status in ACTIVE
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether the agent waits for the user."""
-        return self._status in WAITING
-
-    @property
     def status_text(self) -> str:
         """The text of the status message; a default if the message has no text, nothing if there is no message."""
-        return "" if self._message is None else first_text(self._message.get("parts")) or WORKING_TEXT
+        return "" if self._message is None else first_text(self._message.get("parts")) or "Working..."
 
     @property
     def row(self) -> Task:
