@@ -8,8 +8,8 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
-from uuid import uuid4
 
+from agent_manager.private_files import replacing
 from eventstore.errors import EventStoreError, InputError, printable
 
 CHUNK_BYTES = 1024 * 1024
@@ -54,28 +54,12 @@ class Directory:
 
     def write(self, name: str, chunks: Iterator[bytes]) -> None:
         """Write a file, durably; it appears under its name when it is complete, and replaces one of that name."""
+        path = self.path / name
         with self._errors():
-            self._write(self.path / name, chunks)
-
-    def _write(self, path: Path, chunks: Iterator[bytes]) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        temporary = path.parent / f".{path.name}.{uuid4().hex}"
-        try:
-            with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with replacing(path) as file:
                 for chunk in chunks:
                     file.write(chunk)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            with suppress(FileNotFoundError):
-                temporary.unlink()
-            raise
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
     def delete(self, name: str) -> None:
         """Delete a file, unless it does not exist."""
