@@ -220,7 +220,7 @@ async def snapshot_as_of(
 
     Args:
         candidates: the first of them that the caller can see is meant; if there is none, the snapshot is None.
-        limits: ``version``, ``position`` and ``time``, of which exactly one is not None.
+        limits: ``version``, ``position`` and ``time``; exactly one is not None.
         page: of its own messages, only these and the first event are folded; the others are only counted.
 
     Raises:

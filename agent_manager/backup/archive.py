@@ -13,7 +13,7 @@
 
 Segments and tables are in the text format of PostgreSQL's COPY, compressed by gzip, so that ``zcat`` and ``psql`` alone
 can read them. The log is append-only: a backup writes the events since the last one, and its manifest names the earlier
-segments again, except for those of which events were erased since: they are written anew. Files appear under their
+segments again, except for those with events that were erased since: they are written anew. Files appear under their
 names only when they are complete. A name contains the beginning of the content's SHA-256, so that no backup replaces a
 file of another one by other content. A manifest holds its own SHA-256; so nothing that a manifest names can be damaged
 without being noticed.
@@ -117,7 +117,7 @@ class Archive:
         incomplete = self.incomplete()
         logs = [each.segments for each in (*manifests, *([incomplete] if incomplete else []))]
         files = self.target.files("log")
-        # Of two that reach as far, the newer: segments of which events were erased are written anew.
+        # Of two that reach as far, the newer: segments with erased events are written anew.
         longest = max(reversed(logs), key=lambda segments: segments[-1].last if segments else 0, default=())
 
         def is_whole(segment: Segment) -> bool:

@@ -169,7 +169,7 @@ async def _earlier_segments(connection: Connection, store: EventStore, archive: 
 async def _without_erased(
     connection: Connection, store: EventStore, archive: Archive, segments: tuple[Segment, ...]
 ) -> tuple[Segment, ...]:
-    """Return the segments, those written anew of which events were erased since they were written."""
+    """Return the segments; those with events that were erased since are written anew."""
     ends = {"firsts": [each.first for each in segments], "lasts": [each.last for each in segments]}
     async with connection.transaction():
         await set_role(connection, store.settings, PROJECTOR)

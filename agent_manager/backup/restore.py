@@ -51,7 +51,7 @@ class Restored:
 
     Attributes:
         position: of the last event.
-        erased_again: conversations of which events were erased after the backup was made, and again now.
+        erased_again: conversations with events that were erased after the backup was made, and again now.
         seconds: until the read tables were complete.
     """
 

@@ -452,7 +452,7 @@ class Documents:
         self._array: _Array | None = None
         self._is_in_string = False
         self._is_one = False  # the present value is one conversation
-        self._is_too_long = False  # the present value, of which nothing is kept
+        self._is_too_long = False  # the present value, which is not kept
         self._is_rest = False  # the present value is what follows the conversations in a document
 
     def feed(self, chunk: bytes) -> Iterator[JsonValue]:
