@@ -67,7 +67,7 @@ class AgentRegistry:
             if url.rstrip("/") in (registered.rstrip("/"), (url_of(card) or "").rstrip("/")):
                 await self._append(AgentUnregistered(url=registered))
                 return
-        raise NotFound(f"no agent is registered under {printable(url)!r}")
+        raise NotFound(f"no agent is registered under {printable(url)!r}: the list of agents shows their URLs")
 
     async def cards(self) -> list[Json]:
         """Return the cards, in the order in which they were first registered."""

@@ -33,11 +33,12 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from agent_manager.a2a import Json
+from agent_manager.accepted_messages import Accepted, Key
 from agent_manager.answering import Answered
-from agent_manager.conversation_fold import Accepted, ConversationView, Key
+from agent_manager.conversation_fold import ConversationView
+from agent_manager.dual_write import Differences
 from agent_manager.errors import AnswerFailed, AnswerTaken, ManagerClosed
 from agent_manager.manager import Manager
-from agent_manager.storage import Differences
 from agent_manager.wire_classes import choose_classes, to_wire
 from eventstore.errors import InputError
 from eventstore.sync import Portal
@@ -65,7 +66,8 @@ def _conversation_method(
     def call(manager: ApplicationManager, /, *args: P.args, **kwargs: P.kwargs) -> Any:
         return _awaitable(manager._classes.to_conversation(manager._call(method, *args, **kwargs)))
 
-    call.__signature__ = inspect.signature(method).replace(return_annotation="Any")  # type: ignore[attr-defined]
+    signature = inspect.signature(method).replace(return_annotation="Any")
+    call.__signature__ = signature  # type: ignore[attr-defined]  # which documentation shows
     return call
 
 

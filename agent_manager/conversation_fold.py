@@ -10,10 +10,10 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from agent_manager.a2a import (
@@ -29,6 +29,7 @@ from agent_manager.a2a import (
     text_part,
     version_of,
 )
+from agent_manager.accepted_messages import Pending
 from agent_manager.agents.recorder import RecordedTask, artifact_key
 from eventstore import (
     AgentRegistered,
@@ -61,14 +62,10 @@ from projections import Task
 
 TaskEvent = TaskCreated | TaskStatusChanged | TaskDescribed | TaskArtifactAdded | TaskArtifactExtended
 
-ACTIVE = frozenset((TaskStatus.PENDING, TaskStatus.IN_PROGRESS, TaskStatus.INPUT_REQUIRED, TaskStatus.AUTH_REQUIRED))
-"""Statuses of a task that is continued by the next message of its conversation."""
 WAITING = frozenset((TaskStatus.INPUT_REQUIRED, TaskStatus.AUTH_REQUIRED))
 """Statuses of a task whose agent waits for the user."""
-WORKING_TEXT = "Working..."
-
-Key: TypeAlias = tuple[UUID, UUID]
-"""A message: its conversation, and the id of its event, which is unique only within the conversation."""
+ACTIVE = OPEN | WAITING
+"""Statuses of a task that is continued by the next message of its conversation."""
 
 _EVENT_BYTES = 1500
 """Approximate size of an event's objects, apart from the text of its content."""
@@ -103,64 +100,6 @@ class ConversationView:
     version: int
     created_at: datetime
     updated_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """A message that is durable and awaits its answer.
-
-    Attributes:
-        conversation_id: the id that the client chose, or a new one if the message has none.
-        conversation: the conversation's id in the log and the tables.
-        event_id: the id of the message's event.
-        message: the message as it is stored; its ``taskId`` names the task that it continues.
-        position: the position of the event.
-        notes: what of the message is too large to be stored, and the setting that allows it.
-        push_notification: the setting of push notifications that came with the message, with its secrets; they are not
-            stored, so another process does not know it.
-    """
-
-    conversation_id: str
-    conversation: UUID
-    event_id: UUID
-    message: Json
-    position: int
-    notes: tuple[str, ...] = ()
-    push_notification: Json | None = field(default=None, repr=False)
-
-    @property
-    def key(self) -> Key:
-        """The conversation and the event."""
-        return self.conversation, self.event_id
-
-    @property
-    def message_id(self) -> str:
-        """The id that the client chose; it need not be unique."""
-        return self.message.get("messageId") or ""
-
-    @property
-    def task_id(self) -> str | None:
-        """The id, chosen by the agent, of the open task that the message continues."""
-        task_id = self.message.get("taskId")
-        return task_id if isinstance(task_id, str) and task_id else None
-
-
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """A message that awaits its answer.
-
-    Attributes:
-        status: the latest status text of the task that the agent works on; empty if there is none.
-        since: the time when the message was accepted.
-    """
-
-    conversation_id: str
-    conversation: UUID
-    event_id: UUID
-    message_id: str
-    status: str
-    since: datetime
-    position: int
 
 
 class Summary(NamedTuple):
@@ -408,10 +347,10 @@ class ConversationFold:
         """
         last = next(reversed(self.messages.values()), None)
         given_id = last.get("taskId") if last else None
-        if given_id and any(task.given_id == given_id and task.is_open for task in self.tasks.values()):
+        if given_id and any(task.given_id == given_id and task.status in ACTIVE for task in self.tasks.values()):
             return str(given_id)
         latest = max(self.tasks.values(), key=lambda task: task.version, default=None)
-        return latest.given_id or None if latest is not None and latest.is_waiting else None
+        return latest.given_id or None if latest is not None and latest.status in WAITING else None
 
     def message_count(self, message_id: str) -> int:
         """Return the number of messages that have an id."""
@@ -430,7 +369,7 @@ class ConversationFold:
         """Return the tasks that the answer to a message began or changed last, and that are still open."""
         latest = self.task_of(event_id)
         tasks = [task for task in self.tasks.values() if task.causation_id == str(event_id) or task is latest]
-        return [task for task in tasks if TaskStatus(task.row.status) in OPEN]
+        return [task for task in tasks if task.status in OPEN]
 
     def caused_by(self, event_id: UUID) -> int:
         """Return the number of events that name a message as their cause: those of its answer."""
@@ -476,6 +415,7 @@ class TaskFold:
     """The state of a task after its events.
 
     Attributes:
+        id: the id of the task in the tables.
         given_id: the id that the agent chose.
         actor: the actor of its first event.
         first_id: the id that its first event gave it; None if that event did not create it.
@@ -489,6 +429,7 @@ class TaskFold:
     """
 
     def __init__(self, task_id: UUID, first: Event) -> None:
+        self.id = task_id
         self.given_id = str(task_id)
         self.actor = first.actor
         self.first_id = (first.data.given_id or str(task_id)) if isinstance(first.data, TaskCreated) else None
@@ -499,7 +440,6 @@ class TaskFold:
         self.push_notifications: dict[str, PushNotification] = {}
         self.description = ""
         self.causation_id = first.metadata.causation_id
-        self._id = task_id
         self._first = first
         self._has_given_id = False
         self._updated_at: datetime = first.occurred_at
@@ -545,36 +485,21 @@ class TaskFold:
             self.push_notifications[data.config_id] = PushNotification(actor, data.config)
 
     @property
-    def id(self) -> UUID:
-        """The id of the task in the tables."""
-        return self._id
-
-    @property
     def status(self) -> TaskStatus:
         """The status of the task."""
         return TaskStatus(self._status)
 
     @property
-    def is_open(self) -> bool:
-        """Whether the next message of the conversation can continue the task."""
-        return self._status in ACTIVE
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether the agent waits for the user."""
-        return self._status in WAITING
-
-    @property
     def status_text(self) -> str:
         """The text of the status message; a default if the message has no text, nothing if there is no message."""
-        return "" if self._message is None else first_text(self._message.get("parts")) or WORKING_TEXT
+        return "" if self._message is None else first_text(self._message.get("parts")) or "Working..."
 
     @property
     def row(self) -> Task:
         """The task's row of the table ``tasks``."""
         first = self._first
         return Task(
-            self._id, first.conversation_id, self._status, self.description, first.occurred_at, self._updated_at,
+            self.id, first.conversation_id, self._status, self.description, first.occurred_at, self._updated_at,
             self._metadata, first.tenant_id, self.given_id, self.version, self._message, self._chunks,
             self._extra, self._status_extra,
         )  # fmt: skip

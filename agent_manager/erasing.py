@@ -1,11 +1,12 @@
-"""What follows an erasure: what the database cannot do in its transaction."""
+"""The work that remains after an erasure because the database cannot do it in the transaction."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agent_manager.backup.archive import Archive, open_target
+from agent_manager.backup.archive import Archive
 from agent_manager.backup.erasures import write_erasures
+from agent_manager.backup.targets import open_target
 from agent_manager.settings import ServerSettings
 from eventstore import Erasure, EventStore
 from eventstore.errors import EventStoreError
@@ -18,10 +19,10 @@ async def finish_erasures(
     """Apply events again where the transaction could not, and write the receipts beside the backups.
 
     Args:
-        tenant: whose conversations they are.
+        tenant: the tenant of the conversations.
 
     Returns:
-        What remains to be done, each as a sentence; what was erased is erased nevertheless.
+        A sentence for each thing that remains to be done; what was erased is erased nevertheless.
     """
     remarks = []
     if names := {name for erasure in erasures for name in erasure.not_refolded}:

@@ -84,11 +84,11 @@ class TaskUnknown(AgentRefused):
 
 
 class InvalidUpdate(AgentError):
-    """What the agent sent is not a message, task or update."""
+    """The agent sent something other than a message, task or update."""
 
 
 class InvalidAgentCard(AgentError):
-    """What the agent serves as its card is not an agent card."""
+    """The agent serves something other than an agent card as its card."""
 
 
 class AgentUnsupported(AgentError):

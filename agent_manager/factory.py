@@ -20,8 +20,10 @@ from agent_manager.agents.remote import RemoteAgent
 from agent_manager.answering import Answers
 from agent_manager.application import ApplicationManager
 from agent_manager.conversation_cache import MAX_BYTES, VisibleConversations, VisibleIds
+from agent_manager.dual_write import Differences, DualWriteLog, copy_log
 from agent_manager.manager import Manager
-from agent_manager.storage import AppendedPositions, Differences, DualWriteLog, MemoryLog, ServerLog, copy_log
+from agent_manager.memory_log import MemoryLog
+from agent_manager.storage import AppendedPositions, ServerLog
 from agent_manager.task_requests import TaskRequests
 from agent_manager.writer import Writer
 from eventstore import EventStore, Settings, conversation_uuid

@@ -11,20 +11,13 @@ from typing import Self, cast
 from uuid import UUID, uuid4
 
 from agent_manager.a2a import Json, push_notification_config
+from agent_manager.accepted_messages import Accepted, Key, Pending
 from agent_manager.agent_registry import AgentRegistry
 from agent_manager.agents.agent import Answer
 from agent_manager.agents.credentials import AgentCredentials
 from agent_manager.answering import Answers
 from agent_manager.conversation_cache import MAX_BYTES, ConversationFoldCache
-from agent_manager.conversation_fold import (
-    Accepted,
-    ConversationFold,
-    ConversationView,
-    EventView,
-    Key,
-    Pending,
-    event_view,
-)
+from agent_manager.conversation_fold import ConversationFold, ConversationView, EventView, event_view
 from agent_manager.errors import AnswerFailed, AnswerTaken
 from agent_manager.storage import ClosableLog, Log
 from agent_manager.task_requests import TaskRequests
@@ -42,6 +35,7 @@ from eventstore import (
 )
 from eventstore.errors import ConversationIsDeleted, InputError, NotFound, WrongExpectedVersion, printable
 from eventstore.ids import is_canonical_uuid
+from projections.reading import not_found
 
 
 class Manager:
@@ -327,7 +321,10 @@ class Manager:
         conversation, event_id = key
         fold = await self._cache.get(conversation)
         if fold is None or event_id not in fold.requests:
-            raise NotFound(f"conversation {conversation} has no message {event_id}")
+            raise NotFound(
+                f"conversation {conversation} has no message {event_id} that was sent to be answered: pending() "
+                "returns those that await an answer"
+            )
         return Accepted(fold.given_id, fold.id, event_id, fold.messages[event_id], fold.requests[event_id].position)
 
     async def answer_pending(self) -> list[tuple[Pending, str | None]]:
@@ -466,19 +463,22 @@ class Manager:
             for event_id, sent in reversed(source.messages_up_to(last).items()):
                 if message in (event_id, str(event_id), sent.get("messageId")):
                     return source, event_id
-        raise NotFound(f"conversation {printable(fold.given_id)!r} has no message {printable(str(message))!r}")
+        raise NotFound(
+            f"conversation {printable(fold.given_id)!r} has no message {printable(str(message))!r}: its messages show "
+            "their ids"
+        )
 
     async def _existing(self, conversation_id: str) -> ConversationFold:
         fold = await self._fold(conversation_id)
         if fold is None:
-            raise NotFound(f"no conversation has the id {printable(conversation_id)!r}")
+            raise not_found(conversation_id)
         return fold
 
     async def conversation_fold(self, conversation: UUID) -> ConversationFold:
         """Return a conversation by its id in the log and the tables. Raises NotFound."""
         fold = await self._cache.get(conversation)
         if fold is None:
-            raise NotFound(f"no conversation has the id {conversation}")
+            raise not_found(conversation)
         return fold
 
     async def _change(self, conversation_id: str, event: EventData) -> ConversationView:

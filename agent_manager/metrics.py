@@ -23,7 +23,8 @@ from prometheus_client.registry import Collector
 from starlette.responses import Response
 
 from agent_manager.audit.status import SealedLog, read_sealed_log
-from agent_manager.backup.archive import Archive, open_target
+from agent_manager.backup.archive import Archive
+from agent_manager.backup.targets import open_target
 from agent_manager.settings import server_settings
 from eventstore import EventStore, __version__
 from eventstore.errors import (
@@ -126,7 +127,7 @@ class Metrics(Collector):
 
     async def response(self) -> Response:
         """Return all metrics in the text format of Prometheus."""
-        async with self._reading:  # one at a time, however many ask
+        async with self._reading:  # one at a time, however many call
             self._state, _ = await asyncio.gather(self._read_database(), self._read_backups())
             return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
 

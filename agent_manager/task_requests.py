@@ -41,6 +41,7 @@ from eventstore import (
     TaskStatus,
 )
 from eventstore.errors import EventTooLarge, InputError, NotFound, printable
+from projections.reading import not_found
 
 _USER = "user"
 """The actor of a request without one of its own."""
@@ -191,7 +192,7 @@ class TaskRequests:
     async def _existing(self, conversation: UUID) -> ConversationFold:
         fold = await self._cache.get(conversation)
         if fold is None:
-            raise NotFound(f"conversation {conversation} does not exist")
+            raise not_found(conversation)
         return fold
 
 
@@ -204,13 +205,18 @@ def _task(fold: ConversationFold, task_id: str) -> TaskFold:
     for task in fold.tasks.values():
         if task_id in (task.given_id, str(task.id)):
             return task
-    raise NotFound(f"conversation {printable(fold.given_id)!r} has no task {printable(task_id)!r}")
+    raise NotFound(
+        f"conversation {printable(fold.given_id)!r} has no task {printable(task_id)!r}: its list of tasks shows the ids"
+    )
 
 
 def _push_notification(task: TaskFold, config_id: str) -> PushNotification:
     kept = task.push_notifications.get(config_id)
     if kept is None:
-        raise NotFound(f"task {printable(task.given_id)!r} has no push notifications {printable(config_id)!r}")
+        raise NotFound(
+            f"task {printable(task.given_id)!r} has no push notifications {printable(config_id)!r}: the list of "
+            "its push notifications shows the ids"
+        )
     return kept
 
 

@@ -171,7 +171,7 @@ def _dumped(value: Any, dump: Callable[[], Json]) -> Json:
         raise InputError(f"this {type(value).__name__} cannot be written as JSON: {printable(str(error))}") from None
 
 
-def from_wire(kind: type, wire: Json) -> Any:
+def from_wire(kind: type[Any], wire: Json) -> Any:
     """Return an instance of a pydantic or protobuf class.
 
     Raises:
@@ -185,7 +185,7 @@ def from_wire(kind: type, wire: Json) -> Any:
         except (json_format.Error, ValueError, TypeError) as error:
             raise InputError(f"{problem}: {error}") from None
     try:
-        return kind.model_validate(wire)  # type: ignore[attr-defined]
+        return kind.model_validate(wire)
     except (ValidationError, ValueError, TypeError) as error:
         raise InputError(f"{problem}: {error}") from None
 

@@ -35,7 +35,7 @@ _SET_ADMINISTRATOR = query("eventstore", "set_administrator")
 
 @dataclass(frozen=True, slots=True)
 class Administrator:
-    """Who acts, through which program, and why.
+    """The actor of administrative acts, with the program and the reason.
 
     Attributes:
         actor: empty for the login of the database session.

@@ -40,7 +40,7 @@ MAX_REASON_CHARACTERS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """What an erasure of events of one conversation did, or would do.
+    """The outcome of an erasure of events of one conversation, or of its dry run.
 
     Attributes:
         events: the number of events that were erased; 0 if nothing was left to erase.
@@ -156,8 +156,8 @@ async def open_eraser(store: EventStore) -> AsyncIterator[Connection]:
         if connection.role != ERASER and await _value(connection, "has_eraser"):
             login = connection.info.user
             raise PermissionDenied(
-                f"the login {login} may not erase: GRANT {ERASER}, {PROJECTOR} TO {login}, by a superuser or who may "
-                "grant these roles; nothing was erased"
+                f"the login {login} may not erase, and nothing was erased: run GRANT {ERASER}, {PROJECTOR} TO {login} "
+                "as a superuser, or as a login that may grant these roles"
             )
         yield connection
 

@@ -146,7 +146,7 @@ class ConversationRewound(EventData):
 
     Hidden are the messages, the tasks that began after the version, artifacts and texts; their events remain.
     ``message_count`` is the number of messages that are left, so an event like this is appended with the expected
-    version at which they were counted; at version 0 there are none. Only who may delete the conversation may do that.
+    version at which they were counted; at version 0 there are none. It needs the right to delete the conversation.
     """
 
     event_type: Literal["conversation.rewound"] = "conversation.rewound"

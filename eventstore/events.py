@@ -171,7 +171,7 @@ class Event(LazyRow):
 
     @property
     def occurred_at(self) -> datetime:
-        """When the event happened, if the metadata says so; otherwise the time of the append."""
+        """The time when the event happened, if the metadata has it; otherwise the time of the append."""
         return self.metadata.occurred_at or self.timestamp
 
     def _restored(self, name: str, value: Any) -> Any:

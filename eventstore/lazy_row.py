@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
-from typing import Any, Self, TypeVar
+from dataclasses import Field, fields
+from typing import Any, ClassVar, Self, TypeVar
 
 from eventstore.json_text import from_json
 
@@ -14,10 +14,11 @@ _new, _set = object.__new__, object.__setattr__
 class LazyRow:
     """An object whose fields are the values of a row; see :func:`lazy_row`."""
 
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]  # every subclass is a dataclass
     _row: Sequence[Any]
 
     def __init__(self, *values: Any, **named: Any) -> None:
-        names = [field.name for field in fields(type(self))]  # type: ignore[arg-type]
+        names = [field.name for field in fields(type(self))]
         given = dict(zip(names, values, strict=False)) | named
         if len(values) + len(named) != len(names) or given.keys() != set(names):
             raise TypeError(f"{type(self).__name__} takes each of {', '.join(names)} once")
@@ -45,7 +46,7 @@ def lazy_row(*json_fields: str) -> Callable[[_Class], _Class]:
         return property(lambda instance: instance._row[index])
 
     def decorate(row_type: _Class) -> _Class:
-        for index, field in enumerate(fields(row_type)):  # type: ignore[arg-type]
+        for index, field in enumerate(fields(row_type)):
             is_json = field.name in json_fields
             setattr(row_type, field.name, _JsonField(index, field.name) if is_json else field_of_row(index))
         return row_type

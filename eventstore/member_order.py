@@ -17,7 +17,7 @@ Reading never fails, whatever is stored there: an order that does not fit the va
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 from pydantic_core import to_json
 
@@ -68,7 +68,7 @@ def arranged(names: list[str], indices: object) -> list[str]:
     """Return the names in the sequence of the indices; unchanged if the indices do not fit."""
     if not _fits(indices, len(names)):
         return names
-    return [names[index] for index in indices]  # type: ignore[attr-defined]
+    return [names[index] for index in indices]
 
 
 def _is_stored_order(value: Any) -> bool:
@@ -134,7 +134,7 @@ def _arrange(
         value.update(members[index] for index in indices)
 
 
-def _fits(indices: object, number: int) -> bool:
+def _fits(indices: object, number: int) -> TypeGuard[list[int]]:
     """Return whether the indices are a permutation."""
     return (
         isinstance(indices, list)

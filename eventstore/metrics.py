@@ -1,4 +1,4 @@
-"""What a store counts of its own work, as plain numbers, which a monitoring system reads when it likes."""
+"""Counts of the work of a store, as plain numbers, which a monitoring system reads at any time."""
 
 from __future__ import annotations
 

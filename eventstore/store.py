@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import aclosing, suppress
 from datetime import datetime
 from typing import Any, Self
 from uuid import UUID, uuid4
 
 from eventstore.append import Append, Beginning, append_or_begin, named_conversation
-from eventstore.batching import AppendBatcher
-from eventstore.database.connection import APP, AUDITOR, PROJECTOR, READER, WRITER, Connection, check_login, connect
+from eventstore.database.connection import APP, WRITER, Connection, check_login, connect
 from eventstore.database.fork_safety import abandon_in_child
 from eventstore.database.pooler_check import check_pooler
 from eventstore.database.pools import Pool, View
 from eventstore.database.server import Server
-from eventstore.database.standby import Standby
 from eventstore.erasure import Erasure, erase, erase_user
 from eventstore.errors import InputError, ServerError, SettingsError, StoreClosed, translated
 from eventstore.event_types import EventData
@@ -34,12 +32,13 @@ from eventstore.forking import forked_event
 from eventstore.ids import parse_uuid
 from eventstore.json_text import check_text
 from eventstore.metrics import StoreMetrics
-from eventstore.notifier import LOOK_EVENTS, Listener, Notifier, open_listener
+from eventstore.notifier import LOOK_EVENTS
 from eventstore.pacing import paced
 from eventstore.read import Filter, horizon, read_conversation, read_log
 from eventstore.schema_check import check_schema
 from eventstore.scope import ALL_TENANTS, Caller, DataScope, checked_tenant
 from eventstore.settings import Settings
+from eventstore.store_connections import StoreConnections
 from eventstore.subscribe import follow_log
 from eventstore.tracing import append_span
 
@@ -61,7 +60,7 @@ class EventStore:
 
     def __init__(self, settings: Settings | None = None) -> None:
         if not isinstance(settings, Settings | None):
-            raise SettingsError(f"expected Settings, got a {type(settings).__name__}")
+            raise SettingsError(f"settings: expected Settings, got a {type(settings).__name__}")
         self.settings = settings or Settings()
         self.tenant = checked_tenant(self.settings.tenant)
         self.server = Server(self.settings)
@@ -310,11 +309,11 @@ class EventStore:
         Args:
             event_ids: the events; by default all of the conversation.
             expected: the version that the conversation must have; None for any.
-            reason: kept in the receipt, which is never erased: name nobody in it.
-            actor: who erases.
+            reason: kept in the receipt, which is never erased, so do not name people in it.
+            actor: the actor of the receipt.
             user: erases only conversations that this user owns, and their own events in others; None means the whole
                 tenant.
-            dry_run: change nothing; tell what would be erased.
+            dry_run: return what would be erased, and change nothing.
 
         Raises:
             NotFound: the conversation does not exist, or has no such event.
@@ -352,7 +351,7 @@ class EventStore:
         what was erased stays erased; repeat the call for the rest.
 
         Args:
-            user: who may only erase themselves; None means the whole tenant.
+            user: a user may erase only themselves; None means the whole tenant.
             reason, actor, dry_run: see :meth:`erase`. Receipts never name the erased user.
 
         Raises:
@@ -526,86 +525,3 @@ def _not_negative(value: int, what: str) -> int:
     if not isinstance(value, int) or not 0 <= value <= HIGHEST_POSITION:
         raise InputError(f"{what}: {value!r:.80} is not a whole number from 0 to {HIGHEST_POSITION}")
     return value
-
-
-_SERVICE_CONNECTIONS, _LOG_CONNECTIONS, _PROJECTOR_CONNECTIONS = 2, 4, 2
-"""At most; the pool of the read tables has the size that the settings allow."""
-
-
-class StoreConnections:
-    """The connections of an open store, under the role that each purpose needs.
-
-    Row-level security restricts the roles that read to the caller of the transaction. Only the projector's role reads
-    the rows of all tenants; its connections are opened when :data:`ALL_TENANTS` is first used.
-
-    Attributes:
-        loop: the event loop in which they were opened; no other may use them.
-        append_batcher: sends appends.
-        notifier: waits for events.
-        service: sees neither the log nor the read tables.
-        reader: reads the read tables, on the standby if the settings name one.
-        primary_reader: reads the read tables on the primary; the same as ``reader`` if there is no standby.
-        standby: the standby; None if the settings name none.
-        auditor: reads the log.
-        projector: reads the log and the read tables of all tenants.
-        pools: these pools, by name.
-    """
-
-    def __init__(self, server: Server, settings: Settings, metrics: StoreMetrics) -> None:
-        self._server, self._settings, self._metrics = server, settings, metrics
-        self.loop = asyncio.get_running_loop()
-        size = settings.pool_size
-
-        def pool(role: str, size: int, kept: int) -> Pool:
-            return Pool(server.url, settings, role, size, server.likely_cause, kept=kept)
-
-        self.service = pool(APP, min(size, _SERVICE_CONNECTIONS), 0)
-        read_url = settings.reading_url()
-        if read_url is None:
-            self.standby = None
-            self.primary_reader = self.reader = pool(READER, size, 1)
-        else:
-            self.primary_reader = pool(READER, min(size, _LOG_CONNECTIONS), 0)
-            self.standby = Standby(read_url, settings, self.primary_reader)
-            self.reader = Pool(read_url, settings, READER, size, self.standby.explain, standby=self.standby)
-        self.auditor = pool(AUDITOR, min(size, _LOG_CONNECTIONS), 0)
-        self.projector = pool(PROJECTOR, min(size, _PROJECTOR_CONNECTIONS), 0)
-        self.pools = {
-            "service": self.service,
-            "reader": self.reader,
-            "auditor": self.auditor,
-            "projector": self.projector,
-        }
-        if self.standby is not None:
-            self.pools["primary_reader"] = self.primary_reader
-        self.append_batcher = AppendBatcher(
-            lambda: connect(server.url, settings, WRITER),
-            lambda: connect(server.url, settings, None),
-            server.likely_cause,
-            connect_seconds=settings.connect_timeout,
-            append_seconds=settings.append_seconds,
-            metrics=metrics,
-            slow_seconds=settings.slow_statement_seconds,
-        )
-        self.notifier = Notifier(self.open_listener)
-
-    async def open(self) -> None:
-        """Begin to connect. Return at once, unless there is a standby, which is tried."""
-        for pool in self.pools.values():
-            await pool.open()
-        if self.standby is not None:
-            await self.standby.try_connection()
-
-    async def close(self) -> None:
-        """Wait for the appends that are in flight, and close all connections."""
-        await self.notifier.close()
-        await self.append_batcher.close()
-        for pool in self.pools.values():
-            await pool.close()
-
-    async def open_listener(self, on_notified: Callable[[], None]) -> Listener:
-        """Open a connection that listens; see :func:`~eventstore.notifier.open_listener`."""
-        url, settings = self._settings.listening_url() or self._server.url, self._settings
-        return await open_listener(
-            lambda: connect(url, settings, AUDITOR), self.auditor, on_notified, settings.connect_timeout, self._metrics
-        )

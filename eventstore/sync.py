@@ -49,9 +49,9 @@ def _synchronous_iterator(
     def call(store: SyncEventStore, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
         return store.portal.iterate(method(store.asynchronous, *args, **kwargs))
 
-    signature = inspect.signature(method)  # which documentation shows
+    signature = inspect.signature(method)
     returns = signature.return_annotation.replace("AsyncIterator", "Iterator")
-    call.__signature__ = signature.replace(return_annotation=returns)  # type: ignore[attr-defined]
+    call.__signature__ = signature.replace(return_annotation=returns)  # type: ignore[attr-defined]  # which documentation shows
     return call
 
 

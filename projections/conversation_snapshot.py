@@ -220,7 +220,7 @@ async def snapshot_as_of(
 
     Args:
         candidates: the first of them that the caller can see is meant; if there is none, the snapshot is None.
-        limits: ``version``, ``position`` and ``time``, of which exactly one is not None.
+        limits: ``version``, ``position`` and ``time``; exactly one is not None.
         page: of its own messages, only these and the first event are folded; the others are only counted.
 
     Raises:
@@ -245,7 +245,7 @@ async def snapshot_as_of(
             until |= await _bounds(connection, page, until)
         text = query_without("projections", "as_of_events", (_LIMITS | _PAGE).difference(until))
         if (await connection.execute(text.encode(), until)).rowcount == 0:
-            raise NotFound(f"conversation {found} had not begun at {name} {value}")
+            raise NotFound(f"conversation {found} had not begun at {name} {value}: give a later {name}")
         await _insert_shared(connection, caller.tenant, shared)
         for projection in _ROWS:
             await projection.fold(connection)

@@ -35,7 +35,7 @@ async def message_place(reader: Reader, conversation_id: UUID, message: UUID | s
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What differs between two conversations, or between two versions of one.
+    """The differences between two conversations, or between two versions of one.
 
     Attributes:
         first, second: the conversations as they were compared.
@@ -69,8 +69,8 @@ async def compare(
     """See :meth:`projections.Reader.compare`."""
     states, chains = [], []
     for conversation, at in ((first, version), (first if second is None else second, second_version)):
-        limit = {"position": HIGHEST_POSITION} if at is None else {"version": at}
-        state = await reader.conversation_at(conversation, **limit)  # type: ignore[arg-type]
+        position = HIGHEST_POSITION if at is None else None
+        state = await reader.conversation_at(conversation, version=at, position=position)
         shared = await shared_then(reader.store, reader.caller, state.conversation.id, {})
         states.append(state)
         chains.append([Ancestor(state.conversation.id, state.version), *shared])

@@ -2,7 +2,7 @@
 
 A page begins beyond the place in the order where the one before it ended, found by an index: new rows move nothing, and
 the thousandth page costs what the first did. The index begins with the columns that are the same for all rows of the
-list; then come the columns of the order, the last of which make it total. None of them ever changes in a row, except
+list; then come the columns of the order; the last ones make it total. None of them ever changes in a row, except
 the time of a conversation's last update.
 
 A cursor holds what it was made for: the kind of the list, its order, and a hash of its tenant and filters. So a cursor

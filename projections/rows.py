@@ -37,7 +37,7 @@ class ReadTableRow(LazyRow):
 
     @cached_property
     def _orders(self) -> Any:
-        index = len(fields(type(self)))  # type: ignore[arg-type]
+        index = len(fields(type(self)))
         orders = self._row[index] if len(self._row) > index else None
         return from_json(orders[1:]) if isinstance(orders, bytes) else orders
 

@@ -102,7 +102,7 @@ class Search:
         """Return a page of the results of a query.
 
         Args:
-            query: words, all of which must occur, in any of their forms, with or without accents; ``"a phrase"``: these
+            query: words that must all occur, in any of their forms, with or without accents; ``"a phrase"``: these
                 words as they are, adjacent and in this order; ``-without``; ``one or another``; ``begins*``. Any text
                 is a query; it is cut after a thousand characters or forty words.
             by: ``relevance``, the best first, of the latest four hundred matches; ``time``, the latest first.

@@ -40,7 +40,7 @@ from eventstore.errors import (
     SettingsError,
     translated,
 )
-from eventstore.notifier import PollThrottle
+from eventstore.poll_throttle import PollThrottle
 from eventstore.read import horizon
 from projections.apply import BATCH_SIZE, SMALL_BATCH_SIZE, Applied, Applier
 from projections.custom_projections import create_missing_tables

@@ -17,7 +17,7 @@ class Unauthorized(EventStoreError):
 
 
 class KeysUnavailable(ServerError):
-    """The keys that verify JWT cannot be read now, so that no JWT can be told from a forged one."""
+    """The keys that verify JWT cannot be read now, so that no JWT can be distinguished from a forged one."""
 
 
 class TokenScope(StrEnum):

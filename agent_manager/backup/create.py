@@ -16,20 +16,19 @@ from typing import Any, Literal
 
 from psycopg import sql
 
-from agent_manager.backup.archive import (
+from agent_manager.backup.archive import Archive, PartWriter
+from agent_manager.backup.erasures import write_erasures
+from agent_manager.backup.manifest import (
     EVENT_COLUMNS,
     FOLDERS,
     FORMAT,
     SEALED_TABLES,
     TABLES,
-    Archive,
     Manifest,
     Part,
-    PartWriter,
     SealedPart,
     Segment,
 )
-from agent_manager.backup.erasures import write_erasures
 from eventstore import EventStore
 from eventstore.database.connection import APP, PROJECTOR, Connection, set_role
 from eventstore.database.queries import query
@@ -70,8 +69,8 @@ async def create_backup(
     """Make a backup.
 
     Args:
-        is_full: write the whole log anew. The same events usually make the same files, so this also mends damaged ones
-            of earlier backups.
+        is_full: write the whole log anew. The same events usually make the same files, so this also repairs damaged
+            files of earlier backups.
         on_progress: called after each segment.
 
     Raises:
@@ -170,7 +169,7 @@ async def _earlier_segments(connection: Connection, store: EventStore, archive: 
 async def _without_erased(
     connection: Connection, store: EventStore, archive: Archive, segments: tuple[Segment, ...]
 ) -> tuple[Segment, ...]:
-    """Return the segments, those written anew of which events were erased since they were written."""
+    """Return the segments; those with events that were erased since are written anew."""
     ends = {"firsts": [each.first for each in segments], "lasts": [each.last for each in segments]}
     async with connection.transaction():
         await set_role(connection, store.settings, PROJECTOR)

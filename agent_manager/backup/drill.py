@@ -14,8 +14,9 @@ from tempfile import TemporaryDirectory, gettempdir
 
 from pydantic import TypeAdapter
 
-from agent_manager.backup.archive import Archive, Manifest
+from agent_manager.backup.archive import Archive
 from agent_manager.backup.create import exclusively
+from agent_manager.backup.manifest import Manifest
 from agent_manager.backup.restore import restore_backup
 from agent_manager.backup.verify import digest_of
 from eventstore import EventStore, Settings
@@ -54,7 +55,7 @@ _RECORD = TypeAdapter(Drill)
 
 
 class DrillFailed(EventStoreError):
-    """What was restored differs from the live log."""
+    """The restored log differs from the live log."""
 
 
 class DrillRunning(ConflictError):

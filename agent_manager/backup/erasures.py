@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-from agent_manager.backup.archive import Archive, ErasureRecord
+from agent_manager.backup.archive import Archive
+from agent_manager.backup.manifest import ErasureRecord
 from eventstore import ConversationErased, Event, EventErased, EventStore
 from eventstore.database.connection import Connection
 from eventstore.database.queries import query_without

@@ -20,17 +20,9 @@ from psycopg import sql
 from agent_manager.audit.notes import Policy
 from agent_manager.audit.sealer import read_keys
 from agent_manager.audit.verify import verify_log
-from agent_manager.backup.archive import (
-    FOLDERS,
-    SEALED_TABLES,
-    Archive,
-    BackedUpTable,
-    BackupDamaged,
-    Manifest,
-    Part,
-    Segment,
-)
+from agent_manager.backup.archive import Archive, BackupDamaged
 from agent_manager.backup.erasures import apply_erasures
+from agent_manager.backup.manifest import FOLDERS, SEALED_TABLES, Manifest, Part, Segment
 from agent_manager.settings import server_settings
 from eventstore import EventStore, Settings
 from eventstore.administration import record_act
@@ -42,7 +34,7 @@ from projections import catch_up, load_projections, rebuild
 
 OWNER = "eventstore_owner"
 _HIGHEST_POSITION = 2**63 - 1
-_HOLDS: BackedUpTable = "legal_holds"
+_HOLDS = "legal_holds"
 """Restored last: a hold that was released after the backup was made does not stop what was erased then."""
 REBUILD_EVENTS = 100_000
 """From this many events on the read tables are rebuilt: filled over two connections, before they have indexes. It takes
@@ -55,11 +47,11 @@ class DatabaseNotEmpty(ConflictError):
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What was restored.
+    """The outcome of restoring a backup.
 
     Attributes:
         position: of the last event.
-        erased_again: conversations of which events were erased after the backup was made, and again now.
+        erased_again: conversations with events that were erased after the backup was made, and again now.
         seconds: until the read tables were complete.
     """
 

@@ -1,4 +1,4 @@
-"""Which backups to keep, and deleting the others."""
+"""The rules by which backups are kept, and the deletion of the others."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from agent_manager.backup.archive import Archive, Manifest
+from agent_manager.backup.archive import Archive
+from agent_manager.backup.manifest import Manifest
 
 REMNANT_AGE = timedelta(days=1)
 """The age from which a file that no backup names is a remnant. A backup names its files within minutes."""

@@ -14,7 +14,8 @@ from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
-from agent_manager.backup.archive import Archive, BackupDamaged, Manifest, Part, Segment
+from agent_manager.backup.archive import Archive, BackupDamaged
+from agent_manager.backup.manifest import Manifest, Part, Segment
 from eventstore import EventStore, Settings
 from eventstore.database.connection import PROJECTOR, Connection, set_role
 from eventstore.database.queries import query

@@ -103,7 +103,7 @@ def _words(shell: str) -> tuple[list[str], str]:
 
 
 def _split(text: str) -> list[str]:
-    """Return the words of a line, the last of which may have an opening quotation mark only."""
+    """Return the words of a line. The last one may have an opening quotation mark only."""
     lexer = shlex.shlex(text, posix=True)
     lexer.whitespace_split, lexer.commenters = True, ""
     words: list[str] = []

@@ -36,7 +36,7 @@ Reason = Annotated[
 ]
 ErasingActor = Annotated[str, Option("--actor", metavar="ACTOR", help="Who erases; kept in the receipt.")]
 DryRun = Annotated[bool, Option("--dry-run", help="Erase nothing; count what would be erased.")]
-Yes = Annotated[bool, Option("--yes", help="Do not ask.")]
+Yes = Annotated[bool, Option("--yes", help="Do not ask for confirmation.")]
 Work = Callable[[EventStore, bool], AsyncIterator[Erasure]]
 """The erasures of a command; the argument tells whether it is a dry run."""
 
@@ -171,7 +171,7 @@ def _erase(
 ) -> None:
     """Show what would be erased, ask, erase it, and print what was done."""
     if not (dry_run or yes) and not sys.stdin.isatty():
-        raise InputError("--yes: give it to erase without being asked; --dry-run shows what would be erased")
+        raise InputError("--yes: give it to erase without confirmation; --dry-run shows what would be erased")
 
     async def collect(store: EventStore, is_dry: bool) -> list[Erasure]:
         return [erasure async for erasure in work(store, is_dry)]

@@ -26,7 +26,7 @@ HoldId = Annotated[UUID, Argument(metavar="HOLD", help="The hold's id, as listed
 
 
 class Subject(StrEnum):
-    """What a hold is on."""
+    """The subject of a hold."""
 
     CONVERSATION = "conversation"
     USER = "user"

@@ -27,7 +27,7 @@ from agent_manager.cli.options import (
 from agent_manager.cli.output import errors, print_json, print_paragraph, print_remark, progress_bars, text
 from agent_manager.importers import ImportReport, import_backup, import_files, migrate
 from agent_manager.importers.a2a_demo import EndpointSource
-from agent_manager.importers.backup import BackupSource, open_backup, write_private
+from agent_manager.importers.backup import BackupSource, open_backup
 from agent_manager.importers.chat_log import FORMAT_NAMES
 from agent_manager.importers.google_adk import AdkSource
 from agent_manager.importers.migration import BACKUPS
@@ -35,6 +35,7 @@ from agent_manager.importers.openai_agents import OpenaiAgentsSource
 from agent_manager.importers.rollback_criteria import has_baseline, measure, write_baseline
 from agent_manager.importers.source import Source
 from agent_manager.importers.verify import Report
+from agent_manager.private_files import write_private
 from eventstore import EventStore
 from eventstore.errors import InputError
 from eventstore.times import parse_zone

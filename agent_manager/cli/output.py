@@ -143,7 +143,7 @@ async def print_pages(
     as_json: bool,
     names: Callable[[Sequence[Row]], Awaitable[Mapping[UUID, str]]] | None = None,
 ) -> None:
-    """Print the rows of pages, of which it holds one at a time, as one table or as one page in JSON.
+    """Print the rows of pages, holding one page at a time, as one table or as one page in JSON.
 
     The cursor of the next page is the last member of the JSON; with a table it goes to standard error.
 

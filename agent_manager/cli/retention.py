@@ -26,7 +26,7 @@ retention = typer.Typer(
 
 
 class SinceChoice(StrEnum):
-    """From when the age of a conversation counts."""
+    """The time from which the age of a conversation counts."""
 
     LAST_EVENT = "last-event"
     CREATION = "creation"

@@ -34,7 +34,7 @@ _Rows: TypeAlias = list[dict[str, Any]]
 
 
 class By(StrEnum):
-    """What rows are grouped by."""
+    """The grouping of rows."""
 
     DAY = "day"
     ROLE = "role"

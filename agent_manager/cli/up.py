@@ -31,7 +31,6 @@ from agent_manager.cli.output import text
 from agent_manager.cli.project import print_line, print_sealing, run_service, run_workers
 from agent_manager.factory import AsyncManager
 from agent_manager.metrics import Metrics
-from agent_manager.server.context import OWN_FOLD_BYTES
 from agent_manager.server.serve import (
     DEFAULT_HOST,
     DEFAULT_PORT,
@@ -42,6 +41,7 @@ from agent_manager.server.serve import (
     tls_context,
     url_of,
 )
+from agent_manager.server.tenant_contexts import OWN_FOLD_BYTES
 from agent_manager.settings import server_settings
 from eventstore import EventStore, Settings
 from eventstore.concurrency import cancel_and_wait

@@ -40,7 +40,7 @@ _SECONDS = 30.0
 """For all checks together."""
 _STATEMENT_SECONDS = 5.0
 _CLOCK_SECONDS = 2.0
-"""A difference that network time protocols do not leave; tokens and backups go by this machine's clock."""
+"""A difference that network time protocols do not leave; tokens and backups use this machine's clock."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from cryptography import x509
 from psycopg.conninfo import conninfo_to_dict
 from rich.filesize import decimal
 
-from agent_manager.backup.archive import Archive, Directory, open_target
+from agent_manager.backup.archive import Archive
+from agent_manager.backup.targets import Directory, open_target
 from agent_manager.doctor.finding import Finding, Severity
 from agent_manager.settings import ServerSettings
 from eventstore.database.embedded.embedded_server import free_space

@@ -156,7 +156,7 @@ class EndpointSource(DemoSource):
         return result
 
     async def with_file(self, part: Json, file_id: str) -> Json:
-        # The demo answers 500 for a file of which it only has the address. That part stays as it is, and is reported
+        # The demo answers 500 for a file if it has only the address. That part stays as it is, and is reported
         # by the import, unless the store has the file already.
         with suppress(SourceUnreadable):
             return _with_bytes(part, (await self._send("GET", FILE_PREFIX + file_id)).content)

@@ -10,14 +10,11 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from io import BufferedRandom, BufferedWriter
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -26,6 +23,7 @@ from pydantic import TypeAdapter
 
 from agent_manager.a2a import Json
 from agent_manager.importers.source import Source, SourceConversation
+from agent_manager.private_files import make_private_folder, replacing, write_private
 from eventstore.concurrency import gather_or_raise
 from eventstore.errors import InputError
 from eventstore.urls import show_url
@@ -120,7 +118,7 @@ async def write_backup(source: Source, path: Path, tenant: str, time_zone: str |
         OSError: it cannot be written.
     """
     make_private_folder(path.parent)
-    with _replacing(path) as file:
+    with replacing(path) as file:
         await _write(source, file, tenant, time_zone)
         file.seek(0)
         # The hash is written first: a hash without a backup is harmless, a backup without its hash counts as damaged.
@@ -263,48 +261,3 @@ def remove_backup(backup: Backup) -> None:
 
 def _hash_path(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
-
-
-# Files that hold conversations: only their owner can read them, and they are written atomically and durably.
-
-
-def make_private_folder(path: Path) -> None:
-    """Make a folder that only its owner can enter. An existing folder keeps its permissions."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with suppress(FileExistsError):
-        path.mkdir(mode=0o700)
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a text file that only its owner can read."""
-    with _replacing(path) as file:
-        file.write(text.encode())
-
-
-def append_private(path: Path) -> BufferedWriter:
-    """Open a file to append to it; a new one can only be read by its owner."""
-    return open(path, "ab", opener=_open_private)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[BufferedRandom]:
-    """Open a file that replaces the one at a path at the end of the block, and is removed if the block fails."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.unlink(missing_ok=True)  # a killed process with the same id may have left it
-    try:
-        with open(unfinished, "x+b", opener=_open_private) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # makes the name durable
-        finally:
-            os.close(folder)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

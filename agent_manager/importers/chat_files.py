@@ -222,7 +222,7 @@ async def _chunks(file: IO[bytes], on_read: Callable[[int], None], share: float 
 
 async def _next_chunk(file: IO[bytes]) -> bytes:
     """Return the next bytes of a file; wait for a terminal, pipe or socket in a way that can be cancelled."""
-    read1: Callable[[int], bytes] = file.read1  # type: ignore[attr-defined]
+    read1: Callable[[int], bytes] = file.read1  # type: ignore[attr-defined]  # of buffered files, which all these are
     loop = asyncio.get_running_loop()
     ready = asyncio.Event()
     try:
@@ -414,6 +414,13 @@ _TO_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
 _IN_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 
 
+def _end(pattern: re.Pattern[bytes], buffer: bytearray, start: int) -> int:
+    """Return where a match ends that begins at a position; there always is one."""
+    match = pattern.match(buffer, start)
+    assert match is not None
+    return match.end()
+
+
 @dataclass(slots=True)
 class _Array:
     """An array that may hold many conversations: its first element will show whether it does.
@@ -445,7 +452,7 @@ class Documents:
         self._array: _Array | None = None
         self._is_in_string = False
         self._is_one = False  # the present value is one conversation
-        self._is_too_long = False  # the present value, of which nothing is kept
+        self._is_too_long = False  # the present value, which is not kept
         self._is_rest = False  # the present value is what follows the conversations in a document
 
     def feed(self, chunk: bytes) -> Iterator[JsonValue]:
@@ -468,7 +475,7 @@ class Documents:
         buffer = self._buffer
         while True:
             skipped = _SPACE if self._start is None else _IN_STRING if self._is_in_string else _TO_BRACKET
-            self._at = skipped.match(buffer, self._at).end()  # type: ignore[union-attr]
+            self._at = _end(skipped, buffer, self._at)
             if self._at == len(buffer):
                 return
             byte = bytes(buffer[self._at : self._at + 1])
@@ -477,7 +484,7 @@ class Documents:
             elif byte in b"]}":
                 yield from self._close()
             elif self._start is None:  # a value that is neither an array nor an object
-                end = _SCALAR.match(buffer, self._at).end()  # type: ignore[union-attr]
+                end = _end(_SCALAR, buffer, self._at)
                 if end == len(buffer) and not is_last:
                     return
                 yield self._value(self._at, end)
@@ -533,8 +540,8 @@ class Documents:
     def _first_values(self, begins: int, first: int) -> Iterator[JsonValue]:
         """Yield the values before the first array or object of an array, which becomes the present value."""
         length = len(self._buffer)
-        while (begins := _SPACE.match(self._buffer, begins).end()) < first:  # type: ignore[union-attr]
-            end = min(first, _SCALAR.match(self._buffer, begins).end())  # type: ignore[union-attr]
+        while (begins := _end(_SPACE, self._buffer, begins)) < first:
+            end = min(first, _end(_SCALAR, self._buffer, begins))
             yield self._value(begins, end)
             begins, first = 0, first - (length - len(self._buffer))
             length = len(self._buffer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeAlias
 
@@ -165,79 +166,7 @@ def text_or_none(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-# The OpenAI chat format, with tool calls in its present format (tool_calls) and the first one (function_call)
-
-
-def read_openai(value: Any) -> Chat:
-    """Return the conversation of ``{"id", "title", "messages"}``, or of a list of messages."""
-    sent = {"messages": value} if isinstance(value, list) else value
-    if not isinstance(sent, dict):
-        raise MalformedChat(f"is {kind(sent)}, expected an object with id, title and messages")
-    given_id = id_text(sent.get("id"))
-    if given_id is None and sent.get("id") is not None:
-        raise MalformedChat(f"id: is {kind(sent['id'])}, expected the conversation's id, a text")
-    messages = checked_list(sent, "messages", "a list of messages")
-    for index, message in enumerate(messages):
-        checked_object(message, f"messages[{index}]")
-    return Chat(
-        given_id,
-        sent.get("title"),
-        {name: member for name, member in sent.items() if name not in ("id", "title", "messages")},
-        [openai_message(message, f"messages[{index}]") for index, message in enumerate(messages)],
-        sent,
-        is_export=False,
-    )
-
-
-def openai_message(sent: Json, place: str) -> ChatMessage:
-    """Return a message in the OpenAI chat format with its calls or its result."""
-    try:
-        calls = tool_calls(sent)
-    except MalformedChat as error:
-        raise MalformedChat(f"{place}.{error}") from None
-    key = _answered_call(sent)
-    if key is None:
-        return ChatMessage(sent, place, calls)
-    name = sent.get("name")
-    is_failed = sent.get("status") == "error" or sent.get("is_error") is True
-    result = ToolResult(key, result_parts(sent.get("content")), name if isinstance(name, str) else None, is_failed)
-    return ChatMessage(sent, place, calls, [result])
-
-
-def tool_calls(message: Json) -> list[ToolCall]:
-    """Return the calls in a message."""
-    entries = message.get("tool_calls")
-    if not isinstance(entries, list | None):
-        raise MalformedChat(f"tool_calls: is {kind(entries)}, expected a list of tool calls")
-    calls = []
-    for index, entry in enumerate(entries or ()):
-        place = f"tool_calls[{index}]"
-        call = checked_object(entry, place)
-        given_id = id_text(call.get("id"))
-        calls.append(ToolCall(place, given_id, None if given_id is None else ("id", given_id), *_function(call)))
-    first_format = message.get("function_call")
-    if first_format is not None:
-        name, arguments = _function(checked_object(first_format, "function_call"))
-        calls.append(ToolCall("function_call", None, ("name", name), name, arguments))
-    return calls
-
-
-def _function(call: Json) -> tuple[str, Any]:
-    """Return name and arguments: from ``function``, from ``custom`` (``input``), or from the call itself."""
-    holder = next((call[kind] for kind in ("function", "custom") if isinstance(call.get(kind), dict)), call)
-    name = holder.get("name")
-    arguments = next((holder[member] for member in ("arguments", "input", "args") if member in holder), None)
-    return name if isinstance(name, str) else "unnamed", arguments
-
-
-def _answered_call(message: Json) -> CallKey | None:
-    """Return the key of the call that a message is the result of; None if it is not a result."""
-    given_id, role = id_text(message.get("tool_call_id")), message.get("role")
-    if role in ("tool", "function") and given_id is not None:
-        return "id", given_id
-    if role == "function" and isinstance(message.get("name"), str):
-        return "name", message["name"]
-    return None
+# The parts of A2A
 
 
 def result_parts(content: Any) -> list[Json]:
@@ -248,9 +177,6 @@ def result_parts(content: Any) -> list[Json]:
             item = item["text"]
         parts.append(text_part(item) if isinstance(item, str) else data_part(item))
     return parts
-
-
-# The parts of A2A
 
 
 def text_part(text: str, metadata: Json | None = None) -> Json:
@@ -278,3 +204,98 @@ def content_of(parts: list[Json]) -> Json:
     if len(parts) == 1 and parts[0].keys() == {"kind", "text"}:
         return {"content": parts[0]["text"]}
     return {"parts": parts} if parts else {"content": ""}
+
+
+# What several formats share
+
+
+OTHER_BRANCHES = "messages of other branches"
+"""The key of their number in :attr:`Chat.left_out`."""
+ID_MEMBERS = ("id", "uuid", "conversation_id", "session_id", "thread_id")
+_TITLES = ("title", "name")
+
+
+def chat_of(value: Any, *used: str) -> Chat:
+    """Return a conversation; ``used`` are the members of its value that are not metadata."""
+    sent = value if isinstance(value, dict) else {}
+    id_member = next((name for name in ID_MEMBERS if id_text(sent.get(name))), None)
+    title_member = next((name for name in _TITLES if text_or_none(sent.get(name))), None)
+    metadata = filled(sent, id_member, title_member, *used)
+    given_id = None if id_member is None else id_text(sent[id_member])
+    return Chat(given_id, None if title_member is None else sent[title_member], metadata, [], sent)
+
+
+def exported_message(role: Any, parts: list[Json], source: Json, *used: str, **members: Any) -> Json:
+    """Return a message with these parts and members; the other members of its source are its export."""
+    rest = {name: member for name, member in filled(source, *used).items() if member != "all"}
+    known = {name: member for name, member in members.items() if member is not None}
+    return {**known, "role": role, **content_of(parts)} | ({"export": rest} if rest else {})
+
+
+def branch(leaf: str | None, parent_of: Callable[[str], Any]) -> list[str]:
+    """Return the ids from the root to a leaf."""
+    path: dict[str, None] = {}
+    while leaf is not None and leaf not in path:
+        path[leaf] = None
+        parent = parent_of(leaf)
+        leaf = parent if isinstance(parent, str) else None
+    return list(path)[::-1]
+
+
+class PendingCalls:
+    """The calls of a conversation that await their results."""
+
+    def __init__(self) -> None:
+        self._calls: list[ToolCall] = []
+
+    def add(self, call: ToolCall) -> ToolCall:
+        """Add a call, and return it."""
+        self._calls.append(call)
+        return call
+
+    def take(self, *fits: Callable[[ToolCall], bool]) -> CallKey | None:
+        """Remove the latest call that a condition fits, and return its key. The conditions are tried in order."""
+        for condition in fits:
+            for call in reversed(self._calls):
+                if condition(call):
+                    self._calls.remove(call)
+                    return call.key
+        return None
+
+    def take_result(self, given_id: str | None, name: Any) -> CallKey | None:
+        """Remove the call that a result with an id, or else with a tool's name, belongs to, and return its key."""
+        if given_id:
+            return self.take(lambda call: call.key == ("id", given_id))
+        return self.take(lambda call: call.name == name, lambda call: name is None)
+
+
+def without(value: Json, *names: str | None) -> Json:
+    """Return the other members of an object."""
+    return {name: member for name, member in value.items() if name not in names}
+
+
+def filled(value: Json, *names: str | None) -> Json:
+    """Return the other members of an object that are not empty."""
+    return {name: member for name, member in without(value, *names).items() if member not in (None, "", [], {})}
+
+
+def member_of(value: Json, name: str) -> Json:
+    """Return a member that is an object, or an empty one."""
+    member = value.get(name)
+    return member if isinstance(member, dict) else {}
+
+
+def listed(value: Any) -> list[Any]:
+    """Return a value that is a list, or an empty one."""
+    return value if isinstance(value, list) else []
+
+
+def messages_of(value: Any) -> list[Any]:
+    """Return the messages of a list, or of the member ``messages``."""
+    return value if isinstance(value, list) else listed(value.get("messages")) if isinstance(value, dict) else []
+
+
+def recorded_answer(value: Json) -> Any:
+    """Return the response in a record of a request and its response."""
+    answer = value.get("response")
+    return answer.get("body", answer) if isinstance(answer, dict) else None

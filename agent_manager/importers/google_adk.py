@@ -1,7 +1,7 @@
 """Conversations from the tables of google-adk's DatabaseSessionService, in SQLite or PostgreSQL.
 
-Three layouts are known: events as one JSON value (2.x, also of ``SqliteSessionService``), and events in columns (1.x),
-of which older versions have fewer. The latter keep an event's actions pickled. These are not read, because unpickling
+Three layouts are known: events as one JSON value (2.x, also of ``SqliteSessionService``), and events in columns (1.x;
+older versions have fewer). The latter keep an event's actions pickled. These are not read, because unpickling
 can execute anything; what the actions did to the state is in the session's state.
 
 A session is identified by application, user and session id; several users may use the same session id.

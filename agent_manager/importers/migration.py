@@ -23,7 +23,7 @@ from agent_manager.a2a import Json
 from agent_manager.agent_registry import checked_conversation
 from agent_manager.importers.a2a_demo import FILE_PREFIX, ManagerSource, separate_file_id
 from agent_manager.importers.backup import Backup, check_tenant, new_backup_path, remove_backup, write_backup
-from agent_manager.importers.chat_log import split_events
+from agent_manager.importers.chat_events import split_events
 from agent_manager.importers.source import (
     IMPORTER,
     MAX_NAME_CHARACTERS,

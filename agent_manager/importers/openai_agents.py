@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, tzinfo
+from functools import partial
 from typing import Any, Self
 from uuid import UUID
 
@@ -77,8 +78,8 @@ class OpenaiAgentsSource(TableSource):
                 unreadable = {"json": row["message_data"]}
                 conversation.events.append(SourceEvent(f"item {row['id']}", UNREADABLE, unreadable, time))
                 continue
-            task_id = derived_uuid("openai-agents", session_id, str(row["id"]))
-            events = events_of([item], calls, check=True, new_task_id=lambda task_id=task_id: task_id)  # type: ignore[misc]
+            new_task_id = partial(derived_uuid, "openai-agents", session_id, str(row["id"]))
+            events = events_of([item], calls, check=True, new_task_id=new_task_id)
             for number, event in enumerate(events):
                 event_id = f"item {row['id']}" + (f" ({number + 1})" if number else "")
                 content: Any = event.data.to_content()

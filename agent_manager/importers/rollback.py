@@ -19,7 +19,7 @@ from uuid import UUID
 from agent_manager.a2a import Json
 from agent_manager.agent_registry import AGENTS
 from agent_manager.importers.a2a_demo import is_served
-from agent_manager.importers.backup import SUFFIX, Backup, append_private, check_tenant, write_backup
+from agent_manager.importers.backup import SUFFIX, Backup, check_tenant, write_backup
 from agent_manager.importers.restore import RESTORE
 from agent_manager.importers.source import Source, SourceConversation, canonical_card
 from agent_manager.importers.stored import (
@@ -31,6 +31,7 @@ from agent_manager.importers.stored import (
     read_stored,
 )
 from agent_manager.importers.verify import Report, Verification, list_lines, match_messages, verify_served
+from agent_manager.private_files import append_private
 from agent_manager.storage import ServerLog
 from eventstore import EventStore, conversation_uuid
 from eventstore.errors import InputError

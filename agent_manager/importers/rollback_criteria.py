@@ -21,8 +21,9 @@ from typing import Any
 
 from agent_manager.a2a import Json
 from agent_manager.importers.a2a_demo import EndpointSource, conversation_id, is_served
-from agent_manager.importers.backup import Backup, BackupDamaged, is_same_source, make_private_folder, write_private
+from agent_manager.importers.backup import Backup, BackupDamaged, is_same_source
 from agent_manager.importers.verify import IN_STORE, Report, Verification, verify_backup, verify_served
+from agent_manager.private_files import make_private_folder, write_private
 from eventstore import EventStore
 
 OPEN_CRITERION = "a critical bug that stays unsolved for 24 hours is the plan's third criterion: that is yours to judge"

@@ -8,7 +8,7 @@ SELECT l.conversation_id, l.message_id, l.held_by, l.expires_at, l.version
 SELECT release_answers(%(tenant)s, %(conversations)s, %(messages)s, %(holder)s)
 
 -- name: renew_answer_leases
--- Renew the leases of a holder. Returns the messages of which it still has the lease.
+-- Renew the leases of a holder. Returns the messages whose lease it still has.
 SELECT r.conversation_id, r.message_id
   FROM renew_answer_leases(%(tenant)s, %(conversations)s, %(messages)s, %(holder)s, %(seconds)s) AS r
 

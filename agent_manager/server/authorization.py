@@ -332,9 +332,10 @@ class AuthorizedRoute(APIRoute):
         async def handle_in_turn(request: Request) -> Response:
             request = self.request_class(request.scope, request.receive)
             size = await _size_of(request)
-            limit = _limit_of(request)
-            async with request.state.tenant_context.turn_for(size, limit, appends=self._appends):
-                server_context = request.app.state.server_context
+            server_context = request.app.state.server_context
+            is_large = server_context.is_large_page(_limit_of(request))
+            tenant_context = request.state.tenant_context
+            async with tenant_context.turn_for(size, reads_large_page=is_large, appends=self._appends):
                 if self.takes_key:
                     # The limit on events may have been used up while the request waited for its turn.
                     server_context.limits.events.check(request.state.limit_keys)

@@ -1,21 +1,10 @@
-"""The contexts that endpoints work with: the server's, a tenant's, and a request's."""
+"""The contexts that endpoints work with: the server's and a request's."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterable,
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Iterable,
-    Iterator,
-    Sequence,
-)
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Annotated, Any, TypeVar
@@ -26,11 +15,10 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
+from agent_manager.accepted_messages import Accepted
 from agent_manager.adapters.a2a_demo_messages import SummaryCache
 from agent_manager.agent_registry import AGENTS, checked_conversation
-from agent_manager.agents.tenant_isolation import TenantIsolatedAgent
 from agent_manager.auth import Authenticator, Identity, TokenScope
-from agent_manager.conversation_fold import Accepted
 from agent_manager.factory import AsyncManager
 from agent_manager.manager import Manager
 from agent_manager.metrics import Metrics
@@ -47,7 +35,8 @@ from agent_manager.server.response_cache import BodyWriter, Frame, Make, Respons
 from agent_manager.server.schemas.common import Out, PageQuery
 from agent_manager.server.schemas.events import AppendedOut, AppendOut
 from agent_manager.server.sealed_tokens import TokenSealer
-from agent_manager.server.streams import ChangeNotifier, EventSource, EventStream, SharedStreams
+from agent_manager.server.streams import EventSource, EventStream, SharedStreams
+from agent_manager.server.tenant_contexts import TenantContext, TenantContexts
 from agent_manager.settings import server_settings
 from eventstore import (
     ANY,
@@ -69,18 +58,8 @@ from projections import Reader
 from projections.pages import Page
 from projections.reading import not_found
 
-MAX_TENANTS = 200
-"""The most contexts of tenants that are kept, unless more are in use at the same time."""
-RUNNING = 8
-"""Reads, and appends, of a tenant that run at a time: as many as its connections."""
-LARGE_BYTES = 64 * 1024
-"""Requests with larger bodies run one at a time for each tenant."""
-LARGE_LIMIT, LARGE_READS = 200, 2
-"""The rows above which a page is large, and how many such pages of a tenant run at a time: one is encoded, one read."""
-OWN_FOLD_BYTES = 64 * 1024 * 1024
-FOLD_BYTES = OWN_FOLD_BYTES // MAX_TENANTS
-"""The approximate sizes of the folded conversations that the manager of the server's own tenant, and that of each other
-tenant, caches."""
+LARGE_LIMIT = 200
+"""The rows above which a page is large."""
 ANSWERING_SECONDS = 5.0
 """The time that running answers have to finish when the server closes."""
 SLICED_EVENTS = 500
@@ -94,128 +73,6 @@ POSITION_HEADER = "Eventstore-Position"
 _log = logging.getLogger(__name__)
 
 Row = TypeVar("Row")
-
-
-class TenantContext:
-    """The context of a tenant, shared by its requests.
-
-    Attributes:
-        manager: The manager of the tenant's conversations, agents and answers.
-        change_notifier: Notifies the tenant's streams of changes to their conversations.
-    """
-
-    def __init__(self, store: EventStore, manager: AsyncManager) -> None:
-        self.tenant = manager.tenant
-        self.manager = manager
-        self.change_notifier = ChangeNotifier(store, manager.tenant)
-        self._users = 0
-        self._large_appends = asyncio.Lock()
-        self._large_reads = asyncio.Semaphore(LARGE_READS)
-        self._running = {appends: asyncio.Semaphore(RUNNING) for appends in (False, True)}
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether no request or answer uses the context."""
-        return self._users == 0
-
-    @contextmanager
-    def in_use(self) -> Iterator[None]:
-        """Keep the context open until the end of the block."""
-        self._users += 1
-        try:
-            yield
-        finally:
-            self._users -= 1
-
-    @asynccontextmanager
-    async def turn_for(self, body_bytes: int, limit: int, *, appends: bool) -> AsyncIterator[None]:
-        """Run the block when it is the request's turn among those of its tenant.
-
-        Every step of a request waits for one step of each other request that runs. Because few of each tenant run at a
-        time, none of another tenant waits for long. Reads wait for workers, and must not delay appends.
-
-        A large body takes memory and a second of the event loop for ten thousand events. So only one of a tenant is
-        held in parsed form, and the next ones are rejected once it has spent the tenant's events. Large pages take time
-        of the event loop, too.
-
-        Args:
-            limit: The rows that the request asks for.
-        """
-        large_append = self._large_appends if body_bytes > LARGE_BYTES else nullcontext()
-        large_read = self._large_reads if limit > LARGE_LIMIT else nullcontext()
-        async with large_append, large_read, self._running[appends]:
-            yield
-
-    async def close(self) -> None:
-        """Close the notifier and the manager."""
-        await self.change_notifier.close()
-        await self.manager.__aexit__()
-
-
-class TenantContexts:
-    """The contexts of tenants: opened on demand, the least recently used closed first.
-
-    Args:
-        manager: The manager of the store's own tenant; the caller closes it.
-        count: Called with a tenant and the number of events that its manager has appended for answers.
-        max_tenants: The number of contexts to keep.
-    """
-
-    def __init__(
-        self,
-        store: EventStore,
-        manager: AsyncManager,
-        count: Callable[[str, int], None] = lambda tenant, events: None,
-        max_tenants: int = MAX_TENANTS,
-    ) -> None:
-        self._store = store
-        self._count = count
-        manager.count_with(partial(count, manager.tenant))
-        self._max_tenants = max_tenants
-        self.own = TenantContext(store, manager)
-        self._others: OrderedDict[str, TenantContext] = OrderedDict()
-        self._written: dict[str, int] = {}
-
-    def __len__(self) -> int:
-        return 1 + len(self._others)
-
-    async def of(self, tenant: str) -> TenantContext:
-        """Return the context of a tenant."""
-        if tenant == self.own.tenant:
-            return self.own
-        tenant_context = self._others.get(tenant)
-        if tenant_context is None:
-            tenant_context = self._others[tenant] = self._open(tenant)
-            with tenant_context.in_use():
-                await self._close_idle()
-        else:
-            self._others.move_to_end(tenant)
-        return tenant_context
-
-    async def close(self) -> None:
-        """Close all contexts."""
-        await self.own.change_notifier.close()
-        while self._others:
-            _, tenant_context = self._others.popitem()
-            await tenant_context.close()
-
-    def _open(self, tenant: str) -> TenantContext:
-        agent = self.own.manager.agent
-        answer = None if agent is None else TenantIsolatedAgent(agent)
-        manager = AsyncManager(self._store, tenant=tenant, answer=answer, runs_worker=False, fold_bytes=FOLD_BYTES)
-        manager.count_with(partial(self._count, tenant))
-        tenant_context = TenantContext(self._store, manager)
-        tenant_context.manager.written.note_position(self._written.pop(tenant, 0))
-        return tenant_context
-
-    async def _close_idle(self) -> None:
-        for tenant, tenant_context in list(self._others.items()):
-            if len(self) <= self._max_tenants:
-                return
-            if tenant_context.is_idle and self._others.get(tenant) is tenant_context:
-                del self._others[tenant]
-                self._written[tenant] = tenant_context.manager.written.position  # later reads still include it
-                await tenant_context.close()
 
 
 class ServerContext:
@@ -272,6 +129,10 @@ class ServerContext:
         self.lag_history = LagHistory(store)
         self.answering_seconds = ANSWERING_SECONDS
         self._answering: set[asyncio.Task[Any]] = set()
+
+    def is_large_page(self, limit: int) -> bool:
+        """Return whether a page of so many rows is large: few of a tenant are read at a time."""
+        return limit > LARGE_LIMIT
 
     def answer(self, tenant_context: TenantContext, accepted: Accepted) -> None:
         """Start to answer a message."""

@@ -144,7 +144,7 @@ def limited_protocol(seconds: float, most: int, metrics: Metrics) -> type[asynci
         _head_timer: asyncio.TimerHandle | None = None
         _write_timer: asyncio.TimerHandle | None = None
 
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in H11Protocol
             super().connection_made(transport)
             self.app_state = {**self.app_state, ABORT: transport.abort}
             if limit.add(self._displace, self.client[0] if self.client else ""):
@@ -159,7 +159,7 @@ def limited_protocol(seconds: float, most: int, metrics: Metrics) -> type[asynci
             self._stop_write_timer()
             super().connection_lost(exc)
             # They refer back to the connection, and hold what has arrived of a body.
-            self.cycle = self.scope = None  # type: ignore[assignment]
+            self.cycle = self.scope = None  # type: ignore[assignment]  # not used any more
 
         def data_received(self, data: bytes) -> None:
             if self in lingering:

@@ -38,7 +38,7 @@ class NotReady:
 
     Attributes:
         title: identifies the reason for programs.
-        detail: may be shown to everybody.
+        detail: may be shown to anybody.
         cause: for those who operate the server.
     """
 

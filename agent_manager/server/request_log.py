@@ -2,7 +2,7 @@
 
 The line names the route by its template, because a path has ids in it, and a query may have anything. The id comes from
 the header ``X-Request-ID`` if that is a short token; it is returned in the same header and in the body of an error, and
-stands in every record that is logged while the request is handled (:data:`~agent_manager.logs.request_id`).
+is in every record that is logged while the request is handled (:data:`~agent_manager.logs.request_id`).
 """
 
 from __future__ import annotations

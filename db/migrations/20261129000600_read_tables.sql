@@ -37,7 +37,7 @@ COMMENT ON COLUMN conversations.erased_count IS 'Number of its events that were 
 COMMENT ON COLUMN conversations.version IS 'Version of the last event applied to the row';
 
 -- One index for each order of pages (projections/reading.py): the tenant, the columns filtered by equality, then those
--- of the order, the last of which makes it total. A backward scan gives newest first.
+-- of the order; the last one makes it total. A backward scan gives newest first.
 CREATE INDEX idx_conversations_pages_by_update ON conversations (tenant_id, updated_at, id);
 CREATE INDEX idx_conversations_pages ON conversations (tenant_id, created_at, id);
 

@@ -1281,9 +1281,9 @@ REVOKE ALL ON FUNCTION search_sample FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION search_sample', 'eventstore_search');
 
 -- file: search/search_corrections.sql
--- The corrections of the words of a query. Of the first three words of four letters or more of which no form is in a
--- document that the search could return, each is corrected to a word of such documents at one edit: a likely one
--- (search_edits) if there is any, and the most frequent of these.
+-- The corrections of the words of a query. Corrected are the first three words of four letters or more that have no form
+-- in a document that the search could return, each to a word of such documents at one edit: a likely one (search_edits)
+-- if there is any, and the most frequent of these.
 --
 -- Words are looked for in the sample, and what it lacks by the index of words; not for a user, because the time would
 -- reveal which words occur in documents of others.

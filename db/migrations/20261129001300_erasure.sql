@@ -4,10 +4,10 @@ SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
 -- file: erasure/erased_content.sql
 -- The content of an event once it is erased: what the structure of its conversation needs and nothing that anybody wrote.
--- That are ids that are UUIDs, numbers, truth values, and the known roles, statuses and outcomes. Members that replace
+-- It keeps ids that are UUIDs, numbers, truth values, and the known roles, statuses and outcomes. Members that replace
 -- earlier values stay, empty, so that no earlier value shows again. A receipt of an erasure keeps what it names. Messages,
--- tasks and conversations are marked by the member "eventstore.erased" of their metadata. Of types that are not built in
--- nothing stays.
+-- tasks and conversations are marked by the member "eventstore.erased" of their metadata. Nothing stays
+-- of types that are not built in.
 --
 -- erases_members: whether the user with whom a conversation was shared is erased, too.
 --
@@ -368,8 +368,8 @@ REVOKE ALL ON FUNCTION erasure_of_user FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION erasure_of_user', 'eventstore_eraser');
 
 -- file: erasure/erase_identity.sql
--- Delete a user from the directory, with their keys, and keep a salted hash of the id, by which a restored backup is
--- freed of the user. Returns whether there was one.
+-- Delete a user from the directory, with their keys, and keep a salted hash of the id, by which the user is deleted from
+-- a restored backup. Returns whether the user existed.
 CREATE FUNCTION erase_identity(tenant_id text, user_id text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
@@ -448,9 +448,9 @@ SELECT eventstore_grant('EXECUTE ON FUNCTION conversation_tables', 'eventstore_p
 -- projections, in every stage. It locks the conversation's checkpoint of each, in the order of their names, so no worker
 -- applies its partition meanwhile, and a rebuild neither begins nor swaps. The current role is the projector's.
 --
--- One row for each projection that could not: its rows of the conversation are removed, and the conversation is parked, if
--- the projection is written in Python or failed; or it has a table whose rows belong to no single conversation, which
--- only a rebuild makes anew.
+-- Returns a row for each projection that cannot do this: if it is written in Python or fails, its rows of the conversation
+-- are removed, and the conversation is parked; if it has a table whose rows belong to no single conversation, only a
+-- rebuild makes that anew.
 CREATE FUNCTION refold_conversation(tenant_id text, conversation_id uuid)
 RETURNS TABLE (projection text, stage text, problem text)
 LANGUAGE plpgsql VOLATILE AS $$
@@ -608,7 +608,7 @@ REVOKE ALL ON FUNCTION erasable_rows FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION erasable_rows', 'eventstore_projector');
 
 -- file: erasure/unreceipted_erasure.sql
--- Whether an event is marked as erased and no receipt names it, or has more than an erasure leaves.
+-- Whether an event is marked as erased although no receipt names it, or has more than an erasure leaves.
 CREATE FUNCTION unreceipted_erasure(event events) RETURNS boolean
 LANGUAGE sql STABLE
 BEGIN ATOMIC

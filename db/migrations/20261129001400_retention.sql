@@ -5,8 +5,8 @@ SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 -- file: retention/legal_holds.sql
 -- Legal holds: what must not be erased, neither on request nor by a rule. A hold is on a conversation, on a user (the
 -- conversations that they own, and those with events that they caused), or on the whole tenant. Only place_hold and
--- release_hold write here; each change is also an administrative act. A hold that was released is deleted: the acts tell
--- of it.
+-- release_hold write here; each change is also an administrative act. A hold that was released is deleted; the acts keep
+-- the record.
 CREATE TABLE legal_holds (
     tenant_id       varchar(255) COLLATE "C" NOT NULL,
     id              uuid NOT NULL,
@@ -69,8 +69,8 @@ SELECT eventstore_set_owner('TABLE retention_rules');
 SELECT eventstore_grant('SELECT ON TABLE retention_rules', 'eventstore_app');
 
 -- file: retention/lock_holds.sql
--- Lock the holds of a tenant until the transaction ends: exclusively to place one, shared to erase. So a hold stands
--- against every erasure that has not ended when it is placed, and no erasure is half done when a hold is confirmed.
+-- Lock the holds of a tenant until the transaction ends: exclusively to place one, shared to erase. So a hold stops
+-- every erasure that has not ended when it is placed, and no erasure is in progress when it is confirmed.
 CREATE FUNCTION lock_holds(tenant_id text, is_erasure boolean) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
@@ -142,8 +142,8 @@ SELECT eventstore_set_owner('FUNCTION holds_on');
 REVOKE ALL ON FUNCTION holds_on FROM PUBLIC;
 
 -- file: retention/refuse_held.sql
--- Raise the error of an erasure if a hold is on the events; see holds_on. The lock comes before the look: a hold that was
--- placed before this statement is seen, and none can be placed from here to the end of the transaction.
+-- Raise the error of an erasure if a hold is on the events; see holds_on. The lock is taken before the query: a hold that
+-- was placed before this statement is found, and none can be placed from here to the end of the transaction.
 CREATE FUNCTION refuse_held(tenant_id text, conversation_id uuid, first_version integer, actors text[]) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
@@ -168,8 +168,8 @@ SELECT eventstore_set_owner('FUNCTION refuse_held');
 REVOKE ALL ON FUNCTION refuse_held FROM PUBLIC;
 
 -- file: retention/check_holds.sql
--- Raise the error of an erasure if a hold is on a conversation, or, unless versions is null, on events of it: before the
--- erasure, which makes sure of it itself (complete_erasure).
+-- Raise the error of an erasure if a hold is on a conversation, or, unless versions is null, on these events of it. The
+-- erasure checks it again itself (complete_erasure).
 CREATE FUNCTION check_holds(tenant_id text, conversation_id uuid, versions int4multirange) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
@@ -386,8 +386,8 @@ SELECT eventstore_grant('EXECUTE ON FUNCTION retention_applied', 'eventstore_app
 
 -- file: retention/due_conversations.sql
 -- A page of the conversations that a rule erases now, by the time that counts, with their versions; see retention_rules.
--- Not those of which everything is erased already: their last event is the receipt. hold is one that protects it, as far
--- as the read tables know who caused its events; the erasure itself goes by the log.
+-- Conversations that are completely erased are left out: their last event is the receipt. hold is one that protects the
+-- conversation, as far as the read tables show who caused its events; the erasure itself reads the log.
 --
 -- A client may have given a time in the future; then the time of the append counts. A conversation that a fork continues
 -- is in use as long as the fork is, because reads of the fork begin with it; but no conversation outlasts its age since

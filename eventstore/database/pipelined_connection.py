@@ -5,7 +5,7 @@ takes longer than the statement. This connection hands bytes to libpq (``psycopg
 when the result has arrived. Whatever else arrives, such as a notification or the end of the connection, is noticed at
 once, also while no statement is in flight.
 
-A statement may have a prelude in its own transaction: both stand before one Sync of the protocol (libpq's pipeline
+A statement may have a prelude in its own transaction: both precede one Sync of the protocol (libpq's pipeline
 mode), in one round trip.
 """
 

@@ -40,7 +40,7 @@ replayed by then; a read that takes longer than max_standby_streaming_delay may 
 class FairQueue:
     """A semaphore that tenants acquire in turn, and the callers of each tenant in FIFO order.
 
-    The tenant None stands for work of no tenant. It has its turn like a tenant, without a limit.
+    The tenant None stands for work that belongs to no tenant. It has its turn like a tenant, without a limit.
 
     Attributes:
         size: the number of permits.

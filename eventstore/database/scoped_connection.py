@@ -1,6 +1,6 @@
 """A connection whose queries carry their scope: role, caller and query are sent in one round trip and transaction.
 
-The settings of role and caller stand before the query and one Sync of the protocol. So they are one transaction without
+The settings of role and caller precede the query and one Sync of the protocol. So they are one transaction without
 BEGIN and COMMIT, and end with it: the next query has no caller until it sets one, and a pooler may give each
 transaction another session, in which another part of a store has set another role. psycopg's own pipeline mode would
 cost a third of a page of messages; here libpq receives the messages directly (``psycopg.pq``).

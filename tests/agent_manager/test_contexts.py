@@ -17,7 +17,7 @@ from agent_manager.agents.local import from_callable
 from agent_manager.agents.remote import remote
 from agent_manager.factory import AsyncManager, application_manager
 from agent_manager.manager import Manager
-from agent_manager.storage import MemoryLog
+from agent_manager.memory_log import MemoryLog
 from eventstore import EventStore, MessageAdded, NewEvent, Settings, TaskCreated, conversation_uuid
 
 pytest.importorskip("a2a", reason="a2a-sdk is not installed")

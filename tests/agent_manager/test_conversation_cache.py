@@ -9,7 +9,7 @@ import pytest
 
 from agent_manager.conversation_cache import ConversationFoldCache
 from agent_manager.conversation_fold import ConversationFold
-from agent_manager.storage import MemoryLog
+from agent_manager.memory_log import MemoryLog
 from eventstore import MessageAdded, NewEvent
 
 pytestmark = pytest.mark.any_server

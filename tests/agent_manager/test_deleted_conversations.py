@@ -12,7 +12,8 @@ from support.agents import text_of, user_message
 from agent_manager.agents.agent import Context, Reply, Update
 from agent_manager.errors import AnswerFailed
 from agent_manager.manager import Manager
-from agent_manager.storage import Log, MemoryLog, ServerLog
+from agent_manager.memory_log import MemoryLog
+from agent_manager.storage import Log, ServerLog
 from eventstore import EventStore, MessageAnswered
 from eventstore.errors import ConversationIsDeleted
 
@@ -54,11 +55,11 @@ async def test_a_running_answer_ends_when_the_conversation_is_deleted(log: Log) 
     begun, deleted = asyncio.Event(), asyncio.Event()
 
     async def slow(message: dict[str, Any], context: Context) -> AsyncIterator[Update]:
-        said = {"kind": "message", "role": "agent", "messageId": "r"}
-        yield Reply(said | {"parts": [{"kind": "text", "text": "first"}]})
+        reply = {"kind": "message", "role": "agent", "messageId": "r"}
+        yield Reply(reply | {"parts": [{"kind": "text", "text": "first"}]})
         begun.set()
         await deleted.wait()
-        yield Reply(said | {"parts": [{"kind": "text", "text": "second"}]})
+        yield Reply(reply | {"parts": [{"kind": "text", "text": "second"}]})
 
     manager = Manager(log, slow)
     answering = asyncio.create_task(manager.send_message("c", user_message("hello", "m1")))

@@ -12,9 +12,11 @@ import pytest
 from support.agents import agent, user_message
 
 from agent_manager import default_classes
+from agent_manager.dual_write import Differences, DualWriteLog, copy_log
 from agent_manager.factory import application_manager
 from agent_manager.manager import Manager
-from agent_manager.storage import Differences, DualWriteLog, MemoryLog, ServerLog, copy_log
+from agent_manager.memory_log import MemoryLog
+from agent_manager.storage import ServerLog
 from eventstore import ANY, AppendResult, ConversationCreated, Event, EventStore, ExpectedVersion, NewEvent, Settings
 from eventstore.errors import ServerUnreachable
 

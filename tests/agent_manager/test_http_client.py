@@ -1,4 +1,4 @@
-"""What others serve is fetched within bounds, and only from where it may be."""
+"""Documents of other servers are fetched within bounds, and only from addresses that are allowed."""
 
 from __future__ import annotations
 

@@ -56,15 +56,15 @@ async def test_accepted_messages_survive_kill_9_and_are_pending(
     finally:
         os.kill(process.pid, 9)
         process.wait(30)
-    told = [int(line.split()[1]) for line in out.read_text().splitlines()]
-    assert len(told) > MESSAGES // 2
+    acknowledged = [int(line.split()[1]) for line in out.read_text().splitlines()]
+    assert len(acknowledged) > MESSAGES // 2
 
     async with AsyncManager(store, answer=agent) as manager:
         stored = {m["messageId"] for v in await manager.conversations() for m in v.messages if m["role"] == "user"}
-        assert stored >= set(map(str, told))
+        assert stored >= set(map(str, acknowledged))
         pending = await manager.pending()
         waiting = {row.message_id for row in pending}
-        assert waiting >= {str(number) for number in told if number % 2}
+        assert waiting >= {str(number) for number in acknowledged if number % 2}
         answered = {
             m["messageId"].removeprefix("reply to ")
             for v in await manager.conversations()

@@ -21,20 +21,21 @@ from support.environment import child_environment
 from support.waiting import until
 
 from agent_manager import AsyncManager
+from agent_manager.accepted_messages import Key
 from agent_manager.agents.agent import Context, Reply, StatusUpdate, Update
-from agent_manager.conversation_fold import Key
 from agent_manager.manager import Manager
-from agent_manager.storage import LeaseStatus, MemoryLog, ServerLog
+from agent_manager.memory_log import MemoryLog
+from agent_manager.storage import LeaseStatus, ServerLog
 from eventstore import EventStore
 
 SECONDS = 3.0
 
 PROCESS = """
 import asyncio, sys, threading
-from agent_manager import answering, application_manager
+from agent_manager import application_manager, leases
 
 _, name, works_on_a_task, seconds = sys.argv
-answering.LEASE_SECONDS, answering.RENEW_SECONDS = float(seconds), float(seconds) / 5
+leases.LEASE_SECONDS, leases.RENEW_SECONDS = float(seconds), float(seconds) / 5
 go_on = threading.Event()
 
 async def waits(message):

@@ -19,7 +19,8 @@ from agent_manager.a2a import parts_text
 from agent_manager.agents.agent import Context, Reply
 from agent_manager.agents.local import from_callable
 from agent_manager.manager import Manager
-from agent_manager.storage import MemoryLog, ServerLog
+from agent_manager.memory_log import MemoryLog
+from agent_manager.storage import ServerLog
 from eventstore import EventStore, Settings
 from eventstore.database.embedded.embedded_server import EmbeddedServer
 from eventstore.database.migrate import Migrator

@@ -11,7 +11,8 @@ from agent_manager import application_manager
 from agent_manager.agents.agent import Context, Reply
 from agent_manager.agents.local import from_callable
 from agent_manager.manager import Manager
-from agent_manager.storage import Log, MemoryLog, ServerLog
+from agent_manager.memory_log import MemoryLog
+from agent_manager.storage import Log, ServerLog
 from eventstore import NewEvent, Settings, TaskCreated, TaskStatusChanged
 from eventstore.errors import ConversationIsDeleted, InputError, NotFound
 

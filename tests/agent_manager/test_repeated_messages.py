@@ -14,7 +14,8 @@ from support.agents import text_of, user_message
 from agent_manager.agents.agent import Context, Reply, Update
 from agent_manager.factory import AsyncManager
 from agent_manager.manager import Manager
-from agent_manager.storage import MemoryLog, ServerLog
+from agent_manager.memory_log import MemoryLog
+from agent_manager.storage import ServerLog
 from eventstore import EventStore, Settings
 
 pytestmark = pytest.mark.shared_database
@@ -119,7 +120,7 @@ async def test_a_repetition_after_deletion_returns_the_same_reply(manager: Async
 
 @pytest.mark.parametrize("kind", ["memory", "postgres"])
 async def test_true_and_1_are_different_contents(store: EventStore, kind: str) -> None:
-    """They are equal in Python but not in JSON, so messages that differ in this are different."""
+    """The values are equal in Python but not in JSON, so messages that differ in this are different."""
     manager = Manager(MemoryLog() if kind == "memory" else ServerLog(store))
     message = user_message("hello", "m1", "c")
     for value in (1, 1.0, True):

@@ -30,9 +30,9 @@ SHAPES = ["0.3"] if metadata.version("a2a-sdk").startswith("0.") else ["0.3", "1
 
 PROCESS = """
 import asyncio, sys
-from agent_manager import answering, application_manager
+from agent_manager import application_manager, leases
 
-answering.LEASE_SECONDS = answering.RENEW_SECONDS = 0.5
+leases.LEASE_SECONDS = leases.RENEW_SECONDS = 0.5
 manager = application_manager(answer=sys.argv[1])
 message = {"role": "user", "messageId": "m", "contextId": "c", "parts": [{"kind": "text", "text": sys.argv[2]}]}
 asyncio.run(manager.process_message(message))
@@ -137,22 +137,22 @@ def _replies(*texts: str, state: str | None = None) -> Answer:
 
 
 @pytest.mark.parametrize(
-    ("said", "state", "expected"),
+    ("texts", "state", "expected"),
     [
-        (["said"], None, ["said"]),
-        (["said"], "working", ["said"]),
+        (["done"], None, ["done"]),
+        (["done"], "working", ["done"]),
         ([], "completed", ["the task's"]),
         ([], "input-required", ["the task's"]),
         ([], "working", ["anew"]),
     ],
 )
 async def test_updates_of_an_interrupted_function_count(
-    store: EventStore, said: list[str], state: str | None, expected: list[str]
+    store: EventStore, texts: list[str], state: str | None, expected: list[str]
 ) -> None:
     cut_off = asyncio.Event()
 
     async def never_ends(message: dict[str, Any], context: Context) -> AsyncIterator[Update]:
-        async for update in _replies(*said, state=state)(message, context):
+        async for update in _replies(*texts, state=state)(message, context):
             yield update
         cut_off.set()
         await asyncio.Event().wait()

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_manager.manager import Manager
-from agent_manager.storage import MemoryLog, ServerLog
+from agent_manager.memory_log import MemoryLog
+from agent_manager.storage import ServerLog
 from eventstore import Settings, SyncEventStore
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"), max_size=20)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from support.agents import agent, text_of, user_message
 
 from agent_manager.manager import Manager
-from agent_manager.storage import MemoryLog, ServerLog
+from agent_manager.memory_log import MemoryLog
+from agent_manager.storage import ServerLog
 from eventstore import Settings
 from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import EventStoreError
@@ -122,7 +123,7 @@ class Model:
                 pass
             case "send" | "save" | "accept" if not self._is_deleted(given[0]["contextId"]):
                 self.asked += [given[0]] if word != "save" else []
-                self._begun(given[0]["contextId"])["said"].append(text_of(given[0]))
+                self._begun(given[0]["contextId"])["texts"].append(text_of(given[0]))
                 if word == "send":
                     self._answer(given[0])
                 elif word == "accept":
@@ -138,7 +139,7 @@ class Model:
         return conversation in self.conversations and bool(self.conversations[conversation]["deleted"])
 
     def _begun(self, conversation: str) -> dict[str, Any]:
-        new = {"name": "", "active": True, "deleted": False, "said": []}
+        new = {"name": "", "active": True, "deleted": False, "texts": []}
         return self.conversations.setdefault(conversation, new)
 
     def _answer(self, message: dict[str, Any]) -> None:
@@ -146,16 +147,16 @@ class Model:
             return
         word = text_of(message).partition(" ")[0]
         reply = {"task": ["one two"], "ask": ["one two"], "fail": []}.get(word, [f"echo: {text_of(message)}"])
-        self.conversations[message["contextId"]]["said"] += reply
+        self.conversations[message["contextId"]]["texts"] += reply
 
     def agrees(self, seen: dict[str, Any]) -> None:
-        said = {each[0]: list(map(text_of, each[5])) for each in seen["conversations"]}
-        assert said == {name: one["said"] for name, one in self.conversations.items()}
+        texts = {each[0]: list(map(text_of, each[5])) for each in seen["conversations"]}
+        assert texts == {name: one["texts"] for name, one in self.conversations.items()}
         assert {each[0]: (each[1], each[2]) for each in seen["conversations"]} == {
             name: (one["active"], one["deleted"]) for name, one in self.conversations.items()
         }
         assert {each[0]: each[3] for each in seen["conversations"]} == {
-            name: one["name"] or next((text for text in one["said"][:1]), "")
+            name: one["name"] or next((text for text in one["texts"][:1]), "")
             for name, one in self.conversations.items()
         }
         assert [(each[0], each[1]) for each in seen["pending"]] == [

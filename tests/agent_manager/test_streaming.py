@@ -1,4 +1,4 @@
-"""What an agent has said so far is readable while it talks, is kept if a process dies, and is stored once."""
+"""The text that an agent has sent so far is readable while it works, is kept if a process dies, and is stored once."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def answered(here: Served, trip: str) -> dict[str, Any]:
     return found
 
 
-async def test_what_a_function_has_said_so_far_is_readable_and_its_end_is_one_message(store: EventStore) -> None:
+async def test_the_text_of_a_function_so_far_is_readable_and_its_end_is_one_message(store: EventStore) -> None:
     go_on, tokens = asyncio.Event(), ["Hel", "lo, ", "wor", "ld\n"]
 
     async def speak(message: dict[str, Any]) -> AsyncIterator[str]:
@@ -74,16 +74,16 @@ async def test_what_a_function_has_said_so_far_is_readable_and_its_end_is_one_me
         async with EventSource(here.address, f"/v1/conversations/{trip}/stream?after=0") as source:
             streamed: list[str] = []
             for number in range(1, len(tokens) + 1):
-                said = "".join(tokens[:number])
-                while "".join(streamed) != said:
+                sent = "".join(tokens[:number])
+                while "".join(streamed) != sent:
                     event = await source.next()
                     if event.name.startswith("task.artifact"):
                         streamed.append(parts_text(event.data["content"]["parts"]))
 
-                async def shown(said: str = said) -> bool:
-                    return "".join(texts_of(await items(here, trip, "tasks"))) == said
+                async def shown(sent: str = sent) -> bool:
+                    return "".join(texts_of(await items(here, trip, "tasks"))) == sent
 
-                await until_async(shown, "the tasks show what was said so far")
+                await until_async(shown, "the tasks show what was sent so far")
                 [question] = await items(here, trip, "messages")
                 assert (question["status"], question["error"]) == ("pending", None)
                 go_on.set()
@@ -239,7 +239,7 @@ def programs(tmp_path: Path) -> Iterator[Commands]:
 
 
 @pytest.mark.slow
-def test_what_was_said_is_kept_if_the_server_is_killed_and_the_repetition_is_no_duplicate(
+def test_text_so_far_is_kept_if_the_server_is_killed_and_is_not_stored_twice(
     programs: Commands, tmp_path: Path, database_url: str, own_tenant: str
 ) -> None:
     environment = {
@@ -255,15 +255,15 @@ def test_what_was_said_is_kept_if_the_server_is_killed_and_the_repetition_is_no_
     def read(what: str) -> list[dict[str, Any]]:
         return list(httpx.get(f"{url}/{trip}/{what}", timeout=30).json()["items"])
 
-    said = "".join(f"{number} " for number in range(200))
+    sent = "".join(f"{number} " for number in range(200))
     up, url = serve()
     trip = httpx.post(url, json={}).json()["id"]
     assert httpx.post(f"{url}/{trip}/send", json=user_message("go")).status_code == 202
-    until(lambda: "".join(texts_of(read("tasks"))) == said, "the tasks show what was said")
+    until(lambda: "".join(texts_of(read("tasks"))) == sent, "the tasks show what was sent")
     up.kill()
 
     up, url = serve()
-    assert "".join(texts_of(read("tasks"))) == said
+    assert "".join(texts_of(read("tasks"))) == sent
     [question] = read("messages")
     assert question["status"] == "pending"
     (tmp_path / "go on").touch()
@@ -275,7 +275,7 @@ def test_what_was_said_is_kept_if_the_server_is_killed_and_the_repetition_is_no_
     interrupted, completed = read("tasks")
     assert (interrupted["status"], completed["status"]) == ("failed", "completed")
     assert "interrupted" in parts_text(interrupted["status_message"]["parts"])
-    assert "".join(texts_of([interrupted])) == said
+    assert "".join(texts_of([interrupted])) == sent
     assert "".join(texts_of([completed])) == reply["content"]
 
 

@@ -19,7 +19,7 @@ from agent_manager.agents.remote import remote
 from agent_manager.errors import AgentUnreachable, AnswerFailed, RequestUnsupported, TaskNotCancelable
 from agent_manager.factory import async_manager
 from agent_manager.manager import Manager
-from agent_manager.storage import MemoryLog
+from agent_manager.memory_log import MemoryLog
 from eventstore import EventData, NewEvent, Settings, TaskCreated
 from eventstore.errors import InputError, NotFound
 

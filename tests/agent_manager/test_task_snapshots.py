@@ -19,7 +19,8 @@ from agent_manager.agents.agent import Context, Reply, Update
 from agent_manager.agents.local import from_callable
 from agent_manager.agents.updates import update_from_wire
 from agent_manager.manager import Manager
-from agent_manager.storage import MemoryLog, ServerLog
+from agent_manager.memory_log import MemoryLog
+from agent_manager.storage import ServerLog
 from eventstore import EventStore, Settings, SyncEventStore, conversation_uuid
 from projections import Reader, Task, catch_up, rebuild
 

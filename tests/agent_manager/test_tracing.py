@@ -198,7 +198,7 @@ asyncio.run(main())
 
 @pytest.fixture(scope="module")
 def application(server: DatabaseServer, module_database: str) -> dict[str, Any]:
-    """What an application with traces has stored and recorded, in a process of its own: a provider is set once."""
+    """The events and spans of an application with traces, in a separate process: a provider is set once."""
     with pytest.MonkeyPatch.context() as patch:
         clear_settings(patch)
         environment = child_environment(DATABASE_URL=server.url(module_database))

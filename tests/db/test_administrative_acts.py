@@ -28,7 +28,7 @@ def service(logins: Logins, own_tenant: str) -> Session:
 
 @pytest.fixture
 def acts(database_url: str, own_tenant: str) -> Callable[[], list[tuple[Any, ...]]]:
-    """What is recorded of the test's tenant: act, actor and details, without the first one, which added the tenant."""
+    """Return the acts of the test's tenant: act, actor and details, without the first one, which added the tenant."""
 
     def read() -> list[tuple[Any, ...]]:
         with open_as(database_url) as projector:

@@ -36,7 +36,7 @@ def test_the_list_of_facts_is_what_the_migrations_make_on_every_version(
 
 
 async def opened(url: str) -> str:
-    """What opening a store says; empty if it opens."""
+    """Return the error of opening a store; empty if it opens."""
     try:
         async with EventStore(Settings(_env_file=None, database_url=url)):
             return ""

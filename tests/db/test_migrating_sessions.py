@@ -144,7 +144,7 @@ def test_a_pooler_with_one_session_is_refused_instead_of_waiting_without_end(
 def test_a_migration_refuses_a_session_in_another_database(
     server: DatabaseServer, database_url: str, empty_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when a proxy leads dbmate elsewhere than the connection that has looked."""
+    """A proxy may lead dbmate to another database than the connection that has checked it."""
     with psycopg.connect(database_url) as connection:
         elsewhere = dbmate_url(connection)
     before = facts(database_url, "public")

@@ -48,7 +48,7 @@ REQUIRES = "INSERT INTO eventstore_migrations VALUES ('0 20270101000000');"
 
 
 def reported(folder: Path, up: str, *, option: str = "") -> list[str]:
-    """What is reported of a migration."""
+    """Return the findings on a migration."""
     path = folder / "29990101000000_new.sql"
     path.write_text(f"-- migrate:up{option}\n{up}\n-- migrate:down\nDROP TABLE notes;\n")
     return problems_after([], folder)

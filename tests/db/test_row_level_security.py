@@ -31,7 +31,7 @@ OF_CONVERSATIONS = (
 
 @pytest.fixture(autouse=True, scope="module")
 def _conversations(server: DatabaseServer, module_database: str) -> None:
-    """In each tenant a conversation of Ana with the same id, which Bob may read; in acme also one of Bob."""
+    """Create a conversation of Ana in each tenant with the same id, which Bob may read; in acme also one of Bob."""
     url = server.url(module_database)
     with open_as(url, "eventstore_owner") as owner, open_as(url) as projector:
         if not roles_of_the_store(owner):

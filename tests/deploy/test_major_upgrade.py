@@ -1,4 +1,4 @@
-"""From PostgreSQL 15 to 18 by pg_upgrade, as docs/guides/deployment.md describes it."""
+"""The upgrade from PostgreSQL 15 to 18 by pg_upgrade, as docs/guides/deployment.md describes it."""
 
 from __future__ import annotations
 

@@ -512,7 +512,7 @@ async def test_what_may_not_be_appended_begins_nothing(store: EventStore) -> Non
 
 
 async def test_members_that_a_type_does_not_have_are_stored_whatever_they_are(store: EventStore) -> None:
-    """Also if the member is one of another type of the same group."""
+    """This includes members of another type of the same group."""
     rewound = ConversationRewound.model_validate({"to_version": 0, "name": None, "metadata": 1})
     conversation = uuid4()
     await store.append(conversation, [rewound])

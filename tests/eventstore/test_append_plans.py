@@ -43,8 +43,9 @@ SELECT 1000000 + v, clock_timestamp(), v, 1, %s, gen_random_uuid(), 'default', '
 
 @pytest.fixture(scope="module")
 def logs(server: DatabaseServer) -> Iterator[dict[tuple[int, bool], str]]:
-    """URLs of databases by the length of their logs, and whether the planner was told; it never learns of one thing: a
-    conversation that is far longer than all others.
+    """URLs of databases by the length of their logs, and whether the tables were analyzed.
+
+    The statistics never include a conversation that is far longer than all others.
     """
     with ExitStack() as stack:
         urls = {}

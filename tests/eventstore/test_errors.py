@@ -221,7 +221,7 @@ def disk() -> Iterator[Path]:
 
 
 async def append_until_it_fails(store: EventStore) -> tuple[list[NewEvent], NewEvent, ServerError]:
-    """What was acknowledged, what was not, and why."""
+    """Return the acknowledged events, the others, and the reason."""
     stored: list[NewEvent] = []
     while True:
         assert len(stored) < 500

@@ -28,12 +28,12 @@ VALUES: dict[str, Any] = {
 
 
 def stored(value: Any) -> bytes:
-    """As the server sends it."""
+    """Return a value as the server sends it."""
     return b"\x01" + json.dumps(value).encode()
 
 
 def from_row(**changed: Any) -> Event:
-    """As a reader makes it."""
+    """Return an event as a reader makes it."""
     values = VALUES | changed
     return Event.from_row(tuple(stored(value) if isinstance(value, dict) else value for value in values.values()))
 

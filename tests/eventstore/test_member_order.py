@@ -1,4 +1,4 @@
-"""What is sent comes back with its members in the order in which they were sent."""
+"""Members of JSON objects are read in the order in which they were sent."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from support.servers import DatabaseServer
 from support.waiting import until_async
 from support.wire import Wire, wire_to
 
+import eventstore.listener
 import eventstore.notifier
 from eventstore import EventStore, Settings
 from eventstore.database.embedded.embedded_server import EmbeddedServer
@@ -71,7 +72,7 @@ async def test_only_listening_connections_use_the_listen_url(store: EventStore, 
 async def test_a_listen_url_of_another_database_is_refused(
     clean_environment: None, database_url: str, server: DatabaseServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(eventstore.notifier, "REPLY_SECONDS", 0.5)
+    monkeypatch.setattr(eventstore.listener, "REPLY_SECONDS", 0.5)
     other = server.create_database()
     try:
         async with EventStore(Settings(database_url=database_url, listen_url=server.url(other))) as store:
@@ -113,8 +114,8 @@ async def test_the_server_ends_a_listening_session_whose_client_vanished(
     store: EventStore, wire: Wire, admin: Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(eventstore.notifier, "POLL_SECONDS", 0.2)
-    monkeypatch.setattr(eventstore.notifier, "REPLY_SECONDS", 0.5)
-    monkeypatch.setattr(eventstore.notifier, "IDLE_SECONDS", 2.0)
+    monkeypatch.setattr(eventstore.listener, "REPLY_SECONDS", 0.5)
+    monkeypatch.setattr(eventstore.listener, "IDLE_SECONDS", 2.0)
     async with Follower(store.subscribe()):
         await until_waiting(admin)
         [dead] = wire.links

@@ -45,7 +45,7 @@ async def other(store: EventStore) -> AsyncIterator[Connection]:
 
 @pytest.fixture
 async def owner(database_url: str) -> AsyncIterator[Connection]:
-    """Whom the sequence belongs to."""
+    """A connection of the owner of the sequence."""
     async with await open_scoped_async(database_url) as connection:
         yield connection
 
@@ -61,7 +61,7 @@ async def horizon(connection: Connection) -> int:
 
 
 async def without_the_gate(connection: Connection, after: int) -> list[tuple[int, Any]]:
-    """What a reader sees that goes by position alone."""
+    """Return what a reader sees that reads by position alone."""
     cursor = await connection.execute(
         "SELECT position, content FROM events WHERE position > %s ORDER BY position", (after,)
     )

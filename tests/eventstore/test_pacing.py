@@ -25,7 +25,7 @@ async def at(*seconds: float) -> AsyncIterator[Event]:
 
 
 async def arrivals(events: AsyncIterator[Event], busy: float = 0, **pace: float | None) -> list[float]:
-    """When the events arrive, in seconds, at a consumer that is busy with each of them."""
+    """Return the times, in seconds, at which events arrive at a consumer that is busy with each of them."""
     clock = asyncio.get_running_loop().time
     start, times = clock(), []
     async for _ in paced(events, **pace):  # type: ignore[arg-type]
@@ -53,7 +53,7 @@ async def test_a_clock_that_stepped_back_makes_no_pause() -> None:
 
 
 async def test_a_slow_consumer_catches_up() -> None:
-    """It is slower than the first event allows, and in time again for the last one."""
+    """The consumer is slower than the first event allows, and in time again for the last one."""
     assert (await arrivals(at(0, 0.01, 0.02, 0.5), busy=0.1))[-1] < 0.5 + 0.1
 
 

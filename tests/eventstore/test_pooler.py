@@ -131,13 +131,13 @@ async def test_an_inline_append_sets_its_roles_in_its_transaction(store: EventSt
 
 async def test_a_past_state_of_a_conversation_can_be_read_in_any_session(store: EventStore, pooler: Pooler) -> None:
     conversation = uuid4()
-    said = [MessageAdded(role="user", content=text) for text in ("one", "two", "three")]
+    messages = [MessageAdded(role="user", content=text) for text in ("one", "two", "three")]
     async with InlineAppender(store, [NOTED], connections=1) as appender:
-        await appender.append(conversation, said)
+        await appender.append(conversation, messages)
         for version in (1, 2, 3):
             state = await Reader(store).conversation_at(conversation, version=version)
             assert [message.content for message in state.messages] == ["one", "two", "three"][:version]
-            await appender.append(conversation, said)
+            await appender.append(conversation, messages)
     assert await store.connections.projector.fetch("SELECT count(*) FROM messages") == [(0,)]
 
 
@@ -149,9 +149,9 @@ async def work(stores: list[EventStore], caller: Caller, number: int) -> list[UU
         store, other = stores[(number + turn) % len(stores)], stores[turn % len(stores)]
         mine.append(conversation := uuid4())
         text = f"{caller.tenant} {caller.user}"
-        said = MessageAdded(role="user", content=text)
-        await store.append(conversation, [said], expected=0, **scope)
-        await store.append_all([Append(conversation, [said, said], 1)], **scope)
+        added = MessageAdded(role="user", content=text)
+        await store.append(conversation, [added], expected=0, **scope)
+        await store.append_all([Append(conversation, [added, added], 1)], **scope)
         seen = [event async for event in other.read_log(**scope)]
         assert {event.conversation_id for event in seen} <= set(mine)  # others' appends may hold the horizon back
         assert {(event.tenant_id, event.content["content"]) for event in seen} <= {(caller.tenant, text)}

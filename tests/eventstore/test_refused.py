@@ -1,4 +1,4 @@
-"""What the append function refuses from those who call it by hand: all that could fail in a projection later."""
+"""The append function refuses, in plain SQL too, everything that could fail in a projection later."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_valid_events_are_appended(app: psycopg.Connection[Any]) -> None:
         ConversationCreated.model_construct(name="", given_id=5),
         UnknownEvent(event_type="conversation.created", content={"given_id": "another"}, schema_version=2),
     ],
-    ids=["copied", "constructed", "newer", "an id that is no text", "newer, an id of another conversation"],
+    ids=["copied", "constructed", "newer", "an id that is not a text", "newer, an id of another conversation"],
 )
 async def test_models_built_without_validation_are_rejected(store: EventStore, data: Any) -> None:
     with pytest.raises(InputError, match="cannot be stored"):

@@ -15,7 +15,7 @@ import eventstore.notifier
 import eventstore.subscribe
 from eventstore import EventStore, NewEvent, Settings
 from eventstore.errors import EventStoreError, InputError
-from eventstore.notifier import Listener
+from eventstore.listener import Listener
 
 
 @pytest.fixture

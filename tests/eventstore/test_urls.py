@@ -87,7 +87,7 @@ USES = (
 
 
 def shown_by(use: Callable[[str], object], url: str) -> str:
-    """What a use of the URL returns, or all that a report of its error shows."""
+    """Return the result of a use of the URL, or the full report of its error."""
     try:
         return str(use(url))
     except (EventStoreError, ValueError) as error:  # ValueError: a path with a zero byte and the like

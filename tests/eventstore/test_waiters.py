@@ -17,7 +17,8 @@ from support.raw import append_raw_async, note
 from support.scoped_queries import open_as_login
 
 from eventstore import EventStore
-from eventstore.notifier import MAX_PAUSE_SECONDS, POLL_SHARE, ROUND_SECONDS, SAVED_SECONDS, Notifier, PollThrottle
+from eventstore.notifier import Notifier
+from eventstore.poll_throttle import MAX_PAUSE_SECONDS, POLL_SHARE, ROUND_SECONDS, SAVED_SECONDS, PollThrottle
 
 NOTIFIERS = 50
 

@@ -1,4 +1,4 @@
-"""What the fault tests share: processes that end with their test."""
+"""Fixtures of the fault tests: processes that end with their test."""
 
 from __future__ import annotations
 

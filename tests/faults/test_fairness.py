@@ -62,7 +62,7 @@ BEGIN_SECONDS = 5
 
 @dataclass
 class Times:
-    """What one tenant measured.
+    """The measurements of one tenant.
 
     Attributes:
         seconds: of the requests, by what they were.

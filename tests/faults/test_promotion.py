@@ -81,7 +81,7 @@ async def test_no_acknowledged_event_is_lost_or_doubled_by_promotions(
 
 
 async def test_a_prepared_append_holds_the_horizon_back_on_the_promoted_standby(pair: Pair) -> None:
-    """Its gate lock is restored with it; and positions that were lost with the primary do not confuse a reader."""
+    """The gate lock is restored with it; and positions that were lost with the primary do not confuse a reader."""
     await asyncio.to_thread(pair.require_standby)
     async with EventStore(settings_of(pair)) as store:
         before = (await store.append(uuid4(), [note("before")])).position

@@ -132,7 +132,7 @@ async def test_a_read_includes_the_position_that_it_names(store: EventStore, tri
 
 
 async def test_refilled_tables_invalidate_cached_states(store: EventStore, trip: UUID) -> None:
-    """Also where the version is the same: another text of a projection may have made other rows of the same events."""
+    """This holds for an unchanged version, too: another text of a projection may make other rows of the same events."""
     cache = ConversationCache(Reader(store))
     before = await cache.conversation(trip)
     for names in (["messages"], ["tasks"], ["conversations"]):

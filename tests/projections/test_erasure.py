@@ -1,4 +1,4 @@
-"""What is erased is gone from the log and from everything that is made of it; the rest is as it was."""
+"""Erased content is gone from the log and from everything that is made of it; the rest is unchanged."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def secrets() -> list[EventData | NewEvent]:
 
 
 async def differences(store: EventStore) -> list[Any]:
-    """What of the read tables, or of the members, is not what the log gives."""
+    """Return the rows of read tables, and the members, that differ from the log."""
     return [row for found in (*await verify(store), await verify_members(store)) for row in found.rows]
 
 
@@ -344,10 +344,10 @@ async def test_the_receipts_of_a_user_who_is_erased_do_not_name_them_any_more(
     await store.append(own, [ConversationCreated(name="mine")], user="ana-maria", actor="ana-maria")
     await store.append(others, [ConversationCreated(name="x")], user="ben", actor="ben")
     await store.append(others, [ConversationShared(user="ana-maria", access="write")], user="ben", actor="ben")
-    said = await store.append(others, [MessageAdded(role="user", content="a")], user="ana-maria", actor="ana-maria")
+    appended = await store.append(others, [MessageAdded(role="user", content="a")], user="ana-maria", actor="ana-maria")
     await catch_up(store)
     await store.erase(own, user="ana-maria", actor="ana-maria", reason="by ana-maria")
-    await store.erase(others, [said.events[0].event_id], user="ana-maria", actor="ana-maria")
+    await store.erase(others, [appended.events[0].event_id], user="ana-maria", actor="ana-maria")
     await catch_up(store)
     assert [erasure async for erasure in store.erase_user("ana-maria")]
     await catch_up(store)
@@ -462,7 +462,7 @@ async def test_nobody_appends_a_receipt(store: EventStore) -> None:
             await store.append(uuid4(), [receipt])
 
 
-async def test_a_login_without_the_role_is_told_what_it_lacks(
+async def test_the_error_of_a_login_without_the_role_names_the_role(
     store: EventStore, superuser_url: str, database_url: str
 ) -> None:
     conversation = uuid4()

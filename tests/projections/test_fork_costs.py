@@ -1,4 +1,4 @@
-"""What a fork of a long conversation takes, and reading it."""
+"""The costs of a fork of a long conversation, and of reading it."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def test_a_fork_of_a_long_conversation_takes_ten_milliseconds_and_a_kiloby
 async def test_a_fork_is_read_as_fast_as_its_parent(
     store: EventStore, conversations: dict[str, UUID], user: str | None, limit: float
 ) -> None:
-    """For a user, the policy of the table looks up their access to each shared row, which costs 1.2 to 1.4 as much."""
+    """The policy of the table looks up a user's access to each shared row, which costs 1.2 to 1.4 as much."""
     reader = Reader(store, caller=store.caller(user=user))
 
     async def state(conversation: UUID) -> None:

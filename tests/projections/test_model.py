@@ -218,7 +218,7 @@ async def test_a_later_event_of_a_task_in_another_batch_changes_only_what_it_con
     ],
 )
 async def test_no_event_stops_the_projections(store: EventStore, event_type: str, content: Any) -> None:
-    """What is in the log stays there: an event that no projection could read must not get in, or be passed over."""
+    """Events in the log stay there: one that no projection could read must be refused, or be skipped."""
     with suppress(InputError):
         await store.append(uuid4(), [UnknownEvent(event_type=event_type, content=content, schema_version=2)])
     later = await store.append(uuid4(), [MessageAdded(role="user", content="after it")])

@@ -64,7 +64,7 @@ class Case:
         return 12 if self.listing.kind.startswith("conversations") or "deleted" not in self.asked else 12 + 4 * LIMIT
 
     def statement(self, size: int, *, newest_first: bool, begun: bool) -> tuple[str, dict[str, Any]]:
-        """Of a page from the middle of the list, or of the first."""
+        """Return the statement of a page from the middle of the list, or of the first."""
         places = {datetime: time_of(size // 2), UUID: conversation(size // 2), int: size // 2}
         place = [places[kind] for kind in self.listing.types] if begun else None
         asked = {"tenant": "default"} | self.asked

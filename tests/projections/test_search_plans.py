@@ -1,4 +1,4 @@
-"""What a search reads is bounded, whatever the words and however many documents there are.
+"""A search reads a bounded number of rows, whatever the words and however many documents there are.
 
 The plans are those of the role that owns the search, on a table with statistics and without.
 """

@@ -1,4 +1,4 @@
-"""What a search finds: stems, accents, phrases and more, in Portuguese and English."""
+"""The results of searches: stems, accents, phrases and more, in Portuguese and English."""
 
 from __future__ import annotations
 

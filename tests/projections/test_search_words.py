@@ -1,4 +1,4 @@
-"""Which words a text has, whatever the locale of the server: punctuation, case, scripts without spaces, code."""
+"""The words of a text, whatever the locale of the server: punctuation, case, scripts without spaces, code."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def message_at(role: Any, text: str, minutes: int, actor: str = "") -> NewEvent:
 
 
 async def everything(settings: Settings) -> dict[str, Any]:
-    """What the store gives of a small log that it has just been given."""
+    """Return what the store reads of a small log that was just written."""
     async with EventStore(settings) as store:
         await store.append(
             FIRST, [ConversationCreated(name="O'Hara \\ naïve Zürich"), message_at("user", "a train", 0, "ana")]

@@ -151,7 +151,7 @@ async def test_days_are_those_of_the_time_zone(
     store: EventStore, events: list[NewEvent], which: dict[str, Any], zone: str
 ) -> None:
     def in_use(event: NewEvent) -> NewEvent:
-        """When the zone was a multiple of a quarter of an hour from UTC."""
+        """Return an event with a time at which the zone was a multiple of a quarter of an hour from UTC."""
         at = event.metadata.occurred_at
         if at is None or date(1990, 1, 1) <= at.date() <= date(2030, 1, 1):
             return event

@@ -1,1 +1,1 @@
-"""What the tests share: their server, and words for what they do to it."""
+"""Helpers that tests share: their server, and functions to use it."""

@@ -62,7 +62,7 @@ class Agent:
 
     @property
     def card(self) -> Json:
-        """Its agent card."""
+        """The card of the agent."""
         base = {
             "name": f"little {self.shape}", "description": "for tests", "version": "1", "skills": [],
             "defaultInputModes": ["text/plain"], "defaultOutputModes": ["text/plain"],
@@ -83,9 +83,9 @@ class Agent:
 
     def status(self, state: str, text: str | None = None) -> Json:
         """A status."""
-        said = {} if text is None else {"message": self.message(text)}
+        message_member = {} if text is None else {"message": self.message(text)}
         word = state if self.shape == "0.3" else _STATES[state]
-        return {"state": word, "timestamp": "2025-01-02T03:04:05Z", **said}
+        return {"state": word, "timestamp": "2025-01-02T03:04:05Z", **message_member}
 
     def a_message(self, text: str, **more: Any) -> Json:
         """A message as an update."""
@@ -200,9 +200,9 @@ async def _refuse(agent: Agent) -> AsyncIterator[Any]:
 
 async def _spelled(agent: Agent) -> AsyncIterator[Any]:
     parts = {"content": agent.message("thinking")["parts"]}
-    said = {name: value for name, value in agent.message("thinking").items() if name != "parts"} | parts
+    message = {name: value for name, value in agent.message("thinking").items() if name != "parts"} | parts
     yield agent.a_task("working")
-    yield agent.a_status("working", status={"state": 2, "message": said})
+    yield agent.a_status("working", status={"state": 2, "message": message})
     yield agent.a_status("working", status={"state": "CANCELLED"}, final=True)
 
 
@@ -260,8 +260,12 @@ def application(agent: Agent) -> FastAPI:
         if body["method"] in ("message/stream", "SendStreamingMessage"):
             return StreamingResponse(_events(body, updates), media_type="text/event-stream")
         async for update in updates:
-            said = _envelope(body, update)
-            return Response(said, media_type="application/json") if isinstance(said, str) else JSONResponse(said)
+            envelope = _envelope(body, update)
+            return (
+                Response(envelope, media_type="application/json")
+                if isinstance(envelope, str)
+                else JSONResponse(envelope)
+            )
         return JSONResponse({"jsonrpc": "2.0", "id": body["id"]})
 
     @app.post("/message:{how}")
@@ -294,8 +298,8 @@ async def _continued(agent: Agent) -> AsyncIterator[Any]:
 
 async def _events(body: Json, updates: AsyncIterator[Any]) -> AsyncIterator[str]:
     async for update in updates:
-        said = _envelope(body, update)
-        yield f"data: {said if isinstance(said, str) else json.dumps(said)}\n\n"
+        envelope = _envelope(body, update)
+        yield f"data: {envelope if isinstance(envelope, str) else json.dumps(envelope)}\n\n"
 
 
 @contextmanager

@@ -87,7 +87,7 @@ class Lazy(HorizonReader):
     """A reader that gives nothing."""
 
     async def subscribe(self, after: int, tenant: str | None) -> AsyncGenerator[ReadEvent, None]:
-        """Nothing at all."""
+        """Yield no events."""
         async for event in super().subscribe(2**62, tenant):
             yield event
 

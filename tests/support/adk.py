@@ -55,7 +55,7 @@ CONTENTS: list[tuple[str, Json | None]] = [
 
 
 def statements(layout: str, database: str) -> list[str]:
-    """Those that make the tables."""
+    """Return the statements that create the tables."""
     text = (_SESSIONS + LAYOUTS[layout]).format(**WORDS[database])
     return [one for one in text.split(";") if one.strip()]
 

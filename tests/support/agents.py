@@ -29,19 +29,19 @@ async def agent(message: Json, context: Context) -> AsyncIterator[Update]:
     text = str(message["parts"][0].get("text", "")) if message.get("parts") else ""
     word, _, task = text.partition(" ")
     given = message.get("messageId")
-    said: Json = {"kind": "message", "role": "agent", "messageId": f"reply to {given}"}
+    reply: Json = {"kind": "message", "role": "agent", "messageId": f"reply to {given}"}
     if word not in ("task", "ask", "fail"):
-        yield Reply(said | {"parts": [{"kind": "text", "text": f"echo: {text}"}]})
+        yield Reply(reply | {"parts": [{"kind": "text", "text": f"echo: {text}"}]})
         return
     task = context.task_id or task
     yield TaskSnapshot(
         {"kind": "task", "id": task, "contextId": context.conversation_id, "status": {"state": "submitted"}}
     )
-    working = said | {"messageId": f"working on {given}", "parts": [{"kind": "text", "text": "on it"}]}
+    working = reply | {"messageId": f"working on {given}", "parts": [{"kind": "text", "text": "on it"}]}
     yield StatusUpdate(task, None, {"state": "working", "message": working})
     if word == "fail":
         raise RuntimeError("the agent broke off")
     yield ArtifactUpdate(task, None, {"artifactId": "a", "parts": [{"kind": "text", "text": "one "}]}, last_chunk=False)
     yield ArtifactUpdate(task, None, {"artifactId": "a", "parts": [{"kind": "text", "text": "two"}]}, append=True)
     yield StatusUpdate(task, None, {"state": "completed" if word == "task" else "input-required"}, final=True)
-    yield Reply(said | {"parts": [{"kind": "text", "text": "one two"}], "taskId": task})
+    yield Reply(reply | {"parts": [{"kind": "text", "text": "one two"}], "taskId": task})

@@ -33,16 +33,16 @@ class Person:
     client: httpx.AsyncClient
 
     async def get(self, path: str, **more: Any) -> httpx.Response:
-        """What they are given."""
+        """Send a GET request as the caller."""
         return await self.client.get(path, **more)
 
     async def post(self, path: str, json: Any = None, **more: Any) -> httpx.Response:
-        """What they are told."""
+        """Send a POST request as the caller."""
         return await self.client.post(path, json={} if json is None else json, **more)
 
 
 class People:
-    """Makes them, and closes their clients. On a database that tests share, their tenants are the test's own."""
+    """Creates users, and closes their clients. On a database that tests share, their tenants are the test's own."""
 
     def __init__(self, store: EventStore, url: str) -> None:
         self.directory = Directory(store)

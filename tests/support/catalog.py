@@ -1,4 +1,4 @@
-"""What stands in a database's catalogs, as texts that can be compared."""
+"""The content of a database's catalogs, as texts that can be compared."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ STRANGE = "\x1b[31mred\x07 [bold]no markup[/bold] \x9b31m\x7f :smile: [/] end"
 
 @dataclass(frozen=True)
 class Result:
-    """What a command did."""
+    """The outcome of a command."""
 
     code: int
     out: str

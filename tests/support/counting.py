@@ -1,4 +1,4 @@
-"""What the statistics must say, counted event by event in plain Python: the model for the projection and its functions.
+"""The expected statistics, counted event by event in plain Python: the model for the projection and its functions.
 
 Written without their SQL, and straight from the events: no table of the projection has a counterpart here.
 """
@@ -32,7 +32,7 @@ class Task:
 
 @dataclass
 class Conversation:
-    """What is known of a conversation after some of its events."""
+    """The state of a conversation after some of its events."""
 
     began_at: datetime
     actor: str
@@ -76,7 +76,7 @@ class Conversation:
 
     @property
     def status(self) -> str:
-        """As people call it."""
+        """The status of the conversation in words."""
         return "deleted" if self.is_deleted else "active" if self.is_active else "archived"
 
 
@@ -133,7 +133,7 @@ class Counting:
         ]
 
     def by_day(self) -> list[DayCounts]:
-        """As :meth:`Statistics.by_day`."""
+        """Return the rows of :meth:`Statistics.by_day`."""
         day = self._day_of
         return [
             DayCounts(key, **counts)
@@ -148,7 +148,7 @@ class Counting:
         ]
 
     def by_actor(self) -> list[ActorCounts]:
-        """As :meth:`Statistics.by_actor`."""
+        """Return the rows of :meth:`Statistics.by_actor`."""
         counts = self._counts(lambda event: event.actor, lambda begun: begun.actor, lambda task: task.actor)
         return sorted((ActorCounts(key, **c) for key, c in counts.items()), key=lambda row: (-row.events, row.actor))
 
@@ -173,7 +173,7 @@ class Counting:
         return counts
 
     def by_role(self) -> list[RoleCounts]:
-        """As :meth:`Statistics.by_role`."""
+        """Return the rows of :meth:`Statistics.by_role`."""
         messages = self._messages
         rows = []
         for role in {event.content["role"] for event in messages}:
@@ -192,14 +192,14 @@ class Counting:
         return sorted(rows, key=lambda row: (-row.messages, row.role))
 
     def by_status(self) -> list[StatusCount]:
-        """As :meth:`Statistics.by_status`."""
+        """Return the rows of :meth:`Statistics.by_status`."""
         words = [("conversation", c.status) for c in self._begun]
         words += [("task", task.visits[-1][0]) for task in self._created]
         rows = [StatusCount(kind, status, words.count((kind, status))) for kind, status in set(words)]
         return sorted(rows, key=lambda row: (row.kind, -row.number, row.status))
 
     def response_times(self) -> ResponseTimes:
-        """As :meth:`Statistics.response_times`."""
+        """Return the rows of :meth:`Statistics.response_times`."""
         waits = [(asked, answered, actor) for c in self._conversations.values() for asked, answered, actor in c.answers]
         seconds = [
             (answered - asked).total_seconds()
@@ -218,7 +218,7 @@ class Counting:
         )
 
     def task_times(self) -> list[TaskTimes]:
-        """As :meth:`Statistics.task_times`."""
+        """Return the rows of :meth:`Statistics.task_times`."""
         rows = []
         for status in {status for task in self._created for status, _ in task.visits}:
             present = [task for task in self._created if task.visits[-1][0] == status]
@@ -239,7 +239,7 @@ class Counting:
         return sorted(rows, key=lambda row: (-row.tasks, row.status))
 
     def sizes(self) -> list[Size]:
-        """As :meth:`Statistics.sizes`."""
+        """Return the rows of :meth:`Statistics.sizes`."""
         texts = [_text(event) for event in self._messages]
         with_parts = [event for event in self._messages if "parts" in event.content]
         chunks = [e for e in self._events if e.event_type in ("task.artifact_added", "task.artifact_extended")]

@@ -1,4 +1,4 @@
-"""What a deployment file starts, run without its engine: under another account, and with a read-only file system."""
+"""The processes of a deployment file, run without its engine: under another account, with a read-only file system."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 def event_bytes(row: Mapping[str, Any]) -> bytes:
-    """What is hashed; the row has the columns of ``events`` by name."""
+    """Return the bytes that are hashed; the row has the columns of ``events`` by name."""
     return (
         row["salt"]
         + struct.pack(">q", row["position"])

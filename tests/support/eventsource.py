@@ -12,8 +12,8 @@ from support.waiting import SECONDS
 
 
 @dataclass
-class Said:
-    """One event as it came."""
+class ServerSentEvent:
+    """An event as it was received."""
 
     id: int
     name: str
@@ -57,26 +57,28 @@ class EventSource:
     async def __aexit__(self, *_: object) -> None:
         self.cut()
 
-    async def next(self) -> Said:
+    async def next(self) -> ServerSentEvent:
         """The next event.
 
         Raises:
             EOFError: the stream has ended.
         """
-        told: dict[str, str] = {}
+        fields: dict[str, str] = {}
         while True:
             line = await asyncio.wait_for(self._line(), SECONDS)
             if line.startswith(":"):
                 self.comments.append(line[1:].strip())
             elif line:
                 name, _, value = line.partition(":")
-                told[name] = value.removeprefix(" ")
+                fields[name] = value.removeprefix(" ")
             else:
-                if "id" in told:
-                    self.last_id = int(told["id"])
-                if "data" in told:
-                    return Said(self.last_id or 0, told.get("event", "message"), self.decode(told["data"]))
-                told = {}
+                if "id" in fields:
+                    self.last_id = int(fields["id"])
+                if "data" in fields:
+                    return ServerSentEvent(
+                        self.last_id or 0, fields.get("event", "message"), self.decode(fields["data"])
+                    )
+                fields = {}
 
     async def _line(self) -> str:
         """A line of the stream, out of the chunks of HTTP/1.1."""

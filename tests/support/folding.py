@@ -1,4 +1,4 @@
-"""What the read tables must hold, folded from the log event by event in plain Python: the model for the projections.
+"""The expected read tables, folded from the log event by event in plain Python: the model for the projections.
 
 Written without their SQL, so that an error would have to be made twice to stay unseen.
 """

@@ -19,7 +19,7 @@ FATES = ("acknowledged", "found", "absent", "refused", "aborted", "repeated")
 
 @dataclass
 class Attempt:
-    """An append: what its writer says of it, and which of its events are in the log."""
+    """An append: the notes of its writer, and which of its events are in the log."""
 
     writer: str
     fate: str
@@ -27,12 +27,12 @@ class Attempt:
 
     @property
     def ids(self) -> list[str]:
-        """Of its events."""
+        """The ids of the events."""
         return [event_id for write in self.notes[0]["writes"] for event_id in write[3]]
 
     @property
     def last_note(self) -> dict[str, Any]:
-        """The one that decided."""
+        """The note that decided."""
         return self.notes[-1]
 
 
@@ -45,7 +45,7 @@ class Reading:
     incarnations: list[list[str]] = field(default_factory=list)
 
     def deliveries(self) -> list[tuple[int, int]]:
-        """Where its deliveries stand: incarnation and line."""
+        """Return the places of the deliveries: incarnation and line."""
         return [
             (number, index)
             for number, lines in enumerate(self.incarnations)

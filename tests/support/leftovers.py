@@ -1,4 +1,4 @@
-"""What a run of the tests leaves behind: files in its temporary folder, living processes, and open sockets."""
+"""The leftovers of a run of the tests: files in its temporary folder, processes, and open sockets."""
 
 from __future__ import annotations
 

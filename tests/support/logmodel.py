@@ -117,7 +117,7 @@ class Model:
 
 
 def shape(event: NewEvent) -> tuple[Any, ...]:
-    """What makes two events the same."""
+    """Return the members in which two equal events agree."""
     # JSON has one kind of number and no kinds of truth for it: 1 and 1.0 are equal, 1 and true are not.
     about = comparable(event.metadata.to_content())
     return (event.data.event_type, event.actor, comparable(event.data.to_content()), about)

@@ -43,7 +43,7 @@ TABLES = ("conversations", "conversation_actors", "messages", "tasks", "task_art
 
 
 def time_of(number: int) -> datetime:
-    """When row number so and so was created."""
+    """Return the time at which a row was created."""
     return _BEGIN + number * _STEP
 
 

@@ -28,7 +28,7 @@ OLD = metadata.version("a2a-sdk").startswith("0.")
 
 @dataclass
 class Recorded:
-    """What an agent was sent.
+    """The messages that an agent received.
 
     Attributes:
         own_contexts: whether it answers in a context of its own when it is sent a context that it does not know.

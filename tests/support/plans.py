@@ -89,7 +89,7 @@ class Plan:
 
     @property
     def text(self) -> str:
-        """For the message of a failed assertion."""
+        """The plan as a text, for the message of a failed assertion."""
         return json.dumps(self.root, indent=1)
 
 

@@ -62,7 +62,7 @@ class Session:
         self.known: set[bytes] = set()
         self.client: Client | None = None
         self.asked = 0
-        self._told: deque[tuple[bytes, bool]] = deque()  # statements in flight, and whether the client sent them
+        self._in_flight: deque[tuple[bytes, bool]] = deque()  # statements in flight, and whether the client sent them
 
     async def open(self) -> None:
         """Takes over the socket of a connection that has nothing under way."""
@@ -71,7 +71,7 @@ class Session:
 
     def prepare(self, name: bytes, rest: bytes, *, by_client: bool) -> None:
         """Tells the server of a statement."""
-        self._told.append((name, by_client))
+        self._in_flight.append((name, by_client))
         self.writer.write(message(b"P", name + b"\0" + rest))
 
     def tell(self, client: Client, kind: bytes, body: bytes) -> None:
@@ -82,7 +82,7 @@ class Session:
             self.prepare(*client.statements[name], by_client=True)
             return
         if kind == b"P":
-            self._told.append((b"", True))
+            self._in_flight.append((b"", True))
         elif kind in b"DC" and body[:1] == b"S" and body[1:-1] in client.statements:
             name, rest = self._named(client, body[1:-1])
             body = b"S" + name + b"\0"
@@ -97,7 +97,7 @@ class Session:
 
     def _named(self, client: Client, name: bytes) -> tuple[bytes, bytes]:
         ours, rest = client.statements.get(name) or (b"unknown_" + name, b"")
-        if rest and ours not in self.known and (ours, True) not in self._told and (ours, False) not in self._told:
+        if rest and ours not in self.known and ours not in {name for name, _ in self._in_flight}:
             self.prepare(ours, rest, by_client=False)
         return ours, rest
 
@@ -105,10 +105,10 @@ class Session:
         """Passes on what the server says, and tells whether the transaction has ended."""
         by_client = True
         if kind == b"1":
-            name, by_client = self._told.popleft()
+            name, by_client = self._in_flight.popleft()
             self.known.add(name)
         elif kind == b"Z":
-            self._told.clear()  # after an error, what was on its way is not answered
+            self._in_flight.clear()  # after an error, what was on its way is not answered
             self.asked -= 1
         if self.client is not None and by_client and kind != b"A":
             self.client.writer.write(message(kind, body))

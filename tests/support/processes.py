@@ -56,12 +56,12 @@ class Running:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The id of the process."""
         return self._process.pid
 
     @property
     def out(self) -> str:
-        """What it has printed so far."""
+        """The standard output so far."""
         return self._out.read_text(encoding="utf-8")
 
     @property
@@ -75,22 +75,22 @@ class Running:
         return [line for line in self.err.splitlines() if not re.match(r"\S+Z INFO ", line)]
 
     def until_printed(self, text: str) -> None:
-        """Waits until it has printed a text."""
+        """Wait until the process has printed a text."""
         until(lambda: text in self.out or self.ended, f"{text!r} is printed")
         assert text in self.out, f"it ended with {self._process.returncode} before it printed {text!r}: {self.err}"
 
     @property
     def ended(self) -> bool:
-        """Whether it has ended."""
+        """Whether the process has ended."""
         return self._process.poll() is not None
 
     def interrupt(self, number: int = signal.SIGINT, seconds: float = 30) -> int:
-        """Sends a signal, as Ctrl-C does, and returns its exit code."""
+        """Send a signal, as Ctrl-C does, and return the exit code."""
         self._process.send_signal(number)
         return self._process.wait(seconds)
 
     def wait(self, seconds: float = 60) -> int:
-        """Its exit code, once it has ended."""
+        """Wait until the process has ended; return its exit code."""
         return self._process.wait(seconds)
 
     def kill(self) -> None:

@@ -38,21 +38,21 @@ class Replica:
             return None if row is None else row[0]
 
     def pause(self) -> None:
-        """Stops the replay, once it has reached what the primary has written."""
+        """Stop the replay, once it has reached what the primary has written."""
         self.wait_for_replay()
         self.execute("SELECT pg_wal_replay_pause()")
         until(lambda: self.execute("SELECT pg_get_wal_replay_pause_state()") == "paused", "the replay is paused")
 
     def resume(self) -> None:
-        """Lets the replay go on."""
+        """Resume the replay."""
         self.execute("SELECT pg_wal_replay_resume()")
 
     def wait_for_replay(self) -> None:
-        """Returns when the standby has replayed what the primary has written up to now."""
+        """Return when the standby has replayed what the primary has written up to now."""
         until(self._replay_until(), "the standby has replayed everything")
 
     async def wait_for_replay_async(self) -> None:
-        """As above, for coroutines."""
+        """Return when the standby has replayed what the primary has written up to now."""
         look = self._replay_until()
 
         async def looking() -> bool:

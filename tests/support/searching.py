@@ -31,9 +31,9 @@ async def found(store: EventStore, query: str, *, tenant: str | None = None, **f
     return [hit.snippet for hit in page.items]
 
 
-def texts(*said: str) -> Sequence[str]:
+def texts(*given: str) -> Sequence[str]:
     """The texts in the order in which sets of them are compared."""
-    return sorted(said)
+    return sorted(given)
 
 
 def libc_locales() -> list[str]:

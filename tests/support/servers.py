@@ -121,7 +121,7 @@ class DatabaseServer:
 
 
 class Choice:
-    """Which server the tests will use; it is started when a test first asks for it."""
+    """The server that the tests use; it is started when a test first uses it."""
 
     def __init__(self, text: str, start: Callable[[ExitStack], DatabaseServer]) -> None:
         self.text = text

@@ -43,9 +43,9 @@ class Served:
     async def say(self, conversation: str, text: str, **members: Any) -> dict[str, Any]:
         """Adds a message of a user."""
         message = {"role": "user", "content": text} | members
-        said = await self.client.post(f"/v1/conversations/{conversation}/messages", json=message)
-        assert said.status_code == 201, said.text
-        return dict(said.json())
+        response = await self.client.post(f"/v1/conversations/{conversation}/messages", json=message)
+        assert response.status_code == 201, response.text
+        return dict(response.json())
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from support.folding import Row, fold
 
 
 def plain(state: ConversationState) -> tuple[Any, ...]:
-    """As the model has it: the rows, and the artifacts of each task."""
+    """Return a state in the form of the model: the rows, and the artifacts of each task."""
     rows = [[row_of(row) for row in rows] for rows in ([state.conversation], state.messages, state.tasks)]
     artifacts = [task.pop("artifacts") for task in rows[2]]
     return rows[0][0], rows[1], rows[2], artifacts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from eventstore import EventStore
-from eventstore.store import StoreConnections
+from eventstore.store_connections import StoreConnections
 
 
 class TenantStore(EventStore):
@@ -20,7 +20,7 @@ class TenantStore(EventStore):
         return self._opened.connections
 
     async def open(self) -> None:
-        """Nothing to open."""
+        """Do nothing: the connections are open."""
 
     async def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing: the opened store closes its connections."""

@@ -92,10 +92,10 @@ def by_hand(header: Json, claims: Json, secret: bytes | None) -> str:
 
 
 def encoded(value: bytes) -> str:
-    """As a part of a token."""
+    """Return bytes as a part of a token."""
     return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
 
 
 def jwks(*issuers: Issuer) -> str:
-    """Their JWKS."""
+    """Return the JWKS of issuers."""
     return json.dumps({"keys": [issuer.jwk for issuer in issuers]})

@@ -22,12 +22,12 @@ class Abort(Exception):
 
 
 async def plain(store: EventStore, batch: Append) -> None:
-    """As an application does it."""
+    """Append as an application does."""
     await store.append(batch.conversation_id, batch.events)
 
 
 async def in_a_transaction(store: EventStore, batch: Append) -> None:
-    """In a transaction of the caller's that rolls back to a savepoint on the way."""
+    """Append in a transaction of the caller that rolls back to a savepoint before."""
     events = [event for event in batch.events if isinstance(event, NewEvent)]
     contents, ids = [event.data.to_content() for event in events], [event.id for event in events]
     async with await store.connect() as connection, connection.transaction():

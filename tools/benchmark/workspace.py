@@ -1,4 +1,4 @@
-"""Where the benchmark works: a database of its own or, if the login may not create one, a schema of its own.
+"""The workspace of the benchmark: a database of its own or, if the login may not create one, a schema of its own.
 
 The benchmark touches nothing else on the server, and drops what it made at the end, including the roles of the
 migrations if they did not exist before.

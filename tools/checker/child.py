@@ -233,7 +233,7 @@ class _TableCheckpoint:
 
 
 async def _opened(adapter: Store | Reader, stop: asyncio.Event) -> bool:
-    """Open a store or a reader as soon as the server is reachable; return False if told to stop before."""
+    """Open a store or a reader as soon as the server is reachable; return False if it is stopped before."""
     while not stop.is_set():
         try:
             await adapter.open()

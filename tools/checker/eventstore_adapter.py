@@ -1,4 +1,4 @@
-"""This store as the checker uses it: through :class:`eventstore.EventStore` and the SQL function ``append_events``."""
+"""The adapter of this store: :class:`eventstore.EventStore` and the SQL function ``append_events``."""
 
 from __future__ import annotations
 

@@ -196,7 +196,7 @@ class ProcessGroup:
 
     Attributes:
         processes: the processes.
-        hung: the journals of writers that did not end when they were told to.
+        hung: the journals of writers that did not end when they were stopped.
     """
 
     def __init__(

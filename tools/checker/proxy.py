@@ -34,7 +34,7 @@ class Link:
 
 
 class Proxy:
-    """A proxy that forwards everything until it is told to cut, to drop replies, to freeze or to refuse.
+    """A proxy that forwards everything until a method makes it cut, drop replies, freeze or refuse.
 
     Attributes:
         refused: number of connections that were refused.

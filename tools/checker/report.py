@@ -46,7 +46,7 @@ class Kind(StrEnum):
     MISREAD = "a reader saw an event that differs from the stored one"
     STUCK = "a reader did not come to the end of the log"
     ERROR = "an error is neither a refusal nor an unknown outcome"
-    HUNG = "an append does not return: its writer did not end when it was told to"
+    HUNG = "an append does not return: its writer did not end when it was stopped"
     UNHANDLED = "an error in a task or a callback was not handled"
     CRASH = "a process ended by itself"
 

@@ -47,7 +47,7 @@ class CheckSettings:
         restart_command: shell command that kills a configured server and starts it again.
         folder: folder for journals and the embedded server's data; None for a temporary one.
         keep: keep the schema, and a temporary folder too.
-        patience: seconds for writers to end when told to, and for readers to stand still before the end of the log.
+        patience: seconds for writers to end when stopped, and for readers to stand still before the end of the log.
 
     Raises:
         InputError: a number is too small.

@@ -1,4 +1,4 @@
-"""What mkdocs calls for each page: generated text takes the place of its marker."""
+"""The hooks of mkdocs for each page: generated text replaces its marker."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Composes the migrations in ``db/migrations`` from the objects in ``db/schema``: ``python -m tools.migrations``.
 
 An object's file holds what makes it, with its comment, owner and grants. What reverts it follows from its CREATE
-statement, or stands in the file after ``-- migrate:down``. ``db/schema/order.txt`` says which objects a migration
+statement, or follows in the file after ``-- migrate:down``. ``db/schema/order.txt`` says which objects a migration
 has, in which order. A migration repeats each file after a line ``-- file: topic/object.sql``, so the migrations
 themselves tell which text of a file a database has.
 

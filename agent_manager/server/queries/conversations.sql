@@ -1,7 +1,8 @@
 -- name: resolve
 -- The first of the conversations that has events up to a position, its version at that position, whether it was deleted
--- then, and whether it is a fork; that of administrative acts is none. For a user, only conversations of which they are a member: their membership is checked first, so that
--- the query takes the same steps for a conversation that does not exist and for one that is not visible to them.
+-- then, and whether it is a fork; that of administrative acts is left out. For a user, only conversations that have them
+-- as a member: their membership is checked first, so that the query takes the same steps for a conversation that does
+-- not exist and for one that is not visible to them.
 SELECT i.id, latest.version,
        coalesce((SELECT e.event_type = 'conversation.deleted'
                    FROM events e
@@ -48,7 +49,7 @@ SELECT m.user_id, m.access
 SELECT EXISTS (SELECT FROM members_of(%(conversation)s) AS m WHERE m.user_id = %(user)s AND m.access = 'own')
 
 -- name: visible_ids
--- The conversations of which the user is a member. The query takes the same steps for conversations that do not exist
+-- The conversations that have the user as a member. The query takes the same steps for conversations that do not exist
 -- and for those of others.
 SELECT m.conversation_id
   FROM conversation_members m

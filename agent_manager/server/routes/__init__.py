@@ -1,1 +1,1 @@
-"""The REST API below ``/v1``, and the health endpoints. Models that one module uses stand in it."""
+"""The REST API below ``/v1``, and the health endpoints. Models that one module uses are defined in it."""

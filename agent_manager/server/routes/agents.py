@@ -34,7 +34,7 @@ class AgentIn(In):
 
 
 class AgentQuery(In):
-    """Which agent to unregister."""
+    """The agent to unregister."""
 
     url: str = Field(min_length=1, max_length=2000)
 

@@ -1,4 +1,4 @@
-"""What endpoints declare: the data that they need, and their responses other than success."""
+"""The declarations of endpoints: the data that they need, and their responses other than success."""
 
 from __future__ import annotations
 

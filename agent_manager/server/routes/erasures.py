@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 class NewErasure(In):
-    """What to erase: a conversation, events of it, or a user."""
+    """The request of an erasure: a conversation, events of it, or a user."""
 
     conversation: Annotated[str | None, Field(description="Its id, or the id that its client gave it.")] = None
     events: Annotated[
@@ -46,7 +46,7 @@ class NewErasure(In):
 
 
 class ErasureOut(Out):
-    """What was erased of one conversation, or would be."""
+    """The outcome of an erasure of one conversation, or of its dry run."""
 
     conversation_id: UUID
     events: int = Field(description="Number of events; 0 if nothing was left to erase.")
@@ -56,7 +56,7 @@ class ErasureOut(Out):
 
 
 class ErasuresOut(Out):
-    """What was erased, by conversation."""
+    """The erasures of a request, by conversation."""
 
     items: list[ErasureOut]
 

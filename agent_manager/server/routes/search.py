@@ -24,7 +24,7 @@ router = APIRouter(tags=["search"], route_class=AuthorizedRoute)
 
 
 class SearchQuery(In):
-    """What to search for, and which page of the results to return."""
+    """The query and the filters of a search, and the page of its results."""
 
     q: str = Field(min_length=1, max_length=10_000, description='Words; "a phrase"; -without; one or another; begins*')
     by: Literal["relevance", "time"] = "relevance"

@@ -21,7 +21,7 @@ router = APIRouter(tags=["statistics"], route_class=AuthorizedRoute)
 
 
 class StatisticsQuery(In):
-    """Which data is counted."""
+    """The period and the filters of statistics."""
 
     since: Day | None = Field(None, description="The first day.")
     until: Day | None = Field(None, description="The last day.")

@@ -57,7 +57,7 @@ class In(BaseModel):
 
 
 class PageQuery(In):
-    """Which page of a list to return, and of what time."""
+    """The page and the period of a list, and the position that it must include."""
 
     limit: Limit = 50
     after: Cursor = None

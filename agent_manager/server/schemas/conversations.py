@@ -52,7 +52,7 @@ Deleted = Annotated[bool, Field(description="Include those of deleted conversati
 
 
 class ConversationQuery(PageQuery):
-    """Which conversations to list."""
+    """The filters of a list of conversations."""
 
     newest_first: NewestFirst = True
     by: Literal["updated", "created"] = Field("updated", description="The time that orders the list.")
@@ -110,20 +110,20 @@ class MessagePage(PageOut):
 
 
 class MessageQuery(PageQuery):
-    """Which messages to list."""
+    """The filters of a list of messages."""
 
     role: Role | None = None
     actor: str | None = None
 
 
 class AllMessageQuery(MessageQuery):
-    """Which messages of all conversations to list."""
+    """The filters of a list of the messages of all conversations."""
 
     deleted: Deleted = False
 
 
 class ConversationMessageQuery(MessageQuery):
-    """Which messages of a conversation to list."""
+    """The filters of a list of the messages of a conversation."""
 
     after_version: int | None = Field(None, ge=0, lt=2**31, description="Only its own messages after this version.")
 
@@ -189,13 +189,13 @@ class TaskPage(PageOut):
 
 
 class TaskQuery(PageQuery):
-    """Which tasks to list."""
+    """The filters of a list of tasks."""
 
     status: TaskStatus | None = None
 
 
 class AllTaskQuery(TaskQuery):
-    """Which tasks of all conversations to list."""
+    """The filters of a list of the tasks of all conversations."""
 
     deleted: Deleted = False
 

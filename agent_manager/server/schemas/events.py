@@ -57,14 +57,14 @@ class LogPage(Out):
 
 
 class EventQuery(In):
-    """Which events to select."""
+    """The filters of events."""
 
     type: list[str] | None = Field(None, description="Only events of these types.")
     actor: str | None = None
 
 
 class EventPageQuery(EventQuery):
-    """Which events to list."""
+    """The filters and the page of a list of events."""
 
     limit: Limit = 50
     since: Since = None
@@ -72,7 +72,7 @@ class EventPageQuery(EventQuery):
 
 
 class HistoryQuery(EventPageQuery):
-    """Which events of a conversation to list."""
+    """The filters and the page of the events of a conversation."""
 
     after: Cursor = None
     newest_first: NewestFirst = False
@@ -80,13 +80,13 @@ class HistoryQuery(EventPageQuery):
 
 
 class LogQuery(EventPageQuery):
-    """Which events of the log to list."""
+    """The filters and the page of the events of the log."""
 
     after: int = Field(0, ge=0, lt=2**63, description="Only positions above this one.")
 
 
 class StreamQuery(In):
-    """Where a stream starts."""
+    """The position at which a stream starts."""
 
     after: int | None = Field(
         None,
@@ -97,11 +97,11 @@ class StreamQuery(In):
 
 
 class LogStreamQuery(StreamQuery, EventQuery):
-    """Which events of the log to stream."""
+    """The filters of a stream of the log."""
 
 
 class ReplayQuery(EventQuery):
-    """Which events of the log to replay, and how fast."""
+    """The filters and the speed of a replay of the log."""
 
     after: int = Field(0, ge=0, lt=2**63, description="Only positions above this one. Last-Event-ID takes precedence.")
     until_position: int | None = Field(None, ge=0, lt=2**63, description="Only positions up to this one.")
@@ -120,7 +120,7 @@ class EventIn(In):
 
 
 class Beginning(In):
-    """What a conversation begins with."""
+    """The beginning of a conversation."""
 
     name: Name = ""
     metadata: Json | None = None

@@ -48,7 +48,7 @@ class AncestryOut(PageOut):
 
 
 class ComparisonQuery(In):
-    """With what to compare a conversation."""
+    """The other side of a comparison with a conversation."""
 
     other: str | None = Field(None, description="The other conversation; by default the same one.")
     version: int | None = Field(None, ge=1, lt=2**31, description="Of this conversation; the latest by default.")
@@ -56,7 +56,7 @@ class ComparisonQuery(In):
 
 
 class ComparisonOut(Out):
-    """What differs between two conversations, or two versions of one."""
+    """The differences between two conversations, or two versions of one."""
 
     first: ConversationOut
     second: ConversationOut

@@ -30,7 +30,7 @@ class TrailPage(PageOut):
 
 
 class TrailSelection(EventPageQuery):
-    """Which events of the trail to select."""
+    """The filters of the trail."""
 
     conversation: str | None = Field(None, description="Only events of this conversation.")
     correlation_id: str | None = Field(None, description="Only events with this correlation id.")
@@ -44,14 +44,14 @@ class TrailSelection(EventPageQuery):
 
 
 class TrailQuery(TrailSelection):
-    """Which page of the trail to list."""
+    """The filters and the page of the trail."""
 
     after: Cursor = None
     newest_first: NewestFirst = False
 
 
 class ExportQuery(TrailSelection):
-    """Which events of the trail to export, and how."""
+    """The filters, the format and the size of an export of the trail."""
 
     format: Literal["jsonl", "csv", "parquet"] = "jsonl"
     limit: int = Field(1000, ge=1, le=10_000, description="Maximum number of events.")
@@ -60,12 +60,12 @@ class ExportQuery(TrailSelection):
 class EffectOut(TrailOut):
     """An event in a tree of causes and effects."""
 
-    depth: int = Field(description="0 for the event that was asked for, 1 for what it caused itself, and so on.")
+    depth: int = Field(description="0 for the requested event, 1 for what it caused itself, and so on.")
     cause_id: UUID | None = Field(description="The event of the conversation that caused it.")
 
 
 class CausationOut(Out):
-    """What caused an event, and what it caused."""
+    """The causes and the effects of an event."""
 
     causes: list[TrailOut] = Field(description="The first cause first.")
     effects: list[EffectOut] = Field(description="The event itself and what it caused, each before its own effects.")

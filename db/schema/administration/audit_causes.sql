@@ -1,7 +1,7 @@
 -- The cause of each event of a conversation that is another one of its events; null if it has none there.
 --
--- An event names its cause (causation_id). Events of one answer all name the message that is answered; in between are the
--- task, of which they are a part, and the artifact, of which they are a chunk. A message that continues a task, and names
+-- An event names its cause (causation_id). Events of one answer all name the message that is answered; in between are their
+-- task and, for a chunk, its artifact. A message that continues a task, and names
 -- no cause, belongs to the task, and the outcome of a message to the message. A cause precedes its effects, so the causes
 -- make trees.
 CREATE FUNCTION audit_causes(tenant_id text, conversation_id uuid)

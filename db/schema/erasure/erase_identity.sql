@@ -1,5 +1,5 @@
--- Delete a user from the directory, with their keys, and keep a salted hash of the id, by which a restored backup is
--- freed of the user. Returns whether there was one.
+-- Delete a user from the directory, with their keys, and keep a salted hash of the id, by which the user is deleted from
+-- a restored backup. Returns whether the user existed.
 CREATE FUNCTION erase_identity(tenant_id text, user_id text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE

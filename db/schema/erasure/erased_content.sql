@@ -1,8 +1,8 @@
 -- The content of an event once it is erased: what the structure of its conversation needs and nothing that anybody wrote.
--- That are ids that are UUIDs, numbers, truth values, and the known roles, statuses and outcomes. Members that replace
+-- It keeps ids that are UUIDs, numbers, truth values, and the known roles, statuses and outcomes. Members that replace
 -- earlier values stay, empty, so that no earlier value shows again. A receipt of an erasure keeps what it names. Messages,
--- tasks and conversations are marked by the member "eventstore.erased" of their metadata. Of types that are not built in
--- nothing stays.
+-- tasks and conversations are marked by the member "eventstore.erased" of their metadata. Nothing stays
+-- of types that are not built in.
 --
 -- erases_members: whether the user with whom a conversation was shared is erased, too.
 --

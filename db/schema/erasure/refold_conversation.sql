@@ -2,9 +2,9 @@
 -- projections, in every stage. It locks the conversation's checkpoint of each, in the order of their names, so no worker
 -- applies its partition meanwhile, and a rebuild neither begins nor swaps. The current role is the projector's.
 --
--- One row for each projection that could not: its rows of the conversation are removed, and the conversation is parked, if
--- the projection is written in Python or failed; or it has a table whose rows belong to no single conversation, which
--- only a rebuild makes anew.
+-- Returns a row for each projection that cannot do this: if it is written in Python or fails, its rows of the conversation
+-- are removed, and the conversation is parked; if it has a table whose rows belong to no single conversation, only a
+-- rebuild makes that anew.
 CREATE FUNCTION refold_conversation(tenant_id text, conversation_id uuid)
 RETURNS TABLE (projection text, stage text, problem text)
 LANGUAGE plpgsql VOLATILE AS $$

@@ -1,5 +1,5 @@
--- Raise the error of an erasure if a hold is on a conversation, or, unless versions is null, on events of it: before the
--- erasure, which makes sure of it itself (complete_erasure).
+-- Raise the error of an erasure if a hold is on a conversation, or, unless versions is null, on these events of it. The
+-- erasure checks it again itself (complete_erasure).
 CREATE FUNCTION check_holds(tenant_id text, conversation_id uuid, versions int4multirange) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$

@@ -1,6 +1,6 @@
 -- A page of the conversations that a rule erases now, by the time that counts, with their versions; see retention_rules.
--- Not those of which everything is erased already: their last event is the receipt. hold is one that protects it, as far
--- as the read tables know who caused its events; the erasure itself goes by the log.
+-- Conversations that are completely erased are left out: their last event is the receipt. hold is one that protects the
+-- conversation, as far as the read tables show who caused its events; the erasure itself reads the log.
 --
 -- A client may have given a time in the future; then the time of the append counts. A conversation that a fork continues
 -- is in use as long as the fork is, because reads of the fork begin with it; but no conversation outlasts its age since

@@ -1,5 +1,5 @@
--- Lock the holds of a tenant until the transaction ends: exclusively to place one, shared to erase. So a hold stands
--- against every erasure that has not ended when it is placed, and no erasure is half done when a hold is confirmed.
+-- Lock the holds of a tenant until the transaction ends: exclusively to place one, shared to erase. So a hold stops
+-- every erasure that has not ended when it is placed, and no erasure is in progress when it is confirmed.
 CREATE FUNCTION lock_holds(tenant_id text, is_erasure boolean) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE

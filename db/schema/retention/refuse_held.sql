@@ -1,5 +1,5 @@
--- Raise the error of an erasure if a hold is on the events; see holds_on. The lock comes before the look: a hold that was
--- placed before this statement is seen, and none can be placed from here to the end of the transaction.
+-- Raise the error of an erasure if a hold is on the events; see holds_on. The lock is taken before the query: a hold that
+-- was placed before this statement is found, and none can be placed from here to the end of the transaction.
 CREATE FUNCTION refuse_held(tenant_id text, conversation_id uuid, first_version integer, actors text[]) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE

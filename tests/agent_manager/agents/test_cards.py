@@ -25,7 +25,7 @@ pytestmark = pytest.mark.any_server
 
 
 def odd() -> FastAPI:
-    """Agents at one path each, most of which serve something other than a card."""
+    """Agents at one path each. Most serve something other than a card."""
     app = FastAPI()
     path = PATHS[0]
 

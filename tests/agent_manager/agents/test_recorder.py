@@ -22,7 +22,8 @@ from agent_manager.conversation_fold import ConversationFold
 from agent_manager.errors import AnswerFailed, InvalidUpdate
 from agent_manager.factory import AsyncManager
 from agent_manager.manager import Manager
-from agent_manager.storage import MemoryLog, ServerLog
+from agent_manager.memory_log import MemoryLog
+from agent_manager.storage import ServerLog
 from eventstore import EventStore, NewEvent, conversation_uuid
 from eventstore.event_types import (
     MessageAdded,
@@ -72,8 +73,8 @@ async def test_the_read_tables_contain_the_result_of_the_updates(store: EventSto
     tasks = [task_to_wire(row) for row in rows]
     assert {task["id"]: task for task in tasks} == folded(seen)
     replies = [message.sent for message in await Reader(store).messages(conversation, limit=100)]
-    said = [update.message for update in seen if isinstance(update, Reply)]
-    assert replies == [{"role": "agent"} | message for message in said]
+    replied = [update.message for update in seen if isinstance(update, Reply)]
+    assert replies == [{"role": "agent"} | message for message in replied]
 
 
 async def test_tasks_are_returned_in_the_requested_version(store: EventStore) -> None:

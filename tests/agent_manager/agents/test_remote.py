@@ -36,7 +36,7 @@ OLD = metadata.version("a2a-sdk").startswith("0.")
 SHAPES = ["0.3"] if OLD else ["0.3", "1.0"]
 
 
-def said(text: str, shape: str = "0.3") -> dict[str, Any]:
+def user_message(text: str, shape: str = "0.3") -> dict[str, Any]:
     """Return a message of a user."""
     if shape == "0.3":
         part, head = {"kind": "text", "text": text}, {"kind": "message", "role": "user"}
@@ -66,18 +66,18 @@ def misspelling(request: pytest.FixtureRequest) -> Iterator[Agent]:
 
 
 async def heard(url: str, text: str, **limits: float) -> list[Update]:
-    return [update async for update in remote(url, **limits)(said(text), Context())]
+    return [update async for update in remote(url, **limits)(user_message(text), Context())]
 
 
-async def collect(said: AsyncIterator[Update], updates: list[Update]) -> None:
-    async for update in said:
-        updates.append(update)  # noqa: PERF401  (what was said before an error is wanted too)
+async def collect(stream: AsyncIterator[Update], updates: list[Update]) -> None:
+    async for update in stream:
+        updates.append(update)  # noqa: PERF401  (what is received before an error is wanted, too)
 
 
 async def heard_until_it_failed(url: str, text: str, kind: type[AgentError], **limits: float) -> list[Update]:
     updates: list[Update] = []
     with pytest.raises(kind) as error:
-        await collect(remote(url, **limits)(said(text), Context()), updates)
+        await collect(remote(url, **limits)(user_message(text), Context()), updates)
     assert url in str(error.value) or "little" in str(error.value)
     return updates
 
@@ -101,7 +101,7 @@ async def test_a_message_is_answered_by_a_message(agent: Agent) -> None:
 
 async def test_the_message_arrives_as_it_was_sent_in_either_version(agent: Agent) -> None:
     for shape in ("0.3", "1.0"):
-        message = said("hello", shape) | {"metadata": {"from": shape}, "referenceTaskIds": ["r"]}
+        message = user_message("hello", shape) | {"metadata": {"from": shape}, "referenceTaskIds": ["r"]}
         answer = remote(agent.url)
         assert [update async for update in answer(message, Context(task_id="open"))]
         assert answer.name == f"little {agent.shape}"
@@ -251,7 +251,7 @@ async def test_an_unreachable_agent_is_an_error_that_names_the_url() -> None:
 
 
 async def test_closing_the_iterator_closes_the_connection(streaming: Agent) -> None:
-    updates = remote(streaming.url)(said("stall"), Context())
+    updates = remote(streaming.url)(user_message("stall"), Context())
     assert isinstance(await anext(updates), TaskSnapshot)
     await updates.aclose()
 
@@ -266,7 +266,7 @@ async def test_answers_run_concurrently_in_their_own_event_loops(agent: Agent) -
 
     def one() -> int:
         async def all_of_it() -> int:
-            return len([update async for update in answer(said("hello"), Context())])
+            return len([update async for update in answer(user_message("hello"), Context())])
 
         return asyncio.run(all_of_it())
 
@@ -279,7 +279,7 @@ async def test_a_card_without_a_supported_interface_is_rejected(agent: Agent) ->
         card.pop(name, None)
     soap = {"url": agent.url, "preferredTransport": "SOAP"}
     with pytest.raises(AgentUnsupported, match=r"JSONRPC, HTTP\+JSON, GRPC"):
-        assert [update async for update in remote(card | soap)(said("hello"), Context())]
+        assert [update async for update in remote(card | soap)(user_message("hello"), Context())]
 
 
 @pytest.mark.skipif(not OLD, reason="a2a-sdk 1.x speaks both")
@@ -292,4 +292,4 @@ async def test_a_given_card_is_used_without_fetching(agent: Agent) -> None:
     card = await fetch_card(agent.url)
     given = remote(card)
     assert given.name == f"little {agent.shape}"
-    assert len([update async for update in given(said("hello"), Context())]) == 1
+    assert len([update async for update in given(user_message("hello"), Context())]) == 1

@@ -19,7 +19,8 @@ from agent_manager.agents.recorder import NOTE, Recording, merged, split_event, 
 from agent_manager.conversation_fold import ConversationFold
 from agent_manager.factory import AsyncManager
 from agent_manager.manager import Manager
-from agent_manager.storage import MemoryLog, appended_event
+from agent_manager.memory_log import MemoryLog
+from agent_manager.storage import appended_event
 from eventstore import Appended, EventStore, NewEvent, Settings, TaskCreated
 from eventstore.json_text import to_json
 from projections import Reader, catch_up
@@ -60,7 +61,7 @@ async def store(settings: Settings) -> AsyncIterator[EventStore]:
         yield store
 
 
-async def told(updates: list[Update], manager: Manager) -> Json:
+async def recorded_task(updates: list[Update], manager: Manager) -> Json:
     """Return the task after an answer of these updates, and the replies."""
 
     async def agent(message: Json) -> AsyncIterator[Update]:
@@ -83,7 +84,7 @@ async def test_a_note_replaces_only_the_value_that_cannot_be_stored(bad: Any, re
     ]
     reply = {"role": "agent", "messageId": "r", "parts": [{"text": "done"}], "metadata": {"x": bad}}
     updates += [StatusUpdate("t", None, status), StatusUpdate("t", None, {"state": "completed"}), Reply(reply)]
-    task = await told(updates, manager)
+    task = await recorded_task(updates, manager)
     assert task["status"]["state"] == "completed"
     parts = task["artifacts"][0]["parts"]
     assert [part["data"]["n"] for number, part in enumerate(parts) if number != 20] == [n for n in range(30) if n != 20]
@@ -126,7 +127,7 @@ async def test_a_note_replaces_a_file_that_is_too_large(store: EventStore) -> No
         Reply({"kind": "message", "role": "agent", "messageId": "r", "parts": [caption, file]}),
     ]
     async with AsyncManager(store) as manager:
-        task = await told(updates, manager)
+        task = await recorded_task(updates, manager)
         messages = await manager.messages("c")
     await catch_up(store)
     assert task["status"]["state"] == "completed"
@@ -153,7 +154,9 @@ async def test_an_update_of_many_parts_is_divided_and_stored_whole(store: EventS
     ]
     shown = {"id": "t", "status": {"state": "completed"}, "history": history, "artifacts": artifacts}
     async with AsyncManager(store, runs_worker=False) as manager:
-        task = await told([TaskSnapshot(shown), Reply({"role": "agent", "parts": [{"text": "done"}]})], manager)
+        task = await recorded_task(
+            [TaskSnapshot(shown), Reply({"role": "agent", "parts": [{"text": "done"}]})], manager
+        )
     expected = storable(TaskSnapshot(shown))
     assert isinstance(expected, TaskSnapshot)
     assert task["history"] == history
@@ -165,10 +168,12 @@ async def test_an_update_of_many_parts_is_divided_and_stored_whole(store: EventS
 
 async def test_a_text_that_cannot_be_divided_is_shortened(store: EventStore) -> None:
     words = "é" * 3_000_000
-    said = {"role": "agent", "messageId": "q", "parts": [{"text": words}, {"text": "short"}]}
+    long_message = {"role": "agent", "messageId": "q", "parts": [{"text": words}, {"text": "short"}]}
     async with AsyncManager(store, runs_worker=False) as manager:
-        status = {"state": "completed", "message": said}
-        task = await told([StatusUpdate("t", None, status, metadata={"x": words}), Reply(said)], manager)
+        status = {"state": "completed", "message": long_message}
+        task = await recorded_task(
+            [StatusUpdate("t", None, status, metadata={"x": words}), Reply(long_message)], manager
+        )
         [_, reply] = await manager.messages("c")
     for message in (task["status"]["message"], reply):
         assert message["parts"][0]["text"].startswith("é" * 100_000)

@@ -55,7 +55,7 @@ MESSAGES: list[Json] = [
 """Messages of the formats that the store accepts, with the text hello."""
 
 
-def said(text: str, **more: Any) -> Json:
+def user_message(text: str, **more: Any) -> Json:
     return {"role": "user", "parts": [{"text": text}], "contextId": "c", **more}
 
 
@@ -101,12 +101,12 @@ def with_status(update: Update) -> bool:
 
 async def test_a_task_asks_for_input_and_is_completed(served: tuple[str, Recorded]) -> None:
     url, recorded = served
-    updates = await heard(url, said("ask"))
+    updates = await heard(url, user_message("ask"))
     assert states(updates)[-1] == "input-required"
     assert isinstance(updates[-1], Reply)
     assert parts_text(updates[-1].message["parts"]) == "which?"
     task, context = recorded.requests[-1][1], recorded.requests[-1][0]
-    updates = await heard(url, said("this", taskId=task, contextId=context))
+    updates = await heard(url, user_message("this", taskId=task, contextId=context))
     assert recorded.requests[-1] == (context, task, True)
     assert states(updates)[-1] == "completed"
     assert isinstance(updates[-1], Reply)
@@ -125,7 +125,7 @@ async def test_a_task_is_resumed_and_an_unknown_one_is_an_error(served: tuple[st
     url, recorded = served
     if recorded.streams:
         agent = remote(url)
-        updates = agent(said("work"), Context())
+        updates = agent(user_message("work"), Context())
         task = await working(updates)
         await updates.aclose()
         resumed = agent.resume(task, Context())
@@ -147,12 +147,17 @@ async def test_the_first_interface_of_the_card_that_can_be_used_is_used() -> Non
         others = [{"url": url, "protocolBinding": "SOAP", "protocolVersion": "1.0"}]
         jsonrpc = {"url": url, "protocolBinding": "JSONRPC", "protocolVersion": "1.0"}
         for chosen, interfaces in (("grpc", [*others, grpc, jsonrpc]), ("httpx", [*others, jsonrpc, grpc])):
-            assert [u async for u in remote(card | {"supportedInterfaces": interfaces})(said("hello"), Context())]
+            assert [
+                u async for u in remote(card | {"supportedInterfaces": interfaces})(user_message("hello"), Context())
+            ]
             assert chosen in recorded.headers[-1]["user-agent"]
     with official_agent(version="0.3", transport="GRPC") as (url, recorded):
         card = await fetch_card(url)
         additional = {"additionalInterfaces": [{"url": url, "transport": "HTTP+JSON"}]}
-        assert [u async for u in remote(card | {"preferredTransport": "SOAP"} | additional)(said("hello"), Context())]
+        assert [
+            u
+            async for u in remote(card | {"preferredTransport": "SOAP"} | additional)(user_message("hello"), Context())
+        ]
         assert recorded.headers[-1]["a2a-version"] == "0.3"
 
 
@@ -160,7 +165,7 @@ async def test_of_interfaces_with_one_transport_that_of_version_1_is_used() -> N
     with official_agent() as (url, recorded):
         interfaces = [{"url": url, "protocolBinding": "JSONRPC", "protocolVersion": each} for each in ("0.3", "1.0")]
         card = await fetch_card(url) | {"supportedInterfaces": interfaces}
-        assert [update async for update in remote(card)(said("hello"), Context())]
+        assert [update async for update in remote(card)(user_message("hello"), Context())]
         assert recorded.headers[-1]["a2a-version"] == "1.0"
 
 
@@ -168,7 +173,7 @@ async def test_the_interface_of_0_3_is_used_if_no_newer_one_of_the_card_can_be()
     with official_agent() as (url, recorded):
         newer = [{"url": url, "protocolBinding": "SOAP", "protocolVersion": "1.0"}]
         card = await fetch_card(url) | {"supportedInterfaces": newer, "url": url, "protocolVersion": "0.3.0"}
-        assert [update async for update in remote(card)(said("hello"), Context())]
+        assert [update async for update in remote(card)(user_message("hello"), Context())]
         assert recorded.headers[-1]["a2a-version"] == "0.3"
 
 
@@ -176,7 +181,7 @@ async def test_a_card_that_offers_only_grpc_names_the_extra_that_it_needs(monkey
     monkeypatch.setattr(a2a_client, "find_spec", lambda name: None)
     interface = {"url": "h:1", "protocolBinding": "GRPC", "protocolVersion": "1.0"}
     with pytest.raises(AgentUnsupported, match=r"only gRPC, which takes pip install 'flowagents-eventstore\[grpc\]'"):
-        assert [u async for u in remote(first({"supportedInterfaces": [interface]}))(said("hello"), Context())]
+        assert [u async for u in remote(first({"supportedInterfaces": [interface]}))(user_message("hello"), Context())]
 
 
 # gRPC has the rules and limits of HTTP
@@ -186,17 +191,17 @@ async def test_an_agent_that_sends_too_many_bytes_by_grpc_is_rejected(monkeypatc
     monkeypatch.setattr(access, "MAX_RESPONSE_BYTES", 100_000)
     for compression in (None, "Gzip"):
         with official_agent(transport="GRPC", grpc_compression=compression) as (url, _):
-            assert await heard(url, said("a" * 40_000))
+            assert await heard(url, user_message("a" * 40_000))
             with pytest.raises(InvalidUpdate, match=r"than max|longer than 100,000 bytes"):
-                await heard(url, said("a" * 120_000))
+                await heard(url, user_message("a" * 120_000))
 
 
 async def test_no_grpc_to_a_private_address_unless_the_operator_has_configured_the_host() -> None:
     with official_agent(transport="GRPC") as (url, _):
         card = await fetch_card(url)
         with pytest.raises(AgentUnreachable, match="EVENTSTORE_AGENT_ALLOW_PRIVATE"):
-            assert [update async for update in remote(card, allow_private=False)(said("hello"), Context())]
-        assert [update async for update in remote(url, allow_private=False)(said("hello"), Context())]
+            assert [update async for update in remote(card, allow_private=False)(user_message("hello"), Context())]
+        assert [update async for update in remote(url, allow_private=False)(user_message("hello"), Context())]
 
 
 async def test_grpc_to_a_closed_port_is_unreachable() -> None:
@@ -205,14 +210,16 @@ async def test_grpc_to_a_closed_port_is_unreachable() -> None:
         url = f"127.0.0.1:{taken.getsockname()[1]}"
         interface = {"url": url, "protocolBinding": "GRPC", "protocolVersion": "1.0"}
         with pytest.raises(AgentUnreachable, match="an agent: cannot be reached"):
-            assert [u async for u in remote(first({"supportedInterfaces": [interface]}))(said("hello"), Context())]
+            assert [
+                u async for u in remote(first({"supportedInterfaces": [interface]}))(user_message("hello"), Context())
+            ]
 
 
 @pytest.mark.parametrize("url", ["unix:/run/agent", "unix:///run/agent", "xds:///agent", "dns:///agent:1", "a@b:1", ""])
 async def test_other_addresses_of_grpc_are_rejected(url: str) -> None:
     interface = {"url": url, "protocolBinding": "GRPC", "protocolVersion": "1.0"}
     with pytest.raises((AgentUnsupported, AgentUnreachable)):
-        assert [u async for u in remote(first({"supportedInterfaces": [interface]}))(said("hello"), Context())]
+        assert [u async for u in remote(first({"supportedInterfaces": [interface]}))(user_message("hello"), Context())]
 
 
 async def test_grpc_works_in_the_event_loops_of_several_threads() -> None:
@@ -221,7 +228,7 @@ async def test_grpc_works_in_the_event_loops_of_several_threads() -> None:
 
         def one() -> int:
             async def all_of_it() -> int:
-                return len([update async for update in answer(said("hello"), Context())])
+                return len([update async for update in answer(user_message("hello"), Context())])
 
             return asyncio.run(all_of_it())
 
@@ -231,7 +238,7 @@ async def test_grpc_works_in_the_event_loops_of_several_threads() -> None:
 @pytest.mark.slow
 async def test_an_agent_that_sends_nothing_stalls_over_every_transport(served: tuple[str, Recorded]) -> None:
     with pytest.raises(AgentStalled, match=r"sent nothing for 0\.5 seconds"):
-        await heard(served[0], said("work"), silence=0.5)
+        await heard(served[0], user_message("work"), silence=0.5)
 
 
 async def test_closing_the_iterator_closes_the_connection(served: tuple[str, Recorded]) -> None:
@@ -239,7 +246,7 @@ async def test_closing_the_iterator_closes_the_connection(served: tuple[str, Rec
     if not recorded.streams:
         return
     before = asyncio.all_tasks()
-    updates = remote(url)(said("work"), Context())
+    updates = remote(url)(user_message("work"), Context())
     assert await working(updates)
     await updates.aclose()
 

@@ -16,7 +16,7 @@ from agent_manager.agents.recorder import Recording
 from agent_manager.agents.updates import checked_update, update_from_wire
 from agent_manager.errors import AgentRefused, AnswerFailed, InvalidUpdate
 from agent_manager.manager import Manager
-from agent_manager.storage import MemoryLog
+from agent_manager.memory_log import MemoryLog
 from eventstore import NewEvent
 
 pytestmark = pytest.mark.any_server

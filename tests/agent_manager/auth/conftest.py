@@ -17,7 +17,7 @@ from eventstore.database.pools import Pool
 
 @pytest.fixture
 async def directory(store: EventStore, no_tenants: None) -> Directory:
-    """With the tenant acme and its user ana."""
+    """A directory with the tenant acme and its user ana."""
     directory = Directory(store)
     await directory.add_tenant("acme")
     await directory.add_user("acme", "ana")

@@ -115,10 +115,10 @@ DAY = 86_400
 REFUSED_CLAIMS: dict[str, dict[str, Any]] = {
     "expired": {"exp": time.time() - 60},
     "no expiry": {"exp": None},
-    "an expiry that is no number": {"exp": "tomorrow"},
+    "an expiry that is not a number": {"exp": "tomorrow"},
     "an expiry that is a list": {"exp": [1]},
     "an expiry that is infinite": {"exp": float("inf")},
-    "an expiry that is no time": {"exp": float("nan")},
+    "an expiry that is not a time": {"exp": float("nan")},
     "not yet valid": {"nbf": time.time() + DAY},
     "issued in the future": {"iat": time.time() + DAY},
     "another issuer": {"iss": "https://other.example"},
@@ -154,7 +154,7 @@ async def test_a_correctly_signed_token_with_invalid_claims_is_rejected(claims: 
 async def test_issuer_and_audience_are_checked_if_they_are_configured() -> None:
     assert not await refuses(reader_of(jwt_key=SECRET), signed(iss="anybody"))
     assert not await refuses(reader_of(jwt_key=SECRET, jwt_audience="store"), signed(aud=["store", "shop"]))
-    # A token that says for whom it is, where nobody said who we are, is for somebody else.
+    # A token with an audience is not for a server that has none configured.
     assert await refuses(reader_of(jwt_key=SECRET), signed(aud="shop"))
 
 

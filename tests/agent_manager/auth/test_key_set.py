@@ -31,7 +31,7 @@ pytestmark = pytest.mark.shared_database
 
 
 class Shelf:
-    """Where an issuer puts its keys, a clock that is set by hand, and how often somebody came to read."""
+    """The published keys of an issuer, a clock that is set by hand, and the number of reads."""
 
     def __init__(self, *issuers: Issuer) -> None:
         self.text = jwks(*issuers).encode()
@@ -139,7 +139,7 @@ UNUSABLE: dict[str, dict[str, Any]] = {
     "of an unknown kind": {"kty": "XYZ"},
     "for an algorithm of another kind": {"alg": "HS256"},
     "for no algorithm": {"alg": "none"},
-    "for an algorithm that is no text": {"alg": 7},
+    "for an algorithm that is not a text": {"alg": 7},
     "with its private part": {"d": "AQAB"},
     "broken": {"n": "!"},
     "a secret": {"kty": "oct", "k": "c2VjcmV0" * 8},
@@ -191,7 +191,7 @@ async def test_a_key_that_is_added_to_the_file_is_found(open_authenticator: Open
 
 
 class Site(ThreadingHTTPServer):
-    """A server of this machine that answers with what it is told."""
+    """A server of this machine that answers with what a test sets."""
 
     daemon_threads = True
     status = 200
@@ -241,7 +241,7 @@ async def test_tokens_are_verified_with_a_jwks_url(open_authenticator: OpenAuthe
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "said"),
+    ("status", "body", "expected"),
     [
         (500, b"", "status 500"),
         (302, b"", "status 302"),
@@ -255,13 +255,13 @@ async def test_no_token_is_accepted_if_the_jwks_url_returns_no_key_set(
     caplog: pytest.LogCaptureFixture,
     status: int,
     body: bytes,
-    said: str,
+    expected: str,
 ) -> None:
     site.status, site.body, site.location = status, body, site.url if status == 302 else ""
     authenticator = await open_authenticator(jwt_jwks=site.url)
     with pytest.raises(KeysUnavailable, match="repeat the request later"):
         await authenticator.identify(rsa_issuer().token())
-    assert said in caplog.text
+    assert expected in caplog.text
     assert site.asked == 1
 
 

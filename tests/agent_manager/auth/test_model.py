@@ -22,7 +22,7 @@ TENANTS, USERS = ("one", "two"), ("ana", "bob")
 
 @dataclass
 class Model:
-    """Who is shut out.
+    """The tenants, users and keys that are blocked.
 
     Attributes:
         keys: the tokens made so far: of which tenant and user, and whether they were revoked.

@@ -45,7 +45,7 @@ async def test_one_query_runs_at_a_time_and_the_next_one_serves_all_that_wait() 
 
 
 async def test_a_running_query_does_not_serve_later_lookups() -> None:
-    """Its result may be older than something that the later caller knows of."""
+    """The result may be older than something that the later caller has seen."""
     halves = Halves()
     batcher = QueryBatcher(halves.fetch)
     tasks = await started(batcher, [2]) + await started(batcher, [2])

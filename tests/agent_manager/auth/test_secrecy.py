@@ -21,7 +21,7 @@ from eventstore.errors import SettingsError
 pytestmark = pytest.mark.shared_database
 
 
-def told(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
     """All that a thorough report of an error has: its chain, and the variables of each frame of ours."""
     report = traceback.TracebackException.from_exception(error, capture_locals=True)
     lines = []
@@ -37,7 +37,7 @@ async def refusal(authenticator: Authenticator, token: str) -> BaseException:
         await authenticator.identify(token)
     except Exception as error:
         return error
-    raise AssertionError("the token is let in")
+    raise AssertionError("the token is accepted")
 
 
 @pytest.mark.parametrize(
@@ -60,9 +60,9 @@ async def test_a_rejected_token_is_in_no_error_traceback_or_log(
     caplog.set_level(logging.DEBUG)
     authenticator = await open_authenticator(jwt_key=SECRET)
     for _ in range(2):  # the second is remembered
-        said = told(await refusal(authenticator, token))
+        text = text_of(await refusal(authenticator, token))
         for hidden in {token, *(part for part in token.split(".") if len(part) > 8), "S3cret"}:
-            assert hidden not in said
+            assert hidden not in text
             assert hidden not in caplog.text
 
 
@@ -73,9 +73,9 @@ async def test_an_error_of_the_database_does_not_contain_the_token(
     authenticator = await open_authenticator(jwt_key=SECRET)
     await store.close()
     for token in (f"es_{'a' * 12}_{'S3cret' * 7}x", signed(note="S3cret")):
-        said = told(await refusal(authenticator, token))
-        assert "not open" in said
-        assert not any(part in said for part in ("S3cret", *token.split(".")))
+        text = text_of(await refusal(authenticator, token))
+        assert "not open" in text
+        assert not any(part in text for part in ("S3cret", *token.split(".")))
 
 
 async def test_a_new_key_shows_its_token_only_on_request(directory: Directory) -> None:

@@ -170,14 +170,14 @@ async def test_a_wrong_secret_is_rejected_like_an_unknown_id(
     new = await directory.add_key("acme", "laptop", user="ana")
     authenticator = await open_authenticator()
     secret = text(new).split("_", 2)[2]
-    said = []
+    errors = []
     for token in (f"es_{new.key.id}_{'A' * 43}", f"es_{'a' * 12}_{'B' * 43}", f"es_{'a' * 12}_{secret}"):
         queries.clear()
         with pytest.raises(Unauthorized) as refusal:
             await authenticator.identify(token)
-        said.append(str(refusal.value))
+        errors.append(str(refusal.value))
         assert [list(parameters) for parameters in queries] == [["hashes"]]
-    assert len(set(said)) == 1
+    assert len(set(errors)) == 1
 
 
 async def test_all_rejections_have_the_same_text(directory: Directory, open_authenticator: OpenAuthenticator) -> None:
@@ -189,12 +189,12 @@ async def test_all_rejections_have_the_same_text(directory: Directory, open_auth
     suspended = await directory.add_key("globex", "suspended")
     await directory.suspend_tenant("globex")
     authenticator = await open_authenticator()
-    said = set()
+    errors = set()
     for token in (text(revoked), text(disabled), text(suspended), f"es_{'a' * 12}_{'A' * 43}", "nonsense"):
         with pytest.raises(Unauthorized) as refusal:
             await authenticator.identify(token)
-        said.add(str(refusal.value))
-    assert len(said) == 1
+        errors.add(str(refusal.value))
+    assert len(errors) == 1
 
 
 @pytest.mark.slow

@@ -119,7 +119,7 @@ def test_a_list_of_all_shows_the_conversation_of_each_row(library: Eventstore, c
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (("messages", "--since", "yesterday"), "--since: 'yesterday' is not a time"),
         (("conversations", "--by", "name"), "by: 'name' is unknown"),
@@ -131,10 +131,10 @@ def test_a_list_of_all_shows_the_conversation_of_each_row(library: Eventstore, c
         (("messages", "--at-least", "1000", "--timeout", "0"), "not applied position 1000"),
     ],
 )
-def test_errors_name_the_wrong_argument(library: Eventstore, arguments: tuple[str, ...], said: str) -> None:
+def test_errors_name_the_wrong_argument(library: Eventstore, arguments: tuple[str, ...], expected: str) -> None:
     result = library(*arguments)
     assert (result.code, result.out) == (1, "")
-    assert said in result.err
+    assert expected in result.err
     assert "Traceback" not in result.err
 
 
@@ -187,8 +187,8 @@ def test_rows_of_deleted_conversations_are_listed_on_request_only(empty: Eventst
     async def fill() -> None:
         async with EventStore(settings) as store:
             trip = conversation_uuid(store.tenant, "trip")
-            said, task = MessageAdded(role="user", content="hello", awaits_answer=True), TaskCreated(task_id=TASK)
-            await store.append(trip, [ConversationCreated(given_id="trip"), said, task, ConversationDeleted()])
+            message, task = MessageAdded(role="user", content="hello", awaits_answer=True), TaskCreated(task_id=TASK)
+            await store.append(trip, [ConversationCreated(given_id="trip"), message, task, ConversationDeleted()])
             await catch_up(store)
 
     asyncio.run(fill())

@@ -18,8 +18,8 @@ pytestmark = [pytest.mark.shared_database, pytest.mark.slow]
 async def filled(empty: Eventstore, settings: Settings) -> Eventstore:
     async with EventStore(settings) as store:
         for number, name in enumerate(ODD_IDS):
-            said = MessageAdded(role="user", content=f"train {number}")
-            await store.append(name, [said], begin=ConversationCreated(name=name[:255]))
+            message = MessageAdded(role="user", content=f"train {number}")
+            await store.append(name, [message], begin=ConversationCreated(name=name[:255]))
         await catch_up(store)
     return empty
 

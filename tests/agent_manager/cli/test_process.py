@@ -134,7 +134,7 @@ READERS = [
 
 
 def read_by(reader: str, command: str, url: str) -> str:
-    """What a command says on standard error while another program reads its output."""
+    """Return the standard error of a command while another program reads its output."""
     done = subprocess.run(
         ["/bin/sh", "-c", f"{shlex.join(EVENTSTORE)} {command} | {reader}"],
         capture_output=True,

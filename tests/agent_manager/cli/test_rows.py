@@ -100,12 +100,12 @@ def test_history_is_the_audit_trail(library: Eventstore) -> None:
     assert [row["version"] for row in rows] == list(range(1, 17))
     assert [row["position"] for row in rows] == sorted(row["position"] for row in rows)
     assert all(re.fullmatch("[0-9a-f]{64}", row["digest"]) for row in rows)
-    said = [row["what_changed"] for row in rows]
-    assert said[0] == "created as 'Trip'"
-    assert said[1] == "user: Olá, até já — 你好"
-    assert said[7] == f"task {TASK} is completed"
-    assert said[11:13] == ["archived", "reactivated"]
-    assert said[15] == '{"later": true}'
+    changes = [row["what_changed"] for row in rows]
+    assert changes[0] == "created as 'Trip'"
+    assert changes[1] == "user: Olá, até já — 你好"
+    assert changes[7] == f"task {TASK} is completed"
+    assert changes[11:13] == ["archived", "reactivated"]
+    assert changes[15] == '{"later": true}'
     assert [row["version"] for row in rows_of(library, "history", EVERYTHING, "--limit", "2")] == [1, 2]
 
 

@@ -9,7 +9,7 @@ from support.commandline import Eventstore
 
 
 @pytest.fixture
-def said(empty: Eventstore, tmp_path_factory: pytest.TempPathFactory) -> Eventstore:
+def searchable(empty: Eventstore, tmp_path_factory: pytest.TempPathFactory) -> Eventstore:
     file = tmp_path_factory.mktemp("chats") / "chats.jsonl"
     messages = [
         {
@@ -26,30 +26,32 @@ def said(empty: Eventstore, tmp_path_factory: pytest.TempPathFactory) -> Eventst
     return empty
 
 
-def test_each_result_is_a_line(said: Eventstore) -> None:
-    result = said("search", "proximos comboios")
+def test_each_result_is_a_line(searchable: Eventstore) -> None:
+    result = searchable("search", "proximos comboios")
     assert result.code == 0
     [heading, line] = result.out.splitlines()
     assert heading.split() == ["time", "conversation", "kind", "role", "actor", "snippet"]
     assert line.endswith("Quando parte o «próximo» «comboio» para Lisboa?")
 
 
-def test_filters_and_cursors_are_options(said: Eventstore) -> None:
-    first = json.loads(said("search", "train", "--by", "time", "--limit", "1", "--json").out)
+def test_filters_and_cursors_are_options(searchable: Eventstore) -> None:
+    first = json.loads(searchable("search", "train", "--by", "time", "--limit", "1", "--json").out)
     [hit] = first["items"]
     assert (hit["role"], hit["snippet"]) == ("user", "And the «train» after that?")
-    second = json.loads(said("search", "train", "--by", "time", "-n", "1", "--after", first["next"], "--json").out)
+    second = json.loads(
+        searchable("search", "train", "--by", "time", "-n", "1", "--after", first["next"], "--json").out
+    )
     assert [hit["role"] for hit in second["items"]] == ["assistant"]
-    narrowed = said("search", "train", "--until", "2025-01-11", "--conversation", "trip", "--role", "assistant")
+    narrowed = searchable("search", "train", "--until", "2025-01-11", "--conversation", "trip", "--role", "assistant")
     assert len(narrowed.out.splitlines()) == 2
-    assert said("search", "train", "--since", "2025-02-01T00:00+01:00", "--actor", "nobody").out == ""
+    assert searchable("search", "train", "--since", "2025-02-01T00:00+01:00", "--actor", "nobody").out == ""
 
 
-def test_corrections_and_further_results_are_mentioned(said: Eventstore) -> None:
-    result = said("search", "trian", "--limit", "1")
+def test_corrections_and_further_results_are_mentioned(searchable: Eventstore) -> None:
+    result = searchable("search", "trian", "--limit", "1")
     assert "nothing matches; this does: train" in result.err
     assert "there is more: --after " in result.err
-    nothing = said("search", "xylophone")
+    nothing = searchable("search", "xylophone")
     assert (nothing.code, nothing.out, nothing.err.strip()) == (0, "", "nothing matches")
 
 
@@ -64,8 +66,8 @@ def test_corrections_and_further_results_are_mentioned(said: Eventstore) -> None
         (("--conversation", "nowhere"), "no conversation has the id 'nowhere'"),
     ],
 )
-def test_mistakes_are_named(said: Eventstore, arguments: tuple[str, ...], what: str) -> None:
-    result = said("search", "train", *arguments)
+def test_mistakes_are_named(searchable: Eventstore, arguments: tuple[str, ...], what: str) -> None:
+    result = searchable("search", "train", *arguments)
     assert result.code == 1
     assert what in result.err
     assert "Traceback" not in result.err

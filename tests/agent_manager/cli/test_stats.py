@@ -114,7 +114,7 @@ def test_an_empty_database_prints_a_hint(empty: Eventstore, arguments: tuple[str
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (("--since", "2026-13-01"), "--since: '2026-13-01' is not a day: write it as 2026-01-31"),
         (("--until", "tomorrow"), "--until: 'tomorrow' is not a day"),
@@ -125,12 +125,12 @@ def test_an_empty_database_prints_a_hint(empty: Eventstore, arguments: tuple[str
         (("--actor", "\udcff"), "actor"),
     ],
 )
-def test_invalid_filters_are_rejected(library: Eventstore, arguments: tuple[str, ...], said: str) -> None:
+def test_invalid_filters_are_rejected(library: Eventstore, arguments: tuple[str, ...], expected: str) -> None:
     result = library("stats", *arguments)
     assert result.code == 1
     assert result.out == ""
     assert result.err.startswith("eventstore: error: ")
-    assert said in result.err
+    assert expected in result.err
     assert len(result.err.splitlines()) == 1
     assert "\x1b" not in result.err
 
@@ -154,11 +154,11 @@ def test_bars_are_ascii_if_the_output_is_not_unicode(monkeypatch: pytest.MonkeyP
         encoding = "ascii"
 
     monkeypatch.setattr("sys.stdout", Plain())
-    said = bars([2, 1, 0])
+    drawn = bars([2, 1, 0])
     monkeypatch.undo()
-    assert said == ["#" * 24, "#" * 12, ""]
+    assert drawn == ["#" * 24, "#" * 12, ""]
 
 
 def test_durations_use_the_largest_unit() -> None:
-    said = [duration(seconds) for seconds in (None, 0, 0.0042, 0.5, 59.9, 90, 5400, 200_000, 1e10)]
-    assert said == ["", "0.0 s", "4.2 ms", "0.5 s", "59.9 s", "1.5 min", "1.5 h", "2.3 d", "115,740.7 d"]
+    texts = [duration(seconds) for seconds in (None, 0, 0.0042, 0.5, 59.9, 90, 5400, 200_000, 1e10)]
+    assert texts == ["", "0.0 s", "4.2 ms", "0.5 s", "59.9 s", "1.5 min", "1.5 h", "2.3 d", "115,740.7 d"]

@@ -64,7 +64,7 @@ def test_users_are_added_disabled_and_enabled(acme: Eventstore) -> None:
 
 
 def identified(settings: Settings, token: str) -> Identity | None:
-    """Who bears the token; None: nobody."""
+    """Return the identity of a token; None if it is rejected."""
 
     async def ask() -> Identity | None:
         async with EventStore(settings) as store, Authenticator(store, settings) as authenticator:
@@ -106,9 +106,9 @@ def test_a_key_that_is_given_instead_of_its_id_is_not_printed(acme: Eventstore, 
     assert token[:length] not in result.err
 
 
-@pytest.mark.parametrize(("said", "days"), [("90m", 0.0625), ("12h", 0.5), ("90d", 90), ("4w", 28), (None, 90)])
-def test_a_key_expires_after_the_given_time(acme: Eventstore, said: str | None, days: float) -> None:
-    acme("keys", "add", "laptop", "--tenant", "acme", *(["--expires", said] if said else []))
+@pytest.mark.parametrize(("lifetime", "days"), [("90m", 0.0625), ("12h", 0.5), ("90d", 90), ("4w", 28), (None, 90)])
+def test_a_key_expires_after_the_given_time(acme: Eventstore, lifetime: str | None, days: float) -> None:
+    acme("keys", "add", "laptop", "--tenant", "acme", *(["--expires", lifetime] if lifetime else []))
     [row] = rows_of(acme, "keys", "list", "--tenant", "acme")
     began, ends = (_seconds(row[name]) for name in ("created_at", "expires_at"))
     assert ends - began == days * 86400
@@ -119,7 +119,7 @@ def _seconds(text: str) -> float:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (["tenants", "add", "acme"], "tenant acme exists already"),
         (["tenants", "add", ""], "is not a name"),
@@ -136,11 +136,11 @@ def _seconds(text: str) -> float:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_errors_are_printed_in_one_line(acme: Eventstore, arguments: list[str], said: str) -> None:
+def test_errors_are_printed_in_one_line(acme: Eventstore, arguments: list[str], expected: str) -> None:
     result = acme(*arguments)
     assert (result.code, result.out) == (1, "")
     assert result.err.startswith("eventstore: error: ")
-    assert said in result.err
+    assert expected in result.err
     assert len(result.err.splitlines()) == 1
 
 

@@ -45,7 +45,7 @@ def manager() -> Manager:
 
 @pytest.fixture
 def url(manager: Manager) -> Iterator[str]:
-    """Where the application of that manager answers."""
+    """The URL of the application of that manager."""
     with serving(manager) as url:
         yield url
 

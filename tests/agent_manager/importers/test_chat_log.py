@@ -1,358 +1,368 @@
-"""Each line becomes a conversation, each message a message, each tool call a task; nothing is lost."""
+"""Files are imported once, whatever is repeated or interrupted, and what cannot be imported is reported."""
 
 from __future__ import annotations
 
+import asyncio
+import io
 import json
-from contextlib import suppress
-from datetime import UTC, datetime
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.environment import child_environment
 
-from agent_manager.importers.chat_formats import ChatReader
-from agent_manager.importers.chat_log import Conversation, conversation_of_chat
-from agent_manager.importers.chats import MalformedChat, parse
+from agent_manager.importers import FileUnreadable, ImportReport, ImportStopped, chat_events, chat_log, import_files
 from eventstore import (
-    ConversationCreated,
+    ConversationDeleted,
+    EventStore,
     MessageAdded,
-    TaskArtifactAdded,
-    TaskCreated,
-    TaskStatus,
-    TaskStatusChanged,
+    NewEvent,
+    Role,
+    Settings,
     conversation_uuid,
     sent_message,
 )
-from eventstore.errors import InputError
+from eventstore.errors import InputError, InvalidEvent, ServerError
 
-UUID_TEXT = "0b7c1c7e-6f6d-4a39-9a53-2d1f4f3b5a10"
+pytestmark = pytest.mark.shared_database
 
-
-def conversation_from_line(line: bytes, tenant: str) -> Conversation:
-    return conversation_of_chat(ChatReader().read(parse(line)), tenant)
+WriteLog = Callable[..., Path]
 
 
-def translated(messages: list[Any], **members: Any) -> Conversation:
-    line = {"id": "c", "title": "t", **members, "messages": messages}
-    return conversation_from_line(json.dumps(line).encode(), "default")
+@pytest.fixture
+def log(tmp_path: Path) -> WriteLog:
+    """Writes a chat log of lines, each given as its bytes or as its value."""
+
+    def write(*lines: Any, name: str = "chat.jsonl") -> Path:
+        path = tmp_path / name
+        path.write_bytes(b"\n".join(x if isinstance(x, bytes) else json.dumps(x).encode() for x in lines) + b"\n")
+        return path
+
+    return write
 
 
-def created(**members: Any) -> ConversationCreated:
-    data = translated([], **members).events[0].data
-    assert isinstance(data, ConversationCreated)
-    return data
+def conversation(given_id: Any, *texts: str, **members: Any) -> dict[str, Any]:
+    return {
+        "id": given_id, "title": f"about {given_id}", **members,
+        "messages": [{"role": "user", "content": text} for text in texts],
+    }  # fmt: skip
 
 
-def messages_of(conversation: Conversation) -> list[dict[str, Any]]:
-    return [sent_message(event.data) for event in conversation.events if isinstance(event.data, MessageAdded)]
+async def messages(store: EventStore, given_id: str, tenant: str | None = None) -> list[dict[str, Any]]:
+    who = tenant or store.tenant
+    events = store.read(conversation_uuid(who, given_id), tenant=who)
+    return [sent_message(event.data) async for event in events if isinstance(event.data, MessageAdded)]
 
 
-def message_ids(messages: list[Any]) -> list[UUID]:
-    return [event.id for event in translated(messages).events if isinstance(event.data, MessageAdded)]
+async def ids(store: EventStore) -> list[str]:
+    """The ids of the conversations in the log, as they were given."""
+    return [str(event.content["given_id"]) async for event in store.read_log(types=["conversation.created"])]
 
 
-def tasks_of(conversation: Conversation) -> list[TaskCreated]:
-    return [event.data for event in conversation.events if isinstance(event.data, TaskCreated)]
+async def test_importing_twice_adds_nothing(store: EventStore, log: WriteLog) -> None:
+    path = log(*(conversation(n, "hello", "bye") for n in range(120)))
+    first = await import_files(store, [path])
+    assert (first.conversations, first.messages, first.new_events, first.known_events) == (120, 240, 360, 0)
+    second = await import_files(store, [path])
+    assert (second.conversations, second.messages, second.new_events, second.known_events) == (120, 240, 0, 360)
+    assert first.position == second.position == 360
 
 
-def user(text: str = "hello", **members: Any) -> dict[str, Any]:
-    return {"role": "user", "content": text, **members}
+async def test_a_grown_conversation_gets_only_its_new_messages(store: EventStore, log: WriteLog) -> None:
+    call = {"role": "assistant", "tool_calls": [{"id": "a", "function": {"name": "f", "arguments": ""}}]}
+    answer = {"role": "tool", "tool_call_id": "a", "content": "done"}
+    before, after = conversation("c", "hello"), conversation("c", "hello")
+    before["messages"].append(call)
+    after["messages"].extend([call, answer, {"role": "user", "content": "thanks"}])
+    await import_files(store, [log(before)])
+    report = await import_files(store, [log(after)])
+    assert (report.new_events, report.known_events) == (4, 4)
+    assert await messages(store, "c") == after["messages"]
 
 
-def call(call_id: Any, name: str = "search", arguments: Any = '{"q": 1}') -> dict[str, Any]:
-    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+async def test_other_content_under_a_known_id_is_reported(store: EventStore, log: WriteLog) -> None:
+    path = log(conversation("a", "hello"), conversation("b", "hello"), conversation("a", "good bye"))
+    report = await import_files(store, [path])
+    assert [(problem.file, problem.line) for problem in report.problems] == [(str(path), 3)]
+    assert "already holds another event" in report.problems[0].reason
+    assert await ids(store) == ["a", "b"]
+    assert await messages(store, "a") == [{"role": "user", "content": "hello"}]
 
 
-def calling(*calls: Any) -> dict[str, Any]:
-    return {"role": "assistant", "content": None, "tool_calls": list(calls)}
+async def test_a_conflict_does_not_prevent_the_import_of_its_group(store: EventStore, log: WriteLog) -> None:
+    await import_files(store, [log(conversation("b", "hello"))])
+    report = await import_files(store, [log(*(conversation(x, "other") for x in "abc"))])
+    assert [problem.line for problem in report.problems] == [2]
+    assert (report.conversations, report.messages) == (2, 2)
+    assert await ids(store) == ["b", "a", "c"]
 
 
-def result(call_id: Any, content: Any = "found", **members: Any) -> dict[str, Any]:
-    return {"role": "tool", "tool_call_id": call_id, "content": content, **members}
+def with_message(members: bytes) -> bytes:
+    return b'{"id": "x", "messages": [{"role": "user", %s}]}' % members
 
 
-# Conversations
+BAD = {
+    "no JSON": (b"{", "is not JSON"),
+    "no UTF-8": (b'{"id": "\xff", "messages": []}', "is not UTF-8"),
+    "NaN": (with_message(b'"score": NaN'), "NaN is not a JSON number"),
+    "infinity": (with_message(b'"n": 1e999'), "messages[0].n: is inf"),
+    "NUL": (with_message(b'"content": "a\\u0000"'), "messages[0].content: has a NUL"),
+    "NUL in a key": (with_message(b'"a\\u0000": 1'), "a key of messages[0]: has a NUL"),
+    "NUL in the id": (b'{"id": "x\\u0000", "messages": []}', "conversation.given_id: has a NUL"),
+    "NUL in the title": (b'{"id": "x", "title": "\\u0000", "messages": []}', "conversation.name: has a NUL"),
+    "NUL in a member": (b'{"id": "x", "m": ["\\u0000"], "messages": []}', "conversation.metadata.m[0]: has a NUL"),
+    "surrogate": (with_message(b'"content": "\\ud800"'), "messages[0].content: has a lone surrogate"),
+    "surrogate in a message's id": (with_message(b'"id": "\\ud800"'), "lone surrogate"),
+    "surrogate in a call's id": (with_message(b'"tool_calls": [{"id": "\\ud800"}]'), "lone surrogate"),
+    "role": (with_message(b'"role": "cat"'), "messages[0].role: 'cat' is not a known role"),
+    "a text for a message": (b'{"id": "x", "messages": ["hello"]}', "messages[0]: is a text"),
+    "too large": (with_message(b'"content": "%s"' % (b"x" * 12 * 2**20)), "messages[0] takes"),
+    "too deep": (with_message(b'"n": %s' % (b"[" * 300 + b"]" * 300)), "nested deeper"),
+    "much too deep": (b"[" * 100_000, "nested too deeply"),
+}
 
 
-def test_a_conversation_keeps_its_id_title_and_further_members() -> None:
-    conversation = translated([], reward=0.5, language="pt")
-    assert conversation.id == conversation_uuid("default", "c")
-    assert created(reward=0.5, language="pt") == ConversationCreated(
-        name="t", given_id="c", metadata={"reward": 0.5, "language": "pt"}
+@pytest.mark.parametrize("kind", BAD)
+async def test_a_malformed_line_is_reported_and_the_others_are_imported(
+    kind: str, store: EventStore, log: WriteLog
+) -> None:
+    line, reason = BAD[kind]
+    path = log(conversation("a"), b"", line, b" \t\r", conversation("b"))
+    report = await import_files(store, [path])
+    assert [(problem.file, problem.line) for problem in report.problems] == [(str(path), 3)]
+    assert reason in report.problems[0].reason
+    assert await ids(store) == ["a", "b"]
+
+
+@pytest.mark.parametrize("kind", BAD)
+async def test_a_strict_import_stops_at_a_bad_line(kind: str, store: EventStore, log: WriteLog) -> None:
+    path = log(conversation("a"), BAD[kind][0], conversation("b"))
+    with pytest.raises(ImportStopped) as stopped:
+        await import_files(store, [path], strict=True)
+    assert isinstance(stopped.value, InputError)
+    assert str(stopped.value).startswith(f"{path}:2: ")
+    assert stopped.value.report.problems == [stopped.value.problem]
+    assert await ids(store) == ["a"]
+
+
+async def test_a_strict_import_stops_at_a_conflict(store: EventStore, log: WriteLog) -> None:
+    await import_files(store, [log(conversation("b", "hello"))])
+    with pytest.raises(ImportStopped, match=r"chat\.jsonl:2: conversation 'b' already holds .* messages\[0\]"):
+        await import_files(store, [log(*(conversation(x, "other") for x in "abc"))], strict=True)
+    assert await ids(store) == ["b", "a"]
+
+
+async def test_problems_are_in_the_order_of_the_files(store: EventStore, log: WriteLog) -> None:
+    await import_files(store, [log(conversation("a", "hello"))])
+    first = log(conversation("a", "other"), b"{", name="first")
+    second = log(b"{", conversation("b"), conversation("a", "other"), b"{", name="second")
+    report = await import_files(store, [first, str(second)])
+    places = [(Path(problem.file).name, problem.line) for problem in report.problems]
+    assert places == [("first", 1), ("first", 2), ("second", 1), ("second", 3), ("second", 4)]
+
+
+async def test_a_problem_fits_on_one_line_of_a_terminal(store: EventStore, log: WriteLog) -> None:
+    sent = {"role": "user", "\x1b[2J\n\ud800" + "k" * 10_000: 1e400}
+    report = await import_files(store, [log({"id": "c", "messages": [sent]})])
+    assert str(report.problems[0]).isprintable()
+    assert len(report.problems[0].reason) < 1000
+
+
+async def test_a_byte_order_mark_is_ignored(store: EventStore, log: WriteLog) -> None:
+    report = await import_files(store, [log(b"\xef\xbb\xbf" + json.dumps(conversation("a")).encode())] * 2)
+    assert (report.conversations, report.problems) == (2, [])
+
+
+async def test_a_line_beyond_the_limit_is_reported(
+    store: EventStore, log: WriteLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent_manager.importers.chat_files.MAX_VALUE_BYTES", 100)
+    report = await import_files(store, [log(conversation("a"), conversation("b", "x" * 100), conversation("c"))])
+    assert [problem.line for problem in report.problems] == [2]
+    assert "is longer than" in report.problems[0].reason
+    assert await ids(store) == ["a", "c"]
+
+
+async def test_a_file_that_cannot_be_read_stops_everything_before_it_begins(store: EventStore, log: WriteLog) -> None:
+    with pytest.raises(FileUnreadable, match=r"missing\.jsonl"):
+        await import_files(store, [log(conversation("a")), "missing.jsonl"])
+    assert await ids(store) == []
+
+
+async def test_a_store_that_is_not_open_is_an_error_of_its_own(log: WriteLog, settings: Settings) -> None:
+    with pytest.raises(InputError, match="not open"):
+        await import_files(EventStore(settings), [log(conversation("a"))])
+
+
+async def test_an_invalid_tenant_is_rejected(store: EventStore, log: WriteLog) -> None:
+    with pytest.raises(InvalidEvent, match="tenant"):
+        await import_files(store, [log(conversation("a"))], tenant="\0")
+
+
+async def test_several_tenants_can_import_the_same_file(store: EventStore, log: WriteLog) -> None:
+    path = log(conversation("a", "hello"))
+    for tenant in ("here", "there"):
+        report = await import_files(store, [path], tenant=tenant)
+        assert report.new_events == 2
+        assert await messages(store, "a", tenant) == [{"role": "user", "content": "hello"}]
+
+
+async def test_standard_input_is_read_like_a_file(store: EventStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = json.dumps(conversation("a")).encode() + b"\n{"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
+    report = await import_files(store, ["-"])
+    assert [(problem.file, problem.line) for problem in report.problems] == [("-", 2)]
+    assert (report.bytes_read, report.total_bytes) == (len(lines), None)
+
+
+async def test_progress_is_reported_once_per_group(store: EventStore, log: WriteLog) -> None:
+    path = log(*(conversation(n, "hello") for n in range(120)))
+    progress: list[ImportReport] = []
+    await import_files(store, [path, log(b"{", name="other")], progress=lambda report: progress.append(replace(report)))
+    total = path.stat().st_size + 2
+    assert [report.conversations for report in progress] == [50, 100, 120, 120]
+    assert (progress[-1].bytes_read, progress[-1].total_bytes) == (total, total)
+    assert (progress[-1].messages, len(progress[-1].problems)) == (120, 1)
+
+
+async def test_a_conversation_larger_than_an_append_takes_several(
+    store: EventStore, log: WriteLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat_events, "MAX_EVENTS", 10)
+    texts = [f"number {n}" for n in range(25)]
+    path = log(conversation("a"), conversation("b", *texts), conversation("c"))
+    report = await import_files(store, [path])
+    assert (report.conversations, report.messages, report.new_events, report.problems) == (3, 25, 28, [])
+    assert [sent["content"] for sent in await messages(store, "b")] == texts
+    assert await ids(store) == ["a", "b", "c"]
+
+
+async def test_a_large_conversation_with_a_malformed_end_is_not_imported(
+    store: EventStore, log: WriteLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat_events, "PART_BYTES", 500)
+    report = await import_files(store, [log(conversation("b", *("x" * 100 for _ in range(20)), "\0"))])
+    assert [problem.reason.split(":")[0] for problem in report.problems] == ["messages[20].content"]
+    assert await ids(store) == []
+
+
+async def test_a_cancelled_import_continues(store: EventStore, log: WriteLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_log, "GROUP_CONVERSATIONS", 3)
+    path = log(*(conversation(n, "hello", "bye") for n in range(30)))
+
+    def cancel(report: ImportReport) -> None:
+        if report.conversations == 12:
+            running.cancel()
+
+    running = asyncio.ensure_future(import_files(store, [path], progress=cancel))
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    there = len(await ids(store))
+    assert 12 <= there < 30
+    report = await import_files(store, [path])
+    assert (report.conversations, report.known_events) == (30, 3 * there)
+    assert await ids(store) == [str(n) for n in range(30)]
+
+
+_IMPORT = """
+import asyncio, sys
+from agent_manager.importers import import_files
+from eventstore import EventStore, Settings
+
+async def main():
+    async with EventStore(Settings(database_url=sys.argv[1])) as store:
+        await import_files(store, [sys.argv[2]], progress=lambda report: print(report.conversations, flush=True))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.slow
+async def test_a_killed_import_continues(store: EventStore, database_url: str, log: WriteLog) -> None:
+    path = log(*(conversation(n, "hello", "bye") for n in range(500)))
+    child = subprocess.Popen(  # noqa: ASYNC220
+        [sys.executable, "-c", _IMPORT, database_url, path],
+        stdout=subprocess.PIPE,
+        env=child_environment(EVENTSTORE_TENANT=store.tenant),
     )
-    assert created().metadata is None
+    with child:
+        assert child.stdout is not None
+        assert child.stdout.readline().strip() == b"50"
+        os.kill(child.pid, signal.SIGKILL)
+    report = await import_files(store, [path])
+    assert report.known_events >= 150
+    assert report.new_events + report.known_events == 1500
+    assert [event.version async for event in store.read_log()] == [1, 2, 3] * 500
 
 
-def test_a_uuid_is_the_conversations_own_id() -> None:
-    assert translated([], id=UUID_TEXT).id == UUID(UUID_TEXT)
-    assert created(id=UUID_TEXT).given_id is None
-    assert created(id=UUID_TEXT.upper()).given_id == UUID_TEXT.upper()
+async def test_a_failing_server_ends_the_import(
+    store: EventStore, log: WriteLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise ServerError("the server is on fire")
+
+    monkeypatch.setattr(store, "append_all", fail)
+    with pytest.raises(ServerError, match="on fire"):
+        await import_files(store, [log(conversation("a"))])
 
 
-def test_a_number_is_the_same_id_as_its_text() -> None:
-    assert translated([], id=17).id == translated([], id="17").id
-    assert created(id=17).given_id == "17"
+async def test_an_import_continues_after_others_appended_to_its_conversation(store: EventStore, log: WriteLog) -> None:
+    await import_files(store, [log(conversation("a", "hello"))])
+    await store.append(conversation_uuid(store.tenant, "a"), [NewEvent(MessageAdded(role=Role.USER, content="live"))])
+    report = await import_files(store, [log(conversation("a", "hello", "bye"))])
+    assert (report.new_events, report.problems) == (1, [])
+    assert [sent["content"] for sent in await messages(store, "a")] == ["hello", "live", "bye"]
 
 
-@pytest.mark.parametrize(
-    ("title", "name", "metadata"),
-    [
-        ("x" * 255, "x" * 255, None),
-        ("x" * 256, "x" * 255, {"title": "x" * 256}),
-        ("é" * 300, "é" * 255, {"title": "é" * 300}),
-        (None, "", None),
-        (0, "", {"title": 0}),
-        (["a"], "", {"title": ["a"]}),
-    ],
-)
-def test_a_title_that_is_not_a_valid_name_is_kept_in_the_metadata(title: Any, name: str, metadata: Any) -> None:
-    data = created(title=title)
-    assert (data.name, data.metadata) == (name, metadata)
+async def test_a_deleted_conversation_is_rejected_and_the_others_are_imported(store: EventStore, log: WriteLog) -> None:
+    await import_files(store, [log(conversation("a", "hello"), conversation("b", "hello"))])
+    await store.append(conversation_uuid(store.tenant, "a"), [ConversationDeleted()])
+    unchanged = await import_files(store, [log(conversation("a", "hello"), conversation("b", "hello"))])
+    assert (unchanged.new_events, unchanged.problems) == (0, [])
+    report = await import_files(
+        store,
+        [log(conversation("a", "hello", "bye"), conversation("b", "hello", "bye"), conversation("c", "hello"))],
+    )
+    [problem] = report.problems
+    assert (problem.line, "is deleted" in problem.reason, "reactivate" in problem.reason) == (1, True, True)
+    assert [len(await messages(store, name)) for name in "abc"] == [1, 2, 1]
 
 
-def test_a_conversation_needs_no_title_and_no_messages() -> None:
-    conversation = conversation_from_line(b'{"id": "c", "messages": []}', "default")
-    assert [event.data for event in conversation.events] == [ConversationCreated(given_id="c")]
-    assert (conversation.messages, conversation.tasks) == (0, 0)
-
-
-def test_conversations_of_two_tenants_have_different_ids() -> None:
-    line = json.dumps({"id": "c", "messages": [user(), calling(call("a"))]}).encode()
-    here, there = conversation_from_line(line, "here"), conversation_from_line(line, "there")
-    assert not {event.id for event in here.events} & {event.id for event in there.events}
-
-
-# Messages
-
+texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(), children, max_size=3),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(texts, children, max_size=3),
     max_leaves=8,
 )
-roles = st.sampled_from(["user", "assistant", "system", "tool", "developer", "function", "agent"])
-members = st.sampled_from(["content", "parts", "metadata", "extra", "given_id", "id", "name", "timestamp", "created"])
-messages = st.builds(
-    lambda role, known, further: {**further, **known, "role": role},
-    roles,
-    st.dictionaries(members, json_values, max_size=4),
-    st.dictionaries(
-        st.text().filter(lambda name: name not in ("tool_calls", "function_call")), json_values, max_size=3
-    ),
-)
+sent_messages = st.builds(
+    lambda further, known: {**further, **known, "role": "assistant"},
+    st.dictionaries(texts, json_values, max_size=3),
+    st.dictionaries(st.sampled_from(["content", "parts", "metadata", "id", "time"]), json_values, max_size=3),
+).filter(lambda sent: not {"tool_calls", "function_call"} & sent.keys())
 
 
-@given(st.lists(messages, max_size=5))
-def test_every_message_is_restored_as_it_was_sent(sent: list[dict[str, Any]]) -> None:
-    conversation = translated(sent)
-    assert messages_of(conversation) == sent
-    assert conversation.messages == len(sent)
+async def test_every_message_is_read_from_the_log_as_it_was_sent(store: EventStore, tmp_path: Path) -> None:
+    runs = count()
+    loop = asyncio.get_running_loop()
 
+    async def import_and_read(sent: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        given_id, path = f"run {next(runs)}", tmp_path / "log"
+        path.write_text(json.dumps({"id": given_id, "messages": sent}))
+        report = await import_files(store, [path])
+        assert report.problems == []
+        return await messages(store, given_id)
 
-@given(st.lists(messages, max_size=5))
-def test_ids_are_the_same_in_every_run_and_differ_within_a_conversation(sent: list[dict[str, Any]]) -> None:
-    first, second = translated(sent), translated(sent)
-    assert first.events == second.events
-    assert len({event.id for event in first.events}) == len(first.events)
+    @given(st.lists(sent_messages, max_size=4))
+    def comes_back(sent: list[dict[str, Any]]) -> None:
+        assert asyncio.run_coroutine_threadsafe(import_and_read(sent), loop).result() == sent
 
-
-@given(st.lists(messages, max_size=3), st.lists(messages, max_size=3))
-def test_further_messages_do_not_change_earlier_events(sent: list[dict[str, Any]], more: list[dict[str, Any]]) -> None:
-    short, long = translated(sent), translated(sent + more)
-    assert [(e.id, e.data, e.actor) for e in long.events[: len(short.events)]] == [
-        (e.id, e.data, e.actor) for e in short.events
-    ]
-
-
-def test_a_message_keeps_its_own_id() -> None:
-    named, unnamed = translated([user(id="m1")]).events[1], translated([user(id=UUID_TEXT)]).events[1]
-    assert isinstance(named.data, MessageAdded)
-    assert isinstance(unnamed.data, MessageAdded)
-    assert named.data.given_id == "m1"
-    assert (unnamed.id, unnamed.data.given_id) == (UUID(UUID_TEXT), None)
-
-
-def test_repeated_message_ids_name_different_messages() -> None:
-    assert len(set(message_ids([user(id=UUID_TEXT), user(id=UUID_TEXT), user(id="m"), user(id="m")]))) == 4
-
-
-def test_no_message_id_can_imitate_the_place_of_another_message() -> None:
-    places = message_ids([user(), user()])
-    names = ["0", "1", "messages[1]", "message", *(str(place) for place in places)]
-    imitations = [user(id=name) for name in names]
-    for before in (0, 1):
-        ids = message_ids([user()] * before + imitations[:4] + [user()])
-        assert len(set(ids)) == len(ids)
-
-
-def test_the_actor_is_the_role_of_the_message() -> None:
-    conversation = translated([user(), calling(call("a")), result("a"), {"role": "developer", "content": "be kind"}])
-    assert [event.actor for event in conversation.events] == [
-        "importer", "user", "assistant", "assistant", "tool", "tool", "tool", "system",
-    ]  # fmt: skip
-
-
-# Times
-
-
-def test_a_messages_own_time_is_when_its_events_occurred() -> None:
-    sent = [{**calling(call("a")), "timestamp": 10}, {**result("a"), "created_at": "1970-01-01T00:00:20"}, user()]
-    seconds = [
-        event.metadata.occurred_at and event.metadata.occurred_at.timestamp() for event in translated(sent).events
-    ]
-    assert seconds == [10, 10, 10, 20, 20, 20, None]
-    assert messages_of(translated(sent)) == sent
-
-
-def test_a_conversations_own_time_goes_before_that_of_its_messages() -> None:
-    event = translated([user(timestamp=10)], created_at="2024-05-15").events[0]
-    assert event.metadata.occurred_at == datetime(2024, 5, 15, tzinfo=UTC)
-    assert isinstance(event.data, ConversationCreated)
-    assert event.data.metadata == {"created_at": "2024-05-15"}
-
-
-# Tasks
-
-
-def test_a_call_becomes_a_task_that_its_result_completes() -> None:
-    conversation = translated([user(), calling(call("a")), result("a", name="search")])
-    task, artifact, status = (conversation.events[index].data for index in (3, 5, 6))
-    assert isinstance(task, TaskCreated)
-    assert (task.description, task.status, task.given_id) == ('search({"q": 1})', "in_progress", "a")
-    assert task.metadata == {"message_id": str(conversation.events[2].id), "tool": "search"}
-    assert artifact == TaskArtifactAdded(
-        task_id=task.task_id, artifact_id="result", parts=[{"kind": "text", "text": "found"}], name="search"
-    )
-    assert status == TaskStatusChanged(task_id=task.task_id, status=TaskStatus.COMPLETED)
-    assert conversation.tasks == 1
-
-
-def test_a_result_closes_the_latest_open_call_of_its_id() -> None:
-    conversation = translated(
-        [calling(call("a", "first")), calling(call("a", "second")), result("a"), result("a"), result("a")]
-    )
-    first, second = (task.task_id for task in tasks_of(conversation))
-    assert first != second
-    assert [e.data.task_id for e in conversation.events if isinstance(e.data, TaskStatusChanged)] == [second, first]
-    assert conversation.messages == 5
-
-
-def test_call_ids_repeat_one_after_the_other() -> None:
-    conversation = translated(
-        [calling(call(UUID_TEXT)), result(UUID_TEXT), calling(call(UUID_TEXT)), result(UUID_TEXT)]
-    )
-    first, second = (task.task_id for task in tasks_of(conversation))
-    assert [e.data.task_id for e in conversation.events if isinstance(e.data, TaskStatusChanged)] == [first, second]
-    assert [task.given_id for task in tasks_of(conversation)] == [None, UUID_TEXT]
-
-
-def test_a_result_without_its_call_is_only_a_message() -> None:
-    sent = [result("nobody"), {"role": "tool", "content": "?"}, {"role": "user", "tool_call_id": "a"}, result(None)]
-    conversation = translated([calling(call("a")), *sent])
-    assert len(conversation.events) == 3 + len(sent)
-
-
-def test_calls_in_one_message_follow_it_in_their_order() -> None:
-    conversation = translated([calling(call("a", "one"), call("b", "two")), result("b"), result("a")])
-    assert [task.description for task in tasks_of(conversation)] == ['one({"q": 1})', 'two({"q": 1})']
-    assert [event.data.event_type.split(".")[0] for event in conversation.events] == [
-        "conversation", "message", "task", "task", "message", "task", "task", "message", "task", "task",
-    ]  # fmt: skip
-
-
-def test_function_calls_of_the_first_format_are_answered_by_name() -> None:
-    sent = [
-        {"role": "assistant", "content": None, "function_call": {"name": "weather", "arguments": "{}"}},
-        {"role": "function", "name": "weather", "content": "rain"},
-    ]
-    conversation = translated(sent)
-    assert [task.description for task in tasks_of(conversation)] == ["weather({})"]
-    assert tasks_of(conversation)[0].given_id is None
-    assert isinstance(conversation.events[-1].data, TaskStatusChanged)
-    assert messages_of(conversation) == sent
-
-
-@pytest.mark.parametrize(
-    ("sent", "description"),
-    [
-        (call("a", "f", {"city": "São Paulo", "n": [1]}), 'f({"city":"São Paulo","n":[1]})'),
-        (call("a", "f", None), "f()"),
-        ({"id": "a", "type": "custom", "custom": {"name": "shell", "input": "ls -l"}}, "shell(ls -l)"),
-        ({"id": "a", "name": "flat", "arguments": "{}"}, "flat({})"),
-        ({"id": "a", "type": "function", "function": {"name": 7, "arguments": "x"}}, "unnamed(x)"),
-        ({"function": {"name": "anonymous", "arguments": ""}}, "anonymous()"),
-        ({}, "unnamed()"),
-    ],
-)
-def test_a_task_is_described_by_function_and_arguments(sent: dict[str, Any], description: str) -> None:
-    assert [task.description for task in tasks_of(translated([calling(sent)]))] == [description]
-
-
-@pytest.mark.parametrize(
-    ("content", "parts"),
-    [
-        ("", [{"kind": "text", "text": ""}]),
-        (None, []),
-        ({"a": 1}, [{"kind": "data", "data": {"a": 1}}]),
-        (["a", {"b": 1}], [{"kind": "text", "text": "a"}, {"kind": "data", "data": {"b": 1}}]),
-        ([{"type": "text", "text": "a"}], [{"kind": "text", "text": "a"}]),
-        ([{"type": "text", "text": None}], [{"kind": "data", "data": {"type": "text", "text": None}}]),
-        ([], []),
-        (5, [{"kind": "data", "data": 5}]),
-    ],
-)  # fmt: skip
-def test_a_result_is_the_artifact_of_its_task(content: Any, parts: list[Any]) -> None:
-    artifact = translated([calling(call("a")), result("a", content)]).events[-2].data
-    assert isinstance(artifact, TaskArtifactAdded)
-    assert (artifact.parts, artifact.name) == (parts, "search")
-
-
-@pytest.mark.parametrize("none", [{}, {"tool_calls": None}, {"tool_calls": []}, {"function_call": None}])
-def test_a_message_may_have_an_empty_list_of_calls(none: dict[str, Any]) -> None:
-    conversation = translated([user(**none)])
-    assert (conversation.tasks, messages_of(conversation)) == (0, [user(**none)])
-
-
-# What cannot go in
-
-
-@pytest.mark.parametrize(
-    ("line", "reason"),
-    [
-        (b"{", "is not JSON: .* at character 2"),
-        (b'{"id": "\xff"}', "is not UTF-8: .* at byte 9"),
-        (b"[]", "^is an empty list"),
-        (b"[[1]]", "^is a list whose first element is a list whose first element is a number"),
-        (b'{"id": NaN}', "is not JSON: NaN is not a JSON number"),
-        (b'{"id": -Infinity}', "is not JSON: -Infinity is not a JSON number"),
-        (b'{"id": ' + b"1" * 5000 + b"}", "is not JSON: Exceeds the limit"),
-        (b'{"id": true, "messages": []}', "^id: is true or false"),
-        (b'{"id": 1.5, "messages": []}', "^id: is a number"),
-        (b'{"id": "\\ud800", "messages": []}', "lone surrogate"),
-        (b'{"id": "c"}', "^is an object with the members id$"),
-        (b'{"id": "c", "messages": {}}', "^messages: is an object"),
-        (b'{"id": "c", "messages": [{"role": "user"}, "x"]}', r"^messages\[1\]: is a text, expected an object"),
-        (b'{"id": "c", "messages": [{"content": "x"}]}', r"^messages\[0\]\.role: is missing"),
-        (b'{"id": "c", "messages": [{"role": "wizard"}]}', r"^messages\[0\]\.role: 'wizard' is not a known role"),
-        (b'{"id": "c", "messages": [{"role": "user", "tool_calls": {}}]}', r"^messages\[0\]\.tool_calls: is an object"),
-        (
-            b'{"id": "c", "messages": [{"role": "user", "tool_calls": [{}, 1]}]}',
-            r"^messages\[0\]\.tool_calls\[1\]: is a number",
-        ),
-        (
-            b'{"id": "c", "messages": [{"role": "user", "function_call": "auto"}]}',
-            r"^messages\[0\]\.function_call: is a text",
-        ),
-    ],
-)
-def test_the_error_of_a_malformed_line_names_place_and_value(line: bytes, reason: str) -> None:
-    with pytest.raises(InputError, match=reason):
-        conversation_from_line(line, "default")
-
-
-@given(json_values)
-def test_any_json_is_converted_or_rejected(value: Any) -> None:
-    for line in (value, {"id": "c", "messages": value}, {"id": value, "messages": [value]}):
-        with suppress(MalformedChat):
-            conversation_from_line(json.dumps(line).encode(), "default")
+    await asyncio.to_thread(comes_back)

@@ -58,7 +58,7 @@ async def fill(url: str) -> None:
 
 
 async def shown(saver: Any, thread: str) -> list[Any]:
-    """What a saver gives of each checkpoint."""
+    """Return each checkpoint as a saver reads it."""
     return [
         (each.checkpoint, each.metadata, each.pending_writes, (each.parent_config or {}).get("configurable"))
         async for each in saver.alist(config(thread))

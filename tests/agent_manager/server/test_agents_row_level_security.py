@@ -21,29 +21,29 @@ pytestmark = pytest.mark.shared_database
 
 
 class Remembering:
-    """An agent that keeps what it was told by context and by task, and tells it to whoever names one of them."""
+    """An agent that keeps messages by context and by task, and returns them to any caller that names one of them."""
 
     def __init__(self) -> None:
-        self.said: dict[str, list[str]] = {}
+        self.texts: dict[str, list[str]] = {}
         self.contexts: set[str] = set()
         self.messages: list[dict[str, Any]] = []
 
     async def __call__(self, message: dict[str, Any], context: Context) -> dict[str, Any]:
-        """A task that holds all that was said in it."""
+        """A task that holds all texts of its context."""
         text = message["parts"][0]["text"]
         self.messages.append(message)
         self.contexts.add(context.conversation_id)
-        told = message.get("contextId", str(uuid4()))
-        heard = self.said.setdefault(told, [])
+        context_id = message.get("contextId", str(uuid4()))
+        heard = self.texts.setdefault(context_id, [])
         heard.append(text)
         task_id = message.get("taskId") or str(uuid4())
-        if task_id in self.said:
-            heard += self.said[task_id]
-        self.said[task_id] = heard
+        if task_id in self.texts:
+            heard += self.texts[task_id]
+        self.texts[task_id] = heard
         return {
-            "kind": "task", "id": task_id, "contextId": told,
+            "kind": "task", "id": task_id, "contextId": context_id,
             "status": {"state": "input-required", "message": {
-                "kind": "message", "role": "agent", "messageId": str(uuid4()), "contextId": told,
+                "kind": "message", "role": "agent", "messageId": str(uuid4()), "contextId": context_id,
                 "parts": [{"kind": "text", "text": " ".join(heard)}]}},
         }  # fmt: skip
 

@@ -1,6 +1,6 @@
 """A deleted conversation over HTTP: what is written to it is refused, lists hide it, and it can be reactivated.
 
-One table over all endpoints: whoever adds one must say there what it does with a deleted conversation.
+One table over all endpoints: a new endpoint must declare there what it does with a deleted conversation.
 """
 
 from __future__ import annotations

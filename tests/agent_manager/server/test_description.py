@@ -93,17 +93,17 @@ def check(answer: httpx.Response, operation: Json, whole: Json) -> None:
 
 
 async def test_the_openapi_document_has_every_endpoint(here: Served) -> None:
-    told = (await here.client.get("/openapi.json")).json()
-    assert told == described(here.store)
-    assert {"/v1/conversations", "/v1/log/stream", "/message/send", "/health"} <= told["paths"].keys()
-    for path, methods in told["paths"].items():
+    document = (await here.client.get("/openapi.json")).json()
+    assert document == described(here.store)
+    assert {"/v1/conversations", "/v1/log/stream", "/message/send", "/health"} <= document["paths"].keys()
+    for path, methods in document["paths"].items():
         for method, operation in methods.items():
             assert operation.get("description"), (method, path)
             for parameter in operation.get("parameters", []):
-                assert resolve(parameter["schema"], told)
-    text = json.dumps(told)
+                assert resolve(parameter["schema"], document)
+    text = json.dumps(document)
     for name in (part.split('"')[0] for part in text.split("#/components/schemas/")[1:]):
-        assert name in told["components"]["schemas"]
+        assert name in document["components"]["schemas"]
 
 
 async def test_every_read_responds_as_the_openapi_document_says(here: Served) -> None:

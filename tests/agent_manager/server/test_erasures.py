@@ -74,9 +74,9 @@ async def test_only_the_scope_erase_erases_and_only_what_is_ones_own(people: Peo
     for person in (ben, stranger):
         assert (await person.post("/v1/erasures", wanted)).status_code == 404
     await ana.post(f"/v1/conversations/{trip}/members", {"user": "ben", "access": "write"})
-    said = await ben.post(f"/v1/conversations/{trip}/messages", {"role": "user", "content": SECRET})
+    appended = await ben.post(f"/v1/conversations/{trip}/messages", {"role": "user", "content": SECRET})
     assert (await ben.post("/v1/erasures", wanted)).status_code == 403
-    own = await ben.post("/v1/erasures", {"conversation": trip, "events": [said.json()["events"][0]["event_id"]]})
+    own = await ben.post("/v1/erasures", {"conversation": trip, "events": [appended.json()["events"][0]["event_id"]]})
     assert (own.status_code, own.json()["items"][0]["events"]) == (200, 1)
     assert (await ben.post("/v1/erasures", {"user": "ana"})).status_code == 403
     assert (await ana.post("/v1/erasures", wanted)).json()["items"][0]["events"] == 3
@@ -100,9 +100,11 @@ async def test_streams_do_not_send_what_was_erased_meanwhile(here: Served) -> No
     trip = await here.begin()
     path = "/v1/log/stream?type=message.added"
     async with EventSource(here.address, path, decode=str) as first:
-        said = await here.say(trip, SECRET)
+        appended = await here.say(trip, SECRET)
         assert SECRET in (await first.next()).data
-        await here.client.post("/v1/erasures", json={"conversation": trip, "events": [said["events"][0]["event_id"]]})
+        await here.client.post(
+            "/v1/erasures", json={"conversation": trip, "events": [appended["events"][0]["event_id"]]}
+        )
         later = await here.say(trip, "later")
         assert later["events"][0]["event_id"] in (await first.next()).data
         async with EventSource(here.address, f"{path}&after=0", decode=str) as second:

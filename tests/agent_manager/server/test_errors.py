@@ -52,9 +52,9 @@ def test_every_type_of_error_has_its_status(name: str) -> None:
         "EventIdConflict": lambda: kind("c", "e"), "StoreClosed": kind,
     }.get(name, lambda: kind("it is so"))()  # fmt: skip
     answer = problem_of(made)
-    told = json.loads(answer.body)
-    assert (answer.status_code, told["status"], told["title"]) == (STATUSES[name], STATUSES[name], name)
-    assert told["detail"] == str(made)
+    problem = json.loads(answer.body)
+    assert (answer.status_code, problem["status"], problem["title"]) == (STATUSES[name], STATUSES[name], name)
+    assert problem["detail"] == str(made)
     assert answer.media_type == "application/problem+json"
     assert ("retry-after" in answer.headers) == (answer.status_code == 503)
 

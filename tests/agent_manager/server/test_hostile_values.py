@@ -72,8 +72,8 @@ async def send(here: Served, endpoint: Endpoint, body: bytes, **headers: str) ->
     path = endpoint.path.replace("{conversation}", "trip")
     answer = await here.client.request(endpoint.method, path, content=body, headers=headers)
     if answer.status_code >= 400:
-        told = answer.json()
-        assert "detail" in told or told["error"]["message"], answer.text
+        problem = answer.json()
+        assert "detail" in problem or problem["error"]["message"], answer.text
     return answer.status_code, answer.text
 
 
@@ -128,11 +128,11 @@ async def test_the_place_of_what_cannot_be_stored_is_named(here: Served) -> None
     json_type = {"Content-Type": "application/json"}
     body = FULL[events.method, events.path]
     for text, what in ((r'"\u0000"', "NUL"), ("NaN", "nan"), (r'"\udfff"', "surrogate")):
-        told = (await send(here, events, replaced(body, ("events", 0, "content", "metadata", "a"), text), **json_type))[
-            1
-        ]
-        assert json.loads(told)["path"] == "events[0].content.metadata.a"
-        assert what in json.loads(told)["detail"]
+        reply = (
+            await send(here, events, replaced(body, ("events", 0, "content", "metadata", "a"), text), **json_type)
+        )[1]
+        assert json.loads(reply)["path"] == "events[0].content.metadata.a"
+        assert what in json.loads(reply)["detail"]
     assert "'a'" in (await send(here, events, b'{"a": 1, "a": 2}', **json_type))[1]
 
 
@@ -150,11 +150,11 @@ async def test_a_body_that_is_not_sent_as_json_is_refused_by_its_type(here: Serv
         ({"Content-Type": "json"}, "json"),
         ({"Content-Type": "application/json", "Content-Encoding": "gzip"}, "gzip"),
     ):
-        status, told = await send(here, endpoint, body, **headers)
-        assert (status, named in told, "application/json" in told or "encoding" in told) == (415, True, True), told
+        status, reply = await send(here, endpoint, body, **headers)
+        assert (status, named in reply, "application/json" in reply or "encoding" in reply) == (415, True, True), reply
     for kind in ("application/json", "Application/JSON; charset=utf-8", "application/a2a+json"):
-        status, told = await send(here, endpoint, body, **{"Content-Type": kind})
-        assert status < 400 or status in (404, 409) or "AgentUnreachable" in told, (kind, told)
+        status, reply = await send(here, endpoint, body, **{"Content-Type": kind})
+        assert status < 400 or status in (404, 409) or "AgentUnreachable" in reply, (kind, reply)
 
 
 @pytest.mark.parametrize("endpoint", endpoints(), ids=lambda each: f"{each.method} {each.path}")

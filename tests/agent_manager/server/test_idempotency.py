@@ -70,7 +70,7 @@ def body_of(endpoint: Endpoint, conversation: str, agent_url: str) -> Any:
 
 
 def plain(answer: httpx.Response) -> Any:
-    """What is answered, apart from who was told that an event is new."""
+    """The response, apart from whether an event is new."""
     return answer.status_code, json.loads(answer.text.replace('"is_new":false', '"is_new":true'))
 
 

@@ -223,8 +223,8 @@ async def test_a_response_that_does_not_begin_in_time_is_cancelled(settings: Set
             assert "EVENTSTORE_REQUEST_SECONDS" in late.json()["detail"]
             assert await rejections(here.server_context.metrics, "slow_request") == 1
             assert (await here.client.get("/v1/conversations")).status_code == 200
-            said = await here.say(trip, "still here")
-            assert (await stream.next()).id == said["position"]
+            appended = await here.say(trip, "still here")
+            assert (await stream.next()).id == appended["position"]
 
 
 @pytest.mark.slow

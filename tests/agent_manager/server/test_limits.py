@@ -58,7 +58,7 @@ HALF = (
 
 
 def is_rejected(answer: httpx.Response, status: int, title: str) -> None:
-    """Fails unless an answer is the refusal, said as a problem."""
+    """Fail unless an answer is the rejection, as a problem document."""
     assert (answer.status_code, answer.json()["title"]) == (status, title), answer.text
     assert answer.headers["content-type"] == "application/problem+json"
 
@@ -71,8 +71,8 @@ async def test_a_key_above_its_rate_gets_a_retry_after(settings: Settings) -> No
         refused = await ana.get("/v1/conversations")
         is_rejected(refused, 429, "Too Many Requests")
         assert 90 <= int(refused.headers["retry-after"]) <= 100
-        told = await ana.post("/conversation/list")
-        assert (told.status_code, told.json()["error"]["data"]["type"]) == (429, "Too Many Requests")
+        listed = await ana.post("/conversation/list")
+        assert (listed.status_code, listed.json()["error"]["data"]["type"]) == (429, "Too Many Requests")
         assert (await bob.get("/v1/conversations")).status_code == 200
         assert await rejections(here.server_context.metrics, "requests_per_second") == 2
         await people.close()
@@ -157,8 +157,8 @@ async def test_incomplete_heads_of_one_address_do_not_block_others(settings: Set
         for _ in range(5):
             reader, _ = await from_address("127.0.0.2", whole)
             assert b" 200 " in await asyncio.wait_for(reader.readline(), 10)
-        said = await here.store.append(trip, [ApplicationEvent("note", "still there")])
-        assert (await source.next()).id == said.position, "what is being answered is not displaced"
+        appended = await here.store.append(trip, [ApplicationEvent("note", "still there")])
+        assert (await source.next()).id == appended.position, "what is being answered is not displaced"
         source.cut()
         assert await rejections(here.server_context.metrics, "connections") >= 40
 
@@ -185,13 +185,13 @@ async def test_a_body_that_does_not_arrive_is_timed_out(settings: Settings) -> N
 @pytest.mark.parametrize("sent", ["", "GET / HTTP/1.1\r\nHost: 127", "GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"])
 @pytest.mark.slow
 async def test_a_connection_without_a_complete_head_is_closed(settings: Settings, sent: str) -> None:
-    """Also after a first request: bytes that begin another do not keep the connection."""
+    """This holds after a first request too: bytes that begin another do not keep the connection."""
     async with limited(settings, body_seconds=0.3) as here, connected(here, sent) as (reader, writer):
         if sent.endswith("\r\n\r\n"):
             await reader.readuntil(b'"}')
             writer.write(b"G")
-        said = await asyncio.wait_for(reader.read(), 10)
-        assert said.startswith(b"HTTP/1.1 408 ")
+        received = await asyncio.wait_for(reader.read(), 10)
+        assert received.startswith(b"HTTP/1.1 408 ")
         assert await rejections(here.server_context.metrics, "slow_head") == 1
 
 
@@ -211,8 +211,8 @@ async def test_a_request_that_takes_long_is_not_closed_as_a_slow_head(settings: 
         source = await EventSource(here.address, f"/v1/conversations/{trip}/stream").open()
         with pytest.raises(TimeoutError):  # longer than a head may take
             await asyncio.wait_for(source.next(), 0.5)
-        said = await here.say(trip, "still there")
-        assert (await source.next()).id == said["position"]
+        appended = await here.say(trip, "still there")
+        assert (await source.next()).id == appended["position"]
         source.cut()
 
 
@@ -319,9 +319,9 @@ async def test_a_body_with_two_lengths_hides_no_second_request(here: Served) -> 
     hidden = "GET /v1/conversations HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
     head = f"Host: 127.0.0.1\r\nContent-Length: {5 + len(hidden)}\r\nTransfer-Encoding: chunked\r\n"
     async with connected(here, f"POST /v1/conversations HTTP/1.1\r\n{head}\r\n0\r\n\r\n{hidden}") as (reader, _):
-        told = await reader.read()
-    assert told.startswith(b"HTTP/1.1 400 ")
-    assert told.count(b"HTTP/1.1") == 1
+        received = await reader.read()
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert received.count(b"HTTP/1.1") == 1
     assert (await here.client.get("/v1/conversations")).json()["items"] == []
 
 

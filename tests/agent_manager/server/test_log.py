@@ -101,12 +101,12 @@ async def test_messages_are_found_by_search_and_counted_by_statistics(here: Serv
 @pytest.mark.parametrize("name", ["trip", "a/b %?#é.. +:", "7b6c0e02-1f0e-4d0c-9a43-0f6f1d0b7f2e"])
 async def test_an_append_begins_the_conversation_if_it_is_new(here: Served, name: str) -> None:
     path = f"/v1/conversations/{quote(name, safe='')}"
-    said = {"role": "user", "content": "hello"}
-    assert (await here.client.post(f"{path}/messages", json=said)).status_code == 404
+    message = {"role": "user", "content": "hello"}
+    assert (await here.client.post(f"{path}/messages", json=message)).status_code == 404
     assert (await here.client.post(f"{path}/events", json={"events": [{"event_type": "a"}]})).status_code == 404
     for number in range(2):
         query = {"begin": "true", "name": f"Trip {number}"}
-        made = await here.client.post(f"{path}/messages", params=query, json=said)
+        made = await here.client.post(f"{path}/messages", params=query, json=message)
         assert (made.status_code, made.json()["version"], len(made.json()["events"])) == (201, number + 2, 1), made.text
     begin = {"name": "Another", "metadata": {"language": "pt"}}
     made = await here.client.post(f"{path}/events", json={"events": [{"event_type": "my.own"}], "begin": begin})

@@ -26,13 +26,13 @@ def has_form(value: Any, times: int = 1) -> bool:
 
 async def fill(asked: dict[str, Any], context: Context) -> AsyncIterator[Update]:
     """Give the form back in every place that an agent has."""
-    told, parts = context.conversation_id, [{"kind": "data", "data": FORM}]
-    said = {"kind": "message", "role": "agent", "messageId": "s1", "parts": parts, "metadata": FORM}
+    context_id, parts = context.conversation_id, [{"kind": "data", "data": FORM}]
+    message = {"kind": "message", "role": "agent", "messageId": "s1", "parts": parts, "metadata": FORM}
     yield TaskSnapshot(
-        {"kind": "task", "id": "t1", "contextId": told, "status": {"state": "working"}, "metadata": FORM}
+        {"kind": "task", "id": "t1", "contextId": context_id, "status": {"state": "working"}, "metadata": FORM}
     )
-    yield ArtifactUpdate("t1", told, {"artifactId": "a1", "parts": parts, "metadata": FORM}, last_chunk=True)
-    yield StatusUpdate("t1", told, {"state": "completed", "message": said}, final=True)
+    yield ArtifactUpdate("t1", context_id, {"artifactId": "a1", "parts": parts, "metadata": FORM}, last_chunk=True)
+    yield StatusUpdate("t1", context_id, {"state": "completed", "message": message}, final=True)
     yield Reply({"parts": parts, "kind": "message", "role": "agent", "messageId": "r1", "metadata": FORM})
 
 

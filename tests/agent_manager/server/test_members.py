@@ -41,7 +41,7 @@ async def unshare(person: Person, path: str, user: str = "bob") -> int:
 
 
 async def listed(person: Person) -> list[Any]:
-    """The ids of what somebody is told of, by both kinds of endpoints."""
+    """Return the ids that a caller sees, by both kinds of endpoints."""
     items = (await person.get("/v1/conversations")).json()["items"]
     old = (await person.post("/conversation/list")).json()["result"]
     assert [each["id"] for each in items] == [each["conversation_id"] for each in old]
@@ -123,7 +123,7 @@ async def test_the_access_of_an_owner_cannot_be_changed(protected: Served, peopl
 
 @pytest.mark.parametrize("name", ["conversations", "messages", "search", "log", "statistics"])
 async def test_a_cached_response_is_not_served_after_sharing_ends(protected: Served, people: People, name: str) -> None:
-    """It is taken back past this server, which learns of it by nothing but its looks."""
+    """Sharing ends past this server, which finds it only by its own queries."""
     ana, bob = await people.person("acme", "ana"), await people.person("acme", "bob")
     trip = await begun(ana)
     assert await share(ana, trip) == 201
@@ -145,8 +145,8 @@ async def test_a_stream_ends_when_its_conversation_is_no_longer_shared(protected
     path = await begun(ana)
     assert await share(ana, path) == 201
     async with EventSource(protected.address, f"{path}/stream", token=bob.token) as source:
-        said = (await say(ana, path, "for both")).json()["position"]
-        assert (await source.next()).id == said
+        position = (await say(ana, path, "for both")).json()["position"]
+        assert (await source.next()).id == position
         assert await unshare(ana, path) == 204
         await say(ana, path, "for nobody else")
         with pytest.raises(EOFError):
@@ -160,8 +160,8 @@ async def test_a_log_stream_continues_without_a_conversation_once_it_is_unshared
     path = await begun(ana)
     assert await share(ana, path) == 201
     async with EventSource(protected.address, "/v1/log/stream", token=bob.token) as source:
-        said = (await say(ana, path, "for both")).json()["position"]
-        assert (await source.next()).id == said
+        position = (await say(ana, path, "for both")).json()["position"]
+        assert (await source.next()).id == position
         await unshare(ana, path)
         await say(ana, path, "for nobody else")
         own = await bob.post("/v1/conversations", {})

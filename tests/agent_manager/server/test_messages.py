@@ -28,10 +28,10 @@ SHAPES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("shape", SHAPES)
 async def test_a_message_is_returned_as_it_was_sent(here: Served, shape: str) -> None:
     trip = await here.begin()
-    said = await here.client.post(
+    response = await here.client.post(
         f"/v1/conversations/{trip}/messages", json=SHAPES[shape], params={"actor": "bot", "expected_version": 1}
     )
-    assert (said.status_code, said.json()["version"]) == (201, 2)
+    assert (response.status_code, response.json()["version"]) == (201, 2)
     [message] = (await here.client.get(f"/v1/conversations/{trip}/messages")).json()["items"]
     assert message["sent"] == SHAPES[shape]
     assert (message["role"], message["actor"], message["content"]) == ("assistant", "bot", "olá")

@@ -1,4 +1,4 @@
-"""Nothing that a client sends is answered with 500, and a stream that cannot begin is refused before it does."""
+"""No request is answered with 500, and a stream that cannot begin is rejected before it starts."""
 
 from __future__ import annotations
 
@@ -62,24 +62,24 @@ async def exchange(here: Served, head: bytes, body: bytes = b"", *, token: str =
     writer.write(head + credentials + b"Content-Length: %d\r\n\r\n" % len(body) + body)
     try:
         async with asyncio.timeout(20):
-            told = await reader.readuntil(b"\r\n\r\n")
-            status = int(told.split()[1])
-            if b"text/event-stream" in told:
-                return status, told + await reader.readuntil(b"\n\n")
-            length = [line for line in told.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+            received = await reader.readuntil(b"\r\n\r\n")
+            status = int(received.split()[1])
+            if b"text/event-stream" in received:
+                return status, received + await reader.readuntil(b"\n\n")
+            length = [line for line in received.lower().split(b"\r\n") if line.startswith(b"content-length:")]
             size = int(length[0].partition(b":")[2]) if length else 0
-            return status, told + await reader.readexactly(0 if status == 304 else size)
+            return status, received + await reader.readexactly(0 if status == 304 else size)
     finally:
         writer.close()
 
 
 @pytest.fixture
 async def begun(here: Served) -> Served:
-    """With a conversation that every endpoint finds something in."""
+    """A server with a conversation in which every endpoint finds something."""
     await here.begin(id="trip", name="n")
-    said = await here.say("trip", "a train to Lisbon")
+    appended = await here.say("trip", "a train to Lisbon")
     await here.say("trip", "another train")
-    await here.client.get("/v1/search", params={"q": "train", "at_least": said["position"]})
+    await here.client.get("/v1/search", params={"q": "train", "at_least": appended["position"]})
     return here
 
 
@@ -150,11 +150,13 @@ async def test_a_made_up_cursor_is_rejected_or_starts_elsewhere(
 
 @pytest.mark.parametrize("path", ["/v1/log/stream", "/v1/conversations/trip/stream"])
 async def test_a_stream_with_invalid_parameters_is_rejected_before_it_starts(begun: Served, path: str) -> None:
-    for said in HUGE:
-        if said not in (str(2**63 - 1), str(2**31)):
-            head = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nLast-Event-ID: ".encode() + said.encode() + b"\r\n"
+    for last_event_id in HUGE:
+        if last_event_id not in (str(2**63 - 1), str(2**31)):
+            head = (
+                f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nLast-Event-ID: ".encode() + last_event_id.encode() + b"\r\n"
+            )
             status, answer = await exchange(begun, head)
-            assert (status, b"Last-Event-ID" in answer) == (422, True), (said, answer)
+            assert (status, b"Last-Event-ID" in answer) == (422, True), (last_event_id, answer)
     for asked in ("type=%00", "actor=%00", "type=message.added&type=%00", "after=-1", f"after={2**63}", "after=x"):
         if path == "/v1/log/stream" or "after" in asked:
             status, answer = await exchange(begun, f"GET {path}?{asked} HTTP/1.1\r\nHost: 127.0.0.1\r\n".encode())

@@ -1,4 +1,4 @@
-"""What somebody is told does not depend on what others have: it is the same whether they are alone or in a crowd."""
+"""The responses to a caller do not depend on what others have: they are the same with and without other callers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from eventstore import (
 )
 
 NAMES = ("main", "trip")
-"""What everybody calls their conversations; each tenant has names of its own, and Bob begins his with an ``o``."""
+"""The names of conversations; each tenant has names of its own, and those of Bob begin with an ``o``."""
 TEXTS = (
     "the trains to Lisbon were running late", "running a train", "os comboios para Lisboa estavam atrasados",
     "die Züge nach Lissabon", "los trenes llegaron tarde", "Lisbno is misspelt here", "correndo para o comboio",
@@ -52,7 +52,7 @@ OF_THE_DEMO = ("/conversation/list", "/message/pending", "/events/get", "/task/l
 
 
 class Step(NamedTuple):
-    """Something that somebody does in one of their conversations."""
+    """Something that a user does in one of their conversations."""
 
     name: str
     kind: str
@@ -65,7 +65,7 @@ HISTORIES = st.lists(
 
 
 def events_of(step: Step, conversation: UUID) -> list[EventData]:
-    """What it does, as events."""
+    """Return the events of a step."""
     task = uuid5(conversation, "task")
     match step.kind:
         case "say" | "ask":
@@ -108,8 +108,8 @@ async def live(store: EventStore, tenant: str, user: str | None, steps: Sequence
     return position
 
 
-async def told(person: Person, queries: Sequence[str]) -> dict[str, Any]:
-    """Everything that somebody is told, tags and other headers included."""
+async def responses_to(person: Person, queries: Sequence[str]) -> dict[str, Any]:
+    """Return the responses to a caller, tags and other headers included."""
     reads = [("GET", path) for path in LISTS]
     reads += [("GET", f"/v1/conversations/{p}{name}{of}") for p in ("", "o") for name in NAMES for of in OF_ONE]
     reads += [("GET", f"/v1/search?q={query}&by={by}&limit=1000") for query in queries for by in ("relevance", "time")]
@@ -148,10 +148,10 @@ async def test_what_a_user_sees_does_not_depend_on_the_data_of_others(
     tenant, other = f"acme-{uuid4()}", f"globex-{uuid4()}"
     ana, service = await people.person(tenant, "ana"), await people.person(tenant, None)
     await caught_up(ana, await live(protected.store, tenant, "ana", [step for step in own if step.kind != "lend"]))
-    alone, tenant_alone = await told(ana, queries), await told(service, queries)
+    alone, tenant_alone = await responses_to(ana, queries), await responses_to(service, queries)
 
     await caught_up(ana, await live(protected.store, other, None, of_others))
-    assert await told(service, queries) == tenant_alone, "another tenant"
+    assert await responses_to(service, queries) == tenant_alone, "another tenant"
 
     await caught_up(ana, await live(protected.store, tenant, "bob", of_bob, "o"))
-    assert await told(ana, queries) == alone, "another tenant, or another user"
+    assert await responses_to(ana, queries) == alone, "another tenant, or another user"

@@ -81,7 +81,7 @@ async def test_ids_in_queries_and_bodies_are_taken_as_they_are(here: Served) -> 
         assert (await here.client.post("/v1/agents", json=agent)).status_code == 201, name
         assert (await here.client.request("DELETE", "/v1/agents", params={"url": name})).status_code == 204, name
         sent = {"messageId": name, "role": "user", "parts": [{"kind": "text", "text": "x"}], "contextId": name}
-        told = (await here.client.post("/message/send", json={"params": sent})).json()
-        assert told["result"] == {"message_id": name, "context_id": name}
+        body = (await here.client.post("/message/send", json={"params": sent})).json()
+        assert body["result"] == {"message_id": name, "context_id": name}
         listed = (await here.client.post("/message/list", json={"params": name})).json()["result"]
         assert listed[-1]["messageId"] == name

@@ -103,10 +103,10 @@ async def test_an_idempotency_key_belongs_to_the_path_as_it_was_sent(protected: 
     key = {"Idempotency-Key": "1"}
     for name in ("x", "x/members", "x?", "x#"):
         assert (await ana.post("/v1/conversations", {"id": name})).status_code == 201
-    said = {"role": "user", "content": "hello"}
-    told = []
+    message = {"role": "user", "content": "hello"}
+    conversation_ids = []
     for name in ("x", "x/members", "x?", "x#", "x"):
-        answer = await ana.post(f"/v1/conversations/{encoded(name)}/messages", said, headers=key)
+        answer = await ana.post(f"/v1/conversations/{encoded(name)}/messages", message, headers=key)
         assert answer.status_code == 201, answer.text
-        told.append(answer.json()["conversation_id"])
-    assert (len(set(told)), told[0]) == (4, told[-1])
+        conversation_ids.append(answer.json()["conversation_id"])
+    assert (len(set(conversation_ids)), conversation_ids[0]) == (4, conversation_ids[-1])

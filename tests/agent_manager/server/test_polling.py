@@ -39,9 +39,9 @@ async def ask(here: Served, path: str, tag: str | None = None) -> Any:
 @pytest.mark.parametrize("path", [*READS, *DEMO_LISTS, "/message/list"])
 async def test_an_unchanged_body_is_neither_sent_nor_made_again(here: Served, path: str) -> None:
     await here.begin(id="trip")
-    said = await here.say("trip", "hello")
-    await here.client.get("/v1/search", params={"q": "x", "at_least": said["position"]})
-    await here.client.get("/v1/statistics", params={"at_least": said["position"]})
+    appended = await here.say("trip", "hello")
+    await here.client.get("/v1/search", params={"q": "x", "at_least": appended["position"]})
+    await here.client.get("/v1/statistics", params={"at_least": appended["position"]})
 
     first = await ask(here, path)
     assert (first.status_code, first.headers["etag"][:3]) == (200, 'W/"')
@@ -90,7 +90,7 @@ async def test_an_etag_is_valid_for_one_path_and_its_parameters_only(here: Serve
 
 
 async def test_during_an_open_append_no_outdated_body_is_served(here: Served, database_url: str) -> None:
-    """It holds the horizon back; what is appended meanwhile is visible all the same, and must be seen."""
+    """The open append holds the horizon back; later appends are visible all the same, and must be read."""
     await here.begin(id="trip")
     with psycopg.connect(database_url) as foreign:
         foreign.execute("SELECT register_append()")

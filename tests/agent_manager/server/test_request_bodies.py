@@ -1,4 +1,4 @@
-"""What a request has sent is freed when the request ends, however it ends, and not when garbage is next collected."""
+"""The body of a request is freed when the request ends, however it ends, not at the next garbage collection."""
 
 from __future__ import annotations
 

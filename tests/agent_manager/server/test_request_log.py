@@ -25,7 +25,7 @@ pytestmark = pytest.mark.shared_database
 
 
 class Logged(StringIO):
-    """What is logged, as JSON."""
+    """The log of requests, as JSON."""
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """Return the records of an event."""

@@ -24,8 +24,8 @@ async def begun(person: Person) -> str:
     """Begin a conversation with a message, and return its id."""
     made = await person.post("/v1/conversations", {"name": "Trip"})
     conversation = str(made.json()["id"])
-    said = await person.post(f"/v1/conversations/{conversation}/messages", {"role": "user", "content": "hello"})
-    assert said.status_code == 201
+    appended = await person.post(f"/v1/conversations/{conversation}/messages", {"role": "user", "content": "hello"})
+    assert appended.status_code == 201
     return conversation
 
 

@@ -1,4 +1,4 @@
-"""Nobody is told anything of another tenant, nor of a conversation of another user: not even that there is one."""
+"""No response reveals anything of another tenant, or of a conversation of another user: not even that it exists."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ class PrivateConversation:
 
     @property
     def strangers(self) -> tuple[Person, Person]:
-        """Who see nothing."""
+        """The callers who see nothing of the conversation."""
         return self.bob, self.eve
 
 
 @pytest.fixture
 async def private(protected: Served, people: People) -> PrivateConversation:
-    """With something of every kind in ana's conversation."""
+    """A conversation of ana with something of every kind."""
     ana = await people.person("acme", "ana")
     bob = await people.person("acme", "bob")
     eve = await people.person("globex", "eve", *TokenScope)
@@ -86,14 +86,14 @@ async def private(protected: Served, people: People) -> PrivateConversation:
     return PrivateConversation(protected, people, ana, bob, eve, trip, address.rpartition("/")[2])
 
 
-def told(answer: httpx.Response, named: str) -> tuple[Any, ...]:
+def comparable(answer: httpx.Response, named: str) -> tuple[Any, ...]:
     """All that an answer tells but the time, the id of the request, and what the question named."""
     headers = {name: value for name, value in answer.headers.items() if name not in ("date", "x-request-id")}
     return answer.status_code, headers, answer.text.replace(named, "…").replace(answer.headers["x-request-id"], "…")
 
 
 def with_conversation() -> list[Endpoint]:
-    """Those that name one."""
+    """Return the endpoints that name a conversation."""
     return [each for each in endpoints() if each.names_conversation]
 
 
@@ -127,21 +127,21 @@ async def test_a_conversation_of_another_user_is_indistinguishable_from_an_unkno
             continue  # no stranger here has that scope; see test_erasures.py
         for person in private.strangers:
             nowhere = str(uuid4())
-            missing = told(await endpoint.request(person.client, nowhere), nowhere)
-            hidden = told(await endpoint.request(person.client, private.trip), private.trip)
+            missing = comparable(await endpoint.request(person.client, nowhere), nowhere)
+            hidden = comparable(await endpoint.request(person.client, private.trip), private.trip)
             assert hidden == missing, (endpoint, person.name)
             assert hidden[0] in (404, 200), endpoint  # the demo lists no messages where there is no conversation
             nowhere, text = "abcde-trip", f"{SECRET}-trip"  # as its client named it
-            missing = told(await endpoint.request(person.client, nowhere), nowhere)
-            assert told(await endpoint.request(person.client, text), text) == missing, (endpoint, person.name)
+            missing = comparable(await endpoint.request(person.client, nowhere), nowhere)
+            assert comparable(await endpoint.request(person.client, text), text) == missing, (endpoint, person.name)
     assert (await private.ana.get("/v1/log", params={"limit": 1000})).json() == before, "something was written"
 
 
 async def test_a_file_of_another_user_is_indistinguishable_from_an_unknown_one(private: PrivateConversation) -> None:
     nowhere = f"{uuid4().hex}{private.file[32:]}"
     for person in private.strangers:
-        missing = told(await person.get(f"/message/file/{nowhere}"), nowhere)
-        assert told(await person.get(f"/message/file/{private.file}"), private.file) == missing
+        missing = comparable(await person.get(f"/message/file/{nowhere}"), nowhere)
+        assert comparable(await person.get(f"/message/file/{private.file}"), private.file) == missing
         assert missing[0] == 404
     found = await private.ana.get(f"/message/file/{private.file}")
     assert (found.status_code, found.text, found.headers["vary"]) == (200, SECRET, "Authorization")
@@ -222,8 +222,10 @@ async def test_an_etag_of_a_user_does_not_change_when_others_write(private: Priv
     paths = ("/v1/conversations", "/v1/messages", "/v1/log", "/v1/pending", "/v1/statistics")
     for person in private.strangers:
         tags = {path: (await person.get(path)).headers["etag"] for path in paths}
-        said = await private.ana.post(f"/v1/conversations/{private.trip}/messages", {"role": "user", "content": "more"})
-        assert said.status_code == 201
+        appended = await private.ana.post(
+            f"/v1/conversations/{private.trip}/messages", {"role": "user", "content": "more"}
+        )
+        assert appended.status_code == 201
         for path, tag in tags.items():
             again = await person.get(path, headers={"If-None-Match": tag})
             assert again.status_code == 304, (path, person.name, again.text)
@@ -260,11 +262,11 @@ async def test_the_caller_is_the_actor_and_a_claimed_actor_is_kept_in_the_metada
     await private.ana.client.delete(path, params={"actor": "boss"})
 
     events = (await private.ana.get(f"{path}/events", params={"limit": 100})).json()["items"]
-    told = [(event["actor"], event["metadata"].get("claimed_actor")) for event in events]
-    assert told[-6:] == [
+    actors = [(event["actor"], event["metadata"].get("claimed_actor")) for event in events]
+    assert actors[-6:] == [
         ("ana", "boss"), ("ana", "boss"), ("ana", "boss"), ("ana", None), ("key:tests", None), ("ana", "boss"),
     ]  # fmt: skip
-    assert {actor for actor, _ in told} == {"ana", "key:tests", "system"}  # that says that nobody answered
+    assert {actor for actor, _ in actors} == {"ana", "key:tests", "system"}  # that says that nobody answered
     [begun] = (await private.ana.get(f"/v1/conversations/{made}/events")).json()["items"]
     assert (begun["actor"], begun["metadata"].get("claimed_actor")) == ("ana", None)
 
@@ -320,6 +322,6 @@ async def test_no_parameter_or_header_reveals_data_of_others(private: PrivateCon
         answer = await person.get(path, params=params, headers=headers)
         assert answer.status_code < 500, answer.text
         if answer.status_code == 200:
-            told_all = answer.json() if answer.headers["content-type"] == "application/json" else {}
-            told_all.pop("searched", None)  # the query, repeated
-            assert SECRET not in str(told_all or answer.text), (path, params)
+            shown = answer.json() if answer.headers["content-type"] == "application/json" else {}
+            shown.pop("searched", None)  # the query, repeated
+            assert SECRET not in str(shown or answer.text), (path, params)

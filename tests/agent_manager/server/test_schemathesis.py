@@ -45,7 +45,7 @@ def ask_everything(description: dict[str, Any], url: str, token: str) -> int:
             nonlocal asked
             asked += 1
             answer = case.call(base_url=url, headers={"Authorization": f"Bearer {token}"})
-            if answer.status_code in (502, 503) and told(answer) in BEHIND:
+            if answer.status_code in (502, 503) and detail_of(answer) in BEHIND:
                 return
             case.validate_response(answer, checks=checks)
 
@@ -53,7 +53,7 @@ def ask_everything(description: dict[str, Any], url: str, token: str) -> int:
     return asked
 
 
-def told(answer: Any) -> str:
+def detail_of(answer: Any) -> str:
     """The kind of error that an answer tells of."""
     body = json.loads(answer.content)
     return str(body.get("title") or body["error"]["data"]["type"])

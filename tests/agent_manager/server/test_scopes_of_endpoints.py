@@ -1,4 +1,4 @@
-"""What each scope is told, over all endpoints: the kinds of data decide it; below audit, no position of the log is."""
+"""The data that each scope receives, over all endpoints: below audit, no position of the log."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from eventstore import EventStore
 pytestmark = pytest.mark.shared_database
 
 FIRST = 765_432_100_000
-"""Positions begin here, so that they are found wherever they are told."""
+"""Positions begin here, so that they are found in any response."""
 PAGED = ("conversations", "messages", "tasks", "search")
 NAME, TEXT = "zanzibar", "a train to Lisbon"
 
@@ -158,9 +158,9 @@ async def test_the_scope_write_alone_shows_only_ids_and_what_was_sent(callers: C
 
 async def test_positions_are_sealed_for_their_tenant_and_work_as_at_least_everywhere(callers: Callers) -> None:
     mixed = await callers.people.person("acme", "ana", TokenScope.READ, TokenScope.WRITE)
-    said = (await mixed.post(f"/v1/conversations/{callers.trip}/messages", {"role": "user", "content": "x"})).json()
-    sealed = said["position"]
-    assert said["events"][0]["position"] == sealed
+    appended = (await mixed.post(f"/v1/conversations/{callers.trip}/messages", {"role": "user", "content": "x"})).json()
+    sealed = appended["position"]
+    assert appended["events"][0]["position"] == sealed
     async with served(callers.here.store, requires_tokens=True, works=False) as other:
         headers = {"Authorization": f"Bearer {mixed.token}"}
         path = f"/v1/conversations/{callers.trip}/messages"

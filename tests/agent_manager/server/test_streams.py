@@ -36,11 +36,11 @@ async def test_the_log_is_streamed_from_its_beginning_and_as_it_grows(here: Serv
     async with listening(here, "/v1/log/stream?after=0") as source:
         first = await source.next()
         assert (first.name, first.data["content"]) == ("conversation.created", {"name": "Trip"})
-        said = await here.say(trip, "hello")
+        appended = await here.say(trip, "hello")
         second = await source.next()
         assert (second.id, second.data["position"], second.name) == (
-            said["position"],
-            said["position"],
+            appended["position"],
+            appended["position"],
             "message.added",
         )
         log = (await here.client.get("/v1/log")).json()["items"]
@@ -51,8 +51,8 @@ async def test_a_stream_without_a_position_starts_at_the_end_of_the_log(here: Se
     trip = await here.begin()
     for path in ("/v1/log/stream", f"/v1/conversations/{trip}/stream"):
         async with listening(here, path) as source:
-            said = await here.say(trip, "now")
-            assert (await source.next()).id == said["position"]
+            appended = await here.say(trip, "now")
+            assert (await source.next()).id == appended["position"]
 
 
 @pytest.mark.parametrize("of", ["log", "conversation"])
@@ -96,9 +96,9 @@ async def test_a_client_that_was_disconnected_before_the_first_event_misses_none
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(source.next(), 0.2)
     source.cut()
-    said = await here.say(trip, "meanwhile")
+    appended = await here.say(trip, "meanwhile")
     await source.open()
-    assert (await source.next()).id == said["position"]
+    assert (await source.next()).id == appended["position"]
     source.cut()
 
 
@@ -156,8 +156,8 @@ async def test_an_idle_stream_sends_keep_alive_comments(here: Served, monkeypatc
             return len(source.comments) >= 3
 
         await until_async(has_heard, "three comments came")
-        said = await here.say(trip, "at last")
-        assert (await waiting).id == said["position"]
+        appended = await here.say(trip, "at last")
+        assert (await waiting).id == appended["position"]
 
 
 @pytest.mark.slow
@@ -211,9 +211,9 @@ async def test_streams_of_the_same_events_share_a_reader_and_a_slow_one_reads_dr
             assert missed[-1] == result.position
 
 
-@pytest.mark.parametrize("said", ["-1", "1.5", "x", str(2**63), "9" * 5000])
-async def test_a_last_event_id_that_is_not_a_position_is_rejected(here: Served, said: str) -> None:
-    refused = await here.client.get("/v1/log/stream", headers={"Last-Event-ID": said})
+@pytest.mark.parametrize("last_event_id", ["-1", "1.5", "x", str(2**63), "9" * 5000])
+async def test_a_last_event_id_that_is_not_a_position_is_rejected(here: Served, last_event_id: str) -> None:
+    refused = await here.client.get("/v1/log/stream", headers={"Last-Event-ID": last_event_id})
     assert (refused.status_code, "Last-Event-ID" in refused.json()["detail"]) == (422, True)
 
 
@@ -241,5 +241,5 @@ async def test_a_stream_continues_after_another_client_has_disconnected(here: Se
     async with listening(here, f"/v1/conversations/{trip}/stream") as stays:
         async with listening(here, f"/v1/conversations/{trip}/stream"):
             pass
-        said = await here.say(trip, "still")
-        assert (await stays.next()).id == said["position"]
+        appended = await here.say(trip, "still")
+        assert (await stays.next()).id == appended["position"]

@@ -1,4 +1,4 @@
-"""What is kept for each tenant is bounded, and letting it go is not noticed."""
+"""The contexts of tenants are bounded, and closing one has no visible effect."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from support.eventsource import EventSource
 from support.serving import Served
 
 from agent_manager.factory import AsyncManager
-from agent_manager.server.context import TenantContexts
+from agent_manager.server.tenant_contexts import TenantContexts
 from eventstore import EventStore
 
 
@@ -50,6 +50,6 @@ async def test_a_stream_continues_while_contexts_of_other_tenants_are_closed(pro
             other = await people.person(f"tenant-{number}", "somebody")
             assert (await other.post("/conversation/create")).status_code == 200
             assert len((await other.get("/v1/conversations")).json()["items"]) == 1
-        said = await ana.post(f"{path}/messages", {"role": "user", "content": "still there"})
-        assert (await source.next()).id == said.json()["position"]
+        appended = await ana.post(f"{path}/messages", {"role": "user", "content": "still there"})
+        assert (await source.next()).id == appended.json()["position"]
     assert len(protected.server_context.tenant_contexts) <= 3

@@ -1,4 +1,4 @@
-"""Nobody gets in without a token that is valid and allows it, whatever the endpoint."""
+"""Every endpoint rejects requests without a token that is valid and allows them."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ async def types_of_log(person: Any) -> list[str]:
 
 
 async def test_the_tests_cover_every_endpoint(here: Served) -> None:
-    """So that what follows is about all that there are."""
+    """The tests below cover all endpoints that there are."""
     described = (await here.client.get("/openapi.json")).json()
     assert described["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
-    told = {
+    documented = {
         (method.upper(), path): operation["security"]
         for path, methods in described["paths"].items()
         for method, operation in methods.items()
     }
     known = {(each.method, each.path): [{"token": [each.needs]}] if each.needs else [] for each in endpoints()}
-    assert told == known
+    assert documented == known
     assert {path for _, path in known} & OPEN == {path for (_, path), rule in known.items() if not rule}
     assert {place for place in known if place[0] in ("POST", "PATCH")} == BODIES.keys()
 
@@ -65,7 +65,7 @@ async def test_a_request_without_a_valid_token_is_rejected(protected: Served, pe
         "more": {"Authorization": f"Bearer {ana.token} x"},
         "a JWT of nobody": {"Authorization": "Bearer eyJhbGciOiJub25lIn0.eyJ0ZW5hbnQiOiJhY21lIiwic3ViIjoiYW5hIn0."},
     }
-    told = set()
+    answers = set()
     for endpoint in endpoints():
         for kind, headers in bad.items():
             answer = await endpoint.request(protected.client, trip, headers=headers)
@@ -76,8 +76,8 @@ async def test_a_request_without_a_valid_token_is_rejected(protected: Served, pe
             assert answer.headers["www-authenticate"].startswith('Bearer realm="eventstore"'), (endpoint, kind)
             assert ana.token[4:16] not in answer.text
             if "invalid_token" in answer.headers["www-authenticate"] and endpoint.path.startswith("/v1"):
-                told.add(answer.text.replace(answer.headers["x-request-id"], ""))
-    assert len(told) == 1, "the answer tells bad tokens apart"
+                answers.add(answer.text.replace(answer.headers["x-request-id"], ""))
+    assert len(answers) == 1, "the answer tells bad tokens apart"
     assert await types_of_log(ana) == ["conversation.created"], "something was written"
     assert await rejections(protected.server_context.metrics, "no_token") > 0
     assert await rejections(protected.server_context.metrics, "bad_token") > 0
@@ -149,9 +149,9 @@ async def test_a_revoked_key_is_rejected_within_a_second_and_its_streams_end(pro
         for ending in done:
             with pytest.raises(EOFError):
                 ending.result()
-        said = await admin.post(f"/v1/conversations/{trip}/messages", {"role": "user", "content": "still here"})
+        appended = await admin.post(f"/v1/conversations/{trip}/messages", {"role": "user", "content": "still here"})
         assert (await endings[2]).name == "eventstore.key_revoked"
-        assert (await endings[3]).id == said.json()["position"]
+        assert (await endings[3]).id == appended.json()["position"]
 
 
 async def test_every_response_has_the_security_headers(protected: Served, people: People) -> None:

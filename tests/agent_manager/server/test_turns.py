@@ -1,4 +1,4 @@
-"""What the writes and rejections of a tenant cost counts against that tenant only."""
+"""The cost of writes and rejections of a tenant counts against that tenant only."""
 
 from __future__ import annotations
 

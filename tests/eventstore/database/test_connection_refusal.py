@@ -1,4 +1,4 @@
-"""What a refused connection means is known by its SQLSTATE, whatever language the server speaks."""
+"""The reason of a refused connection is found by its SQLSTATE, whatever the language of the server."""
 
 from __future__ import annotations
 

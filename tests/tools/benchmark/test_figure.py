@@ -28,7 +28,7 @@ def test_a_target_is_a_floor_or_a_ceiling(target: Target, ratio: float, reached:
 
 
 def test_the_json_holds_every_measurement() -> None:
-    said = Figure("any", "a / b", "s", [1, 4], [2, 2], Target(1), "noted").as_json()
-    assert (said["ratio"], said["lowest"], said["highest"]) == (1.25, 0.5, 2)
-    assert (said["target"], said["reached"], said["remark"]) == ("≥ 1", True, "noted")
-    assert (said["ours"], said["other"]) == ([1, 4], [2, 2])
+    as_json = Figure("any", "a / b", "s", [1, 4], [2, 2], Target(1), "noted").as_json()
+    assert (as_json["ratio"], as_json["lowest"], as_json["highest"]) == (1.25, 0.5, 2)
+    assert (as_json["target"], as_json["reached"], as_json["remark"]) == ("≥ 1", True, "noted")
+    assert (as_json["ours"], as_json["other"]) == ([1, 4], [2, 2])

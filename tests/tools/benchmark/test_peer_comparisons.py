@@ -22,7 +22,7 @@ from tools.benchmark.workspace import Workspace, prepared_workspace
 
 @dataclass
 class Kept:
-    """What was kept of a message."""
+    """The stored members of a message."""
 
     state: bytes
 

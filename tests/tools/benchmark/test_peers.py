@@ -1,4 +1,4 @@
-"""The peers that are installed, and what is said of those that are not."""
+"""The peers that are installed, and the remarks on those that are not."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def test_a_comparison_that_fails_takes_no_other_with_it(program: Program, monkey
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (("--only", "nothing"), "choose among one-caller, many-callers"),
         (("--callers", "1,many"), "--callers 1,many"),
@@ -127,12 +127,12 @@ def test_a_comparison_that_fails_takes_no_other_with_it(program: Program, monkey
     ],
 )
 def test_invalid_arguments_of_the_benchmark_are_refused_at_once(
-    program: Program, arguments: tuple[str, ...], said: str
+    program: Program, arguments: tuple[str, ...], expected: str
 ) -> None:
     result = program("--quick", *arguments)
     assert result.code == 1
     assert result.err.startswith("python -m tools.benchmark: error: ")
-    assert said in result.err
+    assert expected in result.err
 
 
 def test_the_plot_is_drawn_or_the_missing_package_is_named(program: Program, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ async def test_every_caller_does_its_own_items_in_order() -> None:
 
 
 async def test_all_callers_stop_when_one_has_no_item_left() -> None:
-    """With fewer callers than asked for, something else would be measured."""
+    """Fewer callers than requested would measure something else."""
     done: list[int] = []
 
     async def act(caller: int, _: int) -> None:

@@ -23,7 +23,7 @@ UNION ALL SELECT 'role', r.rolname FROM pg_roles r
 
 
 def everything(url: str) -> set[Any]:
-    """What there is on the server, and in the database of the URL."""
+    """Return the objects on the server, and in the database of the URL."""
     with psycopg.connect(url) as connection:
         return set(connection.execute(_LEFT).fetchall())
 

@@ -39,7 +39,7 @@ def test_violations_are_reported_as_json(program: Program, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (("--faults", "earthquake"), "'earthquake' is not a valid Fault: choose among kill-writer"),
         (("--seconds", "0"), "seconds: 0.0 is too little: give at least 0.1"),
@@ -48,11 +48,11 @@ def test_violations_are_reported_as_json(program: Program, tmp_path: Path) -> No
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
-def test_invalid_arguments_are_refused(program: Program, arguments: tuple[str, ...], said: str) -> None:
+def test_invalid_arguments_are_refused(program: Program, arguments: tuple[str, ...], expected: str) -> None:
     result = program(*arguments)
     assert (result.code, result.out) == (1, "")
     assert len(result.err.splitlines()) == 1
-    assert said in result.err
+    assert expected in result.err
 
 
 def test_an_interrupted_check_leaves_nothing_behind(programs: Commands, database_url: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The proxy passes everything on until it is told to cut a connection, or to drop its replies."""
+"""The proxy forwards everything until a test makes it cut a connection, or drop its replies."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ async def way(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[t
         yield both
 
 
-async def said(streams: Streams, text: bytes) -> bytes:
-    """What comes back."""
+async def exchange(streams: Streams, text: bytes) -> bytes:
+    """Send bytes, and return the reply."""
     streams[1].write(text)
     return await asyncio.wait_for(streams[0].read(1000), 10)
 
@@ -66,10 +66,10 @@ async def said(streams: Streams, text: bytes) -> bytes:
 async def test_the_proxy_forwards_all_data(way: tuple[Proxy, Connect]) -> None:
     _, connect = way
     one, other = await connect(), await connect()
-    assert await said(one, b"one") == b"ONE"
-    assert await said(other, b"other") == b"OTHER"
+    assert await exchange(one, b"one") == b"ONE"
+    assert await exchange(other, b"other") == b"OTHER"
     one[1].close()
-    assert await said(other, b"still") == b"STILL"
+    assert await exchange(other, b"still") == b"STILL"
     other[1].close()
 
 
@@ -78,12 +78,12 @@ async def test_a_cut_connection_ends_and_others_stay(way: tuple[Proxy, Connect])
     assert not proxy.cut(random.Random(1))
     connections = [await connect() for _ in range(3)]
     for connection in connections:
-        assert await said(connection, b"hello") == b"HELLO"
+        assert await exchange(connection, b"hello") == b"HELLO"
     assert proxy.cut(random.Random(1))
     answers = []
     for connection in connections:
         try:
-            answers.append(await said(connection, b"again"))
+            answers.append(await exchange(connection, b"again"))
         except ConnectionError:
             answers.append(b"")
     assert sorted(answers) == [b"", b"AGAIN", b"AGAIN"]
@@ -95,7 +95,7 @@ async def test_a_connection_whose_replies_are_dropped_stays_open(way: tuple[Prox
     proxy, connect = way
     assert proxy.drop_replies(random.Random(1)) is None
     reader, writer = await connect()
-    assert await said((reader, writer), b"hello") == b"HELLO"
+    assert await exchange((reader, writer), b"hello") == b"HELLO"
     link = proxy.drop_replies(random.Random(1))
     assert link is not None
     writer.write(b"are you there?")

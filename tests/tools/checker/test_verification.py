@@ -34,7 +34,7 @@ def one_of(history: History, chance: random.Random, *fates: str) -> Attempt:
 
 
 def stored(history: History, event_id: str) -> int:
-    """Where in the log an event stands."""
+    """Return the place of an event in the log."""
     return next(index for index, event in enumerate(history.log) if event.id.hex == event_id)
 
 

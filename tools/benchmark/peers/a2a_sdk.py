@@ -43,7 +43,7 @@ class A2aSdk(Peer):
         return await self._store.get(task.id, self._context)
 
     async def list_tasks(self) -> int:
-        """Return the number of all tasks, of which the latest are read."""
+        """Read the latest tasks, and return the number of all."""
         return (await self._store.list(ListTasksRequest(), self._context)).total_size
 
     async def begin(self, messages: Sequence[Message]) -> None:

@@ -1,8 +1,8 @@
 -- name: append
 SELECT a."position", a.version
-  FROM set_config('eventstore.tenant', %(tenant)s, true) AS asked (tenant),
+  FROM set_config('eventstore.tenant', %(tenant)s, true) AS given (tenant),
        append_events(
-           ARRAY[asked.tenant], ARRAY[%(conversation)s::uuid], ARRAY[%(expected)s::integer],
+           ARRAY[given.tenant], ARRAY[%(conversation)s::uuid], ARRAY[%(expected)s::integer],
            array_fill(1, ARRAY[%(count)s::integer]), %(ids)s::uuid[],
            array_fill(%(event_type)s::text, ARRAY[%(count)s]), array_fill(1::smallint, ARRAY[%(count)s]),
            array_fill(''::text, ARRAY[%(count)s]), %(contents)s::jsonb[],

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_manager.importers import import_files
-from agent_manager.importers.chat_log import TIME_MEMBERS, find_time
+from agent_manager.importers.chat_events import TIME_MEMBERS, find_time
 from agent_manager.importers.source import read_time
 from eventstore import EventStore
 
