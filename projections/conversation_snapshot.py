@@ -12,7 +12,7 @@ conversations or in the fork, is folded from the events that belong to the fork 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -79,14 +79,14 @@ class ConversationSnapshot:
         rows = await fetch_rows(connection, _CONVERSATION, {"tenant": tenant, "ids": [conversation_id]})
         return cls(store, connection, tenant, Conversation.from_row(rows[0])) if rows else None
 
-    async def messages(self) -> AsyncIterator[Message]:
+    async def messages(self) -> AsyncGenerator[Message, None]:
         """Yield the messages that it shares, then its own up to the version of the conversation's row."""
         async for rows, _ in read_rows(self._fetch, MESSAGES, self._filters):
             for message in map(Message.from_row, rows):
                 if message.conversation_id != self.conversation.id or message.version <= self.conversation.version:
                     yield message
 
-    async def tasks(self) -> AsyncIterator[Task]:
+    async def tasks(self) -> AsyncGenerator[Task, None]:
         """Yield the tasks."""
         async for rows, _ in read_tasks(self._store, self._fetch, self._filters):
             for row in rows:

@@ -45,7 +45,7 @@ from agent_manager.server.idempotency import PARAMETER, StoredResponse
 from agent_manager.server.json_request import BODY_METHODS, JsonRequest
 from agent_manager.server.limits import MAX_CONTAINERS, Limits
 from agent_manager.server.middleware import check_query, decode_parameters
-from agent_manager.server.problems import BadToken, NotAllowed, NoToken, Rejected, TooManyValues
+from agent_manager.server.problems import BadToken, NotAllowed, NoToken, Rejected, TooMany, TooManyValues
 from agent_manager.server.protocol import SET_DISPLACEABLE, network_of
 from eventstore.administration import Administrator, act_as, record_reading
 from eventstore.errors import EventStoreError
@@ -224,6 +224,8 @@ def limit_keys_of(identity: Identity) -> tuple[str, ...]:
 # The route class of all endpoints
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+OPEN_BYTES = 16 * 1024
+"""The most bytes of the body of a request that needs no token, such as the form of a sign-in."""
 
 
 class AuthorizedRoute(APIRoute):
@@ -252,8 +254,10 @@ class AuthorizedRoute(APIRoute):
             raise TypeError("an endpoint must declare its kind of data: openapi_extra=needs(Data.…)")
         self.needed = Data(declared[_KIND]).scope
         self._needed_by = {name: Data(kind).scope for name, kind in declared.get(_BY_PARAMETER, {}).items()}
-        self._appends = Data(declared[_KIND]) in (Data.CONVERSATION, Data.REGISTRY, Data.RETENTION)
-        self.takes_key = self._appends and "POST" in (options.get("methods") or ())
+        kind, methods = Data(declared[_KIND]), options.get("methods") or ()
+        self._appends = kind in (Data.CONVERSATION, Data.REGISTRY, Data.RETENTION)
+        self._is_act = kind in (Data.REGISTRY, Data.RETENTION, Data.ERASURE, Data.METRICS) and "GET" not in methods
+        self.takes_key = self._appends and "POST" in methods
         parameters = {"parameters": [PARAMETER]} if self.takes_key else {}
         super().__init__(*arguments, openapi_extra=declared | parameters, **options)
 
@@ -266,7 +270,7 @@ class AuthorizedRoute(APIRoute):
         decode_parameters(scope)
         check_query(scope)
         if self.needed is None or scope["method"] not in (self.methods or ()):
-            await super().handle(scope, receive, send)
+            await super().handle(scope, _with_small_body(receive), send)
             return
         request = Request(scope)
         server_context = request.app.state.server_context
@@ -302,7 +306,7 @@ class AuthorizedRoute(APIRoute):
         act_as(Administrator(identity.actor, self.via))
         limits.rates.take(limit_keys)
         limits.bytes.check(limit_keys)
-        if self._appends:
+        if self._appends or self._is_act:
             limits.events.check(limit_keys)  # before the body is read, which costs most
         request_limit.enter_context(limits.requests.one(*limit_keys))
         all_needed = (self.needed, *(self._needed_by.get(name) for name in request.query_params))
@@ -310,6 +314,7 @@ class AuthorizedRoute(APIRoute):
             if needed is not None and not identity.may(needed):
                 raise NotAllowed(needed)
         if TokenScope.AUDIT in all_needed and server_context.settings.audit_reads:
+            limits.events.take(limit_keys)
             query = {"query": request.url.query or None}
             service = server_context.store.connections.service
             await record_reading(service, identity.tenant, request.url.path, query)
@@ -335,23 +340,44 @@ class AuthorizedRoute(APIRoute):
             limit = _limit_of(request)
             async with request.state.tenant_context.turn_for(size, limit, appends=self._appends):
                 server_context = request.app.state.server_context
-                if self.takes_key:
-                    # The limit on events may have been used up while the request waited for its turn.
+                # The limit on events may have been used up while the request waited for its turn.
+                if self._is_act:
+                    server_context.limits.events.take(request.state.limit_keys)  # an administrative act is an event
+                elif self.takes_key:
                     server_context.limits.events.check(request.state.limit_keys)
                 if request.method in BODY_METHODS:
                     await request.json()  # FastAPI, which takes the value from there, would replace its errors
                 if not self.takes_key:
-                    return await handle(request)
-                response: Response | StoredResponse = await server_context.idempotency.once(
+                    response = await handle(request)
+                    if request.method != "GET":
+                        return response  # what it has written cannot be refused any more
+                    return await server_context.response_cache.stored(response, request.state.identity.tenant)
+                outcome = await server_context.idempotency.once(
                     request, request.state.identity, lambda: handle(request)
                 )
-            return await self.repeated(request, response) if isinstance(response, StoredResponse) else response
+            return await self.repeated(request, outcome) if isinstance(outcome, StoredResponse) else outcome
 
         return handle_in_turn
 
     async def repeated(self, request: Request, stored: StoredResponse) -> Response:
         """Return the response to a repetition of a request with an idempotency key."""
         return stored.response()
+
+
+def _with_small_body(receive: Receive) -> Receive:
+    """Return a function that receives a request of which no token is needed: its body is short."""
+    size = 0
+
+    async def receive_small() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > OPEN_BYTES:
+            detail = f"without a token, the body of a request may have {OPEN_BYTES:,} bytes: send less"
+            raise Rejected(detail, "large_body", status=413)
+        return message
+
+    return receive_small
 
 
 async def _delay_rejection(request: Request) -> None:
@@ -362,6 +388,22 @@ async def _delay_rejection(request: Request) -> None:
     if seconds > 0:
         request.scope.get(SET_DISPLACEABLE, lambda: None)()
         await asyncio.sleep(seconds)
+
+
+async def check_open_rate(request: Request) -> None:
+    """Check that the network of a request that has shown no token does not send too many that take none.
+
+    Raises:
+        TooMany: It does.
+    """
+    server_context = request.app.state.server_context
+    if server_context.authenticator.is_trusted(request.headers):  # others may share the proxy
+        return
+    try:
+        server_context.limits.open_rates.take([_network_of(request)])
+    except TooMany:
+        await _delay_rejection(request)
+        raise
 
 
 def _network_of(request: Request) -> str:

@@ -59,7 +59,7 @@ from eventstore import (
     NewEvent,
     conversation_uuid,
 )
-from eventstore.concurrency import cancel_and_wait
+from eventstore.concurrency import cancel_and_wait, run_in_thread
 from eventstore.database.pools import View
 from eventstore.errors import InputError, InvalidCursor, NotCaughtUp, ProjectionPaused, printable
 from eventstore.events import HIGHEST_POSITION
@@ -111,6 +111,7 @@ class TenantContext:
         self._users = 0
         self._large_appends = asyncio.Lock()
         self._large_reads = asyncio.Semaphore(LARGE_READS)
+        self._in_thread = asyncio.Lock()
         self._running = {appends: asyncio.Semaphore(RUNNING) for appends in (False, True)}
 
     @property
@@ -145,6 +146,11 @@ class TenantContext:
         large_read = self._large_reads if limit > LARGE_LIMIT else nullcontext()
         async with large_append, large_read, self._running[appends]:
             yield
+
+    async def in_thread(self, work: Callable[..., Row], *arguments: object) -> Row:
+        """Return what a function returns that may take long; one at a time, so that other tenants find threads."""
+        async with self._in_thread:
+            return await run_in_thread(work, *arguments)
 
     async def close(self) -> None:
         """Close the notifier and the manager."""
@@ -346,10 +352,18 @@ class RequestContext:
         """Return an id for something that the request creates; the same for each repetition with an idempotency key."""
         return uuid4() if self.claim is None else claimed_uuid(self.claim, *names)
 
+    def spend_events(self, number: int) -> None:
+        """Count events that were changed, or appended otherwise, against the limits of the caller."""
+        self.server_context.limits.events.spend(self._limit_keys, number)
+
     def answer(self, accepted: Accepted) -> None:
         """Start to answer a message; the answer is stored after the response."""
         set_conversation(accepted.conversation)
         self.server_context.answer(self.tenant_context, accepted)
+
+    async def in_thread(self, work: Callable[..., Row], *arguments: object) -> Row:
+        """Return what a function returns that would block the event loop."""
+        return await self.tenant_context.in_thread(work, *arguments)
 
     def check_writable(self, conversation_id: UUID) -> None:
         """Check that the caller may write to a conversation: only administrators to the registry of agents.
@@ -559,8 +573,8 @@ class RequestContext:
 
     @property
     def log(self) -> View:
-        """The log of the server's own tenant, for change tokens, which are the same for all tenants."""
-        return self.store.log(self.store.caller())
+        """The log of the tenant, for change tokens, which are the same for all tenants and users."""
+        return self.store.log(self.store.caller(self.caller.tenant))
 
     async def caught_up(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator, Awaitable
 from typing import Annotated, Any, Self
 from uuid import UUID
 
@@ -73,15 +74,24 @@ async def erase(context: CurrentContext, new: NewErasure) -> ErasuresOut:
     if new.user is not None:
         if context.caller.user not in (None, new.user):
             raise NotAllowed(TokenScope.ADMIN)
-        done = [erasure async for erasure in context.store.erase_user(new.user, **given)]
+        erasures = context.store.erase_user(new.user, **given)
     else:
         assert new.conversation is not None
         resolved = await get_or_404(context.reader, new.conversation)
-        done = [await context.store.erase(resolved.id, new.events, **given)]
+        erasures = _one(context.store.erase(resolved.id, new.events, **given))
+    done = []
+    async for erasure in erasures:
+        done.append(erasure)
+        if erasure.receipt is not None:  # each erased event is written anew, and the receipt appended
+            context.spend_events(erasure.events + 1)
     settings, tenant = context.server_context.settings, context.caller.tenant
     for remark in await finish_erasures(context.store, settings, done, tenant):
         _log.warning("erasure: %s", remark, extra={"event": "erasure_incomplete"})
     return ErasuresOut(items=[_out(context, erasure) for erasure in done])
+
+
+async def _one(erasing: Awaitable[Erasure]) -> AsyncIterator[Erasure]:
+    yield await erasing
 
 
 def _out(context: CurrentContext, erasure: Erasure) -> ErasureOut:
