@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any, Self
 from uuid import UUID, uuid4
+
+from psycopg_pool import PoolTimeout
 
 from eventstore.append import Append, Beginning, append_or_begin, named_conversation
 from eventstore.batching import AppendBatcher
 from eventstore.database.connection import APP, AUDITOR, PROJECTOR, READER, WRITER, Connection, check_login, connect
 from eventstore.database.fork_safety import abandon_in_child
 from eventstore.database.pooler_check import check_pooler
-from eventstore.database.pools import Pool, View
+from eventstore.database.pools import FairQueue, Pool, View
 from eventstore.database.server import Server
 from eventstore.database.standby import Standby
 from eventstore.erasure import Erasure, erase, erase_user
-from eventstore.errors import InputError, ServerError, SettingsError, StoreClosed, translated
+from eventstore.errors import InputError, ServerError, SettingsError, StoreClosed, translate, translated
 from eventstore.event_types import EventData
 from eventstore.events import (
     ANY,
@@ -131,6 +133,21 @@ class EventStore:
         if role is not None:
             check_text(role, "role")
         return await connect(self.server.url, self.settings, role)
+
+    @asynccontextmanager
+    async def separate_connection(self, role: str, tenant: str | None) -> AsyncIterator[Connection]:
+        """Open a separate connection until the end of the block, as soon as it is the tenant's turn.
+
+        A tenant gets no more of them at a time than of the connections that read the read tables. None is no tenant.
+        """
+        try:
+            async with (
+                self.connections.separate.permit(tenant, self.settings.connect_timeout),
+                await self.connect(role) as connection,
+            ):
+                yield connection
+        except PoolTimeout as error:
+            raise translate(error) from None
 
     @property
     def connections(self) -> StoreConnections:
@@ -547,6 +564,7 @@ class StoreConnections:
         primary_reader: reads the read tables on the primary; the same as ``reader`` if there is no standby.
         standby: the standby; None if the settings name none.
         auditor: reads the log.
+        separate: of the separate connections that are opened for tenants.
         projector: reads the log and the read tables of all tenants.
         pools: these pools, by name.
     """
@@ -570,6 +588,7 @@ class StoreConnections:
             self.reader = Pool(read_url, settings, READER, size, self.standby.explain, standby=self.standby)
         self.auditor = pool(AUDITOR, min(size, _LOG_CONNECTIONS), 0)
         self.projector = pool(PROJECTOR, min(size, _PROJECTOR_CONNECTIONS), 0)
+        self.separate = FairQueue(size)
         self.pools = {
             "service": self.service,
             "reader": self.reader,

@@ -160,7 +160,7 @@ async def folded_tasks(store: EventStore, tenant: str, ancestry: Sequence[Ancest
     Args:
         ancestry: the conversation and those that it shares rows of, the nearest first.
     """
-    async with _empty_tables(store, _TASKS) as connection:
+    async with _empty_tables(store, tenant, _TASKS) as connection:
         await _insert_shared(connection, tenant, ancestry, types="task.%")
         await _fold_tasks(connection, ancestry)
         yield partial(fetch_rows, connection)
@@ -239,7 +239,7 @@ async def snapshot_as_of(
         raise NotFound(f"conversation {found} is at version {versions[found]}: it has no version {value} yet")
     # Before the transaction begins: behind a pooler with few sessions, a transaction must not wait for another one.
     shared = await shared_then(store, caller, found, {name: value})
-    async with _empty_tables(store, (*_ROWS, *_TASKS)) as connection:
+    async with _empty_tables(store, caller.tenant, (*_ROWS, *_TASKS)) as connection:
         until: dict[str, Any] = {"tenant": caller.tenant, "conversation_id": found, name: value}
         if page is not None:
             until |= await _bounds(connection, page, until)
@@ -283,9 +283,9 @@ async def shared_then(
 
 
 @asynccontextmanager
-async def _empty_tables(store: EventStore, projections: Sequence[Projection]) -> AsyncIterator[Connection]:
+async def _empty_tables(store: EventStore, tenant: str, projections: Sequence[Projection]) -> AsyncIterator[Connection]:
     """Open a transaction with an empty batch, and an empty copy of each table of the projections, until its end."""
-    async with await store.connect(PROJECTOR) as connection:
+    async with store.separate_connection(PROJECTOR, tenant) as connection:
         with translated():
             async with connection.transaction(force_rollback=True):
                 await set_role(connection, store.settings, PROJECTOR)  # a pooler may lend another session

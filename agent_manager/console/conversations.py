@@ -55,7 +55,7 @@ from eventstore.database.queries import query as sql_text
 from eventstore.errors import NotFound
 from eventstore.read import end_of_log
 from projections import Search, Task
-from projections.conversation_snapshot import ConversationSnapshot, MessagePage
+from projections.conversation_snapshot import MessagePage
 from projections.pages import PAGE_BYTES
 from projections.rows import ReadTableRow
 
@@ -196,10 +196,7 @@ async def show_conversation(
     """Show a conversation as a chat, with its tasks and members."""
     resolved = await get_or_404(context.reader, conversation)
     if query.version is not None or query.time:
-        as_of: dict[str, Any] = {"version": query.version} if query.version is not None else {"time": query.time}
-        window = MessagePage(ROWS, query.first)
-        async with context.reader.snapshot_at(resolved.id, **as_of, page=window) as snapshot:
-            return await _past(context, resolved, snapshot, query)
+        return await _past(context, resolved, query)
     # A page that is looked at asks because of a change that the read tables may not hold yet.
     at_least = 0 if query.after is None else await end_of_log(context.log)
     await wait_for_written(context, at_least=at_least, is_resolved=True)
@@ -232,21 +229,28 @@ async def _window(
     return messages[::-1], found.next, None
 
 
-async def _past(
-    context: RequestContext, resolved: ResolvedConversation, snapshot: ConversationSnapshot, query: ChatQuery
-) -> dict[str, Any]:
+async def _past(context: RequestContext, resolved: ResolvedConversation, query: ChatQuery) -> dict[str, Any]:
     """Return the data of a conversation as it was: the last messages, or those from a version on."""
-    if query.first is not None:
-        first = query.first
-        rows = await _first_rows((row async for row in snapshot.messages() if row.version >= first), ROWS)
-        messages = await models(context, MessageOut, rows)
-        shown = messages[: await context.in_thread(number_that_fits, messages)]
-    else:
-        messages = await models(context, MessageOut, (await _last_rows(snapshot.messages(), ROWS))[::-1])
-        shown = messages[: await context.in_thread(number_that_fits, messages)][::-1]
-    tasks = await models(context, TaskOut, await _first_rows(snapshot.tasks(), LIVE_ROWS))
+    as_of: dict[str, Any] = {"version": query.version} if query.version is not None else {"time": query.time}
+    first = query.first
+    async with context.reader.snapshot_at(resolved.id, **as_of, page=MessagePage(ROWS, first)) as snapshot:
+        if first is not None:
+            rows = await _first_rows((row async for row in snapshot.messages() if row.version >= first), ROWS)
+        else:
+            rows = (await _last_rows(snapshot.messages(), ROWS))[::-1]
+        tasks = await _first_rows(snapshot.tasks(), LIVE_ROWS)
+    messages = await models(context, MessageOut, rows)
+    shown = messages[: await context.in_thread(number_that_fits, messages)]
     [conversation] = await models(context, ConversationOut, [snapshot.conversation])
-    data = await _chat(context, resolved, conversation, shown, tasks, query, is_last=query.first is None)
+    data = await _chat(
+        context,
+        resolved,
+        conversation,
+        shown if first is not None else shown[::-1],
+        await models(context, TaskOut, tasks),
+        query,
+        is_last=first is None,
+    )
     return data | {"older": None, "newer": None, "is_past": True}
 
 
