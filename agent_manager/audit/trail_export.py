@@ -93,7 +93,8 @@ async def export_trail(
     """Write the events of the trail to a file, in the format that its name ends with, and their proof beside it.
 
     Args:
-        file: a name that ends with ``.jsonl``, ``.csv`` or ``.parquet``. Files of these names are replaced.
+        file: a name that ends with ``.jsonl``, ``.csv`` or ``.parquet``. Files of these names are replaced; others
+            cannot read the new one of the events.
         caller: the tenant, or the user, whose events they are.
         conversation_id: only events of this conversation.
         reserve: called with the approximate bytes of events that were written; may raise.
@@ -118,6 +119,8 @@ async def export_trail(
     temporary, proof = file.with_name(f".{file.name}.part"), file.with_name(file.name + PROOF)
     writing = ExitStack()
     try:
+        temporary.unlink(missing_ok=True)
+        temporary.touch(mode=0o600)
         add = await run_in_thread(writing.enter_context, write(temporary))
         async with aclosing(_chunks(cast("Any", events))) as chunks:
             async for chunk in chunks:
