@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
@@ -65,6 +66,8 @@ ROWS = 50
 """Rows of a list at a time; further ones follow as one scrolls."""
 LIVE_ROWS = 200
 """Messages that a page that is looked at takes at a time."""
+WATCH_SECONDS = 0.2
+"""The least time between two looks at a conversation that is watched: a page takes all changes in between at once."""
 COMPARED_TEXT = 1000
 """Characters of a new message that a comparison shows."""
 _FOUND = sql_text("agent_manager.console", "found")
@@ -343,6 +346,7 @@ async def _changes(context: RequestContext, conversation_id: UUID, after: int) -
             if resolved.version > version:
                 version = resolved.version
                 yield b"id: %d\nevent: change\ndata: %d\n\n" % (version, version)
+            await asyncio.sleep(WATCH_SECONDS)
             await changed.wait()
             await notifier.open()
 
