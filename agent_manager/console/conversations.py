@@ -459,7 +459,7 @@ class CompareQuery(In):
     b: int | None = Field(None, ge=1, lt=2**31)
 
 
-@page(router, "/{conversation}/compare", "compare.html", Data.PAST)
+@page(router, "/{conversation}/compare", "compare.html", Data.CONTENT, Data.PAST)
 async def compare(
     context: CurrentContext, conversation: str, query: Annotated[CompareQuery, Query()]
 ) -> dict[str, Any]:

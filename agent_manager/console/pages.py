@@ -74,14 +74,14 @@ class ConsoleRoute(AuthorizedRoute):
 
 
 def page(
-    router: APIRouter, path: str, template: str, kind: Data, **by_parameter: Data
+    router: APIRouter, path: str, template: str, kind: Data, *more: Data, **by_parameter: Data
 ) -> Callable[[_Endpoint], _Endpoint]:
     """Register a function that returns the data of a page as the page, and with ``.json`` as the data.
 
     The function takes ``context``. The template is rendered with the data.
 
     Args:
-        kind, by_parameter: The data that the page shows, see :func:`agent_manager.server.authorization.needs`.
+        kind, more, by_parameter: The data that the page shows, see :func:`agent_manager.server.authorization.needs`.
     """
 
     def register(read: _Endpoint) -> _Endpoint:
@@ -97,7 +97,7 @@ def page(
             context: RequestContext = given["context"]
             return await context.in_thread(respond_with_page, context.request, template, data)
 
-        declared = needs(kind, **by_parameter)
+        declared = needs(kind, *more, **by_parameter)
         json_path = "/overview.json" if path == "/" else f"{path}.json"
         # The JSON first: a parameter at the end of the path would match the suffix, too.
         router.add_api_route(json_path, as_json, methods=["GET"], openapi_extra=declared)

@@ -54,7 +54,7 @@ from eventstore.errors import EventStoreError
 
 SCHEME = "token"
 """The name of the security scheme in the OpenAPI document."""
-_KIND, _BY_PARAMETER = "x-data", "x-data-by-parameter"
+_KIND, _MORE, _BY_PARAMETER = "x-data", "x-data-more", "x-data-by-parameter"
 
 
 class Data(Enum):
@@ -89,17 +89,18 @@ _SCOPES = {
 }
 
 
-def needs(kind: Data, **by_parameter: Data) -> Json:
+def needs(kind: Data, *more: Data, **by_parameter: Data) -> Json:
     """Return the declaration of an endpoint (``openapi_extra``).
 
     Args:
         kind: The kind of data that the endpoint returns or changes.
+        more: Further kinds that it returns.
         by_parameter: The kinds that query parameters select, by the names of the parameters.
     """
-    declaration: Json = {
-        "security": [] if kind.scope is None else [{SCHEME: [kind.scope.value]}],
-        _KIND: kind.value,
-    }
+    scopes = [each.scope.value for each in (kind, *more) if each.scope is not None]
+    declaration: Json = {"security": [{SCHEME: scopes}] if scopes else [], _KIND: kind.value}
+    if more:
+        declaration[_MORE] = [each.value for each in more]
     if by_parameter:
         declaration[_BY_PARAMETER] = {name: each.value for name, each in by_parameter.items()}
     return declaration
@@ -239,6 +240,7 @@ class AuthorizedRoute(APIRoute):
         request_class: Reads the body of a request.
         via: The program that the administrative acts of requests name.
         needed: The scope that every request needs; None if the endpoint needs no token.
+        also_needed: Further scopes that every request needs.
         takes_key: Whether it honours an idempotency key: it does if it is a POST that may write.
 
     Raises:
@@ -253,6 +255,7 @@ class AuthorizedRoute(APIRoute):
         if _KIND not in declared:
             raise TypeError("an endpoint must declare its kind of data: openapi_extra=needs(Data.…)")
         self.needed = Data(declared[_KIND]).scope
+        self.also_needed = [Data(each).scope for each in declared.get(_MORE, ())]
         self._needed_by = {name: Data(kind).scope for name, kind in declared.get(_BY_PARAMETER, {}).items()}
         kind, methods = Data(declared[_KIND]), options.get("methods") or ()
         self._appends = kind in (Data.CONVERSATION, Data.REGISTRY, Data.RETENTION)
@@ -309,7 +312,8 @@ class AuthorizedRoute(APIRoute):
         if self._appends or self._is_act:
             limits.events.check(limit_keys)  # before the body is read, which costs most
         request_limit.enter_context(limits.requests.one(*limit_keys))
-        all_needed = (self.needed, *(self._needed_by.get(name) for name in request.query_params))
+        by_parameters = (self._needed_by.get(name) for name in request.query_params)
+        all_needed = (self.needed, *self.also_needed, *by_parameters)
         for needed in all_needed:
             if needed is not None and not identity.may(needed):
                 raise NotAllowed(needed)
