@@ -20,6 +20,7 @@ from agent_manager.server.routes.declarations import CONFLICT, NOT_FOUND, TOO_LA
 from agent_manager.server.schemas.common import In, Out, PositionToken
 from eventstore import Erasure
 from eventstore.erasure import MAX_REASON_CHARACTERS
+from eventstore.errors import ConflictError, OnLegalHold
 
 router = APIRouter(prefix="/erasures", tags=["erasures"], route_class=AuthorizedRoute)
 
@@ -80,10 +81,18 @@ async def erase(context: CurrentContext, new: NewErasure) -> ErasuresOut:
         resolved = await get_or_404(context.reader, new.conversation)
         erasures = _one(context.store.erase(resolved.id, new.events, **given))
     done = []
-    async for erasure in erasures:
-        done.append(erasure)
-        if erasure.receipt is not None:  # each erased event is written anew, and the receipt appended
-            context.spend_events(erasure.events + 1)
+    try:
+        async for erasure in erasures:
+            done.append(erasure)
+            if erasure.receipt is not None:  # each erased event is written anew, and the receipt appended
+                context.spend_events(erasure.events + 1)
+    except OnLegalHold:
+        if context.identity.may(TokenScope.ADMIN):
+            raise
+        # Holds are for administrators: whose case it is, and which, may be what the caller must not know.
+        raise ConflictError(
+            "a legal hold forbids the erasure; nothing was erased: ask an administrator of the tenant"
+        ) from None
     settings, tenant = context.server_context.settings, context.caller.tenant
     for remark in await finish_erasures(context.store, settings, done, tenant):
         _log.warning("erasure: %s", remark, extra={"event": "erasure_incomplete"})
