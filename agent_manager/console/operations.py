@@ -63,7 +63,7 @@ def visible_settings(settings: ServerSettings) -> list[dict[str, Any]]:
     for name in type(settings).model_fields:
         value = getattr(settings, name)
         variable = settings.variable_of(name)
-        if isinstance(value, SecretStr):
+        if isinstance(value, SecretStr) or (name == "audit_command" and value):  # a command may have a token in it
             text = "set, not shown"
         elif isinstance(value, Path | str):
             text = show_url(str(value)) if "://" in str(value) else str(value)
