@@ -14,13 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.callers import People
-from support.console import Visitor
+from support.console import Visitor, console_routes
 from support.examples import examples
 from support.longest import Longest
 from support.serving import Served, served
 
 from agent_manager.auth import TokenScope
-from agent_manager.console import router
 from agent_manager.console.chat import MAX_BLOCKS, MAX_LIST, chat_messages, number_that_fits
 from agent_manager.console.rendering import pretty, preview
 from eventstore import EventStore, MessageAdded, Settings
@@ -42,7 +41,7 @@ FIELDS = (
     "is_active", "version", "user", "user[]", "access", "actor", "scopes", "scopes[]", "days", "key", "tenant",
     "suspended", "disabled", "kind", "expected_version",
 )  # fmt: skip
-PATHS = sorted({(method, route.path) for route in router.routes for method in route.methods})  # type: ignore[attr-defined]
+PATHS = sorted((method, route.path) for route in console_routes() for method in route.methods or ())
 
 
 @asynccontextmanager
