@@ -152,7 +152,7 @@ async def open_eraser(store: EventStore, tenant: str | None = None) -> AsyncIter
     Raises:
         PermissionDenied: the login may not take it.
     """
-    async with store.separate_connection(ERASER, tenant) as connection:
+    async with store.connections.separate(ERASER, tenant) as connection:
         if connection.role != ERASER and await _value(connection, "has_eraser"):
             login = connection.info.user
             raise PermissionDenied(

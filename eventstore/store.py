@@ -134,21 +134,6 @@ class EventStore:
             check_text(role, "role")
         return await connect(self.server.url, self.settings, role)
 
-    @asynccontextmanager
-    async def separate_connection(self, role: str, tenant: str | None) -> AsyncIterator[Connection]:
-        """Open a separate connection until the end of the block, as soon as it is the tenant's turn.
-
-        A tenant gets no more of them at a time than of the connections that read the read tables. None is no tenant.
-        """
-        try:
-            async with (
-                self.connections.separate.permit(tenant, self.settings.connect_timeout),
-                await self.connect(role) as connection,
-            ):
-                yield connection
-        except PoolTimeout as error:
-            raise translate(error) from None
-
     @property
     def connections(self) -> StoreConnections:
         """The connections of the store, by role.
@@ -564,7 +549,7 @@ class StoreConnections:
         primary_reader: reads the read tables on the primary; the same as ``reader`` if there is no standby.
         standby: the standby; None if the settings name none.
         auditor: reads the log.
-        separate: of the separate connections that are opened for tenants.
+        separate_queue: the queue of :meth:`separate`.
         projector: reads the log and the read tables of all tenants.
         pools: these pools, by name.
     """
@@ -588,7 +573,7 @@ class StoreConnections:
             self.reader = Pool(read_url, settings, READER, size, self.standby.explain, standby=self.standby)
         self.auditor = pool(AUDITOR, min(size, _LOG_CONNECTIONS), 0)
         self.projector = pool(PROJECTOR, min(size, _PROJECTOR_CONNECTIONS), 0)
-        self.separate = FairQueue(size)
+        self.separate_queue = FairQueue(size)
         self.pools = {
             "service": self.service,
             "reader": self.reader,
@@ -621,6 +606,24 @@ class StoreConnections:
         await self.append_batcher.close()
         for pool in self.pools.values():
             await pool.close()
+
+    @asynccontextmanager
+    async def separate(self, role: str, tenant: str | None) -> AsyncIterator[Connection]:
+        """Open a separate connection until the end of the block, as soon as it is the tenant's turn.
+
+        A tenant gets no more of them at a time than of the connections that read the read tables. None is no tenant.
+
+        Raises:
+            ServerUnreachable: none became free in time.
+        """
+        try:
+            async with (
+                self.separate_queue.permit(tenant, self._settings.connect_timeout),
+                await connect(self._server.url, self._settings, role) as connection,
+            ):
+                yield connection
+        except PoolTimeout as error:
+            raise translate(error) from None
 
     async def open_listener(self, on_notified: Callable[[], None]) -> Listener:
         """Open a connection that listens; see :func:`~eventstore.notifier.open_listener`."""

@@ -285,7 +285,7 @@ async def shared_then(
 @asynccontextmanager
 async def _empty_tables(store: EventStore, tenant: str, projections: Sequence[Projection]) -> AsyncIterator[Connection]:
     """Open a transaction with an empty batch, and an empty copy of each table of the projections, until its end."""
-    async with store.separate_connection(PROJECTOR, tenant) as connection:
+    async with store.connections.separate(PROJECTOR, tenant) as connection:
         with translated():
             async with connection.transaction(force_rollback=True):
                 await set_role(connection, store.settings, PROJECTOR)  # a pooler may lend another session

@@ -289,7 +289,7 @@ class Directory:
         )
 
     async def _fetch(self, name: str, parameters: dict[str, Any], role: str = APP) -> list[tuple[Any, ...]]:
-        async with self._store.separate_connection(role, parameters.get("tenant")) as connection:
+        async with self._store.connections.separate(role, parameters.get("tenant")) as connection:
             with translated():
                 try:
                     async with connection.transaction():

@@ -106,11 +106,11 @@ async def test_no_tenant_takes_the_separate_connections_of_another(settings: Set
     async with EventStore(settings.model_copy(update={"pool_size": 4, "connect_timeout": 1})) as store:
         async with AsyncExitStack() as held:
             for tenant in ("one", "two"):
-                await held.enter_async_context(store.separate_connection(APP, tenant))
+                await held.enter_async_context(store.connections.separate(APP, tenant))
             with pytest.raises(ServerUnreachable, match="no connection to the server became free"):
-                await held.enter_async_context(store.separate_connection(APP, "one"))
-            await held.enter_async_context(store.separate_connection(APP, "three"))
-        async with store.separate_connection(APP, "one") as connection:
+                await held.enter_async_context(store.connections.separate(APP, "one"))
+            await held.enter_async_context(store.connections.separate(APP, "three"))
+        async with store.connections.separate(APP, "one") as connection:
             assert await (await connection.execute("SELECT 1")).fetchall() == [(1,)]
 
 
@@ -118,7 +118,7 @@ async def test_the_past_is_read_over_few_connections_however_many_ask(settings: 
     async with limited(settings, pool_size=4) as (here, root):
         trip = (await root.post("/v1/conversations", {})).json()["id"]
         assert (await root.post(f"/v1/conversations/{trip}/messages", {"role": "user", "content": "x"})).is_success
-        separate = here.store.connections.separate
+        separate = here.store.connections.separate_queue
         paths = [f"/v1/conversations/{trip}/comparison?version=1", f"/console/conversations/{trip}/compare.json?a=1"]
         asking = [
             asyncio.create_task(root.get(paths[number % 2] + f"&x={number}" * (number % 2 == 1))) for number in range(8)
