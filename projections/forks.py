@@ -107,7 +107,7 @@ async def _read(
     *,
     keeps: bool = True,
 ) -> _Side:
-    limit = {"position": HIGHEST_POSITION} if version is None else {"version": version}
+    limit: dict[str, Any] = {"position": HIGHEST_POSITION} if version is None else {"version": version}
     size = 0
     async with reader.snapshot_at(conversation, **limit) as snapshot:
         side = _Side(snapshot.conversation)

@@ -135,6 +135,7 @@ async def export_trail(
             return Exported(file, None, count, unsealed)
         hashes: list[str] = []
         path = multi_path(leaves, checkpoint.size)
+        some: list[Any]
         while some := await run_in_thread(list, islice(path, _PATHS)):
             hashes += [each.hex() for each in await subtree_hashes(fetch, some, checkpoint.size)]
         value = {

@@ -144,7 +144,7 @@ def completed(text: str) -> str:
 
 async def _failed(context: RequestContext, query: ListQuery) -> dict[str, Any]:
     found = await context.reader.tasks(status=TaskStatus.FAILED, newest_first=True, after=query.after, **query.range())
-    hits = await context.in_thread(list, map(_failed_hit, found))
+    hits: list[dict[str, Any]] = await context.in_thread(list, map(_failed_hit, found))
     return {"hits": await _with_conversations(context, query, hits), "next": found.next}
 
 

@@ -108,8 +108,8 @@ async def form_fields(request: Request) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for name, value in pairs:
         if name.endswith("[]"):
-            name = name.removesuffix("[]")
-            before = fields.get(name)
-            value = [*before, value] if isinstance(before, list) else [value]
-        fields[name] = value
+            before = fields.get(name.removesuffix("[]"))
+            fields[name.removesuffix("[]")] = [*before, value] if isinstance(before, list) else [value]
+        else:
+            fields[name] = value
     return fields

@@ -47,6 +47,7 @@ from agent_manager.server.limits import MAX_CONTAINERS, Limits
 from agent_manager.server.middleware import check_query, decode_parameters
 from agent_manager.server.problems import BadToken, NotAllowed, NoToken, Rejected, TooMany, TooManyValues
 from agent_manager.server.protocol import SET_DISPLACEABLE, network_of
+from agent_manager.server.response_cache import ResponseCache
 from eventstore.administration import Administrator, act_as, record_reading
 from eventstore.errors import EventStoreError
 
@@ -355,7 +356,8 @@ class AuthorizedRoute(APIRoute):
                     response = await handle(request)
                     if request.method != "GET":
                         return response  # what it has written cannot be refused any more
-                    return await server_context.response_cache.stored(response, request.state.identity.tenant)
+                    responses: ResponseCache = server_context.response_cache
+                    return await responses.stored(response, request.state.identity.tenant)
                 outcome = await server_context.idempotency.once(
                     request, request.state.identity, lambda: handle(request)
                 )
