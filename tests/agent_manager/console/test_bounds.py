@@ -67,7 +67,7 @@ async def begun(here: Served) -> Served:
 
 
 @given(data=st.data())
-@examples(150)
+@examples(40)
 async def test_no_request_to_the_console_causes_a_server_error(begun: Served, data: st.DataObject) -> None:
     method, path = data.draw(st.sampled_from([each for each in PATHS if "doctor" not in each[1]]))
     for name in ("conversation", "version", "file_id", "task", "artifact", "part", "position", "name", "path"):
@@ -187,10 +187,10 @@ def test_a_message_of_many_parts_is_shown_up_to_a_limit() -> None:
 @pytest.mark.slow
 async def test_making_a_large_page_does_not_block_other_requests(here: Served) -> None:
     trip = UUID(await here.begin(name="Trip"))
-    texts = [{"kind": "text", "text": "[" * 99_000}] * 20
-    data = {"kind": "data", "data": {"numbers": list(range(500_000))}}
+    texts = [{"kind": "text", "text": "[" * 50_000}] * 20
+    data = {"kind": "data", "data": {"numbers": list(range(200_000))}}
     file = {"kind": "file", "file": {"name": "n", "mimeType": "image/png", "bytes": "QUFB" * 1_000_000}}
-    for parts in (texts, [data], [file], [{"kind": "text", "text": "*a " * 1300}] * 9, *([[data]] * 3)):
+    for parts in (texts, [data], [file], [{"kind": "text", "text": "*a " * 1300}] * 9, [data]):
         result = await here.store.append(trip, [MessageAdded(role="user", content="", parts=parts)])
     await here.client.get("/v1/conversations", params={"at_least": result.position})
     async with Visitor(here.url) as visitor:
@@ -233,10 +233,11 @@ async def test_a_user_of_any_id_is_shown_and_their_conversations_only_to_who_may
             found = json.loads((await visitor.client.get("people/user.json", params={"id": user})).text)
             assert (found["known"]["id"], [item["id"] for item in found["items"]]) == (user, [made[user]])
         links = [line.partition('"')[0] for line in page.split('href="./people/user?')[1:]]
+        links.remove("id=root")
         for link in links:
             shown = await visitor.get(f"people/user?{link.replace('&amp;', '&')}")
             assert sum(f"of {number}<" in shown for number in range(len(ids))) == 1, link
-        assert len(links) >= len(ids)
+        assert len(links) == len(ids)
     async with Visitor(protected.url, admin.token) as visitor:
         found = json.loads(await visitor.get("people/user.json?id=ana"))
         assert (found["known"]["id"], found["items"]) == ("ana", [])
