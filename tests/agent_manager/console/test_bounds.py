@@ -67,7 +67,7 @@ async def begun(here: Served) -> Served:
 
 
 @given(data=st.data())
-@examples(40)
+@examples(200)
 async def test_no_request_to_the_console_causes_a_server_error(begun: Served, data: st.DataObject) -> None:
     method, path = data.draw(st.sampled_from([each for each in PATHS if "doctor" not in each[1]]))
     for name in ("conversation", "version", "file_id", "task", "artifact", "part", "position", "name", "path"):
