@@ -21,6 +21,7 @@ from eventstore.database.pools import Pool
 from eventstore.database.queries import query
 from eventstore.errors import translated
 from eventstore.ids import derived_uuid
+from eventstore.scope import Caller
 
 ADMINISTRATION = derived_uuid("administration")
 """The conversation of administrative acts, in every tenant; in SQL ``administration_id()``."""
@@ -110,5 +111,5 @@ async def record_reading(service: Pool, tenant: str, what: str, details: Mapping
         if value is not None
     }
     with translated():
-        async with service.transaction(None) as connection:
+        async with service.transaction(Caller(tenant)) as connection:
             await record_act(connection, tenant, "trail_read", {"what": what, **given})

@@ -1,9 +1,10 @@
-"""Helpers for asyncio: begin independent tasks, cancel tasks and wait for them, run coroutines together."""
+"""Helpers for asyncio: begin independent tasks, cancel tasks and wait for them, run coroutines and threads together."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
 from contextvars import Context
 from typing import Any, TypeVar
 
@@ -28,6 +29,21 @@ async def cancel_and_wait(tasks: Iterable[asyncio.Task[Any]]) -> None:
         for task in running:
             task.cancel()
         _, running = await asyncio.wait(running, timeout=1)
+
+
+async def run_in_thread(work: Callable[..., T], *arguments: object) -> T:
+    """Return what a function returns that runs in a thread.
+
+    If the caller is cancelled, it ends only when the function has, which may use a lock or a file of the caller.
+    """
+    running = asyncio.get_running_loop().run_in_executor(None, work, *arguments)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        while not running.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([running])
+        raise
 
 
 async def gather_or_raise(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

@@ -87,7 +87,7 @@ async def erase(
     """See :meth:`EventStore.erase`."""
     target = parse_uuid(conversation_id, "conversation_id")
     _check(reason, actor)
-    async with open_eraser(store) as connection:
+    async with open_eraser(store, caller.tenant) as connection:
         async with _transaction(store, connection, caller, target):
             versions = None
             if event_ids is not None:
@@ -111,7 +111,7 @@ async def erase_user(
     check_text(name, "name", longest=MAX_NAME_CHARACTERS)
     _check(reason, actor)
     given = {"tenant": caller.tenant, "name": name}
-    async with open_eraser(store) as connection:
+    async with open_eraser(store, caller.tenant) as connection:
         async with _transaction(store, connection, caller):
             await _value(connection, "check_holds_of_user", given)
             if not dry_run:  # first, so that their keys write nothing meanwhile
@@ -146,13 +146,13 @@ def _check(reason: str, actor: str) -> None:
 
 
 @asynccontextmanager
-async def open_eraser(store: EventStore) -> AsyncIterator[Connection]:
-    """Open a connection under the role that erases.
+async def open_eraser(store: EventStore, tenant: str | None = None) -> AsyncIterator[Connection]:
+    """Open a connection under the role that erases, for a tenant.
 
     Raises:
         PermissionDenied: the login may not take it.
     """
-    async with await store.connect(ERASER) as connection:
+    async with store.connections.separate(ERASER, tenant) as connection:
         if connection.role != ERASER and await _value(connection, "has_eraser"):
             login = connection.info.user
             raise PermissionDenied(

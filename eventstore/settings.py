@@ -218,6 +218,7 @@ _IS_SAFE_IN_ENV_FILE: dict[str, Callable[[str], bool]] = {
     "answer": lambda value: value in ("", "echo") or "://" in value,
     "agent_credentials": lambda value: not value,
     "audit_command": lambda value: not value,  # a setting of the server
+    "data_dir": lambda value: not value,  # whose postgresql.conf can name commands and libraries
     "projections": lambda value: not value,
 }
 """For each setting that can name Python or SQL to run, or files to send: whether a value names none."""

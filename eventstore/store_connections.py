@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from psycopg_pool import PoolTimeout
 
 from eventstore.batching import AppendBatcher
-from eventstore.database.connection import APP, AUDITOR, PROJECTOR, READER, WRITER, connect
-from eventstore.database.pools import Pool
+from eventstore.database.connection import APP, AUDITOR, PROJECTOR, READER, WRITER, Connection, connect
+from eventstore.database.pools import FairQueue, Pool
 from eventstore.database.server import Server
 from eventstore.database.standby import Standby
+from eventstore.errors import translate
 from eventstore.listener import Listener, open_listener
 from eventstore.metrics import StoreMetrics
 from eventstore.notifier import Notifier
@@ -34,6 +38,7 @@ class StoreConnections:
         primary_reader: reads the read tables on the primary; the same as ``reader`` if there is no standby.
         standby: the standby; None if the settings name none.
         auditor: reads the log.
+        separate_queue: the queue of :meth:`separate`.
         projector: reads the log and the read tables of all tenants.
         pools: these pools, by name.
     """
@@ -57,6 +62,7 @@ class StoreConnections:
             self.reader = Pool(read_url, settings, READER, size, self.standby.explain, standby=self.standby)
         self.auditor = pool(AUDITOR, min(size, _LOG_CONNECTIONS), 0)
         self.projector = pool(PROJECTOR, min(size, _PROJECTOR_CONNECTIONS), 0)
+        self.separate_queue = FairQueue(size)
         self.pools = {
             "service": self.service,
             "reader": self.reader,
@@ -89,6 +95,24 @@ class StoreConnections:
         await self.append_batcher.close()
         for pool in self.pools.values():
             await pool.close()
+
+    @asynccontextmanager
+    async def separate(self, role: str, tenant: str | None) -> AsyncIterator[Connection]:
+        """Open a separate connection until the end of the block, as soon as it is the tenant's turn.
+
+        A tenant gets no more of them at a time than of the connections that read the read tables. None is no tenant.
+
+        Raises:
+            ServerUnreachable: none became free in time.
+        """
+        try:
+            async with (
+                self.separate_queue.permit(tenant, self._settings.connect_timeout),
+                await connect(self._server.url, self._settings, role) as connection,
+            ):
+                yield connection
+        except PoolTimeout as error:
+            raise translate(error) from None
 
     async def open_listener(self, on_notified: Callable[[], None]) -> Listener:
         """Open a connection that listens; see :func:`~eventstore.listener.open_listener`."""

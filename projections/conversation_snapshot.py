@@ -12,7 +12,7 @@ conversations or in the fork, is folded from the events that belong to the fork 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -79,14 +79,14 @@ class ConversationSnapshot:
         rows = await fetch_rows(connection, _CONVERSATION, {"tenant": tenant, "ids": [conversation_id]})
         return cls(store, connection, tenant, Conversation.from_row(rows[0])) if rows else None
 
-    async def messages(self) -> AsyncIterator[Message]:
+    async def messages(self) -> AsyncGenerator[Message, None]:
         """Yield the messages that it shares, then its own up to the version of the conversation's row."""
         async for rows, _ in read_rows(self._fetch, MESSAGES, self._filters):
             for message in map(Message.from_row, rows):
                 if message.conversation_id != self.conversation.id or message.version <= self.conversation.version:
                     yield message
 
-    async def tasks(self) -> AsyncIterator[Task]:
+    async def tasks(self) -> AsyncGenerator[Task, None]:
         """Yield the tasks."""
         async for rows, _ in read_tasks(self._store, self._fetch, self._filters):
             for row in rows:
@@ -160,7 +160,7 @@ async def folded_tasks(store: EventStore, tenant: str, ancestry: Sequence[Ancest
     Args:
         ancestry: the conversation and those that it shares rows of, the nearest first.
     """
-    async with _empty_tables(store, _TASKS) as connection:
+    async with _empty_tables(store, tenant, _TASKS) as connection:
         await _insert_shared(connection, tenant, ancestry, types="task.%")
         await _fold_tasks(connection, ancestry)
         yield partial(fetch_rows, connection)
@@ -239,7 +239,7 @@ async def snapshot_as_of(
         raise NotFound(f"conversation {found} is at version {versions[found]}: it has no version {value} yet")
     # Before the transaction begins: behind a pooler with few sessions, a transaction must not wait for another one.
     shared = await shared_then(store, caller, found, {name: value})
-    async with _empty_tables(store, (*_ROWS, *_TASKS)) as connection:
+    async with _empty_tables(store, caller.tenant, (*_ROWS, *_TASKS)) as connection:
         until: dict[str, Any] = {"tenant": caller.tenant, "conversation_id": found, name: value}
         if page is not None:
             until |= await _bounds(connection, page, until)
@@ -283,9 +283,9 @@ async def shared_then(
 
 
 @asynccontextmanager
-async def _empty_tables(store: EventStore, projections: Sequence[Projection]) -> AsyncIterator[Connection]:
+async def _empty_tables(store: EventStore, tenant: str, projections: Sequence[Projection]) -> AsyncIterator[Connection]:
     """Open a transaction with an empty batch, and an empty copy of each table of the projections, until its end."""
-    async with await store.connect(PROJECTOR) as connection:
+    async with store.connections.separate(PROJECTOR, tenant) as connection:
         with translated():
             async with connection.transaction(force_rollback=True):
                 await set_role(connection, store.settings, PROJECTOR)  # a pooler may lend another session

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
 from eventstore.database.queries import query
-from eventstore.errors import NotFound
+from eventstore.errors import InputError, NotFound
 from eventstore.events import HIGHEST_POSITION, HIGHEST_VERSION
 from eventstore.ids import parse_uuid
-from projections.conversation_snapshot import Ancestor, ConversationState, shared_then
-from projections.rows import Conversation, Message, Task
+from projections.conversation_snapshot import Ancestor, shared_then
+from projections.pages import OBJECT_BYTES
+from projections.rows import Conversation, Message, ReadTableRow, Task
 
 if TYPE_CHECKING:
     from projections.reading import Reader
@@ -65,16 +66,70 @@ async def compare(
     second: UUID | str | None,
     version: int | None,
     second_version: int | None,
+    max_bytes: int | None,
 ) -> Comparison:
-    """See :meth:`projections.Reader.compare`."""
-    states, chains = [], []
-    for conversation, at in ((first, version), (first if second is None else second, second_version)):
-        position = HIGHEST_POSITION if at is None else None
-        state = await reader.conversation_at(conversation, version=at, position=position)
-        shared = await shared_then(reader.store, reader.caller, state.conversation.id, {})
-        states.append(state)
-        chains.append([Ancestor(state.conversation.id, state.version), *shared])
-    return _compared(states[0], states[1], _last_shared(*chains))
+    """See :meth:`projections.Reader.compare`.
+
+    In memory are digests of all rows, and the rows that differ. So the first conversation is read twice.
+    """
+    before = await _read(reader, first, version, {}, max_bytes, keeps=False)
+    after = await _read(reader, first if second is None else second, second_version, before.digests, max_bytes)
+    if any(after.digests.get(key) != digest for key, digest in before.digests.items()):
+        found = before.conversation
+        before = await _read(reader, found.id, found.version, after.digests, max_bytes)
+    chains = []
+    for side in (before, after):
+        shared = await shared_then(reader.store, reader.caller, side.conversation.id, {})
+        chains.append([Ancestor(side.conversation.id, side.conversation.version), *shared])
+    return _compared(before, after, _last_shared(*chains))
+
+
+_Key: TypeAlias = UUID | tuple[UUID, UUID]
+"""Identifies a message by its conversation and its id, or a task by its id."""
+
+
+@dataclass
+class _Side:
+    """A conversation to compare: the digests of all its rows, and the rows that are not those of the other one."""
+
+    conversation: Conversation
+    digests: dict[_Key, bytes] = field(default_factory=dict)
+    messages: dict[_Key, Message] = field(default_factory=dict)
+    tasks: dict[_Key, Task] = field(default_factory=dict)
+
+
+async def _read(
+    reader: Reader,
+    conversation: UUID | str,
+    version: int | None,
+    other: Mapping[_Key, bytes],
+    max_bytes: int | None,
+    *,
+    keeps: bool = True,
+) -> _Side:
+    limit: dict[str, Any] = {"position": HIGHEST_POSITION} if version is None else {"version": version}
+    size = 0
+    async with reader.snapshot_at(conversation, **limit) as snapshot:
+        side = _Side(snapshot.conversation)
+
+        def add(key: _Key, row: ReadTableRow, kept: dict[_Key, Any]) -> None:
+            nonlocal size
+            size += OBJECT_BYTES
+            side.digests[key] = digest = row.digest
+            if keeps and other.get(key) != digest:
+                kept[key] = row
+                size += row.size
+            if max_bytes is not None and size > max_bytes:
+                raise InputError(
+                    f"conversation {snapshot.conversation.id}: what differs takes more than {max_bytes:,} bytes: "
+                    "compare versions that are closer to each other, or read both states"
+                )
+
+        async for message in snapshot.messages():
+            add((message.conversation_id, message.id), message, side.messages)
+        async for task in snapshot.tasks():
+            add(task.id, task, side.tasks)
+    return side
 
 
 def _last_shared(first: Sequence[Ancestor], second: Sequence[Ancestor]) -> Ancestor | None:
@@ -85,10 +140,8 @@ def _last_shared(first: Sequence[Ancestor], second: Sequence[Ancestor]) -> Ances
     return None
 
 
-def _compared(first: ConversationState, second: ConversationState, shared: Ancestor | None) -> Comparison:
+def _compared(first: _Side, second: _Side, shared: Ancestor | None) -> Comparison:
     members = {name: (getattr(first.conversation, name), getattr(second.conversation, name)) for name in _COMPARED}
-    messages = [{(row.conversation_id, row.id): row for row in state.messages} for state in (first, second)]
-    tasks = [{row.id: row for row in state.tasks} for state in (first, second)]
     # Whether a message was answered is known only in the conversation in which it was written.
     are_same = first.conversation.id == second.conversation.id
     return Comparison(
@@ -96,14 +149,12 @@ def _compared(first: ConversationState, second: ConversationState, shared: Ances
         second.conversation,
         shared,
         {name: values for name, values in members.items() if values[0] != values[1]},
-        tuple(row for key, row in messages[0].items() if key not in messages[1]),
-        tuple(row for key, row in messages[1].items() if key not in messages[0]),
+        tuple(row for key, row in first.messages.items() if key not in second.digests),
+        tuple(row for key, row in second.messages.items() if key not in first.digests),
         tuple(
-            (row, messages[1][key])
-            for key, row in messages[0].items()
-            if are_same and key in messages[1] and row != messages[1][key]
+            (row, second.messages[key]) for key, row in first.messages.items() if are_same and key in second.messages
         ),
-        tuple(row for key, row in tasks[0].items() if key not in tasks[1]),
-        tuple(row for key, row in tasks[1].items() if key not in tasks[0]),
-        tuple((row, tasks[1][key]) for key, row in tasks[0].items() if key in tasks[1] and row != tasks[1][key]),
+        tuple(row for key, row in first.tasks.items() if key not in second.digests),
+        tuple(row for key, row in second.tasks.items() if key not in first.digests),
+        tuple((row, second.tasks[key]) for key, row in first.tasks.items() if key in second.tasks),
     )

@@ -368,6 +368,7 @@ class Reader:
         *,
         version: int | None = None,
         second_version: int | None = None,
+        max_bytes: int | None = None,
     ) -> Comparison:
         """Compare two conversations, such as two forks, or two versions of one conversation.
 
@@ -376,11 +377,13 @@ class Reader:
         Args:
             second: by default the first one.
             version, second_version: of the two; by default the latest.
+            max_bytes: the approximate memory that each of them may take; None for any.
 
         Raises:
             NotFound: one of them does not exist, or has not reached its version.
+            InputError: they differ in more than that.
         """
-        return await compare(self, first, second, version, second_version)
+        return await compare(self, first, second, version, second_version, max_bytes)
 
     def candidates(self, conversation: UUID | str) -> list[UUID]:
         """Return the ids of the conversations that a text may name: a UUID in any of its forms, or a client's id."""

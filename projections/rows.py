@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import cached_property
+from hashlib import blake2b
 from typing import Any
 from uuid import UUID
 
@@ -25,6 +26,12 @@ class ReadTableRow(LazyRow):
     def size(self) -> int:
         """Characters and bytes of its values, as they were read."""
         return sum(len(value) for value in self._row if isinstance(value, str | bytes))
+
+    @property
+    def digest(self) -> bytes:
+        """A digest of its values, as they were read."""
+        values = self._row[: len(fields(type(self))) + 1]
+        return blake2b(repr(values).encode(errors="surrogatepass"), digest_size=16).digest()
 
     def _restored(self, name: str, value: Any) -> Any:
         """Return the value of a JSON column with its members in the order in which they were sent."""

@@ -242,7 +242,7 @@ async def list_agents(context: CurrentContext, request: Request) -> Response:
 )
 async def get_file(context: CurrentContext, file_id: str) -> Response:
     """Return a file that a message holds."""
-    return file_response(await find_file(context.reader, file_id))
+    return await file_response(await find_file(context.reader, file_id))
 
 
 @plain.post("/api_key/update", responses=errors(413), openapi_extra=needs(Data.REGISTRY))

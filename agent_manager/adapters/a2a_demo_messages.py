@@ -19,9 +19,9 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 from uuid import UUID
 
@@ -43,10 +43,14 @@ from agent_manager.agents.updates import renamed
 from agent_manager.conversation_fold import ConversationFold, ConversationView, Summary
 from agent_manager.manager import Manager
 from agent_manager.server.conversation_lookup import visible_ids
-from eventstore import MessageAdded, sent_message
+from agent_manager.server.response_cache import LARGE_BYTES
+from eventstore import Event, MessageAdded, sent_message
+from eventstore.concurrency import run_in_thread
 from eventstore.errors import InputError, InvalidEvent, NotFound, printable
 from eventstore.ids import derived_uuid
 from projections import Reader
+
+_T = TypeVar("_T")
 
 # Reading messages
 
@@ -223,14 +227,18 @@ async def find_file(reader: Reader, file_id: str) -> File:
             tenant=caller.tenant,
             user=caller.user,
         ):
-            parts = sent_message(event.data).get("parts") if isinstance(event.data, MessageAdded) else None
-            file = file_of(parts[number]) if isinstance(parts, list) and number < len(parts) else None
+            file = await _off_loop(event.size, _file_of_event, event, number)
             if file is not None:
                 return file
     raise NotFound(f"there is no file {printable(file_id, 80)!r}: use an address from a listed message")
 
 
-def file_response(file: File, *, is_download: bool = False) -> Response:
+def _file_of_event(event: Event, number: int) -> File | None:
+    parts = sent_message(event.data).get("parts") if isinstance(event.data, MessageAdded) else None
+    return file_of(parts[number]) if isinstance(parts, list) and number < len(parts) else None
+
+
+async def file_response(file: File, *, is_download: bool = False) -> Response:
     """Return the response with a file's bytes.
 
     Args:
@@ -252,7 +260,12 @@ def file_response(file: File, *, is_download: bool = False) -> Response:
         "Content-Security-Policy": "default-src 'none'; sandbox",
         "Cross-Origin-Resource-Policy": "same-site",
     }
-    return Response(_decoded(file.encoded), headers=headers)
+    return Response(await _off_loop(len(file.encoded), _decoded, file.encoded), headers=headers)
+
+
+async def _off_loop(size: int, work: Callable[..., _T], *arguments: object) -> _T:
+    """Return what a function returns; if it works on much, it does so in a thread."""
+    return await run_in_thread(work, *arguments) if size > LARGE_BYTES else work(*arguments)
 
 
 def _decoded(text: str) -> bytes:

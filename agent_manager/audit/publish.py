@@ -22,6 +22,8 @@ if TYPE_CHECKING:  # it takes longer to import than the rest of a command
 
 HTTP_SECONDS = 10.0
 COMMAND_SECONDS = 60.0
+MAX_RESPONSE_BYTES = 2**20
+"""The most bytes of a response, after decoding; a checkpoint and its signatures take some kilobytes."""
 _LAST_BYTES = 65_536
 """The end of a file of checkpoints that has the last one: it has 64 signatures of some hundred bytes at most."""
 _log = logging.getLogger(__name__)
@@ -71,6 +73,12 @@ def last_published(path: Path) -> Checkpoint | None:
         raise CheckpointInvalid(f"{printable(str(path))}: {error}") from None
 
 
+def _client() -> httpx.AsyncClient:
+    from agent_manager.http_client import open_client
+
+    return open_client(limit=MAX_RESPONSE_BYTES, timeout=HTTP_SECONDS)
+
+
 async def fetch_published(url: str) -> list[Checkpoint]:
     """Return the checkpoint at a URL; none if there is none yet.
 
@@ -81,7 +89,7 @@ async def fetch_published(url: str) -> list[Checkpoint]:
     import httpx
 
     try:
-        async with httpx.AsyncClient(timeout=HTTP_SECONDS) as client:
+        async with _client() as client:
             response = await client.get(url)
     except httpx.HTTPError as error:
         raise PublishFailed(f"EVENTSTORE_AUDIT_URL: {type(error).__name__}: {printable(str(error))}") from None
@@ -135,7 +143,7 @@ async def _put(checkpoint: Checkpoint, settings: ServerSettings) -> None:
     import httpx
 
     try:
-        async with httpx.AsyncClient(timeout=HTTP_SECONDS) as client:
+        async with _client() as client:
             headers = {"Content-Type": "text/plain; charset=utf-8"}
             response = await client.put(settings.audit_url, content=checkpoint.text.encode(), headers=headers)
     except httpx.HTTPError as error:
@@ -182,10 +190,8 @@ class Witnesses:
 
     async def cosign(self, checkpoint: Checkpoint) -> tuple[list[str], list[str]]:
         """Return the lines by which witnesses cosign a checkpoint, and what failed."""
-        import httpx
-
         lines, failures = [], []
-        async with httpx.AsyncClient(timeout=HTTP_SECONDS) as client:
+        async with _client() as client:
             asked = [self._ask(client, name, url, checkpoint) for name, url in self.policy.urls.items()]
             for outcome in await asyncio.gather(*asked, return_exceptions=True):
                 if isinstance(outcome, str):

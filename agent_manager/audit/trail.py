@@ -13,8 +13,11 @@ from uuid import UUID
 from agent_manager.audit.sealed_tree import PACKAGE
 from eventstore import Caller, Event, EventStore
 from eventstore.database.queries import query
-from eventstore.errors import NotFound
+from eventstore.errors import InputError, NotFound
+from projections.pages import OBJECT_BYTES
 
+MAX_BYTES = 32 * 2**20
+"""The most memory that the causes and effects of an event take."""
 _CAUSES = query(PACKAGE, "causes")
 
 
@@ -61,6 +64,7 @@ async def read_causation(store: EventStore, caller: Caller, conversation_id: UUI
 
     Raises:
         NotFound: the conversation has no such event that the caller may see.
+        InputError: the causes and effects are too many, or too large.
     """
     given = {"tenant": caller.tenant, "conversation": conversation_id}
     rows = await store.log(caller).fetch(_CAUSES, given)
@@ -86,13 +90,19 @@ async def read_causation(store: EventStore, caller: Caller, conversation_id: UUI
         pending += [(effect, depth + 1) for effect in reversed(effects[each])]
     wanted = {*above, *(each for each, _ in below)}
     numbers = [versions[each] for each in wanted]
-    events = {
-        event.id: event
-        async for event in store.read(
-            conversation_id, after=min(numbers) - 1, until_version=max(numbers), tenant=caller.tenant, user=caller.user
-        )
-        if event.id in wanted
-    }
+    events: dict[UUID, Event] = {}
+    size = 0
+    async for event in store.read(
+        conversation_id, after=min(numbers) - 1, until_version=max(numbers), tenant=caller.tenant, user=caller.user
+    ):
+        if event.id in wanted:
+            events[event.id] = event
+            size += OBJECT_BYTES + event.size
+        if size > MAX_BYTES:
+            raise InputError(
+                f"event {event_id}: its causes and effects take more than {MAX_BYTES:,} bytes: read the trail of the "
+                "conversation, which is paged"
+            )
     return Causation(
         [events[each] for each in reversed(above)],
         [Effect(events[each], causes[each], depth) for each, depth in below],

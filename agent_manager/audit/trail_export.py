@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, aclosing, contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, aclosing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import import_module
@@ -40,6 +40,7 @@ from agent_manager.audit.sealed_tree import (
     subtree_hashes,
 )
 from eventstore import Caller, Event, EventStore
+from eventstore.concurrency import run_in_thread
 from eventstore.database.queries import query
 from eventstore.errors import InputError, printable
 from eventstore.events import stored_texts
@@ -53,6 +54,8 @@ COLUMNS = (
     "metadata", "schema_version", "salt", "digest",
 )  # fmt: skip
 """The columns of a file."""
+_CHUNK_EVENTS, _CHUNK_BYTES = 200, 2**20
+"""What is written at a time, in a thread."""
 _PATHS = 1000
 """Subtrees whose tiles are in memory at a time."""
 
@@ -79,14 +82,22 @@ class Exported:
 
 
 async def export_trail(
-    store: EventStore, file: Path, *, caller: Caller | None = None, conversation_id: Any = None, **filters: Any
+    store: EventStore,
+    file: Path,
+    *,
+    caller: Caller | None = None,
+    conversation_id: Any = None,
+    reserve: Callable[[int], None] = lambda size: None,
+    **filters: Any,
 ) -> Exported:
     """Write the events of the trail to a file, in the format that its name ends with, and their proof beside it.
 
     Args:
-        file: a name that ends with ``.jsonl``, ``.csv`` or ``.parquet``. Files of these names are replaced.
+        file: a name that ends with ``.jsonl``, ``.csv`` or ``.parquet``. Files of these names are replaced; others
+            cannot read the new one of the events.
         caller: the tenant, or the user, whose events they are.
         conversation_id: only events of this conversation.
+        reserve: called with the approximate bytes of events that were written; may raise.
         filters: of :meth:`eventstore.EventStore.read_log`.
 
     Raises:
@@ -106,24 +117,26 @@ async def export_trail(
     leaves = _Leaves(fetch, checkpoint.size if checkpoint else 0)
     count = unsealed = 0
     temporary, proof = file.with_name(f".{file.name}.part"), file.with_name(file.name + PROOF)
+    writing = ExitStack()
     try:
-        with write(temporary) as add:
-            async with aclosing(cast("Any", events)):
-                async for event in events:
-                    if last is not None and event.position > last:
-                        unsealed += 1
-                        continue
-                    if checkpoint is not None:
-                        await leaves.add(event)
-                    add(_row(event))
-                    count += 1
+        temporary.unlink(missing_ok=True)
+        temporary.touch(mode=0o600)
+        add = await run_in_thread(writing.enter_context, write(temporary))
+        async with aclosing(_chunks(cast("Any", events))) as chunks:
+            async for chunk in chunks:
+                final = [event for event in chunk if last is None or event.position <= last]
+                places = [None if checkpoint is None else await leaves.find(event) for event in final]
+                reserve(await run_in_thread(_add_rows, add, leaves, final, places))
+                count, unsealed = count + len(final), unsealed + len(chunk) - len(final)
+        await run_in_thread(writing.close)
         proof.unlink(missing_ok=True)
         temporary.replace(file)
         if checkpoint is None:
             return Exported(file, None, count, unsealed)
         hashes: list[str] = []
         path = multi_path(leaves, checkpoint.size)
-        while some := list(islice(path, _PATHS)):
+        some: list[Any]
+        while some := await run_in_thread(list, islice(path, _PATHS)):
             hashes += [each.hex() for each in await subtree_hashes(fetch, some, checkpoint.size)]
         value = {
             "format": _FORMAT,
@@ -136,8 +149,38 @@ async def export_trail(
     except OSError as error:
         raise InputError(f"{printable(str(file))}: {error.strerror}: name a file that can be written") from None
     finally:
+        with suppress(OSError):  # that of a full disk was raised before
+            await run_in_thread(writing.close)
         temporary.unlink(missing_ok=True)
     return Exported(file, proof, count, unsealed, checkpoint.size)
+
+
+async def _chunks(events: AsyncGenerator[Event, None]) -> AsyncGenerator[list[Event], None]:
+    """Yield events, several at a time."""
+    chunk: list[Event] = []
+    size = 0
+    async with aclosing(events):
+        async for event in events:
+            chunk.append(event)
+            size += event.size
+            if len(chunk) == _CHUNK_EVENTS or size > _CHUNK_BYTES:
+                yield chunk
+                chunk, size = [], 0
+    yield chunk
+
+
+def _add_rows(
+    add: Callable[[Row], None], leaves: _Leaves, events: Sequence[Event], places: Sequence[tuple[int, bytes] | None]
+) -> int:
+    """Write events, add the leaves of those that have a place in the tree, and return about how many bytes it is."""
+    size = 0
+    for event, place in zip(events, places, strict=True):
+        row = _row(event)
+        if place is not None:
+            leaves.add(event, row, *place)
+        add(row)
+        size += 500 + len(row["content"]) + len(row["metadata"])
+    return size
 
 
 def _row(event: Event) -> Row:
@@ -171,16 +214,19 @@ class _Leaves:
         for first, last in self.ranges:
             yield from range(first, last + 1)
 
-    async def add(self, event: Event) -> None:
+    async def find(self, event: Event) -> tuple[int, bytes]:
+        """Return the number of the leaf of an event, and the digest in it; -1 if it has none."""
+        if event.position not in self._sealed:
+            await self._read(event.position)
+        return self._sealed.get(event.position, (-1, b""))
+
+    def add(self, event: Event, row: Row, number: int, digest: bytes) -> None:
         """Add the leaf of an event.
 
         Raises:
             ProofInvalid: the event was changed since it was sealed.
         """
-        if event.position not in self._sealed:
-            await self._read(event.position)
-        number, digest = self._sealed.get(event.position, (-1, b""))
-        if digest != event.digest or (event.salt is not None and event_digest_of(_row(event)) != digest):
+        if digest != event.digest or (event.salt is not None and event_digest_of(row) != digest):
             raise ProofInvalid(
                 f"the event at position {event.position} was changed since it was sealed: run eventstore audit verify"
             )
@@ -240,7 +286,7 @@ def _read_csv(file: Path) -> Iterator[Row]:
             yield row | {name: int(row[name]) for name in _NUMBERS}
 
 
-_GROUP_ROWS = 2000
+_GROUP_ROWS, _GROUP_BYTES = 2000, 8 * 2**20
 
 
 @contextmanager
@@ -250,15 +296,20 @@ def _write_parquet(file: Path) -> Iterator[Callable[[Row], None]]:
         [(name, pyarrow.int64() if name in _NUMBERS else pyarrow.string()) for name in COLUMNS]
     ).set(COLUMNS.index("timestamp"), pyarrow.field("timestamp", pyarrow.timestamp("us", tz="UTC")))
     rows: list[Row] = []
+    size = 0
     with parquet.ParquetWriter(file, schema, compression="zstd") as writer:
 
         def flush() -> None:
+            nonlocal size
             writer.write_table(pyarrow.Table.from_pylist(rows, schema))
             rows.clear()
+            size = 0
 
         def add(row: Row) -> None:
+            nonlocal size
             rows.append(row | {"timestamp": datetime.fromisoformat(row["timestamp"])})
-            if len(rows) >= _GROUP_ROWS:
+            size += len(row["content"]) + len(row["metadata"])
+            if len(rows) >= _GROUP_ROWS or size > _GROUP_BYTES:
                 flush()
 
         yield add

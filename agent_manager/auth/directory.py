@@ -102,9 +102,9 @@ class NewKey:
 class Directory:
     """The tenants, users and keys that may call.
 
-    Each method is one statement on a connection of its own: this is for administration, not for requests. Changes are
-    recorded as administrative acts (:mod:`eventstore.administration`). All raise ``InvalidEvent`` for names that cannot
-    be stored and ``NotFound`` for tenants, users and keys that do not exist.
+    Each method is one statement on a connection of its own: this is for administration. Changes are recorded as
+    administrative acts (:mod:`eventstore.administration`). All raise ``InvalidEvent`` for names that cannot be stored
+    and ``NotFound`` for tenants, users and keys that do not exist.
     """
 
     def __init__(self, store: EventStore) -> None:
@@ -289,7 +289,7 @@ class Directory:
         )
 
     async def _fetch(self, name: str, parameters: dict[str, Any], role: str = APP) -> list[tuple[Any, ...]]:
-        async with await self._store.connect(role) as connection:
+        async with self._store.connections.separate(role, parameters.get("tenant")) as connection:
             with translated():
                 try:
                     async with connection.transaction():

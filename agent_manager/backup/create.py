@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any, Literal
+from zlib import crc32
 
 from psycopg import sql
 
@@ -128,16 +129,21 @@ async def exclusively(
     store: EventStore,
     work: Literal["backups", "drills", "retention"],
     running: type[ConflictError],
+    tenant: str | None = None,
 ) -> AsyncIterator[None]:
     """Exclude other processes from a kind of work during the block, in a transaction that holds no snapshot.
+
+    Args:
+        tenant: only from that for a tenant; None for work that concerns all tenants.
 
     Raises:
         running: another process does such work.
     """
     async with connection.transaction():
         await set_role(connection, store.settings, APP)
-        kind = {"kind": ("backups", "drills", "retention").index(work)}
-        [(is_free,)] = await (await connection.execute(query("agent_manager.backup", "lock"), kind)).fetchall()
+        kind = ("backups", "drills", "retention").index(work)
+        given = {"kind": kind if tenant is None else -1 - (crc32(f"{kind} {tenant}".encode()) >> 1)}
+        [(is_free,)] = await (await connection.execute(query("agent_manager.backup", "lock"), given)).fetchall()
         if not is_free:
             raise running
         yield

@@ -454,6 +454,8 @@ def _write(proof: InclusionProof | ConsistencyProof, output: Path | None, *, as_
             sys.stdout.write(proof.text)
         return
     try:
+        if not output.exists():
+            output.touch(mode=0o600)  # a proof has the event with its content
         output.write_text(json_text(proof.value) + "\n" if as_json else proof.text, encoding="utf-8")
     except OSError as error:
         raise InputError(f"--output {printable(str(output))}: {error.strerror}: name another file") from None

@@ -8,7 +8,7 @@ from bisect import bisect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Any
 from uuid import UUID
 
@@ -25,9 +25,12 @@ MAX_TASK_TEXT, MAX_TASKS = 1000, 30
 """Characters of a text of a task, and tasks of a timeline: the latest."""
 MAX_TIMELINE = 15_000
 """Characters of all texts of a timeline as HTML; the latest tasks have theirs first."""
-MAX_LIST = 35_000
-"""Characters of all messages of a list, so that a page takes less than 100 kB."""
-
+MAX_LIST, MAX_LIVE = 35_000, 350_000
+"""Characters of all messages of a list, so that a page takes less than 100 kB, and of those that follow meanwhile."""
+MAX_WHOLE = 200_000
+"""Characters of a message on its own page."""
+MAX_BLOCKS = 200
+"""Parts of a message, artifacts, and parts of artifacts of a task, that a page shows."""
 
 _LONGER_AS_HTML = re.compile(r"[<>&\"'`*_\[|#\n]")
 """Characters that become several in HTML: those that are escaped, and those that are markdown."""
@@ -38,7 +41,7 @@ class Block:
     """A part of a message.
 
     Attributes:
-        kind: ``text``, ``file``, ``data``, ``call`` (of a tool) or ``result``.
+        kind: ``text``, ``file``, ``data``, ``call`` (of a tool), ``result``, or ``more`` in place of all further parts.
         text: The text, or JSON.
         rest: The number of characters that are left out.
         name: Of a file or tool.
@@ -76,9 +79,13 @@ class ChatMessage:
     ended: list[TaskOut] = field(default_factory=list)
 
 
-def chat_messages(messages: Sequence[MessageOut], longest: int = MAX_TEXT) -> list[ChatMessage]:
-    """Return messages with their blocks; the result of a tool stands with its call, if that is among them."""
-    chat = [ChatMessage(message, list(_blocks(message, longest))) for message in messages]
+def chat_messages(messages: Sequence[MessageOut], longest: int = MAX_TEXT, most: int = MAX_LIST) -> list[ChatMessage]:
+    """Return messages with their blocks; the result of a tool stands with its call, if that is among them.
+
+    Args:
+        longest, most: Characters of a text, and of a message.
+    """
+    chat = [ChatMessage(message, list(_blocks(message, longest, most))) for message in messages]
     calls: dict[str, Block] = {}
     for each in chat:
         kept = []
@@ -111,16 +118,25 @@ def length_in_list(message: MessageOut, longest: int = MAX_TEXT) -> int:
     return 500 + sum(_length_as_html(block.text) for block in _blocks(message, longest))
 
 
-def number_that_fits(messages: Iterable[MessageOut], longest: int = MAX_TEXT) -> int:
+def number_that_fits(messages: Iterable[MessageOut], longest: int = MAX_TEXT, most: int = MAX_LIST) -> int:
     """Return how many of the first messages a list shows: at least one."""
-    return max(1, bisect(list(accumulate(length_in_list(message, longest) for message in messages)), MAX_LIST))
+    return max(1, bisect(list(accumulate(length_in_list(message, longest) for message in messages)), most))
 
 
 def _length_as_html(text: str) -> int:
     return len(text) + 4 * len(_LONGER_AS_HTML.findall(text))
 
 
-def _blocks(message: MessageOut, longest: int) -> Iterable[Block]:
+def _blocks(message: MessageOut, longest: int, most: int = MAX_LIST) -> Iterable[Block]:
+    for number, block in enumerate(_all_blocks(message, longest)):
+        if number == MAX_BLOCKS or most <= 0:
+            yield Block("more")
+            return
+        most -= len(block.text)
+        yield block
+
+
+def _all_blocks(message: MessageOut, longest: int) -> Iterable[Block]:
     sent = message.sent
     if sent.get("tool_call_id") is not None:
         text = sent.get("content")
@@ -241,15 +257,17 @@ def status_text(message: Json | None) -> str:
 
 def _artifacts(task: TaskOut, longest: int) -> list[tuple[str, list[Block]]]:
     chunks = [each.model_dump() for each in task.artifacts]
-    found = []
-    for number, artifact in enumerate(assemble_artifacts(chunks)):
+    found: list[tuple[str, list[Block]]] = []
+    shown = 0
+    for number, artifact in enumerate(islice(assemble_artifacts(chunks), MAX_BLOCKS)):
         blocks = []
-        for part_number, part in enumerate(_parts_of(artifact)):
+        for part_number, part in enumerate(_parts_of(artifact)[: MAX_BLOCKS - shown]):
             for block in _part(_without_bytes(part_in_version(part, "0.3")), longest):
                 if not block.url:
                     block.download = f"tasks/{task.id}/artifacts/{number}/{part_number}"
                 blocks.append(block)
         found.append((_name_of(artifact), blocks))
+        shown += len(blocks)
     return found
 
 

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import deque
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import suppress
-from typing import Annotated, Any, Literal
+from contextlib import aclosing, suppress
+from functools import partial
+from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Query
 from pydantic import Field
 from starlette.responses import Response
 
-from agent_manager.adapters.a2a_demo_messages import file_response, find_file
+from agent_manager.adapters.a2a_demo_messages import File, file_response, find_file
 from agent_manager.auth import TokenScope
 from agent_manager.console.chat import (
+    MAX_LIST,
+    MAX_LIVE,
+    MAX_WHOLE,
+    ChatMessage,
+    TimelineTask,
     add_ended,
     artifact_file,
     chat_messages,
@@ -24,7 +31,7 @@ from agent_manager.console.chat import (
     timeline,
 )
 from agent_manager.console.log import KNOWN_TYPES
-from agent_manager.console.pages import ROOT, ConsoleRoute, form, page, redirect, wait_for_written
+from agent_manager.console.pages import ROOT, ConsoleRoute, form, models, page, redirect, wait_for_written
 from agent_manager.server.authorization import Data, needs
 from agent_manager.server.context import CurrentContext, RequestContext
 from agent_manager.server.conversation_lookup import ResolvedConversation, get_or_404, resolve
@@ -49,7 +56,9 @@ from eventstore.database.queries import query as sql_text
 from eventstore.errors import NotFound
 from eventstore.read import end_of_log
 from projections import Search, Task
-from projections.conversation_snapshot import ConversationSnapshot, MessagePage
+from projections.conversation_snapshot import MessagePage
+from projections.pages import PAGE_BYTES
+from projections.rows import ReadTableRow
 
 router = APIRouter(prefix=f"{ROOT}/conversations", route_class=ConsoleRoute)
 
@@ -57,10 +66,13 @@ ROWS = 50
 """Rows of a list at a time; further ones follow as one scrolls."""
 LIVE_ROWS = 200
 """Messages that a page that is looked at takes at a time."""
+WATCH_SECONDS = 0.2
+"""The least time between two looks at a conversation that is watched: a page takes all changes in between at once."""
 COMPARED_TEXT = 1000
 """Characters of a new message that a comparison shows."""
 _FOUND = sql_text("agent_manager.console", "found")
 _VERSIONS = sql_text("agent_manager.console", "versions")
+_Row = TypeVar("_Row", bound=ReadTableRow)
 
 
 # The list
@@ -99,8 +111,8 @@ async def list_conversations(context: CurrentContext, query: Annotated[ListQuery
         actor=query.actor or None,
         **query.range(),
     )
-    rows = [ConversationOut.model_validate(row) for row in found if query.state != "deleted" or row.is_deleted]
-    return shown | {"items": rows, "next": found.next}
+    rows = [row for row in found if query.state != "deleted" or row.is_deleted]
+    return shown | {"items": await models(context, ConversationOut, rows), "next": found.next}
 
 
 async def _search(context: RequestContext, query: ListQuery) -> dict[str, Any]:
@@ -132,15 +144,16 @@ def completed(text: str) -> str:
 
 async def _failed(context: RequestContext, query: ListQuery) -> dict[str, Any]:
     found = await context.reader.tasks(status=TaskStatus.FAILED, newest_first=True, after=query.after, **query.range())
-    hits = [
-        {
-            "kind": "task", "conversation_id": task.conversation_id, "id": task.id, "version": task.version,
-            "role": None, "actor": "", "created_at": task.updated_at,
-            "snippet": " – ".join(filter(None, (task.description, status_text(task.status_message))))[:400],
-        }
-        for task in found
-    ]  # fmt: skip
+    hits: list[dict[str, Any]] = await context.in_thread(list, map(_failed_hit, found))
     return {"hits": await _with_conversations(context, query, hits), "next": found.next}
+
+
+def _failed_hit(task: Task) -> dict[str, Any]:
+    return {
+        "kind": "task", "conversation_id": task.conversation_id, "id": task.id, "version": task.version,
+        "role": None, "actor": "", "created_at": task.updated_at,
+        "snippet": " – ".join(filter(None, (task.description, status_text(task.status_message))))[:400],
+    }  # fmt: skip
 
 
 async def _with_conversations(
@@ -186,17 +199,14 @@ async def show_conversation(
     """Show a conversation as a chat, with its tasks and members."""
     resolved = await get_or_404(context.reader, conversation)
     if query.version is not None or query.time:
-        as_of: dict[str, Any] = {"version": query.version} if query.version is not None else {"time": query.time}
-        window = MessagePage(ROWS, query.first)
-        async with context.reader.snapshot_at(resolved.id, **as_of, page=window) as snapshot:
-            return await _past(context, resolved, snapshot, query)
+        return await _past(context, resolved, query)
     # A page that is looked at asks because of a change that the read tables may not hold yet.
     at_least = 0 if query.after is None else await end_of_log(context.log)
     await wait_for_written(context, at_least=at_least, is_resolved=True)
     row = await context.reader.conversation(resolved.id)
     messages, older, newer = await _window(context, resolved.id, query)
     found = await context.reader.tasks(resolved.id, newest_first=True, limit=LIVE_ROWS)
-    tasks = [TaskOut.model_validate(task) for task in reversed(found)]
+    tasks = await models(context, TaskOut, found[::-1])
     is_last = newer is None and query.older is None
     data = await _chat(context, resolved, ConversationOut.model_validate(row), messages, tasks, query, is_last=is_last)
     return data | {"older": older, "newer": newer, "is_past": False}
@@ -210,10 +220,10 @@ async def _window(
     options: dict[str, Any] = {"newest_first": not is_forward, "after": query.newer if is_forward else query.older}
     if is_forward:
         options["after_version"] = query.after if query.after is not None else (query.first or 1) - 1
-    limit = ROWS if query.after is None else LIVE_ROWS
+    limit, most = (ROWS, MAX_LIST) if query.after is None else (LIVE_ROWS, MAX_LIVE)
     found = await context.reader.messages(conversation_id, limit=limit, **options)
-    messages = [MessageOut.model_validate(row) for row in found]
-    fitting = number_that_fits(messages) if query.after is None else len(messages)
+    messages = await models(context, MessageOut, found)
+    fitting = await context.in_thread(partial(number_that_fits, messages, most=most))
     if fitting < len(messages):
         found = await context.reader.messages(conversation_id, limit=fitting, **options)  # for its cursor
         messages = messages[:fitting]
@@ -222,21 +232,54 @@ async def _window(
     return messages[::-1], found.next, None
 
 
-async def _past(
-    context: RequestContext, resolved: ResolvedConversation, snapshot: ConversationSnapshot, query: ChatQuery
-) -> dict[str, Any]:
+async def _past(context: RequestContext, resolved: ResolvedConversation, query: ChatQuery) -> dict[str, Any]:
     """Return the data of a conversation as it was: the last messages, or those from a version on."""
-    messages = [MessageOut.model_validate(row) async for row in snapshot.messages()]
-    if query.first is not None:
-        shown = [message for message in messages if message.version >= query.first][:ROWS]
-        shown = shown[: number_that_fits(shown)]
-    else:
-        newest_first = messages[-ROWS:][::-1]
-        shown = newest_first[: number_that_fits(newest_first)][::-1]
-    tasks = [TaskOut.model_validate(row) async for row in snapshot.tasks()]
-    conversation = ConversationOut.model_validate(snapshot.conversation)
-    data = await _chat(context, resolved, conversation, shown, tasks[:LIVE_ROWS], query, is_last=query.first is None)
+    as_of: dict[str, Any] = {"version": query.version} if query.version is not None else {"time": query.time}
+    first = query.first
+    async with context.reader.snapshot_at(resolved.id, **as_of, page=MessagePage(ROWS, first)) as snapshot:
+        if first is not None:
+            rows = await _first_rows((row async for row in snapshot.messages() if row.version >= first), ROWS)
+        else:
+            rows = (await _last_rows(snapshot.messages(), ROWS))[::-1]
+        tasks = await _first_rows(snapshot.tasks(), LIVE_ROWS)
+    messages = await models(context, MessageOut, rows)
+    shown = messages[: await context.in_thread(number_that_fits, messages)]
+    [conversation] = await models(context, ConversationOut, [snapshot.conversation])
+    data = await _chat(
+        context,
+        resolved,
+        conversation,
+        shown if first is not None else shown[::-1],
+        await models(context, TaskOut, tasks),
+        query,
+        is_last=first is None,
+    )
     return data | {"older": None, "newer": None, "is_past": True}
+
+
+async def _first_rows(rows: AsyncGenerator[_Row, None], limit: int) -> list[_Row]:
+    """Return the first rows: at most so many, and no more than a page has bytes."""
+    found: list[_Row] = []
+    size = 0
+    async with aclosing(rows):
+        async for row in rows:
+            found.append(row)
+            size += row.size
+            if len(found) == limit or size > PAGE_BYTES:
+                break
+    return found
+
+
+async def _last_rows(rows: AsyncGenerator[_Row, None], limit: int) -> list[_Row]:
+    """Return the last rows: at most so many, and no more than a page has bytes."""
+    found: deque[_Row] = deque()
+    size = 0
+    async for row in rows:
+        found.append(row)
+        size += row.size
+        while len(found) > limit or (size > PAGE_BYTES and len(found) > 1):
+            size -= found.popleft().size
+    return list(found)
 
 
 async def _chat(
@@ -253,12 +296,17 @@ async def _chat(
     own = [
         message.version for message in messages if message.conversation_id == conversation.id
     ]  # not what a fork shares
-    chat = chat_messages(messages)
-    add_ended(
-        [each for each in chat if each.message.conversation_id == conversation.id],
-        [task for task in tasks if task.conversation_id == conversation.id],
-        is_last=is_last,
-    )
+
+    def show() -> tuple[list[ChatMessage], list[TimelineTask]]:
+        chat = chat_messages(messages)
+        add_ended(
+            [each for each in chat if each.message.conversation_id == conversation.id],
+            [task for task in tasks if task.conversation_id == conversation.id],
+            is_last=is_last,
+        )
+        return chat, timeline(tasks, until)
+
+    chat, shown_tasks = await context.in_thread(show)
     members = []
     async for user, access in members_api.members_of(context, resolved.id):
         members.append({"user": user, "access": access})
@@ -269,8 +317,8 @@ async def _chat(
         "last_version": resolved.version,
         "messages": chat,
         "first_version": messages[0].version if messages else 0,
-        "seen": own[-1] if own and len(messages) == LIVE_ROWS else max([*own[-1:], conversation.version]),
-        "tasks": timeline(tasks, until),
+        "seen": own[-1] if own and not is_last else max([*own[-1:], conversation.version]),
+        "tasks": shown_tasks,
         "task_number": len(tasks),
         "members": members,
         "at": query,
@@ -298,6 +346,7 @@ async def _changes(context: RequestContext, conversation_id: UUID, after: int) -
             if resolved.version > version:
                 version = resolved.version
                 yield b"id: %d\nevent: change\ndata: %d\n\n" % (version, version)
+            await asyncio.sleep(WATCH_SECONDS)
             await changed.wait()
             await notifier.open()
 
@@ -310,10 +359,10 @@ async def show_message(
     resolved = await get_or_404(context.reader, conversation)
     row = await context.reader.conversation(resolved.id)
     found = await context.reader.messages(resolved.id, after_version=version - 1, limit=1)
-    messages = [MessageOut.model_validate(each) for each in found if each.version == version]
+    messages = await models(context, MessageOut, [each for each in found if each.version == version])
     return {
         "conversation": ConversationOut.model_validate(row),
-        "messages": chat_messages(messages, longest=2**24),
+        "messages": await context.in_thread(chat_messages, messages, MAX_WHOLE, MAX_WHOLE),
         "sent": messages[0].sent if messages else None,
     }
 
@@ -323,7 +372,7 @@ async def show_file(
     context: CurrentContext, conversation: str, file_id: str, download: Annotated[bool, Query()] = False
 ) -> Response:
     """Return a file of a message, as the API does: a browser runs nothing of it."""
-    return file_response(await find_file(context.reader, file_id), is_download=download)
+    return await file_response(await find_file(context.reader, file_id), is_download=download)
 
 
 Number = Annotated[int, Path(ge=0, lt=2**31)]
@@ -346,12 +395,16 @@ async def download_artifact(
         tasks: Sequence[Task] = await context.reader.tasks(resolved.id, newest_first=True, limit=LIVE_ROWS)
     else:
         async with context.reader.snapshot_at(resolved.id, version=version, page=MessagePage(0)) as snapshot:
-            tasks = [each async for each in snapshot.tasks()]
-    found = next((TaskOut.model_validate(each) for each in tasks if each.id == task), None)
-    file = None if found is None else artifact_file(found, artifact, part)
+            tasks = await _first_rows((each async for each in snapshot.tasks() if each.id == task), 1)
+
+    def find() -> File | None:
+        found = next((TaskOut.model_validate(each) for each in tasks if each.id == task), None)
+        return None if found is None else artifact_file(found, artifact, part)
+
+    file = await context.in_thread(find)
     if file is None:
         raise NotFound(f"task {task} has no such artifact, or only its URL is stored: open the conversation again")
-    return file_response(file, is_download=True)
+    return await file_response(file, is_download=True)
 
 
 @router.get("/{conversation}/export.json", openapi_extra=needs(Data.CONTENT))
@@ -392,7 +445,7 @@ async def list_events(
     row = await context.reader.conversation(resolved.id)
     return {
         "conversation": ConversationOut.model_validate(row),
-        "items": [event_out(event) for event in found],
+        "items": await context.in_thread(list, map(event_out, found)),
         "next": found.next,
         "filters": query,
         "known_types": KNOWN_TYPES,
@@ -406,27 +459,25 @@ class CompareQuery(In):
     b: int | None = Field(None, ge=1, lt=2**31)
 
 
-@page(router, "/{conversation}/compare", "compare.html", Data.PAST)
+@page(router, "/{conversation}/compare", "compare.html", Data.CONTENT, Data.PAST)
 async def compare(
     context: CurrentContext, conversation: str, query: Annotated[CompareQuery, Query()]
 ) -> dict[str, Any]:
     """Compare a conversation at two versions."""
     resolved = await get_or_404(context.reader, conversation)
     a, b = sorted((query.a or max(1, resolved.version - 10), query.b or resolved.version))
-    (before, tasks_before, _), (after, tasks_after, messages), answered = await asyncio.gather(
-        _state(context, resolved.id, a, MessagePage(0)),
-        _state(context, resolved.id, b, MessagePage(ROWS, a + 1)),
-        _answered(context, resolved.id, a, b),
-    )
+    async with context.reader.snapshot_at(resolved.id, version=a, page=MessagePage(0)) as snapshot:
+        [before] = await models(context, ConversationOut, [snapshot.conversation])
+        tasks_before = {task.id: (task.version, task.status) async for task in snapshot.tasks()}
+    async with context.reader.snapshot_at(resolved.id, version=b, page=MessagePage(ROWS, a + 1)) as snapshot:
+        [after] = await models(context, ConversationOut, [snapshot.conversation])
+        own = (row async for row in snapshot.messages() if row.conversation_id == resolved.id and row.version > a)
+        added = await models(context, MessageOut, await _first_rows(own, ROWS))
+        changed = (task async for task in snapshot.tasks() if tasks_before.get(task.id, (0, ""))[0] != task.version)
+        changed_tasks = await models(context, TaskOut, await _first_rows(changed, ROWS))
+    answered = await _answered(context, resolved.id, a, b)
     fields = ("name", "is_active", "is_deleted", "message_count", "metadata")
-    added = [message for message in messages if message.version > a]
-    added = added[: number_that_fits(added, COMPARED_TEXT)]
-    tasks = {task.id: task for task in tasks_before}
-    changed_tasks = [
-        (tasks[task.id].status if task.id in tasks else None, task)
-        for task in tasks_after
-        if task.id not in tasks or tasks[task.id].version != task.version
-    ]
+    added = added[: await context.in_thread(number_that_fits, added, COMPARED_TEXT)]
     return {
         "conversation": after,
         "last_version": resolved.version,
@@ -437,25 +488,11 @@ async def compare(
             for name in fields
             if getattr(before, name) != getattr(after, name)
         ],
-        "added": chat_messages(added, COMPARED_TEXT),
+        "added": await context.in_thread(chat_messages, added, COMPARED_TEXT),
         "more": max(0, after.message_count - before.message_count - len(added)),
         "answered": answered,
-        "tasks": changed_tasks[:ROWS],
+        "tasks": [(tasks_before[task.id][1] if task.id in tasks_before else None, task) for task in changed_tasks],
     }
-
-
-async def _state(
-    context: RequestContext, conversation_id: UUID, version: int, page: MessagePage
-) -> tuple[ConversationOut, list[TaskOut], list[MessageOut]]:
-    """Return a conversation at a version, with its tasks and a page of its messages."""
-    async with context.reader.snapshot_at(conversation_id, version=version, page=page) as snapshot:
-        tasks = [TaskOut.model_validate(row) async for row in snapshot.tasks()]
-        messages = [
-            MessageOut.model_validate(row)
-            async for row in snapshot.messages()
-            if row.conversation_id == conversation_id
-        ]
-        return ConversationOut.model_validate(snapshot.conversation), tasks, messages
 
 
 async def _answered(context: RequestContext, conversation_id: UUID, after: int, until: int) -> list[tuple[int, str]]:

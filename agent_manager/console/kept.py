@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
+from operator import itemgetter
 from time import monotonic
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from cachetools import TTLCache
+from pydantic_core import to_json
 
 from agent_manager.server.context import RequestContext, ServerContext
+from agent_manager.server.limits import TENANT_SHARE
 
 PAGE_SECONDS = 0.1
 """How long a page waits for a result. What took less is not kept."""
-KEPT_SECONDS, MAX_RESULTS = 60.0, 100
+KEPT_SECONDS, MAX_BYTES = 60.0, 4 * 2**20
+"""How long it is kept otherwise, and how much all of them take as JSON, which is about a fifth of their memory."""
 _Result = TypeVar("_Result")
 
 
@@ -26,7 +31,7 @@ class _Results:
     """The results of a server, and the locks of those that are being read."""
 
     def __init__(self) -> None:
-        self.kept: TTLCache[object, Any] = TTLCache(MAX_RESULTS, KEPT_SECONDS)
+        self.kept: TTLCache[object, tuple[Any, int]] = TTLCache(MAX_BYTES, KEPT_SECONDS, getsizeof=itemgetter(1))
         self.locks: WeakValueDictionary[object, asyncio.Lock] = WeakValueDictionary()
 
 
@@ -47,12 +52,14 @@ async def kept(
     try:
         async with asyncio.timeout(PAGE_SECONDS if is_whole_page(context) else None), lock:
             if key in results.kept:
-                known: _Result = results.kept[key]
+                known: _Result = results.kept[key][0]
                 return known
             began = monotonic()
             found = await read()
             if monotonic() - began > PAGE_SECONDS:
-                results.kept[key] = found
+                size = len(await context.in_thread(partial(to_json, fallback=str), found))
+                if size <= MAX_BYTES // TENANT_SHARE:
+                    results.kept[key] = found, size
             return found
     except TimeoutError:
         return None

@@ -16,8 +16,9 @@ from agent_manager.console.pages import ROOT, ConsoleRoute, page
 from agent_manager.console.rendering import BlockRenderer
 from agent_manager.server.authorization import Data, needs
 from agent_manager.server.context import CurrentContext, RequestContext
+from agent_manager.server.response_cache import LARGE_BYTES
 from agent_manager.server.schemas.common import In, Time
-from agent_manager.server.schemas.events import event_out
+from agent_manager.server.schemas.events import EventOut, event_out
 from agent_manager.server.streams import log_source, start_position
 from eventstore import Event
 from eventstore.database.queries import query as sql_text
@@ -26,6 +27,7 @@ from eventstore.event_types import BUILT_IN
 from eventstore.events import HIGHEST_POSITION
 from eventstore.read import Filter, end_of_log, horizon, last_event, pages
 from eventstore.read import log_source as stored_source
+from projections.pages import PAGE_BYTES
 
 router = APIRouter(prefix=ROOT, route_class=ConsoleRoute)
 
@@ -97,18 +99,20 @@ async def show_log(context: CurrentContext, query: Annotated[LogQuery, Query()])
         Filter(types, query.actor or None, query.since or None, query.until or None, context.caller.tenant),
         backwards=True,
     )
-    items: list[Any] = []
+    items: list[EventOut] = []
+    size = 0
     rest, deadline = last, monotonic() + MAX_SECONDS
-    while len(items) < ROWS and rest >= first and (rest == last or monotonic() < deadline):
+    while len(items) < ROWS and size < PAGE_BYTES and rest >= first and (rest == last or monotonic() < deadline):
         low, is_empty = max(first, rest - query.step + 1), True
         limit = None if query.is_matched_here else ROWS - len(items)
         async with aclosing(pages(log, source, low, rest, limit)) as events:
             async for event in events:
                 await context.time_slice.give_way()
                 is_empty = False
-                if query.matches(event):
-                    items.append(event_out(event))
-                if len(items) == ROWS:
+                if (shown := await _shown(context, query, event)) is not None:
+                    items.append(shown)
+                    size += event.size
+                if len(items) == ROWS or size >= PAGE_BYTES or (query.is_matched_here and monotonic() > deadline):
                     low = event.position
                     break
         rest = await last_event(log, low - 1) if is_empty else low - 1
@@ -122,6 +126,15 @@ async def show_log(context: CurrentContext, query: Annotated[LogQuery, Query()])
         "known_types": KNOWN_TYPES,
         "is_live": not (query.before or query.until),
     }
+
+
+async def _shown(context: RequestContext, query: LogQuery, event: Event) -> EventOut | None:
+    """Return the response model of an event; None if it does not match."""
+
+    def show() -> EventOut | None:
+        return event_out(event) if query.matches(event) else None
+
+    return await context.in_thread(show) if event.size > LARGE_BYTES else show()
 
 
 async def _positions(context: RequestContext, query: LogQuery) -> tuple[int, int]:
@@ -152,8 +165,8 @@ async def _rows(context: RequestContext, query: LiveQuery, after: int) -> AsyncG
     async with aclosing(source.follow(after)) as events:
         async for event in events:
             await context.time_slice.give_way()
-            if query.matches(event):
-                text = row.render(event=event_out(event)).replace("\n", " ").replace("\r", " ")
+            if (shown := await _shown(context, query, event)) is not None:
+                text = row.render(event=shown).replace("\n", " ").replace("\r", " ")
                 yield f"id: {event.position}\nevent: row\ndata: {text}\n\n".encode()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import SecretStr
 
+from agent_manager.auth import TokenScope
 from agent_manager.console.kept import kept
 from agent_manager.console.operator import read_backups
 from agent_manager.console.pages import ROOT, ConsoleRoute, page
@@ -31,10 +32,12 @@ _ACTS = query("agent_manager.console", "acts")
 
 @page(router, "/operations", "operations.html", Data.METRICS)
 async def show_operations(context: CurrentContext) -> dict[str, Any]:
-    """Show backups, the server, settings, migrations and administrative acts."""
+    """Show backups, the server, settings, migrations and, with the scope ``audit``, administrative acts."""
     check_operator(context)
     store = context.store
     now = (await context.server_context.lag_history.samples())[-1]
+    # As in the trail, they are events of the log.
+    acts = await store.connections.projector.fetch(_ACTS) if context.identity.may(TokenScope.AUDIT) else []
     [(server_version,)] = await store.connections.projector.fetch("SELECT current_setting('server_version')")
     return {
         "is_backed_up": bool(context.server_context.settings.backup_dir),
@@ -48,10 +51,7 @@ async def show_operations(context: CurrentContext) -> dict[str, Any]:
             "horizon_distance": now.horizon_distance,
             "standby": await read_standby(store),
         },
-        "acts": [
-            dict(zip(("time", "tenant", "actor", "act", "details"), row, strict=True))
-            for row in await store.connections.projector.fetch(_ACTS)
-        ],
+        "acts": [dict(zip(("time", "tenant", "actor", "act", "details"), row, strict=True)) for row in acts],
         "migrations": await asyncio.to_thread(store.server.migrator().status),
         "settings": visible_settings(context.server_context.settings),
     }
@@ -63,7 +63,7 @@ def visible_settings(settings: ServerSettings) -> list[dict[str, Any]]:
     for name in type(settings).model_fields:
         value = getattr(settings, name)
         variable = settings.variable_of(name)
-        if isinstance(value, SecretStr):
+        if isinstance(value, SecretStr) or (name == "audit_command" and value):  # a command may have a token in it
             text = "set, not shown"
         elif isinstance(value, Path | str):
             text = show_url(str(value)) if "://" in str(value) else str(value)

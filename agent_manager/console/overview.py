@@ -11,7 +11,7 @@ from fastapi import APIRouter
 
 from agent_manager.console.kept import kept
 from agent_manager.console.operator import events_per_second, read_backups
-from agent_manager.console.pages import ROOT, ConsoleRoute, page, wait_for_written
+from agent_manager.console.pages import ROOT, ConsoleRoute, models, page, wait_for_written
 from agent_manager.server.authorization import Data
 from agent_manager.server.context import CurrentContext, RequestContext
 from agent_manager.server.operators import is_operator
@@ -57,7 +57,7 @@ async def overview(context: CurrentContext) -> dict[str, Any]:
         "messages": [(f"{each:%H:%M}", numbers.get(each, 0)) for each in minutes],
         "response_times": activity and activity["response_times"],
         "statuses": activity and activity["statuses"],
-        "conversations": [ConversationOut.model_validate(row) for row in conversations],
+        "conversations": await models(context, ConversationOut, conversations),
         "is_operator_view": operates,
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from agent_manager.console.rendering import respond_with_page
 from agent_manager.console.session import FormRequest, authorize
-from agent_manager.server.authorization import AuthorizedRoute, Data, Handler, needs
+from agent_manager.server.authorization import AuthorizedRoute, Data, Handler, check_open_rate, needs
 from agent_manager.server.context import RequestContext
 from agent_manager.server.problems import (
     ERROR_RESPONSE,
@@ -50,6 +50,8 @@ class ConsoleRoute(AuthorizedRoute):
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request if it is admitted."""
         authorize(scope)
+        if self.needed is None:
+            await check_open_rate(Request(scope))
         scope[ERROR_RESPONSE] = _error_response
         await super().handle(scope, receive, send)
 
@@ -72,28 +74,30 @@ class ConsoleRoute(AuthorizedRoute):
 
 
 def page(
-    router: APIRouter, path: str, template: str, kind: Data, **by_parameter: Data
+    router: APIRouter, path: str, template: str, kind: Data, *more: Data, **by_parameter: Data
 ) -> Callable[[_Endpoint], _Endpoint]:
     """Register a function that returns the data of a page as the page, and with ``.json`` as the data.
 
     The function takes ``context``. The template is rendered with the data.
 
     Args:
-        kind, by_parameter: The data that the page shows, see :func:`agent_manager.server.authorization.needs`.
+        kind, more, by_parameter: The data that the page shows, see :func:`agent_manager.server.authorization.needs`.
     """
 
     def register(read: _Endpoint) -> _Endpoint:
         @wraps(read)
         async def as_json(**given: Any) -> Response:
-            return Response(to_json(await read(**given), fallback=str), media_type="application/json")
+            data = await read(**given)
+            body = await given["context"].in_thread(partial(to_json, fallback=str), data)
+            return Response(body, media_type="application/json")
 
         @wraps(read)
         async def as_page(**given: Any) -> Response:
             data = await read(**given)
             context: RequestContext = given["context"]
-            return data if isinstance(data, Response) else respond_with_page(context.request, template, data)
+            return await context.in_thread(respond_with_page, context.request, template, data)
 
-        declared = needs(kind, **by_parameter)
+        declared = needs(kind, *more, **by_parameter)
         json_path = "/overview.json" if path == "/" else f"{path}.json"
         # The JSON first: a parameter at the end of the path would match the suffix, too.
         router.add_api_route(json_path, as_json, methods=["GET"], openapi_extra=declared)
@@ -113,6 +117,11 @@ def form(model: type[_Model]) -> Any:
             raise RequestValidationError([each | {"loc": ("body", *each["loc"])} for each in error.errors()]) from None
 
     return Depends(read)
+
+
+async def models(context: RequestContext, model: type[_Model], rows: Sequence[object]) -> list[_Model]:
+    """Return rows as models. That parses their JSON, which may take long."""
+    return await context.in_thread(list, map(model.model_validate, rows))
 
 
 async def wait_for_written(

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from agent_manager.auth import Directory, TokenScope
 from agent_manager.auth.directory import Key, Tenant, User
-from agent_manager.console.pages import ROOT, ConsoleRoute, form, page, redirect
+from agent_manager.console.pages import ROOT, ConsoleRoute, form, models, page, redirect
 from agent_manager.console.rendering import respond_with_page
 from agent_manager.server.authorization import Data, needs
 from agent_manager.server.context import CurrentContext, RequestContext
@@ -23,7 +23,8 @@ from agent_manager.server.schemas.common import Cursor, In
 from agent_manager.server.schemas.conversations import ConversationOut
 from eventstore import Caller
 from eventstore.errors import NotFound
-from projections import Reader
+from projections import Conversation, Reader
+from projections.pages import Page
 
 router = APIRouter(prefix=ROOT, route_class=ConsoleRoute)
 
@@ -79,23 +80,26 @@ async def _tenants(context: RequestContext) -> list[Tenant]:
 
 
 class UserQuery(In):
-    """Which page of the conversations of a user."""
+    """Which user, by an id of any characters, and which page of their conversations."""
 
+    id: str
     after: Cursor = None
 
 
-@page(router, "/people/users/{user}", "user.html", Data.METRICS)
-async def show_user(context: CurrentContext, user: str, query: Annotated[UserQuery, Query()]) -> dict[str, Any]:
-    """Show a user, their keys, and the conversations that they own or that are shared with them."""
+@page(router, "/people/user", "user.html", Data.METRICS)
+async def show_user(context: CurrentContext, query: Annotated[UserQuery, Query()]) -> dict[str, Any]:
+    """Show a user, their keys and, with the scope ``read``, the conversations that they may see."""
+    user = query.id
     reader = Reader(context.store, caller=Caller(context.caller.tenant, user))
-    (users, keys), found = await asyncio.gather(
-        _users_and_keys(context), reader.conversations(limit=ROWS, after=query.after)
-    )
+    users, keys = await _users_and_keys(context)
+    found: Page[Conversation] = Page()
+    if context.identity.may(TokenScope.READ):
+        found = await reader.conversations(limit=ROWS, after=query.after)
     return {
         "user": user,
         "known": next((each for each in users if each.id == user), None),
         "keys": [each for each in keys if each.user == user][:PEOPLE_ROWS],
-        "items": [ConversationOut.model_validate(row) for row in found],
+        "items": await models(context, ConversationOut, found),
         "next": found.next,
     }
 

@@ -17,7 +17,6 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import nh3
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -183,7 +182,6 @@ def _environment(language: str) -> Environment:
         "number": lambda value, digits=0: "–" if value is None else f"{value:,.{digits}f}".translate(separators),
         "size": lambda value: _size(value).translate(separators),
         "short": lambda value: str(value)[:8],
-        "segment": lambda value: quote(value, safe=""),
         "identifier": lambda value: hashlib.sha256(value.encode(errors="replace")).hexdigest()[:12],
         "marked": _marked,
     }
@@ -249,24 +247,35 @@ def _marked(snippet: str) -> Markup:
 
 def pretty(value: Any, longest: int = 4000) -> str:
     """Return a value as indented JSON, cut after so many characters."""
-    text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    text = value if isinstance(value, str) else _beginning(value, longest, indent=2)
     return text if len(text) <= longest else f"{text[:longest]}\n…"
+
+
+def _beginning(value: Any, length: int, indent: int | None = None) -> str:
+    """Return a value as JSON, up to at least so many characters: the time depends on them, not on the value's size."""
+    parts, size = [], 0
+    for part in json.JSONEncoder(indent=indent, ensure_ascii=False, default=str).iterencode(value):
+        parts.append(part)
+        size += len(part)
+        if size > length:
+            break
+    return "".join(parts)
 
 
 _SPEAKING = ("content", "name", "description", "status")
 """Members of an event's content that say most about it."""
+_PREVIEWED = 400
+"""Characters of it that a preview looks at."""
 
 
 def preview(content: Any) -> str:
     """Return the beginning of an event's content in one line: its text or name if it has one, otherwise JSON."""
     text = content
     if isinstance(content, dict):
-        text = next(
-            (content[name] for name in ("content", "name", "description", "status") if content.get(name)), content
-        )
+        text = next((content[name] for name in _SPEAKING if content.get(name)), content)
     if not isinstance(text, str):
-        text = "" if text in (None, {}) else json.dumps(text, ensure_ascii=False, default=str)
-    return " ".join(text[:400].split())[:120]
+        text = "" if text in (None, {}) else _beginning(text, _PREVIEWED)
+    return " ".join(text[:_PREVIEWED].split())[:120]
 
 
 # Markdown: headings of messages are paragraphs, so that the headings of a page are its own
@@ -281,7 +290,8 @@ _ELEMENTS = {
     "th", "thead", "tr", "ul",
 }  # fmt: skip
 _MAX_MARKDOWN = 100_000
-"""Characters from which on a text is shown as it is: parsing it would delay other requests."""
+"""Characters from which on a text is shown as it is: parsing it takes about ten microseconds for each."""
+_MARKDOWN.render("*")  # compiles the rules, which two threads must not do at once
 
 
 def markdown(text: str) -> Markup:

@@ -81,7 +81,7 @@ class FormRequest(JsonRequest):
         """
         if not hasattr(self, "_json"):
             fields = await form_fields(self)
-            if not compare_digest(fields.pop(CSRF, "").encode(), csrf_tag(self).encode()):
+            if not compare_digest(str(fields.pop(CSRF, "")).encode(), csrf_tag(self).encode()):
                 raise Rejected("the form is not of this session: reload the page and send it again", CSRF, status=403)
             self._json = fields
         return self._json
@@ -108,7 +108,8 @@ async def form_fields(request: Request) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for name, value in pairs:
         if name.endswith("[]"):
-            fields.setdefault(name.removesuffix("[]"), []).append(value)
+            before = fields.get(name.removesuffix("[]"))
+            fields[name.removesuffix("[]")] = [*before, value] if isinstance(before, list) else [value]
         else:
             fields[name] = value
     return fields

@@ -39,7 +39,7 @@ async def show_form(request: Request, next: str = "", failed: bool = False) -> R
 async def sign_in(request: Request) -> Response:
     """Keep a token in the cookie, and lead to the page that was requested, which checks the token."""
     fields = await form_fields(request)
-    token = checked_token(fields.get("token", ""))
+    token = checked_token(str(fields.get("token", "")))
     response = _back(fields)
     set_cookie(request, response, TOKEN, token)
     return response

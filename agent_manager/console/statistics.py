@@ -85,10 +85,9 @@ async def _read(context: RequestContext, query: StatisticsQuery) -> dict[str, An
         _read_tools(context, query),
         gather_or_raise(read(source, **filters) for read in _READS.values()),
     )
+    named = zip((*_READS, "tools"), (*tables, tools), strict=True)
     return {
-        "tables": {
-            name: list(map(asdict, rows)) for name, rows in zip((*_READS, "tools"), (*tables, tools), strict=True)
-        },
+        "tables": {name: await context.in_thread(list, map(asdict, rows)) for name, rows in named},
         "response_times": asdict(times),
     }
 
@@ -113,13 +112,17 @@ async def export_table(context: CurrentContext, query: Annotated[TableQuery, Que
         rows = await _read_tools(context, query)
     else:
         rows = await _READS[query.table](Statistics(context.store, caller=context.caller), **query.filters())
+    headers = {"Content-Disposition": f'attachment; filename="{query.table}.csv"'}
+    return Response(await context.in_thread(_csv, rows), media_type="text/csv", headers=headers)
+
+
+def _csv(rows: list[Any]) -> str:
     out = io.StringIO()
     if rows:
         writer = csv.DictWriter(out, asdict(rows[0]).keys())
         writer.writeheader()
         writer.writerows({name: _cell(value) for name, value in asdict(row).items()} for row in rows)
-    headers = {"Content-Disposition": f'attachment; filename="{query.table}.csv"'}
-    return Response(out.getvalue(), media_type="text/csv", headers=headers)
+    return out.getvalue()
 
 
 def _cell(value: Any) -> Any:

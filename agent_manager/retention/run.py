@@ -5,7 +5,8 @@ which the rule has found it: a conversation that somebody continues meanwhile is
 at any instant; the next one continues. A run of a tenant ends with an event in its record, with the counts.
 
 ``eventstore up`` and ``project`` make a run every ``EVENTSTORE_RETENTION_HOURS``, whichever process is the first: a
-lock lets one run at a time, and the rules hold the time of the last one.
+lock lets one run at a time, and the rules hold the time of the last one. A run for one tenant has a lock of the tenant,
+so it neither waits for others nor keeps them from theirs.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from time import monotonic
@@ -52,7 +53,7 @@ _log = logging.getLogger(__name__)
 
 
 class RetentionRunning(ConflictError):
-    """Another process is applying the rules in the same database."""
+    """Another process is applying the rules of the same tenant, or of all."""
 
     TEXT = "another process is applying the retention rules: wait until it has ended"
 
@@ -114,9 +115,17 @@ async def apply_rules(
         return [await _apply(store, each, actor, dry_run=True) for each in await _tenants(store, tenant)]
     async with await store.connect(APP) as locking:
         with translated():
-            async with exclusively(locking, store, "retention", RetentionRunning):
+            of_all = exclusively(locking, store, "retention", RetentionRunning)
+            async with of_all if tenant is None else nullcontext():
                 began_at = datetime.now(UTC)
-                results = {each: await _apply(store, each, actor) for each in await _tenants(store, tenant)}
+                results = {}
+                for each in await _tenants(store, tenant):
+                    try:
+                        async with exclusively(locking, store, "retention", RetentionRunning, each):
+                            results[each] = await _apply(store, each, actor)
+                    except RetentionRunning:
+                        if tenant is not None:
+                            raise
                 await _collect_files(store, tenant, results)
                 for result in results.values():
                     receipt = {name: value for name, value in asdict(result).items() if name != "tenant"}

@@ -45,8 +45,9 @@ from agent_manager.server.idempotency import PARAMETER, StoredResponse
 from agent_manager.server.json_request import BODY_METHODS, JsonRequest
 from agent_manager.server.limits import MAX_CONTAINERS, Limits
 from agent_manager.server.middleware import check_query, decode_parameters
-from agent_manager.server.problems import BadToken, NotAllowed, NoToken, Rejected, TooManyValues
+from agent_manager.server.problems import BadToken, NotAllowed, NoToken, Rejected, TooMany, TooManyValues
 from agent_manager.server.protocol import SET_DISPLACEABLE, network_of
+from agent_manager.server.response_cache import ResponseCache
 from eventstore.administration import Administrator, act_as, record_reading
 from eventstore.errors import EventStoreError
 
@@ -54,7 +55,7 @@ from eventstore.errors import EventStoreError
 
 SCHEME = "token"
 """The name of the security scheme in the OpenAPI document."""
-_KIND, _BY_PARAMETER = "x-data", "x-data-by-parameter"
+_KIND, _MORE, _BY_PARAMETER = "x-data", "x-data-more", "x-data-by-parameter"
 
 
 class Data(Enum):
@@ -89,17 +90,18 @@ _SCOPES = {
 }
 
 
-def needs(kind: Data, **by_parameter: Data) -> Json:
+def needs(kind: Data, *more: Data, **by_parameter: Data) -> Json:
     """Return the declaration of an endpoint (``openapi_extra``).
 
     Args:
         kind: The kind of data that the endpoint returns or changes.
+        more: Further kinds that it returns.
         by_parameter: The kinds that query parameters select, by the names of the parameters.
     """
-    declaration: Json = {
-        "security": [] if kind.scope is None else [{SCHEME: [kind.scope.value]}],
-        _KIND: kind.value,
-    }
+    scopes = [each.scope.value for each in (kind, *more) if each.scope is not None]
+    declaration: Json = {"security": [{SCHEME: scopes}] if scopes else [], _KIND: kind.value}
+    if more:
+        declaration[_MORE] = [each.value for each in more]
     if by_parameter:
         declaration[_BY_PARAMETER] = {name: each.value for name, each in by_parameter.items()}
     return declaration
@@ -224,6 +226,8 @@ def limit_keys_of(identity: Identity) -> tuple[str, ...]:
 # The route class of all endpoints
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+OPEN_BYTES = 16 * 1024
+"""The most bytes of the body of a request that needs no token, such as the form of a sign-in."""
 
 
 class AuthorizedRoute(APIRoute):
@@ -237,6 +241,7 @@ class AuthorizedRoute(APIRoute):
         request_class: Reads the body of a request.
         via: The program that the administrative acts of requests name.
         needed: The scope that every request needs; None if the endpoint needs no token.
+        also_needed: Further scopes that every request needs.
         takes_key: Whether it honours an idempotency key: it does if it is a POST that may write.
 
     Raises:
@@ -251,9 +256,12 @@ class AuthorizedRoute(APIRoute):
         if _KIND not in declared:
             raise TypeError("an endpoint must declare its kind of data: openapi_extra=needs(Data.…)")
         self.needed = Data(declared[_KIND]).scope
+        self.also_needed = [Data(each).scope for each in declared.get(_MORE, ())]
         self._needed_by = {name: Data(kind).scope for name, kind in declared.get(_BY_PARAMETER, {}).items()}
-        self._appends = Data(declared[_KIND]) in (Data.CONVERSATION, Data.REGISTRY, Data.RETENTION)
-        self.takes_key = self._appends and "POST" in (options.get("methods") or ())
+        kind, methods = Data(declared[_KIND]), options.get("methods") or ()
+        self._appends = kind in (Data.CONVERSATION, Data.REGISTRY, Data.RETENTION)
+        self._is_act = kind in (Data.REGISTRY, Data.RETENTION, Data.ERASURE, Data.METRICS) and "GET" not in methods
+        self.takes_key = self._appends and "POST" in methods
         parameters = {"parameters": [PARAMETER]} if self.takes_key else {}
         super().__init__(*arguments, openapi_extra=declared | parameters, **options)
 
@@ -266,7 +274,7 @@ class AuthorizedRoute(APIRoute):
         decode_parameters(scope)
         check_query(scope)
         if self.needed is None or scope["method"] not in (self.methods or ()):
-            await super().handle(scope, receive, send)
+            await super().handle(scope, _with_small_body(receive), send)
             return
         request = Request(scope)
         server_context = request.app.state.server_context
@@ -302,14 +310,16 @@ class AuthorizedRoute(APIRoute):
         act_as(Administrator(identity.actor, self.via))
         limits.rates.take(limit_keys)
         limits.bytes.check(limit_keys)
-        if self._appends:
+        if self._appends or self._is_act:
             limits.events.check(limit_keys)  # before the body is read, which costs most
         request_limit.enter_context(limits.requests.one(*limit_keys))
-        all_needed = (self.needed, *(self._needed_by.get(name) for name in request.query_params))
+        by_parameters = (self._needed_by.get(name) for name in request.query_params)
+        all_needed = (self.needed, *self.also_needed, *by_parameters)
         for needed in all_needed:
             if needed is not None and not identity.may(needed):
                 raise NotAllowed(needed)
         if TokenScope.AUDIT in all_needed and server_context.settings.audit_reads:
+            limits.events.take(limit_keys)
             query = {"query": request.url.query or None}
             service = server_context.store.connections.service
             await record_reading(service, identity.tenant, request.url.path, query)
@@ -336,23 +346,45 @@ class AuthorizedRoute(APIRoute):
             is_large = server_context.is_large_page(_limit_of(request))
             tenant_context = request.state.tenant_context
             async with tenant_context.turn_for(size, reads_large_page=is_large, appends=self._appends):
-                if self.takes_key:
-                    # The limit on events may have been used up while the request waited for its turn.
+                # The limit on events may have been used up while the request waited for its turn.
+                if self._is_act:
+                    server_context.limits.events.take(request.state.limit_keys)  # an administrative act is an event
+                elif self.takes_key:
                     server_context.limits.events.check(request.state.limit_keys)
                 if request.method in BODY_METHODS:
                     await request.json()  # FastAPI, which takes the value from there, would replace its errors
                 if not self.takes_key:
-                    return await handle(request)
-                response: Response | StoredResponse = await server_context.idempotency.once(
+                    response = await handle(request)
+                    if request.method != "GET":
+                        return response  # what it has written cannot be refused any more
+                    responses: ResponseCache = server_context.response_cache
+                    return await responses.stored(response, request.state.identity.tenant)
+                outcome = await server_context.idempotency.once(
                     request, request.state.identity, lambda: handle(request)
                 )
-            return await self.repeated(request, response) if isinstance(response, StoredResponse) else response
+            return await self.repeated(request, outcome) if isinstance(outcome, StoredResponse) else outcome
 
         return handle_in_turn
 
     async def repeated(self, request: Request, stored: StoredResponse) -> Response:
         """Return the response to a repetition of a request with an idempotency key."""
         return stored.response()
+
+
+def _with_small_body(receive: Receive) -> Receive:
+    """Return a function that receives a request of which no token is needed: its body is short."""
+    size = 0
+
+    async def receive_small() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > OPEN_BYTES:
+            detail = f"without a token, the body of a request may have {OPEN_BYTES:,} bytes: send less"
+            raise Rejected(detail, "large_body", status=413)
+        return message
+
+    return receive_small
 
 
 async def _delay_rejection(request: Request) -> None:
@@ -363,6 +395,22 @@ async def _delay_rejection(request: Request) -> None:
     if seconds > 0:
         request.scope.get(SET_DISPLACEABLE, lambda: None)()
         await asyncio.sleep(seconds)
+
+
+async def check_open_rate(request: Request) -> None:
+    """Check that the network of a request that has shown no token does not send too many that take none.
+
+    Raises:
+        TooMany: It does.
+    """
+    server_context = request.app.state.server_context
+    if server_context.authenticator.is_trusted(request.headers):  # others may share the proxy
+        return
+    try:
+        server_context.limits.open_rates.take([_network_of(request)])
+    except TooMany:
+        await _delay_rejection(request)
+        raise
 
 
 def _network_of(request: Request) -> str:

@@ -207,10 +207,18 @@ class RequestContext:
         """Return an id for something that the request creates; the same for each repetition with an idempotency key."""
         return uuid4() if self.claim is None else claimed_uuid(self.claim, *names)
 
+    def spend_events(self, number: int) -> None:
+        """Count events that were changed, or appended otherwise, against the limits of the caller."""
+        self.server_context.limits.events.spend(self._limit_keys, number)
+
     def answer(self, accepted: Accepted) -> None:
         """Start to answer a message; the answer is stored after the response."""
         set_conversation(accepted.conversation)
         self.server_context.answer(self.tenant_context, accepted)
+
+    async def in_thread(self, work: Callable[..., Row], *arguments: object) -> Row:
+        """Return what a function returns that would block the event loop."""
+        return await self.tenant_context.in_thread(work, *arguments)
 
     def check_writable(self, conversation_id: UUID) -> None:
         """Check that the caller may write to a conversation: only administrators to the registry of agents.
@@ -420,8 +428,8 @@ class RequestContext:
 
     @property
     def log(self) -> View:
-        """The log of the server's own tenant, for change tokens, which are the same for all tenants."""
-        return self.store.log(self.store.caller())
+        """The log of the tenant, for change tokens, which are the same for all tenants and users."""
+        return self.store.log(self.store.caller(self.caller.tenant))
 
     async def caught_up(
         self,

@@ -62,6 +62,7 @@ class RateLimit:
         tenant_rate: The rate of one tenant, as a multiple of the rate of one caller.
         setting: The name of the setting that holds the rate.
         clock: Returns seconds and never goes back.
+        holder: Whose the first bucket is.
     """
 
     def __init__(
@@ -71,14 +72,16 @@ class RateLimit:
         tenant_rate: float,
         setting: str,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        holder: str = "tenant",
     ) -> None:
         burst = max(1.0, BURST_SECONDS * per_second)
         self._levels = (
-            _Buckets(f"{what} of one tenant", tenant_rate * per_second, tenant_rate * burst, LRUCache(KEYS)),
+            _Buckets(f"{what} of one {holder}", tenant_rate * per_second, tenant_rate * burst, LRUCache(KEYS)),
             _Buckets(f"{what} of one key", per_second, burst, LRUCache(KEYS)),
         )
         self._setting = setting
-        self._reason = f"{what}_per_second"
+        self._reason = f"{what.replace(' ', '_')}_per_second"
         self._clock = clock
 
     def take(self, keys: Sequence[str], amount: float = 1) -> None:
@@ -302,6 +305,7 @@ class Limits:
 
     Attributes:
         rates: Requests per second.
+        open_rates: Requests per second without a valid token for pages that need none, by network.
         events: Appended events per second.
         bytes: Bytes of request bodies per second.
         identifying: Concurrent requests whose token is being validated, by network.
@@ -314,6 +318,9 @@ class Limits:
 
     def __init__(self, settings: ServerSettings) -> None:
         self.rates = RateLimit("requests", settings.rate_per_second, TENANT_RATE, "EVENTSTORE_RATE_PER_SECOND")
+        self.open_rates = RateLimit(
+            "requests without a token", settings.rate_per_second, 1, "EVENTSTORE_RATE_PER_SECOND", holder="address"
+        )
         self.events = _of_tenant("events", settings.events_per_second, "EVENTSTORE_EVENTS_PER_SECOND")
         self.bytes = _of_tenant("bytes", settings.bytes_per_second, "EVENTSTORE_BYTES_PER_SECOND")
         most = settings.max_requests

@@ -5,6 +5,7 @@ depends neither on the size of responses nor on their number:
 
 1. A body is written piece by piece; a large one goes to an unnamed temporary file. All bodies together take at most
    :data:`MEMORY_BYTES` of memory.
+   Bodies that an endpoint makes whole, such as pages of the console and files, join them before they are sent.
 2. A body is sent in pieces of :data:`PIECE_BYTES`. The next piece is read from the file when the connection has taken
    the one before, so a client that does not read costs one piece and what asyncio buffers: less than 160 KiB.
 3. All bodies, in memory and in files, count against one budget until they are neither cached nor being sent. A tenant
@@ -34,7 +35,7 @@ import tempfile
 import weakref
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
@@ -46,7 +47,7 @@ from starlette.types import Receive, Scope, Send
 from agent_manager.auth import Identity
 from agent_manager.server.limits import TENANT_SHARE, TimeSlice, WorkTurns
 from agent_manager.server.problems import Busy, TooMany
-from eventstore.concurrency import cancel_and_wait
+from eventstore.concurrency import cancel_and_wait, run_in_thread
 from eventstore.database.pools import FairQueue
 from eventstore.errors import DiskFull, InputError
 
@@ -141,6 +142,39 @@ class ResponseCache:
             after = b',"next":"' + seal(entry.cursor).encode() + b'"}' + after
         return BodyResponse(entry.body, frame.before, after, headers)
 
+    async def stored(self, response: Response, tenant: str) -> Response:
+        """Return a response that an endpoint has made whole, with its body on the tenant's part of the budget.
+
+        Raises:
+            InputError, TooMany, Busy: See :meth:`Spool.reserve`.
+        """
+        body = getattr(response, "body", b"")
+        if len(body) <= PIECE_BYTES:
+            return response
+        out = BodyWriter(self.spool, tenant)
+        try:
+            for start in range(0, len(body), LARGE_BYTES):
+                await out.write(body[start : start + LARGE_BYTES])
+            stored = BodyResponse(await out.finish(), b"", b"", {})
+        except BaseException:
+            out.discard()
+            raise
+        stored.status_code, stored.raw_headers = response.status_code, response.raw_headers
+        return stored
+
+    @asynccontextmanager
+    async def large(self, tenant: str) -> AsyncIterator[None]:
+        """Hold the permit to make a response that may be as large as the data of a tenant.
+
+        Raises:
+            Busy: Too many are being made.
+        """
+        try:
+            async with self._large.permit(tenant, self._seconds):
+                yield
+        except PoolTimeout:
+            raise Busy("too many large responses are being made: repeat the request later", "large_responses") from None
+
     async def _build_shared(self, key: str, change_token: str, make: Make, tenant: str, *, is_large: bool) -> _Entry:
         """Make the body together with the other requests for it. It is given up when none of them waits any more."""
         builds = self._builds.setdefault(key, [])
@@ -168,14 +202,9 @@ class ResponseCache:
         try:
             if previous is not None:
                 await asyncio.wait([previous])
-            try:
-                async with self._large.permit(tenant, self._seconds) if is_large else nullcontext():
-                    build.has_begun = True
-                    return await self._make(key, build, tenant)
-            except PoolTimeout:
-                raise Busy(
-                    "too many large responses are being made: repeat the request later", "large_responses"
-                ) from None
+            async with self.large(tenant) if is_large else nullcontext():
+                build.has_begun = True
+                return await self._make(key, build, tenant)
         finally:
             self._forget(key, build)
 
@@ -322,7 +351,7 @@ class BodyWriter:
             if getattr(item, "size", 0) > LARGE_BYTES:
                 async with self._spool.encoding:
                     await self.write(separator)
-                    await self.write(await _in_thread(encode, item))
+                    await self.write(await run_in_thread(encode, item))
             else:
                 await self.write(separator + encode(item))
             separator = b","
@@ -355,7 +384,7 @@ class BodyWriter:
 
     async def _flush(self) -> None:
         text = bytes(self._pending)
-        await _in_thread(self._write_to_file, text)  # it may wait for the disk
+        await run_in_thread(self._write_to_file, text)  # it may wait for the disk
         self._pending.clear()
         self._in_file += len(text)
 
@@ -408,7 +437,7 @@ class StoredBody:
             if self._file is None:
                 yield self._memory[offset : offset + length]
             else:
-                yield await _in_thread(os.pread, self._file, length, offset)
+                yield await run_in_thread(os.pread, self._file, length, offset)
 
 
 class Spool:
@@ -522,15 +551,3 @@ async def until_disconnected(receive: Receive) -> None:
 async def _iterate(items: Iterable[_T]) -> AsyncIterator[_T]:
     for item in items:
         yield item
-
-
-async def _in_thread(work: Callable[..., _T], *arguments: object) -> _T:
-    """Run a function in a thread; if the caller is cancelled, return only when it has ended, because it uses a file."""
-    running = asyncio.get_running_loop().run_in_executor(None, work, *arguments)
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        while not running.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([running])
-        raise

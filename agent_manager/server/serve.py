@@ -73,6 +73,8 @@ ACCEPTED_AT_ONCE = 8
 connections applies, and delays all requests for a moment."""
 
 
+METRICS_CONNECTIONS, METRICS_SECONDS = 50, 10.0
+"""The limit on connections to the port of the metrics, and the time for the head of a request there."""
 TICK_SECONDS = 1.0
 """How often the Date header of responses is updated."""
 SWITCH_SECONDS = 0.001
@@ -268,7 +270,8 @@ async def serving_metrics(store: EventStore, metrics: Metrics, listening: socket
     routes = [Route("/metrics", read_metrics), Route("/health", health), Route("/ready", ready)]
     names = names_of(str(listening.getsockname()[0]))
     app = RequestGuard(Starlette(routes=routes), max_body_bytes=0, body_seconds=1, names=names, metrics=metrics)
-    async with _running(uvicorn.Config(app, **_UVICORN), listening):
+    protocol = limited_protocol(METRICS_SECONDS, METRICS_CONNECTIONS, metrics)
+    async with _running(uvicorn.Config(app, http=protocol, **_UVICORN), listening):
         yield
 
 

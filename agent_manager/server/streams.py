@@ -157,7 +157,7 @@ class ChangeNotifier:
         """Subscribe at the end of the log, unless the subscription runs already."""
         async with self._opening:
             if self._subscription is None or self._subscription.done():
-                position = await end_of_log(self._store.log(self._store.caller()))
+                position = await end_of_log(self._store.log(self._store.caller(self._tenant)))
                 self._subscription = independent_task(self._notify(position))
 
     @contextmanager
@@ -203,7 +203,7 @@ class SharedStreams:
     async def follow(self, source: EventSource, tenant: str, after: int) -> AsyncGenerator[bytes, None]:
         """Yield the encoded events of a source after a position, past and future, several at a time."""
         if self._running(source) is None:
-            position = await end_of_log(self._store.log(self._store.caller()))
+            position = await end_of_log(self._store.log(self._store.caller(tenant)))
             if self._running(source) is None:  # still
                 self._shared[source.key] = SharedEvents(source, position, TimeSlice(self._turns, tenant))
                 if tenant not in self._watching or self._watching[tenant].done():

@@ -7,11 +7,15 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from functools import partial
+from typing import TypeVar
 
 from agent_manager.agents.tenant_isolation import TenantIsolatedAgent
 from agent_manager.factory import AsyncManager
 from agent_manager.server.streams import ChangeNotifier
 from eventstore import EventStore
+from eventstore.concurrency import run_in_thread
+
+Result = TypeVar("Result")
 
 MAX_TENANTS = 200
 """The most contexts of tenants that are kept, unless more are in use at the same time."""
@@ -42,6 +46,7 @@ class TenantContext:
         self._users = 0
         self._large_appends = asyncio.Lock()
         self._large_reads = asyncio.Semaphore(LARGE_READS)
+        self._in_thread = asyncio.Lock()
         self._running = {appends: asyncio.Semaphore(RUNNING) for appends in (False, True)}
 
     @property
@@ -73,6 +78,11 @@ class TenantContext:
         large_read = self._large_reads if reads_large_page else nullcontext()
         async with large_append, large_read, self._running[appends]:
             yield
+
+    async def in_thread(self, work: Callable[..., Result], *arguments: object) -> Result:
+        """Return what a function returns that may take long; one at a time, so that other tenants find threads."""
+        async with self._in_thread:
+            return await run_in_thread(work, *arguments)
 
     async def close(self) -> None:
         """Close the notifier and the manager."""

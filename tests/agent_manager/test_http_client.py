@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from support.a2a_server import serving
 
 from agent_manager.agents.cards import fetch_card
+from agent_manager.audit.publish import PublishFailed, fetch_published
 from agent_manager.errors import AgentUnreachable, InvalidAgentCard, InvalidUpdate
 from agent_manager.http_client import MAX_NESTING, PrivateAddress, ResponseTooLarge, is_global, load_json, open_client
 
@@ -82,6 +83,11 @@ def url() -> Iterator[str]:
 @pytest.mark.parametrize("number", range(len(BODIES)), ids=list(BODIES))
 async def test_a_card_may_be_compressed(url: str, number: int) -> None:
     assert await fetch_card(f"{url}/encoded/{number}.json") == json.loads(CARD)
+
+
+async def test_a_checkpoint_that_grows_is_not_decoded_to_its_end(url: str) -> None:
+    with pytest.raises(PublishFailed, match="ResponseTooLarge"):
+        await fetch_published(f"{url}/bomb.json")
 
 
 async def test_a_body_that_grows_is_not_decoded_to_its_end(url: str) -> None:

@@ -132,6 +132,12 @@ def test_all_secrets_and_volumes_are_used() -> None:
     assert set(COMPOSE["volumes"]) <= mounted
 
 
+def test_responses_in_a_folder_in_memory_are_few() -> None:
+    service = SERVICES["eventstore"]
+    assert any(each.startswith("/tmp:") for each in service["tmpfs"])
+    assert int(service["environment"]["EVENTSTORE_RESPONSE_BYTES"]) <= 256 * 2**20
+
+
 def test_nothing_logs_in_as_the_superuser() -> None:
     users = {name: SERVICES[name]["environment"]["POSTGRES_USER"] for name in OURS}
     assert users == {"migrate": "agents_migrator", "eventstore": "agents", "worker": "agents"}

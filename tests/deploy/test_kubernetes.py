@@ -88,6 +88,12 @@ def test_a_container_has_no_rights_bounded_resources_and_a_pinned_image(
     assert set(mounted) <= {volume["name"] for volume in pod["volumes"]}
 
 
+def test_the_responses_of_a_server_fit_into_its_folder_and_no_pod_is_evicted_for_them() -> None:
+    [folder] = [volume["emptyDir"] for volume in PODS["eventstore"]["volumes"] if volume["name"] == "tmp"]
+    responses = int(named("ConfigMap")["eventstore"]["data"]["EVENTSTORE_RESPONSE_BYTES"])
+    assert int(folder["sizeLimit"].removesuffix("Mi")) * 2**20 > responses
+
+
 @each_container
 def test_a_container_reads_its_own_secret_from_a_file(pod: dict[str, Any], container: dict[str, Any]) -> None:
     variables = {each["name"]: each["value"] for each in container["env"]}

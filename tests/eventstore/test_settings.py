@@ -79,7 +79,14 @@ def test_the_env_file_names_the_server(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["EVENTSTORE_ANSWER", "eventstore_answer", "EVENTSTORE_PROJECTIONS", "EVENTSTORE_AGENT_CREDENTIALS"]
+    "name",
+    [
+        "EVENTSTORE_ANSWER",
+        "eventstore_answer",
+        "EVENTSTORE_PROJECTIONS",
+        "EVENTSTORE_AGENT_CREDENTIALS",
+        "EVENTSTORE_DATA_DIR",
+    ],
 )
 def test_the_env_file_may_not_name_code_or_credentials(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -88,11 +95,10 @@ def test_the_env_file_may_not_name_code_or_credentials(
     with pytest.raises(SettingsError, match=rf"^\.env: {name.upper()} names code"):
         Settings()
     monkeypatch.setenv(name.upper(), "here:run")
-    settings = Settings()
-    assert "here:run" in (settings.answer, settings.projections, str(settings.agent_credentials))
+    assert any(str(value).endswith("here:run") for value in Settings().model_dump().values())
     monkeypatch.delenv(name.upper())
     settings = Settings(**{name.lower().removeprefix("eventstore_"): "here:run"})
-    assert "here:run" in map(str, settings.model_dump().values())
+    assert any(str(value).endswith("here:run") for value in settings.model_dump().values())
 
 
 @pytest.mark.parametrize("answer", ["echo", "https://agent.example/", ""])

@@ -7,6 +7,9 @@ import re
 
 import httpx
 
+from agent_manager.console import conversations, log, operations, overview, people, projections, sign_in, statistics
+from agent_manager.console.pages import ConsoleRoute
+
 
 class Visitor:
     """A client of the console that is signed in.
@@ -45,3 +48,11 @@ class Visitor:
         done = await self.client.post(path, data=fields)
         assert done.status_code == status, done.text[:500]
         return done.text
+
+
+def console_routes() -> list[ConsoleRoute]:
+    """All routes of the console."""
+    modules = (sign_in, overview, conversations, log, projections, statistics, people, operations)
+    found = [route for module in modules for route in module.router.routes]
+    assert all(isinstance(route, ConsoleRoute) for route in found)
+    return [route for route in found if isinstance(route, ConsoleRoute)]

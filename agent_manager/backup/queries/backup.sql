@@ -46,8 +46,8 @@ SELECT r.tenant_id, r.salt, r.hash, r.erased_at
 SELECT set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO', true), set_config('bytea_output', 'hex', true)
 
 -- name: lock
--- One backup (0), one drill (1) and one run of the retention rules (2) at a time, over all processes. The lock ends with
--- the transaction.
+-- One backup (0), one drill (1) and one run of the retention rules (2; of one tenant, a number below 0) at a time, over
+-- all processes. The lock ends with the transaction.
 SELECT pg_try_advisory_xact_lock('identity_keys'::regclass::oid::bigint::bit(32)::integer, %(kind)s::integer)
 
 -- name: last_position

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator, Awaitable
 from typing import Annotated, Any, Self
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from agent_manager.server.routes.declarations import CONFLICT, NOT_FOUND, TOO_LA
 from agent_manager.server.schemas.common import In, Out, PositionToken
 from eventstore import Erasure
 from eventstore.erasure import MAX_REASON_CHARACTERS
+from eventstore.errors import ConflictError, OnLegalHold
 
 router = APIRouter(prefix="/erasures", tags=["erasures"], route_class=AuthorizedRoute)
 
@@ -73,15 +75,32 @@ async def erase(context: CurrentContext, new: NewErasure) -> ErasuresOut:
     if new.user is not None:
         if context.caller.user not in (None, new.user):
             raise NotAllowed(TokenScope.ADMIN)
-        done = [erasure async for erasure in context.store.erase_user(new.user, **given)]
+        erasures = context.store.erase_user(new.user, **given)
     else:
         assert new.conversation is not None
         resolved = await get_or_404(context.reader, new.conversation)
-        done = [await context.store.erase(resolved.id, new.events, **given)]
+        erasures = _one(context.store.erase(resolved.id, new.events, **given))
+    done = []
+    try:
+        async for erasure in erasures:
+            done.append(erasure)
+            if erasure.receipt is not None:  # each erased event is written anew, and the receipt appended
+                context.spend_events(erasure.events + 1)
+    except OnLegalHold:
+        if context.identity.may(TokenScope.ADMIN):
+            raise
+        # Holds are for administrators: whose case it is, and which, may be what the caller must not know.
+        raise ConflictError(
+            "a legal hold forbids the erasure; nothing was erased: ask an administrator of the tenant"
+        ) from None
     settings, tenant = context.server_context.settings, context.caller.tenant
     for remark in await finish_erasures(context.store, settings, done, tenant):
         _log.warning("erasure: %s", remark, extra={"event": "erasure_incomplete"})
     return ErasuresOut(items=[_out(context, erasure) for erasure in done])
+
+
+async def _one(erasing: Awaitable[Erasure]) -> AsyncIterator[Erasure]:
+    yield await erasing
 
 
 def _out(context: CurrentContext, erasure: Erasure) -> ErasureOut:

@@ -6,6 +6,7 @@ from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import APIRouter, Query
+from pydantic_core import to_json
 from starlette.responses import Response
 
 from agent_manager.server.authorization import AuthorizedRoute, Data
@@ -15,13 +16,16 @@ from agent_manager.server.read_your_writes import log_change_token
 from agent_manager.server.response_cache import BodyWriter
 from agent_manager.server.routes.conversations import written_conversation
 from agent_manager.server.routes.declarations import CONFLICT, NOT_FOUND, TOO_LARGE, reads, writes
-from agent_manager.server.schemas.conversations import ConversationOut, ConversationRef
+from agent_manager.server.schemas.conversations import ConversationOut, ConversationRef, MessageOut, TaskOut
 from agent_manager.server.schemas.forks import AncestorOut, AncestryOut, ComparisonOut, ComparisonQuery, NewFork
 from eventstore import NO_STREAM, EventData, message_from_sent
 from eventstore.forking import forked_event
 from projections.conversation_snapshot import Ancestor, shared_then
 
 router = APIRouter(prefix="/conversations/{conversation}", tags=["forks"], route_class=AuthorizedRoute)
+
+COMPARED_BYTES = 32 * 2**20
+"""The memory that each of two compared conversations may take: that of digests of all rows, and of rows that differ."""
 
 
 @router.post(
@@ -83,9 +87,28 @@ async def compare_conversations(
 
     async def write(out: BodyWriter) -> None:
         found = await context.reader.compare(
-            resolved.id, other.id, version=query.version, second_version=query.other_version
+            resolved.id,
+            other.id,
+            version=query.version,
+            second_version=query.other_version,
+            max_bytes=COMPARED_BYTES,
         )
-        await out.write(encoder(ComparisonOut)(found))
+        shared = b"null" if found.shared is None else encoder(AncestorOut)(found.shared)
+        await out.write(b'{"first":' + encoder(ConversationOut)(found.first) + b',"shared":' + shared)
+        await out.write(b',"second":' + encoder(ConversationOut)(found.second))
+        await out.write(b',"conversation":' + to_json(found.conversation))
+        for end, model in (("", MessageOut), ("_tasks", TaskOut)):
+            for name in ("removed", "added"):
+                await out.write(b',"%s":[' % f"{name}{end}".encode())
+                await out.write_items(getattr(found, f"{name}{end}"), encoder(model))
+                await out.write(b"]")
+            await out.write(b',"%s":[' % f"changed{end}".encode())
+            for number, pair in enumerate(getattr(found, f"changed{end}")):
+                await out.write(b",[" if number else b"[")
+                await out.write_items(pair, encoder(model))
+                await out.write(b"]")
+            await out.write(b"]")
+        await out.write(b"}")
 
     parameters = (resolved.id, other.id, query.model_dump())
     return await context.respond(await log_change_token(context.log), write, parameters=parameters, is_large=True)

@@ -155,7 +155,7 @@ def _encode(event: Event) -> bytes:
 
 async def _start(context: RequestContext, query: StreamQuery) -> int:
     after = start_position(context.request, query.after)
-    return await end_of_log(context.store.log(context.store.caller())) if after is None else after
+    return await end_of_log(context.log) if after is None else after
 
 
 async def _new_events(context: RequestContext, items: Sequence[Any]) -> list[NewEvent]:

@@ -194,6 +194,8 @@ async def run_rules(context: CurrentContext, run: RunIn) -> RunOut:
     [result] = await apply_rules(
         context.store, context.caller.tenant, dry_run=run.dry_run, actor=context.identity.actor
     )
+    if not run.dry_run:
+        context.spend_events(sum(each.events + each.conversations for each in result.rules))
     return RunOut.model_validate(result)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import weakref
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -31,6 +31,7 @@ from agent_manager.server.schemas.trail import (
     trail_out,
 )
 from eventstore.administration import ADMINISTRATION
+from eventstore.concurrency import run_in_thread
 
 router = APIRouter(tags=["audit"], route_class=AuthorizedRoute)
 
@@ -64,18 +65,31 @@ async def export_as_zip(context: CurrentContext, query: Annotated[ExportQuery, Q
     """
     target = await _target(context, query)
     filters = query.model_dump(exclude={"conversation", "acts", "type", "format"})
+    responses, tenant = context.server_context.response_cache, context.caller.tenant
     folder = TemporaryDirectory(prefix="eventstore-trail-")
+    reserved = 0
+
+    def reserve(size: int) -> None:
+        nonlocal reserved
+        size *= 2  # the file, and the ZIP
+        responses.spool.reserve(tenant, size, body_size=reserved + size)
+        reserved += size
+
     try:
         file = Path(folder.name) / f"trail.{query.format}"
         given = {"conversation_id": target, "types": query.type, **filters}
-        exported = await export_trail(context.store, file, caller=context.caller, **given)
-        path = await asyncio.to_thread(_zip, exported)
+        async with responses.large(tenant):
+            exported = await export_trail(context.store, file, caller=context.caller, reserve=reserve, **given)
+            path = await run_in_thread(_zip, exported)
+        response = FileResponse(
+            path, media_type="application/zip", filename="trail.zip", background=BackgroundTask(folder.cleanup)
+        )
     except BaseException:
         folder.cleanup()
+        responses.spool.release(tenant, reserved, 0, None)
         raise
-    return FileResponse(
-        path, media_type="application/zip", filename="trail.zip", background=BackgroundTask(folder.cleanup)
-    )
+    weakref.finalize(response, responses.spool.release, tenant, reserved, 0, None)
+    return response
 
 
 def _zip(exported: Exported) -> Path:

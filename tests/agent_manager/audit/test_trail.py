@@ -11,6 +11,7 @@ import pytest
 from support.callers import People
 from support.serving import Served
 
+from agent_manager.audit import trail
 from agent_manager.audit.trail import read_causation
 from agent_manager.auth import Directory, TokenScope
 from eventstore import (
@@ -103,6 +104,18 @@ async def test_causes_that_make_a_circle_or_name_nothing_end(store: EventStore) 
         await read_causation(store, store.caller(user="nobody"), conversation, first)
 
 
+async def test_causes_and_effects_take_bounded_memory(here: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trail, "MAX_BYTES", 10_000)
+    asked = said("to Lisbon")
+    conversation = uuid4()
+    await here.store.append(conversation, [asked, *(said("x" * 2000, cause=asked.id) for _ in range(2))])
+    path = f"/v1/conversations/{conversation}/events/{asked.id}/causation"
+    assert len((await here.client.get(path)).json()["effects"]) == 3
+    await here.store.append(conversation, [said("x" * 2000, cause=asked.id) for _ in range(2)])
+    refused = await here.client.get(path)
+    assert (refused.status_code, "more than 10,000 bytes" in refused.text) == (422, True)
+
+
 async def test_events_are_selected_by_their_correlation_id(store: EventStore) -> None:
     wanted = Metadata(correlation_id="order 7")
     for correlated in (wanted, Metadata(correlation_id="order 8"), wanted):
@@ -117,8 +130,8 @@ async def test_events_are_selected_by_their_correlation_id(store: EventStore) ->
 async def test_acts_are_in_the_log_and_nowhere_else(here: Served) -> None:
     with acting_as(Administrator("root", "test", "a new customer")):
         await Directory(here.store).add_tenant(here.store.tenant)
-    trail = (await here.client.get("/v1/audit/trail", params={"acts": True})).json()["items"]
-    [added] = [each for each in trail if each["event_type"] == "eventstore.tenant_added"]
+    acts = (await here.client.get("/v1/audit/trail", params={"acts": True})).json()["items"]
+    [added] = [each for each in acts if each["event_type"] == "eventstore.tenant_added"]
     assert (added["actor"], added["reason"], added["via"].partition(" ")[0]) == ("root", "a new customer", "test")
     trip = await here.begin(name="Trip")
     await here.say(trip, "tenant_added")

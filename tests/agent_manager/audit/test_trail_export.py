@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
+import os
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -162,6 +164,18 @@ async def test_an_erased_event_is_exported_with_its_digest_and_a_changed_one_not
     with pytest.raises(ProofInvalid, match="position 301 was changed since it was sealed"):
         await export_trail(store, file)
     assert len(list(csv.reader(file.read_text(encoding="utf-8").splitlines()))) == 681, "the earlier export stays"
+
+
+async def test_others_cannot_read_what_is_exported(store: EventStore, tmp_path: Path) -> None:
+    await append(store, 1)
+    before = os.umask(0o022)
+    try:
+        for ending in FORMATS:
+            file = tmp_path / f"trail.{ending}"
+            await export_trail(store, file)
+            assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    finally:
+        os.umask(before)
 
 
 async def test_without_a_sealed_log_an_export_has_no_proof(store: EventStore, tmp_path: Path) -> None:

@@ -76,7 +76,11 @@ def test_templates_have_no_inline_scripts_or_styles() -> None:
 
 def test_settings_are_shown_without_their_secrets(clean_environment: None, tmp_path: Path) -> None:
     settings = ServerSettings(
-        database_url="postgresql://ana:hunter2@db/x", jwt_key=SecretStr("hunter2" * 8), agent_credentials=str(tmp_path)
+        database_url="postgresql://ana:hunter2@db/x",
+        jwt_key=SecretStr("hunter2" * 8),
+        agent_credentials=str(tmp_path),
+        audit_command="curl --header 'Authorization: hunter2' https://example.com",
+        audit_url="https://ana:hunter2@example.com/log",
     )
     shown = {each["variable"]: each["value"] for each in visible_settings(settings)}
     assert shown["DATABASE_URL"] == "set, not shown"

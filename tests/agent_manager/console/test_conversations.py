@@ -231,6 +231,17 @@ async def test_a_page_that_is_looked_at_is_told_of_changes_and_takes_what_is_new
         assert 'id="seen" name="after" value="3" hx-swap-oob="true"' in new
 
 
+async def test_a_burst_of_changes_is_told_to_a_page_a_few_times(here: Served) -> None:
+    trip = await here.begin()
+    async with EventSource(here.address, f"/console/conversations/{trip}/live?after=1") as stream:
+        for number in range(40):
+            await here.say(trip, f"number {number}")
+        told = 1
+        while (await stream.next()).data < 41:
+            told += 1
+        assert told < 20
+
+
 @pytest.mark.slow
 async def test_a_conversation_is_renamed_archived_shared_and_deleted(here: Served) -> None:
     trip = await here.begin(name="Trip")

@@ -45,5 +45,17 @@ async def test_one_process_applies_the_rules_at_a_time(store: EventStore) -> Non
         [result] = await apply_rules(store, dry_run=True)
         assert [rule.conversations for rule in result.rules] == [1]
     assert not await is_erased(store)
-    await apply_rules(store)
+    async with (
+        await store.connect("eventstore_app") as connection,
+        exclusively(connection, store, "retention", RetentionRunning, store.tenant),
+    ):
+        with pytest.raises(RetentionRunning, match="wait until it has ended"):
+            await apply_rules(store, store.tenant)
+        assert store.tenant not in {result.tenant for result in await apply_rules(store)}
+    assert not await is_erased(store)
+    async with (
+        await store.connect("eventstore_app") as connection,
+        exclusively(connection, store, "retention", RetentionRunning, "another tenant"),
+    ):
+        await apply_rules(store, store.tenant)
     assert await is_erased(store)

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.eventsource import EventSource
+from support.longest import Longest
 from support.processes import Commands
 from support.scrapes import rejections
 from support.serving import Served, served
@@ -275,21 +276,6 @@ async def test_a_page_ends_before_its_limit_if_it_is_large(here: Served) -> None
                 break
             asked["after"] = following
         assert seen == [str(number) for number in range(24)], path
-
-
-class Longest:
-    """The most of the processor's time that passed before other tasks of the loop could run."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    async def watch(self) -> None:
-        """Watches until it is cancelled."""
-        while True:
-            before = time.thread_time()
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            self.seconds = max(self.seconds, time.thread_time() - before)
 
 
 @pytest.mark.slow

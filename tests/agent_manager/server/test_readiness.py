@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -16,7 +17,7 @@ from support.serving import Served, served
 from support.waiting import until_async
 
 from agent_manager.metrics import Metrics
-from agent_manager.server import readiness
+from agent_manager.server import readiness, serve
 from agent_manager.server.serve import listen, serving_metrics, url_of
 from agent_manager.settings import ServerSettings
 from eventstore import EventStore, MessageAdded, Settings
@@ -130,6 +131,27 @@ async def test_strangers_learn_the_reason_but_not_the_cause(settings: Settings) 
         status, title, detail = await probe(here)
         assert (status, title) == (503, "NotCaughtUp")
         assert "EVENTSTORE" not in detail
+
+
+async def test_connections_to_the_port_of_the_metrics_are_limited(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "METRICS_CONNECTIONS", 3)
+    monkeypatch.setattr(serve, "METRICS_SECONDS", 0.5)
+    store = EventStore(settings)
+    listening = listen("127.0.0.1", 0, "metrics-")
+    address = listening.getsockname()
+    async with serving_metrics(store, Metrics(store), listening):
+        opened = [await asyncio.open_connection(*address) for _ in range(6)]
+        for _, writer in opened:
+            writer.write(b"GET /metrics HTTP/1.1\r\n")
+        async with httpx.AsyncClient(base_url=url_of(listening)) as client:
+            assert (await client.get("/health")).json() == {"status": "ok"}
+        async with asyncio.timeout(10):
+            ends = [(await reader.read()).split(b"\r\n")[0] for reader, _ in opened]
+        assert {end[:12] for end in ends} <= {b"HTTP/1.1 408", b"HTTP/1.1 503"}
+        for _, writer in opened:
+            writer.close()
 
 
 async def test_the_port_of_the_metrics_serves_probes_without_tokens(settings: Settings) -> None:

@@ -67,6 +67,18 @@ async def test_a_hold_refuses_an_erasure_until_it_is_released(admin: Person) -> 
     assert (await admin.post("/v1/erasures", erasing)).status_code < 300
 
 
+async def test_who_is_no_administrator_does_not_learn_of_which_case_a_hold_is(people: People, admin: Person) -> None:
+    ana = await people.person("acme", "ana", TokenScope.READ, TokenScope.WRITE, TokenScope.ERASE)
+    conversation = (await ana.post("/v1/conversations", {})).json()["id"]
+    for hold in ({"user": "ana"}, {"conversation_id": conversation}, {}):
+        placed = (await admin.post("/v1/holds", hold | {"reason": "case 4711"})).json()
+        for body in ({"conversation": conversation}, {"user": "ana"}, {"user": "ana", "dry_run": True}):
+            refused = await ana.post("/v1/erasures", body)
+            assert (refused.status_code, "legal hold" in refused.text) == (409, True)
+            assert not any(told in refused.text for told in ("4711", placed["id"], "user ana", "counsel"))
+        await admin.client.delete(f"/v1/holds/{placed['id']}")
+
+
 async def test_only_administrators_see_and_change_them(people: People, admin: Person) -> None:
     without = await people.person("acme", "ana", TokenScope.READ, TokenScope.WRITE, TokenScope.AUDIT, TokenScope.ERASE)
     for path in ("/v1/holds", "/v1/retention/rules"):
