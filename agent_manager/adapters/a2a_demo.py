@@ -35,8 +35,10 @@ from agent_manager.adapters.a2a_demo_messages import (
     file_response,
     find_file,
     id_of_unnamed,
+    is_hidden,
     messages_of,
     read_message,
+    read_rewinds,
     requested_version,
     version_of_list,
     with_file_addresses,
@@ -45,7 +47,7 @@ from agent_manager.agent_registry import checked_conversation
 from agent_manager.conversation_fold import ConversationFold, ConversationView, Summary, event_view
 from agent_manager.server.authorization import AuthorizedRoute, Data, needs
 from agent_manager.server.context import LARGE_LIMIT, CurrentContext, RequestContext
-from agent_manager.server.conversation_lookup import resolve
+from agent_manager.server.conversation_lookup import ResolvedConversation, resolve
 from agent_manager.server.idempotency import StoredResponse
 from agent_manager.server.problems import (
     ERROR_RESPONSE,
@@ -61,8 +63,9 @@ from agent_manager.server.response_cache import BodyWriter, Frame, StoredBody
 from agent_manager.server.routes.declarations import NOT_MODIFIED, Responses, errors
 from agent_manager.server.schemas.common import Cursor, Limit
 from agent_manager.storage import LISTED
-from eventstore import Event, MessageAdded, sent_message
+from eventstore import ConversationRewound, Event, MessageAdded, sent_message
 from eventstore.errors import EventStoreError, InputError, InvalidCursor, InvalidEvent, printable
+from eventstore.event_types import RECEIPTS
 from projections.pages import PAGE_BYTES
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -189,7 +192,7 @@ async def list_messages(context: CurrentContext, request: Request) -> Response:
     async def write_list(
         out: BodyWriter, context: RequestContext, requested: Version | None, page: _Page | None
     ) -> None:
-        await _write_messages(out, context, resolved.id, requested, page)
+        await _write_messages(out, context, resolved, requested, page)
 
     return await _respond(context, request, str(resolved.version), write_list, page, resolved.id)
 
@@ -693,8 +696,12 @@ async def _write_events(
     a2a_version = requested or version_of_list(summaries.values())
     deleted = {id: summary.is_deleted for id, summary in summaries.items()}
     after, separator = 0, b""
-    if out.previous is not None and _is_prefix(out.previous[1], a2a_version, deleted, context.caller.user):
-        body, before = out.previous
+    body, before = out.previous or (None, None)
+    if (
+        body is not None
+        and _is_prefix(before, a2a_version, deleted, context.caller.user)
+        and not await _has_changes(context, before.position, position)
+    ):
         after, separator = before.position, b"," if body.size > len(b"[]") else b""
         await out.copy(body, 0, body.size - 1)
     else:
@@ -715,13 +722,22 @@ async def _write_events(
 
 
 def _is_prefix(before: _EventsIndex, a2a_version: Version, deleted: Mapping[UUID, bool], user: str | None) -> bool:
-    """Return whether the list before is the beginning of the new one.
+    """Return whether the list before is of the same conversations as the beginning of the new one.
 
-    It is if nothing up to its position has become visible or hidden. A conversation that is not in it began later,
+    It is if none has become visible or hidden since. A conversation that is not in it began later,
     unless the caller is a user, with whom an old one may have been shared.
     """
     is_unchanged = before.a2a_version == a2a_version and before.deleted.items() <= deleted.items()
     return is_unchanged and (user is None or len(before.deleted) == len(deleted))
+
+
+async def _has_changes(context: RequestContext, after: int, until: int) -> bool:
+    """Return whether events between two positions hide or erase earlier ones of the same conversation."""
+    caller, types = context.caller, ["conversation.rewound", "task.deleted", *RECEIPTS]
+    changes = context.store.read_log(
+        after=after, until_position=until, types=types, limit=1, tenant=caller.tenant, user=caller.user
+    )
+    return [change async for change in changes] != []
 
 
 def _encode_event(event: Event, conversation: Summary, a2a_version: Version) -> bytes | None:
@@ -739,47 +755,73 @@ def _encode_event(event: Event, conversation: Summary, a2a_version: Version) -> 
 
 
 class _MessagesIndex(NamedTuple):
-    """The version of the conversation, the number of its messages, and the A2A version of the list."""
+    """The index of the messages of a conversation.
 
+    Attributes:
+        known: The version of the conversation up to which the list has applied all changes of earlier messages.
+        version: The version of the last message.
+        messages: The number of the messages.
+    """
+
+    known: int
     version: int
     messages: int
     a2a_version: Version | None
 
 
 async def _write_messages(
-    out: BodyWriter, context: RequestContext, conversation_id: UUID, requested: Version | None, page: _Page | None
+    out: BodyWriter,
+    context: RequestContext,
+    conversation: ResolvedConversation,
+    requested: Version | None,
+    page: _Page | None,
 ) -> None:
     """Write the messages of a conversation, oldest first, in the requested version or that of the first message."""
-    before = _MessagesIndex(0, 0, None)
+    before = _MessagesIndex(0, 0, 0, None)
     await out.write(b"[")
-    if page is None and out.previous is not None:
+    if page is None and out.previous is not None and await _is_beginning(context, conversation.id, out.previous[1]):
         body, before = out.previous
         await out.copy(body, 1, body.size - 1)
     elif page is not None and page.place is not None:
         last_version, earlier = map(int, page.place.split())
-        before = _MessagesIndex(last_version, earlier, None)
+        before = _MessagesIndex(0, last_version, earlier, None)
     version, count, a2a_version = before.version, before.messages, requested or before.a2a_version
     separator = b"," if page is None and count else b""
+    rewinds = await read_rewinds(context.reader, conversation.id, version)
     events = context.store.read(
-        conversation_id,
+        conversation.id,
         after=version,
         types=["message.added"],
-        limit=None if page is None else page.limit + 1,
+        limit=None if page is None or rewinds else page.limit + 1,
         tenant=context.caller.tenant,
         user=context.caller.user,
     )
     async for event in events:
+        if not isinstance(event.data, MessageAdded) or is_hidden(event.version, rewinds):
+            continue
         if page is not None and (count - before.messages == page.limit or out.size > PAGE_BYTES):
             out.cursor = f"{a2a_version} {version} {count}"
             break
         version = event.version
-        if isinstance(event.data, MessageAdded):
-            sent = sent_message(event.data)
-            a2a_version = a2a_version or version_of(sent)
-            message = as_message(sent, a2a_version, id_of_unnamed(conversation_id, count))
-            await out.write(separator + to_json(with_file_addresses(message, conversation_id, version)))
-            separator = b","
-            count += 1
+        sent = sent_message(event.data)
+        a2a_version = a2a_version or version_of(sent)
+        message = as_message(sent, a2a_version, id_of_unnamed(conversation.id, count))
+        await out.write(separator + to_json(with_file_addresses(message, conversation.id, version)))
+        separator = b","
+        count += 1
     await out.write(b"]")
     if page is None:
-        out.index, out.index_bytes = _MessagesIndex(version, count, a2a_version), _ENTRY_BYTES
+        out.index = _MessagesIndex(conversation.version, version, count, a2a_version)
+        out.index_bytes = _ENTRY_BYTES
+
+
+async def _is_beginning(context: RequestContext, conversation_id: UUID, before: _MessagesIndex) -> bool:
+    """Return whether the new list begins with all messages of the list before, as they were."""
+    caller = context.caller
+    types = ["conversation.rewound", *RECEIPTS]
+    async for event in context.store.read(
+        conversation_id, after=before.known, types=types, tenant=caller.tenant, user=caller.user
+    ):
+        if not isinstance(event.data, ConversationRewound) or event.data.to_version < before.version:
+            return False
+    return True
