@@ -29,7 +29,6 @@ from psycopg.types.numeric import Int8
 from pydantic_core import to_json
 
 from agent_manager.adapters.blobs import (
-    FILES,
     files_in,
     load_blob,
     load_files,
@@ -38,13 +37,13 @@ from agent_manager.adapters.blobs import (
     store_blob,
     store_files,
 )
+from agent_manager.adapters.langgraph_copies import Copied, beginning_anew, events_to_copy, files_of, first_part
 from agent_manager.adapters.langgraph_store import EventStoreStore
 from agent_manager.adapters.langgraph_thread import (
     CHECKPOINT,
     DIFFERENCES,
     PRUNED,
     RUNS_DELETED,
-    STARTED,
     WRITES,
     Checkpoint,
     Thread,
@@ -57,6 +56,7 @@ from agent_manager.adapters.langgraph_values import (
     Encoder,
     Tree,
     decode,
+    digest_when_written,
     in_stored_order,
     is_value,
     message_data,
@@ -74,7 +74,6 @@ from eventstore import (
     ApplicationEvent,
     Caller,
     ConversationDeleted,
-    ConversationReactivated,
     Event,
     EventData,
     EventStore,
@@ -89,7 +88,6 @@ from eventstore import (
 from eventstore.database.queries import query, query_without
 from eventstore.errors import ConversationIsDeleted, EventIdConflict, WrongExpectedVersion
 from eventstore.event_types import RECEIPTS
-from eventstore.events import PLAIN
 from eventstore.ids import is_canonical_uuid
 from eventstore.read import RawRows
 
@@ -97,7 +95,6 @@ __all__ = ["EventStoreSaver", "EventStoreStore"]
 
 _PACKAGE = "agent_manager.adapters"
 _PAGE_EVENTS = 1000
-_PART_BYTES = 4 * 1024 * 1024
 _CACHED_BYTES = 64 * 1024 * 1024
 """Size of the threads that a saver remembers, so that a step need not read what it differs from."""
 
@@ -309,9 +306,15 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
                 continue
             for event in events:
                 writes = event.raw_metadata.get(EXTRA) if event.event_type == "message.added" else None
-                # Of an erased event of LangGraph's own nothing is left.
-                event_type = "" if event.is_erased and _is_own(event) else event.event_type
-                thread.apply(event.version, event.id, event_type, event.content, event.size, writes)
+                thread.apply(
+                    event.version,
+                    event.id,
+                    event.event_type,
+                    event.content,
+                    event.size,
+                    writes,
+                    is_erased=event.is_erased,
+                )
             if len(rows) < _PAGE_EVENTS:
                 return
 
@@ -329,13 +332,16 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
             }
             view = self._store.log(self._caller)
             rows = await view.fetch(query(_PACKAGE, "thread_payloads"), parameters, cursor=RawRows)
-            read = {event.id: (event.data, event.size) for event in map(Event.from_row, rows)}
-            messages = [data for data, _ in read.values() if isinstance(data, MessageAdded)]
+            read = {event.id: event for event in map(Event.from_row, rows)}
+            messages = [event.data for event in read.values() if isinstance(event.data, MessageAdded)]
             parts = [each.parts for each in messages if each.parts]
             await load_files(self._store, parts, thread.conversation_id, tenant=self._caller.tenant)
             await self._read_files(thread, {name for each in messages for name in message_files(each)})
-            for event_id, (data, size) in read.items():
-                self._keep_payload(thread, event_id, data, size)
+            for event in read.values():
+                if event.is_erased:
+                    self._keep_erased(thread, event)
+                else:
+                    self._keep_payload(thread, event.id, event.data, event.size)
             wanted = [each for event_id in ids for each in references(thread.payloads[event_id])]
 
     async def _read_files(self, thread: Thread, names: Iterable[UUID | str]) -> None:
@@ -356,6 +362,15 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
         is_message = isinstance(data, MessageAdded)
         payload = thread.payloads[event_id] = message_data(data, thread.payloads) if is_message else data.content
         thread.weight += len(payload) if is_message else size
+
+    @staticmethod
+    def _keep_erased(thread: Thread, event: Event) -> None:
+        """Keep what stands for an erased value, or message: null, or one without content that has the event's id."""
+        thread.payloads[event.id] = None
+        if isinstance(event.data, MessageAdded):
+            message = event.data.model_copy(update={"given_id": str(event.id)})
+            thread.payloads[event.id] = data = message_data(message, thread.payloads)
+            thread.message_ids[digest_when_written(data)] = event.id
 
     async def _wholes(self, thread: Thread, values: Iterable[Value]) -> Sequence[Tree]:
         """Return complete values."""
@@ -577,10 +592,12 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
             self.serde,
             self._message_channels,
             thread.payload_versions.__contains__,
+            thread.shows,
+            thread.generations,
             thread.message_ids,
             dict(zip(values, wholes, strict=True)),
             thread.payloads,
-            calls=thread.calls,
+            calls={} if thread.is_deleted else thread.calls,
         )
 
     async def _events(self, thread: Thread, encoder: Encoder) -> Sequence[NewEvent]:
@@ -619,7 +636,7 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
             events = await make(is_repeated=is_repeated)
             expected: ExpectedVersion = ANY
             if thread.is_deleted:  # if others begin it anew at the same time, one of them does
-                events = [NewEvent(ConversationReactivated()), NewEvent(ApplicationEvent(STARTED)), *events]
+                events = [*beginning_anew(), *events]
                 expected = thread.version
             try:
                 begin = self._beginning(thread) if expected == ANY else None
@@ -638,7 +655,7 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
             if result.events[-1].is_new or is_repeated:
                 return
             await self._catch_up(thread)
-            if result.events[-1].version > thread.started:
+            if not thread.hides(result.events[-1].version):
                 return
             is_repeated = True  # it was stored before the thread was deleted
 
@@ -693,44 +710,25 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
         if not source.is_used:
             return
         tenant, user = self._caller.tenant, self._caller.user
-        events = [
-            event
-            async for event in self._store.read(source.conversation_id, tenant=tenant, user=user)
-            if event.event_type in (VALUE, "message.added", *_TASKS)
-            or (event.version > source.started and _is_own(event))
-        ]
-        wanted = {str(each) for event in events for each in references(_own_content(event))}
-        events = [event for event in events if _is_own(event) or _payload_of(event) in wanted]
+        read = [event async for event in self._store.read(source.conversation_id, tenant=tenant, user=user)]
+        events = events_to_copy(read, source)
+        await self._read(source, [event.id for event in events if event.event_type == "message.added"])
         target = await self._thread(target_thread_id)
-        versions: dict[int, int] = {}
+        copied = Copied()
         while events:
-            prefix: Sequence[NewEvent] = []
-            if not target.version:
-                prefix = [self._beginning(target)]
-            elif target.is_deleted:
-                prefix = [NewEvent(ConversationReactivated()), NewEvent(ApplicationEvent(STARTED))]
-            known = target.payload_versions
-            events = [
-                each
-                for each in events
-                if each.id not in known or (each.event_type == "message.added" and _own_content(each))
-            ]
-            part = _first_part(events)
-            new, copied = list(prefix), dict(versions)
-            for event in part:
-                copied[event.version] = target.version + len(new) + 1
-                copy = _copy(event, copied, is_known=event.id in known, has_new_id=bool(target.version))
-                files = list(map(bytes.fromhex, event.raw_metadata.get(FILES, ())))
-                for digest in files:
-                    content = await load_blob(self._store, digest, source.conversation_id, tenant=tenant)
-                    await store_blob(self._store, content, target.conversation_id, tenant=tenant)
-                new.append(replace(copy, metadata=referring(copy.metadata, files)))
+            part = first_part(events)
+            for digest in (digest for event in part for digest in files_of(event)):
+                content = await load_blob(self._store, digest, source.conversation_id, tenant=tenant)
+                await store_blob(self._store, content, target.conversation_id, tenant=tenant)
+            after = Copied(dict(copied.versions), dict(copied.ids))
+            new = after.add(part, source, target, self._beginning(target))
             try:
-                await self._access.append(self._caller, target.conversation_id, new, target.version or NO_STREAM)
+                if new:
+                    await self._access.append(self._caller, target.conversation_id, new, target.version or NO_STREAM)
             except (WrongExpectedVersion, ConversationIsDeleted):
                 await self._catch_up(target)
                 continue
-            events, versions = events[len(part) :], copied
+            events, copied = events[len(part) :], after
             await self._catch_up(target)
 
 
@@ -740,8 +738,6 @@ class MakeEvents(Protocol):
     def __call__(self, *, is_repeated: bool) -> Awaitable[Sequence[NewEvent]]: ...
 
 
-_TASKS = ("task.created", "task.artifact_added", "task.status_changed")
-"""The types of the events of the tasks of calls of tools."""
 _SEPARATE = frozenset({"id", "channel_values", "channel_versions", "versions_seen"})
 """The members of a checkpoint that are stored apart from the others."""
 
@@ -749,50 +745,3 @@ _SEPARATE = frozenset({"id", "channel_values", "channel_versions", "versions_see
 def _config(thread: Thread, ns: str, checkpoint_id: str) -> RunnableConfig:
     thread_id = thread.given_id or str(thread.conversation_id)
     return {"configurable": {"thread_id": thread_id, "checkpoint_ns": ns, "checkpoint_id": checkpoint_id}}
-
-
-def _is_own(event: Event) -> bool:
-    return event.event_type in (CHECKPOINT, WRITES, PRUNED, RUNS_DELETED)
-
-
-def _first_part(events: Sequence[Event]) -> Sequence[Event]:
-    """Return as many events as one append takes well."""
-    size = 0
-    for number, event in enumerate(events):
-        size += event.size
-        if size > _PART_BYTES or number == _PAGE_EVENTS:
-            return events[: max(number, 1)]
-    return events
-
-
-def _own_content(event: Event) -> Any:
-    """Return what LangGraph's events hold: their content, or the writes in the metadata of a message."""
-    return event.raw_metadata.get(EXTRA) if event.event_type == "message.added" else event.content
-
-
-def _payload_of(event: Event) -> str | None:
-    """Return the id of the value or message that an event is; of a task's event, that of the message it is made of."""
-    return (event.content.get("metadata") or {}).get("message_id") if event.event_type in _TASKS else str(event.id)
-
-
-def _copy(event: Event, versions: Mapping[int, int], *, is_known: bool, has_new_id: bool) -> NewEvent:
-    """Return an event for another conversation, in which events have other versions and a message may be known."""
-    content = _own_content(event)
-    if event.event_type in _TASKS:
-        return NewEvent(event.data, event.id, event.actor)
-    if isinstance(content, dict) and event.event_type != VALUE:
-        for name in ("parent", "checkpoint", "base"):
-            if isinstance(content.get(name), int):
-                content = content | {name: versions[content[name]]}
-        if "after" in content:
-            content = content | {"after": [versions[each] for each in content["after"]]}
-    if event.event_type == "message.added" and is_known:
-        return NewEvent(ApplicationEvent(WRITES, content))
-    if event.event_type == "message.added":
-        metadata = PLAIN if content is None else Metadata(**{EXTRA: content})
-        return NewEvent(event.data, event.id, event.actor, metadata)
-    if event.event_type == VALUE or not has_new_id:
-        return NewEvent(ApplicationEvent(event.event_type, content), event.id)
-    if event.event_type == CHECKPOINT:
-        content = in_stored_order({"id": str(event.id)} | content)
-    return NewEvent(ApplicationEvent(event.event_type, content))

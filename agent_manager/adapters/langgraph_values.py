@@ -26,9 +26,9 @@ from __future__ import annotations
 import math
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b, sha256
 from typing import Any, TypeAlias, TypeVar, cast
 from uuid import UUID
@@ -167,7 +167,9 @@ class Encoder(_Trees):
         channels: the values of the checkpoint before, for values that repeat parts of them.
         message_channels: the channels whose messages become events.
         known: whether an event is stored already.
-        message_ids: the ids of messages that were encoded before, by a digest of their MessagePack.
+        shows: whether the conversation has a message, which it has not if it hides it.
+        generations: see :attr:`~agent_manager.adapters.langgraph_thread.Thread.generations`.
+        message_ids: the ids of messages that were encoded before, by :func:`message_digest`.
         events: the events that the encoded values refer to and that are not stored yet, by their ids.
         has_copied: whether an encoded value copies from ``channels``.
         calls: the tasks of calls of tools, by the ids of the calls.
@@ -176,6 +178,8 @@ class Encoder(_Trees):
     serde: SerializerProtocol
     message_channels: frozenset[str]
     known: Callable[[UUID], bool]
+    shows: Callable[[UUID], bool]
+    generations: Sequence[int]
     message_ids: dict[bytes, UUID]
     channels: Channels = field(default_factory=dict)
     payloads: Payloads = field(default_factory=dict)
@@ -212,28 +216,30 @@ class Encoder(_Trees):
         return self._value(leaf) if size > LARGE_BYTES else leaf
 
     def _value(self, tree: Tree) -> Tree:
-        event_id = derived_uuid(VALUE, blake2b(to_json(tree), digest_size=32).hexdigest())
+        event_id = value_id(tree)
         if not self.known(event_id):
             self.events[event_id] = NewEvent(ApplicationEvent(VALUE, tree), event_id)
         return {"~value": str(event_id)}
 
     def _extension(self, value: Extension, has_messages: bool, depth: int) -> Tree:
         if value.code == PYDANTIC:
-            digest = blake2b(value.data, digest_size=16).digest()
+            digest = message_digest(value.data)
             message_id = self.message_ids.get(digest)
-            if has_messages and not self._is_stored(message_id) and (made := message_event(value.data)) is not None:
+            made = message_event(value.data) if has_messages and not self._is_stored(message_id) else None
+            if made is not None:
                 message, files = made
+                message = replace(message, id=visible_id(message.id, self.generations, self.shows))
                 message_id = self.message_ids[digest] = message.id
-                if not self.known(message_id):
+                if not self.shows(message_id):
                     self.events[message_id] = message
                     self.files |= files
-                    self.events |= {each.id: each for each in _task_events(message, self.calls)}
+                    self.events |= {each.id: each for each in task_events(message, self.calls)}
             if message_id is not None and self._is_stored(message_id):
                 return {"~message": str(message_id)}
         return super()._extension(value, has_messages, depth)
 
     def _is_stored(self, event_id: UUID | None) -> bool:
-        return event_id is not None and (self.known(event_id) or event_id in self.events)
+        return event_id is not None and (self.shows(event_id) or event_id in self.events)
 
     # What changed
 
@@ -327,6 +333,11 @@ def _is_tagged(tree: Tree) -> bool:
     return len(tree) == 1 and next(iter(tree))[:1] == "~"
 
 
+def value_id(tree: Tree) -> UUID:
+    """Return the id of the event of a large value."""
+    return derived_uuid(VALUE, blake2b(to_json(tree), digest_size=32).hexdigest())
+
+
 def _is_reference(tree: Tree) -> bool:
     return isinstance(tree, dict) and len(tree) == 1 and ("~value" in tree or "~message" in tree)
 
@@ -341,6 +352,24 @@ def has_copies(tree: Tree) -> bool:
 _COPIES = frozenset(("~list", "~more", "~dict"))
 
 
+def has_messages(tree: Tree) -> bool:
+    """Return whether a tree refers to messages."""
+    if isinstance(tree, dict):
+        return "~message" in tree or any(map(has_messages, tree.values()))
+    return isinstance(tree, list) and any(map(has_messages, tree))
+
+
+def with_ids(tree: Tree, ids: Mapping[str, str]) -> Tree:
+    """Return a tree that refers to events by other ids, given these by the ones in the tree."""
+    if isinstance(tree, list):
+        return [with_ids(item, ids) for item in tree]
+    if not isinstance(tree, dict):
+        return tree
+    if _is_reference(tree):
+        return {tag: ids.get(event_id, event_id) for tag, event_id in tree.items()}
+    return {name: with_ids(value, ids) for name, value in tree.items()}
+
+
 # Reading
 
 
@@ -352,19 +381,22 @@ def expanded(tree: Tree, payloads: Payloads) -> Tree:
 
 
 def complete(stored: Tree, channel: str, channels: Channels, payloads: Payloads) -> Tree:
-    """Return the complete value of a channel from the stored one, given the values of the checkpoint before."""
+    """Return the complete value of a channel from the stored one, given the values of the checkpoint before.
+
+    One of them that was erased is taken to be empty.
+    """
     if isinstance(stored, dict) and len(stored) == 1 and "~dict" in stored:
         removed, changed = stored["~dict"]
-        before = expanded(channels[channel], payloads)
+        before = expanded(channels.get(channel), payloads) or {}
         kept = {name: value for name, value in before.items() if name not in removed}
         return kept | {name: complete(value, "", channels, payloads) for name, value in changed.items()}
     if isinstance(stored, dict):
         if len(stored) == 1 and "~more" in stored:
             added = [complete(item, "", channels, payloads) for item in stored["~more"]]
-            return [*expanded(channels[channel], payloads), *added]
+            return [*(expanded(channels.get(channel), payloads) or ()), *added]
         if len(stored) == 1 and "~list" in stored:
             source, *parts = stored["~list"]
-            before = expanded(channels[source], payloads)
+            before = expanded(channels.get(source), payloads) or []
             items: list[Tree] = []
             for part in parts:
                 if isinstance(part, dict) and "~copy" in part:
@@ -622,8 +654,36 @@ def _class_of(role: str) -> tuple[str, str]:
 
 def _is_same(data: bytes, other: bytes) -> bool:
     """Return whether two messages in MessagePack are read as the same object."""
-    first, second = (_PLAIN.loads_typed(("msgpack", _pack(ormsgpack.Ext(PYDANTIC, each)))) for each in (data, other))
+    first, second = map(_loaded, (data, other))
     return type(first) is type(second) and _PLAIN.dumps_typed(first) == _PLAIN.dumps_typed(second)
+
+
+def _loaded(data: bytes) -> Any:
+    return _PLAIN.loads_typed(("msgpack", _pack(ormsgpack.Ext(PYDANTIC, data))))
+
+
+def message_digest(data: bytes) -> bytes:
+    """Return the digest of a message in MessagePack."""
+    return blake2b(data, digest_size=16).digest()
+
+
+def digest_when_written(data: bytes) -> bytes:
+    """Return the digest that a message has when LangGraph writes it that has read it as this MessagePack."""
+    return message_digest(unpack(_PLAIN.dumps_typed(_loaded(data))[1]).data)
+
+
+def visible_id(message_id: UUID, generations: Sequence[int], shows: Callable[[UUID], bool]) -> UUID:
+    """Return the id of the event of a message that the conversation shows, or of the one to be appended.
+
+    Args:
+        message_id: the id of the first event of the message, which the conversation may hide.
+        generations: see :attr:`~agent_manager.adapters.langgraph_thread.Thread.generations`.
+        shows: whether the conversation has a message.
+    """
+    ids = [
+        derived_uuid("langgraph.message", str(message_id), number) if number else message_id for number in generations
+    ]
+    return next(filter(shows, ids), ids[-1])
 
 
 def message_data(added: MessageAdded, payloads: Payloads) -> bytes:
@@ -646,7 +706,7 @@ def message_data(added: MessageAdded, payloads: Payloads) -> bytes:
     return _pack((module, name, members, _METHOD))
 
 
-def _task_events(message: NewEvent, calls: dict[str, UUID]) -> Iterator[NewEvent]:
+def task_events(message: NewEvent, calls: dict[str, UUID]) -> Iterator[NewEvent]:
     """Yield the events of the tasks of the calls of tools in a message, or of the task whose result it is.
 
     Their ids follow from the message's, so that they are stored once. The message itself is not repeated in them.
