@@ -445,7 +445,7 @@ async def test_a_deleted_thread_is_hidden_at_once_and_begins_anew(store: EventSt
         assert len((await state(graph(each)))["messages"]) == 2 + 2 * CALLS
 
 
-async def shown(store: EventStore, thread: str = "t") -> list[str | None]:
+async def visible(store: EventStore, thread: str = "t") -> list[str | None]:
     """Return the messages that readers of the conversation see."""
     await catch_up(store)
     return [row.content for row in (await Reader(store).messages(conversation_uuid(store.tenant, thread))).items]
@@ -457,11 +457,11 @@ async def test_a_thread_that_begins_anew_shows_no_message_of_before(store: Event
         await agent.ainvoke(asked, config())
         messages = (await state(graph(EventStoreSaver(store))))["messages"]
         assert len(messages) == 2 + 2 * CALLS
-        assert await shown(store) == [message.content for message in messages]
+        assert await visible(store) == [message.content for message in messages]
         if number % 2:
             agent = graph(EventStoreSaver(store))  # has not seen the thread
         await EventStoreSaver(store).adelete_thread("t")
-        assert await shown(store) == []
+        assert await visible(store) == []
 
 
 async def test_a_copy_to_a_thread_that_was_deleted_shows_its_messages(store: EventStore) -> None:
@@ -473,10 +473,10 @@ async def test_a_copy_to_a_thread_that_was_deleted_shows_its_messages(store: Eve
         await saver.acopy_thread(source, copy)
         messages = (await state(graph(EventStoreSaver(store)), copy))["messages"]
         assert len(messages) == 2 + 2 * CALLS
-        assert await shown(store, copy) == [message.content for message in messages]
+        assert await visible(store, copy) == [message.content for message in messages]
         before = len([event for event in await events(store, copy) if event.event_type == "message.added"])
         await graph(EventStoreSaver(store)).ainvoke(question(), config(copy))
-        assert len(await shown(store, copy)) == 2 * (2 + 2 * CALLS)
+        assert len(await visible(store, copy)) == 2 * (2 + 2 * CALLS)
         after = len([event for event in await events(store, copy) if event.event_type == "message.added"])
         assert after - before == 2 + 2 * CALLS, "no message of the copy is stored again"
         await saver.adelete_thread(copy)
@@ -495,7 +495,7 @@ async def test_a_conversation_that_goes_back_takes_its_thread_along(store: Event
     await agent.ainvoke({"messages": [HumanMessage("and now?")]}, config())
     messages = (await state(graph(EventStoreSaver(store))))["messages"]
     assert len(messages) == 2 * (2 + 2 * CALLS)
-    assert await shown(store) == [message.content for message in messages]
+    assert await visible(store) == [message.content for message in messages]
 
 
 async def test_a_thread_goes_on_whichever_of_its_events_is_erased(store: EventStore) -> None:
@@ -516,14 +516,14 @@ async def test_a_thread_goes_on_whichever_of_its_events_is_erased(store: EventSt
         await saver.acopy_thread("t", thread)
         erased = (await events(store, thread))[number]
         await store.erase(conversation_uuid(store.tenant, thread), [erased.id])
-        written, fresh = await shown(store, thread), EventStoreSaver(store)
+        written, fresh = await visible(store, thread), EventStoreSaver(store)
         messages = (await state(agent_of(fresh), thread))["messages"]
         # The place of an erased message is left. A message that came with an erased checkpoint is no part of the state.
         assert len(messages) >= 4 - (erased.event_type == "langgraph.checkpoint")
         changed = [each.content for each in messages if each.content not in (WHEN, "noted")]
         assert changed == [""] * (erased.event_type == "message.added")
         await agent_of(fresh).ainvoke(question(), config(thread))
-        assert len(await shown(store, thread)) == len(written) + 2, "nothing of before is written again"
+        assert len(await visible(store, thread)) == len(written) + 2, "nothing of before is written again"
         await fresh.acopy_thread(thread, copy)
         for each in (thread, copy):
             found = await state(agent_of(EventStoreSaver(store)), each)
