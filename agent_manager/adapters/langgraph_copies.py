@@ -11,18 +11,10 @@ from typing import Any
 from uuid import uuid4
 
 from agent_manager.adapters.blobs import FILES, referring
+from agent_manager.adapters.langgraph_messages import EXTRA, message_event, task_events, visible_id
 from agent_manager.adapters.langgraph_thread import CHECKPOINT, PRUNED, RUNS_DELETED, WRITES, Thread
-from agent_manager.adapters.langgraph_values import (
-    EXTRA,
-    VALUE,
-    in_stored_order,
-    message_event,
-    references,
-    task_events,
-    value_id,
-    visible_id,
-    with_ids,
-)
+from agent_manager.adapters.langgraph_trees import in_stored_order, references, with_ids
+from agent_manager.adapters.langgraph_values import VALUE, value_id
 from eventstore import ApplicationEvent, ConversationReactivated, ConversationRewound, Event, Metadata, NewEvent
 from eventstore.events import PLAIN
 

@@ -5,7 +5,7 @@ their event, so that a difference is always applied to what it was made from. Th
 
 - ``langgraph.checkpoint``: ``id`` (if that is not the event's), ``ns``, ``parent``; of ``state``, ``versions``,
   ``seen`` and ``metadata`` the members that changed, with the names of others that are gone in ``removed``; the
-  ``values`` of the channels that changed (:mod:`~agent_manager.adapters.langgraph_values`). A channel with a new
+  ``values`` of the channels that changed (:mod:`~agent_manager.adapters.langgraph_trees`). A channel with a new
   version and without a value has none any more. Of a checkpoint that follows writes, whose events ``after`` names by
   their versions, only what differs from what they lead to by themselves (:meth:`Thread.expected`) is there;
 - ``langgraph.writes``: ``writes``, pairs of a channel and a value that the task ``task`` at ``path`` wrote after
@@ -39,7 +39,7 @@ from uuid import UUID
 
 from langgraph.checkpoint.base import WRITES_IDX_MAP, writes_sort_key
 
-from agent_manager.adapters.langgraph_values import (
+from agent_manager.adapters.langgraph_trees import (
     Tree,
     complete,
     has_copies,
@@ -422,6 +422,11 @@ class Thread:
                 made[each] = complete(each.stored, each.channel, channels, self.payloads)
             self._whole[value] = made[value]
         return self._whole[value]
+
+    def keep_payload(self, name: UUID | str, payload: Tree, size: int) -> None:
+        """Keep what values refer to by an id or a reference."""
+        self.payloads[name] = payload
+        self.weight += size
 
     def keep(self, value: Value, tree: Tree) -> None:
         """Keep a complete value, of which others will be made; the oldest are forgotten."""
