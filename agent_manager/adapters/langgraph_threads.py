@@ -138,7 +138,7 @@ def keep_payload(thread: Thread, event_id: UUID, data: Any, size: int) -> None:
 
 
 def _keep_erased(thread: Thread, event: Event) -> None:
-    """Keep what stands for an erased value, null, or for an erased message: one without content, with the event's id."""
+    """Keep what stands for an erased value, null, or for a message: one without content that has the event's id."""
     if not isinstance(event.data, MessageAdded):
         thread.keep_payload(event.id, None, 0)
         return

@@ -10,7 +10,7 @@ import pytest
 from support.callers import People
 from support.serving import Served
 
-from agent_manager.adapters import a2a_demo
+from agent_manager.adapters import a2a_demo_lists
 from eventstore import (
     ConversationCreated,
     ConversationDeleted,
@@ -157,7 +157,7 @@ async def test_a_page_ends_before_its_limit_if_it_is_large(
     filled: Served, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed = await whole(filled.client, method, **{"A2A-Version": "0.3"})
-    monkeypatch.setattr(a2a_demo, "PAGE_BYTES", 300)
+    monkeypatch.setattr(a2a_demo_lists, "PAGE_BYTES", 300)
     found = await pages(filled.client, method, 1000, **{"A2A-Version": "0.3"})
     assert [item for page in found for item in page] == listed
     assert len(found) > 1
