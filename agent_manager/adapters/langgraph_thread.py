@@ -53,6 +53,8 @@ CHECKPOINT, WRITES = "langgraph.checkpoint", "langgraph.writes"
 PRUNED, RUNS_DELETED = "langgraph.pruned", "langgraph.runs_deleted"
 DIFFERENCES = ("state", "versions", "seen", "metadata")
 """The objects of a checkpoint of which only the members that changed are stored."""
+START = "__start__"
+"""LangGraph's channel of the input of a run."""
 _BRANCH = "branch:to:"
 """The beginning of LangGraph's channels that make a node run in the next step."""
 BEGINNING_ANEW = 2
@@ -159,8 +161,10 @@ class Thread:
     _messages: list[UUID] = field(default_factory=list)
     _appended: int = 0
     """The index of the first message that may be of the same append as the next one."""
-    _erased: dict[int, slice] = field(default_factory=dict)
-    """Of the event of an erased message, by its version: the messages that were appended with it."""
+    _erased: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """The ranges of the messages that may have been appended with an erased one, by the version of its event."""
+    _restored: int = 0
+    """The index of the first message after those whose writes were restored."""
     _substitutes: dict[int, Any] = field(default_factory=dict)
 
     @property
@@ -298,7 +302,7 @@ class Thread:
                 self.payload_versions[event_id] = version
                 self._messages.append(event_id)
                 if is_erased:
-                    self._erased[version] = slice(self._appended, len(self._messages))
+                    self._erased[version] = self._appended, len(self._messages)
                 elif writes is not None:
                     self._appended = len(self._messages)
             case "langgraph.value":
@@ -335,6 +339,9 @@ class Thread:
         if parent is not None:
             after = sorted({write.version for write in self.writes(parent)})
             content = {"ns": parent.ns, "parent": parent.version, "after": after}
+            versions = parent.objects["versions"]
+            if not after and type(started := versions.get(START)) is int:  # it had the input of a run
+                content["versions"] = {START: max(started, *versions.values()) + 1}
         self._substitutes[version] = content
         self._apply_checkpoint(version, event_id, content)
         self._by_version[version].is_visible = False
@@ -363,7 +370,9 @@ class Thread:
         """Restore, after a checkpoint, the writes in the event of a message that was erased."""
         channel = next((name for name, value in parent.values.items() if has_messages(value.stored)), None)
         if version in self._erased and channel is not None:
-            messages = [{"~message": str(event_id)} for event_id in self._messages[self._erased.pop(version)]]
+            start, end = self._erased.pop(version)
+            messages = [{"~message": str(each)} for each in self._messages[max(start, self._restored) : end]]
+            self._restored = end
             self._substitutes[version] = {"checkpoint": parent.version, "task": "", "writes": [[channel, messages]]}
             self._written_in[version] = [Write(version, "", "", 0, channel, Value(messages, channel, parent))]
 
