@@ -350,8 +350,9 @@ class Thread:
         ns, checkpoint_id = content.get("ns", ""), content.get("id", str(event_id))
         parent, parent_id = self._named(content.get("parent"))
         removed, after = content.get("removed", {}), content.get("after", ())
-        for each in after if parent is not None else ():
-            self._restore_writes(each, parent)
+        if parent is not None:
+            for each in after:
+                self._restore_writes(each, parent)
         expected = self.expected(parent, after)
         objects = {
             name: _merged(expected.objects[name], content.get(name, {}), removed.get(name, ())) for name in DIFFERENCES
