@@ -43,6 +43,7 @@ from agent_manager.adapters.langgraph_thread import (
     DIFFERENCES,
     PRUNED,
     RUNS_DELETED,
+    VALUE,
     WRITES,
     Checkpoint,
     Thread,
@@ -51,7 +52,7 @@ from agent_manager.adapters.langgraph_thread import (
 )
 from agent_manager.adapters.langgraph_threads import Threads, keep_payload
 from agent_manager.adapters.langgraph_trees import in_stored_order, is_value, plain_trees, plain_values, references
-from agent_manager.adapters.langgraph_values import VALUE, Encoder
+from agent_manager.adapters.langgraph_values import Encoder
 from agent_manager.adapters.store_access import StoreAccess, beginning
 from eventstore import (
     ANY,
@@ -460,13 +461,8 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
         return Encoder(
             self.serde,
             self._message_channels,
-            thread.payload_versions.__contains__,
-            thread.shows,
-            thread.generations,
-            thread.message_ids,
+            thread,
             dict(zip(values, wholes, strict=True)),
-            thread.payloads,
-            calls={} if thread.is_deleted else thread.calls,
         )
 
     async def _events(self, thread: Thread, encoder: Encoder) -> Sequence[NewEvent]:

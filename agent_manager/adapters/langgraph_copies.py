@@ -11,10 +11,9 @@ from typing import Any
 from uuid import uuid4
 
 from agent_manager.adapters.blobs import FILES, referring
-from agent_manager.adapters.langgraph_messages import EXTRA, message_event, task_events, visible_id
-from agent_manager.adapters.langgraph_thread import CHECKPOINT, PRUNED, RUNS_DELETED, WRITES, Thread
+from agent_manager.adapters.langgraph_messages import EXTRA, as_written, message_event, task_events
+from agent_manager.adapters.langgraph_thread import CHECKPOINT, PRUNED, RUNS_DELETED, VALUE, WRITES, Thread
 from agent_manager.adapters.langgraph_trees import in_stored_order, references, with_ids
-from agent_manager.adapters.langgraph_values import VALUE, value_id
 from eventstore import ApplicationEvent, ConversationReactivated, ConversationRewound, Event, Metadata, NewEvent
 from eventstore.events import PLAIN
 
@@ -95,33 +94,33 @@ class Copied:
         for event in events:
             self.versions[event.version] = target.version + len(new) + 1
             content = _own_content(event, source)
-            if self.ids:
-                content = with_ids(content, self.ids)
             if event.event_type == VALUE:
-                new += self._value(event, content, target)
+                new += self._value(event, with_ids(content, self.ids), target)
             elif event.event_type == "message.added":
-                new += self._message(event, self._with_versions(content), source, target, calls)
+                new += self._message(event, content, source, target, calls)
             else:
-                new.append(self._own(event, self._with_versions(content), is_new=not target.version))
+                new.append(self._own(event, self._there(content), is_new=not target.version))
         return new
 
-    def _with_versions(self, content: Any) -> Any:
-        """Return what an event of LangGraph's own holds, with the versions of the copy."""
+    def _there(self, content: Any) -> Any:
+        """Return what an event of LangGraph's own holds with the versions and ids of the copy."""
         if not isinstance(content, dict):
             return content
+        content = with_ids(content, self.ids)
         named = {name: self.versions[content[name]] for name in _VERSIONS if isinstance(content.get(name), int)}
         if "after" in content:
             named["after"] = [self.versions[each] for each in content["after"] if each in self.versions]
         return in_stored_order(content | named)
 
     def _message(
-        self, event: Event, writes: Any, source: Thread, target: Thread, calls: dict[str, Any]
+        self, event: Event, content: Any, source: Thread, target: Thread, calls: dict[str, Any]
     ) -> Iterable[NewEvent]:
-        made = message_event(source.payloads[event.id])
+        made = message_event(as_written(source.payloads[event.id]))
         assert made is not None
-        event_id = visible_id(made[0].id, target.generations, target.shows)
+        event_id = target.message_id(made[0].id)
         if event_id != event.id:
             self.ids[str(event.id)] = str(event_id)
+        writes = self._there(content)  # which have the message itself
         if target.shows(event_id):
             return [NewEvent(ApplicationEvent(WRITES, writes))] if writes is not None else []
         metadata = referring(PLAIN if writes is None else Metadata(**{EXTRA: writes}), files_of(event))
@@ -130,7 +129,7 @@ class Copied:
         return [message, *task_events(message, calls)]
 
     def _value(self, event: Event, tree: Any, target: Thread) -> Iterable[NewEvent]:
-        event_id = event.id if event.is_erased or tree == event.content else value_id(tree)
+        event_id = uuid4() if event.is_erased else target.value_id(tree)
         if event_id != event.id:
             self.ids[str(event.id)] = str(event_id)
         if event_id in target.payload_versions:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from hashlib import blake2b
 from typing import Any, cast
 from uuid import UUID
@@ -180,23 +180,10 @@ def message_digest(data: bytes) -> bytes:
     return blake2b(data, digest_size=16).digest()
 
 
-def digest_when_written(data: bytes) -> bytes:
-    """Return the digest that a message has when LangGraph writes it that has read it as this MessagePack."""
-    return message_digest(unpack(PLAIN_SERIALIZER.dumps_typed(_loaded(data))[1]).data)
-
-
-def visible_id(message_id: UUID, generations: Sequence[int], shows: Callable[[UUID], bool]) -> UUID:
-    """Return the id of the event of a message that the conversation shows, or of the one to be appended.
-
-    Args:
-        message_id: the id of the first event of the message, which the conversation may hide.
-        generations: see :attr:`~agent_manager.adapters.langgraph_thread.Thread.generations`.
-        shows: whether the conversation has a message.
-    """
-    ids = [
-        derived_uuid("langgraph.message", str(message_id), number) if number else message_id for number in generations
-    ]
-    return next(filter(shows, ids), ids[-1])
+def as_written(data: bytes) -> bytes:
+    """Return the MessagePack that LangGraph makes of a message that it has read as this one."""
+    written: bytes = unpack(PLAIN_SERIALIZER.dumps_typed(_loaded(data))[1]).data
+    return written
 
 
 def message_data(added: MessageAdded, payloads: Payloads) -> bytes:

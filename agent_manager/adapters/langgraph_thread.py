@@ -34,10 +34,12 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
-from langgraph.checkpoint.base import WRITES_IDX_MAP, writes_sort_key
+from langgraph.checkpoint.base import WRITES_IDX_MAP, empty_checkpoint, writes_sort_key
+from pydantic_core import to_json
 
 from agent_manager.adapters.langgraph_trees import (
     Tree,
@@ -48,7 +50,10 @@ from agent_manager.adapters.langgraph_trees import (
     same,
     sources,
 )
+from eventstore.ids import derived_uuid
 
+VALUE = "langgraph.value"
+"""The type of the application event that holds a large value or text."""
 CHECKPOINT, WRITES = "langgraph.checkpoint", "langgraph.writes"
 PRUNED, RUNS_DELETED = "langgraph.pruned", "langgraph.runs_deleted"
 DIFFERENCES = ("state", "versions", "seen", "metadata")
@@ -161,6 +166,7 @@ class Thread:
     _messages: list[UUID] = field(default_factory=list)
     _appended: int = 0
     """The index of the first message that may be of the same append as the next one."""
+    _erased_ids: set[UUID] = field(default_factory=set)
     _erased: dict[int, tuple[int, int]] = field(default_factory=dict)
     """The ranges of the messages that may have been appended with an erased one, by the version of its event."""
     _restored: int = 0
@@ -185,11 +191,26 @@ class Thread:
         version = self.payload_versions.get(event_id)
         return version is not None and not self.is_deleted and not self.hides(version)
 
-    @property
-    def generations(self) -> tuple[int, ...]:
-        """The versions from which on messages that were hidden are other events; that of the next one, if deleted."""
-        versions = (at_version for _, at_version in self.rewinds)
-        return (0, *versions, self.version + BEGINNING_ANEW) if self.is_deleted else (0, *versions)
+    def message_id(self, first: UUID) -> UUID:
+        """Return the id of the event of a message that the conversation shows, or of the one that it will show.
+
+        Args:
+            first: the id of the first event of the message, which may be hidden or erased.
+        """
+        hidden_by = [at_version for _, at_version in self.rewinds]
+        if self.is_deleted:
+            hidden_by.append(self.version + BEGINNING_ANEW)
+        ids = [first, *(derived_uuid("langgraph.message", str(first), version) for version in hidden_by)]
+        return self._not_erased(next(filter(self.shows, ids), ids[-1]))
+
+    def value_id(self, tree: Tree) -> UUID:
+        """Return the id of the event of a large value."""
+        return self._not_erased(derived_uuid(VALUE, blake2b(to_json(tree), digest_size=32).hexdigest()))
+
+    def _not_erased(self, event_id: UUID) -> UUID:
+        while event_id in self._erased_ids:
+            event_id = derived_uuid("langgraph.again", str(event_id))
+        return event_id
 
     def last_stored(self, ns: str) -> Checkpoint | None:
         """Return the checkpoint that was stored last and is not hidden, preferably one of a namespace."""
@@ -289,6 +310,8 @@ class Thread:
             return
         self.version = version
         self.weight += 500 + size
+        if is_erased:
+            self._erased_ids.add(event_id)
         if writes is not None:
             self._apply_writes(version, writes)
         match event_type:
@@ -335,8 +358,11 @@ class Thread:
 
     def _apply_erased_checkpoint(self, version: int, event_id: UUID) -> None:
         parent = self.last_stored("")
-        content: dict[str, Any] = {"parent": None}
-        if parent is not None:
+        if parent is None:
+            metadata = {"source": "input", "step": -1, "parents": {}}
+            state = {"v": empty_checkpoint()["v"]}
+            content: dict[str, Any] = {"state": state, "metadata": metadata, "versions": {START: 1}}
+        else:
             after = sorted({write.version for write in self.writes(parent)})
             content = {"ns": parent.ns, "parent": parent.version, "after": after}
             versions = parent.objects["versions"]
@@ -374,7 +400,9 @@ class Thread:
             start, end = self._erased.pop(version)
             messages = [{"~message": str(each)} for each in self._messages[max(start, self._restored) : end]]
             self._restored = end
-            self._substitutes[version] = {"checkpoint": parent.version, "task": "", "writes": [[channel, messages]]}
+            checkpoint = parent.id if parent.version > version else parent.version
+            writes = {"checkpoint": checkpoint, "ns": parent.ns, "task": "", "writes": [[channel, messages]]}
+            self._substitutes[version] = writes
             self._written_in[version] = [Write(version, "", "", 0, channel, Value(messages, channel, parent))]
 
     def _named(self, reference: int | str | None) -> tuple[Checkpoint | None, str | None]:

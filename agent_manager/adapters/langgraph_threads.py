@@ -11,7 +11,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from psycopg.types.numeric import Int8
 
 from agent_manager.adapters.blobs import load_blob, load_files, referred
-from agent_manager.adapters.langgraph_messages import EXTRA, digest_when_written, message_data, message_files
+from agent_manager.adapters.langgraph_messages import EXTRA, as_written, message_data, message_digest, message_files
 from agent_manager.adapters.langgraph_thread import Thread, Value
 from agent_manager.adapters.langgraph_trees import Tree, decode, references
 from eventstore import Caller, Event, EventStore, MessageAdded, conversation_uuid
@@ -144,4 +144,4 @@ def _keep_erased(thread: Thread, event: Event) -> None:
         return
     message = message_data(event.data.model_copy(update={"given_id": str(event.id)}), thread.payloads)
     thread.keep_payload(event.id, message, len(message))
-    thread.message_ids[digest_when_written(message)] = event.id
+    thread.message_ids[message_digest(as_written(message))] = event.id

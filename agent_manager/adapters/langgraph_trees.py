@@ -189,6 +189,8 @@ def has_messages(tree: Tree) -> bool:
 
 def with_ids(tree: Tree, ids: Mapping[str, str]) -> Tree:
     """Return a tree that refers to events by other ids, given these by the ones in the tree."""
+    if not ids:
+        return tree
     if isinstance(tree, list):
         return [with_ids(item, ids) for item in tree]
     if not isinstance(tree, dict):
@@ -294,7 +296,8 @@ def decode(tree: Tree, serde: SerializerProtocol, payloads: Payloads) -> Any:
     """Return the value of a complete tree."""
     if not isinstance(tree, dict | list):
         return tree
-    if isinstance(tree, dict) and "~typed" in (tree := expanded(tree, payloads)):
+    tree = expanded(tree, payloads)
+    if isinstance(tree, dict) and "~typed" in tree:
         kind, data = tree["~typed"]
         return serde.loads_typed((kind, _data(data, payloads)))
     return serde.loads_typed(("msgpack", pack(plain(tree, payloads))))

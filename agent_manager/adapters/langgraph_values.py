@@ -6,10 +6,9 @@ Messages become message events, and large texts and values events of their own.
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from hashlib import blake2b
 from typing import Any
 from uuid import UUID
 
@@ -17,12 +16,12 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from pydantic_core import to_json
 
 from agent_manager.adapters.blobs import is_large
-from agent_manager.adapters.langgraph_messages import message_digest, message_event, task_events, visible_id
+from agent_manager.adapters.langgraph_messages import message_digest, message_event, task_events
+from agent_manager.adapters.langgraph_thread import VALUE, Thread
 from agent_manager.adapters.langgraph_trees import (
     PYDANTIC,
     Channels,
     Extension,
-    Payloads,
     TooDeep,
     Tree,
     Trees,
@@ -35,10 +34,7 @@ from agent_manager.adapters.langgraph_trees import (
     unpack,
 )
 from eventstore import ApplicationEvent, NewEvent
-from eventstore.ids import derived_uuid
 
-VALUE = "langgraph.value"
-"""The type of the application event that holds a large value or text."""
 LARGE_BYTES = 2000
 """From this size on a value becomes an event of its own, so that a thread can be read without its large values. About
 here PostgreSQL begins to store values outside of their rows."""
@@ -49,29 +45,23 @@ class Encoder(Trees):
     """Encodes the values of one checkpoint, or of the writes to it.
 
     Attributes:
-        channels: the values of the checkpoint before, for values that repeat parts of them.
         message_channels: the channels whose messages become events.
-        known: whether an event is stored already.
-        shows: whether the conversation has a message, which it has not if it hides it.
-        generations: see :attr:`~agent_manager.adapters.langgraph_thread.Thread.generations`.
-        message_ids: the ids of messages that were encoded before, by :func:`message_digest`.
+        thread: to which the values belong, with what they refer to.
+        channels: the values of the checkpoint before, for values that repeat parts of them.
         events: the events that the encoded values refer to and that are not stored yet, by their ids.
         has_copied: whether an encoded value copies from ``channels``.
-        calls: the tasks of calls of tools, by the ids of the calls.
     """
 
     serde: SerializerProtocol
     message_channels: frozenset[str]
-    known: Callable[[UUID], bool]
-    shows: Callable[[UUID], bool]
-    generations: Sequence[int]
-    message_ids: dict[bytes, UUID]
-    channels: Channels = field(default_factory=dict)
-    payloads: Payloads = field(default_factory=dict)
+    thread: Thread
+    channels: Channels
     events: dict[UUID, NewEvent] = field(default_factory=dict)
     has_copied: bool = False
-    calls: dict[str, UUID] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._calls = {} if self.thread.is_deleted else self.thread.calls
 
     def encode(self, value: Any, channel: str = "") -> tuple[Tree, Tree]:
         """Return the value of a channel as it is stored, and complete."""
@@ -101,36 +91,36 @@ class Encoder(Trees):
         return self._value(leaf) if size > LARGE_BYTES else leaf
 
     def _value(self, tree: Tree) -> Tree:
-        event_id = value_id(tree)
-        if not self.known(event_id):
+        event_id = self.thread.value_id(tree)
+        if event_id not in self.thread.payload_versions:
             self.events[event_id] = NewEvent(ApplicationEvent(VALUE, tree), event_id)
         return {"~value": str(event_id)}
 
     def _extension(self, value: Extension, has_messages: bool, depth: int) -> Tree:
         if value.code == PYDANTIC:
             digest = message_digest(value.data)
-            message_id = self.message_ids.get(digest)
+            message_id = self.thread.message_ids.get(digest)
             made = message_event(value.data) if has_messages and not self._is_stored(message_id) else None
             if made is not None:
                 message, files = made
-                message = replace(message, id=visible_id(message.id, self.generations, self.shows))
-                message_id = self.message_ids[digest] = message.id
-                if not self.shows(message_id):
+                message = replace(message, id=self.thread.message_id(message.id))
+                message_id = self.thread.message_ids[digest] = message.id
+                if not self.thread.shows(message_id):
                     self.events[message_id] = message
                     self.files |= files
-                    self.events |= {each.id: each for each in task_events(message, self.calls)}
+                    self.events |= {each.id: each for each in task_events(message, self._calls)}
             if message_id is not None and self._is_stored(message_id):
                 return {"~message": str(message_id)}
         return super()._extension(value, has_messages, depth)
 
     def _is_stored(self, event_id: UUID | None) -> bool:
-        return event_id is not None and (self.shows(event_id) or event_id in self.events)
+        return event_id is not None and (self.thread.shows(event_id) or event_id in self.events)
 
     # What changed
 
     def _changes(self, whole: Tree, channel: str) -> Tree:
         """Return how a value differs from the channel's value before; None if they have nothing in common."""
-        before = expanded(self.channels.get(channel), self.payloads)
+        before = expanded(self.channels.get(channel), self.thread.payloads)
         if isinstance(whole, list) and isinstance(before, list):
             return self._list_changes(whole, before, channel, channel)
         if isinstance(whole, dict) and isinstance(before, dict) and not (is_tagged(whole) or is_tagged(before)):
@@ -167,7 +157,7 @@ class Encoder(Trees):
             return tree
         if len(tree) > 1 and any(isinstance(item, dict) and "~message" in item for item in tree):
             for channel in self.message_channels & self.channels.keys():
-                before = expanded(self.channels[channel], self.payloads)
+                before = expanded(self.channels[channel], self.thread.payloads)
                 if isinstance(before, list) and (changes := self._list_changes(tree, before, channel)) is not None:
                     return changes
         parts = [self._without_repeated_lists(item) for item in tree]
@@ -198,11 +188,6 @@ def _runs(items: list[Tree], before: list[Tree]) -> Iterator[tuple[int, int]]:
             index += 1
         else:
             place = found
-
-
-def value_id(tree: Tree) -> UUID:
-    """Return the id of the event of a large value."""
-    return derived_uuid(VALUE, blake2b(to_json(tree), digest_size=32).hexdigest())
 
 
 def _size(tree: Tree) -> int:

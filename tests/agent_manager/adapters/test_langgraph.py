@@ -461,7 +461,6 @@ async def test_a_thread_that_begins_anew_shows_no_message_of_before(store: Event
         if number % 2:
             agent = graph(EventStoreSaver(store))  # has not seen the thread
         await EventStoreSaver(store).adelete_thread("t")
-        assert await visible(store) == []
 
 
 async def test_a_copy_to_a_thread_that_was_deleted_shows_its_messages(store: EventStore) -> None:
@@ -511,15 +510,15 @@ async def test_a_thread_goes_on_whichever_of_its_events_is_erased(store: EventSt
     saver = EventStoreSaver(store)
     for _ in range(2):
         await agent_of(saver).ainvoke(question(), config())
-    for number in range(1, len(await events(store))):
+    for number in range(1, len(await events(store)) - 1):  # if the last one is erased, the step is run again
         thread, copy = f"t{number}", f"copy {number}"
         await saver.acopy_thread("t", thread)
         erased = (await events(store, thread))[number]
         await store.erase(conversation_uuid(store.tenant, thread), [erased.id])
         written, fresh = await visible(store, thread), EventStoreSaver(store)
         messages = (await state(agent_of(fresh), thread))["messages"]
-        # The place of an erased message is left. A message that came with an erased checkpoint is no part of the state.
-        assert len(messages) >= 4 - (erased.event_type == "langgraph.checkpoint")
+        # The place of an erased message is left; the messages that were written in an erased event are not in the state.
+        assert len(messages) >= 4 - (erased.event_type in ("langgraph.checkpoint", "langgraph.writes"))
         changed = [each.content for each in messages if each.content not in (WHEN, "noted")]
         assert changed == [""] * (erased.event_type == "message.added")
         await agent_of(fresh).ainvoke(question(), config(thread))
