@@ -44,7 +44,7 @@ from agent_manager.conversation_fold import ConversationFold, ConversationView, 
 from agent_manager.manager import Manager
 from agent_manager.server.conversation_lookup import visible_ids
 from agent_manager.server.response_cache import LARGE_BYTES
-from eventstore import Event, MessageAdded, sent_message
+from eventstore import ConversationRewound, Event, MessageAdded, sent_message
 from eventstore.concurrency import run_in_thread
 from eventstore.errors import InputError, InvalidEvent, NotFound, printable
 from eventstore.ids import derived_uuid
@@ -152,6 +152,22 @@ def _parts_of_content(content: Any, version: Version) -> list[Json]:
     return [text_part(text, version) for text in texts if isinstance(text, str)]
 
 
+async def read_rewinds(reader: Reader, conversation_id: UUID, after: int) -> list[tuple[int, int]]:
+    """Return the versions to which a conversation went back after a version, and those of the events that did so."""
+    caller = reader.caller
+    events = reader.store.read(
+        conversation_id, after=after, types=["conversation.rewound"], tenant=caller.tenant, user=caller.user
+    )
+    return [
+        (event.data.to_version, event.version) async for event in events if isinstance(event.data, ConversationRewound)
+    ]
+
+
+def is_hidden(version: int, rewinds: list[tuple[int, int]]) -> bool:
+    """Return whether a conversation went back to a time before the event with a version."""
+    return any(to_version < version < at_version for to_version, at_version in rewinds)
+
+
 # Files
 
 _FILE_PATH = "/message/file/"
@@ -228,7 +244,7 @@ async def find_file(reader: Reader, file_id: str) -> File:
             user=caller.user,
         ):
             file = await _off_loop(event.size, _file_of_event, event, number)
-            if file is not None:
+            if file is not None and not is_hidden(version, await read_rewinds(reader, UUID(match[1]), version)):
                 return file
     raise NotFound(f"there is no file {printable(file_id, 80)!r}: use an address from a listed message")
 

@@ -19,7 +19,7 @@ try:
     from a2a.types import a2a_pb2 as _types
     from google.protobuf.json_format import MessageToDict, ParseDict
 except ImportError:  # 0.3
-    from a2a import types as _types  # type: ignore[no-redef]
+    from a2a import types as _types  # type: ignore[no-redef]  # one of the two is there
 
 types: Any = _types
 

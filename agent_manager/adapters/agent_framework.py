@@ -159,14 +159,15 @@ class EventStoreHistoryProvider(HistoryProvider):
     async def _latest(self, session_id: str, wanted: int | None) -> tuple[list[Message], int]:
         """Return the latest messages, or all, the oldest first, and the version at which the conversation was read."""
         found: list[Message] = []
-        version, moved = 0, defaultdict[str, list[Json]](list)
+        version, moved = 0, defaultdict[str, dict[int, Json]](dict)
         async with aclosing(self._access.events(session_id, self.user, wanted)) as events:
             async for event in events:
                 version = version or event.version
                 if event.event_type in ("task.created", "task.artifact_added"):
                     reference = (event.content.get("metadata") or {}).get(EXTRA) or {}
-                    moved[reference.get("message_id", "")].append(event.content)
-                elif (message := _message(event, moved.pop(str(event.id), [])[::-1])) is not None:
+                    if "message_id" in reference:
+                        moved[reference["message_id"]][reference["number"]] = event.content
+                elif (message := _message(event, moved.pop(str(event.id), {}))) is not None:
                     found.append(message)
                     if len(found) == wanted:
                         break
@@ -206,8 +207,8 @@ def _task_events(
     contents: list[Json], message_id: UUID, tasks: dict[str, UUID]
 ) -> Iterator[TaskCreated | TaskArtifactAdded | TaskStatusChanged]:
     """Move the arguments and results of the calls in a message to events of tasks, and yield these."""
-    reference = {EXTRA: {"message_id": str(message_id)}}
-    for content in contents:
+    for number, content in enumerate(contents):
+        reference = {EXTRA: {"message_id": str(message_id), "number": number}}
         call_id = content.get("call_id")
         if not isinstance(call_id, str):
             continue
@@ -250,13 +251,12 @@ def _items(result: str) -> list[Json]:
     return [{"type": "text", "text": result, "additional_properties": {}}]
 
 
-def _put_back(contents: list[Json], moved: Sequence[Json]) -> None:
+def _put_back(contents: list[Json], moved: Mapping[int, Json]) -> None:
     """Put the arguments and results of calls back, from the contents of the events to which they were moved."""
-    events = iter(moved)
-    for content in contents:
+    for number, content in enumerate(contents):
         if not isinstance(content.get("call_id"), str) or content["type"] not in ("function_call", "function_result"):
             continue
-        event, name = next(events, {}), _name(content)
+        event, name = moved.get(number, {}), _name(content)
         if "arguments" in content and content["arguments"] in (None, _PARSED):
             if (description := event.get("description", name)) not in (name, ""):  # "" if it was erased
                 arguments = arguments_in(description, name)
@@ -279,11 +279,11 @@ def _open_results(messages: Sequence[Message]) -> list[str]:
     return list(found)
 
 
-def _message(event: StoredEvent, moved: Sequence[Json]) -> Message | None:
+def _message(event: StoredEvent, moved: Mapping[int, Json]) -> Message | None:
     """Return the message of an event; None if it has none.
 
     Args:
-        moved: the contents of the events of tasks that belong to it, in order.
+        moved: the contents of the events of tasks that belong to it, by the numbers of the contents in it.
     """
     if event.event_type != "message.added":
         return None

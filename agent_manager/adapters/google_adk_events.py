@@ -166,17 +166,15 @@ def answered_calls(message: Json) -> list[str]:
     return [call_id for data in responses if isinstance(call_id := data.get("id"), str)]
 
 
-def task_events(
-    message: Json, message_id: UUID, tasks: Mapping[str, tuple[UUID, Json]]
-) -> list[tuple[UUID, EventData]]:
+def task_events(message: Json, message_id: UUID, tasks: dict[str, tuple[UUID, Json]]) -> list[tuple[UUID, EventData]]:
     """Move the arguments and results of the function calls in a message to events of tasks; return these, with ids.
 
     Args:
         message_id: the id of the message's event.
-        tasks: the tasks of the calls that the message has the responses of, with their metadata.
+        tasks: the tasks of the calls that the message has the responses of, with their metadata. It is updated.
     """
     events: list[tuple[UUID, EventData]] = []
-    tasks, own = dict(tasks), message["metadata"][ADK]
+    own = message["metadata"][ADK]
     long_running = own.get("long_running_tool_ids") or ()
 
     def add(data: EventData, number: int) -> str:
@@ -230,7 +228,10 @@ def _function_parts(parts: list[Any]) -> Iterator[tuple[str, Json, Json]]:
 
 
 def moved_events(parts: Any) -> list[str]:
-    """Return the ids of the events to which arguments and results of function calls in parts were moved."""
+    """Return the ids of the events to which arguments and results of function calls in parts were moved.
+
+    Those of an import are ids at its source, from which the ids of the events were derived.
+    """
     found = [_members(part, "metadata").get(_EVENT) for part in parts or () if isinstance(part, dict)]
     return [event_id for event_id in found if isinstance(event_id, str)]
 

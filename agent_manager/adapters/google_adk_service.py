@@ -53,8 +53,10 @@ class ServiceAccess(StoreAccess):
         store: EventStore | SyncEventStore | Settings | None,
         prepare: Callable[[EventStore], Awaitable[None]] | None,
     ) -> None:
-        self._own = SyncEventStore(store) if store is None or isinstance(store, Settings) else None
-        super().__init__(self._own or store)  # type: ignore[arg-type]
+        self._own: SyncEventStore | None = None
+        if store is None or isinstance(store, Settings):
+            store = self._own = SyncEventStore(store)
+        super().__init__(store)
         self._prepare = prepare
         self._is_ready = False
         self._preparing = asyncio.Lock()

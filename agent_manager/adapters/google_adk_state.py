@@ -13,7 +13,7 @@ from google.adk.sessions.state import State
 
 from agent_manager.a2a import Json
 from agent_manager.adapters.google_adk_events import ADK, EVENT, STATE, TASK_EVENTS
-from agent_manager.importers.stored import MIGRATED
+from agent_manager.importers.stored import EVENT_ID, MIGRATED
 from eventstore import Event
 
 EVENTS = ("message.added", EVENT)
@@ -84,7 +84,7 @@ class SessionFold:
     def add(self, event: Event) -> None:
         """Add an event of its conversation."""
         if event.event_type in TASK_EVENTS:
-            self.moved[str(event.id)] = event.content
+            self.moved[str(event.raw_metadata.get(EVENT_ID, event.id))] = event.content
             return
         own = _own_form(event)
         self._add(event.event_type, event.version, seconds_of(event, own), _delta(event, own))

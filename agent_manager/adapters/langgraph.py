@@ -6,7 +6,7 @@ A thread is a conversation. Only what changed is stored of a checkpoint
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -25,46 +25,34 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.base import Checkpoint as State
 from langgraph.checkpoint.serde.base import SerializerProtocol
-from psycopg.types.numeric import Int8
 from pydantic_core import to_json
 
 from agent_manager.adapters.blobs import (
-    FILES,
     files_in,
     load_blob,
-    load_files,
     referred,
     referring,
     store_blob,
     store_files,
 )
+from agent_manager.adapters.langgraph_copies import Copied, beginning_anew, events_to_copy, files_of, first_part
+from agent_manager.adapters.langgraph_messages import EXTRA, message_files
 from agent_manager.adapters.langgraph_store import EventStoreStore
 from agent_manager.adapters.langgraph_thread import (
     CHECKPOINT,
     DIFFERENCES,
     PRUNED,
     RUNS_DELETED,
-    STARTED,
+    VALUE,
     WRITES,
     Checkpoint,
     Thread,
     Value,
     differences,
 )
-from agent_manager.adapters.langgraph_values import (
-    EXTRA,
-    VALUE,
-    Encoder,
-    Tree,
-    decode,
-    in_stored_order,
-    is_value,
-    message_data,
-    message_files,
-    plain_trees,
-    plain_values,
-    references,
-)
+from agent_manager.adapters.langgraph_threads import Threads, keep_payload
+from agent_manager.adapters.langgraph_trees import in_stored_order, is_value, plain_trees, plain_values, references
+from agent_manager.adapters.langgraph_values import Encoder
 from agent_manager.adapters.store_access import StoreAccess, beginning
 from eventstore import (
     ANY,
@@ -74,8 +62,6 @@ from eventstore import (
     ApplicationEvent,
     Caller,
     ConversationDeleted,
-    ConversationReactivated,
-    Event,
     EventData,
     EventStore,
     ExpectedVersion,
@@ -84,22 +70,14 @@ from eventstore import (
     NewEvent,
     Settings,
     SyncEventStore,
-    conversation_uuid,
 )
-from eventstore.database.queries import query, query_without
+from eventstore.database.queries import query_without
 from eventstore.errors import ConversationIsDeleted, EventIdConflict, WrongExpectedVersion
-from eventstore.event_types import RECEIPTS
-from eventstore.events import PLAIN
 from eventstore.ids import is_canonical_uuid
-from eventstore.read import RawRows
 
 __all__ = ["EventStoreSaver", "EventStoreStore"]
 
 _PACKAGE = "agent_manager.adapters"
-_PAGE_EVENTS = 1000
-_PART_BYTES = 4 * 1024 * 1024
-_CACHED_BYTES = 64 * 1024 * 1024
-"""Size of the threads that a saver remembers, so that a step need not read what it differs from."""
 
 
 class EventStoreSaver(BaseCheckpointSaver[int]):
@@ -133,7 +111,7 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
         self._store = self._access.store
         self._caller: Caller = self._store.caller(tenant, user)
         self._message_channels = frozenset(message_channels)
-        self._threads: OrderedDict[UUID, Thread] = OrderedDict()
+        self._threads = Threads(self._store, self._caller)
 
     @classmethod
     @contextmanager
@@ -272,107 +250,12 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
 
     async def was_deleted(self, thread_id: str) -> bool:
         """Return whether a thread was deleted and has not been used again since."""
-        return (await self._access.run(self._thread(thread_id))).is_deleted
-
-    # Threads
-
-    async def _thread(self, thread_id: object, *, is_current: bool = True) -> Thread:
-        """Return a thread; if it need not be current, perhaps without the latest events."""
-        thread = await self._conversation(conversation_uuid(self._caller.tenant, str(thread_id)), is_current)
-        thread.given_id = thread.given_id or str(thread_id)
-        return thread
-
-    async def _conversation(self, conversation_id: UUID, is_current: bool = True) -> Thread:
-        thread = self._threads.get(conversation_id)
-        if thread is None:
-            thread = self._threads[conversation_id] = Thread(conversation_id)
-            is_current = True
-        self._threads.move_to_end(conversation_id)
-        if is_current:
-            await self._catch_up(thread)
-        total = sum(each.weight for each in self._threads.values())
-        while total > _CACHED_BYTES and len(self._threads) > 1:
-            total -= self._threads.popitem(last=False)[1].weight
-        return thread
-
-    async def _catch_up(self, thread: Thread) -> None:
-        view = self._store.log(self._caller)
-        parameters = {"tenant": self._caller.tenant, "conversation_id": thread.conversation_id}
-        is_known = thread.version > 0
-        while True:
-            page = {"after": Int8(thread.version), "limit": Int8(_PAGE_EVENTS)}
-            rows = await view.fetch(query(_PACKAGE, "thread_events"), parameters | page, cursor=RawRows)
-            events = [Event.from_row(row) for row in rows]
-            if is_known and any(event.event_type in RECEIPTS for event in events):
-                is_known = False  # what is known holds what was erased
-                thread.forget()
-                continue
-            for event in events:
-                writes = event.raw_metadata.get(EXTRA) if event.event_type == "message.added" else None
-                # Of an erased event of LangGraph's own nothing is left.
-                event_type = "" if event.is_erased and _is_own(event) else event.event_type
-                thread.apply(event.version, event.id, event_type, event.content, event.size, writes)
-            if len(rows) < _PAGE_EVENTS:
-                return
-
-    async def _read(self, thread: Thread, wanted: Iterable[UUID | str]) -> None:
-        """Read the payloads that are wanted, and those that these refer to."""
-        while missing := [each for each in wanted if each not in thread.payloads]:
-            await self._read_files(thread, missing)
-            ids = [each for each in missing if isinstance(each, UUID)]
-            if not ids:
-                return
-            parameters = {
-                "tenant": self._caller.tenant,
-                "conversation_id": thread.conversation_id,
-                "versions": [thread.payload_versions[each] for each in ids],
-            }
-            view = self._store.log(self._caller)
-            rows = await view.fetch(query(_PACKAGE, "thread_payloads"), parameters, cursor=RawRows)
-            read = {event.id: (event.data, event.size) for event in map(Event.from_row, rows)}
-            messages = [data for data, _ in read.values() if isinstance(data, MessageAdded)]
-            parts = [each.parts for each in messages if each.parts]
-            await load_files(self._store, parts, thread.conversation_id, tenant=self._caller.tenant)
-            await self._read_files(thread, {name for each in messages for name in message_files(each)})
-            for event_id, (data, size) in read.items():
-                self._keep_payload(thread, event_id, data, size)
-            wanted = [each for event_id in ids for each in references(thread.payloads[event_id])]
-
-    async def _read_files(self, thread: Thread, names: Iterable[UUID | str]) -> None:
-        for name in names:
-            if isinstance(name, str) and name not in thread.payloads:
-                content = await load_blob(
-                    self._store, referred(name), thread.conversation_id, tenant=self._caller.tenant
-                )
-                self._keep_file(thread, name, content)
-
-    @staticmethod
-    def _keep_file(thread: Thread, name: str, content: bytes) -> None:
-        thread.payloads[name] = content
-        thread.weight += len(content)
-
-    @staticmethod
-    def _keep_payload(thread: Thread, event_id: UUID, data: Any, size: int) -> None:
-        is_message = isinstance(data, MessageAdded)
-        payload = thread.payloads[event_id] = message_data(data, thread.payloads) if is_message else data.content
-        thread.weight += len(payload) if is_message else size
-
-    async def _wholes(self, thread: Thread, values: Iterable[Value]) -> Sequence[Tree]:
-        """Return complete values."""
-        values = tuple(values)
-        while unread := thread.unread(values):
-            await self._read(thread, unread)
-        return [thread.whole(value) for value in values]
-
-    async def _decoded(self, thread: Thread, values: Iterable[Value]) -> Sequence[Any]:
-        wholes = await self._wholes(thread, values)
-        await self._read(thread, {each for whole in wholes for each in references(whole)})
-        return [decode(whole, self.serde, thread.payloads) for whole in wholes]
+        return (await self._access.run(self._threads.thread(thread_id))).is_deleted
 
     # Reading
 
     async def _get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        thread = await self._thread(config["configurable"]["thread_id"])
+        thread = await self._threads.thread(config["configurable"]["thread_id"])
         checkpoint = self._find(thread, config)
         return None if checkpoint is None else await self._tuple(thread, checkpoint)
 
@@ -386,7 +269,9 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
 
     async def _tuple(self, thread: Thread, checkpoint: Checkpoint) -> CheckpointTuple:
         writes = thread.writes(checkpoint)
-        values = await self._decoded(thread, [*checkpoint.values.values(), *(write.value for write in writes)])
+        values = await self._threads.decoded(
+            thread, [*checkpoint.values.values(), *(write.value for write in writes)], self.serde
+        )
         channel_values = dict(zip(checkpoint.values, values, strict=False))
         state, versions, seen, metadata = (plain_values(checkpoint.objects[name]) for name in DIFFERENCES)
         parent = thread.get(checkpoint.ns, checkpoint.parent_id) if checkpoint.parent_id else None
@@ -420,10 +305,10 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
     ) -> Sequence[tuple[Thread, Checkpoint]]:
         if config is None:
             ns = checkpoint_id = None
-            threads = [await self._conversation(each) for each in await self._conversations()]
+            threads = [await self._threads.conversation(each) for each in await self._conversations()]
         else:
             ns, checkpoint_id = config["configurable"].get("checkpoint_ns"), get_checkpoint_id(config)
-            threads = [await self._thread(config["configurable"]["thread_id"])]
+            threads = [await self._threads.thread(config["configurable"]["thread_id"])]
         newer = get_checkpoint_id(before) if before else None
         found = [
             (thread, checkpoint)
@@ -449,7 +334,7 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
     async def _delta_channel_history(
         self, config: RunnableConfig, channels: Sequence[str]
     ) -> dict[str, DeltaChannelHistory]:
-        thread = await self._thread(config["configurable"]["thread_id"])
+        thread = await self._threads.thread(config["configurable"]["thread_id"])
         checkpoint = self._find(thread, config)
         found = {channel: deque[tuple[str, Value]]() for channel in channels}
         seeds: dict[str, Value] = {}
@@ -465,12 +350,12 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
                     seeds[channel] = checkpoint.values[channel]
         histories: dict[str, DeltaChannelHistory] = {}
         for channel, writes in found.items():
-            values = await self._decoded(thread, [value for _, value in writes])
+            values = await self._threads.decoded(thread, [value for _, value in writes], self.serde)
             histories[channel] = {
                 "writes": [(task_id, channel, value) for (task_id, _), value in zip(writes, values, strict=True)]
             }
             if channel in seeds:
-                histories[channel]["seed"] = (await self._decoded(thread, [seeds[channel]]))[0]
+                [histories[channel]["seed"]] = await self._threads.decoded(thread, [seeds[channel]], self.serde)
         return histories
 
     # Writing
@@ -480,7 +365,7 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
     ) -> RunnableConfig:
         configurable = config["configurable"]
         ns, parent_id = configurable.get("checkpoint_ns", ""), configurable.get("checkpoint_id")
-        thread = await self._thread(configurable["thread_id"], is_current=False)
+        thread = await self._threads.thread(configurable["thread_id"], is_current=False)
 
         async def make(*, is_repeated: bool) -> Sequence[NewEvent]:
             parent = await self._base(thread, ns, parent_id)
@@ -532,7 +417,7 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
     ) -> None:
         configurable = config["configurable"]
         ns, checkpoint_id = configurable.get("checkpoint_ns", ""), configurable["checkpoint_id"]
-        thread = await self._thread(configurable["thread_id"], is_current=False)
+        thread = await self._threads.thread(configurable["thread_id"], is_current=False)
 
         async def make(*, is_repeated: bool) -> Sequence[NewEvent]:
             known = None if thread.is_deleted else thread.get(ns, checkpoint_id)
@@ -562,25 +447,22 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
         if not checkpoint_id:
             return None
         if thread.get(ns, checkpoint_id) is None:  # stored by another process, or while other events were
-            await self._catch_up(thread)
+            await self._threads.catch_up(thread)
         return None if thread.is_deleted else thread.get(ns, checkpoint_id)
 
     async def _encoder(self, thread: Thread, base: Checkpoint | None, channels: Iterable[str]) -> Encoder:
         """Return an encoder of values that may repeat those of a checkpoint."""
         known = {} if base is None else base.values
         values = {name: known[name] for name in {*channels, *self._message_channels} if name in known}
-        wholes = await self._wholes(thread, values.values())
+        wholes = await self._threads.wholes(thread, values.values())
         for value, whole in zip(values.values(), wholes, strict=True):
             thread.keep(value, whole)
-        await self._read(thread, {UUID(whole["~value"]) for whole in wholes if is_value(whole)})
+        await self._threads.read(thread, {UUID(whole["~value"]) for whole in wholes if is_value(whole)})
         return Encoder(
             self.serde,
             self._message_channels,
-            thread.payload_versions.__contains__,
-            thread.message_ids,
+            thread,
             dict(zip(values, wholes, strict=True)),
-            thread.payloads,
-            calls=thread.calls,
         )
 
     async def _events(self, thread: Thread, encoder: Encoder) -> Sequence[NewEvent]:
@@ -588,7 +470,7 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
         for name, content in encoder.files.items():
             if name not in thread.payloads:
                 await store_blob(self._store, content, thread.conversation_id, tenant=self._caller.tenant)
-                self._keep_file(thread, name, content)
+                thread.keep_payload(name, content, len(content))
         return tuple(encoder.events.values())
 
     async def _without_files(self, thread: Thread, event: NewEvent) -> NewEvent:
@@ -619,26 +501,26 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
             events = await make(is_repeated=is_repeated)
             expected: ExpectedVersion = ANY
             if thread.is_deleted:  # if others begin it anew at the same time, one of them does
-                events = [NewEvent(ConversationReactivated()), NewEvent(ApplicationEvent(STARTED)), *events]
+                events = [*beginning_anew(), *events]
                 expected = thread.version
             try:
                 begin = self._beginning(thread) if expected == ANY else None
                 stored = [await self._without_files(thread, event) for event in events]
                 result = await self._access.append(self._caller, thread.conversation_id, stored, expected, begin=begin)
             except (ConversationIsDeleted, WrongExpectedVersion):
-                await self._catch_up(thread)
+                await self._threads.catch_up(thread)
                 continue
             except EventIdConflict as error:
                 if is_repeated:
                     raise
                 is_repeated = error.event_id == events[-1].id and events[-1].data.event_type == CHECKPOINT
-                await self._catch_up(thread)  # a message that was new has been stored meanwhile
+                await self._threads.catch_up(thread)  # a message that was new has been stored meanwhile
                 continue
             self._learn(thread, events, result)
             if result.events[-1].is_new or is_repeated:
                 return
-            await self._catch_up(thread)
-            if result.events[-1].version > thread.started:
+            await self._threads.catch_up(thread)
+            if not thread.hides(result.events[-1].version):
                 return
             is_repeated = True  # it was stored before the thread was deleted
 
@@ -656,14 +538,14 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
         for event, entry in new:
             content, size = event.data.to_content(), len(to_json(event.data.to_content()))
             if event.data.event_type in ("message.added", VALUE):
-                self._keep_payload(thread, event.id, event.data, size)
+                keep_payload(thread, event.id, event.data, size)
             writes = (event.metadata.model_extra or {}).get(EXTRA)
             thread.apply(entry.version, event.id, event.data.event_type, content, size, writes)
 
     # Threads as a whole
 
     async def _delete_thread(self, thread_id: str) -> None:
-        thread = await self._thread(thread_id)
+        thread = await self._threads.thread(thread_id)
         if thread.is_used:
             await self._append_to_existing(thread.conversation_id, ConversationDeleted())
 
@@ -680,7 +562,7 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
         for thread_id in thread_ids:
             if strategy == "delete":
                 await self._delete_thread(thread_id)
-            elif (thread := await self._thread(thread_id)).is_used:
+            elif (thread := await self._threads.thread(thread_id)).is_used:
                 await self._append_to_existing(thread.conversation_id, ApplicationEvent(PRUNED))
 
     async def _append_to_existing(self, conversation_id: UUID, data: EventData) -> None:
@@ -689,49 +571,30 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
             await self._access.append(self._caller, conversation_id, [NewEvent(data)], EXISTS)
 
     async def _copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        source = await self._thread(source_thread_id)
+        source = await self._threads.thread(source_thread_id)
         if not source.is_used:
             return
         tenant, user = self._caller.tenant, self._caller.user
-        events = [
-            event
-            async for event in self._store.read(source.conversation_id, tenant=tenant, user=user)
-            if event.event_type in (VALUE, "message.added", *_TASKS)
-            or (event.version > source.started and _is_own(event))
-        ]
-        wanted = {str(each) for event in events for each in references(_own_content(event))}
-        events = [event for event in events if _is_own(event) or _payload_of(event) in wanted]
-        target = await self._thread(target_thread_id)
-        versions: dict[int, int] = {}
+        read = [event async for event in self._store.read(source.conversation_id, tenant=tenant, user=user)]
+        events = events_to_copy(read, source)
+        await self._threads.read(source, [event.id for event in events if event.event_type == "message.added"])
+        target = await self._threads.thread(target_thread_id)
+        copied = Copied()
         while events:
-            prefix: Sequence[NewEvent] = []
-            if not target.version:
-                prefix = [self._beginning(target)]
-            elif target.is_deleted:
-                prefix = [NewEvent(ConversationReactivated()), NewEvent(ApplicationEvent(STARTED))]
-            known = target.payload_versions
-            events = [
-                each
-                for each in events
-                if each.id not in known or (each.event_type == "message.added" and _own_content(each))
-            ]
-            part = _first_part(events)
-            new, copied = list(prefix), dict(versions)
-            for event in part:
-                copied[event.version] = target.version + len(new) + 1
-                copy = _copy(event, copied, is_known=event.id in known, has_new_id=bool(target.version))
-                files = list(map(bytes.fromhex, event.raw_metadata.get(FILES, ())))
-                for digest in files:
-                    content = await load_blob(self._store, digest, source.conversation_id, tenant=tenant)
-                    await store_blob(self._store, content, target.conversation_id, tenant=tenant)
-                new.append(replace(copy, metadata=referring(copy.metadata, files)))
+            part = first_part(events)
+            for digest in (digest for event in part for digest in files_of(event)):
+                content = await load_blob(self._store, digest, source.conversation_id, tenant=tenant)
+                await store_blob(self._store, content, target.conversation_id, tenant=tenant)
+            after = Copied(dict(copied.versions), dict(copied.ids))
+            new = after.add(part, source, target, self._beginning(target))
             try:
-                await self._access.append(self._caller, target.conversation_id, new, target.version or NO_STREAM)
+                if new:
+                    await self._access.append(self._caller, target.conversation_id, new, target.version or NO_STREAM)
             except (WrongExpectedVersion, ConversationIsDeleted):
-                await self._catch_up(target)
+                await self._threads.catch_up(target)
                 continue
-            events, versions = events[len(part) :], copied
-            await self._catch_up(target)
+            events, copied = events[len(part) :], after
+            await self._threads.catch_up(target)
 
 
 class MakeEvents(Protocol):
@@ -740,8 +603,6 @@ class MakeEvents(Protocol):
     def __call__(self, *, is_repeated: bool) -> Awaitable[Sequence[NewEvent]]: ...
 
 
-_TASKS = ("task.created", "task.artifact_added", "task.status_changed")
-"""The types of the events of the tasks of calls of tools."""
 _SEPARATE = frozenset({"id", "channel_values", "channel_versions", "versions_seen"})
 """The members of a checkpoint that are stored apart from the others."""
 
@@ -749,50 +610,3 @@ _SEPARATE = frozenset({"id", "channel_values", "channel_versions", "versions_see
 def _config(thread: Thread, ns: str, checkpoint_id: str) -> RunnableConfig:
     thread_id = thread.given_id or str(thread.conversation_id)
     return {"configurable": {"thread_id": thread_id, "checkpoint_ns": ns, "checkpoint_id": checkpoint_id}}
-
-
-def _is_own(event: Event) -> bool:
-    return event.event_type in (CHECKPOINT, WRITES, PRUNED, RUNS_DELETED)
-
-
-def _first_part(events: Sequence[Event]) -> Sequence[Event]:
-    """Return as many events as one append takes well."""
-    size = 0
-    for number, event in enumerate(events):
-        size += event.size
-        if size > _PART_BYTES or number == _PAGE_EVENTS:
-            return events[: max(number, 1)]
-    return events
-
-
-def _own_content(event: Event) -> Any:
-    """Return what LangGraph's events hold: their content, or the writes in the metadata of a message."""
-    return event.raw_metadata.get(EXTRA) if event.event_type == "message.added" else event.content
-
-
-def _payload_of(event: Event) -> str | None:
-    """Return the id of the value or message that an event is; of a task's event, that of the message it is made of."""
-    return (event.content.get("metadata") or {}).get("message_id") if event.event_type in _TASKS else str(event.id)
-
-
-def _copy(event: Event, versions: Mapping[int, int], *, is_known: bool, has_new_id: bool) -> NewEvent:
-    """Return an event for another conversation, in which events have other versions and a message may be known."""
-    content = _own_content(event)
-    if event.event_type in _TASKS:
-        return NewEvent(event.data, event.id, event.actor)
-    if isinstance(content, dict) and event.event_type != VALUE:
-        for name in ("parent", "checkpoint", "base"):
-            if isinstance(content.get(name), int):
-                content = content | {name: versions[content[name]]}
-        if "after" in content:
-            content = content | {"after": [versions[each] for each in content["after"]]}
-    if event.event_type == "message.added" and is_known:
-        return NewEvent(ApplicationEvent(WRITES, content))
-    if event.event_type == "message.added":
-        metadata = PLAIN if content is None else Metadata(**{EXTRA: content})
-        return NewEvent(event.data, event.id, event.actor, metadata)
-    if event.event_type == VALUE or not has_new_id:
-        return NewEvent(ApplicationEvent(event.event_type, content), event.id)
-    if event.event_type == CHECKPOINT:
-        content = in_stored_order({"id": str(event.id)} | content)
-    return NewEvent(ApplicationEvent(event.event_type, content))

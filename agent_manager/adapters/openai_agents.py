@@ -107,7 +107,7 @@ class EventStoreSession(SessionABC):
         """Append items: all of them, durably, or none.
 
         Raises:
-            InvalidEvent: an item has no JSON form.
+            InvalidItem: an item has no JSON form.
             EventTooLarge: an item is larger than the store allows.
         """
         if items:

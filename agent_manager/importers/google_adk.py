@@ -13,7 +13,8 @@ zone is wrong. (An event later than the session's last change shows nothing: man
 state changed.) A session's own times are in UTC in SQLite. In PostgreSQL they are in UTC or in local time: of the two
 readings, the one that is nearer to the events counts.
 
-The conversations are those of the adapter :mod:`agent_manager.adapters.google_adk`, which goes on with them.
+The conversations, with the tasks of function calls, are those of the adapter :mod:`agent_manager.adapters.google_adk`,
+which goes on with them.
 """
 
 from __future__ import annotations
@@ -31,12 +32,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
+from uuid import UUID
 
 import psycopg
 from psycopg.rows import dict_row
 
 from agent_manager.a2a import Json
-from agent_manager.adapters.google_adk_events import ADK, EVENT, STATE, conversation_name, message_of
+from agent_manager.adapters.google_adk_events import ADK, EVENT, STATE, conversation_name, message_of, task_events
 from agent_manager.importers.source import (
     Source,
     SourceConversation,
@@ -49,6 +51,7 @@ from agent_manager.importers.source import (
 )
 from eventstore.database.queries import query
 from eventstore.errors import InputError, printable
+from eventstore.ids import derived_uuid
 from eventstore.times import parse_zone
 from eventstore.urls import check_url, has_password_parameter, show_name
 
@@ -130,13 +133,17 @@ class AdkSource(TableSource):
         rows = await tables.rows("events", keys, columns=columns, tie=tables.tie_breaker)
         clock = SessionClock(conversation.id, self._time_zone, session, rows, sessions_in_utc=tables.sessions_in_utc)
         conversation.created_at = clock.created_at
+        tasks: dict[str, tuple[UUID, Json]] = {}
         for time, row in clock.dated(rows):
             event = _event(row, time)
             message = message_of(event, conversation.id)
-            if message is not None:
-                conversation.messages.append(SourceMessage(message, time))
-            else:
+            if message is None:
                 conversation.events.append(SourceEvent(f"event {event['id']}", EVENT, event, time))
+                continue
+            message_id = derived_uuid("adk.import", conversation.id, str(event["id"]))
+            for event_id, data in task_events(message, message_id, tasks):
+                conversation.events.append(SourceEvent(str(event_id), data.event_type, data.to_content(), time))
+            conversation.messages.append(SourceMessage(message, time))
         state = dict(_json_value(session["state"]) or {})
         state |= {f"app:{name}": value for name, value in shared.get((app_name,), {}).items()}
         state |= {f"user:{name}": value for name, value in shared.get((app_name, user_id), {}).items()}

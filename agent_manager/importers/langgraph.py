@@ -22,8 +22,9 @@ from psycopg.rows import dict_row
 
 from agent_manager.a2a import Json
 from agent_manager.adapters.langgraph import EventStoreSaver, MakeEvents
+from agent_manager.adapters.langgraph_messages import MESSAGES
 from agent_manager.adapters.langgraph_thread import Thread
-from agent_manager.adapters.langgraph_values import MESSAGES, PYDANTIC, Extension, unpack
+from agent_manager.adapters.langgraph_trees import PYDANTIC, Extension, unpack
 from agent_manager.importers.source import SourceUnreadable, read_time
 from agent_manager.importers.verify import MISSING, Difference, Report, list_lines
 from eventstore import EventStore, Metadata, NewEvent

@@ -14,7 +14,7 @@ from support.serving import Served, served
 from support.waiting import until_async
 
 from agent_manager.agents.agent import Context, Reply, StatusUpdate, TaskSnapshot, Update
-from eventstore import EventStore
+from eventstore import ConversationRewound, EventStore
 from projections import rebuild
 
 pytestmark = pytest.mark.shared_database
@@ -190,6 +190,9 @@ async def test_a_file_that_is_not_there_is_not_found(demo: Served) -> None:
     ):  # fmt: skip
         missing = await demo.client.get(path)
         assert (missing.status_code, missing.headers["content-type"]) == (404, "application/problem+json")
+    assert (await demo.client.get(there)).status_code == 200
+    await demo.store.append("trip", [ConversationRewound(to_version=0)])
+    assert (await demo.client.get(there)).status_code == 404, "the conversation hides its message"
 
 
 async def test_bytes_that_are_no_base64_are_not_served(demo: Served) -> None:

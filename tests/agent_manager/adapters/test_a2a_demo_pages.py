@@ -10,14 +10,16 @@ import pytest
 from support.callers import People
 from support.serving import Served
 
-from agent_manager.adapters import a2a_demo
+from agent_manager.adapters import a2a_demo_lists
 from eventstore import (
     ConversationCreated,
     ConversationDeleted,
+    ConversationRewound,
     MessageAdded,
     TaskArtifactAdded,
     TaskCreated,
     TaskStatusChanged,
+    conversation_uuid,
 )
 
 pytestmark = pytest.mark.shared_database
@@ -116,6 +118,32 @@ async def test_pages_leave_out_what_was_deleted_after_it_was_read(filled: Served
 
 
 @every_list
+async def test_a_list_that_is_cached_forgets_what_a_conversation_hides(filled: Served, method: str) -> None:
+    before = await whole(filled.client, method)
+    for events in (
+        [ConversationRewound(to_version=3)],
+        [MessageAdded(role="user", content="later")],
+        [ConversationRewound(to_version=2), MessageAdded(role="user", content="last")],
+    ):
+        await filled.store.append("c1", events, begin=ConversationCreated())
+        listed = await whole(filled.client, method)
+        assert listed == [item for page in await pages(filled.client, method, 2) for item in page]
+    assert len(str(listed)) < len(str(before))
+    assert ("last" in str(listed), "later" in str(listed)) == (method != "task/list", False)
+
+
+@every_list
+async def test_a_list_that_is_cached_forgets_what_is_erased(filled: Served, method: str) -> None:
+    assert "text 1" in str(await whole(filled.client, method))
+    conversation = conversation_uuid(filled.store.tenant, "c1")
+    events = [event async for event in filled.store.read(conversation) if "text 1" in str(event.content)]
+    await filled.store.erase(conversation, [event.id for event in events])
+    listed = await whole(filled.client, method)
+    assert "text 1" not in str(listed)
+    assert listed == [item for page in await pages(filled.client, method, 2) for item in page]
+
+
+@every_list
 async def test_a_page_may_be_requested_in_the_query(filled: Served, method: str) -> None:
     first = await call(filled.client, method, LISTS[method] | {"limit": 2})
     params = {"limit": 2, "after": first["next"]}
@@ -129,7 +157,7 @@ async def test_a_page_ends_before_its_limit_if_it_is_large(
     filled: Served, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed = await whole(filled.client, method, **{"A2A-Version": "0.3"})
-    monkeypatch.setattr(a2a_demo, "PAGE_BYTES", 300)
+    monkeypatch.setattr(a2a_demo_lists, "PAGE_BYTES", 300)
     found = await pages(filled.client, method, 1000, **{"A2A-Version": "0.3"})
     assert [item for page in found for item in page] == listed
     assert len(found) > 1

@@ -190,6 +190,23 @@ async def test_a_result_completes_the_call_of_an_earlier_append(store: EventStor
     assert sorted((task.description, task.status) for task in tasks) == [("f0", "completed"), ("f1", "completed")]
 
 
+async def test_a_call_whose_task_is_erased_loses_its_own_arguments_alone(store: EventStore) -> None:
+    calls = [
+        Content.from_function_call("c1", "weather", arguments='{"city": "Porto"}'),
+        Content.from_function_call("c2", "weather", arguments='{"city": "Faro"}'),
+        Content.from_function_call("c3", "weather", arguments={"city": "Beja"}),
+    ]
+    results = [Content.from_function_result(f"c{number}", result=f"sunny {number}") for number in (1, 2, 3)]
+    await EventStoreHistoryProvider(store).save_messages("s", [Message("assistant", calls), Message("tool", results)])
+    conversation = conversation_uuid(store.tenant, "s")
+    for event_type in ("task.created", "task.artifact_added"):
+        first, *_ = [event async for event in store.read(conversation, types=[event_type])]
+        await store.erase(conversation, [first.id])
+    called, answered = await history_of(store)
+    assert [content.arguments for content in called.contents] == [None, '{"city": "Faro"}', {"city": "Beja"}]
+    assert [content.result for content in answered.contents] == [None, "sunny 2", "sunny 3"]
+
+
 async def test_messages_of_other_writers_are_read_as_plain_messages(store: EventStore) -> None:
     history = EventStoreHistoryProvider(store)
     await history.save_messages("s", MESSAGES[:1])

@@ -412,13 +412,21 @@ async def test_imported_sessions_go_on(store: EventStore, service: EventStoreSes
     assert [event.content is None for event in session.events] == [False, False, False, True, False]
     assert [event.timestamp for event in session.events] == sorted(event.timestamp for event in session.events)
     assert session.events[0].content.parts[1].inline_data.data == b"\xff\xfe\xfd\xfb"  # type: ignore[union-attr,index]
+    [called], [answered] = session.events[1].get_function_calls(), session.events[2].get_function_responses()
+    assert (called.args, answered.response) == ({"x": None}, {"ok": 1.5})
     recent = await got(service, "s1", num_recent_events=2)
     assert recent is not None
     assert recent.events == session.events[-2:]
     await catch_up(store, [SESSIONS])
     assert (await service.list_sessions(app_name="app")).sessions == [session.model_copy(update={"events": []})]
-    await appended(service, session, text("further", a=2), changed(b=1))
+    further = response("f", "c", author="user", result="later")
+    await appended(service, session, text("further", a=2), changed(b=1), further)
     assert await got(service, "s1") == session
+    [task] = await Reader(store).tasks(conversation_uuid(store.tenant, "app/ana/s1"))
+    assert [artifact["parts"] for artifact in task.artifacts] == [
+        [{"kind": "data", "data": {"ok": 1.5}}],
+        [{"kind": "text", "text": "later"}],
+    ]
     async with AdkSource(str(path)) as source:
         assert (await migrate(source, store, backups=tmp_path / "backups")).new_events == 0
 

@@ -32,7 +32,7 @@ from support.processes import commands
 from support.tenants import TenantStore
 
 from agent_manager.adapters.langgraph import EventStoreSaver
-from eventstore import EventStore, MessageAdded, Settings, SyncEventStore, conversation_uuid
+from eventstore import ConversationRewound, EventStore, MessageAdded, Settings, SyncEventStore, conversation_uuid
 from eventstore.errors import InputError
 from projections import Reader, catch_up
 
@@ -443,6 +443,91 @@ async def test_a_deleted_thread_is_hidden_at_once_and_begins_anew(store: EventSt
     await graph(other).ainvoke(question(), config())
     for each in (saver, other, EventStoreSaver(store)):
         assert len((await state(graph(each)))["messages"]) == 2 + 2 * CALLS
+
+
+async def visible(store: EventStore, thread: str = "t") -> list[str | None]:
+    """Return the messages that readers of the conversation see."""
+    await catch_up(store)
+    return [row.content for row in (await Reader(store).messages(conversation_uuid(store.tenant, thread))).items]
+
+
+async def test_a_thread_that_begins_anew_shows_no_message_of_before(store: EventStore) -> None:
+    agent, asked = graph(EventStoreSaver(store)), {"messages": [HumanMessage("when?", id="q")]}
+    for number in range(3):
+        await agent.ainvoke(asked, config())
+        messages = (await state(graph(EventStoreSaver(store))))["messages"]
+        assert len(messages) == 2 + 2 * CALLS
+        assert await visible(store) == [message.content for message in messages]
+        if number % 2:
+            agent = graph(EventStoreSaver(store))  # has not seen the thread
+        await EventStoreSaver(store).adelete_thread("t")
+
+
+async def test_a_copy_to_a_thread_that_was_deleted_shows_its_messages(store: EventStore) -> None:
+    agent, saver = graph(EventStoreSaver(store)), EventStoreSaver(store)
+    for thread in ("t", "again"):
+        await agent.ainvoke({"messages": [HumanMessage("when?" * 500, id="q")]}, config(thread))
+    for source, copy in (("t", "copy"), ("t", "copy"), ("copy", "other"), ("copy", "again"), ("again", "t")):
+        await saver.adelete_thread(copy)
+        await saver.acopy_thread(source, copy)
+        messages = (await state(graph(EventStoreSaver(store)), copy))["messages"]
+        assert len(messages) == 2 + 2 * CALLS
+        assert await visible(store, copy) == [message.content for message in messages]
+        before = len([event for event in await events(store, copy) if event.event_type == "message.added"])
+        await graph(EventStoreSaver(store)).ainvoke(question(), config(copy))
+        assert len(await visible(store, copy)) == 2 * (2 + 2 * CALLS)
+        after = len([event for event in await events(store, copy) if event.event_type == "message.added"])
+        assert after - before == 2 + 2 * CALLS, "no message of the copy is stored again"
+        await saver.adelete_thread(copy)
+        await saver.acopy_thread(source, copy)
+
+
+async def test_a_conversation_that_goes_back_takes_its_thread_along(store: EventStore) -> None:
+    agent = graph(EventStoreSaver(store))
+    await agent.ainvoke(question(), config())
+    before, version = await state(agent), len(await events(store))
+    await agent.ainvoke(question(), config())
+    rewound = ConversationRewound(to_version=version, message_count=2 + 2 * CALLS)
+    await store.append(conversation_uuid(store.tenant, "t"), [rewound])
+    for each in (agent, graph(EventStoreSaver(store))):
+        assert await state(each) == before
+    await agent.ainvoke({"messages": [HumanMessage("and now?")]}, config())
+    messages = (await state(graph(EventStoreSaver(store))))["messages"]
+    assert len(messages) == 2 * (2 + 2 * CALLS)
+    assert await visible(store) == [message.content for message in messages]
+
+
+async def test_a_thread_goes_on_whichever_of_its_events_is_erased(store: EventStore) -> None:
+    class Noted(MessagesState):
+        note: str
+
+    def note(state: Noted) -> dict[str, Any]:
+        return {"note": "long " * 500, "messages": [AIMessage("noted")]}
+
+    def agent_of(saver: EventStoreSaver) -> Any:
+        return StateGraph(Noted).add_node(note).add_edge(START, "note").compile(checkpointer=saver)
+
+    saver = EventStoreSaver(store)
+    for _ in range(2):
+        await agent_of(saver).ainvoke(question(), config())
+    for number in range(1, len(await events(store)) - 1):  # if the last one is erased, the step is run again
+        thread, copy = f"t{number}", f"copy {number}"
+        await saver.acopy_thread("t", thread)
+        erased = (await events(store, thread))[number]
+        await store.erase(conversation_uuid(store.tenant, thread), [erased.id])
+        written, fresh = await visible(store, thread), EventStoreSaver(store)
+        messages = (await state(agent_of(fresh), thread))["messages"]
+        # The place of an erased message is left; the messages that were written in an erased event are not in the state.
+        assert len(messages) >= 4 - (erased.event_type in ("langgraph.checkpoint", "langgraph.writes"))
+        changed = [each.content for each in messages if each.content not in (WHEN, "noted")]
+        assert changed == [""] * (erased.event_type == "message.added")
+        await agent_of(fresh).ainvoke(question(), config(thread))
+        assert len(await visible(store, thread)) == len(written) + 2, "nothing of before is written again"
+        await fresh.acopy_thread(thread, copy)
+        for each in (thread, copy):
+            found = await state(agent_of(EventStoreSaver(store)), each)
+            assert (len(found["messages"]), found["note"][:4]) == (len(messages) + 2, "long")
+            assert [each async for each in fresh.alist(config(each))]
 
 
 async def test_of_savers_that_begin_a_deleted_thread_anew_none_loses_its_checkpoint(store: EventStore) -> None:

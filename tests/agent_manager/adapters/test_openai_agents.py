@@ -392,8 +392,9 @@ async def test_the_context_of_a_run_may_name_the_user(store: EventStore) -> None
 
 async def test_what_cannot_be_stored_is_named(store: EventStore) -> None:
     session: Any = EventStoreSession("wrong", store)
-    with pytest.raises(InvalidEvent, match=r"item\.content: is a object"):
-        await session.add_items([{"role": "user", "content": object()}])
+    for kind in (InvalidEvent, TypeError):  # which the SDK's own sessions raise
+        with pytest.raises(kind, match=r"item\.content: is a object"):
+            await session.add_items([{"role": "user", "content": object()}])
     with pytest.raises(EventTooLarge):
         await session.add_items([{"role": "user", "content": "x" * 13_000_000}])
     with pytest.raises(InputError, match="expected an EventStore or a SyncEventStore, got a str"):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from unittest.mock import ANY
 from uuid import UUID
 
 import psycopg
@@ -31,15 +32,15 @@ PARTS = [
         {"kind": "text", "text": "hm", "metadata": {"adk_thought": True}},
         {
             "kind": "data",
-            "data": {"id": "c", "name": "f", "args": {"x": None}},
-            "metadata": {"adk_type": "function_call"},
+            "data": {"id": "c", "name": "f", "args": None},
+            "metadata": {"adk_type": "function_call", "adk_event": ANY},
         },
     ],
     [
         {
             "kind": "data",
-            "data": {"id": "c", "name": "f", "response": {"ok": 1.5}},
-            "metadata": {"adk_type": "function_response"},
+            "data": {"id": "c", "name": "f", "response": None},
+            "metadata": {"adk_type": "function_response", "adk_event": ANY},
         }
     ],
     [
@@ -47,7 +48,7 @@ PARTS = [
         {"kind": "text", "text": "bye", "metadata": {"adk_part": {"extra": 1}}},
     ],
 ]
-"""The parts of the messages of the session."""
+"""The parts of the messages of the session. The arguments and the result of the call are those of its task."""
 
 
 S1 = "app/ana/s1"
@@ -89,9 +90,12 @@ async def expect_the_session(store: EventStore) -> None:
     assert [message.role for message in messages] == ["user", "assistant", "assistant", "assistant"]
     assert [message.given_id for message in messages] == ["e0", "e1", "e2", "e4"]
     seconds = [second for second, (_, content) in enumerate(CONTENTS) if content is not None]
-    assert [message.created_at for message in messages] == [
-        datetime(2026, 1, 2, 3, 4, second, 250_000, UTC) for second in seconds
-    ]
+    times = [datetime(2026, 1, 2, 3, 4, second, 250_000, UTC) for second in seconds]
+    assert [message.created_at for message in messages] == times
+    [task] = await Reader(store).tasks(conversation.id)
+    assert (task.given_id, task.description, task.status) == ("c", 'f({"x": null})', "completed")
+    assert [artifact["parts"] for artifact in task.artifacts] == [[{"kind": "data", "data": {"ok": 1.5}}]]
+    assert (task.created_at, task.updated_at) == (times[1], times[2])
     application_events = [event async for event in store.read(conversation.id) if event.event_type.startswith("adk.")]
     assert [event.event_type for event in application_events] == ["adk.event", "adk.state"]
     assert application_events[1].content == {"a": 1, "app:v": 2, "user:lang": "pt"}
@@ -131,7 +135,7 @@ async def test_a_second_import_adds_only_what_is_new(store: EventStore, tmp_path
     connection.close()
     report = await migrated(str(path), store, backups)
     assert report.is_clean
-    assert report.new_events == 1 + 1 + len(CONTENTS) + 1  # a state; a conversation, its events, its state
+    assert report.new_events == 1 + 1 + len(CONTENTS) + 3 + 1  # a state; a conversation, its events, task and state
 
 
 async def test_sessions_of_several_users_with_the_same_id_are_distinct(
