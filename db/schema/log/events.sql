@@ -67,5 +67,5 @@ ALTER TABLE events ALTER COLUMN digest SET STATISTICS 0;
 SELECT eventstore_set_owner('TABLE events');
 SELECT eventstore_grant('SELECT ON TABLE events', 'eventstore_auditor', 'eventstore_eraser', 'eventstore_projector',
                         'eventstore_search');
-SELECT eventstore_grant('UPDATE (actor, content, metadata, salt) ON TABLE events', 'eventstore_eraser');
+SELECT eventstore_grant('UPDATE (salt) ON TABLE events', 'eventstore_eraser');
 SELECT enable_rls('events');
