@@ -76,6 +76,7 @@ CREATE TABLE public.retention_rules (
     added_by character varying(255) NOT NULL,
     added_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
     applied_at timestamp with time zone,
+    outcome jsonb,
     CONSTRAINT retention_rules_age_check CHECK ((age > '00:00:00'::interval)),
     CONSTRAINT retention_rules_metadata_check CHECK ((jsonb_typeof(metadata) = 'object'::text)),
     CONSTRAINT retention_rules_since_check CHECK ((since = ANY (ARRAY['last_event'::text, 'creation'::text]))),
@@ -123,6 +124,13 @@ COMMENT ON COLUMN public.retention_rules.metadata IS 'Only conversations whose m
 --
 
 COMMENT ON COLUMN public.retention_rules.applied_at IS 'Begin of the last run; null: there was none yet';
+
+
+--
+-- Name: COLUMN retention_rules.outcome; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.retention_rules.outcome IS 'Counts of the last run: conversations, events, held, skipped, failed';
 
 
 --
@@ -3693,8 +3701,11 @@ BEGIN
         PERFORM refuse_tenant(retention_applied.tenant_id);
     END IF;
     UPDATE retention_rules r
-       SET applied_at = retention_applied.began_at
-     WHERE r.tenant_id = retention_applied.tenant_id;
+       SET applied_at = retention_applied.began_at,
+           outcome    = o.outcome - 'rule'
+      FROM jsonb_array_elements(retention_applied.receipt -> 'rules') AS o (outcome)
+     WHERE r.tenant_id = retention_applied.tenant_id
+       AND r.id = (o.outcome ->> 'rule')::uuid;
     PERFORM record_administrative_act(
         retention_applied.tenant_id, 'retention_run', retention_applied.receipt, actor => retention_applied.actor);
 END

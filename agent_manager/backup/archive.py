@@ -32,7 +32,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import chain, takewhile
-from pathlib import Path
+from pathlib import Path, PurePath
 from tempfile import TemporaryFile
 from typing import Annotated, Any, Literal, NamedTuple, Self
 from uuid import UUID, uuid4
@@ -40,6 +40,7 @@ from uuid import UUID, uuid4
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from eventstore.errors import EventStoreError, InputError, NotFound, printable
+from eventstore.ids import is_canonical_uuid
 
 FORMAT = 1
 _GZIP = 16 + zlib.MAX_WBITS
@@ -62,7 +63,7 @@ TABLES = {
     "identity_erasures": ("tenant_id", "salt", "hash", "erased_at"),
     "retention_rules": (
         "tenant_id", "id", "age", "since", "state", "user_id", "metadata", "reason", "added_by", "added_at",
-        "applied_at",
+        "applied_at", "outcome",
     ),
     "legal_holds": ("tenant_id", "id", "conversation_id", "user_id", "reason", "placed_by", "placed_at"),
     "blobs": ("tenant_id", "conversation_id", "sha256", "size", "created_at"),
@@ -237,6 +238,11 @@ class ErasureRecord(_Model):
     erases_members: bool
     reason: str
     erased_at: datetime
+
+    @property
+    def multirange(self) -> str:
+        """The versions as PostgreSQL writes them."""
+        return "{" + ",".join(f"[{first},{last}]" for first, last in self.versions) + "}"
 
 
 class StoredFile(NamedTuple):
@@ -488,16 +494,23 @@ class Archive:
                 written += 1
         return written
 
-    def erasures(self) -> list[ErasureRecord]:
+    def erasure_ids(self) -> list[UUID]:
+        """Return the ids of the receipts of erasures."""
+        found = (PurePath(name) for name in self.target.files(_ERASURES))
+        return [UUID(path.stem) for path in found if is_canonical_uuid(path.stem)]  # others are of interrupted writes
+
+    def erasures(self, ids: Iterable[UUID] | None = None) -> list[ErasureRecord]:
         """Return the receipts of erasures, in their order.
+
+        Args:
+            ids: of those that are wanted; None for all.
 
         Raises:
             InputError: one is not as it was written.
         """
         records = []
-        for name in self.target.files(_ERASURES):
-            if not name.endswith(".json"):
-                continue  # of an interrupted write
+        for each in self.erasure_ids() if ids is None else ids:
+            name = f"{_ERASURES}/{each}.json"
             raw = b"".join(self.target.read(name))
             try:
                 text = json.loads(raw)["erasure"]

@@ -47,6 +47,7 @@ CREATE TABLE retention_rules (
     added_by   varchar(255) NOT NULL,
     added_at   timestamptz NOT NULL DEFAULT CURRENT_TIMESTAMP,
     applied_at timestamptz,
+    outcome    jsonb,
     CONSTRAINT retention_rules_pkey PRIMARY KEY (tenant_id, id),
     CONSTRAINT retention_rules_age_check CHECK (age > '0'),
     CONSTRAINT retention_rules_since_check CHECK (since IN ('last_event', 'creation')),
@@ -60,6 +61,7 @@ COMMENT ON COLUMN retention_rules.state IS 'Only conversations in this state: ac
 COMMENT ON COLUMN retention_rules.user_id IS 'Only conversations that this user owns; null: of any user';
 COMMENT ON COLUMN retention_rules.metadata IS 'Only conversations whose metadata contain these; null: any';
 COMMENT ON COLUMN retention_rules.applied_at IS 'Begin of the last run; null: there was none yet';
+COMMENT ON COLUMN retention_rules.outcome IS 'Counts of the last run: conversations, events, held, skipped, failed';
 
 ALTER TABLE retention_rules ENABLE ROW LEVEL SECURITY;
 CREATE POLICY unbound ON retention_rules
@@ -364,7 +366,8 @@ REVOKE ALL ON FUNCTION remove_retention_rule FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION remove_retention_rule', 'eventstore_app');
 
 -- file: retention/retention_applied.sql
--- Record a run of the rules of a tenant: the receipt, an administrative act with its counts, and when it began.
+-- Record a run of the rules of a tenant: the receipt, an administrative act with its counts; and with each rule of it, when
+-- it began and its outcome.
 CREATE FUNCTION retention_applied(tenant_id text, began_at timestamptz, actor text, receipt jsonb) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
@@ -373,8 +376,11 @@ BEGIN
         PERFORM refuse_tenant(retention_applied.tenant_id);
     END IF;
     UPDATE retention_rules r
-       SET applied_at = retention_applied.began_at
-     WHERE r.tenant_id = retention_applied.tenant_id;
+       SET applied_at = retention_applied.began_at,
+           outcome    = o.outcome - 'rule'
+      FROM jsonb_array_elements(retention_applied.receipt -> 'rules') AS o (outcome)
+     WHERE r.tenant_id = retention_applied.tenant_id
+       AND r.id = (o.outcome ->> 'rule')::uuid;
     PERFORM record_administrative_act(
         retention_applied.tenant_id, 'retention_run', retention_applied.receipt, actor => retention_applied.actor);
 END
