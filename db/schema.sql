@@ -3258,6 +3258,21 @@ $$;
 
 
 --
+-- Name: record_truncation(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.record_truncation() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM record_administrative_act(NULL, 'table_truncated', jsonb_build_object('table', TG_TABLE_NAME));
+    RETURN NULL;
+END
+$$;
+
+
+--
 -- Name: refold_conversation(text, uuid); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -7698,6 +7713,55 @@ ALTER TABLE public.events ENABLE ALWAYS TRIGGER events_are_append_only;
 CREATE CONSTRAINT TRIGGER require_receipt AFTER INSERT ON public.pending_receipts DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.require_receipt();
 
 ALTER TABLE public.pending_receipts ENABLE ALWAYS TRIGGER require_receipt;
+
+
+--
+-- Name: bound_logins truncation_is_recorded; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER truncation_is_recorded AFTER TRUNCATE ON public.bound_logins FOR EACH STATEMENT EXECUTE FUNCTION public.record_truncation();
+
+
+--
+-- Name: identity_erasures truncation_is_recorded; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER truncation_is_recorded AFTER TRUNCATE ON public.identity_erasures FOR EACH STATEMENT EXECUTE FUNCTION public.record_truncation();
+
+
+--
+-- Name: identity_keys truncation_is_recorded; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER truncation_is_recorded AFTER TRUNCATE ON public.identity_keys FOR EACH STATEMENT EXECUTE FUNCTION public.record_truncation();
+
+
+--
+-- Name: identity_tenants truncation_is_recorded; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER truncation_is_recorded AFTER TRUNCATE ON public.identity_tenants FOR EACH STATEMENT EXECUTE FUNCTION public.record_truncation();
+
+
+--
+-- Name: identity_users truncation_is_recorded; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER truncation_is_recorded AFTER TRUNCATE ON public.identity_users FOR EACH STATEMENT EXECUTE FUNCTION public.record_truncation();
+
+
+--
+-- Name: legal_holds truncation_is_recorded; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER truncation_is_recorded AFTER TRUNCATE ON public.legal_holds FOR EACH STATEMENT EXECUTE FUNCTION public.record_truncation();
+
+
+--
+-- Name: retention_rules truncation_is_recorded; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER truncation_is_recorded AFTER TRUNCATE ON public.retention_rules FOR EACH STATEMENT EXECUTE FUNCTION public.record_truncation();
 
 
 --
