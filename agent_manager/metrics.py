@@ -11,7 +11,7 @@ tenants do, so none of them is for a tenant to see.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
@@ -24,7 +24,9 @@ from starlette.responses import Response
 
 from agent_manager.audit.status import SealedLog, read_sealed_log
 from agent_manager.backup.archive import Archive
+from agent_manager.backup.erasures import unapplied_erasures
 from agent_manager.backup.targets import open_target
+from agent_manager.retention.status import RetentionState, read_retention
 from agent_manager.settings import server_settings
 from eventstore import EventStore, __version__
 from eventstore.errors import (
@@ -53,6 +55,7 @@ class _DatabaseState:
     lags: Sequence[Lag]
     workers: int
     sealed: SealedLog | None
+    retention: RetentionState
 
 
 class Metrics(Collector):
@@ -65,6 +68,7 @@ class Metrics(Collector):
         self._reading = asyncio.Lock()
         self._state: _DatabaseState | None = None
         self._backup_time = 0.0
+        self._unapplied_erasures = 0
         self._reading_backups: asyncio.Task[None] | None = None
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -139,18 +143,21 @@ class Metrics(Collector):
                     await read_lags(self._store, self._projections),
                     len(await read_workers(self._store)),
                     await read_sealed_log(self._store) if self._settings.audit_key else None,
+                    await read_retention(self._store),
                 )
         except (EventStoreError, TimeoutError):
             return None
 
     async def _read_backups(self) -> None:
-        """Read the time of the newest intact backup. If the target cannot be read, the last known time stays."""
+        """Read the time of the newest intact backup, and receipts. If the target fails, the last known values stay."""
         if not self._settings.backup_dir:
             return
 
         async def read() -> None:
             with suppress(Exception):  # object stores have errors of their own, and the other metrics must be seen
-                self._backup_time = await asyncio.to_thread(_newest_backup_time, self._settings.backup_dir)
+                archive = Archive(open_target(self._settings.backup_dir))
+                self._backup_time = await asyncio.to_thread(_newest_backup_time, archive)
+                self._unapplied_erasures = len(await unapplied_erasures(self._store, archive))
 
         # A target that does not answer holds one thread, not one more at each scrape.
         if self._reading_backups is None or self._reading_backups.done():
@@ -173,6 +180,11 @@ class Metrics(Collector):
             )
             yield _gauge(
                 "backup_interval_seconds", "Time from one backup to the next.", 60 * self._settings.backup_minutes
+            )
+            yield _gauge(
+                "erasures_not_applied",
+                "Receipts beside the backups of events that the log still holds.",
+                self._unapplied_erasures,
             )
 
     def _of_store(self) -> Iterator[Metric]:
@@ -242,6 +254,19 @@ class Metrics(Collector):
             "The part of the log that a rebuild has applied; absent without a rebuild.",
             {x.projection: min(x.rebuilt / max(horizon, 1), 1) for x in lags if x.rebuilt is not None},
         )
+        retention = state.retention
+        yield _gauge("legal_holds", "Legal holds in force.", retention.holds)
+        yield _gauge("retention_rules", "Retention rules.", retention.rules)
+        if retention.waits_since is not None:
+            yield _gauge(
+                "retention_applied_timestamp_seconds",
+                "When the rule that has waited longest was applied, or was added.",
+                retention.waits_since.timestamp(),
+            )
+        outcomes = {"erased": retention.conversations, "held": retention.held}
+        outcomes |= {"skipped": retention.skipped, "failed": retention.failed}
+        text = "Conversations of the last run of each rule, by what became of them."
+        yield _by("outcome", "retention_conversations", text, outcomes)
         if (sealed := state.sealed) is None:
             return
         yield _gauge("audit_sealed_events", "Events that are sealed.", sealed.events)
@@ -255,8 +280,7 @@ class Metrics(Collector):
 _CONFLICTS = tuple(error.__name__ for error in (WrongExpectedVersion, EventIdConflict, ConversationIsDeleted))
 
 
-def _newest_backup_time(target: str) -> float:
-    archive = Archive(open_target(target))
+def _newest_backup_time(archive: Archive) -> float:
     for backup_id in reversed(archive.ids()):
         try:
             return archive.manifest(backup_id).created_at.timestamp()
@@ -269,7 +293,7 @@ def _gauge(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(f"eventstore_{name}", text, value)
 
 
-def _by(label: str, name: str, text: str, values: dict[str, float]) -> Metric:
+def _by(label: str, name: str, text: str, values: Mapping[str, float]) -> Metric:
     family = GaugeMetricFamily(f"eventstore_{name}", text, labels=[label])
     for value, number in values.items():
         family.add_metric([value], number)

@@ -144,14 +144,12 @@ class ConversationDeleted(EventData):
 class ConversationRewound(EventData):
     """A conversation went back to a version: what it held after that is hidden, and it goes on from there.
 
-    Hidden are the messages, the tasks that began after the version, artifacts and texts; their events remain.
-    ``message_count`` is the number of messages that are left, so an event like this is appended with the expected
-    version at which they were counted; at version 0 there are none. It needs the right to delete the conversation.
+    Hidden are the messages, the tasks that began after the version, artifacts and texts; their events remain. It needs
+    the right to delete the conversation.
     """
 
     event_type: Literal["conversation.rewound"] = "conversation.rewound"
     to_version: Annotated[int, Field(ge=0, le=999_999_999)]
-    message_count: Annotated[int, Field(ge=0, le=999_999_999)] = 0
 
 
 class ConversationForked(EventData):

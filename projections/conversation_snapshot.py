@@ -161,13 +161,17 @@ async def folded_tasks(store: EventStore, tenant: str, ancestry: Sequence[Ancest
         ancestry: the conversation and those that it shares rows of, the nearest first.
     """
     async with _empty_tables(store, tenant, _TASKS) as connection:
-        await _insert_shared(connection, tenant, ancestry, types="task.%")
+        await _insert_shared(connection, tenant, ancestry, {"types": "task.%"})
         await _fold_tasks(connection, ancestry)
         yield partial(fetch_rows, connection)
 
 
 async def _fold_tasks(connection: Connection, ancestry: Sequence[Ancestor]) -> None:
     """Fold the tasks of a batch with the events of a conversation and of those that it shares rows of."""
+    if len(ancestry) > 1:  # otherwise the projection does it
+        for conversation_id, version, to_version in await (await connection.execute(_REWINDS.encode())).fetchall():
+            rewind = {"conversation_id": conversation_id, "version": version, "to_version": to_version}
+            await connection.execute(_HIDE_TASKS.encode(), rewind)
     reached: dict[UUID, int] = dict(await (await connection.execute(_REACHED.encode())).fetchall())
     ids = [ancestor.conversation_id for ancestor in reversed(ancestry)]
     bases = list(accumulate((reached.get(each, 0) for each in ids), initial=0))
@@ -196,6 +200,8 @@ _VERSIONS = query("projections", "as_of_versions")
 _UNTIL = frozenset(("position", "time"))
 _SHARED = query("projections", "as_of_shared")
 _REACHED = query("projections", "as_of_reached")
+_REWINDS = query("projections", "rewinds")
+_HIDE_TASKS = query("projections", "hide_tasks")
 _JOIN_TASKS = query("projections", "join_tasks")
 _SEPARATE_TASKS = query("projections", "separate_tasks")
 _SEPARATE_ARTIFACTS = query("projections", "separate_artifacts")
@@ -246,7 +252,8 @@ async def snapshot_as_of(
         text = query_without("projections", "as_of_events", (_LIMITS | _PAGE).difference(until))
         if (await connection.execute(text.encode(), until)).rowcount == 0:
             raise NotFound(f"conversation {found} had not begun at {name} {value}: give a later {name}")
-        await _insert_shared(connection, caller.tenant, shared)
+        limit = {name: value} if name in _UNTIL else {}
+        await _insert_shared(connection, caller.tenant, shared, limit)
         for projection in _ROWS:
             await projection.fold(connection)
         if page is not None:
@@ -297,17 +304,17 @@ async def _empty_tables(store: EventStore, tenant: str, projections: Sequence[Pr
 
 
 async def _insert_shared(
-    connection: Connection, tenant: str, ancestry: Sequence[Ancestor], types: str | None = None
+    connection: Connection, tenant: str, ancestry: Sequence[Ancestor], limits: Mapping[str, Any]
 ) -> None:
     """Add the events of conversations up to a version to the batch.
 
     Args:
-        types: a pattern of the types of the events.
+        limits: ``types``, a pattern of the types of the events; and ``position`` or ``time``, if what these
+            conversations have hidden since is not hidden.
     """
-    text = query_without("projections", "as_of_shared_events", frozenset() if types else frozenset({"types"}))
+    text = query_without("projections", "as_of_shared_events", (_UNTIL | {"types"}).difference(limits))
     ids, versions = [each.conversation_id for each in ancestry], [each.last_version for each in ancestry]
-    given = {"tenant": tenant, "ids": ids, "versions": versions, "types": types}
-    await connection.execute(text.encode(), given)
+    await connection.execute(text.encode(), {"tenant": tenant, "ids": ids, "versions": versions, **limits})
 
 
 def _checked_limit(limits: Mapping[str, Any]) -> tuple[str, Any]:

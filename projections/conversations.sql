@@ -2,12 +2,24 @@
 -- row; a fork is one whose first event is conversation.forked. The conversation in which a tenant registers its agents is
 -- not listed, nor are those with the records of a2a-sdk's stores (agent_manager/adapters/a2a_sdk.py).
 WITH rewound AS MATERIALIZED (
-    -- How many messages were left when a conversation last went back to an earlier version.
-    SELECT DISTINCT ON (b.tenant_id, b.conversation_id)
-           b.tenant_id, b.conversation_id, b.version, (b.content ->> 'message_count')::integer AS messages
-      FROM batch b
-     WHERE b.event_type = 'conversation.rewound'
-     ORDER BY b.tenant_id, b.conversation_id, b.version DESC
+    -- How many messages were left when a conversation last went back to an earlier version: those that neither this event
+    -- nor an earlier one like it hides.
+    SELECT r.tenant_id, r.conversation_id, r.version,
+           (SELECT count(*)
+              FROM (SELECT e.version, e.event_type,
+                           min(CASE e.event_type WHEN 'conversation.rewound' THEN (e.content ->> 'to_version')::integer END)
+                               OVER (ORDER BY e.version DESC) AS to_version
+                      FROM events e
+                     WHERE e.tenant_id = r.tenant_id
+                       AND e.conversation_id = r.conversation_id
+                       AND e.version <= r.version
+                       AND e.event_type IN ('message.added', 'conversation.rewound')) AS e
+             WHERE e.event_type = 'message.added'
+               AND e.version <= e.to_version) AS messages
+      FROM (SELECT b.tenant_id, b.conversation_id, max(b.version) AS version
+              FROM batch b
+             WHERE b.event_type = 'conversation.rewound'
+             GROUP BY b.tenant_id, b.conversation_id) AS r
 ),
 folded AS MATERIALIZED (
     SELECT b.tenant_id,

@@ -162,7 +162,7 @@ class Tasks:
                 if not events:
                     return state.version
                 if state.is_emptied:
-                    anew = ConversationReactivated(), ConversationRewound(to_version=0, message_count=0)
+                    anew = ConversationReactivated(), ConversationRewound(to_version=0)
                     events[:0] = [NewEvent(each, actor=actor) for each in anew]
                 elif not state.read_to:
                     events.insert(0, conversation_begun(state.home, actor))

@@ -38,9 +38,7 @@ from eventstore.json_text import from_json
 from eventstore.member_order import restore, restore_members
 from eventstore.read import RawRows
 
-_LATEST_EVENTS, _MESSAGES_UP_TO, _VERSION = (
-    query("agent_manager.adapters", name) for name in ("latest_events", "messages_up_to", "conversation_version")
-)
+_LATEST_EVENTS, _VERSION = (query("agent_manager.adapters", name) for name in ("latest_events", "conversation_version"))
 _PAGE = 2000
 """Events that one statement reads at most."""
 _WITH_PARTS = ("message.added", "task.artifact_added")
@@ -132,13 +130,6 @@ class HistoryAccess(StoreAccess):
         caller = self.store.caller(user=user)
         tasks = await tasks_of_calls(self.store, caller, self.conversation_id(given_id), wanted.values())
         return {call_id: tasks[stored][0] for call_id, stored in wanted.items() if stored in tasks}
-
-    async def rewind(self, given_id: str, user: str | None, to_version: int) -> NewEvent:
-        """Return the event that hides what a conversation held after a version."""
-        caller = self.store.caller(user=user)
-        given = {"tenant": caller.tenant, "conversation_id": self.conversation_id(given_id), "version": to_version}
-        [(messages,)] = await self.store.log(caller).fetch(_MESSAGES_UP_TO, given)
-        return NewEvent(ConversationRewound(to_version=to_version, message_count=messages))
 
     async def _version(self, conversation_id: UUID, caller: Caller) -> int:
         given = {"tenant": caller.tenant, "conversation_id": conversation_id}

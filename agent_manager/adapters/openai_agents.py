@@ -191,7 +191,7 @@ class EventStoreSession(SessionABC):
 
     async def _hide(self, entries: Sequence[Entry], user: str | None) -> list[NewEvent]:
         """Return the events that hide the last items. A call that stays without its output is in progress again."""
-        events = [await self._access.rewind(self.session_id, user, entries[0].version - 1)]
+        events = [NewEvent(ConversationRewound(to_version=entries[0].version - 1))]
         outputs = {entry.item["call_id"]: entry.output_of for entry in entries if entry.output_of is not None}
         hidden = {entry.call for entry in entries}
         for call_id, task_id in (await self._access.tasks_of(self.session_id, outputs, user)).items():

@@ -30,12 +30,15 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import chain, takewhile
+from pathlib import PurePath
 from tempfile import TemporaryFile
 from typing import Any, Self
+from uuid import UUID
 
 from agent_manager.backup.manifest import FORMAT, ErasureRecord, Manifest, Part, SealedPart, Segment
 from agent_manager.backup.targets import CHUNK_BYTES, Bucket, Directory, StoredFile
 from eventstore.errors import InputError, NotFound, printable
+from eventstore.ids import is_canonical_uuid
 
 _GZIP = 16 + zlib.MAX_WBITS
 _FOLDERS = ("log", "identity", "files", "audit", "manifests")
@@ -163,16 +166,23 @@ class Archive:
                 written += 1
         return written
 
-    def erasures(self) -> list[ErasureRecord]:
+    def erasure_ids(self) -> list[UUID]:
+        """Return the ids of the receipts of erasures."""
+        found = (PurePath(name) for name in self.target.files("erasures"))
+        return [UUID(path.stem) for path in found if is_canonical_uuid(path.stem)]  # others are of interrupted writes
+
+    def erasures(self, ids: Iterable[UUID] | None = None) -> list[ErasureRecord]:
         """Return the receipts of erasures, in their order.
+
+        Args:
+            ids: of those that are wanted; None for all.
 
         Raises:
             InputError: one is not as it was written.
         """
         records = []
-        for name in self.target.files("erasures"):
-            if not name.endswith(".json"):
-                continue  # of an interrupted write
+        for each in self.erasure_ids() if ids is None else ids:
+            name = f"erasures/{each}.json"
             raw = b"".join(self.target.read(name))
             try:
                 text = json.loads(raw)["erasure"]

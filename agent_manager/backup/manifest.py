@@ -23,7 +23,7 @@ TABLES = {
     "identity_erasures": ("tenant_id", "salt", "hash", "erased_at"),
     "retention_rules": (
         "tenant_id", "id", "age", "since", "state", "user_id", "metadata", "reason", "added_by", "added_at",
-        "applied_at",
+        "applied_at", "outcome",
     ),
     "legal_holds": ("tenant_id", "id", "conversation_id", "user_id", "reason", "placed_by", "placed_at"),
     "blobs": ("tenant_id", "conversation_id", "sha256", "size", "created_at"),
@@ -175,3 +175,8 @@ class ErasureRecord(_Model):
     erases_members: bool
     reason: str
     erased_at: datetime
+
+    @property
+    def multirange(self) -> str:
+        """The versions as PostgreSQL writes them."""
+        return "{" + ",".join(f"[{first},{last}]" for first, last in self.versions) + "}"

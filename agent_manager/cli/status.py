@@ -8,25 +8,34 @@ import typer
 
 from agent_manager.audit.status import SealedLog, read_sealed_log
 from agent_manager.backup import Archive, Drill, Manifest, last_drill, open_target
+from agent_manager.backup.erasures import unapplied_erasures
 from agent_manager.cli.backup import backup_value
 from agent_manager.cli.options import DataDir, Json, read_settings, run
 from agent_manager.cli.output import duration, print_fields, print_json, print_table, print_warnings, row_value, text
+from agent_manager.retention.status import RetentionState, read_retention
 from eventstore import EventStore
 from projections import load_projections, read_status
 from projections.status import StandbyStatus
 
 
 def status(as_json: Json = False, data_dir: DataDir = None) -> None:
-    """Show the size of the log, how far it is sealed and projected, and the age of the newest backup."""
+    """Show the size of the log, how far it is sealed and projected, what is erased by rule, and the newest backup."""
     settings = read_settings(data_dir)
 
     async def work(store: EventStore) -> None:
         now = await read_status(store, load_projections(store.settings.projections))
         archive = Archive(open_target(settings.backup_dir)) if settings.backup_dir else None
         backup, drill = (archive.newest(), last_drill(archive)) if archive else (None, None)
-        sealed = await read_sealed_log(store)
+        sealed, retention = await read_sealed_log(store), await read_retention(store)
+        unapplied = await unapplied_erasures(store, archive) if archive else []
         if as_json:
-            values = {"sealed": sealed, "backup": backup and backup_value(backup), "drill": drill}
+            values = {
+                "sealed": sealed,
+                "retention": retention,
+                "backup": backup and backup_value(backup),
+                "drill": drill,
+                "erasures_not_applied": [record.id for record in unapplied],
+            }
             print_json(row_value(now) | values)
             return
         slow = "; consumers are not notified, and poll every few seconds" if now.notify_queue_usage >= 0.5 else ""
@@ -44,7 +53,10 @@ def status(as_json: Json = False, data_dir: DataDir = None) -> None:
                 for append in now.appends_in_flight
             ),
             *([("reads", _describe_standby(now.standby))] if now.standby else []),
+            ("retention", _describe_retention(retention)),
             *([("backup", _describe(backup))] if archive else []),
+            *([("erasures", f"{len(unapplied):,} of which the backups have receipts are NOT applied to this log: "
+                            "eventstore erase apply")] if unapplied else []),
             *([("drill", _describe_drill(drill))] if drill else []),
         ])  # fmt: skip
         print_warnings(now.warnings)
@@ -92,6 +104,19 @@ def _describe_sealed(sealed: SealedLog, *, has_key: bool) -> str:
     return (
         f"{sealed.events:,} events up to position {sealed.position:,}, {age} ago by {text(sealed.origin)} "
         f"{' '.join(sealed.key_ids)}{witnesses}{behind if sealed.lag_events else ''}"
+    )
+
+
+def _describe_retention(retention: RetentionState) -> str:
+    holds = f"{retention.holds:,} legal hold(s)" if retention.holds else "no legal holds"
+    if retention.waits_since is None:
+        return f"no rules, {holds}"
+    age = duration((datetime.now(UTC) - retention.waits_since).total_seconds())
+    failed = f", {retention.failed:,} FAILED (the log says why)" if retention.failed else ""
+    return (
+        f"{retention.rules:,} rule(s) of {retention.tenants:,} tenant(s), {holds}; the oldest run, or rule, {age} ago: "
+        f"{retention.conversations:,} conversations erased, {retention.held:,} held, {retention.skipped:,} "
+        f"skipped{failed}"
     )
 
 

@@ -131,6 +131,10 @@ def causes(
     conversation: Annotated[
         str | None, Option(metavar="ID", help="The conversation of the event: finds it faster, if it is not a message.")
     ] = None,
+    across: Annotated[
+        bool,
+        Option("--across", help="Follow them into other conversations, too: reads the log from there on."),
+    ] = False,
     as_json: Json = False,
     user: User = None,
     data_dir: DataDir = None,
@@ -144,7 +148,7 @@ def causes(
         caller = Reader(store, caller=store.caller(user=user)).caller
         async for found in store.read_log(after=position - 1, until_position=position, user=user):
             await note_reading(store, "audit causes", event=found.id, conversation=found.conversation_id)
-            return await read_causation(store, caller, found.conversation_id, found.id)
+            return await read_causation(store, caller, found.conversation_id, found.id, across=across)
         raise NotFound(f"no event that you may see has the position {position}: eventstore history shows positions")
 
     tree = run(work, read_settings(data_dir, tenant), tenant)
@@ -158,12 +162,15 @@ def causes(
             }
         )
         return
+    asked_in = tree.effects[0].event.conversation_id
     for each in tree.causes:
-        typer.echo(f"caused by {_line(each)}")
+        typer.echo(f"caused by {_line(each, asked_in)}")
     for effect in tree.effects:
-        typer.echo("  " * effect.depth + _line(effect.event))
+        typer.echo("  " * effect.depth + _line(effect.event, asked_in))
 
 
-def _line(event: Event) -> str:
-    cells = (event.timestamp, event.actor or "no actor", event.event_type, what_changed(event))
+def _line(event: Event, asked_in: UUID) -> str:
+    cells = [event.timestamp, event.actor or "no actor", event.event_type, what_changed(event)]
+    if event.conversation_id != asked_in:
+        cells.insert(0, f"in conversation {event.conversation_id}:")
     return "  ".join(map(text, cells))

@@ -14,6 +14,9 @@ from psycopg import sql
 
 from agent_manager.audit.notes import KeyInvalid
 from agent_manager.audit.sealer import read_keys
+from agent_manager.backup.archive import Archive
+from agent_manager.backup.erasures import RECEIPTS_NOT_APPLIED, RECEIPTS_NOT_IN_LOG, columns_of
+from agent_manager.backup.targets import open_target
 from agent_manager.doctor.finding import Finding, Severity
 from agent_manager.settings import ServerSettings
 from eventstore.database.connection import APP, BOOKKEEPING, LOGIN_IS_EXEMPT, PROJECTOR
@@ -101,9 +104,12 @@ CHECKS = {
     "lag": Check("the read tables are up to date", PROJECTOR),
     "parked": Check("no conversation is parked", PROJECTOR),
     "sealed_log": Check("the log is sealed, if it has a key", PROJECTOR),
+    "retention": Check("the retention rules are applied", APP),
 }
 """The checks of the database, in order. The others are queries of the same name."""
 
+ERASURES = Check("no erasure is undone", PROJECTOR)
+"""The check that also reads receipts beside the backups."""
 _OF_ROLES = ("role", "membership", "owner of", "rights on")
 _OF_RLS = ("row-level security on", "policy", "definition of")
 
@@ -128,6 +134,7 @@ class DatabaseExamination:
             "projections": list(projections),
             "schema": self._schema,
             "bookkeeping": BOOKKEEPING,
+            "retention_seconds": settings.retention_hours * 3600,
         }
         self._deadline = monotonic() + _SECONDS
         self._comparison: Comparison | None = None
@@ -151,6 +158,24 @@ class DatabaseExamination:
         for name, check in CHECKS.items():
             found += self._run(name, check, special.get(name) or partial(self._query, name))
         return found
+
+    def erasures(self) -> list[Finding]:
+        """Return a finding if the log holds what receipts beside the backups say was erased."""
+        if not self._settings.backup_dir:
+            return []
+        archive = Archive(open_target(self._settings.backup_dir))
+        ids = archive.erasure_ids()
+
+        def work() -> list[Finding]:
+            rows = self._connection.execute(RECEIPTS_NOT_IN_LOG, {"ids": ids}).fetchall()
+            records = archive.erasures(each for (each,) in rows)
+            unapplied = self._connection.execute(RECEIPTS_NOT_APPLIED, columns_of(records)).fetchall()
+            if not unapplied:
+                return []
+            what = f"the log holds what was erased by {len(unapplied)} erasure(s) of which the backups have receipts"
+            return [Finding("erasures", Severity.CRITICAL, what, "eventstore erase apply")]
+
+        return self._run("erasures", ERASURES, work)
 
     def _run(self, name: str, check: Check, work: Callable[[], list[Finding]]) -> list[Finding]:
         if check.needs_schema and self._unusable:

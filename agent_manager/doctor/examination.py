@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from agent_manager.doctor.database import CHECKS as DATABASE_CHECKS
-from agent_manager.doctor.database import DatabaseExamination, Limits
+from agent_manager.doctor.database import ERASURES, DatabaseExamination, Limits
 from agent_manager.doctor.finding import Finding, Report, Severity
 from agent_manager.doctor.host import check_backup, check_disk, check_files, data_folders, server_certificate
 from agent_manager.settings import ServerSettings
@@ -21,6 +21,7 @@ CHECKS = {
     **{name: check.if_ok for name, check in DATABASE_CHECKS.items()},
     "disk": "there is free space",
     "backup": "there is a recent backup",
+    "erasures": ERASURES.if_ok,
     "certificates": "no certificate expires within a month",
 }
 """The names of all checks, with what is true if nothing is wrong."""
@@ -69,7 +70,8 @@ def examine(settings: ServerSettings, limits: Limits, certificates: Iterable[Pat
 
 def _examine_database(connection: SyncConnection, settings: ServerSettings, limits: Limits) -> list[Finding]:
     names = [projection.name for projection in load_projections(settings.projections)]
-    return DatabaseExamination(connection, settings, limits, names).run()
+    examination = DatabaseExamination(connection, settings, limits, names)
+    return examination.run() + _within_seconds("erasures", examination.erasures)
 
 
 def _no_data(data_dir: Path) -> Finding:
@@ -106,7 +108,7 @@ def _with_ok(findings: list[Finding], is_complete: bool) -> list[Finding]:
     found = {finding.check for finding in findings}
     for name, if_ok in CHECKS.items():
         if name not in found:
-            is_of_server = name in DATABASE_CHECKS or name == "certificates"
+            is_of_server = name in DATABASE_CHECKS or name in ("certificates", "erasures")
             findings.append(
                 Finding(name, Severity.OK, if_ok)
                 if is_complete or not is_of_server

@@ -32,6 +32,7 @@ class Rule:
         user: only conversations that this user owns; None for any.
         metadata: only conversations whose metadata contain these; None for any.
         applied_at: when the last run began that applied the rule; None before the first one.
+        outcome: the counts of that run, as in :class:`RuleResult`.
     """
 
     id: UUID
@@ -44,6 +45,7 @@ class Rule:
     added_by: str
     added_at: datetime
     applied_at: datetime | None
+    outcome: dict[str, int] | None
 
 
 class Rules:

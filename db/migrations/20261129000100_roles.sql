@@ -11,7 +11,7 @@ BEGIN
       INTO taken
       FROM pg_class c
      WHERE c.relnamespace = current_schema()::regnamespace
-       AND c.relname IN ('bound_logins', 'conversation_members', 'events_position', 'events', 'waiter_flag', 'checkpoints', 'projection_definitions', 'parked', 'paused_projections', 'conversations', 'messages', 'tasks', 'task_artifacts', 'conversation_actors', 'pending_messages', 'search_documents', 'search_conversations', 'statistics_activity', 'statistics_conversations', 'statistics_answers', 'statistics_tasks', 'statistics_status_periods', 'identity_tenants', 'identity_users', 'identity_keys', 'identity_erasures', 'idempotency_keys', 'server_secrets', 'answer_leases', 'blobs', 'blob_chunks', 'audit_tiles', 'audit_checkpoints', 'audit_cosignatures', 'legal_holds', 'retention_rules', 'audit_trail', 'audit_acts');
+       AND c.relname IN ('bound_logins', 'conversation_members', 'events_position', 'events', 'waiter_flag', 'checkpoints', 'projection_definitions', 'parked', 'paused_projections', 'conversations', 'messages', 'tasks', 'task_artifacts', 'conversation_actors', 'pending_messages', 'search_documents', 'search_conversations', 'statistics_activity', 'statistics_conversations', 'statistics_answers', 'statistics_tasks', 'statistics_status_periods', 'identity_tenants', 'identity_users', 'identity_keys', 'identity_erasures', 'idempotency_keys', 'server_secrets', 'answer_leases', 'blobs', 'blob_chunks', 'audit_tiles', 'audit_checkpoints', 'audit_cosignatures', 'pending_receipts', 'legal_holds', 'retention_rules', 'audit_trail', 'audit_acts');
     IF taken IS NOT NULL THEN
         RAISE EXCEPTION
             'the schema "%" already has other objects named %: set EVENTSTORE_SCHEMA to a schema of its own, or rename them',

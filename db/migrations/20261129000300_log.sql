@@ -13,10 +13,14 @@ SELECT eventstore_set_owner('SEQUENCE events_position');
 -- for superusers and under session_replication_role = replica, which skips ordinary triggers; the one at statement level
 -- also fires if a statement changes no rows.
 --
--- The one change that it lets through is that of an event into its erased form (erased_content, erased_metadata), with
--- the same digest, by the role eventstore_eraser. If the schema was migrated without roles, by the owner of the table.
+-- The one change of an event that it makes is its erasure, by the role eventstore_eraser; if the schema was migrated
+-- without roles, by the owner of the table. Such a statement sets the salt to null and nothing else, and the event then
+-- takes its erased form (erased_content, erased_metadata): what an erased event holds is not for the statement to say.
+-- The setting eventstore.erases_members tells which of the two forms that is.
 CREATE FUNCTION refuse_change_of_events() RETURNS trigger
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    erases_members boolean;
 BEGIN
     IF TG_OP = 'UPDATE' AND TG_TABLE_NAME = 'events'
        AND (CASE
@@ -29,18 +33,13 @@ BEGIN
             END) THEN
         IF TG_LEVEL = 'STATEMENT' THEN
             RETURN NULL;
-        ELSIF NEW.salt IS NULL
-              AND NEW.actor = ''
-              AND (NEW.position, NEW.timestamp, NEW.version, NEW.schema_version, NEW.conversation_id, NEW.id,
-                   NEW.tenant_id, NEW.event_type, NEW.digest)
-                  = (OLD.position, OLD.timestamp, OLD.version, OLD.schema_version, OLD.conversation_id, OLD.id,
-                     OLD.tenant_id, OLD.event_type, OLD.digest)
-              AND (CASE
-                       WHEN NEW.content = erased_content(OLD.event_type, OLD.content, false)
-                            AND NEW.metadata = erased_metadata(OLD.metadata, false) THEN true
-                       ELSE NEW.content = erased_content(OLD.event_type, OLD.content, true)
-                            AND NEW.metadata = erased_metadata(OLD.metadata, true)
-                   END) THEN
+        END IF;
+        OLD.salt := NULL;
+        IF NEW *= OLD THEN
+            erases_members := coalesce(current_setting('eventstore.erases_members', true), '') = 'true';
+            NEW.actor := '';
+            NEW.content := erased_content(OLD.event_type, OLD.content, erases_members);
+            NEW.metadata := erased_metadata(OLD.metadata, erases_members);
             RETURN NEW;
         END IF;
     END IF;
@@ -103,11 +102,11 @@ CREATE TRIGGER event_is_append_only
 
 ALTER TABLE events ENABLE ALWAYS TRIGGER event_is_append_only;
 
--- Finds the last deletion of a conversation of any length, its erasures, with whom it was ever shared, and forks. It holds
--- few events, so it is small.
+-- Finds the last deletion of a conversation of any length, the versions to which it went back, its erasures, with whom it
+-- was ever shared, and forks. It holds few events, so it is small.
 CREATE INDEX idx_events_lifecycle ON events (tenant_id, conversation_id, version)
  WHERE event_type IN ('conversation.deleted', 'conversation.reactivated', 'conversation.erased', 'event.erased',
-                      'conversation.shared', 'conversation.unshared', 'conversation.forked');
+                      'conversation.shared', 'conversation.unshared', 'conversation.forked', 'conversation.rewound');
 
 -- Finds what was erased between two positions, as a backup does that rewrites its files. No append writes to it.
 CREATE INDEX idx_events_erased ON events (position) WHERE salt IS NULL;
@@ -123,7 +122,7 @@ ALTER TABLE events ALTER COLUMN digest SET STATISTICS 0;
 SELECT eventstore_set_owner('TABLE events');
 SELECT eventstore_grant('SELECT ON TABLE events', 'eventstore_auditor', 'eventstore_eraser', 'eventstore_projector',
                         'eventstore_search');
-SELECT eventstore_grant('UPDATE (actor, content, metadata, salt) ON TABLE events', 'eventstore_eraser');
+SELECT eventstore_grant('UPDATE (salt) ON TABLE events', 'eventstore_eraser');
 SELECT enable_rls('events');
 
 -- file: log/low_32_bits.sql

@@ -21,54 +21,63 @@ BEGIN
     IF jsonb_typeof(content) IS DISTINCT FROM 'object' THEN
         RETURN '{}';
     END IF;
-    kept := (SELECT coalesce(jsonb_object_agg(m.key, m.value), '{}')
-               FROM jsonb_each(content) AS m
-              WHERE m.key IN ('message_id', 'task_id', 'source_conversation_id', 'artifact_id', 'config_id')
-                    AND json_member_is_uuid(content, m.key)
-                 OR m.key = 'source_version' AND jsonb_typeof(m.value) = 'number'
-                 OR m.key IN ('awaits_answer', 'last_chunk') AND jsonb_typeof(m.value) = 'boolean'
-                 OR m.key = 'role' AND m.value IN ('"user"', '"assistant"', '"system"', '"tool"')
-                 OR m.key = 'status' AND m.value IN ('"pending"', '"in_progress"', '"completed"', '"input-required"',
-                                                     '"auth-required"', '"canceled"', '"failed"', '"rejected"')
-                 OR m.key = 'outcome' AND m.value IN ('"answered"', '"failed"', '"abandoned"')
-                 OR m.key = 'access' AND m.value IN ('"read"', '"write"')
-                 OR m.key = 'user' AND NOT erases_members);
+    -- An expression without a query, which takes a third of the time.
+    kept := jsonb_strip_nulls(jsonb_build_object(
+        'message_id', CASE WHEN json_member_is_uuid(content, 'message_id') THEN content -> 'message_id' END,
+        'task_id', CASE WHEN json_member_is_uuid(content, 'task_id') THEN content -> 'task_id' END,
+        'source_conversation_id',
+        CASE WHEN json_member_is_uuid(content, 'source_conversation_id') THEN content -> 'source_conversation_id' END,
+        'artifact_id', CASE WHEN json_member_is_uuid(content, 'artifact_id') THEN content -> 'artifact_id' END,
+        'config_id', CASE WHEN json_member_is_uuid(content, 'config_id') THEN content -> 'config_id' END,
+        'source_version',
+        CASE WHEN jsonb_typeof(content -> 'source_version') = 'number' THEN content -> 'source_version' END,
+        'awaits_answer', CASE WHEN jsonb_typeof(content -> 'awaits_answer') = 'boolean' THEN content -> 'awaits_answer' END,
+        'last_chunk', CASE WHEN jsonb_typeof(content -> 'last_chunk') = 'boolean' THEN content -> 'last_chunk' END,
+        'role', CASE WHEN content -> 'role' IN ('"user"', '"assistant"', '"system"', '"tool"') THEN content -> 'role' END,
+        'status', CASE WHEN content -> 'status' IN ('"pending"', '"in_progress"', '"completed"', '"input-required"',
+                                                    '"auth-required"', '"canceled"', '"failed"', '"rejected"')
+                       THEN content -> 'status' END,
+        'outcome', CASE WHEN content -> 'outcome' IN ('"answered"', '"failed"', '"abandoned"')
+                        THEN content -> 'outcome' END
+    ));
     CASE event_type
         WHEN 'message.added' THEN
-            RETURN '{"role": "system"}' || (kept - '{user, access}'::text[])
+            RETURN '{"role": "system"}' || kept
                    || CASE WHEN content ? 'parts' THEN '{"parts": []}'::jsonb ELSE '{"content": ""}' END || mark;
         WHEN 'message.answered' THEN
-            RETURN kept - 'user';
+            RETURN kept;
         WHEN 'task.created' THEN
-            RETURN '{"status": "unknown", "description": ""}' || (kept - 'user') || mark;
+            RETURN '{"status": "unknown", "description": ""}' || kept || mark;
         WHEN 'task.status_changed' THEN
-            RETURN '{"status": "unknown"}' || (kept - 'user');
+            RETURN '{"status": "unknown"}' || kept;
         WHEN 'task.described' THEN
-            RETURN (kept - 'user')
+            RETURN kept
                    || CASE WHEN content ? 'description' THEN '{"description": ""}'::jsonb ELSE '{}' END
                    || CASE WHEN content ? 'extra' THEN '{"extra": {}}'::jsonb ELSE '{}' END
                    || CASE WHEN content ? 'metadata' THEN mark ELSE '{}' END;
         WHEN 'task.artifact_added', 'task.artifact_extended' THEN
-            RETURN '{"artifact_id": "erased", "parts": [], "last_chunk": true}' || (kept - 'user') || mark;
+            RETURN '{"artifact_id": "erased", "parts": [], "last_chunk": true}' || kept || mark;
         WHEN 'task.cancel_requested', 'task.deleted' THEN
-            RETURN kept - 'user';
+            RETURN kept;
         WHEN 'task.push_notification_set' THEN
-            RETURN '{"config_id": "erased", "config": {}}' || (kept - 'user');
+            RETURN '{"config_id": "erased", "config": {}}' || kept;
         WHEN 'task.push_notification_deleted' THEN
-            RETURN '{"config_id": "erased"}' || (kept - 'user');
+            RETURN '{"config_id": "erased"}' || kept;
         WHEN 'conversation.created', 'conversation.forked' THEN
-            RETURN (kept - 'user') || CASE WHEN content ? 'name' THEN '{"name": ""}'::jsonb ELSE '{}' END || mark;
+            RETURN kept || CASE WHEN content ? 'name' THEN '{"name": ""}'::jsonb ELSE '{}' END || mark;
         WHEN 'conversation.renamed' THEN
             RETURN '{"name": ""}';
         WHEN 'conversation.rewound' THEN
-            RETURN (SELECT coalesce(jsonb_object_agg(m.key, m.value), '{}')
-                      FROM jsonb_each(content) AS m
-                     WHERE m.key IN ('to_version', 'message_count')
-                       AND jsonb_typeof(m.value) = 'number');
+            RETURN CASE WHEN jsonb_typeof(content -> 'to_version') = 'number'
+                        THEN jsonb_build_object('to_version', content -> 'to_version') ELSE '{}' END;
         WHEN 'conversation.erased', 'event.erased' THEN
             RETURN content - 'reason';
         WHEN 'conversation.shared', 'conversation.unshared' THEN
-            RETURN kept;
+            RETURN kept
+                   || CASE WHEN content ? 'user' AND NOT erases_members
+                           THEN jsonb_build_object('user', content -> 'user') ELSE '{}' END
+                   || CASE WHEN content -> 'access' IN ('"read"', '"write"')
+                           THEN jsonb_build_object('access', content -> 'access') ELSE '{}' END;
         ELSE
             RETURN '{}';
     END CASE;
@@ -82,13 +91,14 @@ SELECT eventstore_set_owner('FUNCTION erased_content');
 -- of the conversation. Erasing the result changes nothing.
 CREATE FUNCTION erased_metadata(metadata jsonb, erases_members boolean) RETURNS jsonb
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-BEGIN ATOMIC
-    SELECT coalesce(jsonb_object_agg(m.key, m.value), '{}')
-      FROM jsonb_each(erased_metadata.metadata) AS m
-     WHERE m.key = 'occurred_at'
-        OR m.key = 'eventstore.owner' AND NOT erased_metadata.erases_members
-        OR m.key IN ('correlation_id', 'causation_id') AND json_member_is_uuid(erased_metadata.metadata, m.key);
-END;
+RETURN CASE WHEN metadata ? 'occurred_at'
+            THEN jsonb_build_object('occurred_at', metadata -> 'occurred_at') ELSE '{}' END
+    || CASE WHEN metadata ? 'eventstore.owner' AND NOT erases_members
+            THEN jsonb_build_object('eventstore.owner', metadata -> 'eventstore.owner') ELSE '{}' END
+    || CASE WHEN json_member_is_uuid(metadata, 'correlation_id')
+            THEN jsonb_build_object('correlation_id', metadata -> 'correlation_id') ELSE '{}' END
+    || CASE WHEN json_member_is_uuid(metadata, 'causation_id')
+            THEN jsonb_build_object('causation_id', metadata -> 'causation_id') ELSE '{}' END;
 
 SELECT eventstore_set_owner('FUNCTION erased_metadata');
 
@@ -156,12 +166,10 @@ BEGIN
     END IF;
     PERFORM pg_advisory_xact_lock(conversation_lock_key(tenant_id, conversation_id));
     PERFORM check_erasure(tenant_id, conversation_id, versions);
+    PERFORM set_config('eventstore.erases_members', erases_members::text, true);
     WITH erased AS (
         UPDATE events e
-           SET actor    = '',
-               content  = erased_content(e.event_type, e.content, erases_members),
-               metadata = erased_metadata(e.metadata, erases_members),
-               salt     = NULL
+           SET salt = NULL -- the trigger makes the rest (refuse_change_of_events)
          WHERE e.tenant_id = erase_events.tenant_id
            AND e.conversation_id = erase_events.conversation_id
            AND (versions IS NULL OR e.version <@ versions)
@@ -466,14 +474,24 @@ BEGIN
     PERFORM set_config('eventstore.tenant', tenant_id, true),
             set_config('eventstore.retried_conversation', conversation_id::text, true),
             set_config('eventstore.lower_position', '0', true);
+    -- A copy, and its statistics: what the planner expects of a conversation is far too little for a long one, and then
+    -- some statements of projections take a time that grows with the square of its length.
+    EXECUTE $copy$
+        CREATE TEMPORARY TABLE IF NOT EXISTS refolded_events (LIKE events) ON COMMIT DROP;
+        TRUNCATE pg_temp.refolded_events;
+        INSERT INTO pg_temp.refolded_events
+        SELECT e.*
+          FROM events e
+         WHERE e.tenant_id = current_setting('eventstore.tenant')
+           AND e.conversation_id = current_setting('eventstore.retried_conversation')::uuid;
+        ANALYZE pg_temp.refolded_events (position, version, conversation_id, tenant_id, event_type);
+    $copy$;
     EXECUTE $view$
         CREATE OR REPLACE TEMPORARY VIEW batch AS
         SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id, e.tenant_id, e.event_type,
                e.actor, e.content, e.metadata, e.salt, e.digest
-          FROM events e
-         WHERE e.tenant_id = current_setting('eventstore.tenant')
-           AND e.conversation_id = current_setting('eventstore.retried_conversation')::uuid
-           AND e.position > current_setting('eventstore.lower_position')::bigint
+          FROM pg_temp.refolded_events e
+         WHERE e.position > current_setting('eventstore.lower_position')::bigint
            AND e.position <= current_setting('eventstore.upper_position')::bigint
            AND NOT EXISTS (
                    SELECT
@@ -637,10 +655,67 @@ SELECT eventstore_set_owner('FUNCTION unreceipted_erasure');
 REVOKE ALL ON FUNCTION unreceipted_erasure FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION unreceipted_erasure', 'eventstore_projector');
 
+-- file: erasure/pending_receipts.sql
+-- The erasures of a transaction whose receipt must follow before it ends; empty outside of it. complete_erasure adds a row
+-- for each conversation of a statement, and the trigger require_receipt removes it at the commit.
+CREATE TABLE pending_receipts (
+    id              uuid NOT NULL DEFAULT gen_random_uuid(),
+    tenant_id       varchar(255) COLLATE "C" NOT NULL,
+    conversation_id uuid NOT NULL,
+    versions        int4multirange NOT NULL,
+    last_version    integer NOT NULL,
+    CONSTRAINT pending_receipts_pkey PRIMARY KEY (id)
+);
+
+COMMENT ON TABLE pending_receipts IS 'Erasures of transactions that have not ended, until their receipts are appended';
+COMMENT ON COLUMN pending_receipts.versions IS 'The events that a receipt must name';
+COMMENT ON COLUMN pending_receipts.last_version IS 'Of the conversation; the receipt comes after it';
+
+ALTER TABLE pending_receipts ENABLE ROW LEVEL SECURITY;
+
+SELECT eventstore_set_owner('TABLE pending_receipts');
+
+-- file: erasure/require_receipt.sql
+-- Refuse to commit an erasure that no receipt names, whichever statements have made it.
+CREATE FUNCTION require_receipt() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    DELETE FROM pending_receipts p WHERE p.id = NEW.id;
+    IF NOT NEW.versions <@ (
+           SELECT coalesce(range_agg(int4range((v ->> 0)::integer, (v ->> 1)::integer, '[]')), '{}')
+             FROM events r
+            CROSS JOIN LATERAL jsonb_array_elements(r.content -> 'versions') AS v
+            WHERE r.tenant_id = NEW.tenant_id
+              AND r.conversation_id = NEW.conversation_id
+              AND r.version > NEW.last_version
+              AND r.event_type IN ('conversation.erased', 'event.erased')
+              AND r.salt IS NOT NULL
+       ) THEN
+        RAISE EXCEPTION 'no receipt names the versions % of conversation % that were erased', NEW.versions, NEW.conversation_id
+            USING ERRCODE = 'restrict_violation',
+                  HINT = 'Erase with eventstore erase, which appends the receipt: docs/guides/erasure.md.';
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+SELECT eventstore_set_owner('FUNCTION require_receipt');
+REVOKE ALL ON FUNCTION require_receipt FROM PUBLIC;
+
+CREATE CONSTRAINT TRIGGER require_receipt
+    AFTER INSERT ON pending_receipts
+    DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW EXECUTE FUNCTION require_receipt();
+
+ALTER TABLE pending_receipts ENABLE ALWAYS TRIGGER require_receipt;
+
 -- migrate:down
 
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
+DROP TRIGGER require_receipt ON pending_receipts;
+DROP FUNCTION require_receipt;
+DROP TABLE pending_receipts;
 DROP FUNCTION unreceipted_erasure;
 DROP FUNCTION erasable_rows;
 DROP FUNCTION refold_conversation;

@@ -47,6 +47,7 @@ CREATE TABLE retention_rules (
     added_by   varchar(255) NOT NULL,
     added_at   timestamptz NOT NULL DEFAULT CURRENT_TIMESTAMP,
     applied_at timestamptz,
+    outcome    jsonb,
     CONSTRAINT retention_rules_pkey PRIMARY KEY (tenant_id, id),
     CONSTRAINT retention_rules_age_check CHECK (age > '0'),
     CONSTRAINT retention_rules_since_check CHECK (since IN ('last_event', 'creation')),
@@ -60,6 +61,7 @@ COMMENT ON COLUMN retention_rules.state IS 'Only conversations in this state: ac
 COMMENT ON COLUMN retention_rules.user_id IS 'Only conversations that this user owns; null: of any user';
 COMMENT ON COLUMN retention_rules.metadata IS 'Only conversations whose metadata contain these; null: any';
 COMMENT ON COLUMN retention_rules.applied_at IS 'Begin of the last run; null: there was none yet';
+COMMENT ON COLUMN retention_rules.outcome IS 'Counts of the last run: conversations, events, held, skipped, failed';
 
 ALTER TABLE retention_rules ENABLE ROW LEVEL SECURITY;
 CREATE POLICY unbound ON retention_rules
@@ -364,7 +366,8 @@ REVOKE ALL ON FUNCTION remove_retention_rule FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION remove_retention_rule', 'eventstore_app');
 
 -- file: retention/retention_applied.sql
--- Record a run of the rules of a tenant: the receipt, an administrative act with its counts, and when it began.
+-- Record a run of the rules of a tenant: the receipt, an administrative act with its counts; and with each rule of it, when
+-- it began and its outcome.
 CREATE FUNCTION retention_applied(tenant_id text, began_at timestamptz, actor text, receipt jsonb) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
@@ -373,8 +376,11 @@ BEGIN
         PERFORM refuse_tenant(retention_applied.tenant_id);
     END IF;
     UPDATE retention_rules r
-       SET applied_at = retention_applied.began_at
-     WHERE r.tenant_id = retention_applied.tenant_id;
+       SET applied_at = retention_applied.began_at,
+           outcome    = o.outcome - 'rule'
+      FROM jsonb_array_elements(retention_applied.receipt -> 'rules') AS o (outcome)
+     WHERE r.tenant_id = retention_applied.tenant_id
+       AND r.id = (o.outcome ->> 'rule')::uuid;
     PERFORM record_administrative_act(
         retention_applied.tenant_id, 'retention_run', retention_applied.receipt, actor => retention_applied.actor);
 END
@@ -482,8 +488,9 @@ REVOKE ALL ON FUNCTION due_conversations FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION due_conversations', 'eventstore_app');
 
 -- file: retention/complete_erasure.sql
--- After events were erased, in the same statement: refuse it if a legal hold is on one of them; and delete the files that
--- nothing else refers to. As a trigger it holds for every erasure, whichever function makes it.
+-- After events were erased, in the same statement: refuse it if a legal hold is on one of them; require a receipt of them
+-- in the same transaction, and of what erased receipts had named; and delete the files that nothing else refers to. As a
+-- trigger it holds for every erasure, whichever function makes it.
 CREATE FUNCTION complete_erasure() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
@@ -491,6 +498,18 @@ BEGIN
     PERFORM refuse_held(o.tenant_id, o.conversation_id, min(o.version), array_agg(DISTINCT o.actor::text))
        FROM old_events o
       GROUP BY o.tenant_id, o.conversation_id;
+    INSERT INTO pending_receipts (tenant_id, conversation_id, versions, last_version)
+    SELECT o.tenant_id, o.conversation_id,
+           range_agg(int4range(o.version, o.version, '[]'))
+           + coalesce(range_agg((SELECT range_agg(int4range((v ->> 0)::integer, (v ->> 1)::integer, '[]'))
+                                   FROM jsonb_array_elements(o.content -> 'versions') AS v))
+                          FILTER (WHERE o.event_type IN ('conversation.erased', 'event.erased')), '{}'),
+           (SELECT max(e.version)
+              FROM events e
+             WHERE e.tenant_id = o.tenant_id
+               AND e.conversation_id = o.conversation_id)
+      FROM old_events o
+     GROUP BY o.tenant_id, o.conversation_id;
     PERFORM delete_unreferenced_files(array_agg(f.tenant_id::text), array_agg(f.conversation_id), array_agg(f.sha256))
        FROM (SELECT DISTINCT o.tenant_id, o.conversation_id,
                     decode(jsonb_array_elements_text(o.metadata -> 'eventstore.files'), 'hex') AS sha256

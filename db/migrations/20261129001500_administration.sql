@@ -74,9 +74,51 @@ CREATE TRIGGER changes_are_recorded
     AFTER INSERT OR DELETE OR UPDATE ON bound_logins
     FOR EACH ROW EXECUTE FUNCTION record_identity_change();
 
+-- file: administration/record_truncation.sql
+-- Record that a table of tenants, users, keys, bound logins, legal holds or retention rules was emptied by TRUNCATE, which
+-- fires no trigger of its rows.
+CREATE FUNCTION record_truncation() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    PERFORM record_administrative_act(NULL, 'table_truncated', jsonb_build_object('table', TG_TABLE_NAME));
+    RETURN NULL;
+END
+$$;
+
+SELECT eventstore_set_owner('FUNCTION record_truncation');
+REVOKE ALL ON FUNCTION record_truncation FROM PUBLIC;
+
+CREATE TRIGGER truncation_is_recorded
+    AFTER TRUNCATE ON identity_tenants
+    FOR EACH STATEMENT EXECUTE FUNCTION record_truncation();
+
+CREATE TRIGGER truncation_is_recorded
+    AFTER TRUNCATE ON identity_users
+    FOR EACH STATEMENT EXECUTE FUNCTION record_truncation();
+
+CREATE TRIGGER truncation_is_recorded
+    AFTER TRUNCATE ON identity_keys
+    FOR EACH STATEMENT EXECUTE FUNCTION record_truncation();
+
+CREATE TRIGGER truncation_is_recorded
+    AFTER TRUNCATE ON identity_erasures
+    FOR EACH STATEMENT EXECUTE FUNCTION record_truncation();
+
+CREATE TRIGGER truncation_is_recorded
+    AFTER TRUNCATE ON bound_logins
+    FOR EACH STATEMENT EXECUTE FUNCTION record_truncation();
+
+CREATE TRIGGER truncation_is_recorded
+    AFTER TRUNCATE ON legal_holds
+    FOR EACH STATEMENT EXECUTE FUNCTION record_truncation();
+
+CREATE TRIGGER truncation_is_recorded
+    AFTER TRUNCATE ON retention_rules
+    FOR EACH STATEMENT EXECUTE FUNCTION record_truncation();
+
 -- file: administration/record_migration.sql
 -- Record a migration of a log that has events; one of an empty log is part of its creation. Each migration calls it at its
--- end, in its own transaction (eventstore/database/dbmate.py).
+-- end, in its own transaction (eventstore/database/dbmate.py); for one that has none it is called afterwards.
 CREATE FUNCTION record_migration(version text, act text) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
@@ -208,6 +250,14 @@ DROP FUNCTION audit_causes;
 DROP VIEW audit_acts;
 DROP VIEW audit_trail;
 DROP FUNCTION record_migration;
+DROP TRIGGER truncation_is_recorded ON retention_rules;
+DROP TRIGGER truncation_is_recorded ON legal_holds;
+DROP TRIGGER truncation_is_recorded ON bound_logins;
+DROP TRIGGER truncation_is_recorded ON identity_erasures;
+DROP TRIGGER truncation_is_recorded ON identity_keys;
+DROP TRIGGER truncation_is_recorded ON identity_users;
+DROP TRIGGER truncation_is_recorded ON identity_tenants;
+DROP FUNCTION record_truncation;
 DROP TRIGGER changes_are_recorded ON bound_logins;
 DROP TRIGGER changes_are_recorded ON identity_keys;
 DROP TRIGGER changes_are_recorded ON identity_users;

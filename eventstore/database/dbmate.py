@@ -5,7 +5,8 @@ transaction that changes the schema and records the version. It sets what the mi
 schema), and refuses a session in another database or schema. So the settings of dbmate's session do not matter.
 
 A migration with ``transaction:false``, such as CREATE INDEX CONCURRENTLY, is one statement and has no preamble: the URL
-sets the schema, so it needs a connection to the server itself.
+sets the schema, so it needs a connection to the server itself. It is recorded as an administrative act once dbmate has
+ended, in the transaction of the given connection.
 
 dbmate has its own driver. It gets the address that libpq has reached and every parameter that makes the connection
 secure; a parameter that the driver lacks is refused before dbmate runs.
@@ -34,6 +35,7 @@ _PREAMBLE = query("eventstore.database", "migration_preamble")
 _SETTINGS = query("eventstore.database", "migration_settings")
 _GUARD = query("eventstore.database", "refuse_to_lose")
 _RECORD = query("eventstore.database", "record_migration")
+_ACTS = {"up": "migration_applied", "down": "migration_reverted"}
 _SECTION = re.compile(r"^-- migrate:(?P<way>up|down)(?P<alone> transaction:false)?[ \t]*$", re.MULTILINE)
 LOCK_TIMEOUT = "500ms"
 """How long a change of a table waits for its lock, and appends behind it. Shorter than ``deadlock_timeout``, so that a
@@ -149,6 +151,12 @@ def run_dbmate(
         reason = _without(connection.info.password, _reason(done))
         kind = LockTimeout if reason.endswith(_LOCK_NOT_AVAILABLE) else MigrationFailed
         raise kind(f"dbmate {command}: {reason}")
+    way = "down" if command == "down" else "up"
+    for name, text in sorted(texts.items()):
+        version = name.partition("_")[0]
+        alone = {section["way"] for section in _SECTION.finditer(text) if section["alone"]}
+        if version in versions and way in alone:
+            connection.execute(_RECORD.format(schema=schema, version=version, act=_ACTS[way]).encode())
 
 
 def dbmate_url(connection: psycopg.Connection[Any]) -> str:
@@ -211,8 +219,7 @@ def _rendered(version: str, text: str, schema: str, key: int, guard: str) -> str
         if found["alone"]:
             parts.append(found.group() + body)
             continue
-        act = "migration_applied" if found["way"] == "up" else "migration_reverted"
-        record = _RECORD.format(schema=schema, version=version, act=act)
+        record = _RECORD.format(schema=schema, version=version, act=_ACTS[found["way"]])
         before = f"{preamble}\n{guard if found['way'] == 'down' else ''}"
         parts.append(f"{found.group().rstrip()}\n{before}\n{body.rstrip()}\n{record}\n\n")
     return "".join(parts)

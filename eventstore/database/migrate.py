@@ -71,6 +71,7 @@ _DRAIN_SECONDS = 10.0
 """How long transactions of the former owner may go on before their sessions are ended."""
 _POLL_SECONDS = 0.02
 _END_SESSIONS = query("eventstore.database", "other_sessions")
+_RECORD = query("eventstore.database", "record_migration")
 _OLDER_SESSIONS = query("eventstore.database", "older_sessions")
 _DOES_NOT_INHERIT = query("eventstore.database", "does_not_inherit")
 
@@ -239,14 +240,15 @@ class Migrator:
             row = lock.execute(OWNER_OF_LOG).fetchone()
             assert row is not None
             login, own = str(row[0]), _backend(lock)
-            done = self._apply_roles(login, RolesPlan.make_usable)
+            newest = max(self._applied(lock))
+            done = self._apply_roles(login, RolesPlan.make_usable, newest)
             with self._transaction() as connection:
                 if RolesPlan(connection, self._schema, login).needs_owner():
                     connection.execute(_END_SESSIONS, {"login": login, "own": [own, _backend(connection)]})
-            done += self._apply_roles(login, RolesPlan.hand_over)
+            done += self._apply_roles(login, RolesPlan.hand_over, newest)
             if done:
                 self._await_transactions(login, own)
-            return done + self._apply_roles(login, RolesPlan.end_former_owner)
+            return done + self._apply_roles(login, RolesPlan.end_former_owner, newest)
 
     def _await_transactions(self, login: str, own: int) -> None:
         """Wait until the login's current transactions have ended; end the sessions of those that take too long."""
@@ -260,13 +262,13 @@ class Migrator:
                     return
                 time.sleep(_POLL_SECONDS)
 
-    def _apply_roles(self, login: str, step: Callable[[RolesPlan], None]) -> list[str]:
+    def _apply_roles(self, login: str, step: Callable[[RolesPlan], None], newest: str) -> list[str]:
         for _ in range(_ATTEMPTS - 1):
             with suppress(RetryableError):
-                return self._try_roles(login, step)
-        return self._try_roles(login, step)
+                return self._try_roles(login, step, newest)
+        return self._try_roles(login, step, newest)
 
-    def _try_roles(self, login: str, step: Callable[[RolesPlan], None]) -> list[str]:
+    def _try_roles(self, login: str, step: Callable[[RolesPlan], None], newest: str) -> list[str]:
         with self._transaction(write=True) as connection:
             connection.execute("SELECT set_config('lock_timeout', %s, true)", (LOCK_TIMEOUT,))
             plan = RolesPlan(connection, self._schema, login)
@@ -276,6 +278,8 @@ class Migrator:
                     f"the login {connection.info.user} may not do all of this; nothing was changed in this step. "
                     f"A superuser can: {'; '.join(plan.refused)}"
                 )
+            if plan.done:
+                connection.execute(_RECORD.format(schema=self._schema, version=newest, act="roles_migrated").encode())
             return plan.done
 
     def connect(self, url: str | None = None) -> SyncConnection:

@@ -34,17 +34,34 @@ SELECT r.version, coalesce(min(m.version), 0), coalesce(max(m.version), 0)
               AND e.version <= r.version
               AND e.version >= %(from_version)s
               AND e.event_type = 'message.added'
+              AND NOT EXISTS (
+                      SELECT
+                        FROM events h
+                       WHERE h.tenant_id = %(tenant)s
+                         AND h.conversation_id = %(conversation_id)s
+                         AND h.event_type = 'conversation.rewound'
+                         AND h.version > e.version
+                         AND h.version <= r.version
+                         AND (h.content ->> 'to_version')::integer < e.version
+                  )
             ORDER BY e.version {direction}
             LIMIT %(limit)s
        ) AS m ON true
  GROUP BY r.version
 
 -- name: as_of_other_messages
--- Count the messages that are not on the page.
+-- Count the messages that are not on the page: those that the conversation had when it last went back to an earlier
+-- version are counted already.
 UPDATE conversations c
    SET message_count = c.message_count + o.messages,
        updated_at    = greatest(c.updated_at, o.updated_at)
-  FROM (SELECT count(*) AS messages, max(occurred_at(e.metadata, e.timestamp)) AS updated_at
+  FROM (SELECT count(*) FILTER (
+                   WHERE e.version > ALL (SELECT b.version
+                                            FROM batch b
+                                           WHERE b.conversation_id = %(conversation_id)s
+                                             AND b.event_type = 'conversation.rewound')
+               ) AS messages,
+               max(occurred_at(e.metadata, e.timestamp)) AS updated_at
           FROM events e
          WHERE e.tenant_id = %(tenant)s
            AND e.conversation_id = %(conversation_id)s
@@ -124,22 +141,32 @@ SELECT a.id, a.version
  ORDER BY cardinality(a.path)
 
 -- name: as_of_shared_events
--- The events of conversations up to a version, and of each fork among them the first one, which names its source. A line
--- is left out if its parameter is not given.
+-- The events of conversations up to a version, and of each fork among them the first one, which names its source; and the
+-- later ones by which a conversation went back to an earlier version, because what they hide is hidden from its forks, too.
+-- A line is left out if its parameter is not given.
 INSERT INTO batch (position, timestamp, version, schema_version, conversation_id, id, tenant_id, event_type, actor,
                    content, metadata, salt)
 SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id, e.tenant_id, e.event_type,
        e.actor, e.content, e.metadata, e.salt
   FROM unnest(%(ids)s::uuid[], %(versions)s::int[]) AS n (conversation_id, version)
  CROSS JOIN LATERAL (
-           SELECT e.*
-             FROM events e
-            WHERE e.tenant_id = %(tenant)s
-              AND e.conversation_id = n.conversation_id
-              AND e.version <= greatest(n.version, 1)
-              AND (e.version <= n.version OR e.event_type = 'conversation.forked')
-              AND e.event_type LIKE %(types)s
-            ORDER BY e.version
+           (SELECT e.*
+              FROM events e
+             WHERE e.tenant_id = %(tenant)s
+               AND e.conversation_id = n.conversation_id
+               AND e.version <= greatest(n.version, 1)
+               AND (e.version <= n.version OR e.event_type = 'conversation.forked')
+               AND (e.event_type LIKE %(types)s OR e.event_type = 'conversation.rewound')
+             ORDER BY e.version)
+             UNION ALL
+            SELECT e.*
+              FROM events e
+             WHERE e.tenant_id = %(tenant)s
+               AND e.conversation_id = n.conversation_id
+               AND e.version > n.version
+               AND e.event_type = 'conversation.rewound'
+               AND e.position <= %(position)s
+               AND e.timestamp <= %(time)s
        ) AS e
 
 -- name: as_of_shared
@@ -154,15 +181,50 @@ SELECT b.conversation_id, max(b.version)
   FROM batch b
  GROUP BY b.conversation_id
 
+-- name: rewinds
+-- The events of the batch by which conversations went back to earlier versions, in order.
+SELECT b.conversation_id, b.version, (b.content ->> 'to_version')::integer
+  FROM batch b
+ WHERE b.event_type = 'conversation.rewound'
+ ORDER BY b.conversation_id, b.version
+
+-- name: hide_tasks
+-- Remove what a conversation had of tasks that it began after the version to which it went back. A task that another one
+-- shares with it is then as that one has it.
+DELETE FROM batch b
+ USING (SELECT e.content ->> 'task_id' AS task_id
+          FROM batch e
+         WHERE e.conversation_id = %(conversation_id)s
+           AND e.version < %(version)s
+           AND e.event_type IN ('task.created', 'task.status_changed', 'task.described',
+                                'task.artifact_added', 'task.artifact_extended')
+           AND e.version > ALL (SELECT d.version
+                                  FROM batch d
+                                 WHERE d.conversation_id = %(conversation_id)s
+                                   AND d.version < %(version)s
+                                   AND d.event_type = 'task.deleted'
+                                   AND d.content ->> 'task_id' = e.content ->> 'task_id')
+         GROUP BY e.content ->> 'task_id'
+        HAVING min(e.version) > %(to_version)s) AS h
+ WHERE b.conversation_id = %(conversation_id)s
+   AND b.version < %(version)s
+   AND b.event_type LIKE 'task.%%'
+   AND b.content ->> 'task_id' = h.task_id
+
 -- name: join_tasks
 -- Let all events of tasks be those of one conversation, in order, so that a task that several conversations share is
 -- folded as a single one.
 UPDATE batch b
    SET conversation_id = %(conversation_id)s,
-       version         = b.version + a.base
+       version         = b.version + a.base,
+       content         = CASE b.event_type
+                             WHEN 'conversation.rewound'
+                                 THEN jsonb_build_object('to_version', (b.content ->> 'to_version')::integer + a.base)
+                             ELSE b.content
+                         END
   FROM unnest(%(ids)s::uuid[], %(bases)s::int[]) AS a (conversation_id, base)
  WHERE b.conversation_id = a.conversation_id
-   AND b.event_type LIKE 'task.%%'
+   AND (b.event_type LIKE 'task.%%' OR b.event_type = 'conversation.rewound')
 
 -- name: separate_tasks
 -- Give each task the conversation and the version of its last event. They are all begun at the version up to which they

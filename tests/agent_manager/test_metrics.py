@@ -7,6 +7,7 @@ import os
 import re
 import threading
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic
 from uuid import uuid4
@@ -27,9 +28,11 @@ from support.waiting import until_async
 from agent_manager import metrics as module
 from agent_manager.auth import TokenScope
 from agent_manager.backup import Archive, create_backup, open_target
+from agent_manager.backup.erasures import write_erasures
 from agent_manager.metrics import Metrics
+from agent_manager.retention import Holds, Rules, apply_rules
 from agent_manager.settings import ServerSettings
-from eventstore import NO_STREAM, ConversationCreated, EventStore, MessageAdded, NewEvent, Settings
+from eventstore import NO_STREAM, ConversationCreated, EventStore, MessageAdded, Metadata, NewEvent, Settings
 from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import (
     ConversationIsDeleted,
@@ -43,6 +46,7 @@ from projections.projection import Projection
 from projections.status import EXACT_LAG
 from tools.checker.proxy import Proxy
 
+AGES_AGO = datetime.now(UTC) - timedelta(days=400)
 NAMES = [projection.name for projection in PROJECTIONS]
 
 
@@ -266,6 +270,46 @@ async def test_the_time_of_the_newest_intact_backup_is_shown(settings: ServerSet
         assert (await scrape(read)).sum(newest) == first.created_at.timestamp(), "the last known, which grows old"
 
 
+async def test_metrics_show_what_is_erased_by_rule_and_what_is_held(settings: ServerSettings, tmp_path: Path) -> None:
+    settings = settings.model_copy(update={"backup_dir": str(tmp_path)})
+    async with EventStore(settings) as store:
+        read, held, old = Metrics(store), uuid4(), NewEvent(message(), metadata=Metadata(occurred_at=AGES_AGO))
+        for trip in (held, uuid4()):
+            await store.append(trip, [old])
+        await catch_up(store)
+        rule = await Rules(store).add(timedelta(days=30))
+        await Holds(store).place(conversation_id=held, reason="case 4711")
+        before = await scrape(read)
+        assert (before.sum("eventstore_retention_rules"), before.sum("eventstore_legal_holds")) == (1, 1)
+        assert before.sum("eventstore_retention_applied_timestamp_seconds") == rule.added_at.timestamp()
+        await apply_rules(store)
+        [rule] = await Rules(store).list()
+        counts = {"events": 1, "conversations": 1, "held": 1, "skipped": 0, "failed": 0}
+        assert (rule.outcome, rule.applied_at is not None) == (counts, True)
+        after = await scrape(read)
+        assert after.sum("eventstore_retention_applied_timestamp_seconds") == rule.applied_at.timestamp()  # type: ignore[union-attr]
+        outcomes = {"erased": 1, "held": 1, "skipped": 0, "failed": 0}
+        assert after.by("outcome", "eventstore_retention_conversations") == outcomes
+
+
+async def test_erasures_that_a_restored_log_lacks_are_counted(settings: ServerSettings, tmp_path: Path) -> None:
+    settings = settings.model_copy(update={"backup_dir": str(tmp_path)})
+    async with EventStore(settings) as store:
+        read, archive, trip = Metrics(store), Archive(open_target(str(tmp_path))), uuid4()
+        await store.append(trip, [message(), message()])
+        await store.erase(trip, [(await store.append(trip, [message()])).events[0].event_id])
+        await write_erasures(store, archive)
+        assert (await scrape(read)).sum("eventstore_erasures_not_applied") == 0
+        [record] = archive.erasures()
+        of_another_log = record.model_copy(update={"id": uuid4(), "conversation_id": uuid4()})
+        lost = [record.model_copy(update={"id": uuid4(), "versions": ((number, number),)}) for number in (1, 2)]
+        archive.write_erasures([of_another_log, *lost])
+        assert (await scrape(read)).sum("eventstore_erasures_not_applied") == 2
+        for version in (1, 2):
+            await store.erase(trip, [(await anext(store.read(trip, after=version - 1))).id])
+        assert (await scrape(read)).sum("eventstore_erasures_not_applied") == 0
+
+
 async def test_metrics_show_how_far_the_log_is_sealed(settings: ServerSettings, tmp_path: Path) -> None:
     async with EventStore(sealing_settings(settings, tmp_path)) as store:
         read = Metrics(store)
@@ -325,6 +369,7 @@ async def test_the_documentation_lists_exactly_what_is_exported(settings: Server
     async with EventStore(settings) as store, served(store, works=False) as here:
         is_begun = asyncio.Event()
         await store.append(uuid4(), [message()])
+        await Rules(store).add(timedelta(days=30))
         rebuilding = asyncio.create_task(rebuild(store, on_progress=lambda _: is_begun.set()))
         await is_begun.wait()
         await cancel_and_wait([rebuilding])  # so that it is unfinished

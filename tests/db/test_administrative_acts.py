@@ -73,6 +73,18 @@ def test_the_use_of_a_key_is_not_an_act_and_its_hash_is_not_recorded(
     assert recorded[0][2] == {"key": key, "name": "a key", "scopes": ["read"]}
 
 
+@pytest.mark.own_database
+@pytest.mark.parametrize(
+    "table", ["identity_tenants", "identity_erasures", "bound_logins", "legal_holds", "retention_rules"]
+)
+def test_the_truncation_of_a_table_is_recorded(database_url: str, table: str) -> None:
+    with open_as(database_url, "eventstore_owner") as owner:
+        owner.execute(f"TRUNCATE {table} CASCADE".encode())
+    with open_as(database_url) as projector:
+        rows = projector.execute("SELECT tenant_id, act, details ->> 'table' FROM audit_acts").fetchall()
+    assert ("eventstore:system", "table_truncated", table) in rows
+
+
 def test_an_act_and_its_record_are_rolled_back_together(
     service: Session, own_tenant: str, acts: Callable[[], Any]
 ) -> None:

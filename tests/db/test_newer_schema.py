@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from support.environment import TREE
 from support.raw import append_raw, note
+from support.scoped_queries import open_as
 from support.waiting import until
 
 from eventstore import EventStore, Settings
@@ -126,9 +127,15 @@ def test_an_index_is_created_concurrently_in_the_schema_of_the_store(
     find = "SELECT i.indisvalid FROM pg_index i WHERE i.indexrelid = to_regclass('log.events_actor')"
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
         assert connection.execute(find).fetchone() == (True,)
+        connection.execute("SET search_path = log")
+        append_raw(connection, 1)
         assert migrations.down() == NEXT
         assert connection.execute(find).fetchone() is None
-    assert migrations.up() == [NEXT]
+        assert migrations.up() == [NEXT]
+    with open_as(empty_database_url) as connection:
+        connection.execute("SET search_path = log")
+        acts = connection.execute("SELECT act, details ->> 'version' FROM audit_acts ORDER BY position").fetchall()
+    assert acts == [("migration_reverted", NEXT), ("migration_applied", NEXT)]
 
 
 def test_a_migration_that_waits_for_a_table_lets_appends_pass(

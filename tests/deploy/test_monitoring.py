@@ -163,6 +163,10 @@ CASES: dict[str, tuple[Mapping[str, str], Mapping[str, str]]] = {
         {"eventstore_backup_last_success_timestamp_seconds": "0+60x60", "eventstore_backup_interval_seconds": "900x60"},
     ),
     "EventstoreNotSealed": ({"eventstore_audit_lag_seconds": "301x60"}, {"eventstore_audit_lag_seconds": "299x60"}),
+    "EventstoreErasuresNotApplied": (
+        {"eventstore_erasures_not_applied": "1x60"},
+        {"eventstore_erasures_not_applied": "0x60"},
+    ),
     "EventstoreRebuildStopped": (
         {'eventstore_projection_rebuild_ratio{projection="tasks"}': "0.5x90"},
         {'eventstore_projection_rebuild_ratio{projection="tasks"}': "0+0.01x90"},

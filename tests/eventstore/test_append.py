@@ -516,4 +516,4 @@ async def test_members_that_a_type_does_not_have_are_stored_whatever_they_are(st
     rewound = ConversationRewound.model_validate({"to_version": 0, "name": None, "metadata": 1})
     conversation = uuid4()
     await store.append(conversation, [rewound])
-    assert await contents(store, conversation) == [{"to_version": 0, "message_count": 0, "name": None, "metadata": 1}]
+    assert await contents(store, conversation) == [{"to_version": 0, "name": None, "metadata": 1}]

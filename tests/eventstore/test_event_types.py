@@ -60,7 +60,7 @@ EXAMPLES: list[EventData] = [
     ConversationCreated(),
     ConversationRenamed(name=""),
     ConversationArchived(),
-    ConversationRewound(to_version=3, message_count=2),
+    ConversationRewound(to_version=3),
     ConversationDeleted(),
     ConversationReactivated(),
     ConversationForked(source_conversation_id=TASK, source_version=3, name="Other way"),

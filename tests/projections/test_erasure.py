@@ -390,10 +390,7 @@ async def test_a_user_erases_what_is_theirs(store: EventStore) -> None:
 async def test_no_other_role_changes_an_event(store: EventStore, superuser_url: str, role: str) -> None:
     conversation = uuid4()
     await store.append(conversation, [MessageAdded(role="user", content="x")])
-    change = (
-        "UPDATE events SET actor = '', content = erased_content(event_type, content, false),"
-        " metadata = erased_metadata(metadata, false), salt = NULL"
-    )
+    change = "UPDATE events SET salt = NULL"
     with psycopg.connect(superuser_url, autocommit=True) as connection:
         if not connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (role,)).fetchall():
             pytest.skip("the server has no roles of the store")
@@ -417,7 +414,8 @@ async def test_no_other_role_changes_an_event(store: EventStore, superuser_url: 
     "change",
     [
         "content = '{}'",
-        "salt = NULL",
+        "salt = '\\x00'",
+        "salt = salt",
         'actor = \'\', content = \'{"role": "user", "content": "forged"}\', salt = NULL',
         "actor = '', content = erased_content(event_type, content, false), metadata = '{\"x\": 1}', salt = NULL",
         "actor = 'x', content = erased_content(event_type, content, false), salt = NULL",
@@ -428,11 +426,57 @@ async def test_the_eraser_makes_no_other_change(store: EventStore, database_url:
     await store.append(uuid4(), [MessageAdded(role="user", content="x")])
     with open_as(database_url, "eventstore_eraser") as connection:
         connection.execute("SELECT set_config('eventstore.tenant', 'default', false)")
-        with pytest.raises(psycopg.errors.RestrictViolation):
+        with pytest.raises((psycopg.errors.InsufficientPrivilege, psycopg.errors.RestrictViolation)):
             connection.execute(f"UPDATE events SET {change}".encode())
         for statement in ("DELETE FROM events", "TRUNCATE events", "UPDATE events SET digest = ''"):
             with pytest.raises((psycopg.errors.InsufficientPrivilege, psycopg.errors.RestrictViolation)):
                 connection.execute(statement.encode())
+
+
+def commit(connection: psycopg.Connection[tuple[Any, ...]], *statements: tuple[str, list[Any]]) -> None:
+    """Execute statements in one transaction."""
+    with connection.transaction():
+        for statement, parameters in statements:
+            connection.execute(statement.encode(), parameters)
+
+
+APPEND_RECEIPT = (
+    "SELECT append_erasure('default', %s, gen_random_uuid(), %s::int4multirange, now(), true, false, '', '')"
+)
+
+
+async def test_the_eraser_erases_nothing_without_a_receipt(store: EventStore, database_url: str) -> None:
+    conversation, other = uuid4(), uuid4()
+    for each in (conversation, other):
+        await store.append(each, secrets()[:3])
+    before = await events_of(store, conversation)
+    erase = "UPDATE events SET salt = NULL WHERE conversation_id = %s AND version <= 2"
+    with open_as(database_url, "eventstore_eraser") as connection:
+        connection.execute("SELECT set_config('eventstore.tenant', 'default', false)")
+        for statements in (
+            [(erase, [conversation])],
+            [("SELECT erase_events('default', %s, NULL, NULL, false, 0)", [conversation])],
+            [(erase, [conversation]), (APPEND_RECEIPT, [conversation, "{[1,1]}"])],
+            [(erase, [other]), (erase, [conversation]), (APPEND_RECEIPT, [other, "{[1,2]}"])],
+        ):
+            with pytest.raises(psycopg.errors.RestrictViolation, match="no receipt names the versions"):
+                commit(connection, *statements)
+        assert await events_of(store, conversation) == before
+        commit(connection, (erase, [conversation]), (APPEND_RECEIPT, [conversation, "{[1,2]}"]))
+    assert [event.is_erased for event in await events_of(store, conversation)] == [True, True, False, False]
+
+
+async def test_a_receipt_is_erased_only_if_another_one_takes_its_place(store: EventStore, database_url: str) -> None:
+    conversation = uuid4()
+    await store.append(conversation, secrets()[:3])
+    await store.erase(conversation)
+    erase = "UPDATE events SET salt = NULL WHERE conversation_id = %s AND version = 4"
+    with open_as(database_url, "eventstore_eraser") as connection:
+        connection.execute("SELECT set_config('eventstore.tenant', 'default', false)")
+        with pytest.raises(psycopg.errors.RestrictViolation, match="no receipt names the versions"):
+            commit(connection, (erase, [conversation]), (APPEND_RECEIPT, [conversation, "{[4,4]}"]))
+        commit(connection, (erase, [conversation]), (APPEND_RECEIPT, [conversation, "{[1,4]}"]))
+    assert [event.is_erased for event in await events_of(store, conversation)] == [True] * 4 + [False]
 
 
 async def test_the_eraser_reaches_only_its_tenant_and_no_receipt_lies(store: EventStore, database_url: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import Phase, given
 from hypothesis import strategies as st
 from support.examples import examples
+from support.folding import TASK_EVENTS
 from support.histories import new_events
 from support.scoped_queries import open_as
 from support.states import modelled, row_of
@@ -89,7 +90,18 @@ class Model:
             return [events]
         return [*self.chain(source, up_to), events]
 
+    def folded(self, conversation: UUID, version: int | None = None) -> list[list[Event]]:
+        """The same, with the later events by which the shared conversations went back to earlier versions."""
+        *shared, own = self.chain(conversation, version)
+        result = [own]
+        for events in reversed(shared):
+            conversation, last = self.sources[conversation]
+            rewinds = [e for e in self.events[conversation] if e.version > last and e.event_type == _REWOUND]
+            result.insert(0, events + rewinds)
+        return result
 
+
+_REWOUND = "conversation.rewound"
 _UNANSWERED = {"status": None, "error": None}
 
 
@@ -101,15 +113,41 @@ def messages_of(chain: list[list[Event]]) -> list[dict[str, Any]]:
 
 def tasks_of(chain: list[list[Event]]) -> list[tuple[dict[str, Any], Any]]:
     """The rows of one conversation with all these events."""
-    joined = [
-        Event(
-            event.position, event.timestamp, number, event.schema_version, chain[-1][0].conversation_id, event.id,
-            event.tenant_id, event.event_type, event.actor, event.content, event.raw_metadata, None, b"",
-        )
-        for number, event in enumerate((event for events in chain for event in events), 1)
-    ]  # fmt: skip
+    joined: list[Event] = []
+    for events in chain:
+        base = joined[-1].version if joined else 0
+        for event in without_hidden_tasks(events):
+            content = event.content
+            if event.event_type == _REWOUND:
+                content = {"to_version": content["to_version"] + base}
+            joined.append(
+                Event(
+                    len(joined), event.timestamp, event.version + base, event.schema_version,
+                    chain[-1][0].conversation_id, event.id, event.tenant_id, event.event_type, event.actor, content,
+                    event.raw_metadata, None, b"",
+                )
+            )  # fmt: skip
     _, _, tasks, artifacts = modelled(joined)
     return [(_without_place(task), chunks) for task, chunks in zip(tasks, artifacts, strict=True)]
+
+
+def without_hidden_tasks(events: list[Event]) -> list[Event]:
+    """The events of a conversation without those of tasks that it hides because it went back to an earlier version."""
+    shown: list[Event] = []
+    for event in events:
+        if event.event_type == _REWOUND:
+            begun: dict[str, int] = {}
+            for each in shown:
+                if each.event_type == "task.deleted":
+                    begun.pop(each.content["task_id"], None)
+                elif each.event_type in TASK_EVENTS:
+                    begun.setdefault(each.content["task_id"], each.version)
+            hidden = {task for task, version in begun.items() if version > event.content["to_version"]}
+            shown = [
+                each for each in shown if each.event_type not in TASK_EVENTS or each.content["task_id"] not in hidden
+            ]
+        shown.append(event)
+    return shown
 
 
 def _without_place(task: dict[str, Any]) -> dict[str, Any]:
@@ -120,7 +158,7 @@ def read_tasks_of(tasks: Any) -> list[tuple[dict[str, Any], Any]]:
     return [(_without_place(row_of(task)), task.artifacts) for task in tasks]
 
 
-_HANDLED = ("conversation.rewound", "conversation.deleted", "conversation.reactivated", "conversation.forked")
+_HANDLED = ("conversation.deleted", "conversation.reactivated", "conversation.forked")
 _appended = new_events.filter(lambda event: event.data.event_type not in _HANDLED)
 _steps = st.lists(
     st.tuples(st.just("append"), st.integers(0, 9), st.lists(_appended, min_size=1, max_size=3))
@@ -174,7 +212,7 @@ async def test_forks_of_forks_equal_a_model(store: EventStore, steps: Any, data:
     reader, cache = Reader(store, tenant), ConversationCache(Reader(store, tenant))
     size, newest = data.draw(st.integers(1, 3)), data.draw(st.booleans())
     for conversation in model.events:
-        chain = model.chain(conversation)
+        chain = model.folded(conversation)
         read = await reader.messages(conversation)
         assert [row_of(message) for message in read] == messages_of(chain)
         paged = [message async for message in all_items(reader.messages, conversation, limit=size, newest_first=newest)]
@@ -184,7 +222,7 @@ async def test_forks_of_forks_equal_a_model(store: EventStore, steps: Any, data:
         paged_tasks = [task async for task in all_items(reader.tasks, conversation, limit=size, newest_first=newest)]
         assert paged_tasks == (tasks[::-1] if newest else tasks)
         trail = [event async for event in all_items(reader.history, conversation, limit=size, shared=True)]
-        assert trail == [event for events in chain for event in events]
+        assert trail == [event for events in model.chain(conversation) for event in events]
         back = [e async for e in all_items(reader.history, conversation, limit=size, shared=True, newest_first=True)]
         assert back == trail[::-1]
         state = await cache.conversation(conversation)
@@ -194,7 +232,7 @@ async def test_forks_of_forks_equal_a_model(store: EventStore, steps: Any, data:
         assert (list(past.messages), read_tasks_of(past.tasks)) == (read, read_tasks_of(tasks))
         version = data.draw(st.integers(1, len(model.events[conversation])))
         past = await reader.conversation_at(conversation, version=version)
-        chain = model.chain(conversation, version)
+        chain = model.folded(conversation, version)
         assert [row_of(message) for message in past.messages] == messages_of(chain)
         assert read_tasks_of(past.tasks) == tasks_of(chain)
 

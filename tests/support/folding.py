@@ -78,7 +78,7 @@ class _Folding:
             self._answered(event)
         if event.event_type in ("message.added", "message.answered"):
             self._pending(event)
-        if event.event_type in _TASK_EVENTS:
+        if event.event_type in TASK_EVENTS:
             self._task(event)
         if event.event_type in ("task.artifact_added", "task.artifact_extended"):
             self._artifact(event)
@@ -120,8 +120,6 @@ class _Folding:
                 row["is_active"], row["is_deleted"] = True, False
             case "conversation.deleted":
                 row["is_deleted"] = True
-            case "conversation.rewound":
-                row["message_count"] = content["message_count"]
             case "message.added":
                 row["message_count"] += 1
 
@@ -132,6 +130,8 @@ class _Folding:
                 is_of_it = key[:2] == (event.tenant_id, str(event.conversation_id))
                 if is_of_it and row[column] > event.content["to_version"]:
                     del self.tables[table][key]
+        conversation = event.tenant_id, str(event.conversation_id)
+        self.tables["conversations"][conversation]["message_count"] = sum(key[:2] == conversation for key in messages)
         self.tables["pending_messages"] = {
             key: row for key, row in self.tables["pending_messages"].items() if key in messages
         }
@@ -238,7 +238,7 @@ class _Folding:
         }  # fmt: skip
 
 
-_TASK_EVENTS = {
+TASK_EVENTS = {
     "task.created", "task.status_changed", "task.described", "task.artifact_added", "task.artifact_extended",
 }  # fmt: skip
 

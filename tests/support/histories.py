@@ -82,7 +82,7 @@ events_data: st.SearchStrategy[EventData] = st.one_of(
     _some(ConversationArchived),
     _some(ConversationReactivated),
     _some(ConversationDeleted),
-    _some(ConversationRewound, to_version=st.integers(0, 9), message_count_=st.integers(0, 9)),
+    _some(ConversationRewound, to_version=st.integers(0, 9)),
     _some(
         ConversationForked,
         source_conversation_id=st.sampled_from(CONVERSATIONS),

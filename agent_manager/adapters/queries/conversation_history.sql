@@ -10,24 +10,6 @@ SELECT e.id, e.version, e.event_type, e.content, e.metadata #> '{eventstore.memb
  ORDER BY e.version DESC
  LIMIT %(limit)s
 
--- name: messages_up_to
--- The number of the messages of a conversation up to a version, without those that it hides.
-SELECT count(*)
-  FROM events e
- WHERE e.tenant_id = %(tenant)s
-   AND e.conversation_id = %(conversation_id)s
-   AND e.event_type = 'message.added'
-   AND e.version <= %(version)s
-   AND NOT EXISTS (
-           SELECT
-             FROM events r
-            WHERE r.tenant_id = e.tenant_id
-              AND r.conversation_id = e.conversation_id
-              AND r.event_type = 'conversation.rewound'
-              AND r.version > e.version
-              AND (r.content ->> 'to_version')::integer < e.version
-       )
-
 -- name: conversation_version
 SELECT coalesce(max(e.version), 0)
   FROM events e

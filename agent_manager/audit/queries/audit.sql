@@ -124,6 +124,35 @@ SELECT e.position FROM events e WHERE e.id = %(id)s AND e.tenant_id = %(tenant)s
 -- name: causes
 SELECT c.version, c.event_id, c.cause_id FROM audit_causes(%(tenant)s, %(conversation)s) AS c
 
+-- name: cause_elsewhere
+-- The event of another conversation that an event names as its cause.
+SELECT c.conversation_id, c.id
+  FROM events e
+  JOIN events c
+    ON c.tenant_id = e.tenant_id
+   AND c.conversation_id <> e.conversation_id
+   AND c.id::text = e.metadata ->> 'causation_id'
+   AND c.position < e.position
+ WHERE e.tenant_id = %(tenant)s
+   AND e.conversation_id = %(conversation)s
+   AND e.version = %(version)s
+ ORDER BY c.position DESC
+ LIMIT 1
+
+-- name: effects_elsewhere
+-- The later events of other conversations that name one of these events as their cause.
+SELECT e.conversation_id, e.id, e.metadata ->> 'causation_id'
+  FROM events e
+ WHERE e.tenant_id = %(tenant)s
+   AND e.metadata ->> 'causation_id' = ANY (%(ids)s::text[])
+   AND e.position > (SELECT min(c.position)
+                       FROM unnest(%(conversations)s::uuid[], %(versions)s::integer[]) AS n (conversation_id, version)
+                       JOIN events c
+                         ON c.tenant_id = %(tenant)s
+                        AND c.conversation_id = n.conversation_id
+                        AND c.version = n.version)
+ ORDER BY e.position
+
 -- name: window_end
 -- The position of the last of the next events from a position on.
 SELECT max(w.position)

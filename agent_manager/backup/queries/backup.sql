@@ -215,3 +215,28 @@ SELECT r.size, r.line
   FROM received_audit_cosignatures r
   JOIN audit_checkpoints c ON c.size = r.size
  WHERE c.last_position <= %(position)s
+
+-- name: receipts_not_in_log
+-- Those of receipts that the log does not have.
+SELECT n.id
+  FROM unnest(%(ids)s::uuid[]) AS n (id)
+ WHERE n.id NOT IN (SELECT e.id FROM events e WHERE e.event_type IN ('conversation.erased', 'event.erased'))
+
+-- name: receipts_not_applied
+-- The numbers of the receipts whose events the log still holds; see erase_events.
+SELECT r.number
+  FROM unnest(%(tenants)s::text[], %(conversations)s::uuid[], %(versions)s::text[]::int4multirange[],
+              %(untils)s::timestamptz[], %(erase_members)s::boolean[])
+       WITH ORDINALITY AS r (tenant_id, conversation_id, versions, until, erases_members, number)
+ WHERE EXISTS (
+           SELECT
+             FROM events e
+            WHERE e.tenant_id = r.tenant_id
+              AND e.conversation_id = r.conversation_id
+              AND e.version <@ r.versions
+              AND e.timestamp <= r.until
+              AND e.event_type NOT IN ('conversation.erased', 'event.erased')
+              AND (e.salt IS NOT NULL
+                   OR r.erases_members AND (e.metadata ? 'eventstore.owner' OR e.content ? 'user'))
+       )
+ ORDER BY r.number

@@ -104,3 +104,21 @@ SELECT CASE WHEN n.seconds >= {critical} THEN 'critical' ELSE 'warning' END,
                               ORDER BY w.position
                               LIMIT 1) AS e) AS n
  WHERE n.seconds >= {warning}
+
+-- name: retention
+-- Rules that no run has applied for two intervals, and conversations that the last runs could not erase.
+SELECT 'warning',
+       format('a retention rule of the tenant %s has not been applied for %s', r.tenant_id,
+              make_interval(secs => round(extract(epoch FROM clock_timestamp() - r.since)))),
+       'start eventstore up or project, by a login that may erase; its log says why a run fails'
+  FROM (SELECT r.tenant_id, coalesce(r.applied_at, r.added_at) AS since
+          FROM retention_rules r
+         ORDER BY since
+         LIMIT 1) AS r
+ WHERE {retention_seconds} > 0
+   AND r.since < clock_timestamp() - make_interval(secs => 2 * {retention_seconds})
+ UNION ALL
+SELECT 'warning', format('the last retention runs could not erase %s conversation(s)', sum(f.failed)),
+       'the log of the process says why; eventstore retention run tries again'
+  FROM (SELECT (r.outcome ->> 'failed')::bigint AS failed FROM retention_rules r) AS f
+HAVING sum(f.failed) > 0

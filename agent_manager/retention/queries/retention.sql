@@ -13,16 +13,19 @@ SELECT h.id, h.conversation_id, h.user_id, h.reason, h.placed_by, h.placed_at
  ORDER BY h.placed_at, h.id
 
 -- name: add_rule
-SELECT r.id, r.age, r.since, r.state, r.user_id, r.metadata, r.reason, r.added_by, r.added_at, r.applied_at
+SELECT r.id, r.age, r.since, r.state, r.user_id, r.metadata, r.reason, r.added_by, r.added_at, r.applied_at,
+       r.outcome
   FROM add_retention_rule(%(tenant)s, %(id)s, %(age)s, %(since)s, %(state)s, %(user)s, %(metadata)s, %(reason)s,
                           %(actor)s) AS r
 
 -- name: remove_rule
-SELECT r.id, r.age, r.since, r.state, r.user_id, r.metadata, r.reason, r.added_by, r.added_at, r.applied_at
+SELECT r.id, r.age, r.since, r.state, r.user_id, r.metadata, r.reason, r.added_by, r.added_at, r.applied_at,
+       r.outcome
   FROM remove_retention_rule(%(tenant)s, %(id)s, %(actor)s) AS r
 
 -- name: rules
-SELECT r.id, r.age, r.since, r.state, r.user_id, r.metadata, r.reason, r.added_by, r.added_at, r.applied_at
+SELECT r.id, r.age, r.since, r.state, r.user_id, r.metadata, r.reason, r.added_by, r.added_at, r.applied_at,
+       r.outcome
   FROM retention_rules r
  WHERE r.tenant_id = %(tenant)s
  ORDER BY r.added_at, r.id
@@ -43,3 +46,16 @@ SELECT retention_applied(%(tenant)s, %(began_at)s, %(actor)s, %(receipt)s)
 
 -- name: collect_files
 SELECT c.tenant_id, c.deleted, c.bytes FROM collect_files(%(limit)s) AS c
+
+-- name: retention_state
+-- The rules and holds of all tenants that the login sees: since when the rule has waited that has waited longest, the
+-- conversations that the last runs have erased, and those that stayed.
+SELECT r.rules, r.tenants, r.waits_since, r.conversations, r.held, r.skipped, r.failed,
+       (SELECT count(*) FROM legal_holds) AS holds
+  FROM (SELECT count(*) AS rules, count(DISTINCT r.tenant_id) AS tenants,
+               min(coalesce(r.applied_at, r.added_at)) AS waits_since,
+               coalesce(sum((r.outcome ->> 'conversations')::bigint), 0)::bigint AS conversations,
+               coalesce(sum((r.outcome ->> 'held')::bigint), 0)::bigint AS held,
+               coalesce(sum((r.outcome ->> 'skipped')::bigint), 0)::bigint AS skipped,
+               coalesce(sum((r.outcome ->> 'failed')::bigint), 0)::bigint AS failed
+          FROM retention_rules r) AS r

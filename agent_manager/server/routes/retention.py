@@ -69,6 +69,16 @@ class RuleIn(In):
     reason: Reason = ""
 
 
+class OutcomeOut(Out):
+    """The outcome of a rule."""
+
+    conversations: int = Field(description="Conversations that were erased; in a dry run, that would be.")
+    events: int = Field(description="Events of these.")
+    held: int = Field(description="Conversations that a legal hold protects.")
+    skipped: int = Field(description="Conversations that somebody was writing to.")
+    failed: int = Field(description="Conversations that could not be erased; the server's log says why.")
+
+
 class RuleOut(Out):
     """A retention rule."""
 
@@ -82,6 +92,7 @@ class RuleOut(Out):
     added_by: str
     added_at: AwareDatetime
     applied_at: AwareDatetime | None = Field(description="When the last run began; null before the first one.")
+    outcome: OutcomeOut | None = Field(description="What the last run did.")
 
 
 class RulesOut(PageOut):
@@ -96,15 +107,10 @@ class RunIn(In):
     dry_run: bool = Field(False, description="Only count what would be erased.")
 
 
-class RuleResultOut(Out):
-    """The outcome of a rule."""
+class RuleResultOut(OutcomeOut):
+    """The outcome of a rule in a run."""
 
     rule: UUID
-    conversations: int = Field(description="Conversations that were erased; in a dry run, that would be.")
-    events: int = Field(description="Events of these.")
-    held: int = Field(description="Conversations that a legal hold protects.")
-    skipped: int = Field(description="Conversations that somebody was writing to.")
-    failed: int = Field(description="Conversations that could not be erased; the server's log says why.")
 
 
 class RunOut(Out):

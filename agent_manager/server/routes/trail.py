@@ -23,6 +23,7 @@ from agent_manager.server.response_cache import BodyWriter
 from agent_manager.server.routes.declarations import NOT_FOUND, Responses, errors, reads
 from agent_manager.server.schemas.trail import (
     CausationOut,
+    CausationQuery,
     ExportQuery,
     TrailPage,
     TrailQuery,
@@ -111,16 +112,19 @@ async def _target(context: RequestContext, query: TrailSelection) -> UUID | None
     response_model=CausationOut,
     **reads(Data.LOG, NOT_FOUND),
 )
-async def get_causation(context: CurrentContext, conversation: str, event: UUID) -> Response:
+async def get_causation(
+    context: CurrentContext, conversation: str, event: UUID, query: Annotated[CausationQuery, Query()]
+) -> Response:
     """Return what caused an event, and what it caused: of a message its task, the artifacts and the reply."""
     resolved = await get_or_404(context.reader, conversation)
 
     async def write(out: BodyWriter) -> None:
-        found = await read_causation(context.store, context.caller, resolved.id, event)
+        found = await read_causation(context.store, context.caller, resolved.id, event, across=query.across)
         await out.write(b'{"causes":[')
         await out.write_items(found.causes, lambda each: trail_out(each).to_bytes())
         await out.write(b'],"effects":[')
         await out.write_items(found.effects, lambda each: effect_out(each).to_bytes())
         await out.write(b"]}")
 
-    return await context.respond(str(resolved.version), write, parameters=(resolved.id, event))
+    change_token = await log_change_token(context.log) if query.across else str(resolved.version)
+    return await context.respond(change_token, write, parameters=(resolved.id, event, query.across))

@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, Field, model_validator
 
 from agent_manager.audit.trail import Effect, through, why
-from agent_manager.server.schemas.common import Cursor, NewestFirst, Out, PageOut
+from agent_manager.server.schemas.common import Cursor, In, NewestFirst, Out, PageOut
 from agent_manager.server.schemas.events import EventOut, EventPageQuery, event_out
 from eventstore import Event
 
@@ -57,11 +57,17 @@ class ExportQuery(TrailSelection):
     limit: int = Field(1000, ge=1, le=10_000, description="Maximum number of events.")
 
 
+class CausationQuery(In):
+    """How far to follow causes and effects."""
+
+    across: bool = Field(False, description="Into other conversations, too; reads the log from the event on.")
+
+
 class EffectOut(TrailOut):
     """An event in a tree of causes and effects."""
 
     depth: int = Field(description="0 for the requested event, 1 for what it caused itself, and so on.")
-    cause_id: UUID | None = Field(description="The event of the conversation that caused it.")
+    cause_id: UUID | None = Field(description="The event that caused it, if it is known.")
 
 
 class CausationOut(Out):

@@ -1,5 +1,5 @@
 -- Record a migration of a log that has events; one of an empty log is part of its creation. Each migration calls it at its
--- end, in its own transaction (eventstore/database/dbmate.py).
+-- end, in its own transaction (eventstore/database/dbmate.py); for one that has none it is called afterwards.
 CREATE FUNCTION record_migration(version text, act text) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN

@@ -25,12 +25,10 @@ BEGIN
     END IF;
     PERFORM pg_advisory_xact_lock(conversation_lock_key(tenant_id, conversation_id));
     PERFORM check_erasure(tenant_id, conversation_id, versions);
+    PERFORM set_config('eventstore.erases_members', erases_members::text, true);
     WITH erased AS (
         UPDATE events e
-           SET actor    = '',
-               content  = erased_content(e.event_type, e.content, erases_members),
-               metadata = erased_metadata(e.metadata, erases_members),
-               salt     = NULL
+           SET salt = NULL -- the trigger makes the rest (refuse_change_of_events)
          WHERE e.tenant_id = erase_events.tenant_id
            AND e.conversation_id = erase_events.conversation_id
            AND (versions IS NULL OR e.version <@ versions)

@@ -2,12 +2,13 @@
 -- of the conversation. Erasing the result changes nothing.
 CREATE FUNCTION erased_metadata(metadata jsonb, erases_members boolean) RETURNS jsonb
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-BEGIN ATOMIC
-    SELECT coalesce(jsonb_object_agg(m.key, m.value), '{}')
-      FROM jsonb_each(erased_metadata.metadata) AS m
-     WHERE m.key = 'occurred_at'
-        OR m.key = 'eventstore.owner' AND NOT erased_metadata.erases_members
-        OR m.key IN ('correlation_id', 'causation_id') AND json_member_is_uuid(erased_metadata.metadata, m.key);
-END;
+RETURN CASE WHEN metadata ? 'occurred_at'
+            THEN jsonb_build_object('occurred_at', metadata -> 'occurred_at') ELSE '{}' END
+    || CASE WHEN metadata ? 'eventstore.owner' AND NOT erases_members
+            THEN jsonb_build_object('eventstore.owner', metadata -> 'eventstore.owner') ELSE '{}' END
+    || CASE WHEN json_member_is_uuid(metadata, 'correlation_id')
+            THEN jsonb_build_object('correlation_id', metadata -> 'correlation_id') ELSE '{}' END
+    || CASE WHEN json_member_is_uuid(metadata, 'causation_id')
+            THEN jsonb_build_object('causation_id', metadata -> 'causation_id') ELSE '{}' END;
 
 SELECT eventstore_set_owner('FUNCTION erased_metadata');

@@ -47,11 +47,11 @@ CREATE TRIGGER event_is_append_only
 
 ALTER TABLE events ENABLE ALWAYS TRIGGER event_is_append_only;
 
--- Finds the last deletion of a conversation of any length, its erasures, with whom it was ever shared, and forks. It holds
--- few events, so it is small.
+-- Finds the last deletion of a conversation of any length, the versions to which it went back, its erasures, with whom it
+-- was ever shared, and forks. It holds few events, so it is small.
 CREATE INDEX idx_events_lifecycle ON events (tenant_id, conversation_id, version)
  WHERE event_type IN ('conversation.deleted', 'conversation.reactivated', 'conversation.erased', 'event.erased',
-                      'conversation.shared', 'conversation.unshared', 'conversation.forked');
+                      'conversation.shared', 'conversation.unshared', 'conversation.forked', 'conversation.rewound');
 
 -- Finds what was erased between two positions, as a backup does that rewrites its files. No append writes to it.
 CREATE INDEX idx_events_erased ON events (position) WHERE salt IS NULL;
@@ -67,5 +67,5 @@ ALTER TABLE events ALTER COLUMN digest SET STATISTICS 0;
 SELECT eventstore_set_owner('TABLE events');
 SELECT eventstore_grant('SELECT ON TABLE events', 'eventstore_auditor', 'eventstore_eraser', 'eventstore_projector',
                         'eventstore_search');
-SELECT eventstore_grant('UPDATE (actor, content, metadata, salt) ON TABLE events', 'eventstore_eraser');
+SELECT eventstore_grant('UPDATE (salt) ON TABLE events', 'eventstore_eraser');
 SELECT enable_rls('events');

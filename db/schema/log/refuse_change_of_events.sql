@@ -2,10 +2,14 @@
 -- for superusers and under session_replication_role = replica, which skips ordinary triggers; the one at statement level
 -- also fires if a statement changes no rows.
 --
--- The one change that it lets through is that of an event into its erased form (erased_content, erased_metadata), with
--- the same digest, by the role eventstore_eraser. If the schema was migrated without roles, by the owner of the table.
+-- The one change of an event that it makes is its erasure, by the role eventstore_eraser; if the schema was migrated
+-- without roles, by the owner of the table. Such a statement sets the salt to null and nothing else, and the event then
+-- takes its erased form (erased_content, erased_metadata): what an erased event holds is not for the statement to say.
+-- The setting eventstore.erases_members tells which of the two forms that is.
 CREATE FUNCTION refuse_change_of_events() RETURNS trigger
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    erases_members boolean;
 BEGIN
     IF TG_OP = 'UPDATE' AND TG_TABLE_NAME = 'events'
        AND (CASE
@@ -18,18 +22,13 @@ BEGIN
             END) THEN
         IF TG_LEVEL = 'STATEMENT' THEN
             RETURN NULL;
-        ELSIF NEW.salt IS NULL
-              AND NEW.actor = ''
-              AND (NEW.position, NEW.timestamp, NEW.version, NEW.schema_version, NEW.conversation_id, NEW.id,
-                   NEW.tenant_id, NEW.event_type, NEW.digest)
-                  = (OLD.position, OLD.timestamp, OLD.version, OLD.schema_version, OLD.conversation_id, OLD.id,
-                     OLD.tenant_id, OLD.event_type, OLD.digest)
-              AND (CASE
-                       WHEN NEW.content = erased_content(OLD.event_type, OLD.content, false)
-                            AND NEW.metadata = erased_metadata(OLD.metadata, false) THEN true
-                       ELSE NEW.content = erased_content(OLD.event_type, OLD.content, true)
-                            AND NEW.metadata = erased_metadata(OLD.metadata, true)
-                   END) THEN
+        END IF;
+        OLD.salt := NULL;
+        IF NEW *= OLD THEN
+            erases_members := coalesce(current_setting('eventstore.erases_members', true), '') = 'true';
+            NEW.actor := '';
+            NEW.content := erased_content(OLD.event_type, OLD.content, erases_members);
+            NEW.metadata := erased_metadata(OLD.metadata, erases_members);
             RETURN NEW;
         END IF;
     END IF;

@@ -13,6 +13,7 @@ CREATE TABLE retention_rules (
     added_by   varchar(255) NOT NULL,
     added_at   timestamptz NOT NULL DEFAULT CURRENT_TIMESTAMP,
     applied_at timestamptz,
+    outcome    jsonb,
     CONSTRAINT retention_rules_pkey PRIMARY KEY (tenant_id, id),
     CONSTRAINT retention_rules_age_check CHECK (age > '0'),
     CONSTRAINT retention_rules_since_check CHECK (since IN ('last_event', 'creation')),
@@ -26,6 +27,7 @@ COMMENT ON COLUMN retention_rules.state IS 'Only conversations in this state: ac
 COMMENT ON COLUMN retention_rules.user_id IS 'Only conversations that this user owns; null: of any user';
 COMMENT ON COLUMN retention_rules.metadata IS 'Only conversations whose metadata contain these; null: any';
 COMMENT ON COLUMN retention_rules.applied_at IS 'Begin of the last run; null: there was none yet';
+COMMENT ON COLUMN retention_rules.outcome IS 'Counts of the last run: conversations, events, held, skipped, failed';
 
 ALTER TABLE retention_rules ENABLE ROW LEVEL SECURITY;
 CREATE POLICY unbound ON retention_rules

@@ -18,10 +18,8 @@ RETURN CASE
              json_member_is_uuid(content, 'source_conversation_id')
              AND coalesce(jsonb_typeof(content -> 'source_version') = 'number', false))
         THEN 'source_conversation_id is not a UUID, or source_version is not a number'
-    WHEN event_type = 'conversation.rewound' AND NOT (
-             coalesce(content ->> 'to_version' ~ '^[0-9]{1,9}$', false)
-             AND coalesce(content ->> 'message_count' ~ '^[0-9]{1,9}$', false))
-        THEN 'to_version or message_count is not a number from 0 to 999,999,999'
+    WHEN event_type = 'conversation.rewound' AND NOT coalesce(content ->> 'to_version' ~ '^[0-9]{1,9}$', false)
+        THEN 'to_version is not a number from 0 to 999,999,999'
 END;
 
 SELECT eventstore_set_owner('FUNCTION validate_conversation');

@@ -87,6 +87,48 @@ async def test_a_message_has_caused_its_task_the_artifacts_and_the_reply(store: 
     assert await tree(store, other, (await anext(aiter(store.read(other)))).id) == [(0, "message.added")]
 
 
+async def test_causes_and_effects_are_followed_into_other_conversations(store: EventStore) -> None:
+    first, second, third, hidden = (uuid4() for _ in range(4))
+    asked = said("plan a trip")
+    delegated = said("book a train", cause=asked.id)
+    reply = said("booked", role="assistant", cause=delegated.id)
+    await store.append(first, [asked, said("on it", role="assistant", cause=asked.id)], user="ana")
+    await store.append(
+        second, [delegated, NewEvent(reply.data, reply.id, "assistant", caused_by(delegated.id))], user="ana"
+    )
+    last = said("tell the user", cause=reply.id)
+    await store.append(third, [last, said("unrelated")], user="ana")
+    await store.append(hidden, [said("of another user", cause=asked.id)], user="ben")
+
+    async def found(conversation: UUID, event: UUID, user: str | None = None) -> list[tuple[int, str]]:
+        tree = await read_causation(store, store.caller(user=user), conversation, event, across=True)
+        causes = [(-1, each.content["content"]) for each in tree.causes]
+        return causes + [(each.depth, each.event.content["content"]) for each in tree.effects]
+
+    whole = [(0, "plan a trip"), (1, "on it"), (1, "book a train"), (2, "booked"), (3, "tell the user")]
+    assert await found(first, asked.id, "ana") == whole
+    assert await found(first, asked.id) == [*whole, (1, "of another user")]
+    assert await found(third, last.id, "ana") == [
+        (-1, "plan a trip"), (-1, "book a train"), (-1, "booked"), (0, "tell the user"),
+    ]  # fmt: skip
+    assert await found(second, delegated.id) == [
+        (-1, "plan a trip"),
+        (0, "book a train"),
+        *[(1, "booked"), (2, "tell the user")],
+    ]
+
+
+async def test_causes_in_two_conversations_that_make_a_circle_end(store: EventStore) -> None:
+    first, second = said("a"), said("b")
+    conversations = uuid4(), uuid4()
+    for conversation, event, cause in zip(conversations, (first, second), (second, first), strict=True):
+        await store.append(conversation, [NewEvent(event.data, event.id, "", caused_by(cause.id))])
+    tree = await read_causation(store, store.caller(), conversations[0], first.id, across=True)
+    assert (tree.causes, [each.event.id for each in tree.effects]) == ([], [first.id, second.id])
+    tree = await read_causation(store, store.caller(), conversations[1], second.id, across=True)
+    assert ([each.id for each in tree.causes], [each.event.id for each in tree.effects]) == ([first.id], [second.id])
+
+
 async def test_causes_that_make_a_circle_or_name_nothing_end(store: EventStore) -> None:
     first, second = uuid4(), uuid4()
     events = [

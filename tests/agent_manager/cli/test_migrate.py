@@ -67,11 +67,13 @@ def test_up_and_status_warn_until_migrate_roles_has_put_row_level_security_in_fo
             assert warning.startswith("warning: row-level security is not in force")
             assert "eventstore_app" in warning
         assert len(applied(eventstore)) == len(VERSIONS)
+        assert eventstore("seed").code == 0
         refused = eventstore("migrate", "roles")
         assert (refused.code, len(refused.err.splitlines())) == (1, 1)
         assert "A superuser can: CREATE ROLE eventstore_app NOLOGIN NOINHERIT;" in refused.err
         superuser.execute("ALTER ROLE eventstore CREATEROLE")
     assert eventstore("migrate", "roles").lines[0].startswith("executed ")
+    assert "eventstore.roles_migrated" in eventstore("audit", "trail", "--system").out
     again = eventstore("migrate", "roles")
     assert (again.lines, again.err) == (["nothing to do: the roles are in place"], "")
     assert [eventstore("migrate", command).err for command in ("up", "status")] == ["", ""]

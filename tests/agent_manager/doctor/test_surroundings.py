@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -113,6 +114,20 @@ def test_missing_overdue_and_damaged_backups_are_found(
     manifest = max((tmp_path / "backups" / "manifests").iterdir())
     manifest.write_text("{}")
     assert "is not the manifest that was written" in doctor()["backup"][0]["finding"]
+
+
+def test_retention_rules_that_are_not_applied_are_found(
+    doctor: Doctor, eventstore: Eventstore, installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added = json.loads(eventstore("retention", "add", "300d", "--json").out)
+    assert doctor()["retention"][0]["severity"] == "ok"
+    monkeypatch.setenv("EVENTSTORE_RETENTION_HOURS", "0.000001")
+    assert "of the tenant default has not been applied for" in doctor()["retention"][0]["finding"]
+    monkeypatch.delenv("EVENTSTORE_RETENTION_HOURS")
+    installation.execute("""UPDATE retention_rules SET outcome = '{"failed": 2}'""")
+    assert doctor()["retention"][0]["finding"] == "the last retention runs could not erase 2 conversation(s)"
+    assert eventstore("retention", "remove", added["id"]).code == 0
+    doctor.until_well()
 
 
 def test_certificates_that_expire_soon_are_found(doctor: Doctor, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, TypeAlias
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -26,7 +27,10 @@ from support.servers import open_folder
 from support.small_disk import fill_up, small_disk
 from support.waiting import until
 
+from agent_manager.backup import Archive, open_target
+from agent_manager.backup.archive import ErasureRecord
 from agent_manager.doctor import CHECKS
+from eventstore import MessageAdded, Settings, SyncEventStore
 
 from .conftest import Doctor, Installation
 
@@ -300,6 +304,22 @@ def _overdue(guide: Guide) -> Iterator[dict[str, str]]:
     guide.doctor.until("backup", contains="intervals old")
     yield {}
     guide.patch.delenv("EVENTSTORE_BACKUP_MINUTES")
+
+
+@symptom("What was erased is back")
+def _back(guide: Guide) -> Iterator[dict[str, str]]:
+    with SyncEventStore(Settings(database_url=guide.installation.url)) as store:
+        trip = uuid4()
+        store.append(trip, [MessageAdded(role="user", content="a secret")])
+        now = datetime.now(UTC)
+        record = ErasureRecord(
+            id=uuid4(), tenant_id="default", conversation_id=trip, is_whole=True, versions=((1, 1),), until=now,
+            erases_members=False, reason="", erased_at=now,
+        )  # fmt: skip
+        Archive(open_target(str(guide.installation.backups))).write_erasures([record])
+        guide.doctor.until("erasures", contains="the log holds what was erased by 1 erasure(s)")
+        yield {}
+        assert [event.is_erased for event in store.read(trip)] == [True, False]
 
 
 @symptom("A key was lost")

@@ -137,6 +137,8 @@ async def test_a_hold_waits_for_an_erasure_in_progress_and_stops_the_next(
 
             await until_async(waits, "the hold waits")
         assert not placing.done()
+        statement = "SELECT append_erasure(%s, %s, gen_random_uuid(), '{[1,1]}', now(), true, false, '', '')"
+        await connection.execute(statement, [store.tenant, conversation])
     await placing
     await store.append(conversation, [say("second")])
     with pytest.raises(OnLegalHold):
