@@ -25,6 +25,7 @@ from agent_manager.console.chat import (
 )
 from agent_manager.console.log import KNOWN_TYPES
 from agent_manager.console.pages import ROOT, ConsoleRoute, form, page, redirect, wait_for_written
+from agent_manager.console.retention import holds_on
 from agent_manager.server.authorization import Data, needs
 from agent_manager.server.context import CurrentContext, RequestContext
 from agent_manager.server.conversation_lookup import ResolvedConversation, get_or_404, resolve
@@ -264,6 +265,9 @@ async def _chat(
         members.append({"user": user, "access": access})
         if len(members) == ROWS:
             break
+    owners = [member["user"] for member in members if member["access"] == "own"]
+    sees_holds = context.identity.may(TokenScope.ADMIN) and not (query.version or query.time)
+    holds = await holds_on(context, resolved.id, owners) if sees_holds else []
     return {
         "conversation": conversation,
         "last_version": resolved.version,
@@ -273,6 +277,7 @@ async def _chat(
         "tasks": timeline(tasks, until),
         "task_number": len(tasks),
         "members": members,
+        "holds": holds,
         "at": query,
         "may_write": context.identity.may(TokenScope.WRITE),
     }  # fmt: skip

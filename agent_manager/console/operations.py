@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from agent_manager.console.kept import kept
 from agent_manager.console.operator import read_backups
 from agent_manager.console.pages import ROOT, ConsoleRoute, page
+from agent_manager.console.retention import read_retention
 from agent_manager.doctor import examine
 from agent_manager.doctor.database import Limits
 from agent_manager.server.authorization import Data
@@ -31,7 +32,7 @@ _ACTS = query("agent_manager.console", "acts")
 
 @page(router, "/operations", "operations.html", Data.METRICS)
 async def show_operations(context: CurrentContext) -> dict[str, Any]:
-    """Show backups, the server, settings, migrations and administrative acts."""
+    """Show backups, the server, retention of its own tenant, settings, migrations and administrative acts."""
     check_operator(context)
     store = context.store
     now = (await context.server_context.lag_history.samples())[-1]
@@ -53,6 +54,7 @@ async def show_operations(context: CurrentContext) -> dict[str, Any]:
             for row in await store.connections.projector.fetch(_ACTS)
         ],
         "migrations": await asyncio.to_thread(store.server.migrator().status),
+        **await read_retention(context),
         "settings": visible_settings(context.server_context.settings),
     }
 

@@ -68,3 +68,30 @@ SELECT a.recorded_at, a.tenant_id, a.actor, a.act, a.details
   FROM audit_acts a
  ORDER BY a.position DESC
  LIMIT 20
+
+-- name: receipts
+-- The latest receipts of erasures of a tenant. Materialized: so they are found by the index of these few events.
+WITH found AS MATERIALIZED (
+    SELECT e.timestamp, e.position, e.actor, e.conversation_id, e.content
+      FROM events e
+     WHERE e.tenant_id = %(tenant)s
+       AND e.event_type IN ('conversation.erased', 'event.erased')
+)
+SELECT f.timestamp, f.position, f.actor, f.conversation_id, f.content
+  FROM found f
+ ORDER BY f.position DESC
+ LIMIT %(limit)s
+
+-- name: held
+-- Which conversations of holds a conversation is, or is continued by; and which users of holds caused events of it.
+SELECT h.id::text
+  FROM unnest(%(conversations)s::uuid[]) AS h (id)
+ WHERE EXISTS (SELECT
+                 FROM conversation_ancestry(%(tenant)s, h.id) a
+                WHERE a.conversation_id = %(conversation_id)s)
+ UNION ALL
+SELECT a.actor::text
+  FROM conversation_actors a
+ WHERE a.tenant_id = %(tenant)s
+   AND a.conversation_id = %(conversation_id)s
+   AND a.actor = ANY (%(users)s)
