@@ -47,7 +47,7 @@ from agent_manager.server.schemas.events import event_out
 from agent_manager.server.schemas.forks import NewFork
 from eventstore import TaskStatus
 from eventstore.database.queries import query as sql_text
-from eventstore.errors import NotFound
+from eventstore.errors import InvalidCursor, NotFound
 from eventstore.read import end_of_log
 from projections import Search, Task
 from projections.conversation_snapshot import ConversationSnapshot, MessagePage
@@ -61,6 +61,7 @@ LIVE_ROWS = 200
 COMPARED_TEXT = 1000
 """Characters of a new message that a comparison shows."""
 _FOUND = sql_text("agent_manager.console", "found")
+_AWAITING = sql_text("agent_manager.console", "awaiting")
 _VERSIONS = sql_text("agent_manager.console", "versions")
 
 
@@ -68,10 +69,10 @@ _VERSIONS = sql_text("agent_manager.console", "versions")
 
 
 class ListQuery(In):
-    """Which conversations to list: all, those that a search finds, or those with a failed task."""
+    """Which conversations to list, or the results of a search, failed tasks, or messages that await an answer."""
 
     q: str = Field("", max_length=10_000)
-    state: Literal["active", "archived", "all", "deleted", "failed"] = "all"
+    state: Literal["active", "archived", "all", "deleted", "failed", "pending"] = "all"
     by: Literal["updated", "created"] = "updated"
     actor: str = ""
     since: Time | Literal[""] | None = None
@@ -92,6 +93,8 @@ async def list_conversations(context: CurrentContext, query: Annotated[ListQuery
     await wait_for_written(context)
     if query.state == "failed":
         return shown | await _failed(context, query)
+    if query.state == "pending":
+        return shown | await _pending(context, query)
     found = await context.reader.conversations(
         active={"active": True, "archived": False}.get(query.state),
         deleted=query.state == "deleted",
@@ -142,6 +145,22 @@ async def _failed(context: RequestContext, query: ListQuery) -> dict[str, Any]:
         for task in found
     ]  # fmt: skip
     return {"hits": await _with_conversations(context, query, hits), "next": found.next}
+
+
+async def _pending(context: RequestContext, query: ListQuery) -> dict[str, Any]:
+    """Return the messages that await an answer, the oldest first."""
+    after = context.open_cursor(query.after) or "0"
+    if not after.isdigit():
+        raise InvalidCursor("after: this cursor is of another list: begin without it")
+    given = {"tenant": context.caller.tenant, "after": int(after), "limit": ROWS}
+    given |= {"since": query.since or None, "until": query.until or None}
+    rows = await context.store.tables(context.caller).fetch(_AWAITING, given)
+    names = ("conversation_id", "id", "version", "role", "actor", "created_at", "snippet")
+    hits = [dict(zip(names, row, strict=False)) | {"kind": "message"} for row in rows]
+    following = None
+    if len(rows) == ROWS:
+        following = context.server_context.sealing.seal_cursor(context.caller, str(rows[-1][-1]))
+    return {"hits": await _with_conversations(context, query, hits), "next": following}
 
 
 async def _with_conversations(
@@ -261,8 +280,9 @@ async def _chat(
         is_last=is_last,
     )
     members = []
+    sharings = await _sharings(context, resolved.id)
     async for user, access in members_api.members_of(context, resolved.id):
-        members.append({"user": user, "access": access})
+        members.append({"user": user, "access": access, "sharing": sharings.get(user)})
         if len(members) == ROWS:
             break
     owners = [member["user"] for member in members if member["access"] == "own"]
@@ -278,9 +298,33 @@ async def _chat(
         "task_number": len(tasks),
         "members": members,
         "holds": holds,
+        "deletion": await _deletion(context, conversation),
         "at": query,
         "may_write": context.identity.may(TokenScope.WRITE),
     }  # fmt: skip
+
+
+async def _deletion(context: RequestContext, conversation: ConversationOut) -> dict[str, Any] | None:
+    """Return who deleted a conversation, and when, for callers who may see events; None if nobody did."""
+    if not conversation.is_deleted or not context.identity.may(TokenScope.AUDIT):
+        return None
+    options: dict[str, Any] = {"types": ["conversation.deleted"], "newest_first": True, "limit": 1}
+    for event in await context.reader.history(conversation.id, **options):
+        return {"actor": event.actor, "time": event.timestamp, "position": event.position}
+    return None
+
+
+async def _sharings(context: RequestContext, conversation_id: UUID) -> dict[str, dict[str, Any]]:
+    """Return by user who shared a conversation with them last, and when, for callers who may see events."""
+    if not context.identity.may(TokenScope.AUDIT):
+        return {}
+    found = await context.reader.history(
+        conversation_id, types=["conversation.shared"], newest_first=True, limit=2 * ROWS
+    )
+    return {
+        event.content.get("user", ""): {"actor": event.actor, "time": event.timestamp}
+        for event in reversed(list(found))
+    }
 
 
 @router.get("/{conversation}/live", openapi_extra=needs(Data.CONTENT))

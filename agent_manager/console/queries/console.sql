@@ -42,6 +42,21 @@ SELECT p.conversation_id, p.id, p.created_at
  ORDER BY p.position
  LIMIT %(limit)s
 
+-- name: awaiting
+-- The messages of a period that await an answer, the oldest first, from a position on.
+SELECT p.conversation_id, p.id, m.version, m.role, m.actor, p.created_at, left(m.content, 400), p.position
+  FROM pending_messages p
+  JOIN messages m
+    ON m.tenant_id = p.tenant_id
+   AND m.conversation_id = p.conversation_id
+   AND m.id = p.id
+ WHERE p.tenant_id = %(tenant)s
+   AND p.position > %(after)s
+   AND p.created_at >= coalesce(%(since)s::timestamptz, '-infinity')
+   AND p.created_at < coalesce(%(until)s::timestamptz, 'infinity')
+ ORDER BY p.position
+ LIMIT %(limit)s
+
 -- name: found
 -- What a list shows of conversations by their ids, and whether an actor caused an event in them.
 SELECT c.id, c.name, c.is_active, c.is_deleted,

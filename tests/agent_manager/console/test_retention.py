@@ -1,4 +1,4 @@
-"""Retention on the console: legal holds, rules, their runs and receipts, and erasures, which show first what they take."""
+"""Retention on the console: legal holds, rules, runs, receipts, and erasures, which show first what they take."""
 
 from __future__ import annotations
 
