@@ -35,7 +35,7 @@ async def test_an_erasure_shows_what_it_takes_asks_for_a_reason_and_leaves_its_r
         plan = json.loads(await visitor.get(f"erasures.json?conversation={trip}"))
         assert (plan["events"], plan["rows"]["messages"], plan["is_done"]) == (2, 1, False)
         page = f"erasures?conversation={trip}"
-        assert "Erase 2 events for ever?" in await visitor.get(page)
+        assert "Erase 2 events permanently?" in await visitor.get(page)
         assert await texts(here, trip) == ["my address"], "it was only shown"
         await visitor.send(page, "erasures", 422, conversation=trip, reason=" ")
         await visitor.send(page, "erasures", 422, reason="no target")
@@ -65,7 +65,7 @@ async def test_a_single_event_and_a_user_are_erased(here: Served) -> None:
         assert found is not None
         page = found[1].replace("&amp;", "&")
         event = page.rpartition("=")[2]
-        assert "Erase 1 events for ever?" in await visitor.get(page)
+        assert "Erase 1 event permanently?" in await visitor.get(page)
         await visitor.send(page, "erasures", conversation=trip, event=event, reason="a slip")
         assert await texts(here, trip) == ["", "stays"]
         assert 'href="../../erasures?user=ana"' in await visitor.get("people/users/ana")
@@ -126,7 +126,7 @@ async def test_a_rule_is_added_its_run_shown_before_it_is_made_and_removed(here:
         assert "policy 7" in page
         plan = json.loads(await visitor.get("retention/run.json"))["run"]["rules"]
         assert [(each["conversations"], each["held"]) for each in plan] == [(1, 1)]
-        assert "Erase what 1 conversations hold?" in await visitor.get("retention/run")
+        assert "Erase what 1 conversation holds?" in await visitor.get("retention/run")
         assert await texts(here, due) == ["goes"]
         assert "The rules were applied" in await visitor.send("retention/run", "retention/run")
         assert (await texts(here, due), await texts(here, held)) == ([""], ["stays"])
