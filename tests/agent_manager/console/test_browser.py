@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from support.callers import People
 from support.serving import Served
 from support.waiting import until_async
 
-from agent_manager.auth import TokenScope
+from agent_manager.auth import Directory, TokenScope
 
 pytestmark = [pytest.mark.shared_database, pytest.mark.slow]
 
@@ -54,19 +55,43 @@ async def begin_trip(here: Served, text: str) -> str:
         {"event_type": text[:90], "content": {text: text}, "metadata": {text: text, "causation_id": text}},
     )
     await here.client.post(f"/v1/conversations/{trip}/members", json={"user": text[:200]})
+    await retain(here, text)
     return trip
+
+
+async def retain(here: Served, text: str) -> None:
+    """A legal hold, a rule, a run, and a receipt of an erasure, all of the same text; and a user with a key."""
+    other = await here.begin(name=text[:200])
+    waiting = {"event_type": "message.added", "content": {"role": "user", "content": text, "awaits_answer": True}}
+    await append(here, other, waiting)
+    await here.client.post("/v1/erasures", json={"conversation": await here.begin(name=text[:200]), "reason": text})
+    rule = {"age_seconds": 36_500 * 86_400, "user": text[:200], "metadata": {text: text}, "reason": text}
+    for path, body in (
+        ("holds", {"user": text[:200], "reason": text}),
+        ("retention/rules", rule),
+        ("retention/runs", {}),
+    ):
+        done = await here.client.post(f"/v1/{path}", json=body)
+        assert done.status_code < 300, done.text
+    directory = Directory(here.store)
+    await directory.add_tenant(here.store.tenant, text[:200])
+    await directory.add_user(here.store.tenant, text[:200], text[:200])
+    await directory.add_key(here.store.tenant, text[:100], user=text[:200])
 
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
 
-async def pages(here: Served, trip: str) -> list[str]:
+async def pages(here: Served, trip: str, text: str) -> list[str]:
+    [pending] = (await here.client.get("/v1/pending")).json()["items"]
+    other = pending["conversation_id"]
     [event] = (await here.client.get(f"/v1/conversations/{trip}/events?limit=1")).json()["items"]
     return [
         "", "conversations", "conversations?q=lisbon", f"conversations/{trip}", f"conversations/{trip}?version=4",
         f"conversations/{trip}/events", f"conversations/{trip}/compare?a=1", f"conversations/{trip}/messages/2", "log",
-        f"log/{event['position']}", "projections",
-        "statistics", "people", "operations", "operations/doctor", "sign-in", "nothing-here",
+        f"log/{event['position']}", "projections", "conversations?state=pending", "statistics", "people",
+        f"people/users/{quote(text[:200], safe='')}", "retention", "retention/run", "erasures",
+        f"erasures?conversation={other}", "operations", "operations/doctor", "sign-in", "nothing-here",
     ]  # fmt: skip
 
 
@@ -77,7 +102,7 @@ async def test_every_page_is_accessible_in_both_themes_and_languages_at_any_widt
     axe = pytest.importorskip("axe_playwright_python.async_playwright").Axe()
     trip = await begin_trip(here, "A train to Lisbon")
     async with chromium.tab(here.url, color_scheme=theme, locale=locale) as tab:
-        for path in await pages(here, trip):
+        for path in await pages(here, trip, "A train to Lisbon"):
             await tab.open(path)
             if path == "nothing-here":
                 tab.errors.clear()  # the status 404
@@ -99,7 +124,7 @@ async def test_nothing_that_is_stored_runs_as_a_script(here: Served, chromium: A
     trip = await begin_trip(here, SCRIPT)
     async with chromium.tab(here.url) as tab:
         for path in [
-            *await pages(here, trip),
+            *await pages(here, trip, SCRIPT),
             f"conversations?q={SCRIPT}&actor={SCRIPT}",
             f"log?text={SCRIPT}&types={SCRIPT}",
         ]:
