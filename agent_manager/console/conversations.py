@@ -26,6 +26,7 @@ from agent_manager.console.chat import (
 from agent_manager.console.log import KNOWN_TYPES
 from agent_manager.console.pages import ROOT, ConsoleRoute, form, page, redirect, wait_for_written
 from agent_manager.console.retention import holds_on
+from agent_manager.retention import Hold
 from agent_manager.server.authorization import Data, needs
 from agent_manager.server.context import CurrentContext, RequestContext
 from agent_manager.server.conversation_lookup import ResolvedConversation, get_or_404, resolve
@@ -213,9 +214,11 @@ async def show_conversation(
     # A page that is looked at asks because of a change that the read tables may not hold yet.
     at_least = 0 if query.after is None else await end_of_log(context.log)
     await wait_for_written(context, at_least=at_least, is_resolved=True)
-    row = await context.reader.conversation(resolved.id)
-    messages, older, newer = await _window(context, resolved.id, query)
-    found = await context.reader.tasks(resolved.id, newest_first=True, limit=LIVE_ROWS)
+    row, (messages, older, newer), found = await asyncio.gather(
+        context.reader.conversation(resolved.id),
+        _window(context, resolved.id, query),
+        context.reader.tasks(resolved.id, newest_first=True, limit=LIVE_ROWS),
+    )
     tasks = [TaskOut.model_validate(task) for task in reversed(found)]
     is_last = newer is None and query.older is None
     data = await _chat(context, resolved, ConversationOut.model_validate(row), messages, tasks, query, is_last=is_last)
@@ -279,15 +282,14 @@ async def _chat(
         [task for task in tasks if task.conversation_id == conversation.id],
         is_last=is_last,
     )
-    members = []
-    sharings = await _sharings(context, resolved.id)
-    async for user, access in members_api.members_of(context, resolved.id):
-        members.append({"user": user, "access": access, "sharing": sharings.get(user)})
-        if len(members) == ROWS:
-            break
-    owners = [member["user"] for member in members if member["access"] == "own"]
-    sees_holds = context.identity.may(TokenScope.ADMIN) and not (query.version or query.time)
-    holds = await holds_on(context, resolved.id, owners) if sees_holds else []
+    members: list[dict[str, Any]] = []
+    holds: list[Hold] = []
+    deletion = None
+    if context.request.headers.get("hx-target") != "older":  # which takes the messages only
+        members, deletion = await asyncio.gather(_members(context, resolved.id), _deletion(context, conversation))
+        owners = [member["user"] for member in members if member["access"] == "own"]
+        if context.identity.may(TokenScope.ADMIN) and not (query.version or query.time):
+            holds = await holds_on(context, resolved.id, owners)
     return {
         "conversation": conversation,
         "last_version": resolved.version,
@@ -298,7 +300,7 @@ async def _chat(
         "task_number": len(tasks),
         "members": members,
         "holds": holds,
-        "deletion": await _deletion(context, conversation),
+        "deletion": deletion,
         "at": query,
         "may_write": context.identity.may(TokenScope.WRITE),
     }  # fmt: skip
@@ -312,6 +314,17 @@ async def _deletion(context: RequestContext, conversation: ConversationOut) -> d
     for event in await context.reader.history(conversation.id, **options):
         return {"actor": event.actor, "time": event.timestamp, "position": event.position}
     return None
+
+
+async def _members(context: RequestContext, conversation_id: UUID) -> list[dict[str, Any]]:
+    """Return the first members of a conversation, with who shared it with them."""
+    sharings = await _sharings(context, conversation_id)
+    members = []
+    async for user, access in members_api.members_of(context, conversation_id):
+        members.append({"user": user, "access": access, "sharing": sharings.get(user)})
+        if len(members) == ROWS:
+            break
+    return members
 
 
 async def _sharings(context: RequestContext, conversation_id: UUID) -> dict[str, dict[str, Any]]:

@@ -53,10 +53,14 @@ async def show_operations(context: CurrentContext) -> dict[str, Any]:
             dict(zip(("time", "tenant", "actor", "act", "details"), row, strict=True))
             for row in await store.connections.projector.fetch(_ACTS)
         ],
-        "migrations": await asyncio.to_thread(store.server.migrator().status),
+        "migrations": await kept(context, "migrations", None, partial(_migrations, context)),
         **await read_retention(context),
         "settings": visible_settings(context.server_context.settings),
     }
+
+
+async def _migrations(context: RequestContext) -> list[Any]:
+    return await asyncio.to_thread(context.store.server.migrator().status)
 
 
 def visible_settings(settings: ServerSettings) -> list[dict[str, Any]]:
