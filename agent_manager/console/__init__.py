@@ -11,12 +11,22 @@ are those of the API: a cookie with the token takes the place of the header (:mo
 
 from fastapi import APIRouter
 
-from agent_manager.console import conversations, log, operations, overview, people, projections, sign_in, statistics
+from agent_manager.console import (
+    conversations,
+    log,
+    operations,
+    overview,
+    people,
+    projections,
+    retention,
+    sign_in,
+    statistics,
+)
 from agent_manager.console.pages import ROOT, ConsoleRoute, not_found, redirect_to_root
 from agent_manager.server.authorization import Data, needs
 
 router = APIRouter(include_in_schema=False, route_class=ConsoleRoute)
-for _module in (sign_in, overview, conversations, log, projections, statistics, people, operations):
+for _module in (sign_in, overview, conversations, log, projections, statistics, people, retention, operations):
     router.include_router(_module.router)
 router.add_api_route(ROOT, redirect_to_root, openapi_extra=needs(Data.STATUS))
 router.add_api_route(f"{ROOT}/{{path:path}}", not_found, openapi_extra=needs(Data.STATUS))

@@ -32,6 +32,8 @@ from agent_manager.console.chat import (
 )
 from agent_manager.console.log import KNOWN_TYPES
 from agent_manager.console.pages import ROOT, ConsoleRoute, form, models, page, redirect, wait_for_written
+from agent_manager.console.retention import holds_on
+from agent_manager.retention import Hold
 from agent_manager.server.authorization import Data, needs
 from agent_manager.server.context import CurrentContext, RequestContext
 from agent_manager.server.conversation_lookup import ResolvedConversation, get_or_404, resolve
@@ -53,7 +55,7 @@ from agent_manager.server.schemas.events import event_out
 from agent_manager.server.schemas.forks import NewFork
 from eventstore import TaskStatus
 from eventstore.database.queries import query as sql_text
-from eventstore.errors import NotFound
+from eventstore.errors import InvalidCursor, NotFound
 from eventstore.read import end_of_log
 from projections import Search, Task
 from projections.conversation_snapshot import MessagePage
@@ -71,6 +73,7 @@ WATCH_SECONDS = 0.2
 COMPARED_TEXT = 1000
 """Characters of a new message that a comparison shows."""
 _FOUND = sql_text("agent_manager.console", "found")
+_AWAITING = sql_text("agent_manager.console", "awaiting")
 _VERSIONS = sql_text("agent_manager.console", "versions")
 _Row = TypeVar("_Row", bound=ReadTableRow)
 
@@ -79,10 +82,10 @@ _Row = TypeVar("_Row", bound=ReadTableRow)
 
 
 class ListQuery(In):
-    """Which conversations to list: all, those that a search finds, or those with a failed task."""
+    """Which conversations to list, or the results of a search, failed tasks, or messages that await an answer."""
 
     q: str = Field("", max_length=10_000)
-    state: Literal["active", "archived", "all", "deleted", "failed"] = "all"
+    state: Literal["active", "archived", "all", "deleted", "failed", "pending"] = "all"
     by: Literal["updated", "created"] = "updated"
     actor: str = ""
     since: Time | Literal[""] | None = None
@@ -103,6 +106,8 @@ async def list_conversations(context: CurrentContext, query: Annotated[ListQuery
     await wait_for_written(context)
     if query.state == "failed":
         return shown | await _failed(context, query)
+    if query.state == "pending":
+        return shown | await _pending(context, query)
     found = await context.reader.conversations(
         active={"active": True, "archived": False}.get(query.state),
         deleted=query.state == "deleted",
@@ -156,6 +161,22 @@ def _failed_hit(task: Task) -> dict[str, Any]:
     }  # fmt: skip
 
 
+async def _pending(context: RequestContext, query: ListQuery) -> dict[str, Any]:
+    """Return the messages that await an answer, the oldest first."""
+    after = context.open_cursor(query.after) or "0"
+    if not after.isdigit():
+        raise InvalidCursor("after: this cursor is of another list: begin without it")
+    given = {"tenant": context.caller.tenant, "after": int(after), "limit": ROWS}
+    given |= {"since": query.since or None, "until": query.until or None}
+    rows = await context.store.tables(context.caller).fetch(_AWAITING, given)
+    names = ("conversation_id", "id", "version", "role", "actor", "created_at", "snippet")
+    hits = [dict(zip(names, row, strict=False)) | {"kind": "message"} for row in rows]
+    following = None
+    if len(rows) == ROWS:
+        following = context.server_context.sealing.seal_cursor(context.caller, str(rows[-1][-1]))
+    return {"hits": await _with_conversations(context, query, hits), "next": following}
+
+
 async def _with_conversations(
     context: RequestContext, query: ListQuery, hits: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
@@ -203,9 +224,11 @@ async def show_conversation(
     # A page that is looked at asks because of a change that the read tables may not hold yet.
     at_least = 0 if query.after is None else await end_of_log(context.log)
     await wait_for_written(context, at_least=at_least, is_resolved=True)
-    row = await context.reader.conversation(resolved.id)
-    messages, older, newer = await _window(context, resolved.id, query)
-    found = await context.reader.tasks(resolved.id, newest_first=True, limit=LIVE_ROWS)
+    row, (messages, older, newer), found = await asyncio.gather(
+        context.reader.conversation(resolved.id),
+        _window(context, resolved.id, query),
+        context.reader.tasks(resolved.id, newest_first=True, limit=LIVE_ROWS),
+    )
     tasks = await models(context, TaskOut, found[::-1])
     is_last = newer is None and query.older is None
     data = await _chat(context, resolved, ConversationOut.model_validate(row), messages, tasks, query, is_last=is_last)
@@ -307,11 +330,14 @@ async def _chat(
         return chat, timeline(tasks, until)
 
     chat, shown_tasks = await context.in_thread(show)
-    members = []
-    async for user, access in members_api.members_of(context, resolved.id):
-        members.append({"user": user, "access": access})
-        if len(members) == ROWS:
-            break
+    members: list[dict[str, Any]] = []
+    holds: list[Hold] = []
+    deletion = None
+    if context.request.headers.get("hx-target") != "older":  # which takes the messages only
+        members, deletion = await asyncio.gather(_members(context, resolved.id), _deletion(context, conversation))
+        owners = [member["user"] for member in members if member["access"] == "own"]
+        if context.identity.may(TokenScope.ADMIN) and not (query.version or query.time):
+            holds = await holds_on(context, resolved.id, owners)
     return {
         "conversation": conversation,
         "last_version": resolved.version,
@@ -321,9 +347,45 @@ async def _chat(
         "tasks": shown_tasks,
         "task_number": len(tasks),
         "members": members,
+        "holds": holds,
+        "deletion": deletion,
         "at": query,
         "may_write": context.identity.may(TokenScope.WRITE),
     }  # fmt: skip
+
+
+async def _deletion(context: RequestContext, conversation: ConversationOut) -> dict[str, Any] | None:
+    """Return who deleted a conversation, and when, for callers who may see events; None if nobody did."""
+    if not conversation.is_deleted or not context.identity.may(TokenScope.AUDIT):
+        return None
+    options: dict[str, Any] = {"types": ["conversation.deleted"], "newest_first": True, "limit": 1}
+    for event in await context.reader.history(conversation.id, **options):
+        return {"actor": event.actor, "time": event.timestamp, "position": event.position}
+    return None
+
+
+async def _members(context: RequestContext, conversation_id: UUID) -> list[dict[str, Any]]:
+    """Return the first members of a conversation, with who shared it with them."""
+    sharings = await _sharings(context, conversation_id)
+    members = []
+    async for user, access in members_api.members_of(context, conversation_id):
+        members.append({"user": user, "access": access, "sharing": sharings.get(user)})
+        if len(members) == ROWS:
+            break
+    return members
+
+
+async def _sharings(context: RequestContext, conversation_id: UUID) -> dict[str, dict[str, Any]]:
+    """Return by user who shared a conversation with them last, and when, for callers who may see events."""
+    if not context.identity.may(TokenScope.AUDIT):
+        return {}
+    found = await context.reader.history(
+        conversation_id, types=["conversation.shared"], newest_first=True, limit=2 * ROWS
+    )
+    return {
+        event.content.get("user", ""): {"actor": event.actor, "time": event.timestamp}
+        for event in reversed(list(found))
+    }
 
 
 @router.get("/{conversation}/live", openapi_extra=needs(Data.CONTENT))

@@ -14,6 +14,7 @@ from agent_manager.auth import TokenScope
 from agent_manager.console.kept import kept
 from agent_manager.console.operator import read_backups
 from agent_manager.console.pages import ROOT, ConsoleRoute, page
+from agent_manager.console.retention import read_retention
 from agent_manager.doctor import examine
 from agent_manager.doctor.database import Limits
 from agent_manager.server.authorization import Data
@@ -32,7 +33,7 @@ _ACTS = query("agent_manager.console", "acts")
 
 @page(router, "/operations", "operations.html", Data.METRICS)
 async def show_operations(context: CurrentContext) -> dict[str, Any]:
-    """Show backups, the server, settings, migrations and, with the scope ``audit``, administrative acts."""
+    """Show backups, the server, retention of its tenant, settings, migrations and, with the scope ``audit``, acts."""
     check_operator(context)
     store = context.store
     now = (await context.server_context.lag_history.samples())[-1]
@@ -52,9 +53,14 @@ async def show_operations(context: CurrentContext) -> dict[str, Any]:
             "standby": await read_standby(store),
         },
         "acts": [dict(zip(("time", "tenant", "actor", "act", "details"), row, strict=True)) for row in acts],
-        "migrations": await asyncio.to_thread(store.server.migrator().status),
+        "migrations": await kept(context, "migrations", None, partial(_migrations, context)),
+        **await read_retention(context),
         "settings": visible_settings(context.server_context.settings),
     }
+
+
+async def _migrations(context: RequestContext) -> list[Any]:
+    return await asyncio.to_thread(context.store.server.migrator().status)
 
 
 def visible_settings(settings: ServerSettings) -> list[dict[str, Any]]:

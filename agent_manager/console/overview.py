@@ -107,5 +107,5 @@ async def _attention(context: RequestContext, pending: int) -> list[dict[str, An
             if backups.drill is not None and backups.drill.failure:
                 add("critical", "drill", "operations", reason=backups.drill.failure)
     if pending:
-        add("warning", "pending", "", number=pending)
+        add("warning", "pending", "conversations?state=pending", number=pending)
     return sorted(found, key=lambda each: str(each["severity"]))

@@ -166,8 +166,12 @@ def _environment(language: str) -> Environment:
         extensions=["jinja2.ext.i18n"],
     )
     catalog = read_catalog(language)
+
+    def translate(text: str) -> str:
+        return catalog.get(text) or text
+
     environment.install_gettext_callables(  # type: ignore[attr-defined]  # which the extension adds
-        lambda text: catalog.get(text) or text, lambda one, many, number: one if number == 1 else many, newstyle=True
+        translate, lambda one, many, number: translate(one if number == 1 else many), newstyle=True
     )
     environment.globals["asset"] = _asset
     environment.globals["now"] = lambda age=0: datetime.now(UTC) - timedelta(seconds=age)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -40,6 +41,28 @@ class Tab:
         """Open a page of the console, and wait for what it loads."""
         await self.page.goto(f"{self.url}/console/{path}")
         await self.page.wait_for_load_state("load")
+
+    @asynccontextmanager
+    async def processor_milliseconds(self) -> AsyncIterator[list[float]]:
+        """Collect the processor time of each task of the page's main thread during the block, in their order."""
+        devtools = await self.page.context.new_cdp_session(self.page)
+        events: list[dict[str, Any]] = []
+        is_complete = asyncio.Event()
+        devtools.on("Tracing.dataCollected", lambda data: events.extend(data["value"]))
+        devtools.on("Tracing.tracingComplete", lambda _: is_complete.set())
+        await devtools.send("Tracing.start", {"transferMode": "ReportEvents", "categories": "toplevel"})
+        tasks: list[float] = []
+        yield tasks
+        await devtools.send("Tracing.end")
+        await is_complete.wait()
+        threads = {
+            (event["pid"], event["tid"])
+            for event in events
+            if event["name"] == "thread_name" and event["args"]["name"] == "CrRendererMain"
+        }
+        ran = [event for event in events if event["name"].endswith("RunTask") and "tdur" in event]
+        ran.sort(key=lambda event: float(event["ts"]))
+        tasks += [event["tdur"] / 1000 for event in ran if (event["pid"], event["tid"]) in threads]
 
     async def check_quiet(self, where: str) -> None:
         """Check that no script ran that is not the server's, and that nothing failed."""

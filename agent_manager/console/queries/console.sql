@@ -42,6 +42,21 @@ SELECT p.conversation_id, p.id, p.created_at
  ORDER BY p.position
  LIMIT %(limit)s
 
+-- name: awaiting
+-- The messages of a period that await an answer, the oldest first, from a position on.
+SELECT p.conversation_id, p.id, m.version, m.role, m.actor, p.created_at, left(m.content, 400), p.position
+  FROM pending_messages p
+  JOIN messages m
+    ON m.tenant_id = p.tenant_id
+   AND m.conversation_id = p.conversation_id
+   AND m.id = p.id
+ WHERE p.tenant_id = %(tenant)s
+   AND p.position > %(after)s
+   AND p.created_at >= coalesce(%(since)s::timestamptz, '-infinity')
+   AND p.created_at < coalesce(%(until)s::timestamptz, 'infinity')
+ ORDER BY p.position
+ LIMIT %(limit)s
+
 -- name: found
 -- What a list shows of conversations by their ids, and whether an actor caused an event in them.
 SELECT c.id, c.name, c.is_active, c.is_deleted,
@@ -68,3 +83,30 @@ SELECT a.recorded_at, a.tenant_id, a.actor, a.act, a.details
   FROM audit_acts a
  ORDER BY a.position DESC
  LIMIT 20
+
+-- name: receipts
+-- The latest receipts of erasures of a tenant. Materialized: so they are found by the index of these few events.
+WITH found AS MATERIALIZED (
+    SELECT e.timestamp, e.position, e.actor, e.conversation_id, e.content
+      FROM events e
+     WHERE e.tenant_id = %(tenant)s
+       AND e.event_type IN ('conversation.erased', 'event.erased')
+)
+SELECT f.timestamp, f.position, f.actor, f.conversation_id, f.content
+  FROM found f
+ ORDER BY f.position DESC
+ LIMIT %(limit)s
+
+-- name: held
+-- Which conversations of holds a conversation is, or is continued by; and which users of holds caused events of it.
+SELECT h.id::text
+  FROM unnest(%(conversations)s::uuid[]) AS h (id)
+ WHERE EXISTS (SELECT
+                 FROM conversation_ancestry(%(tenant)s, h.id) a
+                WHERE a.conversation_id = %(conversation_id)s)
+ UNION ALL
+SELECT a.actor::text
+  FROM conversation_actors a
+ WHERE a.tenant_id = %(tenant)s
+   AND a.conversation_id = %(conversation_id)s
+   AND a.actor = ANY (%(users)s)

@@ -10,14 +10,16 @@ const relative = new Intl.RelativeTimeFormat(language, {numeric: "auto", style: 
 const today = new Intl.DateTimeFormat(language, {timeStyle: "medium"});
 const steps = [[60, "second", 1], [3600, "minute", 60], [86400, "hour", 3600], [604800, "day", 86400]];
 
-function showTimes(within) {
-  for (const element of all("time[datetime]", within)) {
+function showTimes(within, selector = "time[datetime]") {
+  for (const element of all(selector, within)) {
     const time = new Date(element.dateTime);
     const seconds = (time - Date.now()) / 1000;
-    const step = steps.find(([limit]) => Math.abs(seconds) < limit);
+    const isExact = element.closest(".event, .message") !== null;
+    const step = isExact ? undefined : steps.find(([limit]) => Math.abs(seconds) < limit);
     element.title = format.format(time);
-    element.textContent = element.closest(".event, .message") && Math.abs(seconds) < 86400 ? today.format(time)
-      : step && !element.closest(".event, .message") ? relative.format(Math.round(seconds / step[2]), step[1])
+    element.classList.toggle("relative", step !== undefined);
+    element.textContent = step ? relative.format(Math.round(seconds / step[2]), step[1])
+      : isExact && Math.abs(seconds) < 86400 ? today.format(time)
       : format.format(time);
   }
 }
@@ -167,7 +169,8 @@ window.addEventListener("pagehide", stopLive);
 let follows = false;
 document.addEventListener("htmx:beforeSwap", (event) => {
   if ("refresh" in event.detail.target.dataset && isOpen(event.detail.target)) event.preventDefault();
-  follows = window.innerHeight + window.scrollY > document.documentElement.scrollHeight - 120;
+  if (event.detail.target.id === "live")
+    follows = window.innerHeight + window.scrollY > document.documentElement.scrollHeight - 120;
 });
 document.addEventListener("htmx:afterSwap", (event) => {
   if (event.detail.target?.id === "live" && follows) window.scrollTo(0, document.documentElement.scrollHeight);
@@ -190,4 +193,4 @@ if (document.querySelector(".chat template[data-live]") && !location.hash && !lo
   requestAnimationFrame(toEnd);  // once the last messages have their heights
 }
 restartLive();
-setInterval(() => { if (shown()) showTimes(document); }, 30000);
+setInterval(() => { if (shown()) showTimes(document, "time.relative"); }, 30000);

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from agent_manager.auth import TokenScope
 from agent_manager.erasing import finish_erasures
 from agent_manager.server.authorization import AuthorizedRoute, Data
-from agent_manager.server.context import CurrentContext
+from agent_manager.server.context import CurrentContext, RequestContext
 from agent_manager.server.conversation_lookup import get_or_404
 from agent_manager.server.problems import NotAllowed
 from agent_manager.server.routes.declarations import CONFLICT, NOT_FOUND, TOO_LARGE, writes
@@ -70,7 +70,18 @@ async def erase(context: CurrentContext, new: NewErasure) -> ErasuresOut:
     Proofs of the log still hold. A receipt in each conversation says who erased which versions, when and why. Without
     the scope `admin` you may erase the conversations that you own, your own events in others, and yourself.
     """
-    given: dict[str, Any] = {"reason": new.reason, "actor": context.identity.actor, "dry_run": new.dry_run}
+    return ErasuresOut(
+        items=[_out(context, erasure) for erasure in await perform(context, new, context.identity.actor)]
+    )
+
+
+async def perform(context: RequestContext, new: NewErasure, actor: str) -> list[Erasure]:
+    """Erase for the caller, or count what would be erased, and return the outcome for each conversation.
+
+    Args:
+        actor: The actor of the receipts.
+    """
+    given: dict[str, Any] = {"reason": new.reason, "actor": actor, "dry_run": new.dry_run}
     given |= {"tenant": context.caller.tenant, "user": context.caller.user}
     if new.user is not None:
         if context.caller.user not in (None, new.user):
@@ -96,7 +107,7 @@ async def erase(context: CurrentContext, new: NewErasure) -> ErasuresOut:
     settings, tenant = context.server_context.settings, context.caller.tenant
     for remark in await finish_erasures(context.store, settings, done, tenant):
         _log.warning("erasure: %s", remark, extra={"event": "erasure_incomplete"})
-    return ErasuresOut(items=[_out(context, erasure) for erasure in done])
+    return done
 
 
 async def _one(erasing: Awaitable[Erasure]) -> AsyncIterator[Erasure]:

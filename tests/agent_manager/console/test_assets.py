@@ -58,7 +58,7 @@ def test_every_text_of_the_pages_is_translated() -> None:
         "write",
     }
     words |= {*HitKind.__args__, *Severity, "active", "archived", "deleted", "outdated", "disabled", "user", "agent"}
-    words |= {"revoked", "expired", "suspended"}
+    words |= {"revoked", "expired", "suspended", "enabled"}
     assert sorted(words - catalog.keys()) == []
     assert sorted(catalog.keys() - texts - words) == [], "what no page shows any more"
     for text, translation in catalog.items():

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from support.callers import People
 from support.serving import Served
 from support.waiting import until_async
 
-from agent_manager.auth import TokenScope
+from agent_manager.auth import Directory, TokenScope
+from tools.first_paint import PAGES, measure
 
 pytestmark = [pytest.mark.shared_database, pytest.mark.slow]
 
@@ -20,6 +21,9 @@ TASK = "7b6c0e02-1f0e-4d0c-9a43-0f6f1d0b7f2e"
 LONG = 10_000
 PAINT_MILLISECONDS = 200
 """Until the first paint, on a machine without other load."""
+LONG_TASK_MILLISECONDS = 100
+"""Of processor time, so that what other processes do does not count: twice what the W3C calls a long task, because a
+machine may be slow. Tasks took up to 25 ms."""
 
 
 async def append(here: Served, conversation: str, *events: dict[str, Any]) -> None:
@@ -54,19 +58,43 @@ async def begin_trip(here: Served, text: str) -> str:
         {"event_type": text[:90], "content": {text: text}, "metadata": {text: text, "causation_id": text}},
     )
     await here.client.post(f"/v1/conversations/{trip}/members", json={"user": text[:200]})
+    await retain(here, text)
     return trip
+
+
+async def retain(here: Served, text: str) -> None:
+    """A legal hold, a rule, a run, and a receipt of an erasure, all of the same text; and a user with a key."""
+    other = await here.begin(name=text[:200])
+    waiting = {"event_type": "message.added", "content": {"role": "user", "content": text, "awaits_answer": True}}
+    await append(here, other, waiting)
+    await here.client.post("/v1/erasures", json={"conversation": await here.begin(name=text[:200]), "reason": text})
+    rule = {"age_seconds": 36_500 * 86_400, "user": text[:200], "metadata": {text: text}, "reason": text}
+    for path, body in (
+        ("holds", {"user": text[:200], "reason": text}),
+        ("retention/rules", rule),
+        ("retention/runs", {}),
+    ):
+        done = await here.client.post(f"/v1/{path}", json=body)
+        assert done.status_code < 300, done.text
+    directory = Directory(here.store)
+    await directory.add_tenant(here.store.tenant, text[:200])
+    await directory.add_user(here.store.tenant, text[:200], text[:200])
+    await directory.add_key(here.store.tenant, text[:100], user=text[:200])
 
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
 
-async def pages(here: Served, trip: str) -> list[str]:
+async def pages(here: Served, trip: str, text: str) -> list[str]:
+    [pending] = (await here.client.get("/v1/pending")).json()["items"]
+    other = pending["conversation_id"]
     [event] = (await here.client.get(f"/v1/conversations/{trip}/events?limit=1")).json()["items"]
     return [
         "", "conversations", "conversations?q=lisbon", f"conversations/{trip}", f"conversations/{trip}?version=4",
         f"conversations/{trip}/events", f"conversations/{trip}/compare?a=1", f"conversations/{trip}/messages/2", "log",
-        f"log/{event['position']}", "projections",
-        "statistics", "people", "operations", "operations/doctor", "sign-in", "nothing-here",
+        f"log/{event['position']}", "projections", "conversations?state=pending", "statistics", "people",
+        f"people/user?id={quote(text[:200], safe='')}", "retention", "retention/run", "erasures",
+        f"erasures?conversation={other}", "operations", "operations/doctor", "sign-in", "nothing-here",
     ]  # fmt: skip
 
 
@@ -77,7 +105,7 @@ async def test_every_page_is_accessible_in_both_themes_and_languages_at_any_widt
     axe = pytest.importorskip("axe_playwright_python.async_playwright").Axe()
     trip = await begin_trip(here, "A train to Lisbon")
     async with chromium.tab(here.url, color_scheme=theme, locale=locale) as tab:
-        for path in await pages(here, trip):
+        for path in await pages(here, trip, "A train to Lisbon"):
             await tab.open(path)
             if path == "nothing-here":
                 tab.errors.clear()  # the status 404
@@ -99,7 +127,7 @@ async def test_nothing_that_is_stored_runs_as_a_script(here: Served, chromium: A
     trip = await begin_trip(here, SCRIPT)
     async with chromium.tab(here.url) as tab:
         for path in [
-            *await pages(here, trip),
+            *await pages(here, trip, SCRIPT),
             f"conversations?q={SCRIPT}&actor={SCRIPT}",
             f"log?text={SCRIPT}&types={SCRIPT}",
         ]:
@@ -275,38 +303,37 @@ async def test_the_live_log_shows_every_event_of_a_burst_and_what_came_during_a_
         await tab.check_quiet("log")
 
 
-async def test_ten_thousand_messages_are_scrolled(here: Served, chromium: Any) -> None:
+async def test_ten_thousand_messages_are_scrolled_without_long_tasks(here: Served, chromium: Any) -> None:
     trip = await here.begin(name="Trip")
     for first in range(0, LONG, 2500):
         await append(here, trip, *(said(f"**number** {number}") for number in range(first, first + 2500)))
     async with chromium.tab(here.url) as tab:
-        await tab.open("conversations")
         await tab.open(f"conversations/{trip}")
-        paint = await tab.page.evaluate(
-            "new Promise((done) => new PerformanceObserver((list) => done(list.getEntries()[0].startTime))"
-            ".observe({type: 'paint', buffered: true}))"
+        async with tab.processor_milliseconds() as tasks:
+            await tab.page.evaluate(
+                "(wanted) => new Promise((done) => { const step = () =>"
+                " document.getElementsByClassName('message').length >= wanted ? done()"
+                " : (window.scrollBy(0, -2000), requestAnimationFrame(step)); step(); })",
+                LONG,
+            )
+        early, late = (
+            sorted(some, reverse=True)[:20] for some in (tasks[: len(tasks) // 4], tasks[-len(tasks) // 4 :])
         )
-        size = await tab.page.evaluate("performance.getEntriesByType('navigation')[0].decodedBodySize")
-        assert size < 100_000
-        assert paint < 10 * PAINT_MILLISECONDS, f"{paint} ms"
-        print(f"\nfirst paint {paint:.0f} ms, {size} bytes")
-        await tab.page.evaluate(
-            "window.long = []; new PerformanceObserver((list) => list.getEntries().forEach((each) =>"
-            " window.long.push(each.duration))).observe({type: 'longtask'})"
-        )
-        wanted = LONG if os.environ.get("EVENTSTORE_TEST_SCROLL_ALL") else 1000
-        await tab.page.evaluate(
-            "(wanted) => new Promise((done) => { const step = () =>"
-            " document.querySelectorAll('.message').length >= wanted ? done()"
-            " : (window.scrollBy(0, -400), requestAnimationFrame(step)); step(); })",
-            wanted,
-        )
-        long = await tab.page.evaluate("window.long")
-        print(f"{wanted} messages scrolled; longest task {max(long, default=0):.0f} ms")
-        assert max(long, default=0) < 1000
+        print(f"\nlongest tasks: {early[0]:.0f} ms in the first quarter, {late[0]:.0f} ms in the last one")
+        assert max(tasks) < LONG_TASK_MILLISECONDS
+        assert sum(late) < 3 * sum(early), "further messages cost as much as the first ones"
         numbers = [int(re.sub(r"\D", "", text)) for text in await tab.page.locator(".chat .text").all_text_contents()]
-        assert numbers == list(range(LONG - len(numbers), LONG))
+        assert numbers == list(range(LONG))
         await tab.check_quiet("scrolling")
+
+
+async def test_every_page_is_painted_early_and_small(here: Served, chromium: Any) -> None:
+    trip = await begin_trip(here, "A train to Lisbon")
+    async with chromium.tab(here.url) as tab:
+        async for paint in measure(tab.page, here.url, [*PAGES, f"conversations/{trip}"], 1):
+            print(f"\n{paint.path or 'overview':50} {paint.first_paint:.0f} ms, {paint.size} bytes", end="")
+            assert paint.size < 100_000
+            assert paint.first_paint < 10 * PAINT_MILLISECONDS, paint
 
 
 @pytest.mark.own_database

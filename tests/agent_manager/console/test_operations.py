@@ -353,7 +353,7 @@ async def test_the_findings_of_doctor_are_shown(here: Served) -> None:
         async with asyncio.timeout(120):
             page = await visitor.get("operations/doctor")
         assert "no backups are made" in page
-        assert "checks are well" in page
+        assert "checks passed" in page
 
 
 @pytest.mark.own_database
