@@ -23,8 +23,15 @@ MESSAGE_COUNT = 10_000
 
 
 @pytest.fixture
-async def conversations(store: EventStore) -> dict[str, UUID]:
+def store(module_store: EventStore) -> EventStore:
+    """The store of the module, whose tenant has the conversations."""
+    return module_store
+
+
+@pytest.fixture(scope="module")
+async def conversations(module_store: EventStore) -> dict[str, UUID]:
     """A long conversation, a fork of it, and a fork of the fork."""
+    store = module_store
     messages = [MessageAdded(role="user", content=f"message {number} " * 5) for number in range(MESSAGE_COUNT - 1)]
     parent = uuid4()
     await store.append(parent, [ConversationCreated(), *messages], user="ana")
