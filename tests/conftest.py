@@ -18,6 +18,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from support.environment import TREE, clear_settings
 from support.examples import WHOLE, fewer
+from support.fork_server import ForkServer
 from support.leftovers import TemporaryFolder, open_sockets
 from support.processes import Commands, commands
 from support.servers import Choice, DatabaseServer, choose, embedded_server, memory_folder, open_folder
@@ -141,6 +142,8 @@ def own_server() -> Iterator[EmbeddedServer]:
     """An embedded server for one test, which it may kill, with the empty database ``flowagents``."""
     with open_folder(memory_folder()) as folder, embedded_server(folder / "server") as own:
         yield own
+        own.acquire()
+        own.ensure_running()  # removes the shared memory that a killed server has left
 
 
 @pytest.fixture(scope="module")
@@ -215,10 +218,17 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[ForkServer]:
+    """The process that forks those of the command line."""
+    with ForkServer() as server:
+        yield server
+
+
 @pytest.fixture
-def started(clean_environment: None, tmp_path: Path) -> Iterator[Commands]:
+def started(clean_environment: None, tmp_path: Path, fork_server: ForkServer) -> Iterator[Commands]:
     """Commands in processes of their own; those that still run at the end of the test are ended."""
-    with commands(tmp_path / "output") as running:
+    with commands(tmp_path / "output", fork_server) as running:
         yield running
 
 
