@@ -6,6 +6,7 @@ tested with processes that are started (``support.processes.run``).
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import selectors
@@ -105,6 +106,7 @@ def serve() -> None:
     import agent_manager.cli.up  # noqa: F401
     from agent_manager.cli import main
 
+    gc.freeze()  # the last collection of a child would look through what was imported, and so copy it
     requests = socket.socket(fileno=os.dup(0))
     watched = selectors.DefaultSelector()
     watched.register(requests, selectors.EVENT_READ)
