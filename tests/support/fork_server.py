@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib import import_module
 from typing import Any, BinaryIO, Self
 
 from support.environment import child_environment
@@ -103,9 +104,11 @@ class ForkServer:
 
 def serve() -> None:
     """Fork a process for each request on standard input, which runs the command, until there are no more requests."""
-    import agent_manager.cli.up  # noqa: F401
     from agent_manager.cli import main
+    from agent_manager.cli.main import MODULES
 
+    for module in MODULES.values():
+        import_module(f"agent_manager.cli.{module}")
     gc.freeze()  # the last collection of a child would look through what was imported, and so copy it
     requests = socket.socket(fileno=os.dup(0))
     watched = selectors.DefaultSelector()
