@@ -90,18 +90,6 @@ async def test_store_subscriber_and_worker_continue_at_the_promoted_standby(
             assert stored(standby) == fold(events)
 
 
-@pytest.mark.usefixtures("clean_environment")
-async def test_a_worker_whose_server_falls_silent_during_the_start_can_be_stopped(
-    own_server: EmbeddedServer, proxy: Proxy, started: Commands
-) -> None:
-    async with EventStore(Settings(data_dir=own_server.data_dir)) as store:
-        await asyncio.to_thread(store.server.migrator().up)
-    worker = started.start("project", DATABASE_URL=f"postgresql://eventstore@/flowagents?host={proxy.host}")
-    await asyncio.to_thread(worker.until_printed, "follow the log")
-    proxy.freeze()
-    assert await asyncio.to_thread(worker.interrupt, signal.SIGTERM) == 0
-
-
 async def has_both(followed: dict[int, str]) -> bool:
     return list(followed.values()) == ["before", "after"]
 
