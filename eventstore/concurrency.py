@@ -1,9 +1,11 @@
-"""Helpers for asyncio: begin independent tasks, cancel tasks and wait for them, run coroutines and threads together."""
+"""Helpers for asyncio: independent tasks, the end of tasks, coroutines that run together, and functions that block."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine, Iterable
+from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import Context
 from typing import Any, TypeVar
@@ -57,3 +59,21 @@ async def gather_or_raise(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[
     except BaseExceptionGroup as failed:
         raise failed.exceptions[0] from None
     return [task.result() for task in tasks]
+
+
+async def in_daemon_thread(function: Callable[[], T]) -> T:
+    """Return the result of a function that may block without end, such as a query to a server that is silent.
+
+    Unlike the threads of :func:`asyncio.to_thread`, this one does not keep the event loop and the process from ending.
+    """
+    result: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(function())
+        except BaseException as error:
+            result.set_exception(error)
+
+    result.set_running_or_notify_cancel()
+    threading.Thread(target=run, daemon=True).start()
+    return await asyncio.wrap_future(result)

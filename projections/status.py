@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,6 +9,7 @@ from datetime import datetime
 from psycopg.types.numeric import Int8
 
 from eventstore import EventStore, __version__
+from eventstore.concurrency import in_daemon_thread
 from eventstore.database.queries import query, query_without
 from eventstore.errors import ServerError, translated
 from eventstore.read import horizon
@@ -195,7 +195,7 @@ async def read_warnings(store: EventStore) -> list[str]:
 
     That is row-level security that is not in force, and any difference from what the migrations make.
     """
-    return await asyncio.to_thread(store.server.migrator().findings)
+    return await in_daemon_thread(store.server.migrator().findings)
 
 
 async def read_workers(store: EventStore) -> list[WorkerStatus]:

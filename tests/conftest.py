@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -18,6 +19,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from support.environment import TREE, clear_settings
 from support.examples import WHOLE, fewer
+from support.fork_server import ForkServer
 from support.leftovers import TemporaryFolder, open_sockets
 from support.processes import Commands, commands
 from support.servers import Choice, DatabaseServer, choose, embedded_server, memory_folder, open_folder
@@ -43,6 +45,9 @@ _SLOW = {"benchmark", "checker", "faults"}
 """Folders and files of measurements, of the checker of the order, and of servers that are killed."""
 _SLOW_PROCESSES = 1.5
 """Processes for each processor that share the slow tests, which wait for half of their time."""
+_FULL_COLLECTION_EVERY = 100
+"""Garbage collections of the middle generation between two full ones, which look through all that the tests have
+imported: a tenth of a second. Python's default is 10."""
 _CHOICE = pytest.StashKey[Choice]()
 _FOLDER = pytest.StashKey[TemporaryFolder]()
 _LEFT = pytest.StashKey[list[str]]()
@@ -54,11 +59,12 @@ def _shares_database(node: pytest.Item) -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose how many examples hypothesis tries, before the tests are imported; and find ``tools``.
+    """Choose how many examples hypothesis tries, before the tests are imported; find ``tools``; collect less garbage.
 
     Last on the path, so that the packages are those that are installed, and only ``tools`` comes from the repository.
     """
     sys.path.append(str(TREE))
+    gc.set_threshold(*gc.get_threshold()[:2], _FULL_COLLECTION_EVERY)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts programs in the background
         signal.signal(signal.SIGINT, signal.default_int_handler)  # so that the processes of tests can be interrupted
     hypothesis_settings.load_profile("fast" if "not slow" in config.option.markexpr else "whole")
@@ -141,6 +147,8 @@ def own_server() -> Iterator[EmbeddedServer]:
     """An embedded server for one test, which it may kill, with the empty database ``flowagents``."""
     with open_folder(memory_folder()) as folder, embedded_server(folder / "server") as own:
         yield own
+        own.acquire()
+        own.ensure_running()  # removes the shared memory that a killed server has left
 
 
 @pytest.fixture(scope="module")
@@ -215,10 +223,17 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[ForkServer]:
+    """The process that forks those of the command line."""
+    with ForkServer() as server:
+        yield server
+
+
 @pytest.fixture
-def started(clean_environment: None, tmp_path: Path) -> Iterator[Commands]:
+def started(clean_environment: None, tmp_path: Path, fork_server: ForkServer) -> Iterator[Commands]:
     """Commands in processes of their own; those that still run at the end of the test are ended."""
-    with commands(tmp_path / "output") as running:
+    with commands(tmp_path / "output", fork_server) as running:
         yield running
 
 

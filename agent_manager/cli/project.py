@@ -32,6 +32,7 @@ from agent_manager.trace_export import exporting_traces
 from eventstore import EventStore, __version__
 from eventstore.concurrency import cancel_and_wait
 from eventstore.database.connection import RECONNECT_SECONDS
+from eventstore.database.liveness import REPLY_SECONDS
 from eventstore.errors import ConnectionLost, LoginRefused, ServerUnreachable
 from projections import Projection, Worker, load_projections
 from projections.status import read_warnings
@@ -120,9 +121,7 @@ async def _run_until_signal(
                 names = ", ".join(projection.name for projection in projections)
                 print_line("Workers", f"{names} follow the log; Ctrl-C stops")
                 print_sealing(store)
-            with suppress(ConnectionLost, ServerUnreachable):  # the workers wait for a lost server and report it
-                for warning in await read_warnings(store):
-                    _log.warning("warning: %s", warning, extra={"event": "status_warning"})
+            await _report_warnings(store, stopped)
             for service in services:
                 await stack.enter_async_context(service())
             if describe is not None:
@@ -137,6 +136,21 @@ async def _run_until_signal(
     finally:
         await store.close()
     _log.info("stopped", extra={"event": "service_stopped"})
+
+
+async def _report_warnings(store: EventStore, stopped: asyncio.Task[Any]) -> None:
+    """Log what is wrong with the database, unless the service is stopped meanwhile."""
+    reading = asyncio.create_task(read_warnings(store))
+    await asyncio.wait((reading, stopped), timeout=REPLY_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+    warnings: list[str] = []
+    with suppress(ConnectionLost, ServerUnreachable):  # the workers wait for a lost server and report it
+        if reading.done():
+            warnings = await reading
+        elif not stopped.done():
+            warnings = [f"the schema was not checked: that took longer than {REPLY_SECONDS:g} s"]
+    reading.cancel()
+    for warning in warnings:
+        _log.warning("warning: %s", warning, extra={"event": "status_warning"})
 
 
 async def _open(store: EventStore, stop: asyncio.Event, *, waits: bool) -> bool:

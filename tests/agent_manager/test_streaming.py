@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,9 @@ from support.a2a_server import Agent, agent_in_process, agent_in_thread
 from support.agents import user_message
 from support.eventsource import EventSource
 from support.ports import free_port
-from support.processes import Commands, Running, commands
+from support.processes import Commands, Running
 from support.serving import Served, served
-from support.waiting import until, until_async
+from support.waiting import SECONDS, until, until_async
 
 from agent_manager import AsyncManager
 from agent_manager.a2a import parts_text
@@ -216,39 +215,31 @@ async def test_the_reason_of_a_failure_has_no_secrets_and_addresses(
 
 
 SPEAKER = """
-import asyncio, os, pathlib
+import asyncio, pathlib
 
 async def speak(message):
-    folder = pathlib.Path(os.environ["SPEAKER"])
     tokens = [f"{number} " for number in range(300)]
     for token in tokens[:200]:
         yield token
         await asyncio.sleep(0)
-    while not (folder / "go on").exists():
+    while not pathlib.Path("go on").exists():
         await asyncio.sleep(0.02)
     for token in tokens[200:]:
         yield token
 """
 
 
-@pytest.fixture
-def programs(tmp_path: Path) -> Iterator[Commands]:
-    (tmp_path / "speaker.py").write_text(SPEAKER)
-    with commands(tmp_path) as programs:
-        yield programs
-
-
 @pytest.mark.slow
 def test_text_so_far_is_kept_if_the_server_is_killed_and_is_not_stored_twice(
-    programs: Commands, tmp_path: Path, database_url: str, own_tenant: str
+    started: Commands, tmp_path: Path, database_url: str, own_tenant: str
 ) -> None:
+    (tmp_path / "speaker.py").write_text(SPEAKER)
     environment = {
         "DATABASE_URL": database_url, "EVENTSTORE_TENANT": own_tenant, "EVENTSTORE_ANSWER": "speaker:speak",
-        "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}", "SPEAKER": str(tmp_path),
     }  # fmt: skip
 
     def serve() -> tuple[Running, str]:
-        up = programs.start("up", "--port", "0", **environment)
+        up = started.start("up", "--port", "0", **environment)
         words = until(lambda: [word for word in up.out.split() if word.startswith("http://127")], "it serves")
         return up, words[0].strip(";,") + "/v1/conversations"
 
@@ -257,8 +248,8 @@ def test_text_so_far_is_kept_if_the_server_is_killed_and_is_not_stored_twice(
 
     sent = "".join(f"{number} " for number in range(200))
     up, url = serve()
-    trip = httpx.post(url, json={}).json()["id"]
-    assert httpx.post(f"{url}/{trip}/send", json=user_message("go")).status_code == 202
+    trip = httpx.post(url, json={}, timeout=SECONDS).json()["id"]
+    assert httpx.post(f"{url}/{trip}/send", json=user_message("go"), timeout=SECONDS).status_code == 202
     until(lambda: "".join(texts_of(read("tasks"))) == sent, "the tasks show what was sent")
     up.kill()
 
@@ -267,7 +258,7 @@ def test_text_so_far_is_kept_if_the_server_is_killed_and_is_not_stored_twice(
     [question] = read("messages")
     assert question["status"] == "pending"
     (tmp_path / "go on").touch()
-    answering = programs.start("pending", "--answer", **environment)
+    answering = started.start("pending", "--answer", **environment)
     assert answering.wait() == 0, answering.err
     until(lambda: read("messages")[0]["status"] == "answered", "it is answered")
     [_, reply] = read("messages")

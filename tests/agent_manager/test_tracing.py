@@ -19,7 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from support.environment import child_environment, clear_settings
 from support.processes import Commands
 from support.servers import DatabaseServer
-from support.waiting import until
+from support.waiting import SECONDS, until
 
 from agent_manager.trace_export import exporters, exporting_traces
 from eventstore import conversation_uuid
@@ -88,13 +88,13 @@ def test_a_request_is_followed_to_the_projections(
     up.until_printed("Ctrl-C")
     url = re.findall(r"^HTTP +(http://[^;]+);", up.out, re.MULTILINE)[0]
     given = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
-    httpx.post(f"{url}/v1/conversations", json={"id": HIDDEN, "name": HIDDEN})
+    httpx.post(f"{url}/v1/conversations", json={"id": HIDDEN, "name": HIDDEN}, timeout=SECONDS)
     message = {"role": "user", "content": HIDDEN}
-    made = httpx.post(f"{url}/v1/conversations/{HIDDEN}/messages", json=message, headers=given)
+    made = httpx.post(f"{url}/v1/conversations/{HIDDEN}/messages", json=message, headers=given, timeout=SECONDS)
     assert made.status_code == 201
     unsampled = {"traceparent": f"00-{TRACE}-{PARENT}-00"}
-    httpx.post(f"{url}/v1/conversations/{HIDDEN}/messages", json=message, headers=unsampled)
-    httpx.get(f"{url}/{HIDDEN}", headers=unsampled | {"traceparent": "not valid"})
+    httpx.post(f"{url}/v1/conversations/{HIDDEN}/messages", json=message, headers=unsampled, timeout=SECONDS)
+    httpx.get(f"{url}/{HIDDEN}", headers=unsampled | {"traceparent": "not valid"}, timeout=SECONDS)
 
     name = "POST /v1/conversations/{conversation}/messages"
     [request] = until(lambda: collected.named(name), "the request is exported")
@@ -116,7 +116,7 @@ def test_a_request_is_followed_to_the_projections(
     ]
     assert {attributes(span)["gen_ai.conversation.id"] for span in batches} == {conversation}
     assert {len(span.parent_span_id) for span in batches} == {0}
-    stored = httpx.get(f"{url}/v1/conversations/{HIDDEN}/events").json()["items"]
+    stored = httpx.get(f"{url}/v1/conversations/{HIDDEN}/events", timeout=SECONDS).json()["items"]
     contexts = [event["metadata"].get("traceparent") for event in stored]
     assert contexts[1:] == [f"00-{TRACE}-{append.span_id.hex()}-01", None]
     assert up.interrupt() == 0

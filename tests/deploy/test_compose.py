@@ -256,11 +256,11 @@ class Deployment:
         return confined(command, self.environment(service), mounts)
 
 
-@pytest.fixture(params=[None, DEBIAN_15], ids=["18", "15"])
+@pytest.fixture
 def deployment(request: pytest.FixtureRequest, clean_environment: None, tmp_path: Path) -> Iterator[Deployment]:
-    """A deployment on each version of PostgreSQL."""
+    """A deployment on the newest PostgreSQL, or on that of the test's parameter."""
     skip_if_nothing_can_be_confined()
-    with compose_server(request.param) as server, commands(tmp_path / "output", []) as started:
+    with compose_server(getattr(request, "param", None)) as server, commands(tmp_path / "output", []) as started:
         yield Deployment(server, tmp_path, started, volume(tmp_path))
 
 
@@ -324,6 +324,7 @@ def test_a_backup_by_the_service_is_restored_by_the_migrator_on_another_version(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("deployment", [None, DEBIAN_15], ids=["18", "15"], indirect=True)
 def test_the_logins_are_no_superusers_and_may_only_do_their_work(deployment: Deployment) -> None:
     port = (deployment.server.tcp_url or "").rpartition(":")[2].partition("/")[0]
     urls = {

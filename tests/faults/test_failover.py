@@ -26,7 +26,8 @@ from eventstore.errors import EventStoreError
 from projections import wait_for
 from tools.checker.proxy import Proxy
 
-SECONDS_AFTER_PROMOTION = 20
+SECONDS_AFTER_PROMOTION = 60
+"""On a busy machine: a silent server is noticed after seven seconds, and left after five more."""
 
 
 @pytest.fixture
@@ -85,7 +86,7 @@ async def test_store_subscriber_and_worker_continue_at_the_promoted_standby(
             await until_async(lambda: has_both(followed), "the subscriber has both")
             following.cancel()
             await wait_for(store, events[-1].position, timeout=60)
-            assert worker.interrupt(signal.SIGTERM) == 0
+            assert await asyncio.to_thread(worker.interrupt, signal.SIGTERM) == 0
             assert stored(standby) == fold(events)
 
 

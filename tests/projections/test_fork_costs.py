@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
@@ -23,8 +24,15 @@ MESSAGE_COUNT = 10_000
 
 
 @pytest.fixture
-async def conversations(store: EventStore) -> dict[str, UUID]:
+def store(module_store: EventStore) -> EventStore:
+    """The store of the module, whose tenant has the conversations."""
+    return module_store
+
+
+@pytest.fixture(scope="module")
+async def conversations(module_store: EventStore) -> dict[str, UUID]:
     """A long conversation, a fork of it, and a fork of the fork."""
+    store = module_store
     messages = [MessageAdded(role="user", content=f"message {number} " * 5) for number in range(MESSAGE_COUNT - 1)]
     parent = uuid4()
     await store.append(parent, [ConversationCreated(), *messages], user="ana")
@@ -36,22 +44,31 @@ async def conversations(store: EventStore) -> dict[str, UUID]:
     return {"parent": parent, "fork": fork, "fork of a fork": last}
 
 
-async def shortest(calls: Mapping[str, Callable[[], Awaitable[object]]], times: int) -> dict[str, float]:
-    """The shortest time of each call in turns, in seconds: what the others took longer, the machine did."""
-    taken: dict[str, float] = {}
+async def measure(
+    calls: Mapping[str, Callable[[], Awaitable[object]]], times: int, taken: dict[str, list[float]]
+) -> None:
+    """Add the times of calls, made in turns, in seconds."""
     for _ in range(times):
         for name, call in calls.items():
             start = time.perf_counter()
             await call()
-            taken[name] = min(taken.get(name, 60.0), time.perf_counter() - start)
-    return taken
+            taken[name].append(time.perf_counter() - start)
+
+
+def ratio(taken: dict[str, list[float]]) -> float:
+    """How many times longer than of the parent a read of another conversation takes.
+
+    On a busy machine the shortest times show it of short reads, and all times together of long ones.
+    """
+    return min(max(map(function, taken.values())) / function(taken["parent"]) for function in (min, sum))
 
 
 async def test_a_fork_of_a_long_conversation_takes_ten_milliseconds_and_a_kilobyte(
     store: EventStore, conversations: dict[str, UUID], database_url: str
 ) -> None:
-    taken = await shortest({"fork": lambda: store.fork(conversations["parent"], user="ana")}, 20)
-    assert taken["fork"] < 0.010
+    taken: dict[str, list[float]] = defaultdict(list)
+    await measure({"fork": lambda: store.fork(conversations["parent"], user="ana")}, 20, taken)
+    assert min(taken["fork"]) < 0.010
     with open_as(database_url) as connection:
         [(event, row)] = connection.execute(
             "SELECT (SELECT max(pg_column_size(e.*)) FROM events e WHERE e.conversation_id = %(fork)s),"
@@ -80,11 +97,10 @@ async def test_a_fork_is_read_as_fast_as_its_parent(
     }
     ratios = {}
     for name, (read, times) in reads.items():
-        taken: dict[str, float] = {}
-        for _ in range(8):  # the shortest times come near what the reads cost, however busy the machine is
-            again = await shortest({each: partial(read, conversations[each]) for each in conversations}, times)
-            taken = {each: min(again[each], taken.get(each, 60.0)) for each in conversations}
-            ratios[name] = max(taken.values()) / taken["parent"]
+        taken: dict[str, list[float]] = defaultdict(list)
+        for _ in range(8):
+            await measure({each: partial(read, conversations[each]) for each in conversations}, times, taken)
+            ratios[name] = ratio(taken)
             if ratios[name] < limit:
                 break
     assert max(ratios.values()) < limit, ratios

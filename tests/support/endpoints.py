@@ -44,7 +44,11 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/api_key/update"): {"api_key": "k"},
 }
 """What is sent to each that takes a body; who adds one adds it here."""
-QUERIES = {"/v1/search": {"q": "secret"}, "/v1/agents": {"url": "https://agents.example/clerk"}}
+QUERIES: dict[tuple[str, str], Any] = {
+    ("GET", "/v1/search"): {"q": "secret"},
+    ("GET", "/v1/log/replay"): {"longest_pause": 0},
+    ("DELETE", "/v1/agents"): {"url": "https://agents.example/clerk"},
+}
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,8 @@ class Endpoint:
         path = self.filled_path(conversation, file_id)
         if self.method in ("POST", "PATCH"):
             more["json"] = _filled(BODIES[self.method, self.path], conversation)
-        if self.method == "DELETE" or self.method == "GET":
-            more["params"] = QUERIES.get(self.path, {}) if self.method == "DELETE" or "search" in self.path else {}
+        if self.method in ("GET", "DELETE"):
+            more["params"] = QUERIES.get((self.method, self.path), {})
         return client.request(self.method, path, **more)
 
     def filled_path(self, conversation: str, file_id: str = "x") -> str:

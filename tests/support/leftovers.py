@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -13,14 +14,24 @@ import psutil
 
 _SECONDS = 20.0
 """For servers whose last user was killed, which end by themselves."""
+_PREFIX = "est-"
+_KEPT_SECONDS = 3600
+"""How long the folder of a run that failed or was killed stays, to be looked into."""
 
 
 class TemporaryFolder:
-    """The temporary folder of one run, which every process that it starts inherits."""
+    """The temporary folder of one run, which every process that it starts inherits; it is locked while the run lasts.
+
+    A run that fails leaves it, and a run that is killed. A later run removes it.
+    """
 
     def __init__(self) -> None:
         self._before = os.environ.get("TMPDIR")
-        self.path = Path(tempfile.mkdtemp(prefix="est-"))
+        for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+            _remove_if_old(folder)
+        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        self._lock = os.open(self.path, os.O_RDONLY)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
         self.path.chmod(0o755)  # root's embedded servers run as another account
         os.environ["TMPDIR"] = tempfile.tempdir = str(self.path)
 
@@ -30,7 +41,7 @@ class TemporaryFolder:
         while (processes := self._processes()) and time.monotonic() < deadline:
             time.sleep(0.1)
         files = [str(file) for file in self.path.iterdir() if not file.name.startswith("pytest-of-")]
-        files += map(str, self._in_memory())
+        files += map(str, _in_memory(self.path))
         return [f"process {process.pid}: {_command(process)}" for process in processes] + files
 
     def close(self, *, keep: bool) -> None:
@@ -41,11 +52,8 @@ class TemporaryFolder:
         else:
             os.environ["TMPDIR"] = self._before
         if not keep:
-            for folder in (self.path, *self._in_memory()):
-                shutil.rmtree(folder, ignore_errors=True)
-
-    def _in_memory(self) -> list[Path]:
-        return list(Path("/dev/shm").glob(f"{self.path.name}-*"))
+            _remove(self.path)
+        os.close(self._lock)
 
     def _processes(self) -> list[psutil.Process]:
         """Processes that inherited the folder's name, or whose working directory is in it, as PostgreSQL's is."""
@@ -56,9 +64,30 @@ class TemporaryFolder:
         with suppress(psutil.Error, OSError):
             if process.status() == psutil.STATUS_ZOMBIE:
                 return False
-            inside = any(map(Path(process.cwd()).is_relative_to, (self.path, *self._in_memory())))
+            inside = any(map(Path(process.cwd()).is_relative_to, (self.path, *_in_memory(self.path))))
             return inside or process.environ().get("TMPDIR") == str(self.path)
         return False
+
+
+def _in_memory(folder: Path) -> list[Path]:
+    return list(Path("/dev/shm").glob(f"{folder.name}-*"))
+
+
+def _remove(folder: Path) -> None:
+    for each in (*_in_memory(folder), folder):
+        shutil.rmtree(each, ignore_errors=True)
+
+
+def _remove_if_old(folder: Path) -> None:
+    """Remove the folder of a run that ended some time ago."""
+    with suppress(OSError):  # another run has removed it, or another account owns it
+        lock = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if time.time() - folder.stat().st_mtime > _KEPT_SECONDS:
+                _remove(folder)
+        finally:
+            os.close(lock)
 
 
 def open_sockets() -> list[str]:

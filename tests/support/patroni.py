@@ -27,6 +27,8 @@ FILES = TREE / "deploy" / "patroni"
 PROGRAMS = ("/usr/bin/patroni", "/usr/bin/etcd", "/usr/lib/postgresql/15/bin/postgres")
 MACHINES = ("one", "two", "three")
 _NETWORK = f"127.{os.getpid() // 254 % 254 + 1}.{os.getpid() % 254 + 1}."
+_PARAMETERS = "      parameters:\n"
+"""Those of the servers, which are killed: then they leave their shared memory, in the data directory."""
 _SECONDS = 90.0
 
 
@@ -51,6 +53,8 @@ class Machine:
         self._folder.mkdir(mode=0o700)
         shutil.copy(TREE / "deploy" / "patroni" / "login.sql", self._folder)
         text = self._adapted((FILES / "config.yml").read_text())
+        assert _PARAMETERS in text
+        text = text.replace(_PARAMETERS, f"{_PARAMETERS}        dynamic_shared_memory_type: mmap\n")
         (self._folder / "config.yml").write_text(text)
         for path in (self._folder, *self._folder.iterdir()):
             os.chown(path, self._account.uid, self._account.gid)

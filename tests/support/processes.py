@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 
 from support.environment import child_environment
+from support.fork_server import ForkedProcess, ForkServer
 from support.waiting import until
 
 EVENTSTORE = [sys.executable, "-c", "from agent_manager.cli import main; main()"]
@@ -40,19 +41,24 @@ def run(
 class Running:
     """A command that runs, in a session of its own, its output in files."""
 
-    def __init__(self, folder: Path, command: list[str], **environment: str) -> None:
+    def __init__(self, folder: Path, program: list[str] | ForkServer, *arguments: str, **environment: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         number = len(list(folder.glob("*.out")))
         self._out, self._err = folder / f"{number}.out", folder / f"{number}.err"
+        variables = child_environment(**environment)
+        self._process: subprocess.Popen[bytes] | ForkedProcess
         with self._out.open("wb") as out, self._err.open("wb") as err:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                env=child_environment(**environment),
-                start_new_session=True,
-            )
+            if isinstance(program, ForkServer):
+                self._process = program.start(arguments, out, err, variables)
+            else:
+                self._process = subprocess.Popen(
+                    [*program, *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=err,
+                    env=variables,
+                    start_new_session=True,
+                )
 
     @property
     def pid(self) -> int:
@@ -102,14 +108,17 @@ class Running:
 class Commands:
     """Starts commands, and leaves none behind."""
 
-    def __init__(self, folder: Path, program: list[str]) -> None:
+    def __init__(self, folder: Path, program: list[str] | ForkServer) -> None:
         self._folder = folder
         self._program = program
         self._running: list[Running] = []
 
     def start(self, *arguments: str, **environment: str) -> Running:
-        """Starts a command."""
-        running = Running(self._folder, [*self._program, *arguments], **environment)
+        """Start a command; in an interpreter of its own, if variables of the interpreter are given."""
+        is_forked = isinstance(self._program, ForkServer)
+        of_python = any(name.startswith("PYTHON") for name in environment)
+        program = EVENTSTORE if is_forked and of_python else self._program
+        running = Running(self._folder, program, *arguments, **environment)
         self._running.append(running)
         return running
 
@@ -123,8 +132,8 @@ class Commands:
 
 
 @contextmanager
-def commands(folder: Path, program: list[str] = EVENTSTORE) -> Iterator[Commands]:
-    """Commands that run at most until the end of the block."""
+def commands(folder: Path, program: list[str] | ForkServer = EVENTSTORE) -> Iterator[Commands]:
+    """Commands of a program, or ``eventstore`` from a fork server, that run at most until the end of the block."""
     started = Commands(folder, program)
     try:
         yield started

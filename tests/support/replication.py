@@ -35,7 +35,9 @@ wal_log_hints = on
 max_wal_size = 128MB
 wal_keep_size = 512MB
 max_prepared_transactions = 10
+dynamic_shared_memory_type = mmap
 """
+"""Servers that are killed leave their shared memory, which is in the data directory then."""
 
 
 class Node:

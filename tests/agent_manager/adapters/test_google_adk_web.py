@@ -11,7 +11,7 @@ import pytest
 from support.browser import Chromium
 from support.ports import free_port
 from support.processes import Running
-from support.waiting import until, until_async
+from support.waiting import SECONDS, until, until_async
 
 pytest.importorskip("google.adk", reason="google-adk is not installed (extra: adk)")
 
@@ -79,7 +79,7 @@ def web(tmp_path: Path, database_url: str) -> Iterator[str]:
     def is_up() -> bool:
         assert not running.ended, running.err
         try:
-            return httpx.get(f"{url}/list-apps").json() == ["clerk"]
+            return httpx.get(f"{url}/list-apps", timeout=SECONDS).json() == ["clerk"]
         except httpx.TransportError:
             return False
 

@@ -343,6 +343,15 @@ async def test_clearing_hides_the_conversation_and_further_items_begin_anew(stor
     assert [each.given_id for each in await Reader(store).conversations()] == ["cleared"]
 
 
+async def test_writers_that_begin_a_cleared_session_anew_at_the_same_time_keep_every_item(store: EventStore) -> None:
+    session = EventStoreSession("anew", store)
+    items: list[Any] = [{"role": "user", "content": str(number)} for number in range(30)]
+    await session.add_items(items[:1])
+    await session.clear_session()
+    await asyncio.gather(*(EventStoreSession("anew", store).add_items([item]) for item in items))
+    assert sorted(map(in_order, await session.get_items())) == sorted(map(in_order, items))
+
+
 async def test_concurrent_appends_keep_every_item(store: EventStore) -> None:
     items: list[Any] = [
         [{"role": "user", "content": f"{writer} {number}"} for number in range(3)] for writer in range(20)

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 from support.commandline import EVERYTHING, Eventstore, Result, rows_of
-from support.processes import commands
+from support.processes import Commands
 from support.waiting import until
 
 from eventstore import Settings
@@ -79,22 +79,21 @@ def test_an_unreachable_server(
 
 @pytest.mark.slow
 def test_workers_wait_for_an_unreachable_server_and_report_it_once(
-    database_url: str, chats: Path, tmp_path: Path
+    started: Commands, database_url: str, chats: Path, tmp_path: Path
 ) -> None:
     to = conninfo_to_dict(database_url)
     folder = tmp_path / "server"
     folder.mkdir()
     socket_file = f".s.PGSQL.{to.get('port') or 5432}"
     url = f"postgresql://{to['user']}@/{to['dbname']}?host={folder}&port={to.get('port') or 5432}"
-    with commands(tmp_path / "output") as running:
-        one, other = (running.start("project", DATABASE_URL=url) for _ in range(2))
-        for worker in (one, other):
-            until(lambda worker=worker: "waiting for the server" in worker.err, "it says that it waits")
-        assert other.interrupt() == 0
-        (folder / socket_file).symlink_to(Path(str(to["host"])) / socket_file)
-        one.until_printed("follow the log")
-        assert one.err.count("waiting for the server") == 1
-        assert one.interrupt() == 0
+    one, other = (started.start("project", DATABASE_URL=url) for _ in range(2))
+    for worker in (one, other):
+        until(lambda worker=worker: "waiting for the server" in worker.err, "it says that it waits")
+    assert other.interrupt() == 0
+    (folder / socket_file).symlink_to(Path(str(to["host"])) / socket_file)
+    one.until_printed("follow the log")
+    assert one.err.count("waiting for the server") == 1
+    assert one.interrupt() == 0
 
 
 @pytest.mark.parametrize("url", ["nonsense", "mysql://a@b/c", "postgresql://ana:secret@host:port/db", "postgresql://h"])

@@ -23,7 +23,7 @@ from support.endpoints import endpoints
 from support.environment import child_environment
 from support.processes import EVENTSTORE, Commands, Running, run
 from support.servers import DatabaseServer
-from support.waiting import until
+from support.waiting import SECONDS, until
 
 from agent_manager.logs import MAX_LINES, JsonFormatter, TextFormatter, request_id
 
@@ -76,7 +76,7 @@ def test_no_secret_is_logged_in_a_session_with_failures(started: Commands, datab
         EVENTSTORE_PROJECTIONS="numbers.sql", EVENTSTORE_JWT_KEY=f"{HIDDEN}{'k' * 40}",
     )  # fmt: skip
     message = {"messageId": "m1", "contextId": "holiday", "role": "user", "parts": [{"kind": "text", "text": HIDDEN}]}
-    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}) as client:
+    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=SECONDS) as client:
         answers = [
             client.post("/message/send", json={"params": message}),
             client.post("/v1/conversations", json={"id": f"{HIDDEN}/{HIDDEN}", "name": HIDDEN}),
@@ -150,8 +150,8 @@ def test_migrations_are_logged(started: Commands, empty_database_url: str) -> No
 @pytest.mark.slow
 def test_slow_statements_are_logged_by_name(started: Commands, database_url: str) -> None:
     up, url = start(started, database_url, EVENTSTORE_SLOW_STATEMENT_SECONDS="0.000001")
-    made = httpx.post(f"{url}/v1/conversations", json={"id": HIDDEN})
-    listed = httpx.get(f"{url}/v1/conversations/{HIDDEN}/messages")
+    made = httpx.post(f"{url}/v1/conversations", json={"id": HIDDEN}, timeout=SECONDS)
+    listed = httpx.get(f"{url}/v1/conversations/{HIDDEN}/messages", timeout=SECONDS)
     until(lambda: "small_batches" in {line["statement"] for line in events(up, "statement_slow")}, "a batch")
     assert up.interrupt() == 0
     slow = events(up, "statement_slow")
@@ -244,7 +244,7 @@ def test_a_service_goes_on_if_nothing_reads_its_log(
         found = re.search(r"^HTTP +(http://[^;]+);", out.read_text(encoding="utf-8"), re.MULTILINE)
         assert found is not None
         for _ in range(3):
-            assert httpx.get(f"{found[1]}/v1/conversations").status_code == 200
+            assert httpx.get(f"{found[1]}/v1/conversations", timeout=SECONDS).status_code == 200
     finally:
         process.terminate()
         assert process.wait(30) == 0

@@ -17,7 +17,7 @@ import pytest
 from support.certificates import self_signed
 from support.processes import Commands, Running
 from support.servers import open_folder
-from support.waiting import until
+from support.waiting import SECONDS, until
 
 from eventstore import __version__
 
@@ -49,14 +49,14 @@ def test_up_serves_http_and_metrics_and_prints_the_urls(started: Commands, datab
     up = started.start("up", "--port", "0", "--metrics-port", "0", DATABASE_URL=database_url)
     url = address(up)
     assert url.startswith("http://127.0.0.1:")
-    assert httpx.get(f"{url}/ready").json()["status"] == "ready"
-    made = httpx.post(f"{url}/conversation/create").json()["result"]
-    assert httpx.get(f"{url}/v1/conversations").json()["items"][0]["id"] == made["conversation_id"]
+    assert httpx.get(f"{url}/ready", timeout=SECONDS).json()["status"] == "ready"
+    made = httpx.post(f"{url}/conversation/create", timeout=SECONDS).json()["result"]
+    assert httpx.get(f"{url}/v1/conversations", timeout=SECONDS).json()["items"][0]["id"] == made["conversation_id"]
     metrics_url = metrics_address(up)
-    metrics = httpx.get(metrics_url).text
+    metrics = httpx.get(metrics_url, timeout=SECONDS).text
     assert 'eventstore_http_responses_total{method="POST",route="/conversation/create",status="200"} 1.0' in metrics
     assert "eventstore_append_seconds_count 1.0" in metrics
-    assert httpx.get(metrics_url.replace("/metrics", "/ready")).json() == {"status": "ready"}
+    assert httpx.get(metrics_url.replace("/metrics", "/ready"), timeout=SECONDS).json() == {"status": "ready"}
     assert up.interrupt() == 0
     assert up.warnings == []
 
@@ -67,9 +67,9 @@ def test_a_worker_alone_serves_metrics_also_while_its_server_is_away(started: Co
     worker = started.start("project", "--metrics-port", "0", DATABASE_URL=url)
     worker.until_printed("Metrics")
     metrics_url = metrics_address(worker)
-    assert "eventstore_database_up 0.0" in httpx.get(metrics_url).text
-    assert httpx.get(metrics_url.replace("/metrics", "/health")).json() == {"status": "ok"}
-    assert httpx.get(metrics_url.replace("/metrics", "/ready")).status_code == 503
+    assert "eventstore_database_up 0.0" in httpx.get(metrics_url, timeout=SECONDS).text
+    assert httpx.get(metrics_url.replace("/metrics", "/health"), timeout=SECONDS).json() == {"status": "ok"}
+    assert httpx.get(metrics_url.replace("/metrics", "/ready"), timeout=SECONDS).status_code == 503
     assert worker.interrupt() == 0
 
 
@@ -88,8 +88,8 @@ def test_open_streams_do_not_delay_the_shutdown(started: Commands, database_url:
     up = started.start("up", "--port", "0", DATABASE_URL=database_url)
     url = address(up)
     with (
-        httpx.stream("GET", f"{url}/v1/log/stream?after=0") as one,
-        httpx.stream("GET", f"{url}/v1/log/stream") as other,
+        httpx.stream("GET", f"{url}/v1/log/stream?after=0", timeout=SECONDS) as one,
+        httpx.stream("GET", f"{url}/v1/log/stream", timeout=SECONDS) as other,
     ):
         lines = one.iter_lines()
         assert next(lines).startswith("retry:")
@@ -162,17 +162,17 @@ def test_the_echo_agent_answers_and_pending_messages_are_mentioned(started: Comm
     message = {"messageId": "m1", "contextId": "trip", "role": "user", "parts": [{"kind": "text", "text": "olá"}]}
     url = address(up)
     assert "stalls:answer" in up.out
-    assert httpx.post(f"{url}/message/send", json={"params": message}).status_code == 200
-    assert httpx.post(f"{url}/message/pending").json()["result"] == [["m1", ""]]
+    assert httpx.post(f"{url}/message/send", json={"params": message}, timeout=SECONDS).status_code == 200
+    assert httpx.post(f"{url}/message/pending", timeout=SECONDS).json()["result"] == [["m1", ""]]
     up.kill()
 
     again = started.start("up", "--port", "0", DATABASE_URL=database_url, EVENTSTORE_ANSWER="echo")
     url = address(again)
     assert "1 message(s) await an answer" in again.out
-    httpx.post(f"{url}/message/send", json={"params": message | {"messageId": "m2"}})
+    httpx.post(f"{url}/message/send", json={"params": message | {"messageId": "m2"}}, timeout=SECONDS)
 
     def replies() -> list[Any]:
-        messages = httpx.post(f"{url}/message/list", json={"params": "trip"}).json()["result"]
+        messages = httpx.post(f"{url}/message/list", json={"params": "trip"}, timeout=SECONDS).json()["result"]
         return [each for each in messages if each["role"] == "agent"]
 
     until(replies, "the echo answered")
@@ -205,12 +205,15 @@ def test_on_all_addresses_tokens_are_required(started: Commands, database_url: s
     url = address(up).replace("0.0.0.0", "127.0.0.1")
     assert "required: eventstore keys add NAME creates one" in up.out
     assert "sent unencrypted" in up.out
-    assert httpx.get(f"{url}/v1/conversations").status_code == 401
+    assert httpx.get(f"{url}/v1/conversations", timeout=SECONDS).status_code == 401
     token = key_of(started, database_url)
     headers = {"Authorization": f"Bearer {token}"}
-    made = httpx.post(f"{url}/v1/conversations", json={"id": "trip"}, headers=headers)
+    made = httpx.post(f"{url}/v1/conversations", json={"id": "trip"}, headers=headers, timeout=SECONDS)
     assert made.status_code == 201, made.text
-    assert httpx.get(f"{url}/v1/conversations/trip/members", headers=headers).json()["items"][0]["user"] == "ana"
+    assert (
+        httpx.get(f"{url}/v1/conversations/trip/members", headers=headers, timeout=SECONDS).json()["items"][0]["user"]
+        == "ana"
+    )
     assert up.interrupt() == 0
     assert token not in up.out + up.err
 
@@ -219,12 +222,12 @@ def test_on_all_addresses_tokens_are_required(started: Commands, database_url: s
 def test_on_the_loopback_interface_tokens_can_be_required(started: Commands, database_url: str) -> None:
     up = started.start("up", "--port", "0", "--require-tokens", DATABASE_URL=database_url)
     url = address(up)
-    assert httpx.get(f"{url}/v1/conversations").status_code == 401
+    assert httpx.get(f"{url}/v1/conversations", timeout=SECONDS).status_code == 401
     assert up.interrupt() == 0
     up = started.start("up", "--port", "0", DATABASE_URL=database_url)
     url = address(up)
     assert "every user of this machine may read and write" in up.out
-    assert httpx.get(f"{url}/v1/conversations").status_code == 200
+    assert httpx.get(f"{url}/v1/conversations", timeout=SECONDS).status_code == 200
     assert up.interrupt() == 0
 
 
@@ -253,7 +256,7 @@ def test_https_is_served_with_a_certificate(started: Commands, database_url: str
     )
     up.until_printed("Ctrl-C")
     url = re.findall(r"^HTTP +(https://[^;]+);", up.out, re.MULTILINE)[0]
-    answer = httpx.get(f"{url}/health", verify=ssl.create_default_context(cafile=str(certificate)))
+    answer = httpx.get(f"{url}/health", verify=ssl.create_default_context(cafile=str(certificate)), timeout=SECONDS)
     assert answer.json() == {"status": "ok", "version": __version__}
     assert answer.headers["strict-transport-security"].startswith("max-age=")
     old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -262,9 +265,9 @@ def test_https_is_served_with_a_certificate(started: Commands, database_url: str
         warnings.simplefilter("ignore", DeprecationWarning)  # that it is old is what is tried
         old.maximum_version = ssl.TLSVersion.TLSv1_1
     with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{url}/health", verify=old)
+        httpx.get(f"{url}/health", verify=old, timeout=SECONDS)
     with pytest.raises(httpx.HTTPError):
-        httpx.get(f"{url.replace('https', 'http')}/health")
+        httpx.get(f"{url.replace('https', 'http')}/health", timeout=SECONDS)
     assert up.interrupt() == 0
 
 

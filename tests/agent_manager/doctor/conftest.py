@@ -14,7 +14,8 @@ import psycopg
 import pytest
 from support.commandline import Eventstore, program_in_process
 from support.environment import clear_settings
-from support.processes import Commands, Running, commands, run
+from support.fork_server import ForkServer
+from support.processes import Commands, Running, commands
 from support.servers import embedded_server, memory_folder, open_folder
 from support.waiting import until
 
@@ -74,7 +75,7 @@ class Installation:
 
 
 @pytest.fixture(scope="session")
-def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+def installation(tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer) -> Iterator[Installation]:
     """A healthy store with a worker and a backup."""
     folder = tmp_path_factory.mktemp("installation")
     with pytest.MonkeyPatch.context() as patch, open_folder(memory_folder()) as data:
@@ -84,11 +85,11 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
             for name, value in SERVER.items():
                 if superuser.execute("SELECT FROM pg_settings WHERE name = %s", (name,)).fetchone() is not None:
                     superuser.execute(f"ALTER SYSTEM SET {name} = '{value}'".encode())
-        with embedded_server(data / "server") as own, commands(folder / "output") as started:
+        with embedded_server(data / "server") as own, commands(folder / "output", fork_server) as started:
             environment = {"DATABASE_URL": own.url()}
             for command in (["migrate", "up"], ["seed"], ["backup", "create", "backups"]):
-                done = run(*command, **environment)
-                assert done.returncode == 0, done.stderr
+                done = started.start(*command, **environment)
+                assert done.wait() == 0, done.err
             worker = started.start("project", **environment)
             worker.until_printed("Ctrl-C")
             yield Installation(own, folder / "backups", worker, started)

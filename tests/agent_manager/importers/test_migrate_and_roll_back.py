@@ -18,7 +18,7 @@ from support.environment import child_environment
 from support.ports import free_port
 from support.processes import Commands, Running
 from support.raw import insert_unchecked
-from support.waiting import until
+from support.waiting import SECONDS, until
 
 from agent_manager.factory import AsyncManager
 from eventstore import EventStore, Settings, conversation_uuid
@@ -39,7 +39,8 @@ class Application:
 
     def call(self, method: str, params: Any = None) -> Any:
         """Return the result of an endpoint."""
-        return httpx.post(f"{self.url}/{method}", json={"params": params}).raise_for_status().json()["result"]
+        answer = httpx.post(f"{self.url}/{method}", json={"params": params}, timeout=SECONDS)
+        return answer.raise_for_status().json()["result"]
 
     def answers(self) -> bool:
         """Return whether the application has started."""
