@@ -21,7 +21,7 @@ from support.environment import TREE, clear_settings
 from support.examples import WHOLE, fewer
 from support.fork_server import ForkServer
 from support.leftovers import TemporaryFolder, open_sockets
-from support.processes import Commands, commands
+from support.processes import EVENTSTORE, Commands, commands
 from support.servers import Choice, DatabaseServer, choose, embedded_server, memory_folder, open_folder
 from support.tenants import TenantStore
 
@@ -224,14 +224,17 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def fork_server() -> Iterator[ForkServer]:
-    """The process that forks those of the command line."""
+def fork_server() -> Iterator[ForkServer | list[str]]:
+    """The process that forks those of the command line; on other systems than Linux, the program that starts them."""
+    if sys.platform != "linux":
+        yield EVENTSTORE
+        return
     with ForkServer() as server:
         yield server
 
 
 @pytest.fixture
-def started(clean_environment: None, tmp_path: Path, fork_server: ForkServer) -> Iterator[Commands]:
+def started(clean_environment: None, tmp_path: Path, fork_server: ForkServer | list[str]) -> Iterator[Commands]:
     """Commands in processes of their own; those that still run at the end of the test are ended."""
     with commands(tmp_path / "output", fork_server) as running:
         yield running

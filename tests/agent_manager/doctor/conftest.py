@@ -75,7 +75,9 @@ class Installation:
 
 
 @pytest.fixture(scope="session")
-def installation(tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer) -> Iterator[Installation]:
+def installation(
+    tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer | list[str]
+) -> Iterator[Installation]:
     """A healthy store with a worker and a backup."""
     folder = tmp_path_factory.mktemp("installation")
     with pytest.MonkeyPatch.context() as patch, open_folder(memory_folder()) as data:
