@@ -13,9 +13,10 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from playwright.async_api import Page, async_playwright
+if TYPE_CHECKING:
+    from playwright.async_api import Page
 
 PAGES = (
     "", "conversations", "conversations?state=failed", "conversations?q=train", "log", "log?types=-message.added",
@@ -66,6 +67,8 @@ async def longest_conversation(page: Page, url: str) -> str:
 
 async def main(url: str, times: int) -> None:
     """Print the table."""
+    from playwright.async_api import async_playwright
+
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])

@@ -106,6 +106,7 @@ async def take(url: str, trip: str, folder: Path) -> None:
         ("conversation", f"conversations/{trip}", {"color_scheme": "dark"}),
         ("past", f"conversations/{trip}?version=6", {}),
         ("log", "log", {}),
+        ("erase", f"erasures?conversation={trip}", {}),
         ("projections", "projections", {"color_scheme": "dark"}),
         ("phone", f"conversations/{trip}", {"viewport": {"width": 390, "height": 844}, "locale": "pt-BR"}),
     )

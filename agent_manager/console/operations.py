@@ -36,25 +36,34 @@ async def show_operations(context: CurrentContext) -> dict[str, Any]:
     """Show backups, the server, retention of its tenant, settings, migrations and, with the scope ``audit``, acts."""
     check_operator(context)
     store = context.store
-    now = (await context.server_context.lag_history.samples())[-1]
+    projector = store.connections.projector
+    samples, standby, versions = await asyncio.gather(
+        context.server_context.lag_history.samples(),
+        read_standby(store),
+        projector.fetch("SELECT current_setting('server_version')"),
+    )
     # As in the trail, they are events of the log.
-    acts = await store.connections.projector.fetch(_ACTS) if context.identity.may(TokenScope.AUDIT) else []
-    [(server_version,)] = await store.connections.projector.fetch("SELECT current_setting('server_version')")
+    acts = await projector.fetch(_ACTS) if context.identity.may(TokenScope.AUDIT) else []
+    backups, migrations, retention = await asyncio.gather(
+        kept(context, "backups", None, partial(read_backups, context)),
+        kept(context, "migrations", None, partial(_migrations, context)),
+        read_retention(context),
+    )
     return {
         "is_backed_up": bool(context.server_context.settings.backup_dir),
-        "backups": await kept(context, "backups", None, partial(read_backups, context)),
+        "backups": backups,
         "server": {
             "version": __version__,
             "database": store.server.public_url,
-            "server_version": server_version,
+            "server_version": versions[0][0],
             "schema": store.settings.db_schema,
-            "last_position": now.last_position,
-            "horizon_distance": now.horizon_distance,
-            "standby": await read_standby(store),
+            "last_position": samples[-1].last_position,
+            "horizon_distance": samples[-1].horizon_distance,
+            "standby": standby,
         },
         "acts": [dict(zip(("time", "tenant", "actor", "act", "details"), row, strict=True)) for row in acts],
-        "migrations": await kept(context, "migrations", None, partial(_migrations, context)),
-        **await read_retention(context),
+        "migrations": migrations,
+        **retention,
         "settings": visible_settings(context.server_context.settings),
     }
 

@@ -24,6 +24,8 @@ router = APIRouter(prefix=ROOT, route_class=ConsoleRoute)
 
 WARNING_SECONDS, CRITICAL_SECONDS = 60.0, 600.0
 """The lag from which on a projection needs attention, as for ``eventstore doctor``."""
+MOST_MESSAGES = 20_000
+"""Messages of the last hour that are counted: the latest."""
 MOST_PENDING, PENDING_ROWS = 1000, 5
 """Messages that await an answer: those that are counted, and those that are listed."""
 _MESSAGES_BY_MINUTE = query("agent_manager.console", "messages_by_minute")
@@ -37,7 +39,7 @@ async def overview(context: CurrentContext) -> dict[str, Any]:
     minute = datetime.now(UTC).replace(second=0, microsecond=0)
     tables, tenant = context.store.tables(context.caller), context.caller.tenant
     counts, pending, activity, conversations = await asyncio.gather(
-        tables.fetch(_MESSAGES_BY_MINUTE, {"tenant": tenant}),
+        tables.fetch(_MESSAGES_BY_MINUTE, {"tenant": tenant, "limit": MOST_MESSAGES}),
         tables.fetch(_PENDING, {"tenant": tenant, "limit": MOST_PENDING}),
         kept(context, "activity", minute.date(), partial(_activity, context, minute)),
         context.reader.conversations(limit=12),
@@ -48,13 +50,14 @@ async def overview(context: CurrentContext) -> dict[str, Any]:
     return {
         "attention": await _attention(context, len(pending)),
         "pending": [
-            {"conversation": conversation, "message_id": message, "since": since}
-            for conversation, message, since in pending[:PENDING_ROWS]
+            {"conversation": conversation, "message_id": message, "since": since, "name": name}
+            for conversation, message, since, name in pending[:PENDING_ROWS]
         ],
         "events_per_second": events_per_second(await context.server_context.lag_history.samples())
         if operates
         else None,
         "messages": [(f"{each:%H:%M}", numbers.get(each, 0)) for each in minutes],
+        "is_cut": sum(numbers.values()) == MOST_MESSAGES,
         "response_times": activity and activity["response_times"],
         "statuses": activity and activity["statuses"],
         "conversations": await models(context, ConversationOut, conversations),

@@ -1,5 +1,5 @@
 -- name: messages_by_minute
--- The number of messages of each of the last sixty minutes that has some, of the newest twenty thousand.
+-- The number of messages of each of the last sixty minutes that has some, of the newest ones, at most so many.
 SELECT date_trunc('minute', m.created_at) AS minute, count(*)
   FROM (SELECT m.created_at
           FROM messages m
@@ -7,7 +7,7 @@ SELECT date_trunc('minute', m.created_at) AS minute, count(*)
            AND m.created_at > now() - interval '1 hour'
            AND m.created_at <= now()
          ORDER BY m.created_at DESC
-         LIMIT 20000) AS m
+         LIMIT %(limit)s) AS m
  GROUP BY 1
  ORDER BY 1
 
@@ -32,7 +32,7 @@ SELECT left(t.name, 200) AS name, count(*)
 
 -- name: pending
 -- The messages that await an answer, the oldest first.
-SELECT p.conversation_id, p.id, p.created_at
+SELECT p.conversation_id, p.id, p.created_at, c.name
   FROM pending_messages p
   JOIN conversations c
     ON c.tenant_id = p.tenant_id

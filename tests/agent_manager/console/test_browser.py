@@ -23,7 +23,7 @@ PAINT_MILLISECONDS = 200
 """Until the first paint, on a machine without other load."""
 LONG_TASK_MILLISECONDS = 100
 """Of processor time, so that what other processes do does not count: twice what the W3C calls a long task, because a
-machine may be slow. Tasks took up to 25 ms."""
+machine may be slow. Tasks took up to 25 ms; with each message skipped by itself they took 90 ms at half the length."""
 
 
 async def append(here: Served, conversation: str, *events: dict[str, Any]) -> None:
@@ -316,12 +316,11 @@ async def test_ten_thousand_messages_are_scrolled_without_long_tasks(here: Serve
                 " : (window.scrollBy(0, -2000), requestAnimationFrame(step)); step(); })",
                 LONG,
             )
-        early, late = (
-            sorted(some, reverse=True)[:20] for some in (tasks[: len(tasks) // 4], tasks[-len(tasks) // 4 :])
-        )
+        quarter = len(tasks) // 4
+        early, late = (sorted(some, reverse=True)[:20] for some in (tasks[:quarter], tasks[-quarter:]))
         print(f"\nlongest tasks: {early[0]:.0f} ms in the first quarter, {late[0]:.0f} ms in the last one")
         assert max(tasks) < LONG_TASK_MILLISECONDS
-        assert sum(late) < 3 * sum(early), "further messages cost as much as the first ones"
+        assert sum(late) < 5 * sum(early), "what is far away costs next to nothing"
         numbers = [int(re.sub(r"\D", "", text)) for text in await tab.page.locator(".chat .text").all_text_contents()]
         assert numbers == list(range(LONG))
         await tab.check_quiet("scrolling")

@@ -298,3 +298,34 @@ def test_markdown_has_no_remote_images_no_scripts_and_no_other_schemes() -> None
     assert 'href="javascript' not in shown
     assert 'href="data' not in shown
     assert '<a href="https://x.example" rel="noopener noreferrer nofollow">c</a>' in shown
+
+
+@pytest.mark.slow
+async def test_messages_that_await_an_answer_are_listed_oldest_first(here: Served) -> None:
+    trip = await here.begin(name="Trip")
+    events = [
+        {"event_type": "message.added", "content": {"role": "user", "content": f"question {n}", "awaits_answer": True}}
+        for n in range(60)
+    ]
+    await here.client.post(f"/v1/conversations/{trip}/events", json={"events": events})
+    await here.begin(name="Answered")
+    async with Visitor(here.url) as visitor:
+        first = json.loads(await visitor.get("conversations.json?state=pending"))
+        second = json.loads(await visitor.get(f"conversations.json?state=pending&after={first['next']}"))
+        found = [hit["snippet"] for hit in first["hits"] + second["hits"]]
+        assert found == [f"question {n}" for n in range(60)]
+        assert second["next"] is None
+        assert json.loads(await visitor.get("conversations.json?state=pending&until=2020-01-01"))["hits"] == []
+        assert f"conversations/{trip}?from=2#m2" in await visitor.get("conversations?state=pending")
+        await visitor.get("conversations?state=pending&after=damaged", status=400)
+
+
+async def test_a_conversation_says_who_shared_and_deleted_it(here: Served) -> None:
+    trip = await here.begin(name="Trip")
+    shared = {"event_type": "conversation.shared", "actor": "ana", "content": {"user": "bruno", "access": "read"}}
+    await here.client.post(f"/v1/conversations/{trip}/events", json={"events": [shared]})
+    async with Visitor(here.url) as visitor:
+        page = await visitor.get(f"conversations/{trip}")
+        assert ("shared by ana" in page, "Deleted by" in page) == (True, False)
+        await here.client.delete(f"/v1/conversations/{trip}", params={"actor": "carla"})
+        assert "Deleted by carla" in await visitor.get(f"conversations/{trip}")

@@ -343,6 +343,7 @@ async def test_the_overview_names_what_needs_attention(here: Served) -> None:
         page = await visitor.get("")
         assert "No backups are scheduled" in page
         assert "Messages await an answer" in page
+        assert 'href="./conversations?state=pending"' in page
         assert "Trip" in page
         assert "EVENTSTORE_BACKUP_DIR" in await visitor.get("operations")
 

@@ -85,7 +85,7 @@ async def test_a_legal_hold_is_placed_shown_on_what_it_covers_and_released(here:
     async with Visitor(here.url) as visitor:
         on_fork = {"on": "conversation", "subject": fork, "reason": "case 4711"}
         page = await visitor.send(f"conversations/{fork}", "retention/holds", **on_fork)
-        assert "On legal hold" in page, "it leads back to the conversation"
+        assert ("On legal hold" in page, "Continues" in page) == (True, True), "it leads back to the fork"
         assert "case 4711" in await visitor.get(f"conversations/{trip}"), "which the fork continues"
         await visitor.send("retention", "retention/holds", on="user", subject="ana", reason="case 4712")
         assert "case 4712" in await visitor.get(f"conversations/{trip}")

@@ -48,7 +48,7 @@ async def test_a_visitor_signs_in_with_a_key_and_comes_back_to_the_page_that_the
 async def test_a_token_that_is_not_valid_leads_back_to_the_form_and_is_forgotten(protected: Served) -> None:
     async with httpx.AsyncClient(base_url=protected.url, follow_redirects=True) as client:
         form = await client.post("/console/sign-in", data={"token": "es_wrong", "next": "conversations"})
-        assert (form.status_code, "The token is not valid" in form.text) == (401, True)
+        assert (form.status_code, "The token is invalid" in form.text) == (401, True)
         assert not client.cookies
         broken = await client.post("/console/sign-in", data={"token": "a;b"})
         assert (broken.status_code, "neither a key nor a JWT" in broken.text) == (422, True)
