@@ -11,7 +11,7 @@ tenants do, so none of them is for a tenant to see.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
@@ -292,7 +292,7 @@ def _gauge(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(f"eventstore_{name}", text, value)
 
 
-def _by(label: str, name: str, text: str, values: dict[str, float]) -> Metric:
+def _by(label: str, name: str, text: str, values: Mapping[str, float]) -> Metric:
     family = GaugeMetricFamily(f"eventstore_{name}", text, labels=[label])
     for value, number in values.items():
         family.add_metric([value], number)
