@@ -38,7 +38,7 @@ from eventstore.json_text import from_json
 from eventstore.member_order import restore, restore_members
 from eventstore.read import RawRows
 
-_LATEST_EVENTS, _VERSION = (query("agent_manager.adapters", name) for name in ("latest_events", "conversation_version"))
+_LATEST_EVENTS, _STATE = (query("agent_manager.adapters", name) for name in ("latest_events", "conversation_state"))
 _PAGE = 2000
 """Events that one statement reads at most."""
 _WITH_PARTS = ("message.added", "task.artifact_added")
@@ -68,11 +68,15 @@ class HistoryAccess(StoreAccess):
         while True:
             with suppress(ConversationIsDeleted):
                 return await self.append(caller, conversation_id, events, expected, begin=begin if may_begin else None)
-            version = await self._version(conversation_id, caller) if expected == ANY else expected
+            version = expected
+            if expected == ANY:
+                version, is_deleted = await self._state(conversation_id, caller)
+                if not is_deleted:  # another writer has begun it anew
+                    continue
             anew = [NewEvent(ConversationReactivated()), NewEvent(ConversationRewound(to_version=0)), *events]
             try:
                 return await self.append(caller, conversation_id, anew, version)
-            except WrongExpectedVersion:  # another writer began it anew at the same time
+            except WrongExpectedVersion:  # another writer has appended at the same time
                 if expected != ANY:
                     raise
 
@@ -131,10 +135,11 @@ class HistoryAccess(StoreAccess):
         tasks = await tasks_of_calls(self.store, caller, self.conversation_id(given_id), wanted.values())
         return {call_id: tasks[stored][0] for call_id, stored in wanted.items() if stored in tasks}
 
-    async def _version(self, conversation_id: UUID, caller: Caller) -> int:
+    async def _state(self, conversation_id: UUID, caller: Caller) -> tuple[int, bool]:
+        """Return the version of a conversation, and whether it is deleted."""
         given = {"tenant": caller.tenant, "conversation_id": conversation_id}
-        [(version,)] = await self.store.log(caller).fetch(_VERSION, given)
-        return int(version)
+        [(version, is_deleted)] = await self.store.log(caller).fetch(_STATE, given)
+        return version, is_deleted
 
 
 class StoredEvent(NamedTuple):

@@ -10,8 +10,16 @@ SELECT e.id, e.version, e.event_type, e.content, e.metadata #> '{eventstore.memb
  ORDER BY e.version DESC
  LIMIT %(limit)s
 
--- name: conversation_version
-SELECT coalesce(max(e.version), 0)
+-- name: conversation_state
+-- The version of a conversation, and whether it is deleted.
+SELECT coalesce(max(e.version), 0),
+       coalesce((SELECT d.event_type = 'conversation.deleted'
+                   FROM events d
+                  WHERE d.tenant_id = %(tenant)s
+                    AND d.conversation_id = %(conversation_id)s
+                    AND d.event_type IN ('conversation.deleted', 'conversation.reactivated')
+                  ORDER BY d.version DESC
+                  LIMIT 1), false)
   FROM events e
  WHERE e.tenant_id = %(tenant)s
    AND e.conversation_id = %(conversation_id)s
