@@ -2005,7 +2005,7 @@ BEGIN
     IF jsonb_typeof(content) IS DISTINCT FROM 'object' THEN
         RETURN '{}';
     END IF;
-    -- An expression without a query, which takes a third of the time.
+    -- An expression without a query, which plpgsql evaluates in less time.
     kept := jsonb_strip_nulls(jsonb_build_object(
         'message_id', CASE WHEN json_member_is_uuid(content, 'message_id') THEN content -> 'message_id' END,
         'task_id', CASE WHEN json_member_is_uuid(content, 'task_id') THEN content -> 'task_id' END,
