@@ -171,7 +171,7 @@ async def test_messages_are_messages_and_calls_tasks_for_all_other_readers(store
         "c1": ('weather({"city": "Porto"})', "completed"),
         "c2": ('weather({"city": "Faro"})', "failed"),
     }
-    assert tasks["c1"].metadata == {"agent_framework": {"message_id": str(messages[3].id)}}
+    assert tasks["c1"].metadata == {"agent_framework": {"message_id": str(messages[3].id), "number": 2}}
     assert [part for chunk in tasks["c1"].artifacts for part in chunk["parts"]] == [{"kind": "text", "text": "sunny"}]
     assert [str(hit.kind) for hit in (await Search(store).page("faro")).items] == ["task"]
     log = str([event.content async for event in store.read(conversation.id)])
