@@ -366,6 +366,7 @@ async def write_events(out: BodyWriter, context: RequestContext, requested: Vers
     body, before = out.previous or (None, None)
     if (
         body is not None
+        and before is not None
         and _is_prefix(before, a2a_version, deleted, context.caller.user)
         and not await _has_changes(context, before.position, position)
     ):

@@ -132,7 +132,7 @@ class EventStoreHistoryProvider(HistoryProvider):
         """Append the messages that the history does not end with: all of them, durably, or none.
 
         Raises:
-            InvalidEvent: a message has no JSON form.
+            NoJsonForm: a message has no JSON form.
             EventTooLarge: a message is larger than the store allows.
         """
         if messages:
@@ -332,11 +332,11 @@ class EventStoreSessionStore(_SessionStore):
 
         Raises:
             TypeError: it is of a subclass, which could not be restored.
-            InvalidEvent: its state has a value without a JSON form; register its type with ``register_state_type``.
+            NoJsonForm: its state has a value without a JSON form; register its type with ``register_state_type``.
         """
         self.validate_session_id(session_id)
         if type(session) is not AgentSession:
-            raise TypeError(f"session: {type(session).__name__} is not AgentSession itself, so it cannot be restored")
+            raise TypeError(f"session: {type(session).__name__} cannot be restored: give AgentSession instances only")
         snapshot = session.to_dict()
         if isinstance(snapshot["service_session_id"], Mapping):
             snapshot["service_session_id"] = dict(snapshot["service_session_id"])

@@ -107,7 +107,9 @@ class Copied:
         if not isinstance(content, dict):
             return content
         content = with_ids(content, self.ids)
-        named = {name: self.versions[content[name]] for name in _VERSIONS if isinstance(content.get(name), int)}
+        named: dict[str, Any] = {
+            name: self.versions[content[name]] for name in _VERSIONS if isinstance(content.get(name), int)
+        }
         if "after" in content:
             named["after"] = [self.versions[each] for each in content["after"] if each in self.versions]
         return in_stored_order(content | named)

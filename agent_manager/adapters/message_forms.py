@@ -120,11 +120,15 @@ def _address(file: Json) -> str:
 # Values that PostgreSQL cannot store as they are, such as a text with a NUL character
 
 
+class NoJsonForm(InvalidEvent, TypeError):
+    """A value has no JSON form. It is a TypeError too, as from the frameworks' own stores."""
+
+
 def json_if_unstorable(value: Any) -> str | None:
     """Return a value as JSON in ASCII if it cannot be stored as it is; None if it can.
 
     Raises:
-        InvalidEvent: it has no JSON form.
+        NoJsonForm: it has no JSON form.
     """
     try:
         to_json(value, "item")
@@ -132,7 +136,7 @@ def json_if_unstorable(value: Any) -> str | None:
         try:
             return json.dumps(value)
         except (TypeError, ValueError, RecursionError):
-            raise error from None
+            raise NoJsonForm(error.path, error.reason) from None
     return None
 
 

@@ -107,7 +107,7 @@ class EventStoreSession(SessionABC):
         """Append items: all of them, durably, or none.
 
         Raises:
-            InvalidItem: an item has no JSON form.
+            NoJsonForm: an item has no JSON form.
             EventTooLarge: an item is larger than the store allows.
         """
         if items:

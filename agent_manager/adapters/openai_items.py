@@ -29,7 +29,6 @@ from eventstore import (
     TaskStatus,
     TaskStatusChanged,
 )
-from eventstore.errors import InvalidEvent
 from eventstore.message_format import ROLES
 
 EXTRA = "openai"
@@ -44,10 +43,6 @@ _ANSWERED_LATER = (
 )  # fmt: skip
 """The calls whose output is an item of its own; any other call holds its output."""
 _FAILED = ("failed", "incomplete")
-
-
-class InvalidItem(InvalidEvent, TypeError):
-    """An item has no JSON form. It is a TypeError too, as from the SDK's own sessions."""
 
 
 # Items as events
@@ -68,13 +63,10 @@ def events_of(
         new_task_id: returns the id of the next task.
 
     Raises:
-        InvalidItem: an item has no JSON form.
+        NoJsonForm: an item has no JSON form.
     """
     for item in items:
-        try:
-            text = json_if_unstorable(item) if check else None
-        except InvalidEvent as error:
-            raise InvalidItem(error.path, error.reason) from None
+        text = json_if_unstorable(item) if check else None
         shown = item if text is None else storable(item)
         if text is not None and json_if_unstorable(shown) is not None:  # nested too deep
             yield NewEvent(ApplicationEvent(ITEM, {"json": text}))

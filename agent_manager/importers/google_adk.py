@@ -141,8 +141,8 @@ class AdkSource(TableSource):
                 conversation.events.append(SourceEvent(f"event {event['id']}", EVENT, event, time))
                 continue
             message_id = derived_uuid("adk.import", conversation.id, str(event["id"]))
-            for event_id, data in task_events(message, message_id, tasks):
-                conversation.events.append(SourceEvent(str(event_id), data.event_type, data.to_content(), time))
+            for task_event, data in task_events(message, message_id, tasks):
+                conversation.events.append(SourceEvent(str(task_event), data.event_type, data.to_content(), time))
             conversation.messages.append(SourceMessage(message, time))
         state = dict(_json_value(session["state"]) or {})
         state |= {f"app:{name}": value for name, value in shared.get((app_name,), {}).items()}

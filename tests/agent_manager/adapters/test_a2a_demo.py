@@ -7,6 +7,7 @@ import base64
 import os
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -191,7 +192,7 @@ async def test_a_file_that_is_not_there_is_not_found(demo: Served) -> None:
         missing = await demo.client.get(path)
         assert (missing.status_code, missing.headers["content-type"]) == (404, "application/problem+json")
     assert (await demo.client.get(there)).status_code == 200
-    await demo.store.append("trip", [ConversationRewound(to_version=0)])
+    await demo.store.append(UUID(place.rpartition("/")[2]), [ConversationRewound(to_version=0)])
     assert (await demo.client.get(there)).status_code == 404, "the conversation hides its message"
 
 

@@ -422,6 +422,7 @@ async def test_imported_sessions_go_on(store: EventStore, service: EventStoreSes
     further = response("f", "c", author="user", result="later")
     await appended(service, session, text("further", a=2), changed(b=1), further)
     assert await got(service, "s1") == session
+    await catch_up(store)
     [task] = await Reader(store).tasks(conversation_uuid(store.tenant, "app/ana/s1"))
     assert [artifact["parts"] for artifact in task.artifacts] == [
         [{"kind": "data", "data": {"ok": 1.5}}],

@@ -517,7 +517,7 @@ async def test_a_thread_goes_on_whichever_of_its_events_is_erased(store: EventSt
         await store.erase(conversation_uuid(store.tenant, thread), [erased.id])
         written, fresh = await visible(store, thread), EventStoreSaver(store)
         messages = (await state(agent_of(fresh), thread))["messages"]
-        # The place of an erased message is left; the messages that were written in an erased event are not in the state.
+        # The place of an erased message is left. What was written in another erased event is not in the state.
         assert len(messages) >= 4 - (erased.event_type in ("langgraph.checkpoint", "langgraph.writes"))
         changed = [each.content for each in messages if each.content not in (WHEN, "noted")]
         assert changed == [""] * (erased.event_type == "message.added")
