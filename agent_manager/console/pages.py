@@ -33,6 +33,7 @@ from agent_manager.server.problems import (
 )
 from agent_manager.server.read_your_writes import READ_TABLES
 from eventstore.errors import EventStoreError, NotCaughtUp
+from projections.rows import ReadTableRow
 
 ROOT = "/console"
 WAIT_SECONDS = 1.0
@@ -87,15 +88,20 @@ def page(
     def register(read: _Endpoint) -> _Endpoint:
         @wraps(read)
         async def as_json(**given: Any) -> Response:
-            data = await read(**given)
-            body = await given["context"].in_thread(partial(to_json, fallback=str), data)
+            context: RequestContext = given["context"]
+            try:
+                body = await context.in_thread(partial(to_json, fallback=str), await read(**given))
+            finally:
+                await context.end_large()
             return Response(body, media_type="application/json")
 
         @wraps(read)
         async def as_page(**given: Any) -> Response:
-            data = await read(**given)
             context: RequestContext = given["context"]
-            return await context.in_thread(respond_with_page, context.request, template, data)
+            try:
+                return await context.in_thread(respond_with_page, context.request, template, await read(**given))
+            finally:
+                await context.end_large()
 
         declared = needs(kind, *more, **by_parameter)
         json_path = "/overview.json" if path == "/" else f"{path}.json"
@@ -119,8 +125,9 @@ def form(model: type[_Model]) -> Any:
     return Depends(read)
 
 
-async def models(context: RequestContext, model: type[_Model], rows: Sequence[object]) -> list[_Model]:
+async def models(context: RequestContext, model: type[_Model], rows: Sequence[ReadTableRow]) -> list[_Model]:
     """Return rows as models. That parses their JSON, which may take long."""
+    await context.begin_large(sum(row.size for row in rows))
     return await context.in_thread(list, map(model.model_validate, rows))
 
 

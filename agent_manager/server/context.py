@@ -15,9 +15,10 @@ from collections.abc import (
     Iterator,
     Sequence,
 )
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
+from time import perf_counter
 from typing import Annotated, Any, TypeVar
 from uuid import UUID, uuid4
 
@@ -38,7 +39,7 @@ from agent_manager.server.authorization import RequestAuthenticator
 from agent_manager.server.conversation_lookup import ResolvedConversation, resolve, visible_ids
 from agent_manager.server.idempotency import Idempotency, claimed_uuid
 from agent_manager.server.lag_history import LagHistory
-from agent_manager.server.limits import Limits, TimeSlice
+from agent_manager.server.limits import SLICE_SECONDS, Limits, TimeSlice
 from agent_manager.server.problems import NotAllowed
 from agent_manager.server.read_your_writes import READ_TABLES, ReadYourWrites, log_change_token
 from agent_manager.server.readiness import Readiness
@@ -77,6 +78,8 @@ LARGE_BYTES = 64 * 1024
 """Requests with larger bodies run one at a time for each tenant."""
 LARGE_LIMIT, LARGE_READS = 200, 2
 """The rows above which a page is large, and how many such pages of a tenant run at a time: one is encoded, one read."""
+PARSED_BYTES = 2**20
+"""Bytes of rows above which one request of the server at a time holds them in parsed form."""
 OWN_FOLD_BYTES = 64 * 1024 * 1024
 FOLD_BYTES = OWN_FOLD_BYTES // MAX_TENANTS
 """The approximate sizes of the folded conversations that the manager of the server's own tenant, and that of each other
@@ -148,9 +151,17 @@ class TenantContext:
             yield
 
     async def in_thread(self, work: Callable[..., Row], *arguments: object) -> Row:
-        """Return what a function returns that may take long; one at a time, so that other tenants find threads."""
+        """Return what a function returns that may take long.
+
+        One works at a time, so that other tenants find threads, and then pauses for as long as it has worked: a thread
+        that parses or encodes much keeps the event loop from running.
+        """
         async with self._in_thread:
-            return await run_in_thread(work, *arguments)
+            began = perf_counter()
+            done = await run_in_thread(work, *arguments)
+            if (worked := perf_counter() - began) > SLICE_SECONDS:
+                await asyncio.sleep(worked)
+            return done
 
     async def close(self) -> None:
         """Close the notifier and the manager."""
@@ -332,6 +343,7 @@ class RequestContext:
         self.store: EventStore = self.server_context.store
         self.reader = Reader(self.store, caller=self.caller, timeout=self.server_context.reader.timeout)
         self._limit_keys: Sequence[str] = request.state.limit_keys
+        self._large: AsyncExitStack | None = None
 
     @cached_property
     def time_slice(self) -> TimeSlice:
@@ -364,6 +376,23 @@ class RequestContext:
     async def in_thread(self, work: Callable[..., Row], *arguments: object) -> Row:
         """Return what a function returns that would block the event loop."""
         return await self.tenant_context.in_thread(work, *arguments)
+
+    async def begin_large(self, size: int) -> None:
+        """Wait until the request may hold so many bytes of rows, which take many times as much in parsed form.
+
+        Raises:
+            Busy: Others did so for too long.
+        """
+        if size > PARSED_BYTES and self._large is None:
+            large = AsyncExitStack()
+            await large.enter_async_context(self.server_context.response_cache.parsed(self.caller.tenant))
+            self._large = large
+
+    async def end_large(self) -> None:
+        """Let other requests hold as much."""
+        if self._large is not None:
+            await self._large.aclose()
+            self._large = None
 
     def check_writable(self, conversation_id: UUID) -> None:
         """Check that the caller may write to a conversation: only administrators to the registry of agents.
