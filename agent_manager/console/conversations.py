@@ -364,6 +364,7 @@ async def show_message(
 ) -> dict[str, Any]:
     """Show a message whole."""
     resolved = await get_or_404(context.reader, conversation)
+    await context.begin_large(PARSED_BYTES + 1)  # its size is known when it was read
     row = await context.reader.conversation(resolved.id)
     found = await context.reader.messages(resolved.id, after_version=version - 1, limit=1)
     messages = await models(context, MessageOut, [each for each in found if each.version == version])

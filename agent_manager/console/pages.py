@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from agent_manager.console.rendering import respond_with_page
 from agent_manager.console.session import FormRequest, authorize
 from agent_manager.server.authorization import AuthorizedRoute, Data, Handler, check_open_rate, needs
-from agent_manager.server.context import RequestContext
+from agent_manager.server.context import LARGE_LIMIT, RequestContext
 from agent_manager.server.problems import (
     ERROR_RESPONSE,
     BadToken,
@@ -55,6 +55,11 @@ class ConsoleRoute(AuthorizedRoute):
             await check_open_rate(Request(scope))
         scope[ERROR_RESPONSE] = _error_response
         await super().handle(scope, receive, send)
+
+    def rows(self, request: Request) -> int:
+        """Return as many rows as a large page has if the page shows what conversations hold, which may be large."""
+        holds_content = self.path.startswith((f"{ROOT}/conversations/", f"{ROOT}/log"))
+        return LARGE_LIMIT + 1 if holds_content and request.method == "GET" else 0
 
     def get_route_handler(self) -> Handler:
         """Return a handler that shows invalid input, and what does not exist, as a page."""

@@ -342,7 +342,7 @@ class AuthorizedRoute(APIRoute):
         async def handle_in_turn(request: Request) -> Response:
             request = self.request_class(request.scope, request.receive)
             size = await _size_of(request)
-            limit = _limit_of(request)
+            limit = self.rows(request)
             async with request.state.tenant_context.turn_for(size, limit, appends=self._appends):
                 server_context = request.app.state.server_context
                 # The limit on events may have been used up while the request waited for its turn.
@@ -364,6 +364,11 @@ class AuthorizedRoute(APIRoute):
             return await self.repeated(request, outcome) if isinstance(outcome, StoredResponse) else outcome
 
         return handle_in_turn
+
+    def rows(self, request: Request) -> int:
+        """Return the number of rows that a request asks for; 0 if it names none, or none that is valid."""
+        limit = request.query_params.get("limit", "")
+        return int(limit[:10]) if limit.isascii() and limit.isdigit() else 0
 
     async def repeated(self, request: Request, stored: StoredResponse) -> Response:
         """Return the response to a repetition of a request with an idempotency key."""
@@ -414,12 +419,6 @@ async def check_open_rate(request: Request) -> None:
 
 def _network_of(request: Request) -> str:
     return network_of(request.client.host if request.client else "")
-
-
-def _limit_of(request: Request) -> int:
-    """Return the number of rows that a request asks for; 0 if it names none, or none that is valid."""
-    limit = request.query_params.get("limit", "")
-    return int(limit[:10]) if limit.isascii() and limit.isdigit() else 0
 
 
 async def _size_of(request: Request) -> int:
