@@ -16,6 +16,7 @@ from agent_manager.a2a import FINAL, Json, assemble_artifacts, part_in_version
 from agent_manager.adapters.a2a_demo_messages import File, as_message, file_of, with_file_addresses
 from agent_manager.console.rendering import pretty
 from agent_manager.server.schemas.conversations import MessageOut, TaskOut
+from projections import Message
 
 MAX_TEXT = 4000
 """Characters of a text that a list shows; the page of the message has all of it."""
@@ -79,6 +80,12 @@ class ChatMessage:
     ended: list[TaskOut] = field(default_factory=list)
 
 
+def large_message(row: Message) -> MessageOut:
+    """Return a message without what takes long to parse: only its text is shown, and that there is more."""
+    names = MessageOut.model_fields.keys() - {"sent"}
+    return MessageOut.model_construct(**{name: getattr(row, name) for name in names}, sent={})
+
+
 def chat_messages(messages: Sequence[MessageOut], longest: int = MAX_TEXT, most: int = MAX_LIST) -> list[ChatMessage]:
     """Return messages with their blocks; the result of a tool stands with its call, if that is among them.
 
@@ -128,6 +135,9 @@ def _length_as_html(text: str) -> int:
 
 
 def _blocks(message: MessageOut, longest: int, most: int = MAX_LIST) -> Iterable[Block]:
+    if not message.sent:  # a large one
+        yield from (_cut("text", message.content, longest), Block("more"))
+        return
     for number, block in enumerate(_all_blocks(message, longest)):
         if number == MAX_BLOCKS or most <= 0:
             yield Block("more")

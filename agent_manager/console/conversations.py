@@ -26,6 +26,7 @@ from agent_manager.console.chat import (
     add_ended,
     artifact_file,
     chat_messages,
+    large_message,
     number_that_fits,
     status_text,
     timeline,
@@ -35,7 +36,7 @@ from agent_manager.console.pages import ROOT, ConsoleRoute, form, models, page, 
 from agent_manager.console.retention import holds_on
 from agent_manager.retention import Hold
 from agent_manager.server.authorization import Data, needs
-from agent_manager.server.context import CurrentContext, RequestContext
+from agent_manager.server.context import PARSED_BYTES, CurrentContext, RequestContext
 from agent_manager.server.conversation_lookup import ResolvedConversation, get_or_404, resolve
 from agent_manager.server.operators import ACTOR
 from agent_manager.server.routes import conversations as api
@@ -51,13 +52,13 @@ from agent_manager.server.schemas.conversations import (
     StateQuery,
     TaskOut,
 )
-from agent_manager.server.schemas.events import event_out
+from agent_manager.server.schemas.events import EventOut, event_out
 from agent_manager.server.schemas.forks import NewFork
-from eventstore import TaskStatus
+from eventstore import Event, TaskStatus
 from eventstore.database.queries import query as sql_text
 from eventstore.errors import InvalidCursor, NotFound
 from eventstore.read import end_of_log
-from projections import Search, Task
+from projections import Message, Search, Task
 from projections.conversation_snapshot import MessagePage
 from projections.pages import PAGE_BYTES
 from projections.rows import ReadTableRow
@@ -245,7 +246,7 @@ async def _window(
         options["after_version"] = query.after if query.after is not None else (query.first or 1) - 1
     limit, most = (ROWS, MAX_LIST) if query.after is None else (LIVE_ROWS, MAX_LIVE)
     found = await context.reader.messages(conversation_id, limit=limit, **options)
-    messages = await models(context, MessageOut, found)
+    messages = await _shown_messages(context, found)
     fitting = await context.in_thread(partial(number_that_fits, messages, most=most))
     if fitting < len(messages):
         found = await context.reader.messages(conversation_id, limit=fitting, **options)  # for its cursor
@@ -253,6 +254,12 @@ async def _window(
     if is_forward:
         return messages, None, found.next
     return messages[::-1], found.next, None
+
+
+async def _shown_messages(context: RequestContext, rows: Sequence[Message]) -> list[MessageOut]:
+    """Return messages of a list. Of large ones only the text is shown, so nothing else of them is parsed."""
+    whole = iter(await models(context, MessageOut, [row for row in rows if row.size <= PARSED_BYTES]))
+    return [next(whole) if row.size <= PARSED_BYTES else large_message(row) for row in rows]
 
 
 async def _past(context: RequestContext, resolved: ResolvedConversation, query: ChatQuery) -> dict[str, Any]:
@@ -265,7 +272,7 @@ async def _past(context: RequestContext, resolved: ResolvedConversation, query: 
         else:
             rows = (await _last_rows(snapshot.messages(), ROWS))[::-1]
         tasks = await _first_rows(snapshot.tasks(), LIVE_ROWS)
-    messages = await models(context, MessageOut, rows)
+    messages = await _shown_messages(context, rows)
     shown = messages[: await context.in_thread(number_that_fits, messages)]
     [conversation] = await models(context, ConversationOut, [snapshot.conversation])
     data = await _chat(
@@ -419,6 +426,7 @@ async def show_message(
 ) -> dict[str, Any]:
     """Show a message whole."""
     resolved = await get_or_404(context.reader, conversation)
+    await context.begin_large(PARSED_BYTES + 1)  # its size is known when it was read
     row = await context.reader.conversation(resolved.id)
     found = await context.reader.messages(resolved.id, after_version=version - 1, limit=1)
     messages = await models(context, MessageOut, [each for each in found if each.version == version])
@@ -507,11 +515,16 @@ async def list_events(
     row = await context.reader.conversation(resolved.id)
     return {
         "conversation": ConversationOut.model_validate(row),
-        "items": await context.in_thread(list, map(event_out, found)),
+        "items": await _shown_events(context, found),
         "next": found.next,
         "filters": query,
         "known_types": KNOWN_TYPES,
     }
+
+
+async def _shown_events(context: RequestContext, events: Sequence[Event]) -> list[EventOut]:
+    await context.begin_large(sum(event.size for event in events))
+    return await context.in_thread(list, map(event_out, events))
 
 
 class CompareQuery(In):
@@ -534,7 +547,7 @@ async def compare(
     async with context.reader.snapshot_at(resolved.id, version=b, page=MessagePage(ROWS, a + 1)) as snapshot:
         [after] = await models(context, ConversationOut, [snapshot.conversation])
         own = (row async for row in snapshot.messages() if row.conversation_id == resolved.id and row.version > a)
-        added = await models(context, MessageOut, await _first_rows(own, ROWS))
+        added = await _shown_messages(context, await _first_rows(own, ROWS))
         changed = (task async for task in snapshot.tasks() if tasks_before.get(task.id, (0, ""))[0] != task.version)
         changed_tasks = await models(context, TaskOut, await _first_rows(changed, ROWS))
     answered = await _answered(context, resolved.id, a, b)

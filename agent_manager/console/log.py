@@ -134,7 +134,10 @@ async def _shown(context: RequestContext, query: LogQuery, event: Event) -> Even
     def show() -> EventOut | None:
         return event_out(event) if query.matches(event) else None
 
-    return await context.in_thread(show) if event.size > LARGE_BYTES else show()
+    if event.size <= LARGE_BYTES:
+        return show()
+    await context.begin_large(event.size)
+    return await context.in_thread(show)
 
 
 async def _positions(context: RequestContext, query: LogQuery) -> tuple[int, int]:
@@ -165,8 +168,12 @@ async def _rows(context: RequestContext, query: LiveQuery, after: int) -> AsyncG
     async with aclosing(source.follow(after)) as events:
         async for event in events:
             await context.time_slice.give_way()
-            if (shown := await _shown(context, query, event)) is not None:
-                text = row.render(event=shown).replace("\n", " ").replace("\r", " ")
+            try:
+                shown = await _shown(context, query, event)
+                text = "" if shown is None else row.render(event=shown).replace("\n", " ").replace("\r", " ")
+            finally:
+                await context.end_large()
+            if text:
                 yield f"id: {event.position}\nevent: row\ndata: {text}\n\n".encode()
 
 
@@ -181,5 +188,5 @@ async def show_event(context: CurrentContext, position: Annotated[int, Path(ge=1
         user=context.caller.user,
     )
     async for event in events:
-        return {"event": event_out(event)}
+        return {"event": await _shown(context, LogQuery(), event)}
     raise NotFound(f"there is no event at position {position}, or you may not see it: positions have gaps")

@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from agent_manager.console.rendering import respond_with_page
 from agent_manager.console.session import FormRequest, authorize
 from agent_manager.server.authorization import AuthorizedRoute, Data, Handler, check_open_rate, needs
-from agent_manager.server.context import RequestContext
+from agent_manager.server.context import LARGE_LIMIT, RequestContext
 from agent_manager.server.problems import (
     ERROR_RESPONSE,
     BadToken,
@@ -33,6 +33,7 @@ from agent_manager.server.problems import (
 )
 from agent_manager.server.read_your_writes import READ_TABLES
 from eventstore.errors import EventStoreError, NotCaughtUp
+from projections.rows import ReadTableRow
 
 ROOT = "/console"
 WAIT_SECONDS = 1.0
@@ -54,6 +55,11 @@ class ConsoleRoute(AuthorizedRoute):
             await check_open_rate(Request(scope))
         scope[ERROR_RESPONSE] = _error_response
         await super().handle(scope, receive, send)
+
+    def rows(self, request: Request) -> int:
+        """Return as many rows as a large page has if the page shows what conversations hold, which may be large."""
+        holds_content = self.path.startswith((f"{ROOT}/conversations/", f"{ROOT}/log"))
+        return LARGE_LIMIT + 1 if holds_content and request.method == "GET" else 0
 
     def get_route_handler(self) -> Handler:
         """Return a handler that shows invalid input, and what does not exist, as a page."""
@@ -87,15 +93,20 @@ def page(
     def register(read: _Endpoint) -> _Endpoint:
         @wraps(read)
         async def as_json(**given: Any) -> Response:
-            data = await read(**given)
-            body = await given["context"].in_thread(partial(to_json, fallback=str), data)
+            context: RequestContext = given["context"]
+            try:
+                body = await context.in_thread(partial(to_json, fallback=str), await read(**given))
+            finally:
+                await context.end_large()
             return Response(body, media_type="application/json")
 
         @wraps(read)
         async def as_page(**given: Any) -> Response:
-            data = await read(**given)
             context: RequestContext = given["context"]
-            return await context.in_thread(respond_with_page, context.request, template, data)
+            try:
+                return await context.in_thread(respond_with_page, context.request, template, await read(**given))
+            finally:
+                await context.end_large()
 
         declared = needs(kind, *more, **by_parameter)
         json_path = "/overview.json" if path == "/" else f"{path}.json"
@@ -119,8 +130,9 @@ def form(model: type[_Model]) -> Any:
     return Depends(read)
 
 
-async def models(context: RequestContext, model: type[_Model], rows: Sequence[object]) -> list[_Model]:
+async def models(context: RequestContext, model: type[_Model], rows: Sequence[ReadTableRow]) -> list[_Model]:
     """Return rows as models. That parses their JSON, which may take long."""
+    await context.begin_large(sum(row.size for row in rows))
     return await context.in_thread(list, map(model.model_validate, rows))
 
 

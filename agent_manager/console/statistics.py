@@ -27,6 +27,8 @@ from projections import Statistics
 
 router = APIRouter(prefix=ROOT, route_class=ConsoleRoute)
 
+FEW_ROWS = 200
+"""Rows that are converted at once; more of them, in a thread."""
 DAYS = 30
 """Days that are counted by default."""
 _TOOLS = query("agent_manager.console", "tools")
@@ -85,11 +87,16 @@ async def _read(context: RequestContext, query: StatisticsQuery) -> dict[str, An
         _read_tools(context, query),
         gather_or_raise(read(source, **filters) for read in _READS.values()),
     )
-    named = zip((*_READS, "tools"), (*tables, tools), strict=True)
+    named = dict(zip((*_READS, "tools"), (*tables, tools), strict=True))
+    few = sum(map(len, named.values())) < FEW_ROWS
     return {
-        "tables": {name: await context.in_thread(list, map(asdict, rows)) for name, rows in named},
+        "tables": _as_dicts(named) if few else await context.in_thread(_as_dicts, named),
         "response_times": asdict(times),
     }
+
+
+def _as_dicts(tables: dict[str, list[Any]]) -> dict[str, list[dict[str, Any]]]:
+    return {name: list(map(asdict, rows)) for name, rows in tables.items()}
 
 
 async def _read_tools(context: RequestContext, query: StatisticsQuery) -> list[ToolCalls]:

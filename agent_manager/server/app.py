@@ -26,10 +26,13 @@ Errors become responses (:mod:`~agent_manager.server.problems`): rejections in `
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic_core import to_json
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Route
@@ -42,6 +45,7 @@ from agent_manager.server.context import ServerContext
 from agent_manager.server.limits import largest_body
 from agent_manager.server.middleware import Deadline, RequestGuard
 from agent_manager.server.problems import error_response, problem, problem_of_validation
+from agent_manager.server.protocol import network_of
 from agent_manager.server.routes import (
     agents,
     conversations,
@@ -61,6 +65,7 @@ from agent_manager.server.routes import (
 from agent_manager.server.routes.declarations import problem_schema
 from eventstore.errors import EventStoreError
 
+OPENAPI_PATH = "/openapi.json"
 ROUTERS = {
     "": (health.router, a2a_demo.router, a2a_demo.plain),
     "/v1": (
@@ -114,7 +119,8 @@ def create_app(server_context: ServerContext, *, names: Sequence[str] | None = N
         title="eventstore",
         version="1",
         description=_DESCRIPTION,
-        docs_url=None,  # FastAPI's documentation pages load scripts from other sites
+        openapi_url=None,  # FastAPI would encode the document for each request
+        docs_url=None,  # its documentation pages load scripts from other sites
         redoc_url=None,
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # its spans have paths and queries in them
@@ -134,8 +140,20 @@ def create_app(server_context: ServerContext, *, names: Sequence[str] | None = N
         body_seconds=settings.body_seconds,
         names=names,
         metrics=server_context.metrics,
+        wait_for_turn=partial(_wait_for_turn, server_context),
     )
     return app
+
+
+async def _wait_for_turn(server_context: ServerContext, scope: Scope) -> None:
+    """Wait for the turn of the network of a request that has shown no valid token.
+
+    Many connections can send requests at once that cost them nothing. In each iteration of the event loop, one of them
+    is handled.
+    """
+    if not server_context.authenticator.is_trusted(Headers(scope=scope)):
+        client = scope.get("client")
+        await server_context.limits.turns.wait(f"address {network_of(client[0] if client else '')}")
 
 
 def _handle_errors(app: FastAPI) -> None:
@@ -186,3 +204,11 @@ def _complete_openapi(app: FastAPI) -> None:
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # the way FastAPI documents for extending the document
+    text = b""
+
+    async def respond(_: Request) -> Response:
+        nonlocal text
+        text = text or to_json(app.openapi())
+        return Response(text, media_type="application/json")
+
+    app.add_route(OPENAPI_PATH, respond, include_in_schema=False)

@@ -343,7 +343,7 @@ class AuthorizedRoute(APIRoute):
             request = self.request_class(request.scope, request.receive)
             size = await _size_of(request)
             server_context = request.app.state.server_context
-            is_large = server_context.is_large_page(_limit_of(request))
+            is_large = server_context.is_large_page(self.rows(request))
             tenant_context = request.state.tenant_context
             async with tenant_context.turn_for(size, reads_large_page=is_large, appends=self._appends):
                 # The limit on events may have been used up while the request waited for its turn.
@@ -365,6 +365,11 @@ class AuthorizedRoute(APIRoute):
             return await self.repeated(request, outcome) if isinstance(outcome, StoredResponse) else outcome
 
         return handle_in_turn
+
+    def rows(self, request: Request) -> int:
+        """Return the number of rows that a request asks for; 0 if it names none, or none that is valid."""
+        limit = request.query_params.get("limit", "")
+        return int(limit[:10]) if limit.isascii() and limit.isdigit() else 0
 
     async def repeated(self, request: Request, stored: StoredResponse) -> Response:
         """Return the response to a repetition of a request with an idempotency key."""
@@ -415,12 +420,6 @@ async def check_open_rate(request: Request) -> None:
 
 def _network_of(request: Request) -> str:
     return network_of(request.client.host if request.client else "")
-
-
-def _limit_of(request: Request) -> int:
-    """Return the number of rows that a request asks for; 0 if it names none, or none that is valid."""
-    limit = request.query_params.get("limit", "")
-    return int(limit[:10]) if limit.isascii() and limit.isdigit() else 0
 
 
 async def _size_of(request: Request) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Annotated, Any, TypeVar
@@ -60,6 +61,8 @@ from projections.reading import not_found
 
 LARGE_LIMIT = 200
 """The rows above which a page is large."""
+PARSED_BYTES = 2**20
+"""Bytes of rows above which one request of the server at a time holds them in parsed form."""
 ANSWERING_SECONDS = 5.0
 """The time that running answers have to finish when the server closes."""
 SLICED_EVENTS = 500
@@ -187,6 +190,7 @@ class RequestContext:
         self.store: EventStore = self.server_context.store
         self.reader = Reader(self.store, caller=self.caller, timeout=self.server_context.reader.timeout)
         self._limit_keys: Sequence[str] = request.state.limit_keys
+        self._large: AsyncExitStack | None = None
 
     @cached_property
     def time_slice(self) -> TimeSlice:
@@ -219,6 +223,23 @@ class RequestContext:
     async def in_thread(self, work: Callable[..., Row], *arguments: object) -> Row:
         """Return what a function returns that would block the event loop."""
         return await self.tenant_context.in_thread(work, *arguments)
+
+    async def begin_large(self, size: int) -> None:
+        """Wait until the request may hold so many bytes of rows, which take many times as much in parsed form.
+
+        Raises:
+            Busy: Others did so for too long.
+        """
+        if size > PARSED_BYTES and self._large is None:
+            large = AsyncExitStack()
+            await large.enter_async_context(self.server_context.response_cache.parsed(self.caller.tenant))
+            self._large = large
+
+    async def end_large(self) -> None:
+        """Let other requests hold as much."""
+        if self._large is not None:
+            await self._large.aclose()
+            self._large = None
 
     def check_writable(self, conversation_id: UUID) -> None:
         """Check that the caller may write to a conversation: only administrators to the registry of agents.

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
 from urllib.parse import parse_qsl, quote, unquote, unquote_to_bytes, urlsplit
 
@@ -145,22 +145,33 @@ class RequestGuard:
         max_body_bytes: The limit on the bytes of a request's body.
         body_seconds: Seconds for the body to arrive, from when the head was read.
         names: The host names that the server accepts; None accepts any.
+        wait_for_turn: Delays a request until it may take time of the event loop.
     """
 
     def __init__(
-        self, app: ASGIApp, *, max_body_bytes: int, body_seconds: float, names: Sequence[str] | None, metrics: Metrics
+        self,
+        app: ASGIApp,
+        *,
+        max_body_bytes: int,
+        body_seconds: float,
+        names: Sequence[str] | None,
+        metrics: Metrics,
+        wait_for_turn: Callable[[Scope], Awaitable[None]] | None = None,
     ) -> None:
         self._app = app
         self._limit = max_body_bytes
         self._seconds = body_seconds
         self._names = names
         self._metrics = metrics
+        self._wait_for_turn = wait_for_turn
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on a request with a canonical path and a limited body, unless it is rejected."""
         try:
             self._check(scope["method"], Headers(scope=scope))
             scope["path"] = canonical_path(scope)
+            if self._wait_for_turn is not None:
+                await self._wait_for_turn(scope)
             await self._app(scope, self._limited(receive), send)
         except Rejected as rejected:
             self._metrics.count_rejection(rejected.reason)

@@ -97,7 +97,7 @@ class ResponseCache:
         self._files = 0
         self._builds: dict[str, list[_Build]] = {}
         """By key: the one that runs, and the next."""
-        self._large = FairQueue(MAX_LARGE)
+        self._large, self._parsed = FairQueue(MAX_LARGE), FairQueue(1)
         self._seconds = seconds
 
     async def respond(
@@ -169,8 +169,23 @@ class ResponseCache:
         Raises:
             Busy: Too many are being made.
         """
+        async with self._permit(self._large, tenant):
+            yield
+
+    @asynccontextmanager
+    async def parsed(self, tenant: str) -> AsyncIterator[None]:
+        """Hold the permit to have much data in parsed form at once, which one request at a time has.
+
+        Raises:
+            Busy: Others have it for too long.
+        """
+        async with self._permit(self._parsed, tenant):
+            yield
+
+    @asynccontextmanager
+    async def _permit(self, queue: FairQueue, tenant: str) -> AsyncIterator[None]:
         try:
-            async with self._large.permit(tenant, self._seconds):
+            async with queue.permit(tenant, self._seconds):
                 yield
         except PoolTimeout:
             raise Busy("too many large responses are being made: repeat the request later", "large_responses") from None

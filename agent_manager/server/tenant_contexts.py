@@ -7,10 +7,12 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from functools import partial
+from time import perf_counter
 from typing import TypeVar
 
 from agent_manager.agents.tenant_isolation import TenantIsolatedAgent
 from agent_manager.factory import AsyncManager
+from agent_manager.server.limits import SLICE_SECONDS
 from agent_manager.server.streams import ChangeNotifier
 from eventstore import EventStore
 from eventstore.concurrency import run_in_thread
@@ -80,9 +82,17 @@ class TenantContext:
             yield
 
     async def in_thread(self, work: Callable[..., Result], *arguments: object) -> Result:
-        """Return what a function returns that may take long; one at a time, so that other tenants find threads."""
+        """Return what a function returns that may take long.
+
+        One works at a time, so that other tenants find threads, and then pauses for as long as it has worked: a thread
+        that parses or encodes much keeps the event loop from running.
+        """
         async with self._in_thread:
-            return await run_in_thread(work, *arguments)
+            began = perf_counter()
+            done = await run_in_thread(work, *arguments)
+            if (worked := perf_counter() - began) > SLICE_SECONDS:
+                await asyncio.sleep(worked)
+            return done
 
     async def close(self) -> None:
         """Close the notifier and the manager."""

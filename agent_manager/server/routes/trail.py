@@ -82,14 +82,18 @@ async def export_as_zip(context: CurrentContext, query: Annotated[ExportQuery, Q
         async with responses.large(tenant):
             exported = await export_trail(context.store, file, caller=context.caller, reserve=reserve, **given)
             path = await run_in_thread(_zip, exported)
-        response = FileResponse(
-            path, media_type="application/zip", filename="trail.zip", background=BackgroundTask(folder.cleanup)
-        )
+        response = FileResponse(path, media_type="application/zip", filename="trail.zip")
     except BaseException:
         folder.cleanup()
         responses.spool.release(tenant, reserved, 0, None)
         raise
-    weakref.finalize(response, responses.spool.release, tenant, reserved, 0, None)
+    release = weakref.finalize(response, responses.spool.release, tenant, reserved, 0, None)
+
+    async def finish() -> None:
+        release()
+        await run_in_thread(folder.cleanup)
+
+    response.background = BackgroundTask(finish)  # without it, if the client has disconnected, both happen later
     return response
 
 
