@@ -3674,7 +3674,7 @@ BEGIN
        ) THEN
         RAISE EXCEPTION 'no receipt names the versions % of conversation % that were erased', NEW.versions, NEW.conversation_id
             USING ERRCODE = 'restrict_violation',
-                  HINT = 'Erase with eventstore erase, which appends the receipt: docs/guides/erasure.md.';
+                  HINT = 'The command line and the HTTP API append the receipt with the erasure: docs/guides/erasure.md.';
     END IF;
     RETURN NULL;
 END

@@ -23,7 +23,7 @@ SOURCES = [
 SUGGESTION = re.compile(
     rf"(?<!from )\beventstore ((?:{'|'.join(MODULES)})\b"
     r"(?: (?:add|create|list|verify|restore|revoke|suspend|bind|unbind|logins|up|roles|down|status"
-    r"|remove|run|user|key|checkpoints|rotate|retire|--[a-z-]+|\w+\.jsonl|[A-Z]{2,})\b(?!=))*)"
+    r"|remove|run|user|key|apply|checkpoints|rotate|retire|--[a-z-]+|\w+\.jsonl|[A-Z]{2,})\b(?!=))*)"
 )
 PLACEHOLDERS = {
     "AGE": "90d",
