@@ -8,6 +8,11 @@ DELETE FROM pending_messages p
    AND p.id::text = b.content ->> 'message_id'
    AND p.position < b.position;
 
+WITH answered AS MATERIALIZED (  -- looked up once, however many events a conversation has
+    SELECT b.tenant_id, b.conversation_id, b.position, b.content ->> 'message_id' AS message_id
+      FROM batch b
+     WHERE b.event_type = 'message.answered'
+)
 INSERT INTO pending_messages (tenant_id, conversation_id, id, position, given_id, created_at)
 SELECT b.tenant_id, b.conversation_id, b.id, b.position, b.content ->> 'given_id', occurred_at(b.metadata, b.timestamp)
   FROM batch b
@@ -15,11 +20,10 @@ SELECT b.tenant_id, b.conversation_id, b.id, b.position, b.content ->> 'given_id
    AND b.content -> 'awaits_answer' = 'true'
    AND NOT EXISTS (
            SELECT
-             FROM batch a
-            WHERE a.event_type = 'message.answered'
-              AND a.tenant_id = b.tenant_id
+             FROM answered a
+            WHERE a.tenant_id = b.tenant_id
               AND a.conversation_id = b.conversation_id
-              AND a.content ->> 'message_id' = b.id::text
+              AND a.message_id = b.id::text
               AND a.position > b.position
        )
  ORDER BY b.position;

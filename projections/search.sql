@@ -61,7 +61,12 @@ DELETE FROM search_documents d
    AND d.kind = r.kind
    AND d.kind IN ('task', 'conversation');
 
-WITH texts AS MATERIALIZED (
+WITH deleted AS MATERIALIZED (  -- looked up once, however many events a conversation has
+    SELECT b.tenant_id, b.conversation_id, b.version, b.content ->> 'task_id' AS task_id
+      FROM batch b
+     WHERE b.event_type = 'task.deleted'
+),
+texts AS MATERIALIZED (
     SELECT b.tenant_id, b.conversation_id, b.version, b.position, b.id,
            CASE b.event_type
                WHEN 'message.added' THEN 'message'
@@ -89,11 +94,10 @@ WITH texts AS MATERIALIZED (
                             'conversation.created', 'conversation.renamed', 'conversation.forked')
        AND NOT EXISTS (
                SELECT
-                 FROM batch d
-                WHERE d.event_type = 'task.deleted'
-                  AND d.tenant_id = b.tenant_id
+                 FROM deleted d
+                WHERE d.tenant_id = b.tenant_id
                   AND d.conversation_id = b.conversation_id
-                  AND d.content ->> 'task_id' = b.content ->> 'task_id'
+                  AND d.task_id = b.content ->> 'task_id'
                   AND d.version > b.version
            )
 ),

@@ -202,6 +202,11 @@ conversations_begun AS (
 ),
 
 -- Tasks. The first event of a task, whatever its type, creates the row; a repeated status does not begin a period.
+deleted AS MATERIALIZED (  -- looked up once, however many events a conversation has
+    SELECT b.tenant_id, b.conversation_id, b.version, b.content ->> 'task_id' AS task_id
+      FROM batch b
+     WHERE b.event_type = 'task.deleted'
+),
 steps AS (
     SELECT k.tenant_id, k.conversation_id, k.task_id, k.version, k.entered_at AS at, k.created_at, k.actor, k.status,
            true AS is_known
@@ -218,11 +223,10 @@ steps AS (
      WHERE f.task_id IS NOT NULL
        AND NOT EXISTS (
                SELECT
-                 FROM batch d
-                WHERE d.event_type = 'task.deleted'
-                  AND d.tenant_id = f.tenant_id
+                 FROM deleted d
+                WHERE d.tenant_id = f.tenant_id
                   AND d.conversation_id = f.conversation_id
-                  AND d.content ->> 'task_id' = f.task_id::text
+                  AND d.task_id = f.task_id::text
                   AND d.version > f.version
            )
 ),

@@ -25,7 +25,12 @@ DELETE FROM tasks t
    AND t.first_version > (r.content ->> 'to_version')::integer
    AND t.first_version < r.version;
 
-WITH ended AS MATERIALIZED (
+WITH deleted AS MATERIALIZED (  -- looked up once, however many events a conversation has
+    SELECT b.tenant_id, b.conversation_id, b.version, b.content ->> 'task_id' AS task_id
+      FROM batch b
+     WHERE b.event_type = 'task.deleted'
+),
+ended AS MATERIALIZED (
     -- The tasks that began in this batch and that their conversation hides since, and up to which version.
     SELECT r.tenant_id, r.conversation_id, begun.task_id, max(r.version) AS version
       FROM batch r
@@ -38,11 +43,10 @@ WITH ended AS MATERIALIZED (
                                        'task.artifact_added', 'task.artifact_extended')
                   AND NOT EXISTS (
                           SELECT
-                            FROM batch d
-                           WHERE d.event_type = 'task.deleted'
-                             AND d.tenant_id = b.tenant_id
+                            FROM deleted d
+                           WHERE d.tenant_id = b.tenant_id
                              AND d.conversation_id = b.conversation_id
-                             AND d.content ->> 'task_id' = b.content ->> 'task_id'
+                             AND d.task_id = b.content ->> 'task_id'
                              AND d.version > b.version
                              AND d.version < r.version
                       )
@@ -124,11 +128,10 @@ folded AS MATERIALIZED (
                             'task.artifact_added', 'task.artifact_extended')
        AND NOT EXISTS (
                SELECT
-                 FROM batch d
-                WHERE d.event_type = 'task.deleted'
-                  AND d.tenant_id = b.tenant_id
+                 FROM deleted d
+                WHERE d.tenant_id = b.tenant_id
                   AND d.conversation_id = b.conversation_id
-                  AND d.content ->> 'task_id' = b.content ->> 'task_id'
+                  AND d.task_id = b.content ->> 'task_id'
                   AND d.version > b.version
            )
        AND NOT EXISTS (
@@ -140,6 +143,13 @@ folded AS MATERIALIZED (
                   AND b.version < e.version
            )
      GROUP BY b.tenant_id, b.conversation_id, b.content ->> 'task_id'
+),
+histories AS MATERIALIZED (
+    SELECT b.tenant_id, b.conversation_id, b.version, b.content ->> 'task_id' AS task_id,
+           b.content -> 'history' AS history, b.metadata #> '{eventstore.member_order,content,history}' AS history_order
+      FROM batch b
+     WHERE b.event_type = 'task.described'
+       AND b.content ? 'history'
 ),
 -- Histories that go on: the chunks that follow the last event that gave the history whole or took it away, else those
 -- of the row; and the extra with that history, if a later event has replaced the rest of it.
@@ -161,18 +171,14 @@ continued AS MATERIALIZED (
                'chunks', g.chunks
            ) AS added
       FROM (SELECT f.tenant_id, f.conversation_id, f.id, f.history_version, f.extra_version,
-                   jsonb_agg(jsonb_build_object(
-                                 'messages', b.content -> 'history',
-                                 'order', b.metadata #> '{eventstore.member_order,content,history}')
-                             ORDER BY b.version) AS chunks
+                   jsonb_agg(jsonb_build_object('messages', h.history, 'order', h.history_order)
+                             ORDER BY h.version) AS chunks
               FROM folded f
-              JOIN batch b
-                ON b.tenant_id = f.tenant_id
-               AND b.conversation_id = f.conversation_id
-               AND b.content ->> 'task_id' = f.id::text
-               AND b.version >= coalesce(f.history_version, f.first_version)
-               AND b.event_type = 'task.described'
-               AND b.content ? 'history'
+              JOIN histories h
+                ON h.tenant_id = f.tenant_id
+               AND h.conversation_id = f.conversation_id
+               AND h.task_id = f.id::text
+               AND h.version >= coalesce(f.history_version, f.first_version)
              GROUP BY f.tenant_id, f.conversation_id, f.id, f.history_version, f.extra_version) AS g
 ),
 updated AS (
@@ -226,6 +232,11 @@ SELECT f.id, f.conversation_id, f.tenant_id, f.version, f.first_version, coalesc
               AND t.id = f.id
        );
 
+WITH deleted AS MATERIALIZED (  -- looked up once, however many events a conversation has
+    SELECT b.tenant_id, b.conversation_id, b.version, b.content ->> 'task_id' AS task_id
+      FROM batch b
+     WHERE b.event_type = 'task.deleted'
+)
 INSERT INTO task_artifacts (task_id, conversation_id, tenant_id, version, artifact_id, extends, last_chunk,
                             continues_text, name, description, parts, created_at, extra, metadata, member_order)
 SELECT (b.content ->> 'task_id')::uuid, b.conversation_id, b.tenant_id, b.version,
@@ -244,11 +255,10 @@ SELECT (b.content ->> 'task_id')::uuid, b.conversation_id, b.tenant_id, b.versio
  WHERE b.event_type IN ('task.artifact_added', 'task.artifact_extended')
    AND NOT EXISTS (
            SELECT
-             FROM batch d
-            WHERE d.event_type = 'task.deleted'
-              AND d.tenant_id = b.tenant_id
+             FROM deleted d
+            WHERE d.tenant_id = b.tenant_id
               AND d.conversation_id = b.conversation_id
-              AND d.content ->> 'task_id' = b.content ->> 'task_id'
+              AND d.task_id = b.content ->> 'task_id'
               AND d.version > b.version
        )
  ORDER BY b.position;
