@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from agent_manager.auth.identity import TokenScope
 from agent_manager.auth.keys import StaticKey, id_in_key
 from eventstore import EventStore
-from eventstore.administration import set_administrator
+from eventstore.administration import SYSTEM_TENANT, set_administrator
 from eventstore.database.connection import APP
 from eventstore.database.queries import query
 from eventstore.errors import ConflictError, EventStoreError, InputError, InvalidEvent, NotFound, printable, translated
@@ -281,7 +281,7 @@ class Directory:
 
     async def _no_tenant(self, tenant: str, others: Iterable[str] = ()) -> NotFound:
         """Return the error for a tenant that does not exist, which names those that were added and ``others``."""
-        names = sorted({row.id for row in await self.tenants()}.union(others))
+        names = sorted({row.id for row in await self.tenants()}.union(others) - {SYSTEM_TENANT})
         known = ", ".join(map(printable, names[:_NAMED_TENANTS])) or "none"
         return NotFound(
             f"tenant {printable(tenant)} does not exist: eventstore tenants add TENANT adds one; these exist: {known}"
