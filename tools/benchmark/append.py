@@ -225,6 +225,7 @@ async def _holds_gates(bench: Benchmark, store: EventStore) -> bool:
         while True:
             await side("gate/look")
 
+    await side("gate/begin")  # until it is connected
     appending = asyncio.create_task(append_on())
     try:
         async with bench.workspace.connections(1, store.settings.db_schema) as (connection,):

@@ -116,13 +116,16 @@ CREATE INDEX ON events (category, stream, position);
 CREATE INDEX ON events (category, sequence_number);
 
 -- name: disable_rls
--- Disable row-level security on the tables that have it.
+-- Disable row-level security on the tables that have policies.
 DO $$
 DECLARE
     secured regclass;
 BEGIN
     FOR secured IN
-        SELECT c.oid FROM pg_class c WHERE c.relnamespace = current_schema()::regnamespace AND c.relrowsecurity
+        SELECT c.oid
+          FROM pg_class c
+         WHERE c.relnamespace = current_schema()::regnamespace
+           AND EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid)
     LOOP
         EXECUTE format('ALTER TABLE %s DISABLE ROW LEVEL SECURITY', secured);
     END LOOP;
