@@ -310,7 +310,7 @@ async def _insert_shared(
 
     Args:
         limits: ``types``, a pattern of the types of the events; and ``position`` or ``time``, if what these
-            conversations have hidden since is not hidden.
+            conversations have hidden or deleted since is not hidden.
     """
     text = query_without("projections", "as_of_shared_events", (_UNTIL | {"types"}).difference(limits))
     ids, versions = [each.conversation_id for each in ancestry], [each.last_version for each in ancestry]

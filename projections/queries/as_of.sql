@@ -142,8 +142,8 @@ SELECT a.id, a.version
 
 -- name: as_of_shared_events
 -- The events of conversations up to a version, and of each fork among them the first one, which names its source; and the
--- later ones by which a conversation went back to an earlier version, because what they hide is hidden from its forks, too.
--- A line is left out if its parameter is not given.
+-- later ones that delete a task or go back to an earlier version, because what they hide is hidden from forks, too. A line
+-- is left out if its parameter is not given.
 INSERT INTO batch (position, timestamp, version, schema_version, conversation_id, id, tenant_id, event_type, actor,
                    content, metadata, salt)
 SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id, e.tenant_id, e.event_type,
@@ -164,7 +164,7 @@ SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, 
              WHERE e.tenant_id = %(tenant)s
                AND e.conversation_id = n.conversation_id
                AND e.version > n.version
-               AND e.event_type = 'conversation.rewound'
+               AND e.event_type IN ('conversation.rewound', 'task.deleted')
                AND e.position <= %(position)s
                AND e.timestamp <= %(time)s
        ) AS e

@@ -91,17 +91,23 @@ class Model:
         return [*self.chain(source, up_to), events]
 
     def folded(self, conversation: UUID, version: int | None = None) -> list[list[Event]]:
-        """The same, with the later events by which the shared conversations went back to earlier versions."""
+        """The same, with the later events by which the shared conversations hide tasks and messages, from forks too."""
         *shared, own = self.chain(conversation, version)
         result = [own]
         for events in reversed(shared):
             conversation, last = self.sources[conversation]
-            rewinds = [e for e in self.events[conversation] if e.version > last and e.event_type == _REWOUND]
-            result.insert(0, events + rewinds)
+            result.insert(0, events + [e for e in self.events[conversation] if e.version > last and hides(e)])
         return result
 
 
 _REWOUND = "conversation.rewound"
+
+
+def hides(event: Event) -> bool:
+    """Whether an event hides what came before it."""
+    return event.event_type in (_REWOUND, "task.deleted")
+
+
 _UNANSWERED = {"status": None, "error": None}
 
 

@@ -210,7 +210,7 @@ async def test_making_a_large_page_does_not_block_other_requests(here: Served) -
 async def _is_beside_the_loop(visitor: Visitor, path: str) -> None:
     longest = Longest()
     watching = asyncio.create_task(longest.watch())
-    found = await visitor.client.get(path)
+    found = await visitor.client.get(path, timeout=120)  # the watching task, which never rests, delays it
     watching.cancel()
     assert found.status_code == 200, (path, found.text[:500])
     assert longest.seconds < 0.15, (path, longest.seconds)
