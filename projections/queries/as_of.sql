@@ -53,7 +53,8 @@ SELECT r.version, coalesce(min(m.version), 0), coalesce(max(m.version), 0)
 -- Count the messages that are not on the page: those that the conversation had when it last went back to an earlier
 -- version are counted already.
 UPDATE conversations c
-   SET message_count = c.message_count + o.messages,
+   SET version       = greatest(c.version, o.version),
+       message_count = c.message_count + o.messages,
        updated_at    = greatest(c.updated_at, o.updated_at)
   FROM (SELECT count(*) FILTER (
                    WHERE e.version > ALL (SELECT b.version
@@ -61,6 +62,7 @@ UPDATE conversations c
                                            WHERE b.conversation_id = %(conversation_id)s
                                              AND b.event_type = 'conversation.rewound')
                ) AS messages,
+               max(e.version) AS version,
                max(occurred_at(e.metadata, e.timestamp)) AS updated_at
           FROM events e
          WHERE e.tenant_id = %(tenant)s
