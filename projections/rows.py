@@ -99,6 +99,11 @@ class Message(ReadTableRow):
             self.role, self.content, self.parts, self.metadata, self.extra, sent_order=self._order("sent")
         )
 
+    @property
+    def is_erased(self) -> bool:
+        """True if its content was erased."""
+        return bool((self.metadata or {}).get("eventstore.erased"))
+
     def _restored(self, name: str, value: Any) -> Any:
         # The projection adds a text to the members that were sent as extra, and never replaces one of them.
         text = value.pop("content") if name == "extra" and isinstance(value.get("content"), str) else None

@@ -79,7 +79,7 @@ class _ConversationsIndex(NamedTuple):
     a2a_version: Version
     listed: dict[UUID, _ListedConversation]
     is_cut: bool
-    """Whether the page ends before the last conversation."""
+    """True if the page ends before the last conversation."""
 
 
 async def write_conversations(

@@ -15,6 +15,8 @@ _MAX_CHANGE_CHARACTERS = 200
 
 
 def _content(message: Message) -> str:
+    if message.is_erased:
+        return "(erased)"
     text = message.content
     if not text and (calls := (message.extra or {}).get("tool_calls")):
         text = f"tool calls: {json.dumps(calls, ensure_ascii=False)}"

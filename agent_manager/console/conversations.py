@@ -647,7 +647,7 @@ async def delete(context: CurrentContext, conversation: str, fields: Annotated[D
 class ShareIn(members_api.MemberIn):
     """A user with whom to share a conversation, or not any more."""
 
-    access: Literal["read", "write", "none"] = "read"  # type: ignore[assignment]
+    access: Literal["read", "write", "none"] = "read"  # type: ignore[assignment]  # "none" is the form's own
 
 
 @router.post("/{conversation}/members", openapi_extra=needs(Data.CONVERSATION))

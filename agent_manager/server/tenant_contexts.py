@@ -53,7 +53,7 @@ class TenantContext:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no request or answer uses the context."""
+        """True if no request or answer uses the context."""
         return self._users == 0
 
     @contextmanager

@@ -104,7 +104,7 @@ _REWOUND = "conversation.rewound"
 
 
 def hides(event: Event) -> bool:
-    """Whether an event hides what came before it."""
+    """Return whether an event hides earlier messages or tasks of its conversation."""
     return event.event_type in (_REWOUND, "task.deleted")
 
 

@@ -28,7 +28,7 @@ PROGRAMS = ("/usr/bin/patroni", "/usr/bin/etcd", "/usr/lib/postgresql/15/bin/pos
 MACHINES = ("one", "two", "three")
 _NETWORK = f"127.{os.getpid() // 254 % 254 + 1}.{os.getpid() % 254 + 1}."
 _PARAMETERS = "      parameters:\n"
-"""Those of the servers, which are killed: then they leave their shared memory, in the data directory."""
+"""The line of Patroni's configuration below which the parameters of the servers stand."""
 _SECONDS = 90.0
 
 
@@ -54,6 +54,7 @@ class Machine:
         shutil.copy(TREE / "deploy" / "patroni" / "login.sql", self._folder)
         text = self._adapted((FILES / "config.yml").read_text())
         assert _PARAMETERS in text
+        # A server that is killed leaves its shared memory then: in the data directory.
         text = text.replace(_PARAMETERS, f"{_PARAMETERS}        dynamic_shared_memory_type: mmap\n")
         (self._folder / "config.yml").write_text(text)
         for path in (self._folder, *self._folder.iterdir()):

@@ -87,7 +87,7 @@ class Running:
 
     @property
     def ended(self) -> bool:
-        """Whether the process has ended."""
+        """True if the process has ended."""
         return self._process.poll() is not None
 
     def interrupt(self, number: int = signal.SIGINT, seconds: float = 30) -> int:

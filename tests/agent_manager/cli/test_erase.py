@@ -57,6 +57,7 @@ def test_a_message_then_its_conversation_is_erased(trip: Eventstore, caught_up: 
     assert (done.code, done.err, done.lines) == (0, "", ["erased 1 event(s) of 1 conversation(s)"])
     caught_up()
     assert contents(trip, "sample-trip")[:2] == [first["content"], ""]
+    assert trip("messages", "sample-trip").lines[2].endswith("(erased)")
     again = trip("erase", "event", second["id"], "--conversation", "sample-trip", "--yes")
     assert again.lines == ["nothing to erase"]
     done = trip("erase", "conversation", "sample-trip", "--yes", "--json")
