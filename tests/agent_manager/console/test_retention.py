@@ -68,7 +68,6 @@ async def test_a_single_event_and_a_user_are_erased(here: Served) -> None:
         assert "Erase 1 event permanently?" in await visitor.get(page)
         await visitor.send(page, "erasures", conversation=trip, event=event, reason="a slip")
         assert await texts(here, trip) == ["", "stays"]
-        assert (await visitor.get(f"conversations/{trip}")).count("content erased") == 1
         assert 'href="../erasures?user=ana"' in await visitor.get("people/user?id=ana")
         await visitor.send("erasures?user=ana", "erasures", user="ana", reason="asked to be forgotten")
         assert await texts(here, other) == [""]
