@@ -283,16 +283,18 @@ BEGIN
     END IF;
     PERFORM refuse_tenant(t) FROM unnest(tenant_ids) AS t WHERE t <> tenant;
     FOR event IN
-        SELECT g.outcome, g.position, g.version, g.timestamp, g.problem, g.ordinality::integer AS ordinal
+        SELECT o.*
           FROM append_group(
                    tenant_ids, conversation_ids, expected_versions,
                    array_fill(1, ARRAY[cardinality(conversation_nos)]), conversation_nos, event_ids, event_types,
                    schema_versions, actors, contents, metadatas,
                    array_fill(coalesce(current_tenant_user(), ''), ARRAY[cardinality(conversation_nos)]), -1
-               ) WITH ORDINALITY AS g
-         ORDER BY CASE g.outcome
+               ) AS g
+         CROSS JOIN unnest(g.outcomes, g.positions, g.versions, g.timestamps, g.problems)
+                        WITH ORDINALITY AS o (outcome, position, version, timestamp, problem, ordinal)
+         ORDER BY CASE o.outcome
                       WHEN 'r' THEN 1 WHEN 'f' THEN 2 WHEN 'i' THEN 3 WHEN 'd' THEN 4 WHEN 'v' THEN 5 ELSE 6
-                  END, g.ordinality
+                  END, o.ordinal
     LOOP
         target := conversation_nos[event.ordinal];
         CASE event.outcome
@@ -340,26 +342,14 @@ $$;
 -- Name: append_group(text[], uuid[], integer[], integer[], integer[], uuid[], text[], smallint[], text[], jsonb[], jsonb[], text[], integer); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.append_group(tenant_ids text[], conversation_ids uuid[], expected_versions integer[], append_nos integer[], conversation_nos integer[], event_ids uuid[], event_types text[], schema_versions smallint[], actors text[], contents jsonb[], metadatas jsonb[], users text[], lock_wait_ms integer) RETURNS TABLE(outcome "char", "position" bigint, version integer, "timestamp" timestamp with time zone, problem text)
+CREATE FUNCTION public.append_group(tenant_ids text[], conversation_ids uuid[], expected_versions integer[], append_nos integer[], conversation_nos integer[], event_ids uuid[], event_types text[], schema_versions smallint[], actors text[], contents jsonb[], metadatas jsonb[], users text[], lock_wait_ms integer, OUT outcomes "char"[], OUT positions bigint[], OUT versions integer[], OUT timestamps timestamp with time zone[], OUT problems text[]) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
     AS $$
 #variable_conflict use_column
 DECLARE
-    has_deletions     boolean := event_types && ARRAY['conversation.deleted', 'conversation.reactivated'];
-    allowed_tenant    text;
     busy              bigint[];
     must_notify       boolean;
-    -- For each conversation:
-    head_versions     integer[];
-    next_timestamps   timestamptz[];
-    deleted           boolean[];
-    -- For each event:
-    outcomes          text[];
-    positions         bigint[];
-    versions          integer[];
-    timestamps        timestamptz[];
-    problems          text[];
     -- Each salt is a hash of this secret, which is not stored. A random number for each event would take as long as the
     -- insertion, while all readers of the log wait for this append.
     secret            bytea := uuid_send(gen_random_uuid());
@@ -378,22 +368,21 @@ BEGIN
         RAISE EXCEPTION 'the arrays of an append differ in length, are empty, or hold a null'
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    IF (has_deletions OR -2 <> ANY (expected_versions) OR '' <> ANY (users)) AND EXISTS (
-           SELECT
-             FROM unnest(append_nos, conversation_nos, event_types, users)
-                      AS e (append_no, conversation_no, event_type, user_id)
-            GROUP BY e.conversation_no
-           HAVING min(e.user_id) <> max(e.user_id)
-               OR min(e.append_no) <> max(e.append_no)
-                  AND (expected_versions[e.conversation_no] <> -2
-                       OR bool_or(e.event_type IN ('conversation.deleted', 'conversation.reactivated')))) THEN
-        RAISE EXCEPTION 'appends of one group may share a conversation only if all expect ANY, are for the same user, '
-                        'and none deletes or reactivates it'
-            USING ERRCODE = 'invalid_parameter_value';
-    END IF;
-    allowed_tenant := append_tenant();
-    IF allowed_tenant <> ANY (tenant_ids) THEN
-        PERFORM refuse_tenant(t) FROM unnest(tenant_ids) AS t WHERE t <> allowed_tenant;
+    IF -2 <> ANY (expected_versions) OR '' <> ANY (users)
+       OR event_types && ARRAY['conversation.deleted', 'conversation.reactivated'] THEN
+        IF EXISTS (
+               SELECT
+                 FROM unnest(append_nos, conversation_nos, event_types, users)
+                          AS e (append_no, conversation_no, event_type, user_id)
+                GROUP BY e.conversation_no
+               HAVING min(e.user_id) <> max(e.user_id)
+                   OR min(e.append_no) <> max(e.append_no)
+                      AND (expected_versions[e.conversation_no] <> -2
+                           OR bool_or(e.event_type IN ('conversation.deleted', 'conversation.reactivated')))) THEN
+            RAISE EXCEPTION 'appends of one group may share a conversation only if all expect ANY, are for the same user, '
+                            'and none deletes or reactivates it'
+                USING ERRCODE = 'invalid_parameter_value';
+        END IF;
     END IF;
 
     IF lock_wait_ms = 0 THEN
@@ -414,105 +403,60 @@ BEGIN
     must_notify := register_append();
 
     -- From here on each statement sees everything that was committed to these conversations.
-    SELECT array_agg(coalesce(head.version, 0) ORDER BY c.no), array_agg(event_timestamp(head.timestamp) ORDER BY c.no),
-           array_agg(CASE
-                         WHEN may_be_deleted(head.event_type)
-                             THEN conversation_is_deleted(head.tenant_id, head.conversation_id)
-                         ELSE false
-                     END ORDER BY c.no)
-      INTO head_versions, next_timestamps, deleted
-      FROM unnest(tenant_ids, conversation_ids) WITH ORDINALITY AS c (tenant_id, conversation_id, no)
-      LEFT JOIN LATERAL (
-               SELECT e.tenant_id, e.conversation_id, e.version, e.timestamp, e.event_type
-                 FROM events e
-                WHERE (e.tenant_id, e.conversation_id, e.version) <= (c.tenant_id, c.conversation_id, 2147483647)
-                ORDER BY e.tenant_id DESC, e.conversation_id DESC, e.version DESC
-                LIMIT 1
-           ) AS head
-        ON head.tenant_id = c.tenant_id
-       AND head.conversation_id = c.conversation_id;
-
-    WITH given AS MATERIALIZED (
-        -- An event whose number names no conversation is not lost: without a tenant the insertion fails.
-        SELECT e.*, c.*,
-               validate_event(c.tenant_id, c.conversation_id, e.event_type, e.content, e.metadata) AS invalid
+    WITH accepting AS MATERIALIZED (
+        -- The conversations that are locked by this append, not deleted, and at the expected version.
+        SELECT c.*, coalesce(head.version, 0) AS head, event_timestamp(head.timestamp) AS timestamp
+          FROM append_scope() AS scope
+         CROSS JOIN unnest(tenant_ids, conversation_ids, expected_versions)
+                        WITH ORDINALITY AS c (tenant_id, conversation_id, expected, no)
+          LEFT JOIN LATERAL (
+                   SELECT e.tenant_id, e.conversation_id, e.version, e.timestamp, e.event_type
+                     FROM events e
+                    WHERE (e.tenant_id, e.conversation_id, e.version) <= (c.tenant_id, c.conversation_id, 2147483647)
+                    ORDER BY e.tenant_id DESC, e.conversation_id DESC, e.version DESC
+                    LIMIT 1
+               ) AS head
+            ON head.tenant_id = c.tenant_id
+           AND head.conversation_id = c.conversation_id
+         WHERE coalesce(scope.tenant_id = c.tenant_id, true)
+           AND c.no = ANY (busy) IS NOT TRUE
+           AND CASE c.expected
+                   WHEN -2 THEN true
+                   WHEN -1 THEN head.version IS NOT NULL
+                   ELSE c.expected = coalesce(head.version, 0)
+               END
+           AND CASE
+                   WHEN may_be_deleted(head.event_type)
+                       THEN NOT conversation_is_deleted(head.tenant_id, head.conversation_id)
+                   ELSE true
+               END
+    ),
+    given AS MATERIALIZED (
+        SELECT e.*, a.tenant_id, a.conversation_id, a.head, a.timestamp,
+               a.no IS NOT NULL
+               AND validate_event(a.tenant_id, a.conversation_id, e.event_type, e.content, e.metadata) IS NULL
+               AND e.event_type NOT IN ('conversation.shared', 'conversation.unshared', 'conversation.deleted',
+                                        'conversation.reactivated')
+               AND NOT e.metadata ? 'eventstore.files'
+               AND (a.head = 0 OR e.user_id = ''
+                    OR EXISTS (SELECT FROM may_append(a.tenant_id, a.conversation_id, e.user_id, e.event_type)))
+               AND (a.head = 0
+                    OR (SELECT true
+                          FROM events k
+                         WHERE (k.tenant_id, k.conversation_id, k.id)
+                               BETWEEN (a.tenant_id, a.conversation_id, e.id) AND (a.tenant_id, a.conversation_id, e.id)
+                         ORDER BY k.tenant_id, k.conversation_id, k.id
+                         LIMIT 1) IS NULL) AS is_plain
           FROM unnest(append_nos, conversation_nos, event_ids, event_types, schema_versions, actors, contents,
                       metadatas, users)
                    WITH ORDINALITY
                    AS e (append_no, conversation_no, id, event_type, schema_version, actor, content, metadata,
                          user_id, ordinal)
-         CROSS JOIN LATERAL (
-                   SELECT tenant_ids[e.conversation_no] AS tenant_id,
-                          conversation_ids[e.conversation_no] AS conversation_id,
-                          expected_versions[e.conversation_no] AS expected,
-                          head_versions[e.conversation_no] AS head
-               ) AS c
-    ),
-    checked AS MATERIALIZED (
-        SELECT g.*, known.position AS known_position, known.version AS known_version, known.timestamp AS known_timestamp,
-               coalesce(g.invalid, compared.differences) AS problem,
-               CASE
-                   WHEN g.invalid IS NOT NULL THEN 'r'
-                   WHEN g.conversation_no = ANY (busy) THEN 'b'
-                   WHEN g.user_id <> '' AND g.head > 0
-                        AND NOT EXISTS (SELECT FROM may_append(g.tenant_id, g.conversation_id, g.user_id, g.event_type))
-                       THEN 'f'
-                   WHEN compared.differences IS NOT NULL THEN 'i'
-                   WHEN known.position IS NOT NULL THEN 'k'
-                   WHEN NOT deleted_conversation_accepts(g.event_type)
-                        -- The last change that this append adds before it, otherwise the state of the log.
-                        AND coalesce(CASE WHEN has_deletions THEN (
-                                SELECT b.event_type = 'conversation.deleted'
-                                  FROM given b
-                                 WHERE b.event_type IN ('conversation.deleted', 'conversation.reactivated')
-                                   AND b.conversation_no = g.conversation_no
-                                   AND b.ordinal < g.ordinal
-                                   AND NOT EXISTS (
-                                           SELECT
-                                             FROM events e
-                                            WHERE e.tenant_id = b.tenant_id
-                                              AND e.conversation_id = b.conversation_id
-                                              AND e.id = b.id
-                                       )
-                                 ORDER BY b.ordinal DESC
-                                 LIMIT 1
-                            ) END, deleted[g.conversation_no]) THEN 'd'
-                   WHEN CASE g.expected WHEN -2 THEN false WHEN -1 THEN g.head = 0 ELSE g.expected <> g.head END THEN 'v'
-                   ELSE 'n'
-               END AS code
-          FROM given g
-          LEFT JOIN LATERAL (
-                   SELECT e.*
-                     FROM events e
-                    WHERE g.head > 0
-                      AND (e.tenant_id, e.conversation_id, e.id) >= (g.tenant_id, g.conversation_id, g.id)
-                    ORDER BY e.tenant_id, e.conversation_id, e.id
-                    LIMIT 1
-               ) AS known
-            ON known.tenant_id = g.tenant_id
-           AND known.conversation_id = g.conversation_id
-           AND known.id = g.id
-         CROSS JOIN LATERAL (
-                   -- An event whose content was erased has no salt; only its id can be compared.
-                   SELECT CASE WHEN known.salt IS NOT NULL THEN event_differences(
-                              known.event_type, known.schema_version, known.actor, known.content, known.metadata,
-                              g.event_type, g.schema_version, g.actor, g.content, g.metadata, g.user_id
-                          ) END AS differences
-               ) AS compared
-    ),
-    numbered AS (
-        SELECT c.*, c.head + (count(*) FILTER (WHERE c.outcome = 'n')
-                                          OVER (PARTITION BY c.conversation_no ORDER BY c.ordinal))::integer AS version
-          FROM (SELECT c.*, CASE WHEN c.code = 'n' AND c.append_no = ANY (ARRAY(
-                                      SELECT r.append_no FROM checked r WHERE r.code NOT IN ('n', 'k')
-                                 )) THEN 'x' ELSE c.code END AS outcome
-                  FROM checked c) AS c
-         ORDER BY c.ordinal
-        OFFSET 0
+          LEFT JOIN accepting a
+            ON a.no = e.conversation_no
     ),
     completed AS MATERIALIZED (
-        SELECT n.*, CASE WHEN n.outcome = 'n' THEN nextval('events_position') END AS position,
-               next_timestamps[n.conversation_no] AS timestamp,
+        SELECT n.*, nextval('events_position') AS position,
                substr(sha256(secret || int8send(n.ordinal)), 1, 16) AS salt,
                -- The log records the owner. Only an append for the whole tenant (a restored backup) may name another user.
                CASE
@@ -520,7 +464,12 @@ BEGIN
                        THEN n.metadata || jsonb_build_object('eventstore.owner', n.user_id)
                    ELSE n.metadata
                END AS new_metadata
-          FROM numbered n
+          FROM (SELECT g.*, (g.head + row_number() OVER (PARTITION BY g.conversation_no ORDER BY g.ordinal))::integer
+                            AS version
+                  FROM given g
+                 WHERE (SELECT bool_and(r.is_plain IS TRUE) FROM given r)
+                 ORDER BY g.ordinal
+                OFFSET 0) AS n
     ),
     inserted AS (
         INSERT INTO events (position, timestamp, version, schema_version, conversation_id, id, tenant_id,
@@ -530,60 +479,31 @@ BEGIN
                event_digest(c.salt, c.position, c.timestamp, c.version, c.schema_version, c.conversation_id, c.id,
                             c.tenant_id, c.event_type, c.actor, c.content, c.new_metadata)
           FROM completed c
-         WHERE c.outcome = 'n'
-    ),
-    owners AS (
-        -- The conversation has no other member yet: this is its first event.
-        INSERT INTO conversation_members (tenant_id, conversation_id, user_id, access)
-        SELECT c.tenant_id, c.conversation_id, c.new_metadata ->> 'eventstore.owner', 'own'
-          FROM completed c
-         WHERE c.outcome = 'n'
-           AND c.version = 1
-           AND c.new_metadata ? 'eventstore.owner'
     )
-    -- Of a busy or forbidden conversation, nothing is returned.
-    SELECT array_agg(c.outcome),
-           array_agg(CASE WHEN c.outcome IN ('k', 'i') THEN c.known_position ELSE c.position END),
-           array_agg(CASE c.outcome
-                         WHEN 'n' THEN c.version
-                         WHEN 'k' THEN c.known_version
-                         WHEN 'i' THEN c.known_version
-                         WHEN 'v' THEN c.head
-                     END),
-           array_agg(CASE c.outcome
-                         WHEN 'n' THEN c.timestamp
-                         WHEN 'k' THEN c.known_timestamp
-                         WHEN 'i' THEN c.known_timestamp
-                     END),
-           array_agg(CASE WHEN c.outcome IN ('r', 'i') THEN c.problem END)
-      INTO outcomes, positions, versions, timestamps, problems
+    SELECT array_agg('n'::"char"), array_agg(c.position), array_agg(c.version), array_agg(c.timestamp)
+      INTO outcomes, positions, versions, timestamps
       FROM completed c;
 
-    IF event_types && ARRAY['conversation.shared', 'conversation.unshared'] THEN
-        PERFORM share_conversation(tenant_ids[e.conversation_no], conversation_ids[e.conversation_no], e.event_type,
-                                   e.content)
-           FROM unnest(conversation_nos, event_types, contents, outcomes)
-                    AS e (conversation_no, event_type, content, outcome)
-          WHERE e.event_type IN ('conversation.shared', 'conversation.unshared')
-            AND e.outcome = 'n';
-    END IF;
-    PERFORM keep_files(tenant_ids[e.conversation_no], conversation_ids[e.conversation_no],
-                       e.metadata -> 'eventstore.files')
-       FROM unnest(conversation_nos, metadatas, outcomes) AS e (conversation_no, metadata, outcome)
-      WHERE e.metadata ? 'eventstore.files'
-        AND e.outcome = 'n';
-    IF 'k' = ANY (outcomes) THEN
-        -- The transaction that stored an event may be committed here and not yet on a synchronous standby, if its backend
-        -- was ended while it waited. A transaction that writes any record to the WAL waits for all records before it.
-        PERFORM pg_logical_emit_message(true, 'eventstore', '');
+    IF outcomes IS NULL THEN
+        -- Under the locks that are held.
+        SELECT v.outcomes, v.positions, v.versions, v.timestamps, v.problems
+          INTO outcomes, positions, versions, timestamps, problems
+          FROM append_verdicts(
+                   tenant_ids, conversation_ids, expected_versions, busy, append_nos, conversation_nos, event_ids,
+                   event_types, schema_versions, actors, contents, metadatas, users
+               ) AS v;
+    ELSIF 1 = ANY (versions) THEN
+        -- A new conversation has no other member yet.
+        INSERT INTO conversation_members (tenant_id, conversation_id, user_id, access)
+        SELECT tenant_ids[e.conversation_no], conversation_ids[e.conversation_no], owner, 'own'
+          FROM unnest(conversation_nos, users, metadatas, versions) AS e (conversation_no, user_id, metadata, version)
+         CROSS JOIN coalesce(nullif(e.user_id, ''), e.metadata ->> 'eventstore.owner') AS owner
+         WHERE e.version = 1
+           AND owner IS NOT NULL;
     END IF;
     IF must_notify THEN
         PERFORM pg_notify(notify_channel(), '');
     END IF;
-    RETURN QUERY
-    SELECT o.outcome::"char", o.position, o.version, o.timestamp, o.problem
-      FROM unnest(outcomes, positions, versions, timestamps, problems)
-               AS o (outcome, position, version, timestamp, problem);
 END
 $$;
 
@@ -599,7 +519,6 @@ CREATE FUNCTION public.append_one(tenant_id text, conversation_id uuid, expected
 #variable_conflict use_variable
 DECLARE
     must_notify boolean;
-    owner       text;
 BEGIN
     IF lock_wait_ms = 0 AND pg_try_advisory_xact_lock(conversation_lock_key(tenant_id, conversation_id)) THEN
         must_notify := register_append();
@@ -624,12 +543,12 @@ BEGIN
                            SELECT e.tenant_id, e.conversation_id, e.version, e.timestamp, e.event_type
                              FROM events e
                             WHERE (e.tenant_id, e.conversation_id, e.version)
-                                  <= (append_one.tenant_id, append_one.conversation_id, 2147483647)
+                                  BETWEEN (append_one.tenant_id, append_one.conversation_id, expected_version)
+                                      AND (append_one.tenant_id, append_one.conversation_id, 2147483647)
                             ORDER BY e.tenant_id DESC, e.conversation_id DESC, e.version DESC
                             LIMIT 1
                        ) AS head
-                    ON head.tenant_id = append_one.tenant_id
-                   AND head.conversation_id = append_one.conversation_id
+                    ON true
                  WHERE coalesce(scope.tenant_id = append_one.tenant_id, true)
                    AND validate_event(append_one.tenant_id, append_one.conversation_id, event_type, content, metadata)
                        IS NULL
@@ -649,24 +568,20 @@ BEGIN
                                     SELECT
                                       FROM may_append(head.tenant_id, head.conversation_id, user_id, event_type)
                                 ) THEN false
-                           ELSE (SELECT (k.tenant_id, k.conversation_id, k.id)
-                                        = (head.tenant_id, head.conversation_id, event_id)
-                                   FROM events k
-                                  WHERE (k.tenant_id, k.conversation_id, k.id)
-                                        >= (head.tenant_id, head.conversation_id, event_id)
-                                  ORDER BY k.tenant_id, k.conversation_id, k.id
-                                  LIMIT 1) IS NOT TRUE
+                           ELSE true
                        END) AS n
-        RETURNING 'n', e.position, e.version, e.timestamp, e.metadata ->> 'eventstore.owner'
-             INTO outcome, position, version, timestamp, owner;
-        IF version = 1 AND owner IS NOT NULL THEN
+        ON CONFLICT DO NOTHING
+        RETURNING 'n', e.position, e.version, e.timestamp INTO outcome, position, version, timestamp;
+        IF version = 1 THEN
             INSERT INTO conversation_members (tenant_id, conversation_id, user_id, access)
-            VALUES (tenant_id, conversation_id, owner, 'own');
+            SELECT tenant_id, conversation_id, owner, 'own'
+              FROM coalesce(nullif(user_id, ''), metadata ->> 'eventstore.owner') AS owner
+             WHERE owner IS NOT NULL;
         END IF;
     END IF;
     IF outcome IS NULL THEN
         -- Under the locks that are held, so that this finds the same.
-        SELECT g.outcome, g.position, g.version, g.timestamp, g.problem
+        SELECT g.outcomes[1], g.positions[1], g.versions[1], g.timestamps[1], g.problems[1]
           INTO outcome, position, version, timestamp, problem
           FROM append_group(
                    ARRAY[tenant_id], ARRAY[conversation_id], ARRAY[expected_version], ARRAY[1], ARRAY[1],
@@ -738,6 +653,194 @@ BEGIN
                   HINT = 'Bind it to a tenant with bind_login, or grant it the role eventstore_app, whose members may set the tenant.';
     END IF;
     RETURN tenant;
+END
+$$;
+
+
+--
+-- Name: append_verdicts(text[], uuid[], integer[], bigint[], integer[], integer[], uuid[], text[], smallint[], text[], jsonb[], jsonb[], text[]); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.append_verdicts(tenant_ids text[], conversation_ids uuid[], expected_versions integer[], busy bigint[], append_nos integer[], conversation_nos integer[], event_ids uuid[], event_types text[], schema_versions smallint[], actors text[], contents jsonb[], metadatas jsonb[], users text[], OUT outcomes "char"[], OUT positions bigint[], OUT versions integer[], OUT timestamps timestamp with time zone[], OUT problems text[]) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+DECLARE
+    has_deletions     boolean := event_types && ARRAY['conversation.deleted', 'conversation.reactivated'];
+    allowed_tenant    text := append_tenant();
+    -- For each conversation:
+    head_versions     integer[];
+    next_timestamps   timestamptz[];
+    deleted           boolean[];
+    secret            bytea := uuid_send(gen_random_uuid());  -- see append_group
+BEGIN
+    IF allowed_tenant <> ANY (tenant_ids) THEN
+        PERFORM refuse_tenant(t) FROM unnest(tenant_ids) AS t WHERE t <> allowed_tenant;
+    END IF;
+    SELECT array_agg(coalesce(head.version, 0) ORDER BY c.no), array_agg(event_timestamp(head.timestamp) ORDER BY c.no),
+           array_agg(CASE
+                         WHEN may_be_deleted(head.event_type)
+                             THEN conversation_is_deleted(head.tenant_id, head.conversation_id)
+                         ELSE false
+                     END ORDER BY c.no)
+      INTO head_versions, next_timestamps, deleted
+      FROM unnest(tenant_ids, conversation_ids) WITH ORDINALITY AS c (tenant_id, conversation_id, no)
+      LEFT JOIN LATERAL (
+               SELECT e.tenant_id, e.conversation_id, e.version, e.timestamp, e.event_type
+                 FROM events e
+                WHERE (e.tenant_id, e.conversation_id, e.version) <= (c.tenant_id, c.conversation_id, 2147483647)
+                ORDER BY e.tenant_id DESC, e.conversation_id DESC, e.version DESC
+                LIMIT 1
+           ) AS head
+        ON head.tenant_id = c.tenant_id
+       AND head.conversation_id = c.conversation_id;
+
+    WITH given AS MATERIALIZED (
+        -- An event whose number names no conversation is not lost: without a tenant the insertion fails.
+        SELECT e.*, c.*,
+               validate_event(c.tenant_id, c.conversation_id, e.event_type, e.content, e.metadata) AS invalid
+          FROM unnest(append_nos, conversation_nos, event_ids, event_types, schema_versions, actors, contents,
+                      metadatas, users)
+                   WITH ORDINALITY
+                   AS e (append_no, conversation_no, id, event_type, schema_version, actor, content, metadata,
+                         user_id, ordinal)
+         CROSS JOIN LATERAL (
+                   SELECT tenant_ids[e.conversation_no] AS tenant_id,
+                          conversation_ids[e.conversation_no] AS conversation_id,
+                          expected_versions[e.conversation_no] AS expected,
+                          head_versions[e.conversation_no] AS head
+               ) AS c
+    ),
+    checked AS MATERIALIZED (
+        SELECT g.*, known.position AS known_position, known.version AS known_version, known.timestamp AS known_timestamp,
+               coalesce(g.invalid, compared.differences) AS problem,
+               CASE
+                   WHEN g.invalid IS NOT NULL THEN 'r'
+                   WHEN g.conversation_no = ANY (busy) THEN 'b'
+                   WHEN g.user_id <> '' AND g.head > 0
+                        AND NOT EXISTS (SELECT FROM may_append(g.tenant_id, g.conversation_id, g.user_id, g.event_type))
+                       THEN 'f'
+                   WHEN compared.differences IS NOT NULL THEN 'i'
+                   WHEN known.position IS NOT NULL THEN 'k'
+                   WHEN NOT deleted_conversation_accepts(g.event_type)
+                        -- The last change that this append adds before it, otherwise the state of the log.
+                        AND coalesce(CASE WHEN has_deletions THEN (
+                                SELECT b.event_type = 'conversation.deleted'
+                                  FROM given b
+                                 WHERE b.event_type IN ('conversation.deleted', 'conversation.reactivated')
+                                   AND b.conversation_no = g.conversation_no
+                                   AND b.ordinal < g.ordinal
+                                   AND NOT EXISTS (
+                                           SELECT
+                                             FROM events e
+                                            WHERE e.tenant_id = b.tenant_id
+                                              AND e.conversation_id = b.conversation_id
+                                              AND e.id = b.id
+                                       )
+                                 ORDER BY b.ordinal DESC
+                                 LIMIT 1
+                            ) END, deleted[g.conversation_no]) THEN 'd'
+                   WHEN CASE g.expected WHEN -2 THEN false WHEN -1 THEN g.head = 0 ELSE g.expected <> g.head END THEN 'v'
+                   ELSE 'n'
+               END AS code
+          FROM given g
+          LEFT JOIN LATERAL (
+                   SELECT e.*
+                     FROM events e
+                    WHERE g.head > 0
+                      AND (e.tenant_id, e.conversation_id, e.id)
+                          BETWEEN (g.tenant_id, g.conversation_id, g.id) AND (g.tenant_id, g.conversation_id, g.id)
+                    ORDER BY e.tenant_id, e.conversation_id, e.id
+                    LIMIT 1
+               ) AS known
+            ON known.tenant_id = g.tenant_id
+           AND known.conversation_id = g.conversation_id
+           AND known.id = g.id
+         CROSS JOIN LATERAL (
+                   -- An event whose content was erased has no salt; only its id can be compared.
+                   SELECT CASE WHEN known.salt IS NOT NULL THEN event_differences(
+                              known.event_type, known.schema_version, known.actor, known.content, known.metadata,
+                              g.event_type, g.schema_version, g.actor, g.content, g.metadata, g.user_id
+                          ) END AS differences
+               ) AS compared
+    ),
+    numbered AS (
+        SELECT c.*, c.head + (count(*) FILTER (WHERE c.outcome = 'n')
+                                          OVER (PARTITION BY c.conversation_no ORDER BY c.ordinal))::integer AS version
+          FROM (SELECT c.*, CASE WHEN c.code = 'n' AND c.append_no = ANY (ARRAY(
+                                      SELECT r.append_no FROM checked r WHERE r.code NOT IN ('n', 'k')
+                                 )) THEN 'x' ELSE c.code END AS outcome
+                  FROM checked c) AS c
+         ORDER BY c.ordinal
+        OFFSET 0
+    ),
+    completed AS MATERIALIZED (
+        SELECT n.*, CASE WHEN n.outcome = 'n' THEN nextval('events_position') END AS position,
+               next_timestamps[n.conversation_no] AS timestamp,
+               substr(sha256(secret || int8send(n.ordinal)), 1, 16) AS salt,
+               -- The log records the owner. Only an append for the whole tenant (a restored backup) may name another user.
+               CASE
+                   WHEN n.version = 1 AND n.user_id <> ''
+                       THEN n.metadata || jsonb_build_object('eventstore.owner', n.user_id)
+                   ELSE n.metadata
+               END AS new_metadata
+          FROM numbered n
+    ),
+    inserted AS (
+        INSERT INTO events (position, timestamp, version, schema_version, conversation_id, id, tenant_id,
+                            event_type, actor, content, metadata, salt, digest)
+        SELECT c.position, c.timestamp, c.version, c.schema_version, c.conversation_id, c.id, c.tenant_id,
+               c.event_type, c.actor, c.content, c.new_metadata, c.salt,
+               event_digest(c.salt, c.position, c.timestamp, c.version, c.schema_version, c.conversation_id, c.id,
+                            c.tenant_id, c.event_type, c.actor, c.content, c.new_metadata)
+          FROM completed c
+         WHERE c.outcome = 'n'
+    ),
+    owners AS (
+        -- The conversation has no other member yet: this is its first event.
+        INSERT INTO conversation_members (tenant_id, conversation_id, user_id, access)
+        SELECT c.tenant_id, c.conversation_id, c.new_metadata ->> 'eventstore.owner', 'own'
+          FROM completed c
+         WHERE c.outcome = 'n'
+           AND c.version = 1
+           AND c.new_metadata ? 'eventstore.owner'
+    )
+    -- Of a busy or forbidden conversation, nothing is returned.
+    SELECT array_agg(c.outcome::"char"),
+           array_agg(CASE WHEN c.outcome IN ('k', 'i') THEN c.known_position ELSE c.position END),
+           array_agg(CASE c.outcome
+                         WHEN 'n' THEN c.version
+                         WHEN 'k' THEN c.known_version
+                         WHEN 'i' THEN c.known_version
+                         WHEN 'v' THEN c.head
+                     END),
+           array_agg(CASE c.outcome
+                         WHEN 'n' THEN c.timestamp
+                         WHEN 'k' THEN c.known_timestamp
+                         WHEN 'i' THEN c.known_timestamp
+                     END),
+           array_agg(CASE WHEN c.outcome IN ('r', 'i') THEN c.problem END)
+      INTO outcomes, positions, versions, timestamps, problems
+      FROM completed c;
+
+    IF event_types && ARRAY['conversation.shared', 'conversation.unshared'] THEN
+        PERFORM share_conversation(tenant_ids[e.conversation_no], conversation_ids[e.conversation_no], e.event_type,
+                                   e.content)
+           FROM unnest(conversation_nos, event_types, contents, outcomes)
+                    AS e (conversation_no, event_type, content, outcome)
+          WHERE e.event_type IN ('conversation.shared', 'conversation.unshared')
+            AND e.outcome = 'n';
+    END IF;
+    PERFORM keep_files(tenant_ids[e.conversation_no], conversation_ids[e.conversation_no],
+                       e.metadata -> 'eventstore.files')
+       FROM unnest(conversation_nos, metadatas, outcomes) AS e (conversation_no, metadata, outcome)
+      WHERE e.metadata ? 'eventstore.files'
+        AND e.outcome = 'n';
+    IF 'k' = ANY (outcomes) THEN
+        -- The transaction that stored an event may be committed here and not yet on a synchronous standby, if its backend
+        -- was ended while it waited. A transaction that writes any record to the WAL waits for all records before it.
+        PERFORM pg_logical_emit_message(true, 'eventstore', '');
+    END IF;
 END
 $$;
 

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from itertools import repeat
 from os import urandom
 from struct import Struct
 from typing import NamedTuple, Self, TypeAlias, cast
@@ -372,12 +373,11 @@ def group_statement(group: Sequence[AppendRequest], lock_wait_ms: int) -> tuple[
 
 def read_outcomes(result: PGresult) -> list[Outcome]:
     """Return the outcome of each event, in the order in which they were sent."""
-    value = result.get_value
-    if result.nfields == 1:  # a composite value, which is cheaper for a single row
-        return [Outcome._make(pg.members(value(0, 0) or b""))]
+    if result.nfields == 1:  # a composite value
+        return [Outcome._make(pg.members(result.get_value(0, 0) or b""))]
+    columns = [result.get_value(0, column) for column in range(result.nfields)]
     return [
-        Outcome(value(row, 0), value(row, 1), value(row, 2), value(row, 3), value(row, 4))
-        for row in range(result.ntuples)
+        Outcome._make(row) for row in zip(*(repeat(None) if each is None else pg.elements(each) for each in columns))
     ]
 
 

@@ -54,6 +54,18 @@ def int4_array(values: Sequence[int]) -> bytes:
     return _HEADER.pack(1, 0, INT4, len(values), 1) + struct.pack(f">{len(pairs)}i", *pairs)
 
 
+def elements(array: bytes) -> list[bytes | None]:
+    """Return the elements of a one-dimensional array, each in the format of its type; None for NULL."""
+    found: list[bytes | None] = []
+    offset = _HEADER.size
+    while offset < len(array):
+        (length,) = _INT4.unpack_from(array, offset)
+        offset += 4
+        found.append(array[offset : offset + length] if length >= 0 else None)
+        offset += max(length, 0)
+    return found
+
+
 def to_int4(value: bytes) -> int:
     """Return the value of an ``integer``."""
     return int(_INT4.unpack(value)[0])

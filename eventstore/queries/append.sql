@@ -1,5 +1,5 @@
 -- name: append_group
-SELECT a.outcome, a.position, a.version, a.timestamp, a.problem
+SELECT a.outcomes, a.positions, a.versions, a.timestamps, a.problems
   FROM append_group($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) AS a
 
 -- name: append_one

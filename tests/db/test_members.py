@@ -190,7 +190,7 @@ INSERT INTO events (position, timestamp, version, schema_version, conversation_i
 VALUES (nextval('events_position'), now(), 1, 1, %s, gen_random_uuid(), 'acme', 'noted', '{}', sha256(''))
 """
 _APPEND_TWO = """
-SELECT a.outcome::text
+SELECT unnest(a.outcomes)::text
   FROM append_group(ARRAY['acme', 'acme'], %s::uuid[], ARRAY[-2, -2], ARRAY[1, 2], ARRAY[1, 2],
                     ARRAY[gen_random_uuid(), gen_random_uuid()], ARRAY['noted', 'noted'], ARRAY[1, 1]::smallint[],
                     ARRAY['', ''], ARRAY['{}', '{}']::jsonb[], ARRAY['{}', '{}']::jsonb[], ARRAY['ana', 'ana'], 0) AS a
@@ -224,7 +224,7 @@ def test_a_group_skips_a_locked_conversation_and_appends_to_the_others(
 
 
 _SHARE_AND_APPEND = """
-SELECT a.outcome::text
+SELECT unnest(a.outcomes)::text
   FROM append_group(ARRAY['acme', 'acme'], %s::uuid[], ARRAY[-2, -2], ARRAY[1, 2], ARRAY[1, 2],
                     ARRAY[%s, gen_random_uuid()], ARRAY['conversation.shared', 'noted'], ARRAY[1, 1]::smallint[],
                     ARRAY['', ''], ARRAY['{"user": "bob", "access": "read"}', '{}']::jsonb[],

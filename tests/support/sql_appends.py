@@ -15,7 +15,7 @@ SELECT a.outcome::text, a.position, a.version
                   %(metadata)s, 0, %(user)s) AS a
 """
 _GROUP = """
-SELECT a.outcome::text
+SELECT unnest(a.outcomes)::text
   FROM append_group(%(tenants)s::text[], %(conversations)s::uuid[], array_fill(-2, ARRAY[%(targets)s]),
                     %(nos)s::integer[], %(places)s::integer[], %(ids)s::uuid[], %(types)s::text[],
                     array_fill(1::smallint, ARRAY[%(events)s]), array_fill(''::text, ARRAY[%(events)s]),

@@ -33,16 +33,18 @@ BEGIN
     END IF;
     PERFORM refuse_tenant(t) FROM unnest(tenant_ids) AS t WHERE t <> tenant;
     FOR event IN
-        SELECT g.outcome, g.position, g.version, g.timestamp, g.problem, g.ordinality::integer AS ordinal
+        SELECT o.*
           FROM append_group(
                    tenant_ids, conversation_ids, expected_versions,
                    array_fill(1, ARRAY[cardinality(conversation_nos)]), conversation_nos, event_ids, event_types,
                    schema_versions, actors, contents, metadatas,
                    array_fill(coalesce(current_tenant_user(), ''), ARRAY[cardinality(conversation_nos)]), -1
-               ) WITH ORDINALITY AS g
-         ORDER BY CASE g.outcome
+               ) AS g
+         CROSS JOIN unnest(g.outcomes, g.positions, g.versions, g.timestamps, g.problems)
+                        WITH ORDINALITY AS o (outcome, position, version, timestamp, problem, ordinal)
+         ORDER BY CASE o.outcome
                       WHEN 'r' THEN 1 WHEN 'f' THEN 2 WHEN 'i' THEN 3 WHEN 'd' THEN 4 WHEN 'v' THEN 5 ELSE 6
-                  END, g.ordinality
+                  END, o.ordinal
     LOOP
         target := conversation_nos[event.ordinal];
         CASE event.outcome

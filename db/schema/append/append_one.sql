@@ -24,7 +24,6 @@ AS $$
 #variable_conflict use_variable
 DECLARE
     must_notify boolean;
-    owner       text;
 BEGIN
     IF lock_wait_ms = 0 AND pg_try_advisory_xact_lock(conversation_lock_key(tenant_id, conversation_id)) THEN
         must_notify := register_append();
@@ -49,12 +48,12 @@ BEGIN
                            SELECT e.tenant_id, e.conversation_id, e.version, e.timestamp, e.event_type
                              FROM events e
                             WHERE (e.tenant_id, e.conversation_id, e.version)
-                                  <= (append_one.tenant_id, append_one.conversation_id, 2147483647)
+                                  BETWEEN (append_one.tenant_id, append_one.conversation_id, expected_version)
+                                      AND (append_one.tenant_id, append_one.conversation_id, 2147483647)
                             ORDER BY e.tenant_id DESC, e.conversation_id DESC, e.version DESC
                             LIMIT 1
                        ) AS head
-                    ON head.tenant_id = append_one.tenant_id
-                   AND head.conversation_id = append_one.conversation_id
+                    ON true
                  WHERE coalesce(scope.tenant_id = append_one.tenant_id, true)
                    AND validate_event(append_one.tenant_id, append_one.conversation_id, event_type, content, metadata)
                        IS NULL
@@ -74,24 +73,20 @@ BEGIN
                                     SELECT
                                       FROM may_append(head.tenant_id, head.conversation_id, user_id, event_type)
                                 ) THEN false
-                           ELSE (SELECT (k.tenant_id, k.conversation_id, k.id)
-                                        = (head.tenant_id, head.conversation_id, event_id)
-                                   FROM events k
-                                  WHERE (k.tenant_id, k.conversation_id, k.id)
-                                        >= (head.tenant_id, head.conversation_id, event_id)
-                                  ORDER BY k.tenant_id, k.conversation_id, k.id
-                                  LIMIT 1) IS NOT TRUE
+                           ELSE true
                        END) AS n
-        RETURNING 'n', e.position, e.version, e.timestamp, e.metadata ->> 'eventstore.owner'
-             INTO outcome, position, version, timestamp, owner;
-        IF version = 1 AND owner IS NOT NULL THEN
+        ON CONFLICT DO NOTHING
+        RETURNING 'n', e.position, e.version, e.timestamp INTO outcome, position, version, timestamp;
+        IF version = 1 THEN
             INSERT INTO conversation_members (tenant_id, conversation_id, user_id, access)
-            VALUES (tenant_id, conversation_id, owner, 'own');
+            SELECT tenant_id, conversation_id, owner, 'own'
+              FROM coalesce(nullif(user_id, ''), metadata ->> 'eventstore.owner') AS owner
+             WHERE owner IS NOT NULL;
         END IF;
     END IF;
     IF outcome IS NULL THEN
         -- Under the locks that are held, so that this finds the same.
-        SELECT g.outcome, g.position, g.version, g.timestamp, g.problem
+        SELECT g.outcomes[1], g.positions[1], g.versions[1], g.timestamps[1], g.problems[1]
           INTO outcome, position, version, timestamp, problem
           FROM append_group(
                    ARRAY[tenant_id], ARRAY[conversation_id], ARRAY[expected_version], ARRAY[1], ARRAY[1],
