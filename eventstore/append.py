@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from itertools import repeat
 from os import urandom
 from struct import Struct
 from typing import NamedTuple, Self, TypeAlias, cast
@@ -375,10 +374,10 @@ def read_outcomes(result: PGresult) -> list[Outcome]:
     """Return the outcome of each event, in the order in which they were sent."""
     if result.nfields == 1:  # a composite value
         return [Outcome._make(pg.members(result.get_value(0, 0) or b""))]
-    columns = [result.get_value(0, column) for column in range(result.nfields)]
-    return [
-        Outcome._make(row) for row in zip(*(repeat(None) if each is None else pg.elements(each) for each in columns))
-    ]
+    codes, *others = (result.get_value(0, column) for column in range(result.nfields))
+    columns = [pg.elements(codes or b"")]
+    columns += ([None] * len(columns[0]) if each is None else pg.elements(each) for each in others)
+    return [Outcome._make(row) for row in zip(*columns, strict=True)]
 
 
 NEW, KNOWN, WRONG_VERSION, ID_CONFLICT, REFUSED, BUSY, FORBIDDEN, DELETED = (bytes((code,)) for code in b"nkvirbfd")
