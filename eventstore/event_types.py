@@ -335,14 +335,14 @@ class TaskDeleted(EventData):
 
 
 class TaskCancelRequested(EventData):
-    """Somebody asked the agent to cancel a task. Its answer is the status of the task that follows."""
+    """The cancellation of a task was requested from the agent. Its answer is the status of the task that follows."""
 
     event_type: Literal["task.cancel_requested"] = "task.cancel_requested"
     task_id: UUID
 
 
 class TaskPushNotificationSet(EventData):
-    """The agent was asked to notify a URL of changes of a task. ``config`` is the setting without its secrets."""
+    """Notifications of the changes of a task to a URL were requested. ``config`` is the setting without its secrets."""
 
     event_type: Literal["task.push_notification_set"] = "task.push_notification_set"
     task_id: UUID
@@ -351,7 +351,7 @@ class TaskPushNotificationSet(EventData):
 
 
 class TaskPushNotificationDeleted(EventData):
-    """The agent was asked not to notify a URL any more."""
+    """Notifications of the changes of a task to a URL were ended."""
 
     event_type: Literal["task.push_notification_deleted"] = "task.push_notification_deleted"
     task_id: UUID

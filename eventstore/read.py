@@ -33,7 +33,7 @@ SPAN = 20_000
 
 _PAGE_EVENTS = 2000
 _PAGE_BYTES = 2 * 1024 * 1024
-"""How much the events of a page take by the server's estimate, unless a single event takes more; there may be two."""
+"""The size of the events of a page by the server's estimate, unless a single event is larger; there may be two."""
 _FIRST_BATCH, _MAX_BATCH = 10, 200
 _EVENTS_BETWEEN_YIELDS = 200
 """The number of events after which other tasks run, such as the one that fetches the next page."""
@@ -81,7 +81,7 @@ class Filter:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it matches every event."""
+        """True if the filter matches every event."""
         return all(value is None for value in self.parameters().values())
 
     def parameters(self) -> dict[str, Any]:
@@ -295,7 +295,7 @@ class RemainingRange:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing remains to be read."""
+        """True if nothing remains to be read."""
         return self._first > self._last or self._limit == 0
 
     def page_parameters(self) -> dict[str, Any]:

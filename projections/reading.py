@@ -54,7 +54,7 @@ ConversationOrder: TypeAlias = Literal["updated", "created"]
 """The time by which conversations are ordered."""
 
 WAIT_SECONDS = 10.0
-"""How long a read waits for a position that it must include, by default."""
+"""The time that a read waits for a position that it must include, by default."""
 
 _CONVERSATION = query("projections", "conversation")
 _VERSIONS = query("projections", "as_of_versions")

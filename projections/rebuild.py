@@ -258,7 +258,7 @@ async def rebuild_outdated(store: EventStore, projections: Sequence[Projection])
 # The tables of the stages: created beside the live ones, completed, swapped, dropped
 
 LOCK_MILLISECONDS = 50
-"""How long a swap waits for its locks, while new readers queue behind it, until it gives up and tries again."""
+"""The time that a swap waits for its locks, while new readers queue behind it, until it gives up and tries again."""
 _FIRST_PAUSE, _MAX_PAUSE = 0.05, 2.0
 
 _OBSTACLES = query("projections", "obstacles")

@@ -141,7 +141,7 @@ class Worker:
 # The partitions of the conversations that a worker applies
 
 REBALANCE_SECONDS = 2.0
-"""How often a worker checks whether others have come or gone."""
+"""The interval at which a worker checks whether others have come or gone."""
 
 _JOIN_WORKERS = query("projections", "join_workers")
 _COUNT_WORKERS = query("projections", "count_workers")
@@ -192,7 +192,7 @@ HEAVY_LOAD_EVENTS_PER_SECOND, HEAVY_LOAD_SECONDS = 2000, 1.0
 LOW_PRIORITY_SHARE = 0.05
 """The part of the time that low-priority projections work under heavy write load."""
 LOW_PRIORITY_DELAY_SECONDS = 0.005
-"""How much later low-priority projections begin a round, so that the others are done if there is little to do."""
+"""The delay of the rounds of low-priority projections, so that the others are done if there is little to do."""
 STREAM_POLL_SECONDS, LOW_PRIORITY_STREAM_POLL_SECONDS = 0.012, 0.25
 """The seconds from the beginning of one round to that of the next, in a stream of appends."""
 
@@ -402,7 +402,7 @@ class ProjectionProgress:
 
     @property
     def allows_small_batches(self) -> bool:
-        """Whether it is built in, not paused, and its tables are made by the definition of this version."""
+        """True if the projection is built in, not paused, and its tables are made by the definition of this version."""
         return self._made_by is self.projection and self.projection.is_built_in and not self.is_paused
 
     async def apply_batch(self, applier: Applier, partitions: Sequence[int]) -> int:

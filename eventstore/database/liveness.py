@@ -137,7 +137,7 @@ class Liveness:
                 self._schedule(SILENCE_SECONDS)
 
     def _is_over(self, silent_since: float) -> bool:
-        """Whether the server has replied, or the connection was closed, since a silence began."""
+        """Return whether the server has replied, or the connection was closed, since a silence began."""
         return not self._is_waiting or self._silent_since != silent_since or bool(self.reason)
 
     def _neighbours(self) -> list[Liveness]:

@@ -43,7 +43,7 @@ _WAL_POSITION = query("eventstore.database", "wal_position")
 _HAS_REPLAYED = query("eventstore.database", "has_replayed")
 _CHOOSES_TENANT = query("eventstore.database", "chooses_tenant")
 _SETTINGS = re.compile(r"DATABASE_URL( or POSTGRES_\w+(, POSTGRES_\w+)*)?")
-"""What the error of a refused connection says to correct."""
+"""The names of the settings that the error of a refused connection mentions."""
 _POLL_SECONDS = 0.05
 _log = logging.getLogger(__name__)
 

@@ -32,7 +32,7 @@ _CALLERS = 16
 _USER = "ana"
 _WARM_UP_PAGES = 20
 _SLICES_FACTOR = 3
-"""How many times more slices than elsewhere: see :func:`_page_of_messages`."""
+"""The factor between the slices here and those elsewhere: see :func:`_page_of_messages`."""
 _CONVERSATIONS = 100
 """Conversations of each tenant."""
 _READ = select_projections(["conversations", "messages"])
