@@ -11,7 +11,7 @@ partition has a worker of its own (:mod:`projections.worker`) only spreads the w
 A projection is applied by the definition that filled its tables. Another version of this package may have rebuilt them
 by another definition; ``begin_batch`` refuses that (SQLSTATE ES006) once it holds the locks.
 
-If a batch fails on single events, their conversations are parked (:mod:`projections.parking`).
+If a batch fails on single events, their conversations are parked (:mod:`projections.failure_isolation`).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from eventstore.errors import (
 )
 from eventstore.tracing import MAX_LINKS, record_batch, tracing
 from projections.custom_projections import create_missing_tables
-from projections.parking import FailureIsolation, may_be_event_error
+from projections.failure_isolation import FailureIsolation, may_be_event_error
 from projections.projection import ALL_PARTITIONS, PROJECTIONS, Projection, Stage
 
 BATCH_SIZE = 10_000

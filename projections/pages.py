@@ -422,7 +422,7 @@ class CursorFormat:
         if kind != self.kind:
             raise InvalidCursor(f"the cursor is one of {kind}, not of {self.kind}: begin this list without a cursor")
         if order != self.order:
-            raise InvalidCursor(f"the cursor is of a list that has the {order}, not the {self.order}: keep the order")
+            raise InvalidCursor(f"the cursor is of a list in the order {order}, not {self.order}: keep the order")
         if filters_hash != self._filters_hash:
             raise InvalidCursor(
                 "the cursor is of a list of another tenant or with other filters: keep them as they were"

@@ -19,6 +19,7 @@ from eventstore.events import HIGHEST_VERSION
 from eventstore.ids import parse_uuid
 from eventstore.read import Filter, RawRows
 from eventstore.sync import Portal, synchronous
+from projections.comparison import Comparison, compare
 from projections.conversation_snapshot import (
     Ancestor,
     ConversationSnapshot,
@@ -29,7 +30,6 @@ from projections.conversation_snapshot import (
     shared_then,
     snapshot_as_of,
 )
-from projections.forks import Comparison, compare, message_place
 from projections.pages import (
     ALL_MESSAGES,
     ALL_TASKS,
@@ -58,6 +58,7 @@ WAIT_SECONDS = 10.0
 
 _CONVERSATION = query("projections", "conversation")
 _VERSIONS = query("projections", "as_of_versions")
+_MESSAGE_PLACE = query("projections", "message_place")
 
 
 class Reader:
@@ -359,7 +360,13 @@ class Reader:
         found = [candidate for candidate in candidates if candidate in dict(rows)]
         if not found:
             raise not_found(conversation)
-        return await message_place(self, found[0], message)
+        shared = await shared_then(self.store, self.caller, found[0], {})
+        shown = dict([Ancestor(found[0], HIGHEST_VERSION), *shared])
+        given = {"tenant": self.tenant, "ids": list(shown), "message": parse_uuid(message, "message")}
+        for place in map(Ancestor._make, await self.store.log(self.caller).fetch(_MESSAGE_PLACE, given)):
+            if place.last_version <= shown[place.conversation_id]:
+                return place
+        raise NotFound(f"conversation {found[0]} has no message {message}: its list of messages shows their ids")
 
     async def compare(
         self,

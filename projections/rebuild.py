@@ -38,13 +38,13 @@ from eventstore.database.queries import query
 from eventstore.errors import EventStoreError, RebuildError, translated
 from eventstore.read import horizon
 from projections.apply import Applier
-from projections.compare import TableDifference, compare_stages
 from projections.custom_projections import create_missing_tables
-from projections.parking import loggable
+from projections.failure_isolation import loggable
+from projections.load_throttle import LoadThrottle
 from projections.pausing import read_paused
 from projections.projection import ALL_PARTITIONS, PARTITIONS, PROJECTIONS, Projection, Stage
 from projections.read_your_writes import applied_position
-from projections.throttle import Throttle
+from projections.table_differences import TableDifference, compare_stages
 
 JOBS = 2
 """Connections that fill the new tables, by default."""
@@ -163,7 +163,7 @@ class _Rebuild:
             with translated():
                 # Without statistics and indexes a nested loop would read the whole table for each row.
                 await applier.connection.execute("SET enable_nestloop = off")
-            throttle = Throttle(self.store, self.goal, BUSY_EVENTS_PER_SECOND, BUSY_FILL_SHARE)
+            throttle = LoadThrottle(self.store, self.goal, BUSY_EVENTS_PER_SECOND, BUSY_FILL_SHARE)
             partitions = ALL_PARTITIONS[number :: len(appliers)]
             began = monotonic()
             while applied := await applier.apply_batch(

@@ -21,8 +21,8 @@ from eventstore.errors import RebuildError, translated
 from eventstore.read import horizon
 from eventstore.schema_check import check_schema
 from projections.apply import Applier
-from projections.compare import TableDifference, compare_tables
 from projections.projection import ALL_PARTITIONS, PROJECTIONS, Projection
+from projections.table_differences import TableDifference, compare_tables
 
 MAX_ROWS = 20
 """Differing rows that are named of each table and side."""

@@ -13,7 +13,7 @@ A single append wakes the worker, so its rows are visible at once. In a stream o
 appends more than polling, so the worker polls every few milliseconds as long as there are events. Its rounds compete
 with the appends for the machine: under heavy write load the projections work a tenth of the time, in larger batches.
 Low-priority projections run on a connection of their own, after the others, poll less often, and yield under heavy
-write load as a rebuild does (:mod:`projections.throttle`): they fall behind, and catch up when the load is lower.
+write load as a rebuild does (:mod:`projections.load_throttle`): they fall behind, and catch up when the load is lower.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ from eventstore.poll_throttle import PollThrottle
 from eventstore.read import horizon
 from projections.apply import BATCH_SIZE, SMALL_BATCH_SIZE, Applied, Applier
 from projections.custom_projections import create_missing_tables
-from projections.parking import loggable
+from projections.failure_isolation import loggable
+from projections.load_throttle import LoadThrottle
 from projections.projection import PARTITIONS, PROJECTIONS, Projection
 from projections.read_your_writes import POSITION
 from projections.rebuild import rebuild_outdated
-from projections.throttle import Throttle
 
 RETRY_MIN_SECONDS, RETRY_MAX_SECONDS = 0.25, 10.0
 """Pauses after an error that may pass, such as a deadlock or a full disk; doubled each time."""
@@ -233,7 +233,7 @@ class Runner:
         rebalanced_at = monotonic()
         poll_seconds = LOW_PRIORITY_STREAM_POLL_SECONDS if self._is_low_priority else STREAM_POLL_SECONDS
         position = await horizon(self._store.connections.projector)
-        throttle = Throttle(self._store, position, HEAVY_LOAD_EVENTS_PER_SECOND, LOW_PRIORITY_SHARE)
+        throttle = LoadThrottle(self._store, position, HEAVY_LOAD_EVENTS_PER_SECOND, LOW_PRIORITY_SHARE)
         held: Sequence[int] = []
         idle_at: int | None = None
         while True:

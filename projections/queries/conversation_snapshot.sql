@@ -251,12 +251,3 @@ UPDATE task_artifacts c
 SELECT a.conversation_id, a.last_version
   FROM conversation_ancestry(%(tenant)s, %(conversation_id)s) AS a
  ORDER BY a.shift
-
--- name: message_place
--- The conversation in which a message was written, and its version.
-SELECT e.conversation_id, e.version
-  FROM events e
- WHERE e.tenant_id = %(tenant)s
-   AND e.conversation_id = ANY (%(ids)s::uuid[])
-   AND e.id = %(message)s
-   AND e.event_type = 'message.added'
