@@ -42,7 +42,7 @@ END;
 SELECT eventstore_set_owner('FUNCTION text_of_parts');
 
 -- file: projections/occurred_at.sql
--- When an event happened, if the metadata says so; otherwise when it was appended.
+-- Return the time at which an event happened, if the metadata has it; otherwise the time of its append.
 CREATE FUNCTION occurred_at(metadata jsonb, "timestamp" timestamptz) RETURNS timestamptz
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN coalesce((metadata ->> 'occurred_at')::timestamptz, "timestamp");
@@ -116,10 +116,10 @@ SELECT eventstore_grant('SELECT ON TABLE paused_projections', 'eventstore_reader
 -- checkpoints of the partitions that have events to apply in it. Without checkpoints it returns no row; without events,
 -- the range is empty.
 --
--- A batch may cover many events of few partitions, such as those of one tenant's import. Whoever applies the events of
--- other partitions meanwhile, such as a read of one's own writes, does not wait for it: partitions without events in the
--- range are not locked, and those that another session has locked are left to that session. Only if no other is left,
--- it waits for one of them, and holds no other lock of a checkpoint then.
+-- A batch may cover many events of few partitions, such as those of one tenant's import. A session that applies the
+-- events of other partitions meanwhile, such as a read of one's own writes, does not wait for it: partitions without
+-- events in the range are not locked, and those that another session has locked are left to that session. Only if no
+-- other is left, it waits for one of them, and holds no other lock of a checkpoint then.
 --
 -- end_batch moves the checkpoints of the locked partitions, and of those without events: no event of theirs is between
 -- the checkpoint that was read here and the end of the range, so any checkpoint between the two may move there.
@@ -324,7 +324,7 @@ RETURN CASE role WHEN 0 THEN 'PUBLIC' ELSE role::regrole::text END;
 SELECT eventstore_set_owner('FUNCTION grantee_name');
 
 -- file: rebuild/swap_obstacles.sql
--- What prevents a swap of tables; no rows if nothing does.
+-- Return what prevents a swap of tables; no rows if nothing does.
 CREATE FUNCTION swap_obstacles(tables text[]) RETURNS TABLE (obstacle text)
 LANGUAGE sql STABLE SET search_path FROM CURRENT
 BEGIN ATOMIC
@@ -561,8 +561,8 @@ SELECT eventstore_set_owner('FUNCTION drop_stage');
 REVOKE ALL ON FUNCTION drop_stage FROM PUBLIC;
 
 -- file: rebuild/missing_in_staging.sql
--- What the tables of the stage next lack of the live ones, with the statements that add it. Policies for SELECT do not
--- check writes, so they are added as well.
+-- Return what the tables of the stage next lack of the live ones, with the statements that add it. Policies for
+-- SELECT do not check writes, so they are added as well.
 CREATE FUNCTION missing_in_staging(tables text[]) RETURNS TABLE (what text, statement text, is_key boolean)
 LANGUAGE sql STABLE SET search_path FROM CURRENT
 BEGIN ATOMIC

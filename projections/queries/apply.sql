@@ -126,7 +126,7 @@ SELECT e.metadata ->> 'traceparent', min(e.conversation_id::text)
  LIMIT %(links)s
 
 -- name: stage_path
--- For the rest of the transaction, find the tables of a stage before the live ones, and temporary ones before both.
+-- Find, for the rest of the transaction, the tables of a stage before the live ones, and temporary ones before both.
 SELECT set_config('search_path',
                   format('pg_temp, %%I, %%I', stage_schema(%(stage)s), stage_schema('live')),
                   true)

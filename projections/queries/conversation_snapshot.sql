@@ -172,7 +172,7 @@ SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, 
        ) AS e
 
 -- name: as_of_shared
--- Whether what a fork shares is hidden has been decided (shared_then), whatever the events up to its version say.
+-- Show what a fork shares: shared_then has decided that, whatever the events up to its version say.
 UPDATE conversations c
    SET is_deleted = false
  WHERE c.id <> %(conversation_id)s

@@ -34,8 +34,9 @@ SELECT l.last_position, greatest(l.last_position - log_horizon(), 0), pg_notific
   FROM (SELECT last_position() AS last_position OFFSET 0) AS l
 
 -- name: lags
--- How far the live tables of projections are behind the log, in a time that does not grow with the lag: exact if no more
--- than a number of events follow the lowest checkpoint; beyond, the events are counted by positions, which have gaps.
+-- Return the lag of the live tables of projections behind the log, in a time that does not grow with the lag: exact
+-- if no more than a number of events follow the lowest checkpoint; beyond, the events are counted by positions,
+-- which have gaps.
 SELECT p.name,
        CASE WHEN w.events < %(exact)s THEN w.unapplied ELSE last_position() - c.lowest END AS events,
        coalesce(extract(epoch FROM greatest(clock_timestamp() - w.since, '0 s')), 0)::float8 AS seconds,
@@ -96,13 +97,13 @@ SELECT l.pid,
  ORDER BY seconds DESC
 
 -- name: status_standby
--- On the standby: the position that the projections have applied, and that of the write-ahead log up to which it has
+-- Return, from the standby, the position that the projections have applied, and that of the write-ahead log up to which it has
 -- replayed.
 SELECT pg_is_in_recovery(), ({position}),
        CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END::text
 
 -- name: status_standby_lag
--- On the primary: the events between the position of the standby and that of the primary, the age of the first of them,
+-- Return, from the primary, the number of events between the position of the standby and that of the primary, the age of the first of them,
 -- and the bytes of the write-ahead log that the standby has not replayed.
 SELECT (SELECT count(*) FROM events e WHERE e.position > %(position)s AND e.position <= applied.position),
        coalesce((SELECT extract(epoch FROM greatest(clock_timestamp() - e.timestamp, '0 s'))

@@ -2,10 +2,10 @@
 -- checkpoints of the partitions that have events to apply in it. Without checkpoints it returns no row; without events,
 -- the range is empty.
 --
--- A batch may cover many events of few partitions, such as those of one tenant's import. Whoever applies the events of
--- other partitions meanwhile, such as a read of one's own writes, does not wait for it: partitions without events in the
--- range are not locked, and those that another session has locked are left to that session. Only if no other is left,
--- it waits for one of them, and holds no other lock of a checkpoint then.
+-- A batch may cover many events of few partitions, such as those of one tenant's import. A session that applies the
+-- events of other partitions meanwhile, such as a read of one's own writes, does not wait for it: partitions without
+-- events in the range are not locked, and those that another session has locked are left to that session. Only if no
+-- other is left, it waits for one of them, and holds no other lock of a checkpoint then.
 --
 -- end_batch moves the checkpoints of the locked partitions, and of those without events: no event of theirs is between
 -- the checkpoint that was read here and the end of the range, so any checkpoint between the two may move there.

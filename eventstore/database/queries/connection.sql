@@ -77,7 +77,7 @@ SELECT set_config('search_path', %(path)s, true),
            AND coalesce(has_table_privilege(r.oid, to_regclass(%(table)s), 'SELECT'), false))
 
 -- name: login_is_exempt
--- Whether row-level security does not apply to the session's login.
+-- Return whether row-level security does not apply to the session's login.
 SELECT r.rolsuper OR r.rolbypassrls
   FROM pg_roles r
  WHERE r.rolname = session_user
@@ -104,9 +104,9 @@ SELECT s.name, %(schema)s
  LIMIT 1
 
 -- name: backend_state
--- Whether a server process is idle although its client waits for an answer: it waits for a statement, or for the client to
--- receive data. The interval allows for an answer in transit. No row: the process is gone. Processes of other logins, and
--- those of a server that does not track activities, count as working.
+-- Return whether a server process is idle although its client waits for an answer: it waits for a statement, or for
+-- the client to receive data. The interval allows for an answer in transit. No row: the process is gone. Processes
+-- of other logins, and those of a server that does not track activities, count as working.
 SELECT coalesce((a.state LIKE 'idle%%' AND a.state_change < clock_timestamp() - interval '1 second')
                 OR a.wait_event = 'ClientWrite', false)
   FROM pg_catalog.pg_stat_activity a

@@ -100,7 +100,7 @@ SELECT a.pid
    AND a.pid <> ALL (%(own)s::integer[])
 
 -- name: does_not_inherit
--- Whether the login may give objects to the owner's role, but would then lose its rights to them.
+-- Return whether the login may give objects to the owner's role, but would then lose its rights to them.
 SELECT NOT l.rolsuper
        AND (l.rolcreaterole AND NOT l.rolinherit
             OR EXISTS (

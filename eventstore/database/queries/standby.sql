@@ -6,7 +6,7 @@ SELECT c.system_identifier, d.oid, pg_postmaster_start_time()
  WHERE d.datname = current_database()
 
 -- name: may_set_tenant
--- Whether a transaction of this login has the tenant that it sets.
+-- Return whether a transaction of this login has the tenant that it sets.
 SELECT current_tenant() IS NOT DISTINCT FROM scope.tenant
   FROM set_config('eventstore.tenant', 'any', true) AS scope (tenant)
 
@@ -15,5 +15,5 @@ SELECT current_tenant() IS NOT DISTINCT FROM scope.tenant
 SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END::text
 
 -- name: has_replayed
--- Whether this server has a position of the write-ahead log; a primary has all.
+-- Return whether this server has a position of the write-ahead log; a primary has all.
 SELECT NOT pg_is_in_recovery() OR pg_last_wal_replay_lsn() >= %(position)s::pg_lsn
