@@ -279,9 +279,9 @@ class FileDeleted(RetryableError):
 
 
 class RecoveryConflict(RetryableError):
-    """A standby canceled a read, because it would have had to wait with a change of the primary for longer than it may.
+    """A standby canceled a read that delayed the replay of a change for too long (``max_standby_streaming_delay``).
 
-    That is a change that removes rows or tables which the read still needed (``max_standby_streaming_delay``).
+    The change removes rows or tables that the read still needed.
     """
 
 

@@ -271,10 +271,10 @@ class Applier:
 
 
 async def catch_up(store: EventStore, projections: Sequence[Projection] = PROJECTIONS) -> None:
-    """Bring the read tables up with the log as it is now, whether or not a worker runs.
+    """Apply the log, as it is now, to the read tables, whether or not a worker runs.
 
     Raises:
-        NotCaughtUp: a projection fails as a whole, not on single conversations. The others are up with the log.
+        NotCaughtUp: a projection fails as a whole, not on single conversations. The others have applied the log.
     """
     await create_missing_tables(store, projections)
     failures = []
@@ -287,14 +287,14 @@ async def catch_up(store: EventStore, projections: Sequence[Projection] = PROJEC
             except EventStoreError as error:
                 failures.append((projection, error))
     if failures:
-        # The error's text is about the projection's batch; what callers have appended is stored.
+        # The text of the error is about the projection's batch; what callers have appended is stored.
         projection, cause = failures[0]
         reason = str(cause.__cause__ or cause).strip().partition("\n")[0]
         if isinstance(cause, ProjectionPaused):
             reason = str(cause)
         raise NotCaughtUp(
-            f"the read tables of the projection {projection.name} are not up with the log: {reason}. "
-            "What was appended is stored; a worker, or the same call, brings them up once the cause is gone"
+            f"the read tables of the projection {projection.name} are behind the log: {reason}. "
+            "What was appended is stored; a worker, or the same call, applies it once the cause is gone"
         ) from cause
 
 

@@ -1,6 +1,6 @@
 """Rebuilding read tables in a staging schema, and swapping them in.
 
-New tables are filled beside the live ones, which workers keep up with the log meanwhile. Several connections fill them,
+New tables are filled beside the live ones, to which workers apply the log meanwhile. Several connections fill them,
 each its partitions of the conversations, while the tables have no indexes. Then the tables get their indexes, are
 caught up with the log and compared with the live ones, and one short transaction swaps the two. The state of a rebuild
 is in the database (the checkpoints of the stage ``next``, the indexes that exist), so the next rebuild resumes one that
@@ -348,7 +348,7 @@ class StagingTables:
         """Return when every transaction has ended whose snapshot is older than rows of the new tables.
 
         Args:
-            catch_up: brings the tables up with the log; called repeatedly meanwhile.
+            catch_up: applies the log to the tables; called repeatedly meanwhile.
         """
         with translated():
             [(mark, running)] = await (await self.connection.execute(_MARK_TRANSACTIONS)).fetchall()

@@ -94,7 +94,8 @@ async def _verify(store: EventStore, projection: Projection, on_progress: OnProg
         made_by = await applier.register(projection)
         if made_by is None:
             raise RebuildError(
-                f"what the tables of {projection.name} are made by is not known: eventstore rebuild {projection.name}"
+                f"the definition that made the tables of {projection.name} is not known: "
+                f"eventstore rebuild {projection.name}"
             )
         connection = applier.connection
         with translated():
