@@ -3,6 +3,9 @@
 Every limit of the read tables is enforced here, before an event is appended, so that no built-in event can fail in a
 projection. Members that a newer version added to a known event are kept (``model_extra``); events of a type that this
 version does not know are read as :class:`UnknownEvent`. Both are written back unchanged.
+
+The size of an event is limited by the setting ``max_content_bytes``, and its depth by :mod:`eventstore.json_text`, for
+events of every type; :class:`~eventstore.append.AppendRequest` applies both.
 """
 
 from __future__ import annotations
