@@ -331,7 +331,7 @@ class TaskArtifactExtended(_Artifact):
 
 
 class TaskDeleted(EventData):
-    """A task was deleted: it is hidden with its artifacts until a later event begins it anew. Its events remain."""
+    """A task was deleted: it is hidden with its artifacts until a later event begins it again. Its events remain."""
 
     event_type: Literal["task.deleted"] = "task.deleted"
     task_id: UUID
