@@ -12,6 +12,15 @@ A projection is applied by the definition that filled its tables. Another versio
 by another definition; ``begin_batch`` refuses that (SQLSTATE ES006) once it holds the locks.
 
 If a batch fails on single events, their conversations are parked (:mod:`projections.failure_isolation`).
+
+**The path of a worker's batch** leads through these files:
+
+1. ``worker.py``: ``Runner.run`` waits for events, and ``Runner._apply_round`` calls :meth:`Applier.apply_small_batches`
+   or, for what is left, :meth:`Applier.apply_batch` here.
+2. Both open the batch (``db/schema/projections/begin_batch.sql``), fold it into the read tables by the projection's own
+   file, such as ``messages.sql``, and close it (``end_batch.sql``), in one transaction. The statements are in
+   ``queries/apply.sql``.
+3. If the fold fails, ``failure_isolation.py`` finds the events that it fails on.
 """
 
 from __future__ import annotations

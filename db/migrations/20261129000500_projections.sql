@@ -140,16 +140,17 @@ CREATE FUNCTION begin_batch(
 ) RETURNS TABLE (lower_position bigint, upper_position bigint, events bigint)
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 DECLARE
-    positions   bigint[];
-    due         smallint[];
-    taken       smallint[];
+    positions   bigint[];    -- the checkpoint of partition p at index p + 1; null for partitions of others
+    due         smallint[];  -- the partitions with events to apply in the range
+    taken       smallint[];  -- those of them whose checkpoints are locked here
     range_lower bigint;
     range_upper bigint;
-    is_set_back boolean;
+    is_set_back boolean;     -- under its lock, a checkpoint is lower than it was read before
     missed      smallint;
 BEGIN
     until := least(until, coalesce(horizon, log_horizon(begin_batch.partitions)));
     LOOP
+        -- Read the checkpoints.
         SELECT min(c.position), array_agg(c.position ORDER BY p.partition)
           INTO lower_position, positions
           FROM generate_series(0, 15) AS p (partition)
@@ -161,7 +162,7 @@ BEGIN
         IF lower_position IS NULL THEN
             RETURN;
         END IF;
-        -- A projection's statements scan the range several times: it covers no more than the events to apply.
+        -- Find the events of the batch, and the range of those to apply: a projection's statements scan it several times.
         SELECT coalesce(max(next.position), lower_position), count(*),
                min(next.position) FILTER (WHERE next.position > positions[next.partition + 1]) - 1,
                max(next.position) FILTER (WHERE next.position > positions[next.partition + 1]),
@@ -173,6 +174,7 @@ BEGIN
                    AND e.position <= begin_batch.until
                  ORDER BY e.position
                  LIMIT begin_batch.size) AS next;
+        -- Lock the checkpoints of the partitions that have events to apply; if others have locked all, wait for one.
         SELECT coalesce(array_agg(free.partition), '{}'), bool_or(free.position < positions[free.partition + 1])
           INTO taken, is_set_back
           FROM (SELECT c.partition, c.position
