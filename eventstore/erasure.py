@@ -25,6 +25,7 @@ from eventstore.errors import (
     NotFound,
     PermissionDenied,
     WrongExpectedVersion,
+    conversation_not_found,
     translated,
 )
 from eventstore.events import Appended
@@ -93,7 +94,7 @@ async def erase(
             if event_ids is not None:
                 versions = await _versions(connection, caller.tenant, target, event_ids)
             elif not await _value(connection, "has_events", {"tenant": caller.tenant, "conversation_id": target}):
-                raise NotFound(f"no conversation has the id '{target}': the list of conversations shows their ids")
+                raise conversation_not_found(target)
             selection = Selection(versions, is_whole=versions is None)
             if dry_run:
                 return await _erasable(store, connection, caller, target, selection)

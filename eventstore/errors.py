@@ -123,6 +123,11 @@ class NotFound(EventStoreError):
     """Nothing has this id."""
 
 
+def conversation_not_found(conversation: object) -> NotFound:
+    """Return the error for a conversation that does not exist, or that the caller may not see."""
+    return NotFound(f"no conversation has the id {str(conversation)!r}: the list of conversations shows the ids")
+
+
 class Forbidden(EventStoreError):
     """The user may not write to a conversation, or it does not exist: the error does not say which.
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from eventstore.database.pools import Fetching
 from eventstore.database.queries import query
-from eventstore.errors import ConversationIsDeleted, InputError, NotFound
+from eventstore.errors import ConversationIsDeleted, InputError, NotFound, conversation_not_found
 from eventstore.event_types import ConversationForked
 from eventstore.events import HIGHEST_VERSION
 
@@ -38,9 +38,7 @@ async def forked_event(
         raise InputError(f"version: {version!r:.80} is not a version: give a number from 0")
     rows = await log.fetch(_FORK_SOURCE, {"tenant": tenant, "conversation_id": source})
     if not rows:
-        raise NotFound(
-            f"no conversation has the id '{source}': the list of conversations shows those that can be forked"
-        )
+        raise conversation_not_found(source)
     [(reached, is_deleted)] = rows
     if is_deleted:
         raise ConversationIsDeleted(source)

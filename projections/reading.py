@@ -14,7 +14,7 @@ from psycopg.rows import TupleRow
 
 from eventstore import Caller, Event, EventStore, Role, SyncEventStore, TaskStatus, conversation_uuid
 from eventstore.database.queries import query
-from eventstore.errors import InputError, NotFound
+from eventstore.errors import InputError, NotFound, conversation_not_found
 from eventstore.events import HIGHEST_VERSION
 from eventstore.ids import parse_uuid
 from eventstore.read import Filter, RawRows
@@ -147,7 +147,7 @@ class Reader:
         given = {"tenant": self.tenant, "ids": self.candidates(conversation)}
         rows = await fetch_current(self, _CONVERSATION, given, projections=("conversations",), at_least=at_least)
         if not rows:
-            raise not_found(conversation)
+            raise conversation_not_found(conversation)
         return Conversation.from_row(rows[0])
 
     async def ancestry(self, conversation: UUID | str, *, at_least: int | None = None) -> list[Ancestor]:
@@ -338,7 +338,7 @@ class Reader:
         limits = {"version": version, "position": position, "time": time}
         async with snapshot_as_of(self.store, self.caller, self.candidates(conversation), limits, page) as snapshot:
             if snapshot is None:
-                raise not_found(conversation)
+                raise conversation_not_found(conversation)
             yield snapshot
 
     async def message_place(self, conversation: UUID | str, message: UUID | str) -> Ancestor:
@@ -359,7 +359,7 @@ class Reader:
         )
         found = [candidate for candidate in candidates if candidate in dict(rows)]
         if not found:
-            raise not_found(conversation)
+            raise conversation_not_found(conversation)
         shared = await shared_then(self.store, self.caller, found[0], {})
         shown = dict([Ancestor(found[0], HIGHEST_VERSION), *shared])
         given = {"tenant": self.tenant, "ids": list(shown), "message": parse_uuid(message, "message")}
@@ -457,13 +457,6 @@ async def fetch_current(
         on_primary=reader.on_primary,
     )
     return rows
-
-
-def not_found(conversation: UUID | str) -> NotFound:
-    """Return the error for a conversation that does not exist."""
-    return NotFound(
-        f"no conversation has the id {str(conversation)!r}: the list of conversations shows those that are there"
-    )
 
 
 def caller_of(store: EventStore, tenant: str | None, caller: Caller | None) -> Caller:

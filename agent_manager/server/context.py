@@ -51,13 +51,19 @@ from eventstore import (
 )
 from eventstore.concurrency import cancel_and_wait
 from eventstore.database.pools import View
-from eventstore.errors import InputError, InvalidCursor, NotCaughtUp, ProjectionPaused, printable
+from eventstore.errors import (
+    InputError,
+    InvalidCursor,
+    NotCaughtUp,
+    ProjectionPaused,
+    conversation_not_found,
+    printable,
+)
 from eventstore.events import HIGHEST_POSITION
 from eventstore.ids import is_canonical_uuid
 from eventstore.tracing import set_conversation
 from projections import Reader
 from projections.pages import Page
-from projections.reading import not_found
 
 LARGE_LIMIT = 200
 """The rows above which a page is large."""
@@ -315,7 +321,7 @@ class RequestContext:
             given_id = None if is_canonical_uuid(conversation) else conversation
             begin = begin.model_copy(update={"given_id": given_id})
         else:
-            raise not_found(conversation)
+            raise conversation_not_found(conversation)
         result = await self.append(target, events, expected=expected, begin=begin, claimed_actor=claimed_actor)
         return await self._append_response(result, not_stored)
 
