@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from eventstore.database.pools import Fetching
+from eventstore.database.pools import Queryable
 from eventstore.database.queries import query
 from eventstore.errors import ConversationIsDeleted, InputError, NotFound, conversation_not_found
 from eventstore.event_types import ConversationForked
@@ -15,7 +15,7 @@ _FORK_SOURCE = query("eventstore", "fork_source")
 
 
 async def forked_event(
-    log: Fetching,
+    log: Queryable,
     tenant: str,
     source: UUID,
     version: int | None,

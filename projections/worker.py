@@ -93,7 +93,7 @@ class Worker:
                         self._logged_error = str(error)
                         event = "database_lost" if is_lost else "worker_failed"
                         _log.warning("worker: %s", loggable(error), extra={"event": event})
-                    await self._store.revive()
+                    await self._store.ensure_running()
                     if is_lost:
                         self._lost_at = self._lost_at or monotonic()
                         self._pause = min(self._pause, RECONNECT_SECONDS)

@@ -50,7 +50,7 @@ from eventstore import (
     conversation_uuid,
 )
 from eventstore.concurrency import cancel_and_wait
-from eventstore.database.pools import View
+from eventstore.database.pools import ScopedPool
 from eventstore.errors import (
     InputError,
     InvalidCursor,
@@ -454,7 +454,7 @@ class RequestContext:
         return await log_change_token(self.log) if conversation.is_fork else str(conversation.version)
 
     @property
-    def log(self) -> View:
+    def log(self) -> ScopedPool:
         """The log of the tenant, for change tokens, which are the same for all tenants and users."""
         return self.store.log(self.store.caller(self.caller.tenant))
 

@@ -286,8 +286,8 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """The data that one caller sees through a pool.
+class ScopedPool:
+    """A pool whose queries see the data of one caller.
 
     Attributes:
         caller: None sees no tenant's data; under the projector's role, everyone's.
@@ -301,5 +301,5 @@ class View:
         return await self.pool.fetch(query, parameters, caller=self.caller, **options)
 
 
-Fetching: TypeAlias = Pool | View
+Queryable: TypeAlias = Pool | ScopedPool
 """An object that runs queries."""
