@@ -132,12 +132,6 @@ def expected_facts() -> Facts:
     return facts
 
 
-def catalog_text(rows: Iterable[tuple[str, str, str]]) -> str:
-    """Return the facts of a database in the format of the file."""
-    lines = sorted("\t".join((kind, name, detail.replace("\n", "\\n"))) for kind, name, detail in rows)
-    return "".join(f"{line}\n" for line in lines)
-
-
 def compare_catalog(rows: Iterable[tuple[str, str, str]], *, expect_roles: bool = False) -> Comparison:
     """Compare the facts of a database, the rows of :data:`CATALOG`, with what the migrations create.
 
