@@ -30,8 +30,14 @@ from agent_manager.storage import LeaseStatus, Log
 from agent_manager.writer import Writer
 from eventstore import MessageAnswered, conversation_uuid
 from eventstore.concurrency import cancel_and_wait
-from eventstore.errors import ConversationIsDeleted, EventStoreError, InputError, StoreClosed, printable
-from projections.reading import not_found
+from eventstore.errors import (
+    ConversationIsDeleted,
+    EventStoreError,
+    InputError,
+    StoreClosed,
+    conversation_not_found,
+    printable,
+)
 
 T = TypeVar("T")
 
@@ -214,7 +220,7 @@ class Answers:
         if fold is None or fold.version < version or accepted.event_id not in fold.messages:
             fold = await self._cache.get(accepted.conversation)
         if fold is None:
-            raise not_found(accepted.conversation)
+            raise conversation_not_found(accepted.conversation)
         return fold
 
 

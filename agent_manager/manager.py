@@ -33,9 +33,15 @@ from eventstore import (
     NewEvent,
     conversation_uuid,
 )
-from eventstore.errors import ConversationIsDeleted, InputError, NotFound, WrongExpectedVersion, printable
+from eventstore.errors import (
+    ConversationIsDeleted,
+    InputError,
+    NotFound,
+    WrongExpectedVersion,
+    conversation_not_found,
+    printable,
+)
 from eventstore.ids import is_canonical_uuid
-from projections.reading import not_found
 
 
 class Manager:
@@ -471,14 +477,14 @@ class Manager:
     async def _existing(self, conversation_id: str) -> ConversationFold:
         fold = await self._fold(conversation_id)
         if fold is None:
-            raise not_found(conversation_id)
+            raise conversation_not_found(conversation_id)
         return fold
 
     async def conversation_fold(self, conversation: UUID) -> ConversationFold:
         """Return a conversation by its id in the log and the tables. Raises NotFound."""
         fold = await self._cache.get(conversation)
         if fold is None:
-            raise not_found(conversation)
+            raise conversation_not_found(conversation)
         return fold
 
     async def _change(self, conversation_id: str, event: EventData) -> ConversationView:

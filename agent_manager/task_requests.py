@@ -40,8 +40,7 @@ from eventstore import (
     TaskPushNotificationSet,
     TaskStatus,
 )
-from eventstore.errors import EventTooLarge, InputError, NotFound, printable
-from projections.reading import not_found
+from eventstore.errors import EventTooLarge, InputError, NotFound, conversation_not_found, printable
 
 _USER = "user"
 """The actor of a request without one of its own."""
@@ -192,7 +191,7 @@ class TaskRequests:
     async def _existing(self, conversation: UUID) -> ConversationFold:
         fold = await self._cache.get(conversation)
         if fold is None:
-            raise not_found(conversation)
+            raise conversation_not_found(conversation)
         return fold
 
 

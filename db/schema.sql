@@ -831,7 +831,7 @@ BEGIN
           WHERE e.event_type IN ('conversation.shared', 'conversation.unshared')
             AND e.outcome = 'n';
     END IF;
-    PERFORM keep_files(tenant_ids[e.conversation_no], conversation_ids[e.conversation_no],
+    PERFORM lock_files(tenant_ids[e.conversation_no], conversation_ids[e.conversation_no],
                        e.metadata -> 'eventstore.files')
        FROM unnest(conversation_nos, metadatas, outcomes) AS e (conversation_no, metadata, outcome)
       WHERE e.metadata ? 'eventstore.files'
@@ -997,16 +997,17 @@ CREATE FUNCTION public.begin_batch(projection text, stage text, definition_hash 
     SET search_path TO 'public', 'pg_temp'
     AS $$
 DECLARE
-    positions   bigint[];
-    due         smallint[];
-    taken       smallint[];
+    positions   bigint[];    -- the checkpoint of partition p at index p + 1; null for partitions of others
+    due         smallint[];  -- the partitions with events to apply in the range
+    taken       smallint[];  -- those of them whose checkpoints are locked here
     range_lower bigint;
     range_upper bigint;
-    is_set_back boolean;
+    is_set_back boolean;     -- under its lock, a checkpoint is lower than it was read before
     missed      smallint;
 BEGIN
     until := least(until, coalesce(horizon, log_horizon(begin_batch.partitions)));
     LOOP
+        -- Read the checkpoints.
         SELECT min(c.position), array_agg(c.position ORDER BY p.partition)
           INTO lower_position, positions
           FROM generate_series(0, 15) AS p (partition)
@@ -1018,7 +1019,7 @@ BEGIN
         IF lower_position IS NULL THEN
             RETURN;
         END IF;
-        -- A projection's statements scan the range several times: it covers no more than the events to apply.
+        -- Find the events of the batch, and the range of those to apply: a projection's statements scan it several times.
         SELECT coalesce(max(next.position), lower_position), count(*),
                min(next.position) FILTER (WHERE next.position > positions[next.partition + 1]) - 1,
                max(next.position) FILTER (WHERE next.position > positions[next.partition + 1]),
@@ -1030,6 +1031,7 @@ BEGIN
                    AND e.position <= begin_batch.until
                  ORDER BY e.position
                  LIMIT begin_batch.size) AS next;
+        -- Lock the checkpoints of the partitions that have events to apply; if others have locked all, wait for one.
         SELECT coalesce(array_agg(free.partition), '{}'), bool_or(free.position < positions[free.partition + 1])
           INTO taken, is_set_back
           FROM (SELECT c.partition, c.position
@@ -1221,114 +1223,6 @@ BEGIN
        FROM erasure_of_user(check_holds_of_user.tenant_id, check_holds_of_user.user_id) AS u;
 END
 $$;
-
-
---
--- Name: delete_unreferenced_files(text[], uuid[], bytea[]); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.delete_unreferenced_files(tenant_ids text[], conversation_ids uuid[], files bytea[]) RETURNS TABLE(tenant_id text, deleted bigint, bytes bigint)
-    LANGUAGE plpgsql
-    AS $$
-#variable_conflict use_column
-DECLARE
-    tenants       text[];
-    conversations uuid[];
-    unreferenced  bytea[];
-BEGIN
-    PERFORM refuse_old_snapshots();
-    PERFORM lock_chunks(files, true);
-    SELECT array_agg(l.tenant_id), array_agg(l.conversation_id), array_agg(l.sha256)
-      INTO tenants, conversations, unreferenced
-      FROM (SELECT b.tenant_id, b.conversation_id, b.sha256
-              FROM unnest(tenant_ids, conversation_ids, files) AS f (tenant_id, conversation_id, sha256)
-              JOIN blobs b
-                ON b.tenant_id = f.tenant_id
-               AND b.conversation_id = f.conversation_id
-               AND b.sha256 = f.sha256
-               FOR UPDATE OF b SKIP LOCKED) AS l;
-    WITH gone AS (
-        DELETE FROM blobs b
-         USING unnest(tenants, conversations, unreferenced) AS f (tenant_id, conversation_id, sha256)
-         WHERE b.tenant_id = f.tenant_id
-           AND b.conversation_id = f.conversation_id
-           AND b.sha256 = f.sha256
-           AND NOT file_is_referred_to(f.tenant_id, f.conversation_id, f.sha256)
-        RETURNING b.tenant_id, b.sha256
-    )
-    SELECT array_agg(g.tenant_id), array_agg(g.sha256) INTO tenants, unreferenced FROM gone g;
-    RETURN QUERY
-    WITH gone AS (
-        DELETE FROM blob_chunks c
-         USING (SELECT DISTINCT f.tenant_id, f.sha256
-                  FROM unnest(tenants, unreferenced) AS f (tenant_id, sha256)) AS f
-         WHERE c.tenant_id = f.tenant_id
-           AND c.sha256 = f.sha256
-           AND NOT EXISTS (SELECT FROM blobs b WHERE b.tenant_id = f.tenant_id AND b.sha256 = f.sha256)
-        RETURNING c.tenant_id, octet_length(c.content) AS size
-    )
-    SELECT t.tenant_id, count(*),
-           (SELECT coalesce(sum(g.size), 0)::bigint FROM gone g WHERE g.tenant_id = t.tenant_id)
-      FROM unnest(tenants) AS t (tenant_id)
-     GROUP BY t.tenant_id;
-END
-$$;
-
-
---
--- Name: file_is_referred_to(text, uuid, bytea); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.file_is_referred_to(tenant_id text, conversation_id uuid, sha256 bytea) RETURNS boolean
-    LANGUAGE sql STABLE
-    RETURN (EXISTS (SELECT FROM public.events e WHERE (((e.tenant_id)::text = file_is_referred_to.tenant_id) AND (e.conversation_id = file_is_referred_to.conversation_id) AND (e.metadata ? 'eventstore.files'::text) AND ((e.metadata -> 'eventstore.files'::text) ? encode(file_is_referred_to.sha256, 'hex'::text)))));
-
-
---
--- Name: blobs; Type: TABLE; Schema: public; Owner: -
---
-
-CREATE TABLE public.blobs (
-    tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
-    conversation_id uuid NOT NULL,
-    sha256 bytea NOT NULL,
-    size bigint NOT NULL,
-    created_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
-    CONSTRAINT blobs_sha256_check CHECK ((octet_length(sha256) = 32))
-);
-
-ALTER TABLE ONLY public.blobs FORCE ROW LEVEL SECURITY;
-
-
---
--- Name: TABLE blobs; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON TABLE public.blobs IS 'Large files of events, by tenant, conversation and SHA-256; written by functions alone';
-
-
---
--- Name: collect_files(integer); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.collect_files(maximum integer) RETURNS TABLE(tenant_id text, deleted bigint, bytes bigint)
-    LANGUAGE sql SECURITY DEFINER
-    SET search_path TO 'public', 'pg_temp'
-    BEGIN ATOMIC
- SELECT d.tenant_id,
-     d.deleted,
-     d.bytes
-    FROM (( SELECT array_agg((f.tenant_id)::text) AS tenant_ids,
-             array_agg(f.conversation_id) AS conversation_ids,
-             array_agg(f.sha256) AS files
-            FROM ( SELECT b.tenant_id,
-                     b.conversation_id,
-                     b.sha256
-                    FROM public.blobs b
-                   WHERE (((b.tenant_id)::text = COALESCE(( SELECT public.append_tenant() AS append_tenant), (b.tenant_id)::text)) AND (b.created_at < (clock_timestamp() - '1 day'::interval)) AND (NOT public.file_is_referred_to((b.tenant_id)::text, b.conversation_id, b.sha256)))
-                  LIMIT collect_files.maximum) f) c
-      CROSS JOIN LATERAL public.delete_unreferenced_files(c.tenant_ids, c.conversation_ids, c.files) d(tenant_id, deleted, bytes));
-END;
 
 
 --
@@ -1632,6 +1526,114 @@ $$;
 CREATE FUNCTION public.current_tenant_user() RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN NULLIF(current_setting('eventstore.user'::text, true), ''::text);
+
+
+--
+-- Name: delete_unreferenced_files(text[], uuid[], bytea[]); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.delete_unreferenced_files(tenant_ids text[], conversation_ids uuid[], files bytea[]) RETURNS TABLE(tenant_id text, deleted bigint, bytes bigint)
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+DECLARE
+    tenants       text[];
+    conversations uuid[];
+    unreferenced  bytea[];
+BEGIN
+    PERFORM refuse_old_snapshots();
+    PERFORM lock_chunks(files, true);
+    SELECT array_agg(l.tenant_id), array_agg(l.conversation_id), array_agg(l.sha256)
+      INTO tenants, conversations, unreferenced
+      FROM (SELECT b.tenant_id, b.conversation_id, b.sha256
+              FROM unnest(tenant_ids, conversation_ids, files) AS f (tenant_id, conversation_id, sha256)
+              JOIN blobs b
+                ON b.tenant_id = f.tenant_id
+               AND b.conversation_id = f.conversation_id
+               AND b.sha256 = f.sha256
+               FOR UPDATE OF b SKIP LOCKED) AS l;
+    WITH gone AS (
+        DELETE FROM blobs b
+         USING unnest(tenants, conversations, unreferenced) AS f (tenant_id, conversation_id, sha256)
+         WHERE b.tenant_id = f.tenant_id
+           AND b.conversation_id = f.conversation_id
+           AND b.sha256 = f.sha256
+           AND NOT file_is_referenced(f.tenant_id, f.conversation_id, f.sha256)
+        RETURNING b.tenant_id, b.sha256
+    )
+    SELECT array_agg(g.tenant_id), array_agg(g.sha256) INTO tenants, unreferenced FROM gone g;
+    RETURN QUERY
+    WITH gone AS (
+        DELETE FROM blob_chunks c
+         USING (SELECT DISTINCT f.tenant_id, f.sha256
+                  FROM unnest(tenants, unreferenced) AS f (tenant_id, sha256)) AS f
+         WHERE c.tenant_id = f.tenant_id
+           AND c.sha256 = f.sha256
+           AND NOT EXISTS (SELECT FROM blobs b WHERE b.tenant_id = f.tenant_id AND b.sha256 = f.sha256)
+        RETURNING c.tenant_id, octet_length(c.content) AS size
+    )
+    SELECT t.tenant_id, count(*),
+           (SELECT coalesce(sum(g.size), 0)::bigint FROM gone g WHERE g.tenant_id = t.tenant_id)
+      FROM unnest(tenants) AS t (tenant_id)
+     GROUP BY t.tenant_id;
+END
+$$;
+
+
+--
+-- Name: file_is_referenced(text, uuid, bytea); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.file_is_referenced(tenant_id text, conversation_id uuid, sha256 bytea) RETURNS boolean
+    LANGUAGE sql STABLE
+    RETURN (EXISTS (SELECT FROM public.events e WHERE (((e.tenant_id)::text = file_is_referenced.tenant_id) AND (e.conversation_id = file_is_referenced.conversation_id) AND (e.metadata ? 'eventstore.files'::text) AND ((e.metadata -> 'eventstore.files'::text) ? encode(file_is_referenced.sha256, 'hex'::text)))));
+
+
+--
+-- Name: blobs; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.blobs (
+    tenant_id character varying(255) NOT NULL COLLATE pg_catalog."C",
+    conversation_id uuid NOT NULL,
+    sha256 bytea NOT NULL,
+    size bigint NOT NULL,
+    created_at timestamp with time zone DEFAULT CURRENT_TIMESTAMP NOT NULL,
+    CONSTRAINT blobs_sha256_check CHECK ((octet_length(sha256) = 32))
+);
+
+ALTER TABLE ONLY public.blobs FORCE ROW LEVEL SECURITY;
+
+
+--
+-- Name: TABLE blobs; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.blobs IS 'Large files of events, by tenant, conversation and SHA-256; written by functions alone';
+
+
+--
+-- Name: delete_orphaned_files(integer); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.delete_orphaned_files(maximum integer) RETURNS TABLE(tenant_id text, deleted bigint, bytes bigint)
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    BEGIN ATOMIC
+ SELECT d.tenant_id,
+     d.deleted,
+     d.bytes
+    FROM (( SELECT array_agg((f.tenant_id)::text) AS tenant_ids,
+             array_agg(f.conversation_id) AS conversation_ids,
+             array_agg(f.sha256) AS files
+            FROM ( SELECT b.tenant_id,
+                     b.conversation_id,
+                     b.sha256
+                    FROM public.blobs b
+                   WHERE (((b.tenant_id)::text = COALESCE(( SELECT public.append_tenant() AS append_tenant), (b.tenant_id)::text)) AND (b.created_at < (clock_timestamp() - '1 day'::interval)) AND (NOT public.file_is_referenced((b.tenant_id)::text, b.conversation_id, b.sha256)))
+                  LIMIT delete_orphaned_files.maximum) f) c
+      CROSS JOIN LATERAL public.delete_unreferenced_files(c.tenant_ids, c.conversation_ids, c.files) d(tenant_id, deleted, bytes));
+END;
 
 
 --
@@ -2571,44 +2573,6 @@ CREATE FUNCTION public.json_member_is_text(object jsonb, member text, longest in
 
 
 --
--- Name: keep_files(text, uuid, jsonb); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.keep_files(tenant_id text, conversation_id uuid, files jsonb) RETURNS void
-    LANGUAGE plpgsql
-    AS $$
-DECLARE
-    named   bytea[] := ARRAY(SELECT decode(f, 'hex') FROM jsonb_array_elements_text(keep_files.files) AS f);
-    missing bytea;
-BEGIN
-    PERFORM
-       FROM blobs b
-      WHERE b.tenant_id = keep_files.tenant_id
-        AND b.conversation_id = keep_files.conversation_id
-        AND b.sha256 = ANY (named)
-      ORDER BY b.sha256
-        FOR KEY SHARE;
-    SELECT n
-      INTO missing
-      FROM unnest(named) AS n
-     WHERE NOT EXISTS (
-               SELECT
-                 FROM blobs b
-                WHERE b.tenant_id = keep_files.tenant_id
-                  AND b.conversation_id = keep_files.conversation_id
-                  AND b.sha256 = n
-           )
-     LIMIT 1;
-    IF FOUND THEN
-        RAISE EXCEPTION 'the conversation % has no file with the SHA-256 %', keep_files.conversation_id,
-                        encode(missing, 'hex')
-            USING ERRCODE = 'ES011', HINT = 'Store the file again, then append the event.';
-    END IF;
-END
-$$;
-
-
---
 -- Name: last_event_at_or_before(bigint); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -2715,6 +2679,44 @@ BEGIN
             PERFORM pg_advisory_xact_lock_shared(class, key);
         END IF;
     END LOOP;
+END
+$$;
+
+
+--
+-- Name: lock_files(text, uuid, jsonb); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.lock_files(tenant_id text, conversation_id uuid, files jsonb) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    named   bytea[] := ARRAY(SELECT decode(f, 'hex') FROM jsonb_array_elements_text(lock_files.files) AS f);
+    missing bytea;
+BEGIN
+    PERFORM
+       FROM blobs b
+      WHERE b.tenant_id = lock_files.tenant_id
+        AND b.conversation_id = lock_files.conversation_id
+        AND b.sha256 = ANY (named)
+      ORDER BY b.sha256
+        FOR KEY SHARE;
+    SELECT n
+      INTO missing
+      FROM unnest(named) AS n
+     WHERE NOT EXISTS (
+               SELECT
+                 FROM blobs b
+                WHERE b.tenant_id = lock_files.tenant_id
+                  AND b.conversation_id = lock_files.conversation_id
+                  AND b.sha256 = n
+           )
+     LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'the conversation % has no file with the SHA-256 %', lock_files.conversation_id,
+                        encode(missing, 'hex')
+            USING ERRCODE = 'ES011', HINT = 'Store the file again, then append the event.';
+    END IF;
 END
 $$;
 
@@ -3361,6 +3363,31 @@ $$;
 
 
 --
+-- Name: record_retention_run(text, timestamp with time zone, text, jsonb); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.record_retention_run(tenant_id text, began_at timestamp with time zone, actor text, receipt jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+BEGIN
+    IF append_tenant() <> record_retention_run.tenant_id THEN
+        PERFORM refuse_tenant(record_retention_run.tenant_id);
+    END IF;
+    UPDATE retention_rules r
+       SET applied_at = record_retention_run.began_at,
+           outcome    = o.outcome - 'rule'
+      FROM jsonb_array_elements(record_retention_run.receipt -> 'rules') AS o (outcome)
+     WHERE r.tenant_id = record_retention_run.tenant_id
+       AND r.id = (o.outcome ->> 'rule')::uuid;
+    PERFORM record_administrative_act(
+        record_retention_run.tenant_id, 'retention_run', record_retention_run.receipt,
+        actor => record_retention_run.actor);
+END
+$$;
+
+
+--
 -- Name: record_truncation(); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -3804,30 +3831,6 @@ BEGIN
     RETURN true;
 END
 $_$;
-
-
---
--- Name: retention_applied(text, timestamp with time zone, text, jsonb); Type: FUNCTION; Schema: public; Owner: -
---
-
-CREATE FUNCTION public.retention_applied(tenant_id text, began_at timestamp with time zone, actor text, receipt jsonb) RETURNS void
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'public', 'pg_temp'
-    AS $$
-BEGIN
-    IF append_tenant() <> retention_applied.tenant_id THEN
-        PERFORM refuse_tenant(retention_applied.tenant_id);
-    END IF;
-    UPDATE retention_rules r
-       SET applied_at = retention_applied.began_at,
-           outcome    = o.outcome - 'rule'
-      FROM jsonb_array_elements(retention_applied.receipt -> 'rules') AS o (outcome)
-     WHERE r.tenant_id = retention_applied.tenant_id
-       AND r.id = (o.outcome ->> 'rule')::uuid;
-    PERFORM record_administrative_act(
-        retention_applied.tenant_id, 'retention_run', retention_applied.receipt, actor => retention_applied.actor);
-END
-$$;
 
 
 --

@@ -1,4 +1,4 @@
-"""Administrative acts: events that say who changed what of the system, such as a key, a tenant or a read table.
+"""Administrative acts: events of changes to the system, such as to a key, a tenant or a read table, with their actors.
 
 Each tenant has a conversation of them (:data:`ADMINISTRATION`), and so has the system as a whole
 (:data:`SYSTEM_TENANT`). The append functions refuse it, no projection sees it, and no user is a member of it: an
@@ -8,8 +8,7 @@ of the act. Triggers record changes of tenants, users, keys and bound logins.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -53,7 +52,7 @@ _CURRENT: ContextVar[Administrator] = ContextVar("administrator", default=_UNKNO
 
 
 def administrator() -> Administrator:
-    """Return who acts, according to :func:`act_as`."""
+    """Return the administrator that :func:`act_as` has set."""
     return _CURRENT.get()
 
 
@@ -62,18 +61,8 @@ def act_as(acting: Administrator) -> None:
     _CURRENT.set(acting)
 
 
-@contextmanager
-def acting_as(acting: Administrator) -> Iterator[None]:
-    """Record the acts of a block as those of an administrator."""
-    token = _CURRENT.set(acting)
-    try:
-        yield
-    finally:
-        _CURRENT.reset(token)
-
-
 async def set_administrator(connection: Connection) -> None:
-    """Tell the triggers who acts in the connection's transaction."""
+    """Set the administrator of the connection's transaction, for the triggers that record acts."""
     await connection.execute(_SET_ADMINISTRATOR, asdict(administrator()))
 
 

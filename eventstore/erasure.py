@@ -3,7 +3,7 @@
 An erased event keeps its place, its type, its ids and its digest; its content, metadata and actor become what the
 structure of the conversation needs (``erased_content``), and its salt is destroyed, so that the digest reveals nothing.
 Each conversation has a transaction of its own, under the lock of its appends: the events are changed, the read tables
-are made anew from the log, and the receipt is appended last, so that readers of the log wait for one append, not for
+are made again from the log, and the receipt is appended last, so that readers of the log wait for one append, not for
 the erasure.
 """
 
@@ -25,6 +25,7 @@ from eventstore.errors import (
     NotFound,
     PermissionDenied,
     WrongExpectedVersion,
+    conversation_not_found,
     translated,
 )
 from eventstore.events import Appended
@@ -46,7 +47,7 @@ class Erasure:
         events: the number of events that were erased; 0 if nothing was left to erase.
         receipt: the place of the receipt; None if there is none, as of a dry run.
         rows: of a dry run, the number of rows by the name of their table that would be changed or removed.
-        not_refolded: the projections that could not make the rows of the conversation anew, each with the reason. What
+        not_refolded: the projections that could not make the rows of the conversation again, each with the reason. What
             the rows held is gone; the conversation is parked there, or the projection must be rebuilt.
     """
 
@@ -93,7 +94,7 @@ async def erase(
             if event_ids is not None:
                 versions = await _versions(connection, caller.tenant, target, event_ids)
             elif not await _value(connection, "has_events", {"tenant": caller.tenant, "conversation_id": target}):
-                raise NotFound(f"no conversation has the id '{target}': the list of conversations shows their ids")
+                raise conversation_not_found(target)
             selection = Selection(versions, is_whole=versions is None)
             if dry_run:
                 return await _erasable(store, connection, caller, target, selection)

@@ -123,6 +123,11 @@ class NotFound(EventStoreError):
     """Nothing has this id."""
 
 
+def conversation_not_found(conversation: object) -> NotFound:
+    """Return the error for a conversation that does not exist, or that the caller may not see."""
+    return NotFound(f"no conversation has the id {str(conversation)!r}: the list of conversations shows the ids")
+
+
 class Forbidden(EventStoreError):
     """The user may not write to a conversation, or it does not exist: the error does not say which.
 
@@ -279,9 +284,9 @@ class FileDeleted(RetryableError):
 
 
 class RecoveryConflict(RetryableError):
-    """A standby canceled a read, because it would have had to wait with a change of the primary for longer than it may.
+    """A standby canceled a read that delayed the replay of a change for too long (``max_standby_streaming_delay``).
 
-    That is a change that removes rows or tables which the read still needed (``max_standby_streaming_delay``).
+    The change removes rows or tables that the read still needed.
     """
 
 

@@ -3,6 +3,9 @@
 Every limit of the read tables is enforced here, before an event is appended, so that no built-in event can fail in a
 projection. Members that a newer version added to a known event are kept (``model_extra``); events of a type that this
 version does not know are read as :class:`UnknownEvent`. Both are written back unchanged.
+
+The size of an event is limited by the setting ``max_content_bytes``, and its depth by :mod:`eventstore.json_text`, for
+events of every type; :class:`~eventstore.append.AppendRequest` applies both.
 """
 
 from __future__ import annotations
@@ -328,21 +331,21 @@ class TaskArtifactExtended(_Artifact):
 
 
 class TaskDeleted(EventData):
-    """A task was deleted: it is hidden with its artifacts until a later event begins it anew. Its events remain."""
+    """A task was deleted: it is hidden with its artifacts until a later event begins it again. Its events remain."""
 
     event_type: Literal["task.deleted"] = "task.deleted"
     task_id: UUID
 
 
 class TaskCancelRequested(EventData):
-    """Somebody asked the agent to cancel a task. Its answer is the status of the task that follows."""
+    """The cancellation of a task was requested from the agent. Its answer is the status of the task that follows."""
 
     event_type: Literal["task.cancel_requested"] = "task.cancel_requested"
     task_id: UUID
 
 
 class TaskPushNotificationSet(EventData):
-    """The agent was asked to notify a URL of changes of a task. ``config`` is the setting without its secrets."""
+    """Notifications of the changes of a task to a URL were requested. ``config`` is the setting without its secrets."""
 
     event_type: Literal["task.push_notification_set"] = "task.push_notification_set"
     task_id: UUID
@@ -351,7 +354,7 @@ class TaskPushNotificationSet(EventData):
 
 
 class TaskPushNotificationDeleted(EventData):
-    """The agent was asked not to notify a URL any more."""
+    """Notifications of the changes of a task to a URL were ended."""
 
     event_type: Literal["task.push_notification_deleted"] = "task.push_notification_deleted"
     task_id: UUID

@@ -37,7 +37,7 @@ class Metadata(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     occurred_at: AwareDatetime | None = None
-    """When the event happened, if that is not the time of its append."""
+    """The time at which the event happened, if that is not the time of its append."""
     correlation_id: str | None = None
     """An id shared by all events of one business transaction."""
     causation_id: str | None = None
@@ -160,7 +160,7 @@ class Event(LazyRow):
 
     @property
     def is_erased(self) -> bool:
-        """Whether what it held was erased."""
+        """True if the content of the event was erased."""
         return self.salt is None
 
     @property
@@ -250,7 +250,7 @@ class AppendResult:
 
     @property
     def events(self) -> tuple[Appended, ...]:
-        """One entry for each event, in the order of the append."""
+        """The entries of the events, in the order of the append."""
         if self._make is not None:
             self._events, self._make = self._make(), None
         assert self._events is not None

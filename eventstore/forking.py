@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from eventstore.database.pools import Fetching
+from eventstore.database.pools import Queryable
 from eventstore.database.queries import query
-from eventstore.errors import ConversationIsDeleted, InputError, NotFound
+from eventstore.errors import ConversationIsDeleted, InputError, NotFound, conversation_not_found
 from eventstore.event_types import ConversationForked
 from eventstore.events import HIGHEST_VERSION
 
@@ -15,7 +15,7 @@ _FORK_SOURCE = query("eventstore", "fork_source")
 
 
 async def forked_event(
-    log: Fetching,
+    log: Queryable,
     tenant: str,
     source: UUID,
     version: int | None,
@@ -38,9 +38,7 @@ async def forked_event(
         raise InputError(f"version: {version!r:.80} is not a version: give a number from 0")
     rows = await log.fetch(_FORK_SOURCE, {"tenant": tenant, "conversation_id": source})
     if not rows:
-        raise NotFound(
-            f"no conversation has the id '{source}': the list of conversations shows those that can be forked"
-        )
+        raise conversation_not_found(source)
     [(reached, is_deleted)] = rows
     if is_deleted:
         raise ConversationIsDeleted(source)

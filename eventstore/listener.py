@@ -118,7 +118,7 @@ class Listener:
         return int(await self._execute(_HORIZON, [], lambda result: to_int8(result.get_value(0, 0) or b"")))
 
     async def begin_wait(self, seen: int) -> bool:
-        """Return True if every append notifies from now on and there is no event after ``seen``, else False."""
+        """Begin to wait; return whether every append notifies from now on, and no event is after ``seen``."""
         return bool(await self._execute(_BEGIN_WAIT, [int8(seen)], lambda result: result.get_value(0, 0) == b"\x01"))
 
     async def end_wait(self) -> None:

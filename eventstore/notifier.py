@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 LOOK_EVENTS = 100
 """Events that a wait returns at most. A consumer that is further behind reads the log by itself."""
 POLL_SECONDS = 5.0
-"""How often the log is polled without a notification: a safety net, and a way to notice a dead connection."""
+"""The interval of polls without a notification: a safety net, and a way to notice a dead connection."""
 _END_WAIT_SECONDS = 0.005  # a consumer that returns within this time finds the connection still waiting
 _FIRST_BACK_OFF_SECONDS, _MAX_BACK_OFF_SECONDS = 0.001, 0.05
 

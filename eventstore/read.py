@@ -22,7 +22,7 @@ from psycopg.types.string import ByteaBinaryLoader
 
 from eventstore.concurrency import cancel_and_wait
 from eventstore.database.connection import Connection
-from eventstore.database.pools import Fetching
+from eventstore.database.pools import Queryable
 from eventstore.database.queries import query, query_without
 from eventstore.errors import InputError
 from eventstore.events import HIGHEST_POSITION, HIGHEST_VERSION, Event
@@ -33,7 +33,7 @@ SPAN = 20_000
 
 _PAGE_EVENTS = 2000
 _PAGE_BYTES = 2 * 1024 * 1024
-"""How much the events of a page take by the server's estimate, unless a single event takes more; there may be two."""
+"""The size of the events of a page by the server's estimate, unless a single event is larger; there may be two."""
 _FIRST_BATCH, _MAX_BATCH = 10, 200
 _EVENTS_BETWEEN_YIELDS = 200
 """The number of events after which other tasks run, such as the one that fetches the next page."""
@@ -81,7 +81,7 @@ class Filter:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it matches every event."""
+        """True if the filter matches every event."""
         return all(value is None for value in self.parameters().values())
 
     def parameters(self) -> dict[str, Any]:
@@ -106,23 +106,23 @@ class Filter:
         )
 
 
-async def horizon(pool: Fetching) -> int:
+async def horizon(pool: Queryable) -> int:
     """Return the position up to which the log is final. A separate statement: see ``docs/concepts/order.md``."""
     return int((await pool.fetch(_HORIZON))[0][0])
 
 
-async def last_event(pool: Fetching, up_to: int) -> int:
+async def last_event(pool: Queryable, up_to: int) -> int:
     """Return the position of the last event at or below ``up_to``; 0 if there is none."""
     return int((await pool.fetch(_LAST_EVENT, {"horizon": up_to}))[0][0])
 
 
-async def end_of_log(pool: Fetching) -> int:
+async def end_of_log(pool: Queryable) -> int:
     """Return the position of the last event that is final; 0 if there is none."""
     return await last_event(pool, await horizon(pool))
 
 
 def read_conversation(
-    pool: Fetching,
+    pool: Queryable,
     conversation_id: UUID,
     first: int,
     last: int,
@@ -136,7 +136,7 @@ def read_conversation(
 
 
 def read_log(
-    pool: Fetching, first: int, last: int, event_filter: Filter, *, backwards: bool = False, limit: int | None
+    pool: Queryable, first: int, last: int, event_filter: Filter, *, backwards: bool = False, limit: int | None
 ) -> AsyncIterator[Event]:
     """Iterate over the events of the log with ``first <= position <= last``, in order of position."""
     source = log_source(event_filter, backwards=backwards)
@@ -146,7 +146,7 @@ def read_log(
 
 
 async def _read_log_in_time(
-    pool: Fetching, source: Source, event_filter: Filter, first: int, last: int, limit: int | None
+    pool: Queryable, source: Source, event_filter: Filter, first: int, last: int, limit: int | None
 ) -> AsyncIterator[Event]:
     times = {"since": event_filter.since or "-infinity", "until": event_filter.until or "infinity"}
     [(low, high)] = await pool.fetch(_TIME_EDGES, times)
@@ -257,7 +257,7 @@ def log_source(event_filter: Filter, *, backwards: bool) -> Source:
 
 
 async def pages(
-    pool: Fetching, source: Source, first: int, last: int, limit: int | None
+    pool: Queryable, source: Source, first: int, last: int, limit: int | None
 ) -> AsyncGenerator[Event, None]:
     """Iterate over the events between two positions or versions, both included; at most ``limit``."""
     remaining = RemainingRange(source, first, min(last, source.highest), limit)
@@ -295,7 +295,7 @@ class RemainingRange:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing remains to be read."""
+        """True if nothing remains to be read."""
         return self._first > self._last or self._limit == 0
 
     def page_parameters(self) -> dict[str, Any]:
@@ -318,7 +318,7 @@ class RemainingRange:
         if self._limit is not None:
             self._limit -= len(rows)
 
-    async def skip_gap(self, pool: Fetching) -> None:
+    async def skip_gap(self, pool: Queryable) -> None:
         """Continue at the next event of any tenant: positions may have gaps of many spans."""
         if self._source.backwards:
             [(self._last,)] = await pool.fetch(_LAST_EVENT, {"horizon": Int8(self._last)})

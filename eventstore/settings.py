@@ -221,7 +221,8 @@ _IS_SAFE_IN_ENV_FILE: dict[str, Callable[[str], bool]] = {
     "data_dir": lambda value: not value,  # whose postgresql.conf can name commands and libraries
     "projections": lambda value: not value,
 }
-"""For each setting that can name Python or SQL to run, or files to send: whether a value names none."""
+"""The settings that can name Python or SQL to run, or files to send, each with a function that returns whether a
+value names none."""
 
 
 class _SecretFiles(PydanticBaseSettingsSource):

@@ -13,7 +13,7 @@ from eventstore.append import Append, Beginning, append_or_begin, named_conversa
 from eventstore.database.connection import APP, WRITER, Connection, check_login, connect
 from eventstore.database.fork_safety import abandon_in_child
 from eventstore.database.pooler_check import check_pooler
-from eventstore.database.pools import Pool, View
+from eventstore.database.pools import Pool, ScopedPool
 from eventstore.database.server import Server
 from eventstore.erasure import Erasure, erase, erase_user
 from eventstore.errors import InputError, ServerError, SettingsError, StoreClosed, translated
@@ -151,13 +151,15 @@ class EventStore:
         """
         return self.connections.service
 
-    def log(self, scope: DataScope) -> View:
-        """Return the log, restricted to a scope by row-level security, for queries of the application."""
+    def log(self, scope: DataScope) -> ScopedPool:
+        """Return a pool that queries the log, restricted to a scope by row-level security."""
         connections = self.connections
-        return View(connections.projector, None) if scope is ALL_TENANTS else View(connections.auditor, scope)
+        return (
+            ScopedPool(connections.projector, None) if scope is ALL_TENANTS else ScopedPool(connections.auditor, scope)
+        )
 
-    def tables(self, scope: DataScope, *, on_primary: bool = False) -> View:
-        """Return the read tables, restricted to a scope by row-level security, for queries of the application.
+    def tables(self, scope: DataScope, *, on_primary: bool = False) -> ScopedPool:
+        """Return a pool that queries the read tables, restricted to a scope by row-level security.
 
         Args:
             on_primary: whether they are read from the primary even if ``EVENTSTORE_READ_URL`` names a standby. The
@@ -165,8 +167,8 @@ class EventStore:
         """
         connections = self.connections
         if scope is ALL_TENANTS:
-            return View(connections.projector, None)
-        return View(connections.primary_reader if on_primary else connections.reader, scope)
+            return ScopedPool(connections.projector, None)
+        return ScopedPool(connections.primary_reader if on_primary else connections.reader, scope)
 
     def caller(self, tenant: str | None = None, user: str | None = None) -> Caller:
         """Return a caller, for :meth:`log` and :meth:`tables`.
@@ -471,7 +473,7 @@ class EventStore:
         events = follow_log(
             self.log(scope),
             lambda seen: self.connections.notifier.wait(seen, LOOK_EVENTS, scope),
-            self.revive,
+            self.ensure_running,
             _not_negative(after, "after"),
             Filter(types, actor, tenant=None if scope is ALL_TENANTS else scope.tenant),
             held_bytes,
@@ -508,10 +510,10 @@ class EventStore:
         """Wait until there may be events after the position ``seen``; for consumers that read by themselves."""
         await self.connections.notifier.wait(_not_negative(seen, "seen"), limit=0)
 
-    async def revive(self) -> None:
+    async def ensure_running(self) -> None:
         """Restart the embedded server if it died; for consumers that wait for a lost server."""
         with suppress(ServerError):
-            await asyncio.to_thread(self.server.revive)
+            await asyncio.to_thread(self.server.ensure_running)
 
     def _scope(self, tenant: str | None, user: str | None, all_tenants: bool) -> DataScope:
         if not all_tenants:

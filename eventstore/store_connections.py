@@ -100,7 +100,7 @@ class StoreConnections:
     async def separate(self, role: str, tenant: str | None) -> AsyncIterator[Connection]:
         """Open a separate connection until the end of the block, as soon as it is the tenant's turn.
 
-        A tenant gets no more of them at a time than of the connections that read the read tables. None is no tenant.
+        A tenant gets no more of them at a time than of the connections that read the read tables. None is not limited.
 
         Raises:
             ServerUnreachable: none became free in time.

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from operator import attrgetter
 
 from eventstore.database.connection import RECONNECT_SECONDS
-from eventstore.database.pools import View
+from eventstore.database.pools import ScopedPool
 from eventstore.errors import ConnectionLost, ServerUnreachable
 from eventstore.events import Event
 from eventstore.notifier import EventBatch
@@ -15,9 +15,9 @@ from eventstore.read import Filter, horizon, in_batches, last_event, read_log
 
 
 async def follow_log(
-    log: View,
+    log: ScopedPool,
     wait: Callable[[int], Awaitable[EventBatch | None]],
-    revive: Callable[[], Awaitable[None]],
+    ensure_running: Callable[[], Awaitable[None]],
     position: int,
     event_filter: Filter,
     held_bytes: int | None = None,
@@ -27,7 +27,7 @@ async def follow_log(
     Args:
         log: the log in the scope of the subscriber.
         wait: waits until there may be events after a position, and returns them if it can.
-        revive: restarts the server, if it is the embedded one and has died.
+        ensure_running: restarts the server, if it is the embedded one and has died.
         held_bytes: approximate size of the events that are read ahead; None reads pages ahead.
     """
 
@@ -53,7 +53,7 @@ async def follow_log(
                     # Only up to an event that exists: after a crash the sequence may fall back behind the horizon.
                     position = max(position, await last_event(log, final))
         except (ConnectionLost, ServerUnreachable):
-            await revive()
+            await ensure_running()
             await asyncio.sleep(RECONNECT_SECONDS)
             continue
         batch = await wait(position)

@@ -188,7 +188,7 @@ class Portal:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the portal was closed, or belongs to the parent of this process."""
+        """True if the portal was closed, or belongs to the parent of this process."""
         return self._closed
 
     def abandon(self) -> None:

@@ -58,9 +58,9 @@ def span(api: Any, name: str, kind: str, attributes: dict[str, Any], **options: 
     """Make a span the current one until the end of the block. An error sets its type, not its text.
 
     Args:
-        api: The result of :func:`tracing`.
-        kind: The name of OpenTelemetry's kind of span.
-        options: Further arguments of OpenTelemetry's ``start_as_current_span``.
+        api: the result of :func:`tracing`.
+        kind: the name of OpenTelemetry's kind of span.
+        options: further arguments of OpenTelemetry's ``start_as_current_span``.
     """
     with api.get_tracer("eventstore").start_as_current_span(
         name, kind=api.SpanKind[kind], attributes=attributes, record_exception=False, set_status_on_exception=False,
@@ -106,9 +106,9 @@ def record_batch(
     """Record the span of a batch that a worker has applied, with a link to each append that it has events of.
 
     Args:
-        api: The result of :func:`tracing`.
-        sources: The trace contexts of the appends, each with its conversation; those that are not valid are skipped.
-        began, ended: Nanoseconds since the epoch.
+        api: the result of :func:`tracing`.
+        sources: the trace contexts of the appends, each with its conversation; those that are not valid are skipped.
+        began, ended: nanoseconds since the epoch.
     """
     links = []
     for text, conversation in sources:

@@ -3,10 +3,9 @@
 from eventstore import __version__ as __version__
 from projections.apply import catch_up
 from projections.cache import ConversationCache
-from projections.compare import TableDifference
+from projections.comparison import Comparison
 from projections.conversation_snapshot import Ancestor, ConversationState
 from projections.custom_projections import PythonProjection, load_projections, projection
-from projections.forks import Comparison
 from projections.inline import InlineAppender
 from projections.pages import Page, all_items
 from projections.parked import Parked, Retried, read_parked, retry_parked
@@ -19,6 +18,7 @@ from projections.rows import Conversation, Message, Task
 from projections.search import Hit, Search, SearchPage
 from projections.statistics import Statistics
 from projections.status import Status, read_status
+from projections.table_differences import TableDifference
 from projections.verify import Verified, verify
 from projections.worker import Worker
 

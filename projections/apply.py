@@ -11,7 +11,16 @@ partition has a worker of its own (:mod:`projections.worker`) only spreads the w
 A projection is applied by the definition that filled its tables. Another version of this package may have rebuilt them
 by another definition; ``begin_batch`` refuses that (SQLSTATE ES006) once it holds the locks.
 
-If a batch fails on single events, their conversations are parked (:mod:`projections.parking`).
+If a batch fails on single events, their conversations are parked (:mod:`projections.failure_isolation`).
+
+**The path of a worker's batch** leads through these files:
+
+1. ``worker.py``: ``Runner.run`` waits for events, and ``Runner._apply_round`` calls :meth:`Applier.apply_small_batches`
+   or, for what is left, :meth:`Applier.apply_batch` here.
+2. Both open the batch (``db/schema/projections/begin_batch.sql``), fold it into the read tables by the projection's own
+   file, such as ``messages.sql``, and close it (``end_batch.sql``), in one transaction. The statements are in
+   ``queries/apply.sql``.
+3. If the fold fails, ``failure_isolation.py`` finds the events that it fails on.
 """
 
 from __future__ import annotations
@@ -40,7 +49,7 @@ from eventstore.errors import (
 )
 from eventstore.tracing import MAX_LINKS, record_batch, tracing
 from projections.custom_projections import create_missing_tables
-from projections.parking import FailureIsolation, may_be_event_error
+from projections.failure_isolation import FailureIsolation, may_be_event_error
 from projections.projection import ALL_PARTITIONS, PROJECTIONS, Projection, Stage
 
 BATCH_SIZE = 10_000
@@ -271,10 +280,10 @@ class Applier:
 
 
 async def catch_up(store: EventStore, projections: Sequence[Projection] = PROJECTIONS) -> None:
-    """Bring the read tables up with the log as it is now, whether or not a worker runs.
+    """Apply the log, as it is now, to the read tables, whether or not a worker runs.
 
     Raises:
-        NotCaughtUp: a projection fails as a whole, not on single conversations. The others are up with the log.
+        NotCaughtUp: a projection fails as a whole, not on single conversations. The others have applied the log.
     """
     await create_missing_tables(store, projections)
     failures = []
@@ -287,14 +296,14 @@ async def catch_up(store: EventStore, projections: Sequence[Projection] = PROJEC
             except EventStoreError as error:
                 failures.append((projection, error))
     if failures:
-        # The error's text is about the projection's batch; what callers have appended is stored.
+        # The text of the error is about the projection's batch; what callers have appended is stored.
         projection, cause = failures[0]
         reason = str(cause.__cause__ or cause).strip().partition("\n")[0]
         if isinstance(cause, ProjectionPaused):
             reason = str(cause)
         raise NotCaughtUp(
-            f"the read tables of the projection {projection.name} are not up with the log: {reason}. "
-            "What was appended is stored; a worker, or the same call, brings them up once the cause is gone"
+            f"the read tables of the projection {projection.name} are behind the log: {reason}. "
+            "What was appended is stored; a worker, or the same call, applies it once the cause is gone"
         ) from cause
 
 

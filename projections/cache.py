@@ -31,12 +31,12 @@ from psycopg.types.numeric import Int8
 
 from eventstore import Caller
 from eventstore.database.queries import query
-from eventstore.errors import InputError, translated
+from eventstore.errors import InputError, conversation_not_found, translated
 from projections.conversation_snapshot import ConversationSnapshot, ConversationState, fetch_rows, read_ancestry
 from projections.pages import OBJECT_BYTES
 from projections.projection import select_projections
 from projections.read_your_writes import LAGGING, wait_for_written
-from projections.reading import Reader, fetch_current, not_found
+from projections.reading import Reader, fetch_current
 
 MAX_BYTES = 64 * 1024 * 1024
 
@@ -137,7 +137,7 @@ async def read_change_token(reader: Reader, conversation: UUID | str, *, at_leas
     given = {"tenant": reader.tenant, "ids": reader.candidates(conversation)}
     rows = await fetch_current(reader, _CHANGE_TOKEN, given, _PROJECTIONS, at_least)
     if not rows:
-        raise not_found(conversation)
+        raise conversation_not_found(conversation)
     return ChangeToken.from_row(rows[0])
 
 
@@ -154,7 +154,7 @@ async def consistent_snapshot(
             ) as connection:
                 rows = await fetch_rows(connection, _CHANGE_TOKEN, {"tenant": caller.tenant, "ids": [conversation_id]})
                 if not rows:
-                    raise not_found(conversation_id)
+                    raise conversation_not_found(conversation_id)
                 token = ChangeToken.from_row(rows[0])
                 _, *shared = await read_ancestry(partial(fetch_rows, connection), caller.tenant, conversation_id)
                 versions = {conversation_id: token.version} | dict(shared)
@@ -162,7 +162,7 @@ async def consistent_snapshot(
                 # They never change, so they may be read outside the snapshot.
                 positions: dict[UUID | None, int] = dict(await store.log(caller).fetch(_EVENT_POSITIONS, events))
                 if conversation_id not in positions:  # the caller may not see it any more
-                    raise not_found(conversation_id)
+                    raise conversation_not_found(conversation_id)
                 given = {
                     "projections": _PROJECTIONS,
                     "conversations": list(positions),
@@ -171,7 +171,7 @@ async def consistent_snapshot(
                 if not await fetch_rows(connection, LAGGING, given):
                     snapshot = await ConversationSnapshot.open(store, connection, caller.tenant, conversation_id)
                     if snapshot is None:
-                        raise not_found(conversation_id)
+                        raise conversation_not_found(conversation_id)
                     yield token, snapshot
                     return
         await wait_for_written(

@@ -106,7 +106,9 @@ class InlineAppender:
         if self._pool is None:
             raise StoreClosed
         new = [event if isinstance(event, NewEvent) else NewEvent(event, uuid4(), actor) for event in events]
-        batch = AppendRequest(caller, [Append(target, new, expected)], self._store.settings.max_content_bytes).encode()
+        request = AppendRequest(
+            caller, [Append(target, new, expected)], self._store.settings.max_content_bytes
+        ).encode()
         parameters = {
             "tenant": caller.tenant,
             "conversation_id": target,
@@ -115,8 +117,8 @@ class InlineAppender:
             "types": [event.data.event_type for event in new],
             "versions": [event.schema_version for event in new],
             "actors": [event.actor for event in new],
-            "contents": [row[4].decode() for row in batch.rows],
-            "metadatas": [row[5].decode() for row in batch.rows],
+            "contents": [row[4].decode() for row in request.rows],
+            "metadatas": [row[5].decode() for row in request.rows],
         }
         try:
             async with self._pool.transaction(caller) as connection:

@@ -38,9 +38,9 @@ PAGE_SIZE = 500
 _CHUNK_ROWS = 1001
 """Rows of a statement at most: the largest page over HTTP, and the row that tells whether there are more."""
 _CHUNK_BYTES = 2 * 1024 * 1024
-"""How much the rows of a statement take by the server's estimate, unless a single row takes more."""
+"""The size of the rows of a statement by the server's estimate, unless a single row is larger."""
 OBJECT_BYTES = 1000
-"""About how much the objects of a row take, besides its values; the statements count it too."""
+"""About the size of the objects of a row, besides its values; the statements count it too."""
 _MOST_UNDERESTIMATED = 100
 """The server takes a compressed value for ten times its stored bytes. lz4 may have stored a 250th of it, and a text
 takes up to four bytes a character in memory."""
@@ -422,7 +422,7 @@ class CursorFormat:
         if kind != self.kind:
             raise InvalidCursor(f"the cursor is one of {kind}, not of {self.kind}: begin this list without a cursor")
         if order != self.order:
-            raise InvalidCursor(f"the cursor is of a list that has the {order}, not the {self.order}: keep the order")
+            raise InvalidCursor(f"the cursor is of a list in the order {order}, not {self.order}: keep the order")
         if filters_hash != self._filters_hash:
             raise InvalidCursor(
                 "the cursor is of a list of another tenant or with other filters: keep them as they were"

@@ -1,4 +1,4 @@
-"""Listing and retrying parked conversations; see :mod:`projections.parking`."""
+"""Parked conversations: listing and retrying them. :mod:`projections.failure_isolation` parks them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from eventstore.administration import record_act
 from eventstore.database.queries import query
 from eventstore.errors import EventStoreError, translated
 from projections.apply import Applier
-from projections.parking import FailureIsolation, may_be_event_error
+from projections.failure_isolation import FailureIsolation, may_be_event_error
 from projections.projection import PROJECTIONS, Projection
 
 _PARKED = query("projections", "parked")

@@ -58,12 +58,12 @@ class Projection:
 
     @property
     def is_built_in(self) -> bool:
-        """Whether it is a projection of this package, unchanged."""
+        """True if it is a projection of this package, unchanged."""
         return self in PROJECTIONS
 
     @property
     def needs_keys(self) -> bool:
-        """Whether the tables must have their primary and unique keys before they are filled, as ON CONFLICT demands."""
+        """True if the tables must have their primary and unique keys before they are filled, as ON CONFLICT demands."""
         return self.text is None or re.search(r"\bon\s+conflict\b", self.text, re.IGNORECASE) is not None
 
     async def fold(self, connection: Connection) -> None:

@@ -14,11 +14,12 @@ from psycopg.rows import TupleRow
 
 from eventstore import Caller, Event, EventStore, Role, SyncEventStore, TaskStatus, conversation_uuid
 from eventstore.database.queries import query
-from eventstore.errors import InputError, NotFound
+from eventstore.errors import InputError, NotFound, conversation_not_found
 from eventstore.events import HIGHEST_VERSION
 from eventstore.ids import parse_uuid
 from eventstore.read import Filter, RawRows
 from eventstore.sync import Portal, synchronous
+from projections.comparison import Comparison, compare
 from projections.conversation_snapshot import (
     Ancestor,
     ConversationSnapshot,
@@ -29,7 +30,6 @@ from projections.conversation_snapshot import (
     shared_then,
     snapshot_as_of,
 )
-from projections.forks import Comparison, compare, message_place
 from projections.pages import (
     ALL_MESSAGES,
     ALL_TASKS,
@@ -54,10 +54,11 @@ ConversationOrder: TypeAlias = Literal["updated", "created"]
 """The time by which conversations are ordered."""
 
 WAIT_SECONDS = 10.0
-"""How long a read waits for a position that it must include, by default."""
+"""The time that a read waits for a position that it must include, by default."""
 
 _CONVERSATION = query("projections", "conversation")
 _VERSIONS = query("projections", "as_of_versions")
+_MESSAGE_PLACE = query("projections", "message_place")
 
 
 class Reader:
@@ -146,7 +147,7 @@ class Reader:
         given = {"tenant": self.tenant, "ids": self.candidates(conversation)}
         rows = await fetch_current(self, _CONVERSATION, given, projections=("conversations",), at_least=at_least)
         if not rows:
-            raise not_found(conversation)
+            raise conversation_not_found(conversation)
         return Conversation.from_row(rows[0])
 
     async def ancestry(self, conversation: UUID | str, *, at_least: int | None = None) -> list[Ancestor]:
@@ -337,7 +338,7 @@ class Reader:
         limits = {"version": version, "position": position, "time": time}
         async with snapshot_as_of(self.store, self.caller, self.candidates(conversation), limits, page) as snapshot:
             if snapshot is None:
-                raise not_found(conversation)
+                raise conversation_not_found(conversation)
             yield snapshot
 
     async def message_place(self, conversation: UUID | str, message: UUID | str) -> Ancestor:
@@ -358,8 +359,14 @@ class Reader:
         )
         found = [candidate for candidate in candidates if candidate in dict(rows)]
         if not found:
-            raise not_found(conversation)
-        return await message_place(self, found[0], message)
+            raise conversation_not_found(conversation)
+        shared = await shared_then(self.store, self.caller, found[0], {})
+        shown = dict([Ancestor(found[0], HIGHEST_VERSION), *shared])
+        given = {"tenant": self.tenant, "ids": list(shown), "message": parse_uuid(message, "message")}
+        for place in map(Ancestor._make, await self.store.log(self.caller).fetch(_MESSAGE_PLACE, given)):
+            if place.last_version <= shown[place.conversation_id]:
+                return place
+        raise NotFound(f"conversation {found[0]} has no message {message}: its list of messages shows their ids")
 
     async def compare(
         self,
@@ -450,13 +457,6 @@ async def fetch_current(
         on_primary=reader.on_primary,
     )
     return rows
-
-
-def not_found(conversation: UUID | str) -> NotFound:
-    """Return the error for a conversation that does not exist."""
-    return NotFound(
-        f"no conversation has the id {str(conversation)!r}: the list of conversations shows those that are there"
-    )
 
 
 def caller_of(store: EventStore, tenant: str | None, caller: Caller | None) -> Caller:

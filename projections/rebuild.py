@@ -1,6 +1,6 @@
 """Rebuilding read tables in a staging schema, and swapping them in.
 
-New tables are filled beside the live ones, which workers keep up with the log meanwhile. Several connections fill them,
+New tables are filled beside the live ones, to which workers apply the log meanwhile. Several connections fill them,
 each its partitions of the conversations, while the tables have no indexes. Then the tables get their indexes, are
 caught up with the log and compared with the live ones, and one short transaction swaps the two. The state of a rebuild
 is in the database (the checkpoints of the stage ``next``, the indexes that exist), so the next rebuild resumes one that
@@ -38,13 +38,13 @@ from eventstore.database.queries import query
 from eventstore.errors import EventStoreError, RebuildError, translated
 from eventstore.read import horizon
 from projections.apply import Applier
-from projections.compare import TableDifference, compare_stages
 from projections.custom_projections import create_missing_tables
-from projections.parking import loggable
+from projections.failure_isolation import loggable
+from projections.load_throttle import LoadThrottle
 from projections.pausing import read_paused
 from projections.projection import ALL_PARTITIONS, PARTITIONS, PROJECTIONS, Projection, Stage
 from projections.read_your_writes import applied_position
-from projections.throttle import Throttle
+from projections.table_differences import TableDifference, compare_stages
 
 JOBS = 2
 """Connections that fill the new tables, by default."""
@@ -163,7 +163,7 @@ class _Rebuild:
             with translated():
                 # Without statistics and indexes a nested loop would read the whole table for each row.
                 await applier.connection.execute("SET enable_nestloop = off")
-            throttle = Throttle(self.store, self.goal, BUSY_EVENTS_PER_SECOND, BUSY_FILL_SHARE)
+            throttle = LoadThrottle(self.store, self.goal, BUSY_EVENTS_PER_SECOND, BUSY_FILL_SHARE)
             partitions = ALL_PARTITIONS[number :: len(appliers)]
             began = monotonic()
             while applied := await applier.apply_batch(
@@ -258,7 +258,7 @@ async def rebuild_outdated(store: EventStore, projections: Sequence[Projection])
 # The tables of the stages: created beside the live ones, completed, swapped, dropped
 
 LOCK_MILLISECONDS = 50
-"""How long a swap waits for its locks, while new readers queue behind it, until it gives up and tries again."""
+"""The time that a swap waits for its locks, while new readers queue behind it, until it gives up and tries again."""
 _FIRST_PAUSE, _MAX_PAUSE = 0.05, 2.0
 
 _OBSTACLES = query("projections", "obstacles")
@@ -348,7 +348,7 @@ class StagingTables:
         """Return when every transaction has ended whose snapshot is older than rows of the new tables.
 
         Args:
-            catch_up: brings the tables up with the log; called repeatedly meanwhile.
+            catch_up: applies the log to the tables; called repeatedly meanwhile.
         """
         with translated():
             [(mark, running)] = await (await self.connection.execute(_MARK_TRANSACTIONS)).fetchall()

@@ -160,7 +160,7 @@ EXACT_LAG = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """How far the tables of a projection are behind the log.
+    """The lag of the tables of a projection behind the log.
 
     Attributes:
         events: that are not applied yet; from :data:`EXACT_LAG` on at most so many.

@@ -21,8 +21,8 @@ from eventstore.errors import RebuildError, translated
 from eventstore.read import horizon
 from eventstore.schema_check import check_schema
 from projections.apply import Applier
-from projections.compare import TableDifference, compare_tables
 from projections.projection import ALL_PARTITIONS, PROJECTIONS, Projection
+from projections.table_differences import TableDifference, compare_tables
 
 MAX_ROWS = 20
 """Differing rows that are named of each table and side."""
@@ -94,7 +94,8 @@ async def _verify(store: EventStore, projection: Projection, on_progress: OnProg
         made_by = await applier.register(projection)
         if made_by is None:
             raise RebuildError(
-                f"what the tables of {projection.name} are made by is not known: eventstore rebuild {projection.name}"
+                f"the definition that made the tables of {projection.name} is not known: "
+                f"eventstore rebuild {projection.name}"
             )
         connection = applier.connection
         with translated():

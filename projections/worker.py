@@ -13,7 +13,7 @@ A single append wakes the worker, so its rows are visible at once. In a stream o
 appends more than polling, so the worker polls every few milliseconds as long as there are events. Its rounds compete
 with the appends for the machine: under heavy write load the projections work a tenth of the time, in larger batches.
 Low-priority projections run on a connection of their own, after the others, poll less often, and yield under heavy
-write load as a rebuild does (:mod:`projections.throttle`): they fall behind, and catch up when the load is lower.
+write load as a rebuild does (:mod:`projections.load_throttle`): they fall behind, and catch up when the load is lower.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ from eventstore.poll_throttle import PollThrottle
 from eventstore.read import horizon
 from projections.apply import BATCH_SIZE, SMALL_BATCH_SIZE, Applied, Applier
 from projections.custom_projections import create_missing_tables
-from projections.parking import loggable
+from projections.failure_isolation import loggable
+from projections.load_throttle import LoadThrottle
 from projections.projection import PARTITIONS, PROJECTIONS, Projection
 from projections.read_your_writes import POSITION
 from projections.rebuild import rebuild_outdated
-from projections.throttle import Throttle
 
 RETRY_MIN_SECONDS, RETRY_MAX_SECONDS = 0.25, 10.0
 """Pauses after an error that may pass, such as a deadlock or a full disk; doubled each time."""
@@ -93,7 +93,7 @@ class Worker:
                         self._logged_error = str(error)
                         event = "database_lost" if is_lost else "worker_failed"
                         _log.warning("worker: %s", loggable(error), extra={"event": event})
-                    await self._store.revive()
+                    await self._store.ensure_running()
                     if is_lost:
                         self._lost_at = self._lost_at or monotonic()
                         self._pause = min(self._pause, RECONNECT_SECONDS)
@@ -141,7 +141,7 @@ class Worker:
 # The partitions of the conversations that a worker applies
 
 REBALANCE_SECONDS = 2.0
-"""How often a worker checks whether others have come or gone."""
+"""The interval at which a worker checks whether others have come or gone."""
 
 _JOIN_WORKERS = query("projections", "join_workers")
 _COUNT_WORKERS = query("projections", "count_workers")
@@ -192,7 +192,7 @@ HEAVY_LOAD_EVENTS_PER_SECOND, HEAVY_LOAD_SECONDS = 2000, 1.0
 LOW_PRIORITY_SHARE = 0.05
 """The part of the time that low-priority projections work under heavy write load."""
 LOW_PRIORITY_DELAY_SECONDS = 0.005
-"""How much later low-priority projections begin a round, so that the others are done if there is little to do."""
+"""The delay of the rounds of low-priority projections, so that the others are done if there is little to do."""
 STREAM_POLL_SECONDS, LOW_PRIORITY_STREAM_POLL_SECONDS = 0.012, 0.25
 """The seconds from the beginning of one round to that of the next, in a stream of appends."""
 
@@ -233,7 +233,7 @@ class Runner:
         rebalanced_at = monotonic()
         poll_seconds = LOW_PRIORITY_STREAM_POLL_SECONDS if self._is_low_priority else STREAM_POLL_SECONDS
         position = await horizon(self._store.connections.projector)
-        throttle = Throttle(self._store, position, HEAVY_LOAD_EVENTS_PER_SECOND, LOW_PRIORITY_SHARE)
+        throttle = LoadThrottle(self._store, position, HEAVY_LOAD_EVENTS_PER_SECOND, LOW_PRIORITY_SHARE)
         held: Sequence[int] = []
         idle_at: int | None = None
         while True:
@@ -402,7 +402,7 @@ class ProjectionProgress:
 
     @property
     def allows_small_batches(self) -> bool:
-        """Whether it is built in, not paused, and its tables are made by the definition of this version."""
+        """True if the projection is built in, not paused, and its tables are made by the definition of this version."""
         return self._made_by is self.projection and self.projection.is_built_in and not self.is_paused
 
     async def apply_batch(self, applier: Applier, partitions: Sequence[int]) -> int:

@@ -169,7 +169,7 @@ def fresh_database(server: DatabaseServer) -> Iterator[str]:
 
 @pytest.fixture
 def is_shared(request: pytest.FixtureRequest) -> bool:
-    """Whether the test shares the database of its module."""
+    """Return whether the test shares the database of its module."""
     return _shares_database(request.node)
 
 
@@ -283,7 +283,7 @@ async def module_worker(module_store: EventStore) -> AsyncIterator[None]:
 
 @pytest.fixture
 def works(request: pytest.FixtureRequest, is_shared: bool) -> bool:
-    """Whether managers and servers of the test run a worker; the database of a module has one already."""
+    """Return whether managers and servers of the test run a worker; the database of a module has one already."""
     if is_shared:
         request.getfixturevalue("module_worker")
     return not is_shared

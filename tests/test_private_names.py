@@ -11,7 +11,7 @@ import pytest
 from support.environment import TREE
 
 DEFINITIONS = re.compile(r"^(?:\s*(?:(?:async )?def|class) |.*\bself\.|)(_(?!_|replace\b)\w+)", re.MULTILINE)
-"""What defines a private name or assigns to it; `_replace` is a public method of named tuples."""
+"""A definition of a private name, or an assignment to it; `_replace` is a public method of named tuples."""
 PACKAGES = ("eventstore", "projections", "agent_manager", "tools")
 
 pytestmark = pytest.mark.any_server

@@ -1,4 +1,4 @@
-"""Make the screenshots of the guide to the console anew: ``python -m tools.screenshots [FOLDER]``.
+"""Make the screenshots of the guide to the console again: ``python -m tools.screenshots [FOLDER]``.
 
 It starts an embedded server with a sample in a temporary folder, and needs the extra ``browser`` and Chromium.
 """

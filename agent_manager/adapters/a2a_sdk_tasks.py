@@ -32,7 +32,7 @@ from eventstore import (
     TaskDeleted,
     conversation_uuid,
 )
-from eventstore.database.pools import View
+from eventstore.database.pools import ScopedPool
 from eventstore.database.queries import query, query_without
 from eventstore.errors import ConversationIsDeleted, Forbidden, InputError, WrongExpectedVersion, printable
 from eventstore.event_types import RECEIPTS
@@ -64,7 +64,7 @@ class Tasks:
         self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
     @property
-    def log(self) -> View:
+    def log(self) -> ScopedPool:
         """The log of the tenant."""
         return self.store.log(self.store.caller())
 

@@ -59,7 +59,7 @@ from eventstore import (
     TaskStatusChanged,
     conversation_uuid,
 )
-from eventstore.database.pools import View
+from eventstore.database.pools import ScopedPool
 from eventstore.database.queries import query, query_without
 from eventstore.errors import Forbidden, WrongExpectedVersion, printable
 from eventstore.ids import derived_uuid, is_canonical_uuid
@@ -209,7 +209,7 @@ class EventStoreConversationStore(ConversationStore):
         return entries
 
     @property
-    def _log(self) -> View:
+    def _log(self) -> ScopedPool:
         return self._store.log(self._caller)
 
     @property

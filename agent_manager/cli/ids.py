@@ -10,9 +10,8 @@ from uuid import UUID
 from agent_manager.server.conversation_lookup import resolve
 from eventstore import Event
 from eventstore.database.queries import query
-from eventstore.errors import InputError, printable
+from eventstore.errors import InputError, conversation_not_found, printable
 from projections import Message, Reader, Task
-from projections.reading import not_found
 
 if TYPE_CHECKING:  # agent_manager.auth imports the HTTP client, which takes a tenth of a second
     from agent_manager.auth import Directory
@@ -47,7 +46,7 @@ async def find_conversation(reader: Reader, text: str) -> UUID:
     rows = await reader.store.tables(reader.caller).fetch(_BEGINNING, parameters) if text else []
     _check_one(text, [given if (given or "").startswith(text) else str(uuid) for uuid, given in rows])
     if not rows:
-        raise not_found(text)
+        raise conversation_not_found(text)
     found: UUID = rows[0][0]
     return found
 

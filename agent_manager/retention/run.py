@@ -131,7 +131,7 @@ async def apply_rules(
                     receipt = {name: value for name, value in asdict(result).items() if name != "tenant"}
                     receipt["rules"] = [each | {"rule": str(each["rule"])} for each in receipt["rules"]]
                     given = {"began_at": began_at, "actor": actor, "receipt": Jsonb(receipt)}
-                    await change(store, store.caller(result.tenant), "retention_applied", given)
+                    await change(store, store.caller(result.tenant), "record_retention_run", given)
                 return list(results.values())
 
 
@@ -201,7 +201,7 @@ async def _collect_files(store: EventStore, tenant: str | None, results: dict[st
     deleted = _PAGE
     while deleted >= _PAGE:
         async with store.pool.transaction(caller) as connection:
-            cursor = await connection.execute(query(PACKAGE, "collect_files"), {"limit": _PAGE})
+            cursor = await connection.execute(query(PACKAGE, "delete_orphaned_files"), {"limit": _PAGE})
             rows = await cursor.fetchall()
         for owner, files, size in rows:
             result = results.setdefault(owner, TenantResult(owner))

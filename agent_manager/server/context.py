@@ -50,14 +50,20 @@ from eventstore import (
     conversation_uuid,
 )
 from eventstore.concurrency import cancel_and_wait
-from eventstore.database.pools import View
-from eventstore.errors import InputError, InvalidCursor, NotCaughtUp, ProjectionPaused, printable
+from eventstore.database.pools import ScopedPool
+from eventstore.errors import (
+    InputError,
+    InvalidCursor,
+    NotCaughtUp,
+    ProjectionPaused,
+    conversation_not_found,
+    printable,
+)
 from eventstore.events import HIGHEST_POSITION
 from eventstore.ids import is_canonical_uuid
 from eventstore.tracing import set_conversation
 from projections import Reader
 from projections.pages import Page
-from projections.reading import not_found
 
 LARGE_LIMIT = 200
 """The rows above which a page is large."""
@@ -315,7 +321,7 @@ class RequestContext:
             given_id = None if is_canonical_uuid(conversation) else conversation
             begin = begin.model_copy(update={"given_id": given_id})
         else:
-            raise not_found(conversation)
+            raise conversation_not_found(conversation)
         result = await self.append(target, events, expected=expected, begin=begin, claimed_actor=claimed_actor)
         return await self._append_response(result, not_stored)
 
@@ -448,7 +454,7 @@ class RequestContext:
         return await log_change_token(self.log) if conversation.is_fork else str(conversation.version)
 
     @property
-    def log(self) -> View:
+    def log(self) -> ScopedPool:
         """The log of the tenant, for change tokens, which are the same for all tenants and users."""
         return self.store.log(self.store.caller(self.caller.tenant))
 

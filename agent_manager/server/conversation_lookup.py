@@ -9,10 +9,10 @@ from uuid import UUID
 from psycopg.types.numeric import Int8
 
 from eventstore.database.queries import query
+from eventstore.errors import conversation_not_found
 from eventstore.events import HIGHEST_POSITION
 from eventstore.tracing import set_conversation
 from projections import Reader
-from projections.reading import not_found
 
 _RESOLVE = query("agent_manager.server", "resolve")
 _VISIBLE_IDS = query("agent_manager.server", "visible_ids")
@@ -62,7 +62,7 @@ async def get_or_404(reader: Reader, conversation: UUID | str) -> ResolvedConver
     """
     resolved = await resolve(reader, conversation)
     if resolved is None:
-        raise not_found(conversation)
+        raise conversation_not_found(conversation)
     return resolved
 
 

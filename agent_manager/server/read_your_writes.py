@@ -26,7 +26,7 @@ from psycopg_pool import PoolTimeout
 
 from eventstore import Caller, EventStore
 from eventstore.concurrency import cancel_and_wait
-from eventstore.database.pools import FairQueue, View
+from eventstore.database.pools import FairQueue, ScopedPool
 from eventstore.database.queries import query
 from eventstore.errors import EventStoreError
 from projections import Projection, select_projections
@@ -51,13 +51,13 @@ _TABLES_CHANGE_TOKEN = query("agent_manager.server", "tables_change_token").repl
 _LOG_CHANGE_TOKEN = query("agent_manager.server", "log_change_token")
 
 
-async def log_change_token(view: View) -> str:
+async def log_change_token(view: ScopedPool) -> str:
     """Return the change token of the visible events of the log, on the server that a view reads from."""
     return str((await view.fetch(_LOG_CHANGE_TOKEN))[0][0])
 
 
 async def tables_change_token(
-    tables: View, projections: Sequence[Projection], caller: Caller, *, is_resolved: bool = False
+    tables: ScopedPool, projections: Sequence[Projection], caller: Caller, *, is_resolved: bool = False
 ) -> tuple[int, str]:
     """Return the position that the projections have applied, and the change token of their tables for a caller.
 

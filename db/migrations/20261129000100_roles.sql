@@ -116,40 +116,40 @@ SELECT eventstore_grant('SELECT ON TABLE eventstore_migrations', 'eventstore_own
 SELECT eventstore_grant('EXECUTE ON FUNCTION eventstore_role, eventstore_set_owner, eventstore_grant', 'eventstore_owner');
 
 -- file: roles/eventstore_migrator.sql
--- For logins that migrate: a member of the owner. See docs/concepts/roles.md for all roles.
+-- The role of logins that migrate, a member of the owner. See docs/concepts/roles.md for all roles.
 SELECT eventstore_role('eventstore_migrator', ARRAY['eventstore_owner']);
 SELECT eventstore_grant(format('USAGE, CREATE ON SCHEMA %I', current_schema()), 'eventstore_migrator');
 SELECT eventstore_grant('SELECT, INSERT, UPDATE, DELETE ON TABLE eventstore_migrations', 'eventstore_migrator');
 SELECT eventstore_grant('EXECUTE ON FUNCTION eventstore_role, eventstore_set_owner, eventstore_grant', 'eventstore_migrator');
 
 -- file: roles/eventstore_writer.sql
--- Appends events.
+-- The role that appends events.
 SELECT eventstore_role('eventstore_writer');
 SELECT eventstore_grant(format('USAGE ON SCHEMA %I', current_schema()), 'eventstore_writer');
 SELECT eventstore_grant('SELECT ON TABLE eventstore_migrations', 'eventstore_writer');
 
 -- file: roles/eventstore_reader.sql
--- Reads the read tables, behind row-level security.
+-- The role that reads the read tables, behind row-level security.
 SELECT eventstore_role('eventstore_reader');
 SELECT eventstore_grant(format('USAGE ON SCHEMA %I', current_schema()), 'eventstore_reader');
 SELECT eventstore_grant('SELECT ON TABLE eventstore_migrations', 'eventstore_reader');
 
 -- file: roles/eventstore_auditor.sql
--- Reads the log, behind row-level security.
+-- The role that reads the log, behind row-level security.
 SELECT eventstore_role('eventstore_auditor');
 SELECT eventstore_grant(format('USAGE ON SCHEMA %I', current_schema()), 'eventstore_auditor');
 SELECT eventstore_grant('SELECT ON TABLE eventstore_migrations', 'eventstore_auditor');
 
 -- file: roles/eventstore_app.sql
--- For logins of the service: becomes writer, reader or auditor by SET ROLE, one at a time, and has none of their rights
--- until then.
+-- The role of the service's logins. It becomes writer, reader or auditor by SET ROLE, one at a time, and has none of
+-- their rights until then.
 SELECT eventstore_role('eventstore_app', ARRAY['eventstore_writer', 'eventstore_reader', 'eventstore_auditor'],
                        inherits => false);
 SELECT eventstore_grant(format('USAGE ON SCHEMA %I', current_schema()), 'eventstore_app');
 SELECT eventstore_grant('SELECT ON TABLE eventstore_migrations', 'eventstore_app');
 
 -- file: roles/eventstore_projector.sql
--- For workers: reads the log of all tenants and fills the read tables.
+-- The role of workers. It reads the log of all tenants and fills the read tables.
 SELECT eventstore_role('eventstore_projector');
 SELECT eventstore_grant(format('USAGE ON SCHEMA %I', current_schema()), 'eventstore_projector');
 SELECT eventstore_grant('SELECT ON TABLE eventstore_migrations', 'eventstore_projector');
@@ -162,9 +162,9 @@ SELECT eventstore_role('eventstore_search');
 SELECT eventstore_grant(format('USAGE ON SCHEMA %I', current_schema()), 'eventstore_search');
 
 -- file: roles/eventstore_eraser.sql
--- Erases: it reads the log behind row-level security, and may turn events into their erased form and nothing else. No
--- other role may, not even the owner of the table. A login takes it by SET ROLE, and needs eventstore_projector beside
--- it, to fold the read tables again.
+-- The role that erases. It reads the log behind row-level security, and may turn events into their erased form and
+-- nothing else. No other role may, not even the owner of the table. A login takes it by SET ROLE, and needs
+-- eventstore_projector beside it, to fold the read tables again.
 SELECT eventstore_role('eventstore_eraser');
 SELECT eventstore_grant(format('USAGE ON SCHEMA %I', current_schema()), 'eventstore_eraser');
 SELECT eventstore_grant('SELECT ON TABLE eventstore_migrations', 'eventstore_eraser');

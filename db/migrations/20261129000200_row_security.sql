@@ -29,8 +29,9 @@ SELECT eventstore_grant('SELECT ON TABLE bound_logins', 'eventstore_auditor', 'e
                         'eventstore_reader', 'eventstore_search');
 
 -- file: scope/may_set_tenant.sql
--- Whether the session's login may set the tenant of a transaction: the service may, and the owner of the log. Without
--- the role eventstore_app (the login that migrated could not create it) every login is taken for the service.
+-- Return whether the session's login may set the tenant of a transaction: the service may, and the owner of the log.
+-- Without the role eventstore_app (the login that migrated could not create it) every login is taken for the
+-- service.
 --
 -- The owner's name is part of the text, so that it does not matter who runs it and the planner can inline it in
 -- policies.
@@ -78,7 +79,7 @@ RETURN nullif(current_setting('eventstore.user', true), '');
 SELECT eventstore_set_owner('FUNCTION current_tenant_user');
 
 -- file: scope/append_scope.sql
--- One row if this session may append: the only tenant for which it may, or null for all tenants. No row if it may not.
+-- Return one row if this session may append: the only tenant for which it may, or null for all tenants; otherwise no row.
 -- It returns a set so that the planner replaces a call by the query.
 CREATE FUNCTION append_scope() RETURNS TABLE (tenant_id text)
 LANGUAGE sql STABLE
@@ -171,9 +172,9 @@ SELECT eventstore_set_owner('FUNCTION unbind_login');
 REVOKE ALL ON FUNCTION unbind_login FROM PUBLIC;
 
 -- file: scope/login_is_bound.sql
--- Whether the login of the session is bound to one tenant. Such a login may not use the tables of the service, even if
--- it has the service's role: it could create a key of another tenant. The owner passes, because foreign keys are
--- checked in its name.
+-- Return whether the login of the session is bound to one tenant. Such a login may not use the tables of the
+-- service, even if it has the service's role: it could create a key of another tenant. The owner passes, because
+-- foreign keys are checked in its name.
 CREATE FUNCTION login_is_bound() RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path FROM CURRENT
 RETURN EXISTS (SELECT FROM bound_logins b WHERE b.login = session_user);
@@ -204,10 +205,10 @@ RETURN nullif(current_setting('eventstore.conversation_id', true), '')::uuid;
 SELECT eventstore_set_owner('FUNCTION current_conversation');
 
 -- file: row_security/is_current_role.sql
--- Whether a role is the current user. Declared immutable although it is not, so that the planner replaces it by its
--- value: then policies cost those roles nothing, and full text, whose operators are not leakproof, can use its index.
--- This is only right in policies: PostgreSQL never uses a plan with row-level security for another role than the one it
--- was made for.
+-- Return whether a role is the current user. Declared immutable although it is not, so that the planner replaces it
+-- by its value: then policies cost those roles nothing, and full text, whose operators are not leakproof, can use
+-- its index. This is only right in policies: PostgreSQL never uses a plan with row-level security for another role
+-- than the one it was made for.
 CREATE FUNCTION is_current_role(role name) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN current_user = role;

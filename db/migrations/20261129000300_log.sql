@@ -420,8 +420,8 @@ REVOKE ALL ON FUNCTION end_wait FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION end_wait', 'eventstore_app', 'eventstore_auditor', 'eventstore_projector');
 
 -- file: waiting/has_waiters.sql
--- Whether an append that found the flag of waiting sessions set must notify. If no session waits any more, the flag is
--- reset.
+-- Return whether an append that found the flag of waiting sessions set must notify. If no session waits any more,
+-- the flag is reset.
 CREATE FUNCTION has_waiters() RETURNS boolean
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN

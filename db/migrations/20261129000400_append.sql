@@ -135,7 +135,7 @@ RETURN '704a23d0-25df-52d6-b826-5b26f57f7d51'::uuid;
 SELECT eventstore_set_owner('FUNCTION administration_id');
 
 -- file: validation/optional_json_member_is.sql
--- Whether a member of a JSON object is absent or of a type.
+-- Return whether a member of a JSON object is absent or of a type.
 CREATE FUNCTION optional_json_member_is(object jsonb, member text, type text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN coalesce(jsonb_typeof(object -> member) = type, true);
@@ -143,7 +143,7 @@ RETURN coalesce(jsonb_typeof(object -> member) = type, true);
 SELECT eventstore_set_owner('FUNCTION optional_json_member_is');
 
 -- file: validation/json_member_is_text.sql
--- Whether a member of a JSON object is a string of at most so many characters.
+-- Return whether a member of a JSON object is a string of at most so many characters.
 CREATE FUNCTION json_member_is_text(object jsonb, member text, longest integer) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN coalesce(jsonb_typeof(object -> member) = 'string' AND char_length(object ->> member) <= longest, false);
@@ -151,7 +151,7 @@ RETURN coalesce(jsonb_typeof(object -> member) = 'string' AND char_length(object
 SELECT eventstore_set_owner('FUNCTION json_member_is_text');
 
 -- file: validation/json_member_is_uuid.sql
--- Whether a member of a JSON object is a UUID as PostgreSQL prints one.
+-- Return whether a member of a JSON object is a UUID as PostgreSQL prints one.
 CREATE FUNCTION json_member_is_uuid(object jsonb, member text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN coalesce(object ->> member ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$', false);
@@ -159,7 +159,7 @@ RETURN coalesce(object ->> member ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-
 SELECT eventstore_set_owner('FUNCTION json_member_is_uuid');
 
 -- file: validation/validate_message.sql
--- What is invalid in the content of a message; null if it is valid.
+-- Return what is invalid in the content of a message; null if it is valid.
 CREATE FUNCTION validate_message(content jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
@@ -180,7 +180,7 @@ END;
 SELECT eventstore_set_owner('FUNCTION validate_message');
 
 -- file: validation/validate_conversation.sql
--- What is invalid in the content of an event of a conversation; null if it is valid.
+-- Return what is invalid in the content of an event of a conversation; null if it is valid.
 CREATE FUNCTION validate_conversation(tenant_id text, conversation_id uuid, event_type text, content jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
@@ -207,7 +207,7 @@ END;
 SELECT eventstore_set_owner('FUNCTION validate_conversation');
 
 -- file: validation/validate_task.sql
--- What is invalid in the content of an event of a task; null if it is valid.
+-- Return what is invalid in the content of an event of a task; null if it is valid.
 CREATE FUNCTION validate_task(event_type text, content jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
@@ -242,7 +242,7 @@ END;
 SELECT eventstore_set_owner('FUNCTION validate_task');
 
 -- file: validation/validate_sharing.sql
--- What is invalid in the content of an event that shares or unshares a conversation; null if it is valid.
+-- Return what is invalid in the content of an event that shares or unshares a conversation; null if it is valid.
 CREATE FUNCTION validate_sharing(event_type text, content jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
@@ -258,7 +258,7 @@ SELECT eventstore_set_owner('FUNCTION validate_sharing');
 REVOKE ALL ON FUNCTION validate_sharing FROM PUBLIC;
 
 -- file: validation/validate_metadata.sql
--- What is invalid in the metadata of an event; null if it is valid.
+-- Return what is invalid in the metadata of an event; null if it is valid.
 CREATE FUNCTION validate_metadata(metadata jsonb) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN CASE
@@ -285,7 +285,7 @@ END;
 SELECT eventstore_set_owner('FUNCTION validate_metadata');
 
 -- file: validation/validate_event.sql
--- What is invalid in an event; null if it is valid. No valid event can fail in a projection, whatever client and
+-- Return what is invalid in an event; null if it is valid. No valid event can fail in a projection, whatever client and
 -- version sent it, because the log keeps it for ever. In PL/pgSQL, which prepares only the expressions that it reaches:
 -- as a single expression, the preparation alone would cost half as much as the rest of an append.
 CREATE FUNCTION validate_event(tenant_id text, conversation_id uuid, event_type text, content jsonb, metadata jsonb)
@@ -747,7 +747,7 @@ BEGIN
           WHERE e.event_type IN ('conversation.shared', 'conversation.unshared')
             AND e.outcome = 'n';
     END IF;
-    PERFORM keep_files(tenant_ids[e.conversation_no], conversation_ids[e.conversation_no],
+    PERFORM lock_files(tenant_ids[e.conversation_no], conversation_ids[e.conversation_no],
                        e.metadata -> 'eventstore.files')
        FROM unnest(conversation_nos, metadatas, outcomes) AS e (conversation_no, metadata, outcome)
       WHERE e.metadata ? 'eventstore.files'
@@ -1076,8 +1076,9 @@ REVOKE ALL ON FUNCTION append_one FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION append_one', 'eventstore_writer');
 
 -- file: append/append_events.sql
--- Append events to one or several conversations, all of them or none, in a transaction that has set the tenant and the
--- user (current_tenant, current_tenant_user). It raises errors instead of returning outcomes.
+-- Append events, for callers in SQL (the library calls append_one and append_group): to one or several
+-- conversations, all of them or none, in a transaction that has set the tenant and the user (current_tenant,
+-- current_tenant_user). It raises errors instead of returning outcomes.
 CREATE FUNCTION append_events(
     tenant_ids        text[],
     conversation_ids  uuid[],

@@ -163,7 +163,7 @@ RETURN replace(replace(replace(replace(folded, U&'\00AD', ''), 'ß', 'ss'), 'æ'
 SELECT eventstore_set_owner('FUNCTION search_expand');
 
 -- file: search/search_bigram.sql
--- One or two characters, encoded as a word of ASCII letters and digits.
+-- Return one or two characters, encoded as a word of ASCII letters and digits.
 CREATE FUNCTION search_bigram(characters text) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN 'q' || lpad(to_hex(ascii(characters)), 5, '0')
@@ -330,7 +330,7 @@ $$;
 SELECT eventstore_set_owner('FUNCTION search_prepare');
 
 -- file: search/search_language_score.sql
--- Roughly the number of words of a text that are frequent in a language and rare in the others. ts_rank counts them as
+-- Estimate the number of words of a text that are frequent in a language and rare in the others. ts_rank counts them as
 -- a share of the list, much faster than a join.
 CREATE FUNCTION search_language_score(words tsvector, language text) RETURNS real
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
@@ -581,7 +581,7 @@ $$;
 SELECT eventstore_set_owner('FUNCTION search_text');
 
 -- file: search/search_word_query.sql
--- One word as a tsquery that matches exactly it, whatever its characters.
+-- Return a word as a tsquery that matches exactly it, whatever its characters.
 CREATE FUNCTION search_word_query(word text) RETURNS tsquery
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN ('''' || replace(replace(word, '\', '\\'), '''', '''''') || '''')::tsquery;
@@ -681,8 +681,8 @@ $$;
 SELECT eventstore_set_owner('FUNCTION search_prefix_query');
 
 -- file: search/search_term_query.sql
--- One term of a query in the stems of a language; empty if it consists of stop words or of words without a stem. In the
--- language "exact", the words as they are.
+-- Return one term of a query in the stems of a language; empty if it consists of stop words or of words without a
+-- stem. In the language "exact", the words as they are.
 CREATE FUNCTION search_term_query(words text, prefix boolean, quoted boolean, language text) RETURNS tsquery
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
@@ -850,8 +850,8 @@ $$;
 SELECT eventstore_set_owner('FUNCTION search_index_query');
 
 -- file: search/search_period_is_short.sql
--- Whether a period has at most so many documents. Like all functions that read the tables, it looks them up by name
--- when it runs: a rebuild replaces them.
+-- Return whether a period has at most so many documents. Like all functions that read the tables, it looks them up
+-- by name when it runs: a rebuild replaces them.
 CREATE FUNCTION search_period_is_short(tenant text, since timestamptz, below timestamptz, below_position bigint, budget integer)
 RETURNS boolean
 LANGUAGE plpgsql STABLE
@@ -1208,8 +1208,9 @@ CREATE TYPE search_sampled AS (
 SELECT eventstore_set_owner('TYPE search_sampled');
 
 -- file: search/search_sample.sql
--- Of a limited number of documents (and four megabytes), those with the filters of a search: of documents that the index
--- of words finds; if there is no query for it, of the latest of the period or, for a user or in a conversation, of theirs.
+-- Return those documents of a limited number (and four megabytes) that the filters of a search match: of those that
+-- the index of words finds; if there is no query for it, of the latest of the period or, for a user or in a
+-- conversation, of theirs.
 CREATE FUNCTION search_sample(
     index_query tsquery, tenant text, conversation uuid, kind text, role text, actor text, since timestamptz,
     until timestamptz, budget integer

@@ -129,19 +129,19 @@ SELECT eventstore_set_owner('FUNCTION store_blob_chunk');
 REVOKE ALL ON FUNCTION store_blob_chunk FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION store_blob_chunk', 'eventstore_app');
 
--- file: blobs/keep_files.sql
--- Keep the files of a conversation that an event of it refers to until the append has committed, as a foreign key would;
--- its error is for an append whose file was deleted after it was stored. See delete_unreferenced_files.
-CREATE FUNCTION keep_files(tenant_id text, conversation_id uuid, files jsonb) RETURNS void
+-- file: blobs/lock_files.sql
+-- Lock the files of a conversation that an event of it refers to until the append has committed, as a foreign key
+-- would; its error is for an append whose file was deleted after it was stored. See delete_unreferenced_files.
+CREATE FUNCTION lock_files(tenant_id text, conversation_id uuid, files jsonb) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    named   bytea[] := ARRAY(SELECT decode(f, 'hex') FROM jsonb_array_elements_text(keep_files.files) AS f);
+    named   bytea[] := ARRAY(SELECT decode(f, 'hex') FROM jsonb_array_elements_text(lock_files.files) AS f);
     missing bytea;
 BEGIN
     PERFORM
        FROM blobs b
-      WHERE b.tenant_id = keep_files.tenant_id
-        AND b.conversation_id = keep_files.conversation_id
+      WHERE b.tenant_id = lock_files.tenant_id
+        AND b.conversation_id = lock_files.conversation_id
         AND b.sha256 = ANY (named)
       ORDER BY b.sha256
         FOR KEY SHARE;
@@ -151,44 +151,44 @@ BEGIN
      WHERE NOT EXISTS (
                SELECT
                  FROM blobs b
-                WHERE b.tenant_id = keep_files.tenant_id
-                  AND b.conversation_id = keep_files.conversation_id
+                WHERE b.tenant_id = lock_files.tenant_id
+                  AND b.conversation_id = lock_files.conversation_id
                   AND b.sha256 = n
            )
      LIMIT 1;
     IF FOUND THEN
-        RAISE EXCEPTION 'the conversation % has no file with the SHA-256 %', keep_files.conversation_id,
+        RAISE EXCEPTION 'the conversation % has no file with the SHA-256 %', lock_files.conversation_id,
                         encode(missing, 'hex')
             USING ERRCODE = 'ES011', HINT = 'Store the file again, then append the event.';
     END IF;
 END
 $$;
 
-SELECT eventstore_set_owner('FUNCTION keep_files');
-REVOKE ALL ON FUNCTION keep_files FROM PUBLIC;
+SELECT eventstore_set_owner('FUNCTION lock_files');
+REVOKE ALL ON FUNCTION lock_files FROM PUBLIC;
 
--- file: blobs/file_is_referred_to.sql
--- Whether an event of a conversation refers to a file of it. The index idx_events_files finds it.
-CREATE FUNCTION file_is_referred_to(tenant_id text, conversation_id uuid, sha256 bytea) RETURNS boolean
+-- file: blobs/file_is_referenced.sql
+-- Return whether an event of a conversation refers to a file of it. The index idx_events_files finds it.
+CREATE FUNCTION file_is_referenced(tenant_id text, conversation_id uuid, sha256 bytea) RETURNS boolean
 LANGUAGE sql STABLE
 RETURN EXISTS (
     SELECT
       FROM events e
-     WHERE e.tenant_id = file_is_referred_to.tenant_id
-       AND e.conversation_id = file_is_referred_to.conversation_id
+     WHERE e.tenant_id = file_is_referenced.tenant_id
+       AND e.conversation_id = file_is_referenced.conversation_id
        AND e.metadata ? 'eventstore.files'
-       AND e.metadata -> 'eventstore.files' ? encode(file_is_referred_to.sha256, 'hex')
+       AND e.metadata -> 'eventstore.files' ? encode(file_is_referenced.sha256, 'hex')
 );
 
-SELECT eventstore_set_owner('FUNCTION file_is_referred_to');
-REVOKE ALL ON FUNCTION file_is_referred_to FROM PUBLIC;
+SELECT eventstore_set_owner('FUNCTION file_is_referenced');
+REVOKE ALL ON FUNCTION file_is_referenced FROM PUBLIC;
 
 -- file: blobs/delete_unreferenced_files.sql
 -- Delete those of some files of conversations that no event of the same conversation refers to, and their bytes if no
 -- conversation of the tenant has the file any more. Returns the numbers of files and of bytes for each tenant. A fork reads
 -- the events that it shares, and their files, as those of the conversation that it continues.
 --
--- An append locks the files that its events refer to (keep_files), so a locked file is about to be referred to and stays.
+-- An append locks the files that its events refer to (lock_files), so a locked file is about to be referred to and stays.
 -- Whether the others are referred to, and then whether another conversation has them, is read by later statements than
 -- those that lock them, which see everything that was committed until then.
 CREATE FUNCTION delete_unreferenced_files(tenant_ids text[], conversation_ids uuid[], files bytea[])
@@ -217,7 +217,7 @@ BEGIN
          WHERE b.tenant_id = f.tenant_id
            AND b.conversation_id = f.conversation_id
            AND b.sha256 = f.sha256
-           AND NOT file_is_referred_to(f.tenant_id, f.conversation_id, f.sha256)
+           AND NOT file_is_referenced(f.tenant_id, f.conversation_id, f.sha256)
         RETURNING b.tenant_id, b.sha256
     )
     SELECT array_agg(g.tenant_id), array_agg(g.sha256) INTO tenants, unreferenced FROM gone g;
@@ -241,11 +241,11 @@ $$;
 SELECT eventstore_set_owner('FUNCTION delete_unreferenced_files');
 REVOKE ALL ON FUNCTION delete_unreferenced_files FROM PUBLIC;
 
--- file: blobs/collect_files.sql
--- Delete files that were stored more than a day ago and that no event of their conversation refers to, a limited number
--- of them: those of the transaction's tenant, or of all tenants if it has none. A file is stored shortly before the event
--- that refers to it; one that was never referred to is what an interrupted upload has left.
-CREATE FUNCTION collect_files(maximum integer) RETURNS TABLE (tenant_id text, deleted bigint, bytes bigint)
+-- file: blobs/delete_orphaned_files.sql
+-- Delete files that were stored more than a day ago and that no event of their conversation refers to, a limited
+-- number of them: those of the transaction's tenant, or of all tenants if it has none. A file is stored shortly
+-- before the event that refers to it; one that was never referred to is what an interrupted upload has left.
+CREATE FUNCTION delete_orphaned_files(maximum integer) RETURNS TABLE (tenant_id text, deleted bigint, bytes bigint)
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 BEGIN ATOMIC
     SELECT d.tenant_id, d.deleted, d.bytes
@@ -255,23 +255,23 @@ BEGIN ATOMIC
                       FROM blobs b
                      WHERE b.tenant_id = coalesce((SELECT append_tenant()), b.tenant_id)
                        AND b.created_at < clock_timestamp() - interval '1 day'
-                       AND NOT file_is_referred_to(b.tenant_id, b.conversation_id, b.sha256)
-                     LIMIT collect_files.maximum) AS f) AS c
+                       AND NOT file_is_referenced(b.tenant_id, b.conversation_id, b.sha256)
+                     LIMIT delete_orphaned_files.maximum) AS f) AS c
      CROSS JOIN LATERAL delete_unreferenced_files(c.tenant_ids, c.conversation_ids, c.files) AS d;
 END;
 
-SELECT eventstore_set_owner('FUNCTION collect_files');
-REVOKE ALL ON FUNCTION collect_files FROM PUBLIC;
-SELECT eventstore_grant('EXECUTE ON FUNCTION collect_files', 'eventstore_app');
+SELECT eventstore_set_owner('FUNCTION delete_orphaned_files');
+REVOKE ALL ON FUNCTION delete_orphaned_files FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION delete_orphaned_files', 'eventstore_app');
 
 -- migrate:down
 
 SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
-DROP FUNCTION collect_files;
+DROP FUNCTION delete_orphaned_files;
 DROP FUNCTION delete_unreferenced_files;
-DROP FUNCTION file_is_referred_to;
-DROP FUNCTION keep_files;
+DROP FUNCTION file_is_referenced;
+DROP FUNCTION lock_files;
 DROP FUNCTION store_blob_chunk;
 DROP FUNCTION lock_chunks;
 DROP TABLE blob_chunks;

@@ -296,7 +296,7 @@ REVOKE ALL ON FUNCTION append_erasure FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION append_erasure', 'eventstore_eraser');
 
 -- file: erasure/erasure_of_user.sql
--- What an erasure of a user has to erase that is not erased yet: the conversations that the user owns (versions is
+-- Return what an erasure of a user has to erase that is not erased yet: the conversations that the user owns (versions is
 -- null: the whole); and in those of others the events that the user caused, and those that name the user as the one
 -- with whom it was shared; and the administrative acts of the user and on them. The registrations of agents belong to
 -- the tenant and stay. Receipts of erasures that the user made are erased, too: those that take their place do not name
@@ -452,13 +452,13 @@ REVOKE ALL ON FUNCTION conversation_tables FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION conversation_tables', 'eventstore_projector');
 
 -- file: erasure/refold_conversation.sql
--- Make the rows of a conversation anew from the log, as erase_events has left it in this transaction: in the tables of all
+-- Make the rows of a conversation again from the log, as erase_events has left it in this transaction: in the tables of all
 -- projections, in every stage. It locks the conversation's checkpoint of each, in the order of their names, so no worker
 -- applies its partition meanwhile, and a rebuild neither begins nor swaps. The current role is the projector's.
 --
 -- Returns a row for each projection that cannot do this: if it is written in Python or fails, its rows of the conversation
 -- are removed, and the conversation is parked; if it has a table whose rows belong to no single conversation, only a
--- rebuild makes that anew.
+-- rebuild makes that again.
 CREATE FUNCTION refold_conversation(tenant_id text, conversation_id uuid)
 RETURNS TABLE (projection text, stage text, problem text)
 LANGUAGE plpgsql VOLATILE AS $$
@@ -592,8 +592,8 @@ REVOKE ALL ON FUNCTION refold_conversation FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION refold_conversation', 'eventstore_projector');
 
 -- file: erasure/erasable_rows.sql
--- How many events and rows of live read tables an erasure changes or removes: those of a conversation, or, unless
--- versions is null, those that have these versions.
+-- Return the numbers of events and rows of live read tables that an erasure changes or removes: those of a
+-- conversation, or, unless versions is null, those that have these versions.
 CREATE FUNCTION erasable_rows(tenant_id text, conversation_id uuid, versions int4multirange)
 RETURNS TABLE (table_name text, rows bigint)
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
@@ -626,7 +626,7 @@ REVOKE ALL ON FUNCTION erasable_rows FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION erasable_rows', 'eventstore_projector');
 
 -- file: erasure/unreceipted_erasure.sql
--- Whether an event is marked as erased although no receipt names it, or has more than an erasure leaves.
+-- Return whether an event is marked as erased although no receipt names it, or has more than an erasure leaves.
 CREATE FUNCTION unreceipted_erasure(event events) RETURNS boolean
 LANGUAGE sql STABLE
 BEGIN ATOMIC

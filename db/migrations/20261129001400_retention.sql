@@ -33,8 +33,8 @@ SELECT eventstore_grant('SELECT ON TABLE legal_holds', 'eventstore_app');
 
 -- file: retention/retention_rules.sql
 -- Rules by which conversations are erased when they are old enough: each conversation of the tenant that matches all
--- conditions of a rule. Only add_retention_rule, remove_retention_rule and retention_applied write here; each change is
--- also an administrative act.
+-- conditions of a rule. Only add_retention_rule, remove_retention_rule and record_retention_run write here; each
+-- change is also an administrative act.
 CREATE TABLE retention_rules (
     tenant_id  varchar(255) COLLATE "C" NOT NULL,
     id         uuid NOT NULL,
@@ -365,30 +365,31 @@ SELECT eventstore_set_owner('FUNCTION remove_retention_rule');
 REVOKE ALL ON FUNCTION remove_retention_rule FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION remove_retention_rule', 'eventstore_app');
 
--- file: retention/retention_applied.sql
+-- file: retention/record_retention_run.sql
 -- Record a run of the rules of a tenant: the receipt, an administrative act with its counts; and with each rule of it, when
 -- it began and its outcome.
-CREATE FUNCTION retention_applied(tenant_id text, began_at timestamptz, actor text, receipt jsonb) RETURNS void
+CREATE FUNCTION record_retention_run(tenant_id text, began_at timestamptz, actor text, receipt jsonb) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
 BEGIN
-    IF append_tenant() <> retention_applied.tenant_id THEN
-        PERFORM refuse_tenant(retention_applied.tenant_id);
+    IF append_tenant() <> record_retention_run.tenant_id THEN
+        PERFORM refuse_tenant(record_retention_run.tenant_id);
     END IF;
     UPDATE retention_rules r
-       SET applied_at = retention_applied.began_at,
+       SET applied_at = record_retention_run.began_at,
            outcome    = o.outcome - 'rule'
-      FROM jsonb_array_elements(retention_applied.receipt -> 'rules') AS o (outcome)
-     WHERE r.tenant_id = retention_applied.tenant_id
+      FROM jsonb_array_elements(record_retention_run.receipt -> 'rules') AS o (outcome)
+     WHERE r.tenant_id = record_retention_run.tenant_id
        AND r.id = (o.outcome ->> 'rule')::uuid;
     PERFORM record_administrative_act(
-        retention_applied.tenant_id, 'retention_run', retention_applied.receipt, actor => retention_applied.actor);
+        record_retention_run.tenant_id, 'retention_run', record_retention_run.receipt,
+        actor => record_retention_run.actor);
 END
 $$;
 
-SELECT eventstore_set_owner('FUNCTION retention_applied');
-REVOKE ALL ON FUNCTION retention_applied FROM PUBLIC;
-SELECT eventstore_grant('EXECUTE ON FUNCTION retention_applied', 'eventstore_app');
+SELECT eventstore_set_owner('FUNCTION record_retention_run');
+REVOKE ALL ON FUNCTION record_retention_run FROM PUBLIC;
+SELECT eventstore_grant('EXECUTE ON FUNCTION record_retention_run', 'eventstore_app');
 
 -- file: retention/due_conversations.sql
 -- A page of the conversations that a rule erases now, by the time that counts, with their versions; see retention_rules.
@@ -488,9 +489,9 @@ REVOKE ALL ON FUNCTION due_conversations FROM PUBLIC;
 SELECT eventstore_grant('EXECUTE ON FUNCTION due_conversations', 'eventstore_app');
 
 -- file: retention/complete_erasure.sql
--- After events were erased, in the same statement: refuse it if a legal hold is on one of them; require a receipt of them
--- in the same transaction, and of what erased receipts had named; and delete the files that nothing else refers to. As a
--- trigger it holds for every erasure, whichever function makes it.
+-- Complete an erasure of events, in the same statement: refuse it if a legal hold is on one of them; require a
+-- receipt of them in the same transaction, and of what erased receipts had named; and delete the files that nothing
+-- else refers to. As a trigger it holds for every erasure, whichever function makes it.
 CREATE FUNCTION complete_erasure() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
@@ -536,7 +537,7 @@ SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 DROP TRIGGER erasure_is_complete ON events;
 DROP FUNCTION complete_erasure;
 DROP FUNCTION due_conversations;
-DROP FUNCTION retention_applied;
+DROP FUNCTION record_retention_run;
 DROP FUNCTION remove_retention_rule;
 DROP FUNCTION add_retention_rule;
 DROP FUNCTION release_hold;

@@ -38,10 +38,10 @@ _RECORD = query("eventstore.database", "record_migration")
 _ACTS = {"up": "migration_applied", "down": "migration_reverted"}
 _SECTION = re.compile(r"^-- migrate:(?P<way>up|down)(?P<alone> transaction:false)?[ \t]*$", re.MULTILINE)
 LOCK_TIMEOUT = "500ms"
-"""How long a change of a table waits for its lock, and appends behind it. Shorter than ``deadlock_timeout``, so that a
-deadlock ends the change and not an append."""
+"""The time that a change of a table waits for its lock, and appends behind it. It is shorter than
+``deadlock_timeout``, so that a deadlock ends the change and not an append."""
 _LOCK_NOT_AVAILABLE = "(55P03)"
-"""What dbmate's driver appends to the error of a statement that has waited too long for a lock."""
+"""The suffix that dbmate's driver gives to the error of a statement that has waited too long for a lock."""
 
 _KEPT = (
     "application_name", "connect_timeout", "options", "ssl_max_protocol_version", "ssl_min_protocol_version",

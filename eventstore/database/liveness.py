@@ -137,7 +137,7 @@ class Liveness:
                 self._schedule(SILENCE_SECONDS)
 
     def _is_over(self, silent_since: float) -> bool:
-        """Whether the server has replied, or the connection was closed, since a silence began."""
+        """Return whether the server has replied, or the connection was closed, since a silence began."""
         return not self._is_waiting or self._silent_since != silent_since or bool(self.reason)
 
     def _neighbours(self) -> list[Liveness]:
@@ -166,7 +166,7 @@ def _address(pgconn: PGconn) -> tuple[bytes, bytes, bytes]:
 
 
 async def _probe(pgconn: PGconn, *, is_backend_known: bool) -> _Verdict:
-    """Ask the server, on a new connection, what the process of a connection is doing."""
+    """Query the server, on a new connection, for the state of the process of a connection."""
     try:
         conninfo, pid = _conninfo(pgconn), pgconn.backend_pid
         on_standby = pgconn.parameter_status(b"in_hot_standby") == b"on"

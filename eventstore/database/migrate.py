@@ -64,11 +64,11 @@ _REVERTED = "0"
 _REQUIRES = f"{_REVERTED} "
 """The beginning of a version that stands for a requirement: a migration that code must know follows."""
 _ATTEMPTS = 40
-"""How often a change of a table is tried that does not get its lock."""
+"""The number of attempts of a change of a table that does not get its lock."""
 _PAUSE_SECONDS = 0.5
 """The pause between two attempts of a migration: as long as appends may have waited behind the last one."""
 _DRAIN_SECONDS = 10.0
-"""How long transactions of the former owner may go on before their sessions are ended."""
+"""The time that transactions of the former owner have before their sessions are ended."""
 _POLL_SECONDS = 0.02
 _END_SESSIONS = query("eventstore.database", "other_sessions")
 _RECORD = query("eventstore.database", "record_migration")

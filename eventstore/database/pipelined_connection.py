@@ -46,14 +46,14 @@ ResultCallback = Callable[[PGresult | psycopg.Error], None]
 """Called with the result of a statement, or the error that it ended in."""
 
 CANCEL_SECONDS = 1.0
-"""How long a request to cancel may take, and then the server's response to it."""
+"""The time limit of a request to cancel, and then of the server's response to it."""
 
 _OK = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
 _UNCONFIRMED = "the wait for the synchronous standby was canceled after the local commit"
 
 
 class PipelinedConnection:
-    """One connection and its statements, for the callbacks of one event loop.
+    """A connection that runs prepared statements, for the callbacks of one event loop.
 
     Attributes:
         sent_at: when the statement in flight was sent, by the clock of the event loop.
@@ -95,7 +95,7 @@ class PipelinedConnection:
 
     @property
     def is_idle(self) -> bool:
-        """Whether :meth:`send` may be called."""
+        """True if :meth:`send` may be called."""
         return self._callback is None and not self.is_broken and self._cancellation is None
 
     async def prepare(self, statements: Sequence[Statement]) -> None:

@@ -33,8 +33,8 @@ from eventstore.settings import Settings
 ALONE_SECONDS = 10.0
 """A tenant counts as the only one if no other tenant has requested a connection for this time."""
 CONFLICT_REPEATS = 2
-"""How often a read is repeated that the recovery of a standby has canceled. The change that it conflicted with is
-replayed by then; a read that takes longer than max_standby_streaming_delay may meet the next one."""
+"""The number of times that a read is repeated if the recovery of a standby has canceled it. The change that it
+conflicted with is replayed by then; a read that takes longer than max_standby_streaming_delay may meet the next one."""
 
 
 class FairQueue:
@@ -57,7 +57,7 @@ class FairQueue:
         self._waiting: OrderedDict[str | None, deque[asyncio.Future[None]]] = OrderedDict()
         """Queues by tenant, the next one first; no queue is empty."""
         self._wanted_at: OrderedDict[str, float] = OrderedDict()
-        """When each tenant last wanted a permit, the latest last; only the latest two are kept."""
+        """The time at which each tenant last wanted a permit, the latest last; only the latest two are kept."""
 
     @property
     def held(self) -> int:
@@ -286,8 +286,8 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """The data that one caller sees through a pool.
+class ScopedPool:
+    """A pool whose queries see the data of one caller.
 
     Attributes:
         caller: None sees no tenant's data; under the projector's role, everyone's.
@@ -301,5 +301,5 @@ class View:
         return await self.pool.fetch(query, parameters, caller=self.caller, **options)
 
 
-Fetching: TypeAlias = Pool | View
+Queryable: TypeAlias = Pool | ScopedPool
 """An object that runs queries."""

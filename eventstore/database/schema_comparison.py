@@ -46,7 +46,7 @@ _BY_ROLES_COMMAND = (
 _ANY_LOGIN = "<login>"
 """The placeholder for the login that migrates, as an owner."""
 _SHOWN = 6
-"""How many names of a kind a message lists; the rest is counted."""
+"""The number of names of a kind that a message lists; the rest is counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class CatalogDifference:
 
     @property
     def is_structural(self) -> bool:
-        """Whether the store must not be used with it.
+        """True if the store must not be used with this difference.
 
         The owner of a table is exempt from its row-level security; that of a function only determines its rights.
         """
@@ -75,12 +75,12 @@ class CatalogDifference:
 
     @property
     def by_roles_command(self) -> bool:
-        """Whether ``eventstore migrate roles`` corrects it."""
+        """True if ``eventstore migrate roles`` corrects this difference."""
         return self.kind in _BY_ROLES_COMMAND and not self.is_foreign_policy
 
     @property
     def is_foreign_policy(self) -> bool:
-        """Whether it is a policy that is not the store's, on a table of the store."""
+        """True if it is a policy that is not the store's, on a table of the store."""
         return self.kind == "policy" and self.expected is None and not self.name.startswith(f"{FORMER_OWNER} on ")
 
     def __str__(self) -> str:
@@ -130,12 +130,6 @@ def expected_facts() -> Facts:
         kind, name, detail = line.split("\t")
         facts[kind, name] = detail.replace("\\n", "\n")
     return facts
-
-
-def catalog_text(rows: Iterable[tuple[str, str, str]]) -> str:
-    """Return the facts of a database in the format of the file."""
-    lines = sorted("\t".join((kind, name, detail.replace("\n", "\\n"))) for kind, name, detail in rows)
-    return "".join(f"{line}\n" for line in lines)
 
 
 def compare_catalog(rows: Iterable[tuple[str, str, str]], *, expect_roles: bool = False) -> Comparison:

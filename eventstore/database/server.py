@@ -57,7 +57,7 @@ class Server:
         if self.embedded is not None:
             self.embedded.release()
 
-    def revive(self) -> None:
+    def ensure_running(self) -> None:
         """Restart the embedded server if it has died."""
         if self.embedded is not None:
             self.embedded.ensure_running()

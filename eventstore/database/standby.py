@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 _IDENTITY = query("eventstore.database", "identity")
 _WAL_POSITION = query("eventstore.database", "wal_position")
 _HAS_REPLAYED = query("eventstore.database", "has_replayed")
-_CHOOSES_TENANT = query("eventstore.database", "chooses_tenant")
+_MAY_SET_TENANT = query("eventstore.database", "may_set_tenant")
 _SETTINGS = re.compile(r"DATABASE_URL( or POSTGRES_\w+(, POSTGRES_\w+)*)?")
-"""What the error of a refused connection says to correct."""
+"""The names of the settings that the error of a refused connection mentions."""
 _POLL_SECONDS = 0.05
 _log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class Standby:
 
     async def _check_login(self, connection: Connection) -> None:
         await check_login(connection, self._settings)
-        if (await (await connection.execute(_CHOOSES_TENANT)).fetchone()) != (True,):
+        if (await (await connection.execute(_MAY_SET_TENANT)).fetchone()) != (True,):
             login = connection.info.user
             raise UnsuitableServer(
                 f"EVENTSTORE_READ_URL: the login {login} cannot choose the tenant that it reads for: "

@@ -3,7 +3,7 @@ SELECT record_administrative_act(%(tenant)s::text, %(act)s::text, %(details)s, %
   FROM set_config('eventstore.via', %(via)s, true) AS via
 
 -- name: set_administrator
--- For the rest of the transaction.
+-- Set the administrator for the rest of the transaction.
 SELECT set_config('eventstore.actor', %(actor)s, true),
        set_config('eventstore.via', %(via)s, true),
        set_config('eventstore.reason', %(reason)s, true)

@@ -1,5 +1,5 @@
 -- name: has_eraser
--- Whether this database has the role that erases. Without roles, the owner of everything erases.
+-- Return whether this database has the role that erases. Without roles, the owner of everything erases.
 SELECT coalesce(has_column_privilege(to_regrole('eventstore_eraser')::oid, 'events', 'salt', 'UPDATE'), false)
 
 -- name: set_eraser_scope
@@ -15,7 +15,7 @@ SELECT e.id, e.version
    AND e.event_type NOT IN ('conversation.erased', 'event.erased')
 
 -- name: has_events
--- Whether a caller may see a conversation.
+-- Return whether a caller may see a conversation.
 SELECT EXISTS (SELECT FROM events e WHERE e.tenant_id = %(tenant)s AND e.conversation_id = %(conversation_id)s)
 
 -- name: forks_with_the_name

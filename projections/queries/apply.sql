@@ -113,61 +113,6 @@ SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, 
               AND p.position <= e.position
        )
 
--- name: batch_of_one
--- The batch of a retry: the events of one parked conversation.
-CREATE OR REPLACE TEMPORARY VIEW batch AS
-SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id, e.tenant_id, e.event_type,
-       e.actor, e.content, e.metadata, e.salt, e.digest
-  FROM events e
- WHERE e.tenant_id = current_setting('eventstore.tenant')
-   AND e.conversation_id = current_setting('eventstore.retried_conversation')::uuid
-   AND e.position > current_setting('eventstore.lower_position')::bigint
-   AND e.position <= current_setting('eventstore.upper_position')::bigint
-   AND NOT EXISTS (
-           SELECT
-             FROM parked p
-            WHERE p.projection = current_setting('eventstore.projection')
-              AND p.stage = current_setting('eventstore.stage')
-              AND p.tenant_id = e.tenant_id
-              AND p.conversation_id = e.conversation_id
-              AND p.position <= e.position
-       )
-
--- name: batch_of_all
--- The batch of a verification, which replays the log beside the live tables: of a parked conversation, the events
--- before the one that failed.
-CREATE OR REPLACE TEMPORARY VIEW batch AS
-SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id, e.tenant_id, e.event_type,
-       e.actor, e.content, e.metadata, e.salt, e.digest
-  FROM events e
- WHERE e.position > current_setting('eventstore.lower_position')::bigint
-   AND e.position <= current_setting('eventstore.upper_position')::bigint
-   AND partition_of(e.conversation_id) = ANY (current_setting('eventstore.partitions')::smallint[])
-   AND e.conversation_id <> administration_id()
-   AND NOT EXISTS (
-           SELECT
-             FROM parked p
-            WHERE p.projection = current_setting('eventstore.projection')
-              AND p.stage = 'live'
-              AND p.tenant_id = e.tenant_id
-              AND p.conversation_id = e.conversation_id
-              AND p.position <= e.position
-       )
-
--- name: batch_inline
--- The batch of an inline projection: the new events of the append's transaction.
-CREATE OR REPLACE TEMPORARY VIEW batch AS
-SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id, e.tenant_id, e.event_type,
-       e.actor, e.content, e.metadata, e.salt, e.digest
-  FROM events e
- WHERE e.position = ANY (current_setting('eventstore.positions')::bigint[])
-
--- name: batch_events
-SELECT b.position, b.timestamp, b.version, b.schema_version, b.conversation_id, b.id, b.tenant_id, b.event_type,
-       b.actor, b.content, b.metadata, b.salt, b.digest
-  FROM batch b
- ORDER BY b.position
-
 -- name: traced_events
 -- The trace contexts of the appends of a batch, each with one of its conversations.
 SELECT e.metadata ->> 'traceparent', min(e.conversation_id::text)
@@ -180,41 +125,8 @@ SELECT e.metadata ->> 'traceparent', min(e.conversation_id::text)
  ORDER BY min(e.position)
  LIMIT %(links)s
 
--- name: append_inline
-SELECT a.position, a.version, a.timestamp, a.is_new
-  FROM set_config('eventstore.tenant', %(tenant)s, true) AS scope (tenant),
-       append_events(
-           ARRAY[scope.tenant], ARRAY[%(conversation_id)s]::uuid[], ARRAY[%(expected)s]::integer[],
-           array_fill(1, ARRAY[cardinality(%(ids)s::uuid[])]), %(ids)s::uuid[], %(types)s::text[],
-           %(versions)s::smallint[], %(actors)s::text[], %(contents)s::jsonb[], %(metadatas)s::jsonb[]
-       ) AS a
- ORDER BY a.ordinal
-
--- name: show_positions
-SELECT set_config('eventstore.positions', (%(positions)s::bigint[])::text, true)
-
 -- name: stage_path
--- For the rest of the transaction, find the tables of a stage before the live ones, and temporary ones before both.
+-- Find, for the rest of the transaction, the tables of a stage before the live ones, and temporary ones before both.
 SELECT set_config('search_path',
                   format('pg_temp, %%I, %%I', stage_schema(%(stage)s), stage_schema('live')),
                   true)
-
--- name: lock_setup
--- Two processes that create the same tables at the same time would fail. The lock ends with the transaction.
-SELECT pg_advisory_xact_lock('projection_definitions'::regclass::oid::bigint::bit(32)::integer, 0)
-
--- name: missing_tables
-SELECT t.name
-  FROM unnest(%(tables)s::text[]) AS t (name)
- WHERE NOT EXISTS (
-           SELECT
-             FROM pg_class c
-            WHERE c.relname = t.name
-              AND c.relnamespace = stage_schema('live')::regnamespace
-       )
-
--- name: adopt_table
-SELECT eventstore_set_owner(format('TABLE %%I', %(table)s::text)),
-       eventstore_grant(format('SELECT ON TABLE %%I', %(table)s::text), 'eventstore_reader'),
-       eventstore_grant(format('SELECT, INSERT, UPDATE, DELETE ON TABLE %%I', %(table)s::text), 'eventstore_projector'),
-       enable_rls(format('%%I', %(table)s::text)::regclass)

@@ -1,32 +1,3 @@
--- name: change_token
--- The version of a conversation; how much of it was erased; the files of the tables, which are others once a table was emptied and refilled, or
--- swapped for a new one; what of it is parked, whose rows come later under a version that the row has already; and what a
--- fork shares, as far as it may be read.
-SELECT c.id, c.version, c.erased_count, pg_relation_filenode(c.tableoid), pg_relation_filenode(to_regclass('messages')),
-       pg_relation_filenode(to_regclass('tasks')), pg_relation_filenode(to_regclass('task_artifacts')),
-       (SELECT string_agg(format('%%s %%s', p.projection, p.position), ',' ORDER BY p.projection, p.position)
-          FROM parked p
-         WHERE p.stage = 'live'
-           AND p.tenant_id = c.tenant_id
-           AND (p.conversation_id = c.id
-                OR c.forked_from IS NOT NULL
-                   AND EXISTS (SELECT
-                                 FROM conversation_ancestry(c.tenant_id, c.id) AS a
-                                WHERE a.conversation_id = p.conversation_id))),
-       CASE WHEN c.forked_from IS NOT NULL THEN
-           (SELECT string_agg(format('%%s %%s %%s', s.id, least(s.version, a.last_version), s.erased_count), ','
-                              ORDER BY a.shift)
-              FROM conversation_ancestry(c.tenant_id, c.id) AS a
-              JOIN conversations s
-                ON s.tenant_id = c.tenant_id
-               AND s.id = a.conversation_id)
-       END
-  FROM conversations c
- WHERE c.tenant_id = %(tenant)s
-   AND c.id = ANY (%(ids)s::uuid[])
- ORDER BY array_position(%(ids)s::uuid[], c.id)
- LIMIT 1
-
 -- name: conversation
 -- The first of the conversations that a text may name that exists.
 SELECT c.id, c.name, c.is_active, c.created_at, c.updated_at, c.metadata, c.tenant_id, c.given_id, c.is_deleted,
@@ -132,18 +103,6 @@ SELECT m.id, m.conversation_id, m.role, m.content, m.parts, m.created_at, m.meta
                  ORDER BY place {direction}
                  LIMIT (SELECT %(limit)s)) AS m) AS m
  WHERE m.total - m.size < %(bytes)s
-
--- name: one_snapshot
--- All statements of the transaction see one snapshot.
-SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY
-
--- name: search
-SELECT s.kind, s.id, s.conversation_id, s.version, s.position, s.role, s.actor, s.created_at, s.language, s.rank,
-       s.snippet, s.searched, s.cursor
-  FROM search_for(%(query)s, %(tenant)s, by => %(by)s, only_kind => %(kind)s, only_role => %(role)s,
-                  only_actor => %(actor)s, only_conversation => %(conversation)s, since => %(since)s, until => %(until)s,
-                  query_language => %(language)s, page => %(limit)s, after => %(after)s, opening => %(opening)s,
-                  closing => %(closing)s) AS s
 
 -- name: tasks
 -- The tasks of all conversations. See "conversations".
@@ -259,3 +218,12 @@ SELECT t.id, t.conversation_id, t.status, t.description, t.created_at, t.updated
                  ORDER BY {order}
                  LIMIT (SELECT %(limit)s)) AS t) AS t
  WHERE t.total - t.size < %(bytes)s
+
+-- name: message_place
+-- The conversation in which a message was written, and its version.
+SELECT e.conversation_id, e.version
+  FROM events e
+ WHERE e.tenant_id = %(tenant)s
+   AND e.conversation_id = ANY (%(ids)s::uuid[])
+   AND e.id = %(message)s
+   AND e.event_type = 'message.added'

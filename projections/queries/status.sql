@@ -34,8 +34,9 @@ SELECT l.last_position, greatest(l.last_position - log_horizon(), 0), pg_notific
   FROM (SELECT last_position() AS last_position OFFSET 0) AS l
 
 -- name: lags
--- How far the live tables of projections are behind the log, in a time that does not grow with the lag: exact if no more
--- than a number of events follow the lowest checkpoint; beyond, the events are counted by positions, which have gaps.
+-- Return the lag of the live tables of projections behind the log, in a time that does not grow with the lag: exact
+-- if no more than a number of events follow the lowest checkpoint; beyond, the events are counted by positions,
+-- which have gaps.
 SELECT p.name,
        CASE WHEN w.events < %(exact)s THEN w.unapplied ELSE last_position() - c.lowest END AS events,
        coalesce(extract(epoch FROM greatest(clock_timestamp() - w.since, '0 s')), 0)::float8 AS seconds,
@@ -96,13 +97,13 @@ SELECT l.pid,
  ORDER BY seconds DESC
 
 -- name: status_standby
--- On the standby: the position that the projections have applied, and that of the write-ahead log up to which it has
+-- Return, from the standby, the position that the projections have applied, and that of the write-ahead log up to which it has
 -- replayed.
 SELECT pg_is_in_recovery(), ({position}),
        CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END::text
 
 -- name: status_standby_lag
--- On the primary: the events between the position of the standby and that of the primary, the age of the first of them,
+-- Return, from the primary, the number of events between the position of the standby and that of the primary, the age of the first of them,
 -- and the bytes of the write-ahead log that the standby has not replayed.
 SELECT (SELECT count(*) FROM events e WHERE e.position > %(position)s AND e.position <= applied.position),
        coalesce((SELECT extract(epoch FROM greatest(clock_timestamp() - e.timestamp, '0 s'))
@@ -114,10 +115,6 @@ SELECT (SELECT count(*) FROM events e WHERE e.position > %(position)s AND e.posi
             THEN greatest(pg_wal_lsn_diff(pg_current_wal_flush_lsn(), %(replayed)s::pg_lsn), 0)::bigint END
   FROM ({position}) AS applied (position)
 
--- name: flush
--- Flush the write-ahead log up to here, by a transaction that writes an empty message to it; not to a synchronous standby.
-SELECT pg_logical_emit_message(set_config('synchronous_commit', 'local', true) = 'local', 'eventstore', '')
-
 -- name: lag_seconds
 -- The age of the oldest event above a position.
 SELECT coalesce((SELECT extract(epoch FROM greatest(clock_timestamp() - e.timestamp, '0 s'))
@@ -125,54 +122,6 @@ SELECT coalesce((SELECT extract(epoch FROM greatest(clock_timestamp() - e.timest
                   WHERE e.position > %(position)s
                   ORDER BY e.position
                   LIMIT 1), 0)::float8
-
--- name: lagging
--- The partitions in which a projection has not applied a position that was written to one of their conversations, and the
--- highest of these positions. A null conversation stands for one of every partition.
-SELECT s.partition, max(w.position)
-  FROM unnest(%(conversations)s::uuid[], %(positions)s::bigint[]) AS w (conversation_id, position)
-  JOIN generate_series(0, 15) AS s (partition)
-    ON w.conversation_id IS NULL OR s.partition = partition_of(w.conversation_id)
- CROSS JOIN unnest(%(projections)s::text[]) AS p (name)
-  LEFT JOIN checkpoints c
-    ON c.projection = p.name
-   AND c.stage = 'live'
-   AND c.partition = s.partition
- WHERE coalesce(c.position, 0) < w.position
- GROUP BY s.partition
- ORDER BY s.partition
-
--- name: checkpoint_positions
--- The position that each projection has applied in each partition.
-SELECT p.name, s.partition, coalesce(c.position, 0)
-  FROM unnest(%(projections)s::text[]) AS p (name)
- CROSS JOIN generate_series(0, 15) AS s (partition)
-  LEFT JOIN checkpoints c
-    ON c.projection = p.name
-   AND c.stage = 'live'
-   AND c.partition = s.partition
-
--- name: unapplied
--- The number of a tenant's events up to a position that projections have not applied, by projection.
-SELECT c.projection, count(*)
-  FROM events e
-  JOIN unnest(%(projections)s::text[], %(partitions)s::integer[], %(positions)s::bigint[])
-       AS c (projection, partition, position)
-    ON c.partition = partition_of(e.conversation_id)
-   AND c.position < e.position
- WHERE e.tenant_id = %(tenant)s
-   AND (e.position, 0) > (%(after)s, 0)
-   AND (e.position, 0) <= (%(until)s, 0)
- GROUP BY c.projection
-
--- name: written
--- The conversations that a tenant wrote to above one position and up to another, with the highest position of each.
-SELECT e.conversation_id, max(e.position)
-  FROM events e
- WHERE e.tenant_id = %(tenant)s
-   AND (e.position, 0) > (%(after)s, 0)
-   AND (e.position, 0) <= (%(until)s, 0)
- GROUP BY e.conversation_id
 
 -- name: position
 -- The position that all projections have applied. A projection without checkpoints has applied nothing.
@@ -185,26 +134,3 @@ SELECT CASE
  WHERE projection = ANY (%(projections)s)
    AND stage = 'live'
    AND partition = ANY (%(partitions)s)
-
--- name: at_least
--- A statement whose rows begin with the position that the projections have applied, in the same snapshot. If they have
--- not applied the wanted position, there is one row with nulls instead of the statement's rows.
-SELECT applied.position, page.*
-  FROM ({position}) AS applied (position)
-  LEFT JOIN LATERAL (
-{page}
-       ) AS page ON applied.position >= %(at_least)s
-
--- name: event_positions
--- The positions of the last events of conversations up to a version.
-SELECT n.conversation_id, e.position
-  FROM unnest(%(conversations)s::uuid[], %(versions)s::int[]) AS n (conversation_id, version)
- CROSS JOIN LATERAL (
-           SELECT e.position
-             FROM events e
-            WHERE e.tenant_id = %(tenant)s
-              AND e.conversation_id = n.conversation_id
-              AND e.version <= n.version
-            ORDER BY e.version DESC
-            LIMIT 1
-       ) AS e

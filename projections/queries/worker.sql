@@ -28,20 +28,3 @@ SELECT pg_advisory_unlock('checkpoints'::regclass::oid::bigint::bit(32)::integer
 
 -- name: name_worker
 SELECT set_config('application_name', left(%(name)s, 63), false)
-
--- name: outdated
--- The projections whose live tables are made by another text. If the previous tables are made by this text, a rebuild
--- was undone, and is not repeated.
-SELECT g.name
-  FROM unnest(%(projections)s::text[], %(definition_hashes)s::text[]) AS g (name, definition_hash)
-  JOIN projection_definitions t
-    ON t.projection = g.name
-   AND t.stage = 'live'
-   AND t.definition_hash <> g.definition_hash
- WHERE NOT EXISTS (
-           SELECT
-             FROM projection_definitions p
-            WHERE p.projection = g.name
-              AND p.stage = 'previous'
-              AND p.definition_hash = g.definition_hash
-       )

@@ -47,7 +47,7 @@ OURS = [name for name, service in SERVICES.items() if service.get("build")]
 MONITORING = ["prometheus", "grafana"]
 each_service = pytest.mark.parametrize("service", SERVICES.values(), ids=SERVICES)
 BACKUPS = "/mnt/backups"
-"""Where the volume of the backups is mounted."""
+"""The path at which the volume of the backups is mounted."""
 SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|_KEY$|_URL$")
 
 

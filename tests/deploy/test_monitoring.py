@@ -172,7 +172,7 @@ CASES: dict[str, tuple[Mapping[str, str], Mapping[str, str]]] = {
         {'eventstore_projection_rebuild_ratio{projection="tasks"}': "0+0.01x90"},
     ),
 }
-"""For each alert, series of an hour, one sample a minute, with which it fires, and with which it does not."""
+"""Series of an hour by alert, one sample a minute: some with which it fires, and some with which it does not."""
 
 
 @pytest.mark.slow

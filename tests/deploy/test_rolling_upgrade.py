@@ -36,7 +36,7 @@ pytestmark = pytest.mark.slow
 
 PACKAGES = ("eventstore", "projections", "agent_manager", "db")
 REQUESTS = 15
-"""How many requests each server answers in each phase."""
+"""The number of requests that each server answers in each phase."""
 
 
 def newest_tag() -> str | None:

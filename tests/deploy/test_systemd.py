@@ -20,7 +20,7 @@ pytestmark = pytest.mark.any_server
 
 UNITS = {path.name: path for path in sorted((TREE / "deploy/systemd").iterdir())}
 EXPOSURE = 2.0
-"""What systemd-analyze may find at most, of 10: a service that needs a network has no less than about 1."""
+"""The highest exposure, of 10, that systemd-analyze may find; a service that needs a network has at least about 1."""
 each_unit = pytest.mark.parametrize("unit", UNITS.values(), ids=UNITS)
 
 

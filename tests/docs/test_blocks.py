@@ -29,7 +29,7 @@ KEEP_RUNNING = ("up", "project")
 DOCUMENTED_ADDRESS = "http://127.0.0.1:8080"
 NOT_RUN = {page: [block.reason for block in blocks(page) if block.reason] for page in PAGES}
 SYMPTOMS_FIRST = "docs/guides/troubleshooting.md"
-"""Its blocks are run by tests/agent_manager/doctor/test_troubleshooting.py, which makes the symptom of each section."""
+"""The blocks of this page are run by tests/agent_manager/doctor/test_troubleshooting.py, with each symptom."""
 RUN = [
     page
     for page in PAGES

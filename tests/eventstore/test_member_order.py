@@ -38,7 +38,7 @@ FORM = {"name": "Ana", "date": "2026-01-01", "street": "Rua", "zip": "1000"}
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether they are equal, the order of members included."""
+    """Return whether they are equal, the order of members included."""
     return json.dumps(one) == json.dumps(other)
 
 

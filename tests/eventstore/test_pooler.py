@@ -142,7 +142,7 @@ async def test_a_past_state_of_a_conversation_can_be_read_in_any_session(store: 
 
 
 async def work(stores: list[EventStore], caller: Caller, number: int) -> list[UUID]:
-    """One caller's appends and reads, now by one store and now by another, beside those of all others."""
+    """Append and read as one caller, now by one store and now by another, beside those of all others."""
     mine: list[UUID] = []
     scope: dict[str, Any] = {"tenant": caller.tenant, "user": caller.user}
     for turn in range(ROUNDS):

@@ -45,14 +45,14 @@ class Logs:
             return explain(set_scope(one, tenant), text, parameters, kind=kind)
 
     def plan_inside(self, size: int, analyzed: bool, name: str, parameters: Mapping[str, Any], kind: Kind) -> Plan:
-        """How the statements are run inside the function that a query of the store calls: the last of them."""
+        """Return how the statements are run inside the function that a query of the store calls: the last of them."""
         with psycopg.connect(self.superuser_urls[size, analyzed], autocommit=True) as superuser:
             superuser.execute(f"SET plan_cache_mode = {kind}".encode())
             *inside, _ = explain_inside(superuser, query("eventstore", name), parameters)
         return inside[-1]
 
     def page(self, size: int, analyzed: bool, source: Source, first: int, last: int, kind: Kind) -> Plan:
-        """How the first page between two positions or versions is read."""
+        """Return how the first page between two positions or versions is read."""
         parameters = source.given | RemainingRange(source, first, last, LIMIT).page_parameters()
         return self.plan(size, analyzed, source.text, parameters, kind)
 

@@ -130,7 +130,7 @@ def test_a_configured_server_is_neither_started_nor_stopped() -> None:
     with Server(Settings(database_url="postgresql://a:secret@h/d?password=x")) as server:
         assert server.embedded is None
         assert server.public_url == "postgresql://a@h/d"
-        server.revive()
+        server.ensure_running()
         reason = InputError("anything")
         assert server.likely_cause(reason) is reason
 

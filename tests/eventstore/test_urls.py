@@ -26,7 +26,7 @@ from eventstore.urls import check_url, show_name, show_url
 pytestmark = pytest.mark.any_server
 
 MARKS = "XZ"
-"""What no message has by itself."""
+"""Characters that no message has by itself."""
 PASSWORDS = st.text(st.sampled_from(f"{MARKS}{MARKS}{MARKS}19 @/:?#[]%&=,+!$'\\\n\u00e9"), max_size=24)
 FORMS = (
     "{scheme}://me:{password}@host/db", "{scheme}://{password}:me@host:1/db", "{scheme}://me:{password}@[::1]:1/db",

@@ -9,5 +9,5 @@ import pytest
 
 @pytest.fixture
 def kills() -> int:
-    """How often a worker is killed; ``EVENTSTORE_TEST_KILLS`` says otherwise."""
+    """Return how often a worker is killed; ``EVENTSTORE_TEST_KILLS`` says otherwise."""
     return int(os.environ.get("EVENTSTORE_TEST_KILLS", "6"))

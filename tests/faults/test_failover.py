@@ -27,7 +27,7 @@ from projections import wait_for
 from tools.checker.proxy import Proxy
 
 SECONDS_AFTER_PROMOTION = 60
-"""On a busy machine: a silent server is noticed after seven seconds, and left after five more."""
+"""The time limit on a busy machine: a silent server is noticed after seven seconds, and left after five more."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""One tenant does the worst that its limits allow, and another one notices little: it waits no longer, and is refused
+"""A tenant does the worst that its limits allow, and another one notices little: it waits no longer, and is refused
 nothing.
 
 The server is a process of its own, and so is the attacker, which runs at the lowest priority: it stands for another
@@ -44,14 +44,14 @@ PAUSE_SECONDS = 0.015
 """From one request of the other tenant to the next, which keeps within the rate of a key."""
 HALF_OPEN = 10_000
 OTHER_FILES = 200
-"""That a server has open besides the connections that it keeps; some are being ended."""
+"""Files that a server has open besides the connections that it keeps; some are being ended."""
 MAX_MEMORY = 1024 * 2**20
-"""That the server takes with the default settings, whatever anybody does."""
+"""The memory that the server takes with the default settings, whatever clients do."""
 LARGE_MESSAGES, MEMORY_SECONDS = 16, max(15, ATTACK_SECONDS)
 MAX_SECONDS = 5.0
-"""That any request may take on a busy machine."""
+"""The time that any request may take on a busy machine."""
 TIMES = 3
-"""What an attack may cost: so many times the time at rest."""
+"""The cost of an attack: so many times the time at rest."""
 FLOOR_SECONDS = 0.05
 """Times at rest are not taken for shorter than this: on a busy machine of two processors, the scheduler alone makes
 one request in twenty so slow."""
@@ -179,7 +179,7 @@ async def site(settings: Settings, started: Commands) -> AsyncIterator[Site]:
 
 @pytest.fixture
 def most_files() -> Iterator[int]:
-    """How many files this process may have open, raised as far as it may raise it."""
+    """Return how many files this process may have open, raised as far as it may raise it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     yield hard

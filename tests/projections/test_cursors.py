@@ -63,7 +63,7 @@ def test_a_cursor_that_is_not_a_text_is_refused() -> None:
         (CursorFormat("tasks", True, MESSAGES.filters, TYPES), "is one of messages, not of tasks"),
         (
             CursorFormat("messages", False, MESSAGES.filters, TYPES),
-            "has the newest first, not the oldest first",
+            "in the order newest first, not oldest first",
         ),
         (CursorFormat("messages", True, {"tenant": "other"}, TYPES), "another tenant or with other filters"),
         (CursorFormat("messages", True, {"tenant": "default", "role": "user"}, TYPES), "other filters"),

@@ -54,7 +54,7 @@ def calling(tools: int) -> MessageAdded:
     " PRIMARY KEY (tenant_id, conversation_id, version))",
 )
 async def lengths(connection: Connection, events: Sequence[Event]) -> None:
-    """How long messages are."""
+    """Store how long messages are."""
     rows = []
     for event in events:
         if isinstance(event.data, MessageAdded):

@@ -63,7 +63,7 @@ REFOLDING = "wait_event_type = 'Lock' AND query LIKE '%refold_conversation%'"
 
 
 def secrets() -> list[EventData | NewEvent]:
-    """One event of each kind, with a secret wherever an event has room for it."""
+    """Return an event of each kind, with a secret wherever an event has room for it."""
     extra = {SECRET: SECRET}
     return [
         ConversationCreated(name=SECRET, metadata=extra),

@@ -56,7 +56,7 @@ async def measure(
 
 
 def ratio(taken: dict[str, list[float]]) -> float:
-    """How many times longer than of the parent a read of another conversation takes.
+    """Return how many times longer than of the parent a read of another conversation takes.
 
     On a busy machine the shortest times show it of short reads, and all times together of long ones.
     """

@@ -71,7 +71,7 @@ USUAL = [
         Step(tenant, OPEN, None),
     )
 ]
-"""In each tenant: a conversation of Ana that Bob may read, one of Ana, one of Bob, one without an owner."""
+"""Conversations of each tenant: one of Ana that Bob may read, one of Ana, one of Bob, one without an owner."""
 
 
 @dataclass

@@ -42,11 +42,11 @@ appends = st.tuples(
     st.integers(0, 1),
     st.dictionaries(st.sampled_from(CONVERSATIONS), st.lists(new_events, min_size=1, max_size=4), min_size=1),
 )
-"""To one of two tenants, which use the same conversation ids."""
+"""Appends to one of two tenants, which use the same conversation ids."""
 NAMES = [projection.name for projection in PROJECTIONS]
 batches = st.tuples(st.sampled_from(NAMES), st.integers(1, 7))
 small_batches = st.tuples(st.lists(st.sampled_from(NAMES), min_size=1, unique=True).map(tuple), st.integers(1, 7))
-"""Of several projections in one go."""
+"""Small batches of several projections in one round trip."""
 
 
 async def log_of(store: EventStore, tenants: list[str]) -> list[Event]:

@@ -52,7 +52,7 @@ class Case:
 
     @property
     def indexes(self) -> set[str]:
-        """One of them is enough."""
+        """The indexes; one of them is enough."""
         return {self.index} if isinstance(self.index, str) else set(self.index)
 
     @property

@@ -247,7 +247,7 @@ async def test_a_failing_projection_stops_no_other_and_its_error_says_that_event
 ) -> None:
     for state in ("53100", "40001", "XX000", "22P06"):
         last = (await store.append(uuid4(), [message(state), message("53100")])).position
-        with pytest.raises(NotCaughtUp, match="projection echoes are not up with the log: poisoned") as refused:
+        with pytest.raises(NotCaughtUp, match="projection echoes are behind the log: poisoned") as refused:
             await catch_up(store, [raising, MESSAGES])
         assert "What was appended is stored" in str(refused.value)
         assert "othing" not in str(refused.value)

@@ -66,7 +66,7 @@ async def log_of(store: EventStore, tenant: str) -> list[Event]:
 
 
 async def parts_bytes(store: EventStore, tenant: str) -> Callable[[Event], int]:
-    """How long the parts of each event are, as the server writes JSON."""
+    """Return how long the parts of each event are, as the server writes JSON."""
     rows = await store.log(store.caller(tenant)).fetch(
         "SELECT position, octet_length((content -> 'parts')::text) FROM events WHERE tenant_id = %s", (tenant,)
     )

@@ -37,7 +37,7 @@ _STATES = {
 
 @dataclass
 class Agent:
-    """One agent.
+    """An agent.
 
     Attributes:
         shape: of A2A that it speaks, 0.3 or 1.0.
@@ -228,7 +228,7 @@ PLAYS: dict[str, Play] = {
     "nothing": _nothing, "refuse": _refuse, "leave": _leave, "leave once": _leave_once,
     "separators": _separators, "tokens": _tokens, "spelled": _spelled, "invented": _invented,
 }  # fmt: skip
-"""What an agent may do."""
+"""The abilities of an agent."""
 
 
 def application(agent: Agent) -> FastAPI:

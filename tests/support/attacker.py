@@ -22,7 +22,7 @@ from support.plainhttp import PlainClient
 SEARCH_WORDS, WORD_LETTERS = 40, 24
 BULK = 10_000
 MAX_BODY = 15 * 1024 * 1024 + 65536
-"""What the server takes by default."""
+"""The largest body that the server takes by default."""
 UNREAD_SECONDS = 20
 PAUSE_SECONDS = 0.02
 """After a rejection: shorter than `Retry-After`, but long enough to spare the attacker's own processor."""
@@ -36,7 +36,7 @@ def words() -> str:
 
 
 class Attacker:
-    """One key's part of the attack."""
+    """The part of the attack that one key makes."""
 
     def __init__(self, address: tuple[str, int], token: str, conversation: str) -> None:
         self._address = address

@@ -20,7 +20,7 @@ window.ran = [];
 window.alert = (text) => window.ran.push(text);
 """
 _ABORTED = ("htmx:afterRequest", "htmx:sendError")
-"""What htmx writes of requests that were under way when the page was left."""
+"""The messages of htmx about requests in flight when the page was left."""
 
 
 @dataclass

@@ -20,7 +20,7 @@ EVERYTHING = "everything"
 """The id that its client gave to the conversation with an event of each kind."""
 TASK = UUID("7b6c0e02-1f0e-4d0c-9a43-0f6f1d0b7f2e")
 STRANGE = "\x1b[31mred\x07 [bold]no markup[/bold] \x9b31m\x7f :smile: [/] end"
-"""What a terminal must not get as it is, and what rich would take for markup."""
+"""A text that a terminal must not get as it is, and that rich would take for markup."""
 
 
 @dataclass(frozen=True)

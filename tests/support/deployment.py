@@ -48,7 +48,7 @@ _MOUNTS = {
     sysconfig.get_path("purelib"): "/mnt/packages",
     str(TREE): "/mnt/tree",
 }
-"""What an account that cannot enter these folders sees at other places: the interpreter, its packages, the tree."""
+"""Folders that an account which cannot enter them sees at other places: the interpreter, its packages, the tree."""
 PYTHON = "/mnt/python/bin/python3"
 _PYTHON_VARIABLES = {"PYTHONPATH": "/mnt/tree:/mnt/packages", "LD_LIBRARY_PATH": "/mnt/python/lib"}
 

@@ -43,7 +43,7 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/agent/list"): {},
     ("POST", "/api_key/update"): {"api_key": "k"},
 }
-"""What is sent to each that takes a body; who adds one adds it here."""
+"""The body that is sent to each endpoint that takes one; a new endpoint is added here."""
 QUERIES: dict[tuple[str, str], Any] = {
     ("GET", "/v1/search"): {"q": "secret"},
     ("GET", "/v1/log/replay"): {"longest_pause": 0},
@@ -53,7 +53,7 @@ QUERIES: dict[tuple[str, str], Any] = {
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One of them.
+    """An endpoint.
 
     Attributes:
         path: with places for what is named in it.
@@ -66,12 +66,12 @@ class Endpoint:
 
     @property
     def is_endless(self) -> bool:
-        """Whether its answer does not end."""
+        """True if its answer does not end."""
         return self.path.endswith("/stream")
 
     @property
     def names_conversation(self) -> bool:
-        """Whether a request to it names a conversation, anywhere."""
+        """True if a request to it names a conversation, anywhere."""
         return "{conversation}" in self.path + str(BODIES.get((self.method, self.path)))
 
     def request(self, client: httpx.AsyncClient, conversation: str, file_id: str = "x", **more: Any) -> Any:

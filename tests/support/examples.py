@@ -1,4 +1,4 @@
-"""How many examples a test of hypothesis tries: all with ``-m slow``, a fifth in the tests that run by default."""
+"""The number of examples of a test of hypothesis: all with ``-m slow``, a fifth in the tests that run by default."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ FILLED_BY = {
     "conversations": "conversations", "messages": "messages", "tasks": "tasks", "task_artifacts": "tasks",
     "conversation_actors": "actors", "pending_messages": "pending",
 }  # fmt: skip
-"""Which projection fills each."""
+"""The projection that fills each table."""
 
 
 def stored(url: str, tenants: Iterable[str] | None = None) -> Tables:
@@ -281,7 +281,7 @@ def _plain(row: Row) -> Row:
 
 
 def _is_name_of(given_id: str | None, event: Event) -> bool:
-    """Whether a text is what a client calls the event's conversation, and not only its UUID."""
+    """Return whether a text is what a client calls the event's conversation, and not only its UUID."""
     if given_id is None or given_id == str(event.conversation_id):
         return False
     return conversation_uuid(event.tenant_id, given_id) == event.conversation_id

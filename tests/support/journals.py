@@ -112,7 +112,7 @@ class _Maker:
         self.log: list[ReadEvent] = []
 
     def attempt(self, fate: str, tenant: str | None = None) -> Attempt:
-        """One append of at least two events, to one conversation or two."""
+        """Return an append of at least two events, to one conversation or two."""
         tenant = tenant or self._chance.choice(TENANTS)
         self._number += 1
         writes = []

@@ -13,10 +13,10 @@ from pathlib import Path
 import psutil
 
 _SECONDS = 20.0
-"""For servers whose last user was killed, which end by themselves."""
+"""The time that servers have to end by themselves if their last user was killed."""
 _PREFIX = "est-"
 _KEPT_SECONDS = 3600
-"""How long the folder of a run that failed or was killed stays, to be looked into."""
+"""The time that the folder of a run that failed or was killed stays, to be looked into."""
 
 
 class TemporaryFolder:

@@ -139,7 +139,7 @@ def comparable(value: Any) -> Any:
 
 
 def _fits_deletion(before: Sequence[NewEvent], new: Sequence[NewEvent]) -> bool:
-    """Whether a conversation accepts further events, each in its turn."""
+    """Return whether a conversation accepts further events, each in its turn."""
     accepted, is_deleted = ("conversation.reactivated", "message.answered"), False
     for number, event_type in enumerate(event.data.event_type for event in (*before, *new)):
         if is_deleted and event_type not in accepted and number >= len(before):

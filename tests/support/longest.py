@@ -1,4 +1,4 @@
-"""How long the event loop of a test was kept from other tasks."""
+"""The longest time that the event loop of a test was kept from other tasks."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ LOSSES = {
     "replies": "hook output",
     "replies, but no acknowledgements": "hook output",
 }
-"""What can be lost, and the hook of the server's side that loses it."""
+"""The packets that can be lost, and the hook of the server's side that drops them."""
 
 
 class Network:

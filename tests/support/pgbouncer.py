@@ -25,7 +25,7 @@ PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbi
 
 
 def keeps_statements() -> bool:
-    """Whether it is a version that can keep prepared statements: 1.21 or later."""
+    """Return whether it is a version that can keep prepared statements: 1.21 or later."""
     assert PROGRAM is not None
     version = subprocess.run([PROGRAM, "--version"], capture_output=True, text=True, check=True).stdout
     found = re.search(r"PgBouncer (\d+)\.(\d+)", version)

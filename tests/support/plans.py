@@ -1,4 +1,4 @@
-"""How the server runs a statement: its plan as it was executed, with what it read and what it wrote.
+"""The execution of a statement: its plan as it was executed, with what it read and what it wrote.
 
 A statement is prepared as the driver prepares it, with the same types of parameters, and the prepared statement is
 explained: so both kinds of plan can be seen between which the server chooses once the driver has prepared a query
@@ -64,12 +64,12 @@ class Plan:
 
     @property
     def rows(self) -> int:
-        """How many rows it returned."""
+        """Return how many rows it returned."""
         return int(self.root["Actual Rows"])
 
     @property
     def filtered(self) -> int:
-        """How many rows it looked at and threw away."""
+        """Return how many rows it looked at and threw away."""
         return sum(round(node.get("Rows Removed by Filter", 0) * node["Actual Loops"]) for node in self.nodes)
 
     @property

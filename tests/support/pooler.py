@@ -55,7 +55,7 @@ class Client:
 
 
 class Session:
-    """One of the server's, in the hands of one client or none."""
+    """A session of the server, lent to one client or none."""
 
     def __init__(self, connection: psycopg.AsyncConnection[tuple[object, ...]]) -> None:
         self.connection = connection

@@ -41,7 +41,7 @@ dynamic_shared_memory_type = mmap
 
 
 class Node:
-    """One server, with its data and its socket in a private folder.
+    """A server, with its data and its socket in a private folder.
 
     Args:
         network: the network that it can be reached over, beside its socket file.
@@ -208,7 +208,7 @@ class Pair:
 
 @contextmanager
 def single_server(network: Network | None = None) -> Iterator[Node]:
-    """One server with an empty database, inside a network if there is one."""
+    """A server with an empty database, inside a network if there is one."""
     with open_folder(memory_folder()) as folder:
         node = Node(folder, "only", network)
         try:

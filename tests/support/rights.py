@@ -11,7 +11,7 @@ from support.environment import TREE
 
 Kind: TypeAlias = Literal["Tables", "Sequences", "Schemas", "Functions"]
 Rights: TypeAlias = dict[tuple[str, str, str], set[str]]
-"""By kind, name and role: privileges, as PostgreSQL names them, with the column where it is one of a column."""
+"""Privileges by kind, name and role, as PostgreSQL names them, with the column if it is one of a column."""
 
 ROLES = ("owner", "migrator", "app", "writer", "reader", "auditor", "projector", "search", "eraser")
 OTHERS = ROLES[1:]

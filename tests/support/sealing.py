@@ -80,4 +80,4 @@ UPDATE events e
    SET digest = event_digest(e.salt, e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id,
                              e.tenant_id, e.event_type, e.actor, e.content, e.metadata)
 """
-"""What a careful superuser does after a change: every digest is that of its content again."""
+"""The statement of a careful superuser after a change: every digest is that of its content again."""

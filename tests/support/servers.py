@@ -32,7 +32,7 @@ BIN_DIR = os.environ.get("EVENTSTORE_TEST_BIN_DIR")
 _DOCKER_SECONDS = 2
 _MEMORY = Path("/dev/shm")
 _DATABASES_BYTES = 4 * 1024**3
-"""Of all processes that share the tests, generously."""
+"""The space for the databases of all processes that share the tests, generously."""
 
 
 def embedded_server(data_dir: Path, **options: Any) -> EmbeddedServer:
@@ -141,7 +141,7 @@ def choose() -> Choice:
 
 
 def docker_answers() -> bool:
-    """Whether a Docker engine answers in time."""
+    """Return whether a Docker engine answers in time."""
     if os.environ.get("EVENTSTORE_TEST_NO_DOCKER"):
         return False
     ask = f"import docker; docker.from_env(timeout={_DOCKER_SECONDS}).ping()"

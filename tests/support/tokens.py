@@ -63,19 +63,19 @@ def claims_with(claims: Json) -> Json:
 
 @cache
 def rsa_issuer(key_id: str = "first", bits: int = 2048) -> Issuer:
-    """One with an RSA key, the same in each call."""
+    """Return an issuer with an RSA key, the same in each call."""
     return Issuer("RS256", rsa.generate_private_key(65537, bits), key_id)
 
 
 @cache
 def ec_issuer(key_id: str = "first", curve: type[ec.EllipticCurve] = ec.SECP256R1, algorithm: str = "ES256") -> Issuer:
-    """One with a key on an elliptic curve."""
+    """Return an issuer with a key on an elliptic curve."""
     return Issuer(algorithm, ec.generate_private_key(curve()), key_id)
 
 
 @cache
 def ed_issuer(key_id: str = "first") -> Issuer:
-    """One with an Ed25519 key."""
+    """Return an issuer with an Ed25519 key."""
     return Issuer("EdDSA", ed25519.Ed25519PrivateKey.generate(), key_id)
 
 

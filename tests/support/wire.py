@@ -18,7 +18,7 @@ _READY = b"Z"
 
 
 class Link:
-    """One connection through the wire.
+    """A connection through the wire.
 
     Attributes:
         passes_requests, passes_answers: whether what is sent arrives; otherwise it is swallowed, an end too.

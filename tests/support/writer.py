@@ -62,7 +62,7 @@ async def until_done(store: EventStore, way: object, batch: Append) -> None:
 
 
 async def write(store: EventStore, conversations: list[UUID], appends: int, chance: random.Random) -> None:
-    """One writer."""
+    """Append as one writer."""
     for _ in range(appends):
         events = [NewEvent(note(), UUID(int=chance.getrandbits(128))) for _ in range(chance.choice((1, 1, 2, 4)))]
         batch = Append(chance.choice(conversations), events)

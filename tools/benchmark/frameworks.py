@@ -17,7 +17,7 @@ from tools.benchmark.peers import PEERS, PeerSpec, appends_of, opened_peer
 EVENTS = 500
 """The length of the session that is read."""
 _EVENTS_OF_SESSION = 100
-"""As many sessions are listed as the long log would have with so many events each."""
+"""Events of the long log for each session that is listed."""
 _CALLERS = {1: Target(1), 16: Target(5)}
 _PROVED = 50
 """Tasks that each side reads back after it was measured."""

@@ -17,7 +17,7 @@ STEPS = 50
 
 
 async def graph_steps(bench: Benchmark) -> list[Figure]:
-    """Compare the time of a run of 50 steps, each of which adds a message, and the bytes on disk after it."""
+    """Compare the time of a run of 50 steps that each add a message, and the bytes on disk after it."""
     from agent_manager.adapters.langgraph import EventStoreSaver
 
     spec = next(peer for peer in PEERS if peer.name == "langgraph")

@@ -27,12 +27,12 @@ T = TypeVar("T")
 MIN_RUNS = 5
 _WARM_UP_EACH, _WARM_UP_SECONDS = 40, 0.5
 _MARGIN = 1.7
-"""How many times the appends of the last run are prepared for the next."""
+"""The factor between the appends of the last run and those that are prepared for the next."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How often, how long and on how much data to measure.
+    """The number and length of the runs, and the amount of data.
 
     Attributes:
         runs: how many ratios a figure is the median of.
@@ -112,7 +112,7 @@ class Figure:
 
     @property
     def reached(self) -> bool | None:
-        """Whether the target is reached; None if there is no target."""
+        """True if the target is reached; None without a target."""
         return None if self.target is None else self.target.reached(self.ratio)
 
     def as_json(self) -> dict[str, Any]:
@@ -167,7 +167,7 @@ async def proven(what: str, stored: Stored) -> AsyncIterator[Callable[[int], Non
 
 
 class Throughput(Generic[T]):
-    """One side of a throughput comparison: appends per second by a number of concurrent callers.
+    """A side of a throughput comparison: appends per second by a number of concurrent callers.
 
     Args:
         prepare: turns a message into what is appended, before the clock starts.
@@ -296,7 +296,7 @@ def appender(store: EventStore) -> Callable[[int, PreparedAppend], Awaitable[Non
 
 
 class Benchmark:
-    """One run of the benchmark: a workspace, a scale, an open store, and what could not be measured.
+    """A run of the benchmark: a workspace, a scale, an open store, and what could not be measured.
 
     Attributes:
         store: an open store in the workspace.

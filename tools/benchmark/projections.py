@@ -181,7 +181,7 @@ def _search_page(bench: Benchmark, search: Search, searches: Sequence[tuple[str,
 
 
 def _with_searchable_words() -> Any:
-    """Return a function that turns messages into events, some of which contain the words that are searched for."""
+    """Return a function that turns messages into events; some contain the words that are searched for."""
     rng = random.Random("searching")
     first = iter(["onlyonce"])
 

@@ -10,7 +10,7 @@ from uuid import UUID
 from agent_manager.auth import Authenticator, Directory, Identity, TokenScope
 from eventstore import Append, EventStore, MessageAdded, NewEvent, Settings
 from eventstore.concurrency import gather_or_raise
-from eventstore.database.pools import View
+from eventstore.database.pools import ScopedPool
 from eventstore.database.queries import query
 from eventstore.scope import Caller, DataScope
 from projections import Reader, catch_up, select_projections
@@ -32,7 +32,7 @@ _CALLERS = 16
 _USER = "ana"
 _WARM_UP_PAGES = 20
 _SLICES_FACTOR = 3
-"""How many times more slices than elsewhere: see :func:`_page_of_messages`."""
+"""The factor between the slices here and those elsewhere: see :func:`_page_of_messages`."""
 _CONVERSATIONS = 100
 """Conversations of each tenant."""
 _READ = select_projections(["conversations", "messages"])
@@ -43,8 +43,8 @@ Check = Callable[[], Awaitable[Identity]]
 class _StoreWithoutScope(EventStore):
     """A store that sets no caller for its queries, which is possible only without row-level security."""
 
-    def tables(self, scope: DataScope, *, on_primary: bool = False) -> View:
-        return View(self.connections.reader, None)
+    def tables(self, scope: DataScope, *, on_primary: bool = False) -> ScopedPool:
+        return ScopedPool(self.connections.reader, None)
 
 
 async def security(bench: Benchmark) -> list[Figure]:

@@ -72,15 +72,15 @@ Batch: TypeAlias = tuple[Sequence[ReadEvent], int]
 
 
 class Refused(Exception):
-    """Raise this if nothing was written and the store reported it; the text is the reason."""
+    """An error of a write that the store refused: nothing was written; the text is the reason."""
 
 
 class WrongVersion(Refused):
-    """Raise this if the conversation is not at the expected version and nothing was written."""
+    """An error of a write to a conversation that is not at the expected version: nothing was written."""
 
 
 class OutcomeUnknown(Exception):
-    """Raise this if the outcome of a write is unknown, or if reading was interrupted."""
+    """An error of a write whose outcome is unknown, or of a reading that was interrupted."""
 
 
 class Transaction(Protocol):

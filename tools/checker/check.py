@@ -49,7 +49,7 @@ class Progress:
 
 
 class Check:
-    """One check.
+    """A check of a store, or of another reader, under faults.
 
     Args:
         settings: settings of the server; if left out, those of the environment and ``.env``. If no server is

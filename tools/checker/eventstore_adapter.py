@@ -54,7 +54,7 @@ _CONFLICTS = {"ES001": WrongVersion, "ES002": Refused}
 
 @contextmanager
 def adapter_errors() -> Iterator[None]:
-    """Turn the store's documented errors into :class:`Rejected` or :class:`OutcomeUnknown`; let others pass."""
+    """Turn the store's documented errors into :class:`Refused` or :class:`OutcomeUnknown`; let others pass."""
     try:
         yield
     except psycopg.Error as error:

@@ -80,12 +80,12 @@ class ChildProcess:
 
     @property
     def is_done(self) -> bool:
-        """Whether the process has ended for good."""
+        """True if the process has ended and is not started again."""
         return self._keeping is not None and self._keeping.done()
 
     @property
     def may_be_killed(self) -> bool:
-        """Whether the process works. One that reads from the start needs ever longer, and is killed ever later."""
+        """True if the process works. One that reads from the start needs ever longer, and is killed ever later."""
         process = self._process
         if process is None or process.returncode is not None or not self._now or self._killed:
             return False

@@ -68,7 +68,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Violation:
-    """One violation.
+    """A violation of a property that the check verifies.
 
     Attributes:
         what: a sentence.
@@ -182,7 +182,7 @@ class Report:
 
     @property
     def is_clean(self) -> bool:
-        """Whether there is no violation."""
+        """True if nothing was violated."""
         return not self.findings.counts
 
     def lines(self) -> Iterator[str]:

@@ -27,7 +27,7 @@ from tools.checker.journal import Journal
 
 _OWN_CONVERSATIONS = 200
 _HOLD_SECONDS = 0.08
-"""How long a transaction stays open after an append, on average."""
+"""The time that a transaction stays open after an append, on average."""
 
 
 class Outcome(StrEnum):
@@ -101,7 +101,7 @@ class JournalledAppends:
 
 
 class Workload:
-    """One coroutine of a writer."""
+    """A coroutine of a writer."""
 
     def __init__(
         self,

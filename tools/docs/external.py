@@ -1,4 +1,4 @@
-"""Finds what the pages of a built site load from other hosts. Links that a reader clicks are no such thing."""
+"""The references of a built site to other hosts that a browser loads by itself; links that a reader clicks are not."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ statement, or follows in the file after ``-- migrate:down``. ``db/schema/order.t
 has, in which order. A migration repeats each file after a line ``-- file: topic/object.sql``, so the migrations
 themselves tell which text of a file a database has.
 
-Until the first release, ``python -m tools.migrations`` composes all migrations anew. From then on (``order.txt`` has
+Until the first release, ``python -m tools.migrations`` composes all migrations again. From then on (``order.txt`` has
 the line ``released``) no migration ever changes, and ``python -m tools.migrations next NAME`` composes one further
 migration from the files that have changed since. It replaces functions and creates new objects. It refuses what it
 cannot derive, such as a changed table: that migration is written by hand, and names the file it has caught up with.
@@ -68,7 +68,7 @@ class Schema:
         }
 
     def write(self) -> None:
-        """Compose all migrations anew.
+        """Compose all migrations again.
 
         Raises:
             CompositionError: they have been released.

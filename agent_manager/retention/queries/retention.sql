@@ -41,11 +41,11 @@ SELECT extract(epoch FROM clock_timestamp() - min(coalesce(r.applied_at, r.added
 SELECT d.conversation_id, d.version, d.counted_from, d.hold
   FROM due_conversations(%(tenant)s, %(rule)s, %(after_time)s, %(after_id)s, %(limit)s) AS d
 
--- name: retention_applied
-SELECT retention_applied(%(tenant)s, %(began_at)s, %(actor)s, %(receipt)s)
+-- name: record_retention_run
+SELECT record_retention_run(%(tenant)s, %(began_at)s, %(actor)s, %(receipt)s)
 
--- name: collect_files
-SELECT c.tenant_id, c.deleted, c.bytes FROM collect_files(%(limit)s) AS c
+-- name: delete_orphaned_files
+SELECT c.tenant_id, c.deleted, c.bytes FROM delete_orphaned_files(%(limit)s) AS c
 
 -- name: retention_state
 -- The rules and holds of all tenants that the login sees: since when the rule has waited that has waited longest, the

@@ -1,5 +1,6 @@
--- Append events to one or several conversations, all of them or none, in a transaction that has set the tenant and the
--- user (current_tenant, current_tenant_user). It raises errors instead of returning outcomes.
+-- Append events, for callers in SQL (the library calls append_one and append_group): to one or several
+-- conversations, all of them or none, in a transaction that has set the tenant and the user (current_tenant,
+-- current_tenant_user). It raises errors instead of returning outcomes.
 CREATE FUNCTION append_events(
     tenant_ids        text[],
     conversation_ids  uuid[],

@@ -188,7 +188,7 @@ BEGIN
           WHERE e.event_type IN ('conversation.shared', 'conversation.unshared')
             AND e.outcome = 'n';
     END IF;
-    PERFORM keep_files(tenant_ids[e.conversation_no], conversation_ids[e.conversation_no],
+    PERFORM lock_files(tenant_ids[e.conversation_no], conversation_ids[e.conversation_no],
                        e.metadata -> 'eventstore.files')
        FROM unnest(conversation_nos, metadatas, outcomes) AS e (conversation_no, metadata, outcome)
       WHERE e.metadata ? 'eventstore.files'

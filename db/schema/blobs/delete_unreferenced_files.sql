@@ -2,7 +2,7 @@
 -- conversation of the tenant has the file any more. Returns the numbers of files and of bytes for each tenant. A fork reads
 -- the events that it shares, and their files, as those of the conversation that it continues.
 --
--- An append locks the files that its events refer to (keep_files), so a locked file is about to be referred to and stays.
+-- An append locks the files that its events refer to (lock_files), so a locked file is about to be referred to and stays.
 -- Whether the others are referred to, and then whether another conversation has them, is read by later statements than
 -- those that lock them, which see everything that was committed until then.
 CREATE FUNCTION delete_unreferenced_files(tenant_ids text[], conversation_ids uuid[], files bytea[])
@@ -31,7 +31,7 @@ BEGIN
          WHERE b.tenant_id = f.tenant_id
            AND b.conversation_id = f.conversation_id
            AND b.sha256 = f.sha256
-           AND NOT file_is_referred_to(f.tenant_id, f.conversation_id, f.sha256)
+           AND NOT file_is_referenced(f.tenant_id, f.conversation_id, f.sha256)
         RETURNING b.tenant_id, b.sha256
     )
     SELECT array_agg(g.tenant_id), array_agg(g.sha256) INTO tenants, unreferenced FROM gone g;

@@ -1,5 +1,5 @@
--- How many events and rows of live read tables an erasure changes or removes: those of a conversation, or, unless
--- versions is null, those that have these versions.
+-- Return the numbers of events and rows of live read tables that an erasure changes or removes: those of a
+-- conversation, or, unless versions is null, those that have these versions.
 CREATE FUNCTION erasable_rows(tenant_id text, conversation_id uuid, versions int4multirange)
 RETURNS TABLE (table_name text, rows bigint)
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$

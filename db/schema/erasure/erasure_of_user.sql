@@ -1,4 +1,4 @@
--- What an erasure of a user has to erase that is not erased yet: the conversations that the user owns (versions is
+-- Return what an erasure of a user has to erase that is not erased yet: the conversations that the user owns (versions is
 -- null: the whole); and in those of others the events that the user caused, and those that name the user as the one
 -- with whom it was shared; and the administrative acts of the user and on them. The registrations of agents belong to
 -- the tenant and stay. Receipts of erasures that the user made are erased, too: those that take their place do not name

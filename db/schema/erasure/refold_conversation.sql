@@ -1,10 +1,10 @@
--- Make the rows of a conversation anew from the log, as erase_events has left it in this transaction: in the tables of all
+-- Make the rows of a conversation again from the log, as erase_events has left it in this transaction: in the tables of all
 -- projections, in every stage. It locks the conversation's checkpoint of each, in the order of their names, so no worker
 -- applies its partition meanwhile, and a rebuild neither begins nor swaps. The current role is the projector's.
 --
 -- Returns a row for each projection that cannot do this: if it is written in Python or fails, its rows of the conversation
 -- are removed, and the conversation is parked; if it has a table whose rows belong to no single conversation, only a
--- rebuild makes that anew.
+-- rebuild makes that again.
 CREATE FUNCTION refold_conversation(tenant_id text, conversation_id uuid)
 RETURNS TABLE (projection text, stage text, problem text)
 LANGUAGE plpgsql VOLATILE AS $$

@@ -1,4 +1,4 @@
--- Whether an event is marked as erased although no receipt names it, or has more than an erasure leaves.
+-- Return whether an event is marked as erased although no receipt names it, or has more than an erasure leaves.
 CREATE FUNCTION unreceipted_erasure(event events) RETURNS boolean
 LANGUAGE sql STABLE
 BEGIN ATOMIC

@@ -2,10 +2,10 @@
 -- checkpoints of the partitions that have events to apply in it. Without checkpoints it returns no row; without events,
 -- the range is empty.
 --
--- A batch may cover many events of few partitions, such as those of one tenant's import. Whoever applies the events of
--- other partitions meanwhile, such as a read of one's own writes, does not wait for it: partitions without events in the
--- range are not locked, and those that another session has locked are left to that session. Only if no other is left,
--- it waits for one of them, and holds no other lock of a checkpoint then.
+-- A batch may cover many events of few partitions, such as those of one tenant's import. A session that applies the
+-- events of other partitions meanwhile, such as a read of one's own writes, does not wait for it: partitions without
+-- events in the range are not locked, and those that another session has locked are left to that session. Only if no
+-- other is left, it waits for one of them, and holds no other lock of a checkpoint then.
 --
 -- end_batch moves the checkpoints of the locked partitions, and of those without events: no event of theirs is between
 -- the checkpoint that was read here and the end of the range, so any checkpoint between the two may move there.
@@ -26,16 +26,17 @@ CREATE FUNCTION begin_batch(
 ) RETURNS TABLE (lower_position bigint, upper_position bigint, events bigint)
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 DECLARE
-    positions   bigint[];
-    due         smallint[];
-    taken       smallint[];
+    positions   bigint[];    -- the checkpoint of partition p at index p + 1; null for partitions of others
+    due         smallint[];  -- the partitions with events to apply in the range
+    taken       smallint[];  -- those of them whose checkpoints are locked here
     range_lower bigint;
     range_upper bigint;
-    is_set_back boolean;
+    is_set_back boolean;     -- under its lock, a checkpoint is lower than it was read before
     missed      smallint;
 BEGIN
     until := least(until, coalesce(horizon, log_horizon(begin_batch.partitions)));
     LOOP
+        -- Read the checkpoints.
         SELECT min(c.position), array_agg(c.position ORDER BY p.partition)
           INTO lower_position, positions
           FROM generate_series(0, 15) AS p (partition)
@@ -47,7 +48,7 @@ BEGIN
         IF lower_position IS NULL THEN
             RETURN;
         END IF;
-        -- A projection's statements scan the range several times: it covers no more than the events to apply.
+        -- Find the events of the batch, and the range of those to apply: a projection's statements scan it several times.
         SELECT coalesce(max(next.position), lower_position), count(*),
                min(next.position) FILTER (WHERE next.position > positions[next.partition + 1]) - 1,
                max(next.position) FILTER (WHERE next.position > positions[next.partition + 1]),
@@ -59,6 +60,7 @@ BEGIN
                    AND e.position <= begin_batch.until
                  ORDER BY e.position
                  LIMIT begin_batch.size) AS next;
+        -- Lock the checkpoints of the partitions that have events to apply; if others have locked all, wait for one.
         SELECT coalesce(array_agg(free.partition), '{}'), bool_or(free.position < positions[free.partition + 1])
           INTO taken, is_set_back
           FROM (SELECT c.partition, c.position

@@ -1,4 +1,4 @@
--- When an event happened, if the metadata says so; otherwise when it was appended.
+-- Return the time at which an event happened, if the metadata has it; otherwise the time of its append.
 CREATE FUNCTION occurred_at(metadata jsonb, "timestamp" timestamptz) RETURNS timestamptz
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN coalesce((metadata ->> 'occurred_at')::timestamptz, "timestamp");

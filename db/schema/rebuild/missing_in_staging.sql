@@ -1,5 +1,5 @@
--- What the tables of the stage next lack of the live ones, with the statements that add it. Policies for SELECT do not
--- check writes, so they are added as well.
+-- Return what the tables of the stage next lack of the live ones, with the statements that add it. Policies for
+-- SELECT do not check writes, so they are added as well.
 CREATE FUNCTION missing_in_staging(tables text[]) RETURNS TABLE (what text, statement text, is_key boolean)
 LANGUAGE sql STABLE SET search_path FROM CURRENT
 BEGIN ATOMIC

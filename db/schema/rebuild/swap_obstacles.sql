@@ -1,4 +1,4 @@
--- What prevents a swap of tables; no rows if nothing does.
+-- Return what prevents a swap of tables; no rows if nothing does.
 CREATE FUNCTION swap_obstacles(tables text[]) RETURNS TABLE (obstacle text)
 LANGUAGE sql STABLE SET search_path FROM CURRENT
 BEGIN ATOMIC

@@ -1,6 +1,6 @@
--- After events were erased, in the same statement: refuse it if a legal hold is on one of them; require a receipt of them
--- in the same transaction, and of what erased receipts had named; and delete the files that nothing else refers to. As a
--- trigger it holds for every erasure, whichever function makes it.
+-- Complete an erasure of events, in the same statement: refuse it if a legal hold is on one of them; require a
+-- receipt of them in the same transaction, and of what erased receipts had named; and delete the files that nothing
+-- else refers to. As a trigger it holds for every erasure, whichever function makes it.
 CREATE FUNCTION complete_erasure() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$

@@ -1,4 +1,4 @@
--- One row if this session may append: the only tenant for which it may, or null for all tenants. No row if it may not.
+-- Return one row if this session may append: the only tenant for which it may, or null for all tenants; otherwise no row.
 -- It returns a set so that the planner replaces a call by the query.
 CREATE FUNCTION append_scope() RETURNS TABLE (tenant_id text)
 LANGUAGE sql STABLE

@@ -1,5 +1,6 @@
--- Whether the session's login may set the tenant of a transaction: the service may, and the owner of the log. Without
--- the role eventstore_app (the login that migrated could not create it) every login is taken for the service.
+-- Return whether the session's login may set the tenant of a transaction: the service may, and the owner of the log.
+-- Without the role eventstore_app (the login that migrated could not create it) every login is taken for the
+-- service.
 --
 -- The owner's name is part of the text, so that it does not matter who runs it and the planner can inline it in
 -- policies.

@@ -1,4 +1,4 @@
--- One or two characters, encoded as a word of ASCII letters and digits.
+-- Return one or two characters, encoded as a word of ASCII letters and digits.
 CREATE FUNCTION search_bigram(characters text) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN 'q' || lpad(to_hex(ascii(characters)), 5, '0')

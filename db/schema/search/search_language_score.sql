@@ -1,4 +1,4 @@
--- Roughly the number of words of a text that are frequent in a language and rare in the others. ts_rank counts them as
+-- Estimate the number of words of a text that are frequent in a language and rare in the others. ts_rank counts them as
 -- a share of the list, much faster than a join.
 CREATE FUNCTION search_language_score(words tsvector, language text) RETURNS real
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$

@@ -1,5 +1,5 @@
--- Whether a period has at most so many documents. Like all functions that read the tables, it looks them up by name
--- when it runs: a rebuild replaces them.
+-- Return whether a period has at most so many documents. Like all functions that read the tables, it looks them up
+-- by name when it runs: a rebuild replaces them.
 CREATE FUNCTION search_period_is_short(tenant text, since timestamptz, below timestamptz, below_position bigint, budget integer)
 RETURNS boolean
 LANGUAGE plpgsql STABLE

@@ -1,5 +1,6 @@
--- Of a limited number of documents (and four megabytes), those with the filters of a search: of documents that the index
--- of words finds; if there is no query for it, of the latest of the period or, for a user or in a conversation, of theirs.
+-- Return those documents of a limited number (and four megabytes) that the filters of a search match: of those that
+-- the index of words finds; if there is no query for it, of the latest of the period or, for a user or in a
+-- conversation, of theirs.
 CREATE FUNCTION search_sample(
     index_query tsquery, tenant text, conversation uuid, kind text, role text, actor text, since timestamptz,
     until timestamptz, budget integer

@@ -1,5 +1,5 @@
--- One term of a query in the stems of a language; empty if it consists of stop words or of words without a stem. In the
--- language "exact", the words as they are.
+-- Return one term of a query in the stems of a language; empty if it consists of stop words or of words without a
+-- stem. In the language "exact", the words as they are.
 CREATE FUNCTION search_term_query(words text, prefix boolean, quoted boolean, language text) RETURNS tsquery
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE

@@ -1,5 +1,6 @@
--- By status: the number of tasks in it; if it is final, the seconds from the creation of a task until it entered the
--- status; the number of ended stays in it and their seconds. Stays that end before they begin count as unmeasured.
+-- Return, by status, the number of tasks in it; if it is final, the seconds from the creation of a task until it
+-- entered the status; the number of ended stays in it and their seconds. Stays that end before they begin count as
+-- unmeasured.
 CREATE FUNCTION statistics_task_times(
     tenant text, since date DEFAULT NULL, until date DEFAULT NULL, of_actor text DEFAULT NULL, zone text DEFAULT 'UTC'
 ) RETURNS TABLE (status text, is_final boolean, tasks bigint, unmeasured bigint, average float8, median float8,

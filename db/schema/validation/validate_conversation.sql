@@ -1,4 +1,4 @@
--- What is invalid in the content of an event of a conversation; null if it is valid.
+-- Return what is invalid in the content of an event of a conversation; null if it is valid.
 CREATE FUNCTION validate_conversation(tenant_id text, conversation_id uuid, event_type text, content jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE

@@ -1,4 +1,4 @@
--- What is invalid in an event; null if it is valid. No valid event can fail in a projection, whatever client and
+-- Return what is invalid in an event; null if it is valid. No valid event can fail in a projection, whatever client and
 -- version sent it, because the log keeps it for ever. In PL/pgSQL, which prepares only the expressions that it reaches:
 -- as a single expression, the preparation alone would cost half as much as the rest of an append.
 CREATE FUNCTION validate_event(tenant_id text, conversation_id uuid, event_type text, content jsonb, metadata jsonb)

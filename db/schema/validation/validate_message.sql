@@ -1,4 +1,4 @@
--- What is invalid in the content of a message; null if it is valid.
+-- Return what is invalid in the content of a message; null if it is valid.
 CREATE FUNCTION validate_message(content jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE

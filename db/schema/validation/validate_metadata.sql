@@ -1,4 +1,4 @@
--- What is invalid in the metadata of an event; null if it is valid.
+-- Return what is invalid in the metadata of an event; null if it is valid.
 CREATE FUNCTION validate_metadata(metadata jsonb) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN CASE

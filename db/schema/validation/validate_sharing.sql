@@ -1,4 +1,4 @@
--- What is invalid in the content of an event that shares or unshares a conversation; null if it is valid.
+-- Return what is invalid in the content of an event that shares or unshares a conversation; null if it is valid.
 CREATE FUNCTION validate_sharing(event_type text, content jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE

@@ -1,4 +1,4 @@
--- What is invalid in the content of an event of a task; null if it is valid.
+-- Return what is invalid in the content of an event of a task; null if it is valid.
 CREATE FUNCTION validate_task(event_type text, content jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE

@@ -1,5 +1,5 @@
--- Whether an append that found the flag of waiting sessions set must notify. If no session waits any more, the flag is
--- reset.
+-- Return whether an append that found the flag of waiting sessions set must notify. If no session waits any more,
+-- the flag is reset.
 CREATE FUNCTION has_waiters() RETURNS boolean
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN

@@ -110,7 +110,7 @@ class Cluster:
     ) -> int:
         """Run a new keeper with a command, or with the process that it adopts; return the server's process id."""
         account = self.account
-        order = keeper.Order(
+        settings = keeper.KeeperSettings(
             data_dir=str(self.data_dir),
             start_lock=self.start_lock,
             adopt=adopt,
@@ -124,7 +124,7 @@ class Cluster:
         )
         done = subprocess.run(
             [sys.executable, "-I", keeper.__file__],
-            input=json.dumps(order).encode(),
+            input=json.dumps(settings).encode(),
             stdout=subprocess.PIPE,
             stderr=log,
             cwd="/",

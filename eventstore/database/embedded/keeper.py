@@ -3,8 +3,8 @@
 It is run by its path, in isolated mode, and imports only the standard library: so it stays small, and the caller's
 folder and ``PYTHONPATH`` do not determine what a process of root runs. ``embedded_server.py`` explains the locks.
 
-It reads an order from standard input, detaches, and writes one line of JSON to standard output: the process id of the
-server, or an error. Standard error is the server's log, opened for reading and appending.
+It reads its settings from standard input, detaches, and writes one line of JSON to standard output: the process id of
+the server, or an error. Standard error is the server's log, opened for reading and appending.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ LOG_KEPT = 1024 * 1024
 CHECK_LOG_SECONDS = 300
 
 
-class Order(TypedDict):
-    """The input of a keeper.
+class KeeperSettings(TypedDict):
+    """The settings of a keeper, as JSON on its standard input.
 
     ``adopt`` is the process id of a running server, or None to start one. ``start_lock`` and ``descriptors`` are
     inherited descriptors: the first is closed when the server has been started, the others are for the server.
@@ -48,8 +48,8 @@ class Order(TypedDict):
 class Keeper:
     """A keeper, which holds ``keeper.lock`` as long as it and the server live."""
 
-    def __init__(self, order: Order) -> None:
-        self.order = order
+    def __init__(self, settings: KeeperSettings) -> None:
+        self.settings = settings
         self.has_ended = threading.Event()
         self.is_unused = False
         self.pid = 0
@@ -59,7 +59,7 @@ class Keeper:
         # The keeper of a killed server may need a moment longer to end.
         self._lock("keeper.lock")
         try:
-            await_end = self._adopt() if self.order["adopt"] else self._start()
+            await_end = self._adopt() if self.settings["adopt"] else self._start()
         except OSError as error:
             self._report({"error": str(error)})
             return
@@ -70,7 +70,7 @@ class Keeper:
         while not self.has_ended.wait(CHECK_LOG_SECONDS):
             bound_log(sys.stderr.fileno(), LOG_LIMIT, LOG_KEPT)
         if self.is_unused:
-            shutil.rmtree(self.order["socket_dir"], ignore_errors=True)
+            shutil.rmtree(self.settings["socket_dir"], ignore_errors=True)
 
     def stop(self) -> None:
         """Request a fast shutdown of the server."""
@@ -82,22 +82,22 @@ class Keeper:
         # Every process of the server inherits this lock, so it is free exactly when none is left.
         lock = self._lock("server.lock")
         server = subprocess.Popen(
-            self.order["command"],
+            self.settings["command"],
             cwd="/",
-            env=self.order["environment"],
+            env=self.settings["environment"],
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr.fileno(),
-            pass_fds=[lock, *self.order["descriptors"]],
-            user=self.order["user"],
-            group=self.order["group"],
-            extra_groups=self.order["groups"],
+            pass_fds=[lock, *self.settings["descriptors"]],
+            user=self.settings["user"],
+            group=self.settings["group"],
+            extra_groups=self.settings["groups"],
         )
         os.close(lock)
         self.pid = server.pid
         return server.wait
 
     def _adopt(self) -> Callable[[], object]:
-        self.pid = self.order["adopt"] or 0
+        self.pid = self.settings["adopt"] or 0
         return lambda: self._lock("server.lock")
 
     def _stop_when_unused(self) -> None:
@@ -112,14 +112,14 @@ class Keeper:
         self.has_ended.set()
 
     def _lock(self, name: str) -> int:
-        path = os.path.join(self.order["data_dir"], name)
+        path = os.path.join(self.settings["data_dir"], name)
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         fcntl.flock(fd, fcntl.LOCK_EX)
         return fd
 
     def _report(self, result: dict[str, int] | dict[str, str]) -> None:
-        """Report to the process that gave the order, and close the inherited descriptors."""
-        for fd in (self.order["start_lock"], *self.order["descriptors"]):
+        """Report to the process that started the keeper, and close the inherited descriptors."""
+        for fd in (self.settings["start_lock"], *self.settings["descriptors"]):
             os.close(fd)
         # That process may have been killed meanwhile; then the keeper itself finds that the server has no users.
         with contextlib.suppress(BrokenPipeError):
@@ -144,14 +144,14 @@ def bound_log(fd: int, limit: int, kept: int) -> None:
 
 
 def main() -> None:
-    """Detach, and run the keeper with the order from standard input."""
-    order: Order = json.load(sys.stdin)
+    """Detach, and run the keeper with the settings from standard input."""
+    settings: KeeperSettings = json.load(sys.stdin)
     # The keeper is not a child of the caller, which would have to wait for it.
     if os.fork():
         os._exit(0)
     os.umask(0o077)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    Keeper(order).run()
+    Keeper(settings).run()
 
 
 if __name__ == "__main__":

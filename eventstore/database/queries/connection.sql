@@ -77,7 +77,7 @@ SELECT set_config('search_path', %(path)s, true),
            AND coalesce(has_table_privilege(r.oid, to_regclass(%(table)s), 'SELECT'), false))
 
 -- name: login_is_exempt
--- Whether row-level security does not apply to the session's login.
+-- Return whether row-level security does not apply to the session's login.
 SELECT r.rolsuper OR r.rolbypassrls
   FROM pg_roles r
  WHERE r.rolname = session_user
@@ -104,30 +104,10 @@ SELECT s.name, %(schema)s
  LIMIT 1
 
 -- name: backend_state
--- Whether a server process is idle although its client waits for an answer: it waits for a statement, or for the client to
--- receive data. The interval allows for an answer in transit. No row: the process is gone. Processes of other logins, and
--- those of a server that does not track activities, count as working.
+-- Return whether a server process is idle although its client waits for an answer: it waits for a statement, or for
+-- the client to receive data. The interval allows for an answer in transit. No row: the process is gone. Processes
+-- of other logins, and those of a server that does not track activities, count as working.
 SELECT coalesce((a.state LIKE 'idle%%' AND a.state_change < clock_timestamp() - interval '1 second')
                 OR a.wait_event = 'ClientWrite', false)
   FROM pg_catalog.pg_stat_activity a
  WHERE a.pid = %(pid)s
-
--- name: identity
--- The database, which all physical copies share, and the start of this server.
-SELECT c.system_identifier, d.oid, pg_postmaster_start_time()
-  FROM pg_control_system() AS c
- CROSS JOIN pg_database d
- WHERE d.datname = current_database()
-
--- name: chooses_tenant
--- Whether a transaction of this login has the tenant that it sets.
-SELECT current_tenant() IS NOT DISTINCT FROM scope.tenant
-  FROM set_config('eventstore.tenant', 'any', true) AS scope (tenant)
-
--- name: wal_position
--- The end of the write-ahead log: as written, or as replayed if this server is a standby itself.
-SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END::text
-
--- name: has_replayed
--- Whether this server has a position of the write-ahead log; a primary has all.
-SELECT NOT pg_is_in_recovery() OR pg_last_wal_replay_lsn() >= %(position)s::pg_lsn

@@ -98,3 +98,16 @@ SELECT a.pid
    AND a.backend_type = 'client backend'
    AND a.xact_start < %(now)s
    AND a.pid <> ALL (%(own)s::integer[])
+
+-- name: does_not_inherit
+-- Return whether the login may give objects to the owner's role, but would then lose its rights to them.
+SELECT NOT l.rolsuper
+       AND (l.rolcreaterole AND NOT l.rolinherit
+            OR EXISTS (
+                SELECT FROM pg_roles o
+                 WHERE o.rolname = 'eventstore_owner'
+                   AND pg_has_role(l.oid, o.oid, %(right_to_set)s)
+                   AND NOT pg_has_role(l.oid, o.oid, 'USAGE')
+            ))
+  FROM pg_roles l
+ WHERE l.rolname = session_user

@@ -214,7 +214,7 @@ async def stored_long_ago(store: EventStore, superuser_url: str) -> None:
 
 async def collect(store: EventStore) -> int:
     """Delete unreferenced files; return how many of the tenant."""
-    rows = await store.pool.fetch("SELECT tenant_id, deleted FROM collect_files(1000)")
+    rows = await store.pool.fetch("SELECT tenant_id, deleted FROM delete_orphaned_files(1000)")
     return sum(deleted for tenant, deleted in rows if tenant == store.tenant)
 
 
@@ -259,7 +259,7 @@ async def test_a_file_whose_bytes_are_being_deleted_is_stored_as_a_whole(store: 
     await stored_long_ago(store, superuser_url)
     async with await store.connect("eventstore_app") as connection, connection.transaction():
         await connection.execute("SELECT set_config('eventstore.tenant', %s, true)", [store.tenant])
-        await connection.execute("SELECT * FROM collect_files(1000)")
+        await connection.execute("SELECT * FROM delete_orphaned_files(1000)")
         storing = asyncio.create_task(store_blob(store, content, ANOTHER))  # which sees that the tenant has its bytes
         async with await psycopg.AsyncConnection.connect(superuser_url, autocommit=True) as superuser:
 

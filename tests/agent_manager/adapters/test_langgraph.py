@@ -40,7 +40,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.shared_database]
 
 WHEN = "when? ¿cuándo? 何時"
 CHECKPOINTS = 3 + 2 * CALLS
-"""Of an answer to a question."""
+"""The number of checkpoints of an answer to a question."""
 
 
 def question() -> dict[str, Any]:
@@ -61,7 +61,7 @@ async def state(agent: Any, thread: str = "t") -> dict[str, Any]:
 
 
 async def history(agent: Any, thread: str = "t") -> list[tuple[Any, ...]]:
-    """What LangGraph shows of each checkpoint, without ids and times."""
+    """Return what LangGraph shows of each checkpoint, without ids and times."""
     return [
         (each.values, each.next, each.metadata["source"], each.metadata["step"], [task.result for task in each.tasks])
         async for each in agent.aget_state_history(config(thread))

@@ -1,4 +1,4 @@
-"""What a superuser changes, with triggers disabled and digests computed anew, is found; the first event is named."""
+"""Changes by a superuser, with triggers disabled and digests computed again, are found; the first event is named."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def keys(folder: Path, sealed: EventStore) -> KeyFile:
 
 @pytest.fixture
 def published(folder: Path, sealed: EventStore) -> list[Expected]:
-    """What was published before somebody changed the database."""
+    """Return what was published before somebody changed the database."""
     return [Expected(each, "the file") for each in read_published(folder / "published")]
 
 

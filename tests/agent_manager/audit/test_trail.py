@@ -26,7 +26,7 @@ from eventstore import (
     TaskCreated,
     TaskStatusChanged,
 )
-from eventstore.administration import ADMINISTRATION, Administrator, acting_as
+from eventstore.administration import ADMINISTRATION, Administrator, act_as
 from eventstore.errors import InputError, NotFound
 from projections import Reader
 
@@ -170,8 +170,8 @@ async def test_events_are_selected_by_their_correlation_id(store: EventStore) ->
 
 
 async def test_acts_are_in_the_log_and_nowhere_else(here: Served) -> None:
-    with acting_as(Administrator("root", "test", "a new customer")):
-        await Directory(here.store).add_tenant(here.store.tenant)
+    act_as(Administrator("root", "test", "a new customer"))
+    await Directory(here.store).add_tenant(here.store.tenant)
     acts = (await here.client.get("/v1/audit/trail", params={"acts": True})).json()["items"]
     [added] = [each for each in acts if each["event_type"] == "eventstore.tenant_added"]
     assert (added["actor"], added["reason"], added["via"].partition(" ")[0]) == ("root", "a new customer", "test")

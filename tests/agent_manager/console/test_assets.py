@@ -1,4 +1,4 @@
-"""What the pages are made of: vendored scripts, translations, and settings that are shown without secrets."""
+"""The parts of the pages: vendored scripts, translations, and settings that are shown without secrets."""
 
 from __future__ import annotations
 

@@ -353,7 +353,7 @@ async def test_a_list_made_out_of_the_one_before_equals_a_new_one(here: Served, 
 
 
 async def known(store: EventStore, conversation: UUID) -> bool:
-    """Whether a conversation has any events."""
+    """Return whether a conversation has any events."""
     return bool([event async for event in store.read(conversation, limit=1)])
 
 

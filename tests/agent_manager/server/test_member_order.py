@@ -19,7 +19,7 @@ FIELDS = json.dumps(FORM)
 
 
 def has_form(value: Any, times: int = 1) -> bool:
-    """Whether the form stands there, so often at least, and each time with its fields in order."""
+    """Return whether the form stands there, so often at least, and each time with its fields in order."""
     text = json.dumps(value)
     return times <= text.count(FIELDS) == text.count('"street"')
 

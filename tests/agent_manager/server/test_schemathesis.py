@@ -20,7 +20,7 @@ schemathesis = pytest.importorskip("schemathesis")
 EXAMPLES = 6
 """Requests to each endpoint."""
 BEHIND = {"NotCaughtUp", "AgentUnreachable", "AgentRefused"}
-"""What a request may well ask for in vain: a position that is not there yet, an agent that is nowhere."""
+"""Things that may be missing when a request names them: a position that is not there yet, an agent that is nowhere."""
 
 
 def ask_everything(description: dict[str, Any], url: str, token: str) -> int:

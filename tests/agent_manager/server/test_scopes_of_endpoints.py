@@ -77,7 +77,7 @@ async def callers(superuser_url: str, protected: Served, people: People) -> Call
 
 
 def tells_positions(text: str) -> bool:
-    """Whether a text has a position of the log in it, also inside what is encoded."""
+    """Return whether a text has a position of the log in it, also inside what is encoded."""
     words = [text, *re.findall(r"[\w-]{8,}", text)]
     for word in list(words):
         try:

@@ -69,21 +69,21 @@ class Notebook(Peer):
 
 
 class Diary(Notebook):
-    """One that is read a session at a time."""
+    """A peer that is read a session at a time."""
 
     async def append(self, given: Any) -> None:
         await self._insert(0, given)
 
 
 class Torn(Notebook):
-    """One that fails in the middle."""
+    """A peer that fails in the middle."""
 
     async def drive(self, plan: Sequence[Sequence[Any]], seconds: float) -> Rate:
         raise LookupError("the page is gone")
 
 
 class Absent(Notebook):
-    """One that cannot run here."""
+    """A peer that cannot run here."""
 
     async def open(self, workspace: Workspace, schema: str, connections: int) -> None:
         await super().open(workspace, schema, connections)

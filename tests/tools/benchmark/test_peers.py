@@ -25,7 +25,7 @@ MODULES = {
     "message-db": (),
 }
 FILES_OF_MESSAGE_DB = os.environ.get(FOLDER)
-"""As the caller says it; no setting of theirs reaches the tests otherwise."""
+"""The folder that the caller names; no setting of theirs reaches the tests otherwise."""
 
 
 @asynccontextmanager

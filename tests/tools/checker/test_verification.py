@@ -129,7 +129,7 @@ def skip_a_version(history: History, chance: random.Random) -> str:
 
 
 def a_reader(history: History, chance: random.Random, *kinds: str) -> Reading:
-    """One that saw at least two events in its last life, or one of these kinds."""
+    """Return a reader that saw at least two events in its last life, or one of these kinds."""
     busy = [r for r in history.readers if sum(line.startswith("+") for line in r.incarnations[-1]) >= 2]
     return chance.choice([r for r in history.readers if r.name.endswith(kinds)] if kinds else busy)
 

@@ -1,4 +1,4 @@
-"""``a2a-sdk``: its task store, which keeps a conversation as one row and writes it anew with every message."""
+"""``a2a-sdk``: its task store, which keeps a conversation as one row and writes it again with every message."""
 
 from __future__ import annotations
 

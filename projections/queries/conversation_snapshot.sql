@@ -172,7 +172,7 @@ SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, 
        ) AS e
 
 -- name: as_of_shared
--- Whether what a fork shares is hidden has been decided (shared_then), whatever the events up to its version say.
+-- Show what a fork shares: shared_then has decided that, whatever the events up to its version say.
 UPDATE conversations c
    SET is_deleted = false
  WHERE c.id <> %(conversation_id)s
@@ -251,12 +251,3 @@ UPDATE task_artifacts c
 SELECT a.conversation_id, a.last_version
   FROM conversation_ancestry(%(tenant)s, %(conversation_id)s) AS a
  ORDER BY a.shift
-
--- name: message_place
--- The conversation in which a message was written, and its version.
-SELECT e.conversation_id, e.version
-  FROM events e
- WHERE e.tenant_id = %(tenant)s
-   AND e.conversation_id = ANY (%(ids)s::uuid[])
-   AND e.id = %(message)s
-   AND e.event_type = 'message.added'

@@ -1,4 +1,4 @@
-"""The throttle of background work: under write load it works only a part of the time."""
+"""The throttle of background work: under write load, it works only a part of the time."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ THROTTLED_BATCH_SIZE = 10_000
 """Events of a throttled batch, so that it lasts a fraction of a second."""
 
 
-class Throttle:
-    """A throttle that measures how fast the log grows.
+class LoadThrottle:
+    """A throttle by the write load: it measures how fast the log grows.
 
     Args:
         position: the position up to which the log is final now.

@@ -132,7 +132,7 @@ SELECT 'membership', format('%s in %s', m.rolname, r.rolname),
   JOIN role m ON m.oid <> r.oid AND pg_has_role(m.oid, r.oid, 'MEMBER')
 
 -- name: exposed
--- Whether the current role is exempt from row-level security, and the tables under it that the role may read.
+-- Return whether the current role is exempt from row-level security, and the tables under it that the role may read.
 SELECT r.rolsuper OR r.rolbypassrls,
        ARRAY(
            SELECT c.relname::text

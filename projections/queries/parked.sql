@@ -1,16 +1,22 @@
--- name: bounds
--- Narrow the open batch.
-SELECT set_config('eventstore.lower_position', %(lower)s, true),
-       set_config('eventstore.upper_position', %(upper)s, true)
-
--- name: park
--- Park the conversation of the one event that the batch shows.
-INSERT INTO parked (projection, stage, tenant_id, conversation_id, position, version, event_id, event_type, sqlstate,
-                    error, tries)
-SELECT %(projection)s, %(stage)s, b.tenant_id, b.conversation_id, b.position, b.version, b.id, b.event_type,
-       %(sqlstate)s, %(error)s, %(tries)s
-  FROM batch b
-RETURNING tenant_id, conversation_id, event_id, event_type
+-- name: batch_of_one
+-- The batch of a retry: the events of one parked conversation.
+CREATE OR REPLACE TEMPORARY VIEW batch AS
+SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id, e.tenant_id, e.event_type,
+       e.actor, e.content, e.metadata, e.salt, e.digest
+  FROM events e
+ WHERE e.tenant_id = current_setting('eventstore.tenant')
+   AND e.conversation_id = current_setting('eventstore.retried_conversation')::uuid
+   AND e.position > current_setting('eventstore.lower_position')::bigint
+   AND e.position <= current_setting('eventstore.upper_position')::bigint
+   AND NOT EXISTS (
+           SELECT
+             FROM parked p
+            WHERE p.projection = current_setting('eventstore.projection')
+              AND p.stage = current_setting('eventstore.stage')
+              AND p.tenant_id = e.tenant_id
+              AND p.conversation_id = e.conversation_id
+              AND p.position <= e.position
+       )
 
 -- name: parked
 SELECT p.projection, p.tenant_id, p.conversation_id, p.position, p.version, p.event_id, p.event_type, p.sqlstate, p.error,

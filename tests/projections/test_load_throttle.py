@@ -6,19 +6,19 @@ from time import monotonic
 from uuid import uuid4
 
 from eventstore import EventStore, MessageAdded
-from projections.throttle import THROTTLED_BATCH_SIZE, Throttle
+from projections.load_throttle import THROTTLED_BATCH_SIZE, LoadThrottle
 
 MESSAGE = MessageAdded(role="user", content="x")
 
 
 async def test_work_does_not_pause_if_nobody_appends(store: EventStore) -> None:
     result = await store.append(uuid4(), [MESSAGE] * 500)
-    throttle = Throttle(store, result.position, 100, 0.15)
+    throttle = LoadThrottle(store, result.position, 100, 0.15)
     assert (await throttle.pause(60.0), throttle.batch_size) == (0.0, None)
 
 
 async def test_work_pauses_while_somebody_appends_and_not_afterwards(store: EventStore) -> None:
-    throttle = Throttle(store, 0, 100, 0.15)
+    throttle = LoadThrottle(store, 0, 100, 0.15)
     await store.append(uuid4(), [MESSAGE] * 2000)
     began = monotonic()
     paused = await throttle.pause(0.01)

@@ -1,4 +1,4 @@
-"""Finding the place of a message for an edit, and comparing conversations, such as a fork with what it continues."""
+"""Comparing two conversations, such as a fork with what it continues, or two versions of one."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
-from eventstore.database.queries import query
-from eventstore.errors import InputError, NotFound
-from eventstore.events import HIGHEST_POSITION, HIGHEST_VERSION
-from eventstore.ids import parse_uuid
+from eventstore.errors import InputError
+from eventstore.events import HIGHEST_POSITION
 from projections.conversation_snapshot import Ancestor, shared_then
 from projections.pages import OBJECT_BYTES
 from projections.rows import Conversation, Message, ReadTableRow, Task
@@ -18,20 +16,7 @@ from projections.rows import Conversation, Message, ReadTableRow, Task
 if TYPE_CHECKING:
     from projections.reading import Reader
 
-_MESSAGE_PLACE = query("projections", "message_place")
 _COMPARED = ("name", "metadata", "is_active", "is_deleted")
-
-
-async def message_place(reader: Reader, conversation_id: UUID, message: UUID | str) -> Ancestor:
-    """See :meth:`projections.Reader.message_place`."""
-    shared = await shared_then(reader.store, reader.caller, conversation_id, {})
-    shown = dict([Ancestor(conversation_id, HIGHEST_VERSION), *shared])
-    given = {"tenant": reader.tenant, "ids": list(shown), "message": parse_uuid(message, "message")}
-    rows = await reader.store.log(reader.caller).fetch(_MESSAGE_PLACE, given)
-    places = [place for place in (Ancestor(*row) for row in rows) if place.last_version <= shown[place.conversation_id]]
-    if not places:
-        raise NotFound(f"conversation {conversation_id} has no message {message}: its list of messages shows their ids")
-    return places[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Parking conversations that a projection fails on, so that they do not hold up the others.
+"""Finding the events that a projection fails on, and parking their conversations, so that the others go on.
 
 An event that a projection fails on *parks* its conversation in that projection: neither the event nor what follows it
 in the conversation is applied until a retry succeeds (:mod:`projections.parked`). The SQLSTATE tells three kinds of

@@ -15,16 +15,3 @@ SELECT format('%%I.%%I', n.nspname, c.relname), c.relname::text, t.conversation_
  WHERE (n.nspname <> current_schema() OR c.relname <> ALL (%(ours)s))
    AND pg_get_userbyid(c.relowner) <> 'eventstore_owner'
  ORDER BY 1
-
--- name: does_not_inherit
--- Whether the login may give objects to the owner's role, but would then lose its rights to them.
-SELECT NOT l.rolsuper
-       AND (l.rolcreaterole AND NOT l.rolinherit
-            OR EXISTS (
-                SELECT FROM pg_roles o
-                 WHERE o.rolname = 'eventstore_owner'
-                   AND pg_has_role(l.oid, o.oid, %(right_to_set)s)
-                   AND NOT pg_has_role(l.oid, o.oid, 'USAGE')
-            ))
-  FROM pg_roles l
- WHERE l.rolname = session_user
