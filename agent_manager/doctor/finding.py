@@ -36,10 +36,10 @@ class Finding:
     remedy: str = ""
 
     @classmethod
-    def of_error(cls, check: str, severity: Severity, error: EventStoreError | str) -> Finding:
-        """Return the finding for an error's text, which ends with a colon and what to do."""
+    def of_error(cls, check: str, error: EventStoreError | str) -> Finding:
+        """Return the critical finding for an error's text, which ends with a colon and what to do."""
         finding, colon, remedy = str(error).rpartition(": ")
-        return cls(check, severity, finding, remedy) if colon else cls(check, severity, remedy)
+        return cls(check, Severity.CRITICAL, finding if colon else remedy, remedy if colon else "")
 
 
 @dataclass(frozen=True, slots=True)

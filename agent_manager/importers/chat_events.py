@@ -19,8 +19,8 @@ from typing import Any, TypeAlias
 from uuid import UUID
 
 from agent_manager.a2a import Json
-from agent_manager.importers.chat_files import JsonValue
 from agent_manager.importers.chats import CallKey, Chat, ChatMessage, MalformedChat, ToolCall, ToolResult
+from agent_manager.importers.json_values import JsonValue
 from agent_manager.importers.source import IMPORTER, MAX_NAME_CHARACTERS, read_time
 from eventstore import (
     ConversationCreated,

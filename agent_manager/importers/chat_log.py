@@ -1,7 +1,7 @@
 """Chat logs: the import of files of conversations, in the OpenAI chat format and those of other programs.
 
 :mod:`~agent_manager.importers.chat_files` divides files into values, each of which holds a conversation, and
-:mod:`~agent_manager.importers.chat_formats` reads it. A conversation is checked to its last event before anything of it
+:mod:`~agent_manager.importers.formats` reads it. A conversation is checked to its last event before anything of it
 is written. Several conversations go into one append; if that is rejected, they are appended one by one.
 """
 
@@ -24,9 +24,10 @@ from agent_manager.importers.chat_events import (
     split_events,
     whole_id,
 )
-from agent_manager.importers.chat_files import MAX_VALUE_BYTES, JsonValue, NotJson, expanded, total_bytes, values
-from agent_manager.importers.chat_formats import FORMATS, RECOGNISED, ChatReader, is_many
+from agent_manager.importers.chat_files import expanded, total_bytes, values
 from agent_manager.importers.chats import Chat, MalformedChat, NotRecognised, parse
+from agent_manager.importers.formats import FORMATS, RECOGNISED, ChatReader, is_many
+from agent_manager.importers.json_values import MAX_VALUE_BYTES, JsonValue, NotJson
 from agent_manager.importers.source import IMPORTER
 from agent_manager.importers.stored_chats import StartsDifferently, check_beginnings, continuation, names_of, renaming
 from eventstore import Append, AppendResult, ConversationCreated, EventStore

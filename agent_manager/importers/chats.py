@@ -145,12 +145,12 @@ def checked_object(value: Any, place: str) -> Json:
     return value
 
 
-def checked_list(sent: Json, member: str, expected: str) -> list[Any]:
-    """Return a member that has to be a list."""
+def checked_messages(sent: Json, member: str) -> list[Any]:
+    """Return a member that has to be a list of messages."""
     value = sent.get(member)
     if not isinstance(value, list):
         found = f"is {kind(value)}" if member in sent else "is missing"
-        raise MalformedChat(f"{member}: {found}, expected {expected}")
+        raise MalformedChat(f"{member}: {found}, expected a list of messages")
     return value
 
 
