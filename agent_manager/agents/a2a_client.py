@@ -69,7 +69,6 @@ async def a2a_client(card: Json, http: httpx.AsyncClient, access: AgentAccess) -
     """Open a client of the agent that a card describes, on the first of its interfaces that can be used.
 
     Args:
-        http: the client for the transports on HTTP.
         access: the rules for gRPC; the credentials for the interface are added to it.
 
     Raises:

@@ -42,8 +42,6 @@ class AgentAccess:
     Attributes:
         allow_private: whether to connect also to addresses that are not global.
         trusted_host: a host that the operator has configured; it may have any address.
-        credentials: the credentials of all agents.
-        by_origin: those that the exchange uses.
     """
 
     allow_private: bool = True

@@ -60,8 +60,6 @@ class RecordedTask:
 
     Attributes:
         status: the status as it was sent; None if it is not known.
-        extra: further members of the task, such as its history.
-        artifacts: the artifacts as they were sent, by their ids.
     """
 
     status: Json | None = None
@@ -75,7 +73,6 @@ class Recording:
     """The recording of one answer.
 
     Attributes:
-        tenant: the tenant of the conversation.
         conversation_id: the conversation of the message that is answered, whatever ``contextId`` the agent sends.
         answer: the agent; its ``name``, if it has one, becomes the actor of the events.
         description: the description of new tasks, usually the text of the message.

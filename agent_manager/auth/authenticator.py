@@ -230,11 +230,7 @@ _RECORDED_KEYS = 10_000
 
 
 class LastUsed:
-    """Records when keys were used, at most once a minute for each, in a task of its own.
-
-    Args:
-        write: records that these keys were used just now.
-    """
+    """Records when keys were used, at most once a minute for each, in a task of its own."""
 
     def __init__(self, write: Callable[[list[str]], Awaitable[None]]) -> None:
         self._write = write

@@ -255,8 +255,6 @@ class KeySet:
     """The keys of a JWKS.
 
     Args:
-        read: returns its text.
-        name: the file or URL, as it may be shown.
         clock: a monotonic clock, in seconds.
     """
 

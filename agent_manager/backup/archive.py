@@ -46,11 +46,7 @@ _INCOMPLETE, _DRILL = "log/incomplete.json", "drill.json"
 
 
 class BackupDamaged(InputError):
-    """A file of a backup is missing, or is not as it was written.
-
-    Attributes:
-        name: of the file.
-    """
+    """A file of a backup is missing, or is not as it was written."""
 
     def __init__(self, name: str, reason: str) -> None:
         remedy = (
@@ -300,11 +296,7 @@ class PartWriter:
         self.rows += text.count(b"\n")
 
     def save(self, target: Directory | Bucket, stem: str) -> dict[str, Any]:
-        """Write the file, and return the members of its :class:`Part` except for the columns.
-
-        Args:
-            stem: the beginning of its name.
-        """
+        """Write the file, and return the members of its :class:`Part` except for the columns."""
         self._add(self._compressor.flush())
         digest, size = self._digest.hexdigest(), self._file.tell()
         name = f"{stem}-{digest[:16]}.copy.gz"

@@ -79,7 +79,6 @@ async def repeat(
     """Do some work whenever its last result is so many seconds old.
 
     Args:
-        name: in log records.
         age: returns how many seconds ago it was done last, by any process; None if never.
         work: returns why it failed, or an empty text.
         expected: the texts of failures that need not be logged.

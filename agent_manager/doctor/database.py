@@ -59,7 +59,6 @@ class Check:
     """A check of the database.
 
     Attributes:
-        if_ok: what is true if it finds nothing.
         role: the role that it needs; None is the login.
         needs_schema: whether it can only be made if the schema exists and all migrations are applied.
     """

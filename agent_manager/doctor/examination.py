@@ -34,7 +34,6 @@ def examine(settings: ServerSettings, limits: Limits, certificates: Iterable[Pat
     """Examine the server, the database and the store of the settings, their backups, disks and certificates.
 
     Args:
-        limits: from which age on something is a problem.
         certificates: files of further certificates, such as that of the HTTP server.
 
     Raises:

@@ -25,8 +25,6 @@ class Finding:
     """The result of a check; one that fails has a finding for each problem.
 
     Attributes:
-        check: its name, which does not change.
-        finding: a sentence.
         remedy: what to do: commands, or statements of SQL; empty if nothing.
     """
 
@@ -44,11 +42,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The findings of all checks, the worst first.
-
-    Attributes:
-        is_complete: whether the server could be examined.
-    """
+    """The findings of all checks, the worst first."""
 
     findings: tuple[Finding, ...]
     is_complete: bool

@@ -157,8 +157,6 @@ class _Array:
 
     Attributes:
         depth: of its elements.
-        name: the member of the document that it is, or empty.
-        begins: where its content begins in the buffer.
         first: where its first array or object begins; None before that.
     """
 

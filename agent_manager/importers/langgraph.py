@@ -139,10 +139,6 @@ async def import_langgraph(
 ) -> LangGraphReport:
     """Import the threads in a database of langgraph-checkpoint-postgres, and compare them with the store.
 
-    Args:
-        url: of the PostgreSQL database.
-        on_step: called with a description of the progress.
-
     Raises:
         SourceUnreadable: the database cannot be read, or its tables are not those of langgraph-checkpoint-postgres.
         EventStoreError: the store failed; import again to continue.

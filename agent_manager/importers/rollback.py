@@ -123,11 +123,9 @@ async def roll_back(
     """Roll back to the backup, and everything that was written to the store since.
 
     Args:
-        backup: a backup of the store's tenant.
         into: the file that the application's manager loads (:func:`restore_into`).
         stop_command, start_command: shell commands for the application; None if the operator does it by hand.
         url: where the application answers when it has started; None if that is not checked.
-        seconds: how long each command may take.
         on_step: called with a description of each step before it begins.
 
     Raises:

@@ -55,7 +55,6 @@ class TableSource(Source):
 
     Args:
         url: see :func:`open_tables`.
-        framework: its name.
         content: what its tables hold, for errors.
     """
 
@@ -86,7 +85,6 @@ async def open_tables(url: str, content: str) -> Tables:
     Args:
         url: in SQLAlchemy's form (``sqlite+aiosqlite:///sessions.db``, ``postgresql+asyncpg://…``), or the path of an
             SQLite file.
-        content: what the database should hold, for errors.
 
     Raises:
         SourceUnreadable: it cannot be opened.

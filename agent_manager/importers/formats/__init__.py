@@ -97,7 +97,6 @@ def is_many(first: bytes, is_member: bool) -> bool:
     """Return whether each element of an array is a conversation, rather than the array one conversation.
 
     Args:
-        first: the first element of the array.
         is_member: whether the array is a member of an object, which may be a conversation itself.
     """
     try:
