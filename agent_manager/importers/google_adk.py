@@ -24,7 +24,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any, Self
+from typing import Any
 from uuid import UUID
 
 from agent_manager.a2a import Json
@@ -72,16 +72,13 @@ class AdkSource(TableSource):
         self._time_zone = time_zone
         self._columns: dict[str, set[str]] = {}
 
-    async def __aenter__(self) -> Self:
-        await super().__aenter__()
+    async def check_tables(self) -> None:
         self._columns = await self.tables.columns((*_REQUIRED, *_STATES))
         columns_of_events = self._columns.get("events", set())
         for table, required in _REQUIRED.items():
             has_content = table != "events" or {"event_data", "content"} & columns_of_events
             if not has_content or not required <= self._columns.get(table, set()):
-                await self.tables.aclose()
                 raise SourceUnreadable(f"the table {table} is not google-adk's: give the database of its sessions")
-        return self
 
     async def conversations(self) -> AsyncIterator[SourceConversation]:
         shared = await self._shared_state()

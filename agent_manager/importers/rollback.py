@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
@@ -288,8 +289,11 @@ async def run_command(command: str, seconds: float) -> None:
     try:
         code = await asyncio.wait_for(process.wait(), seconds)
     except TimeoutError:
-        process.kill()
         raise CommandFailed(f"{command!r} has not ended within {seconds:g} seconds: correct it, run it again") from None
+    finally:
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)  # with the processes that the shell has started
+            await process.wait()
     if code:
         raise CommandFailed(f"{command!r} failed with exit code {code}: correct it, then run this again")
 

@@ -66,10 +66,18 @@ class TableSource(Source):
     async def __aenter__(self) -> Self:
         self._opened = await open_tables(self._url, self._content)
         self.name += f" in {self.tables.place}"
+        try:
+            await self.check_tables()
+        except BaseException:
+            await self.tables.aclose()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.tables.aclose()
+
+    async def check_tables(self) -> None:
+        """Raise SourceUnreadable if the tables are not the framework's."""
 
     @property
     def tables(self) -> Tables:
