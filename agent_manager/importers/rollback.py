@@ -292,7 +292,8 @@ async def run_command(command: str, seconds: float) -> None:
         raise CommandFailed(f"{command!r} has not ended within {seconds:g} seconds: correct it, run it again") from None
     finally:
         if process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)  # with the processes that the shell has started
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # with the processes that the shell has started
             await process.wait()
     if code:
         raise CommandFailed(f"{command!r} failed with exit code {code}: correct it, then run this again")
