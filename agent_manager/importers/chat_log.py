@@ -162,7 +162,7 @@ class _File:
     """The findings in a file so far.
 
     Attributes:
-        unrecognised: how many of them no format fits, and the problems of the first ones.
+        unrecognised, held_back: how many values no format fits, and the problems of the first ones.
     """
 
     values: int = 0
