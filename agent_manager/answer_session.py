@@ -19,7 +19,8 @@ from typing import Literal, TypeAlias
 from agent_manager.a2a import parts_text, task_to_wire, without_secrets
 from agent_manager.accepted_messages import Accepted
 from agent_manager.agents.agent import Answer, ArtifactUpdate, Context, StatusUpdate, TaskSnapshot, TaskTracker, Update
-from agent_manager.agents.recorder import Recording, merged, notes_in, split_event, storable, task_failed, task_uuid
+from agent_manager.agents.recorder import Recording, merged, task_failed, task_uuid
+from agent_manager.agents.storable import notes_in, split_event, storable
 from agent_manager.conversation_fold import ConversationFold
 from agent_manager.errors import AnswerTaken, InvalidUpdate
 from agent_manager.leases import Lease

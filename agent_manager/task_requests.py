@@ -25,7 +25,8 @@ from agent_manager.agents.agent import (
     load,
     push_notifications_of,
 )
-from agent_manager.agents.recorder import Recording, actor_of, split_event, storable
+from agent_manager.agents.recorder import Recording, actor_of
+from agent_manager.agents.storable import split_event, storable
 from agent_manager.agents.updates import checked_update
 from agent_manager.conversation_cache import ConversationFoldCache
 from agent_manager.conversation_fold import ConversationFold, PushNotification, TaskFold

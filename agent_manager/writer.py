@@ -30,7 +30,7 @@ from weakref import WeakValueDictionary
 
 from agent_manager.a2a import FINAL, RESERVED, Json
 from agent_manager.accepted_messages import Accepted
-from agent_manager.agents.recorder import without_large_parts
+from agent_manager.agents.storable import without_large_parts
 from agent_manager.conversation_cache import ConversationFoldCache
 from agent_manager.conversation_fold import ConversationFold
 from agent_manager.storage import Log

@@ -28,7 +28,8 @@ from agent_manager.adapters.a2a_sdk_values import Converted, referred_files
 from agent_manager.adapters.blobs import files_in, referring
 from agent_manager.adapters.store_access import beginning
 from agent_manager.agents.agent import ArtifactUpdate, StatusUpdate, TaskSnapshot, Update
-from agent_manager.agents.recorder import DEFAULT_ACTOR, RecordedTask, Recording, artifact_key, split_event
+from agent_manager.agents.recorder import DEFAULT_ACTOR, RecordedTask, Recording, artifact_key
+from agent_manager.agents.storable import split_event
 from agent_manager.conversation_fold import artifact_chunk
 from eventstore import (
     ApplicationEvent,

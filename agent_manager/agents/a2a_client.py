@@ -69,7 +69,6 @@ async def a2a_client(card: Json, http: httpx.AsyncClient, access: AgentAccess) -
     """Open a client of the agent that a card describes, on the first of its interfaces that can be used.
 
     Args:
-        http: the client for the transports on HTTP.
         access: the rules for gRPC; the credentials for the interface are added to it.
 
     Raises:
@@ -179,8 +178,8 @@ class ClientV03:
         return self._json(await self._transport.get_task_callback(params))
 
     async def delete_push_notification(self, task_id: str, config_id: str) -> None:
-        """Delete a setting of push notifications; no transport of a2a-sdk 0.3 can."""
-        raise NotImplementedError
+        """Raise AgentUnsupported: no transport of a2a-sdk 0.3 can delete a setting of push notifications."""
+        raise AgentUnsupported("a2a-sdk 0.3 has no request that deletes a setting: use a2a-sdk 1.0 or later")
 
     async def resubscribe(self, task_id: str) -> AsyncGenerator[Json, None]:
         """Yield further updates of a task that the agent is working on."""

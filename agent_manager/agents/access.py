@@ -9,9 +9,9 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from importlib import import_module
 from ipaddress import ip_address
+from types import SimpleNamespace
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -42,8 +42,6 @@ class AgentAccess:
     Attributes:
         allow_private: whether to connect also to addresses that are not global.
         trusted_host: a host that the operator has configured; it may have any address.
-        credentials: the credentials of all agents.
-        by_origin: those that the exchange uses.
     """
 
     allow_private: bool = True
@@ -174,9 +172,15 @@ class GrpcChannel:
         """Return a function that calls a method with a stream of responses."""
         call = self._channel.unary_stream(method, **options)
 
-        def send(request: Any, *, metadata: Headers | None = None, **more: Any) -> GrpcStream:
+        def send(request: Any, *, metadata: Headers | None = None, **more: Any) -> SimpleNamespace:
             stream = call(request, metadata=[*(metadata or ()), *self._headers], **more)
-            return GrpcStream(stream, partial(self._decoded, decode=response_deserializer))
+
+            async def read() -> Any:
+                message = await stream.read()
+                is_end = not isinstance(message, bytes)
+                return message if is_end else self._decoded(message, response_deserializer)
+
+            return SimpleNamespace(read=read)
 
         return send
 
@@ -191,16 +195,3 @@ class GrpcChannel:
         if self._left < 0:
             raise InvalidUpdate(f"the response is longer than {MAX_RESPONSE_BYTES:,} bytes")
         return decode(message)
-
-
-class GrpcStream:
-    """The responses of a call, decoded."""
-
-    def __init__(self, stream: Any, decoded: Callable[[bytes], Any]) -> None:
-        self._stream = stream
-        self._decoded = decoded
-
-    async def read(self) -> Any:
-        """Return the next response; the end of the stream as gRPC returns it."""
-        message = await self._stream.read()
-        return self._decoded(message) if isinstance(message, bytes) else message

@@ -264,13 +264,7 @@ remote = RemoteAgent
 
 @dataclass(frozen=True, slots=True)
 class _Exchange:
-    """One exchange with an agent.
-
-    Attributes:
-        can_push: whether the agent sends push notifications.
-        invalid: errors of updates that were left out.
-        task: the task that the updates are about.
-    """
+    """One exchange with an agent."""
 
     client: Client
     is_streaming: bool

@@ -126,16 +126,15 @@ class Authenticator:
     async def _look_up_jwt(self, token: SecretStr) -> tuple[Identity, float] | None:
         if self._jwt is None:
             return None
-        subject = await self._jwt.read(token)
-        if isinstance(subject, InvalidToken):
-            _log.info("a JWT was rejected: %s", subject.reason, extra={"event": "jwt_rejected"})
-            return None
-        if await self._users.get((subject.tenant, subject.user)) is None:
+        read = await self._jwt.read(token)
+        if isinstance(read, InvalidToken):
+            reason = read.reason
+        elif await self._users.get((read.identity.tenant, read.identity.actor)) is None:
             reason = "its tenant is unknown or suspended, or its user disabled"
-            _log.info("a JWT was rejected: %s", reason, extra={"event": "jwt_rejected"})
-            return None
-        identity = Identity(subject.tenant, subject.user, subject.user, subject.scopes)
-        return identity, subject.expires_at + LEEWAY_SECONDS - time.time()
+        else:
+            return read.identity, read.expires_at + LEEWAY_SECONDS - time.time()
+        _log.info("a JWT was rejected: %s", reason, extra={"event": "jwt_rejected"})
+        return None
 
     async def _fetch_keys(self, hashes: list[bytes]) -> dict[bytes, _ValidKey]:
         rows = await self._store.pool.fetch(_KEYS_BY_HASH, {"hashes": hashes})
@@ -230,11 +229,7 @@ _RECORDED_KEYS = 10_000
 
 
 class LastUsed:
-    """Records when keys were used, at most once a minute for each, in a task of its own.
-
-    Args:
-        write: records that these keys were used just now.
-    """
+    """Records when keys were used, at most once a minute for each, in a task of its own."""
 
     def __init__(self, write: Callable[[list[str]], Awaitable[None]]) -> None:
         self._write = write

@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import httpx
@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from pydantic import SecretStr
 
 from agent_manager.auth.directory import checked_user
-from agent_manager.auth.identity import KeysUnavailable, TokenScope
+from agent_manager.auth.identity import Identity, KeysUnavailable, TokenScope
 from agent_manager.http_client import ResponseTooLarge, load_json, open_client
 from agent_manager.settings import ServerSettings
 from eventstore.errors import InputError, SettingsError, printable
@@ -34,17 +34,10 @@ _MALFORMED = (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionErr
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class TokenSubject:
-    """The user that a valid token names.
+class ValidToken(NamedTuple):
+    """The identity of the bearer of a valid token, and when that expires, in seconds since 1970."""
 
-    Attributes:
-        expires_at: in seconds since 1970.
-    """
-
-    tenant: str
-    user: str
-    scopes: frozenset[TokenScope]
+    identity: Identity
     expires_at: float
 
 
@@ -73,8 +66,8 @@ class JwtReader:
         self._user_claim = settings.jwt_user_claim
         self._required = ["exp"] + ["iss"] * bool(self._issuer) + ["aud"] * bool(self._audience)
 
-    async def read(self, token: SecretStr) -> TokenSubject | InvalidToken:
-        """Return the subject of a token.
+    async def read(self, token: SecretStr) -> ValidToken | InvalidToken:
+        """Return the identity of the bearer of a token.
 
         An invalid token is returned, not raised, so that no traceback has a frame that holds it.
 
@@ -98,11 +91,11 @@ class JwtReader:
                 leeway=LEEWAY_SECONDS,
                 options={"require": self._required},
             )
-            return self._subject(claims)
+            return self._valid(claims)
         except _MALFORMED as error:
             return InvalidToken(type(error).__name__)
 
-    def _subject(self, claims: dict[str, Any]) -> TokenSubject | InvalidToken:
+    def _valid(self, claims: dict[str, Any]) -> ValidToken | InvalidToken:
         try:
             tenant = checked_tenant(claims.get(self._tenant_claim, ""))
             user = checked_user(claims.get(self._user_claim, ""))
@@ -110,7 +103,7 @@ class JwtReader:
             return InvalidToken("the claim of its tenant or user is missing or not valid")
         if (scopes := _scopes(claims)) is None:
             return InvalidToken("its scopes are neither a text nor a list of texts")
-        return TokenSubject(tenant, user, scopes, float(claims["exp"]))
+        return ValidToken(Identity(tenant, user, user, scopes), float(claims["exp"]))
 
 
 def _scopes(claims: dict[str, Any]) -> frozenset[TokenScope] | None:
@@ -255,8 +248,6 @@ class KeySet:
     """The keys of a JWKS.
 
     Args:
-        read: returns its text.
-        name: the file or URL, as it may be shown.
         clock: a monotonic clock, in seconds.
     """
 

@@ -1,4 +1,4 @@
-"""The files of backups: written, listed, and read with every byte checked.
+"""The files of backups: written, listed, read with every byte checked, and deleted.
 
 ::
 
@@ -27,8 +27,10 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from itertools import chain, takewhile
 from pathlib import PurePath
 from tempfile import TemporaryFile
@@ -46,11 +48,7 @@ _INCOMPLETE, _DRILL = "log/incomplete.json", "drill.json"
 
 
 class BackupDamaged(InputError):
-    """A file of a backup is missing, or is not as it was written.
-
-    Attributes:
-        name: of the file.
-    """
+    """A file of a backup is missing, or is not as it was written."""
 
     def __init__(self, name: str, reason: str) -> None:
         remedy = (
@@ -141,10 +139,6 @@ class Archive:
         self.target.write(name, iter((_document(manifest.model_dump_json(indent=1)),)))
         if is_complete:
             self.target.delete(_INCOMPLETE)
-
-    def delete_manifest(self, manifest: Manifest) -> None:
-        """Delete the manifest of a backup: the backup no longer exists, whatever becomes of its files."""
-        self.target.delete(f"manifests/{manifest.id}.json")
 
     def unnamed_files(self, manifests: Iterable[Manifest]) -> dict[str, StoredFile]:
         """Return the files that no manifest among these names: remnants, or of a backup that is being made."""
@@ -300,11 +294,7 @@ class PartWriter:
         self.rows += text.count(b"\n")
 
     def save(self, target: Directory | Bucket, stem: str) -> dict[str, Any]:
-        """Write the file, and return the members of its :class:`Part` except for the columns.
-
-        Args:
-            stem: the beginning of its name.
-        """
+        """Write the file, and return the members of its :class:`Part` except for the columns."""
         self._add(self._compressor.flush())
         digest, size = self._digest.hexdigest(), self._file.tell()
         name = f"{stem}-{digest[:16]}.copy.gz"
@@ -315,3 +305,60 @@ class PartWriter:
     def _add(self, compressed: bytes) -> None:
         self._digest.update(compressed)
         self._file.write(compressed)
+
+
+# The rules by which backups are kept, and the deletion of the others
+
+REMNANT_AGE = timedelta(days=1)
+"""The age from which a file that no backup names is a remnant. A backup names its files within minutes."""
+
+
+@dataclass(frozen=True)
+class Retention:
+    """How many backups are kept: the last one of each of so many days, weeks (ISO) and months in UTC that have one.
+
+    The newest is always kept.
+    """
+
+    daily: int = 7
+    weekly: int = 4
+    monthly: int = 12
+
+    def kept(self, manifests: Sequence[Manifest]) -> set[str]:
+        """Return the ids of the backups to keep."""
+        newest_first = sorted(manifests, key=lambda manifest: manifest.created_at, reverse=True)
+        kept = {manifest.id for manifest in newest_first[:1]}
+        periods: tuple[tuple[int, Callable[[datetime], object]], ...] = (
+            (self.daily, lambda time: time.date()),
+            (self.weekly, lambda time: time.isocalendar()[:2]),
+            (self.monthly, lambda time: (time.year, time.month)),
+        )
+        for number, period_of in periods:
+            last_of: dict[object, str] = {}
+            for manifest in newest_first:
+                last_of.setdefault(period_of(manifest.created_at.astimezone(UTC)), manifest.id)
+            kept |= set(list(last_of.values())[:number])
+        return kept
+
+
+def prune(archive: Archive, retention: Retention) -> list[str]:
+    """Delete the backups that need not be kept, and the files that no backup names. Return the ids of the backups.
+
+    A backup that is being made meanwhile loses nothing: it continues the newest one, its own files belong to no backup
+    that is deleted, and those that no backup names yet are new.
+
+    Raises:
+        BackupDamaged: a manifest is damaged. Nothing was deleted, because it does not tell which files are needed.
+    """
+    manifests = [archive.manifest(each) for each in archive.ids()]
+    kept = retention.kept(manifests)
+    deleted = [manifest for manifest in manifests if manifest.id not in kept]
+    for manifest in deleted:
+        archive.target.delete(f"manifests/{manifest.id}.json")
+    of_deleted = {part.name for manifest in deleted for part in manifest.parts}
+    incomplete = archive.incomplete()
+    named = [manifest for manifest in manifests if manifest.id in kept] + ([incomplete] if incomplete else [])
+    for name, file in archive.unnamed_files(named).items():
+        if name in of_deleted or datetime.now(UTC) - file.modified > REMNANT_AGE:
+            archive.target.delete(name)
+    return [manifest.id for manifest in deleted]

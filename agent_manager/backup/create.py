@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any, Literal
@@ -72,19 +73,19 @@ async def create_backup(
     Args:
         is_full: write the whole log anew. The same events usually make the same files, so this also repairs damaged
             files of earlier backups.
-        on_progress: called after each segment.
 
     Raises:
         BackupRunning: another process is making one.
         BackupMismatch: the target has backups of another log.
     """
     async with await store.connect(PROJECTOR) as reading, await store.connect(APP) as locking:
+        writer = _Writer(reading, store, archive)
         with translated():
             async with exclusively(locking, store, "backups", BackupRunning):
                 created_at = datetime.now(UTC)
                 position, first_missing = await _final_position(store)
                 await write_erasures(store, archive)
-                segments = () if is_full else await _earlier_segments(reading, store, archive)
+                segments = () if is_full else await writer.earlier_segments()
                 manifest = Manifest(
                     format=FORMAT,
                     created_at=created_at,
@@ -94,13 +95,14 @@ async def create_backup(
                     segments=segments,
                     tables={},
                 )
-                while (segment := await _write_segment(reading, store, archive, manifest)) is not None:
+                after = segments[-1].last if segments else 0
+                while segment := await writer.events(after, manifest.position, SEGMENT_EVENTS, SEGMENT_BYTES):
+                    after = segment.last
                     manifest = manifest.model_copy(update={"segments": (*manifest.segments, segment)})
                     archive.write_manifest(manifest, is_complete=False)
                     on_progress(manifest)
-                tables = await _write_tables(reading, store, archive)
-                earlier = archive.sealed_parts() if segments else ()
-                sealed = await _write_sealed(reading, store, archive, earlier, manifest.position)
+                tables = await writer.tables()
+                sealed = await writer.sealed_log(archive.sealed_parts() if segments else (), manifest.position)
                 manifest = manifest.model_copy(update={"tables": tables, "sealed": sealed})
                 archive.write_manifest(manifest, is_complete=True)
     return manifest
@@ -149,143 +151,136 @@ async def exclusively(
         yield
 
 
-async def _earlier_segments(connection: Connection, store: EventStore, archive: Archive) -> tuple[Segment, ...]:
-    """Return the segments in the archive that this backup continues.
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """Writes the files of a backup; ``connection`` reads what they hold."""
 
-    Raises:
-        BackupMismatch: the log does not have the last event of theirs.
-    """
-    segments = archive.longest_log()
-    if not segments:
-        return ()
-    last = segments[-1]
-    async with connection.transaction():
-        await set_role(connection, store.settings, PROJECTOR)
-        cursor = await connection.execute(query("agent_manager.backup", "digest_at"), {"position": last.last})
-        row = await cursor.fetchone()
-    if row != (last.last_digest,):
-        raise BackupMismatch(
-            f"{archive.target} has backups of another log: its event at position {last.last} is not in this database: "
-            "give another directory or bucket"
+    connection: Connection
+    store: EventStore
+    archive: Archive
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[None]:
+        async with self.connection.transaction():
+            await self._become(PROJECTOR)
+            yield
+
+    async def _become(self, role: str) -> None:
+        await set_role(self.connection, self.store.settings, role)
+
+    async def _fetch(self, name: str, given: dict[str, Any]) -> list[tuple[Any, ...]]:
+        return await (await self.connection.execute(query("agent_manager.backup", name), given)).fetchall()
+
+    async def earlier_segments(self) -> tuple[Segment, ...]:
+        """Return the segments in the archive that this backup continues; those with events erased since written anew.
+
+        Raises:
+            BackupMismatch: the log does not have the last event of theirs.
+        """
+        segments = self.archive.longest_log()
+        if not segments:
+            return ()
+        last = segments[-1]
+        async with self._transaction():
+            found = await self._fetch("digest_at", {"position": last.last})
+        if found != [(last.last_digest,)]:
+            raise BackupMismatch(
+                f"{self.archive.target} has backups of another log: its event at position {last.last} is not in this "
+                "database: give another directory or bucket"
+            )
+        if 2 * last.rows < SEGMENT_EVENTS and 2 * last.text_bytes < SEGMENT_BYTES:
+            segments = segments[:-1]
+        ends = {"firsts": [each.first for each in segments], "lasts": [each.last for each in segments]}
+        async with self._transaction():
+            counts = await self._fetch("count_erased", ends)
+        current = []
+        for segment, (erased,) in zip(segments, counts, strict=True):
+            if erased != segment.erased:
+                written = await self.events(segment.first - 1, segment.last)
+                assert written is not None
+                segment = written
+            current.append(segment)
+        return tuple(current)
+
+    async def events(self, after: int, until: int, limit: int | None = None, size: int = 2**62) -> Segment | None:
+        """Write the events after a position up to another, as many as fit; return None if there are none."""
+        given = {"after": after, "horizon": until, "limit": limit, "bytes": size}
+        with PartWriter() as writer:
+            first_row = last_row = b""
+            erased = 0
+            async with self._transaction():
+                async for row in self._copied(query("agent_manager.backup", "events"), given):
+                    writer.write(row)
+                    erased += row.rsplit(b"\t", 2)[1] == rb"\N"
+                    first_row, last_row = first_row or row, row
+            if not last_row:
+                return None
+            first, last = (int(row.partition(b"\t")[0]) for row in (first_row, last_row))
+            fields = last_row.decode().rstrip("\n").split("\t")
+            saved = writer.save(self.archive.target, f"log/{first:019}-{last:019}")
+        return Segment(
+            **saved,
+            columns=EVENT_COLUMNS,
+            first=first,
+            last=last,
+            last_digest=fields[-1].removeprefix("\\\\x"),
+            last_time=datetime.fromisoformat(fields[1]),
+            text_bytes=writer.text_bytes,
+            erased=erased,
         )
-    is_small = 2 * last.rows < SEGMENT_EVENTS and 2 * last.text_bytes < SEGMENT_BYTES
-    return await _without_erased(connection, store, archive, segments[:-1] if is_small else segments)
 
+    async def tables(self) -> dict[str, Part]:
+        """Write the tables beside the log as they are at one moment."""
+        parts = {}
+        async with self.connection.transaction():
+            await self.connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            for table, columns in TABLES.items():
+                await self._become(APP if FOLDERS[table] == "identity" else PROJECTOR)
+                names = sql.SQL(", ").join(map(sql.Identifier, columns))
+                statement = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT").format(names, sql.Identifier(table))
+                with PartWriter() as writer:
+                    async for row in self._copied(statement, {}):
+                        writer.write(row)
+                    saved = writer.save(self.archive.target, f"{FOLDERS[table]}/{table}")
+                parts[table] = Part(**saved, columns=columns)
+        return parts
 
-async def _without_erased(
-    connection: Connection, store: EventStore, archive: Archive, segments: tuple[Segment, ...]
-) -> tuple[Segment, ...]:
-    """Return the segments; those with events that were erased since are written anew."""
-    ends = {"firsts": [each.first for each in segments], "lasts": [each.last for each in segments]}
-    async with connection.transaction():
-        await set_role(connection, store.settings, PROJECTOR)
-        counts = await (await connection.execute(query("agent_manager.backup", "count_erased"), ends)).fetchall()
-    current = []
-    for segment, (erased,) in zip(segments, counts, strict=True):
-        if erased != segment.erased:
-            written = await _write_range(connection, store, archive, segment.first - 1, segment.last)
-            assert written is not None
-            segment = written
-        current.append(segment)
-    return tuple(current)
+    async def sealed_log(self, earlier: tuple[SealedPart, ...], position: int) -> tuple[SealedPart, ...]:
+        """Write what was sealed since earlier backups, of events up to a position; return all parts.
 
+        The cosignatures of the newest checkpoint may still arrive: the next backup has them.
+        """
+        parts: list[SealedPart] = []
+        async with self.connection.transaction():
+            await self.connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            await self._become(PROJECTOR)
+            [lasts] = await self._fetch("sealed_ends", {"position": position})
+            for table, last in zip(SEALED_TABLES, lasts, strict=True):
+                kept = [part for part in earlier if part.table == table]
+                if (
+                    kept
+                    and last > kept[-1].last
+                    and 2 * kept[-1].rows < SEGMENT_EVENTS
+                    and kept[-1].size < SEGMENT_BYTES
+                ):
+                    kept.pop()  # so that frequent backups do not leave many small files
+                after = kept[-1].last if kept else 0
+                parts += kept
+                if last <= after:
+                    continue
+                with PartWriter() as writer:
+                    given = {"after": after, "last": last}
+                    async for row in self._copied(query("agent_manager.backup", f"copy_{table}"), given):
+                        writer.write(row)
+                    if writer.rows:
+                        saved = writer.save(self.archive.target, f"audit/{table}-{last:019}")
+                        columns = SEALED_TABLES[table]
+                        parts.append(SealedPart(**saved, columns=columns, table=table, after=after, last=last))
+        return tuple(parts)
 
-async def _write_segment(
-    connection: Connection, store: EventStore, archive: Archive, manifest: Manifest
-) -> Segment | None:
-    """Write the events that follow a backup's segments; return None if there are none."""
-    after = manifest.segments[-1].last if manifest.segments else 0
-    return await _write_range(connection, store, archive, after, manifest.position, SEGMENT_EVENTS, SEGMENT_BYTES)
-
-
-async def _write_range(
-    connection: Connection,
-    store: EventStore,
-    archive: Archive,
-    after: int,
-    until: int,
-    limit: int | None = None,
-    size: int = 2**62,
-) -> Segment | None:
-    """Write the events after a position up to another, as many as fit; return None if there are none."""
-    given = {"after": after, "horizon": until, "limit": limit, "bytes": size}
-    with PartWriter() as writer:
-        first_row = last_row = b""
-        erased = 0
-        async with connection.transaction():
-            await set_role(connection, store.settings, PROJECTOR)
-            async for row in _copied(connection, query("agent_manager.backup", "events"), given):
-                writer.write(row)
-                erased += row.rsplit(b"\t", 2)[1] == rb"\N"
-                first_row, last_row = first_row or row, row
-        if not last_row:
-            return None
-        first, last = (int(row.partition(b"\t")[0]) for row in (first_row, last_row))
-        fields = last_row.decode().rstrip("\n").split("\t")
-        saved = writer.save(archive.target, f"log/{first:019}-{last:019}")
-    return Segment(
-        **saved,
-        columns=EVENT_COLUMNS,
-        first=first,
-        last=last,
-        last_digest=fields[-1].removeprefix("\\\\x"),
-        last_time=datetime.fromisoformat(fields[1]),
-        text_bytes=writer.text_bytes,
-        erased=erased,
-    )
-
-
-async def _write_tables(connection: Connection, store: EventStore, archive: Archive) -> dict[str, Part]:
-    """Write the tables beside the log as they are at one moment."""
-    parts = {}
-    async with connection.transaction():
-        await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        for table, columns in TABLES.items():
-            await set_role(connection, store.settings, APP if FOLDERS[table] == "identity" else PROJECTOR)
-            names = sql.SQL(", ").join(map(sql.Identifier, columns))
-            statement = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT").format(names, sql.Identifier(table))
-            with PartWriter() as writer:
-                async for row in _copied(connection, statement, {}):
-                    writer.write(row)
-                parts[table] = Part(**writer.save(archive.target, f"{FOLDERS[table]}/{table}"), columns=columns)
-    return parts
-
-
-async def _write_sealed(
-    connection: Connection, store: EventStore, archive: Archive, earlier: tuple[SealedPart, ...], position: int
-) -> tuple[SealedPart, ...]:
-    """Write what was sealed since earlier backups, of events up to a position; return all parts.
-
-    The cosignatures of the newest checkpoint may still arrive: the next backup has them.
-    """
-    parts: list[SealedPart] = []
-    async with connection.transaction():
-        await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        await set_role(connection, store.settings, PROJECTOR)
-        ends = query("agent_manager.backup", "sealed_ends")
-        [lasts] = await (await connection.execute(ends, {"position": position})).fetchall()
-        for table, last in zip(SEALED_TABLES, lasts, strict=True):
-            kept = [part for part in earlier if part.table == table]
-            if kept and last > kept[-1].last and 2 * kept[-1].rows < SEGMENT_EVENTS and kept[-1].size < SEGMENT_BYTES:
-                kept.pop()  # so that frequent backups do not leave many small files
-            after = kept[-1].last if kept else 0
-            parts += kept
-            if last <= after:
-                continue
-            with PartWriter() as writer:
-                given = {"after": after, "last": last}
-                async for row in _copied(connection, query("agent_manager.backup", f"copy_{table}"), given):
-                    writer.write(row)
-                if writer.rows:
-                    saved = writer.save(archive.target, f"audit/{table}-{last:019}")
-                    columns = SEALED_TABLES[table]
-                    parts.append(SealedPart(**saved, columns=columns, table=table, after=after, last=last))
-    return tuple(parts)
-
-
-async def _copied(connection: Connection, statement: Any, given: dict[str, Any]) -> AsyncIterator[bytes]:
-    """Yield the rows of a COPY statement, in a format that does not depend on the login's settings."""
-    await connection.execute(query("agent_manager.backup", "output_format"))
-    async with connection.cursor() as cursor, cursor.copy(statement, given or None) as copy:
-        async for row in copy:
-            yield bytes(row)
+    async def _copied(self, statement: Any, given: dict[str, Any]) -> AsyncIterator[bytes]:
+        """Yield the rows of a COPY statement, in a format that does not depend on the login's settings."""
+        await self.connection.execute(query("agent_manager.backup", "output_format"))
+        async with self.connection.cursor() as cursor, cursor.copy(statement, given or None) as copy:
+            async for row in copy:
+                yield bytes(row)

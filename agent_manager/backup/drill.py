@@ -34,7 +34,6 @@ class Drill:
     """The outcome of a drill.
 
     Attributes:
-        at: when it began.
         failure: why the backup could not be restored, or how it differs from the live log; empty if it is right.
         events: the number of restored events; each has the digest that the live log has for it.
         recovery_seconds: how long the restore took, read tables included: the recovery time (RTO).

@@ -48,8 +48,6 @@ class Part(_Model):
     """A compressed file of a backup.
 
     Attributes:
-        columns: of its rows, in their order.
-        rows: their number.
         size: bytes of the file.
         sha256: of the file.
     """
@@ -66,7 +64,6 @@ class Segment(Part):
 
     Attributes:
         first, last: the positions of its first and its last event.
-        last_digest: the digest of the last event.
         last_time: when it was appended.
         text_bytes: size of the uncompressed text.
         erased: how many of its events are erased.
@@ -97,12 +94,9 @@ class Manifest(_Model):
     """A backup, from which the log can be restored as it was then.
 
     Attributes:
-        created_at: the time at which it began.
         complete_to: everything that was acknowledged before this time is in it. Earlier than ``created_at`` if an
             append in flight held the log back (``docs/concepts/order.md``).
         position: the position up to which the log was final then.
-        server_version: of the server, such as ``18.1``.
-        segments: of the log, in order.
         tables: by the name of the table; none while the backup is incomplete.
         sealed: the sealed log, as far as the backup has its events; none while the backup is incomplete.
     """
@@ -160,10 +154,7 @@ class ErasureRecord(_Model):
     """The receipt of an erasure, as far as it is needed to erase the same events of an older backup.
 
     Attributes:
-        id: of the receipt's event.
-        is_whole: whether a whole conversation was erased.
         versions, until, erases_members, reason: see :class:`eventstore.ConversationErased`.
-        erased_at: the time of the receipt.
     """
 
     id: UUID

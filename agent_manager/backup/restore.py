@@ -9,6 +9,7 @@ before anybody can see it, by the receipts beside the backups. Then the read tab
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -50,7 +51,6 @@ class Restored:
     """The outcome of restoring a backup.
 
     Attributes:
-        position: of the last event.
         erased_again: conversations with events that were erased after the backup was made, and again now.
         seconds: until the read tables were complete.
     """
@@ -165,7 +165,8 @@ async def _fill(
         if FOLDERS[table] == "identity":
             await _receive(connection, archive, part, table)
         else:
-            await _receive_with_rls(connection, archive, part, table)
+            await _receive_apart(connection, archive, [part], table)  # COPY cannot write to it: it has RLS
+            await execute(f"add_{table}")
     await execute("resume_recording")
     await execute("add_members")
     number, last, wrong = await (await execute("check_events")).fetchone()
@@ -194,10 +195,7 @@ async def _restore_sealed(
     if not manifest.sealed:
         return
     for table in SEALED_TABLES:
-        await connection.execute(f"CREATE TEMPORARY TABLE received_{table} (LIKE {table}) ON COMMIT DROP".encode())
-    for part in manifest.sealed:
-        await _receive(connection, archive, part, f"received_{part.table}")
-    for table in SEALED_TABLES:
+        await _receive_apart(connection, archive, [part for part in manifest.sealed if part.table == table], table)
         await connection.execute(query("agent_manager.backup", f"add_{table}"), {"position": last})
     keys = server_settings(settings)
 
@@ -217,26 +215,17 @@ async def _forget_users(connection: Connection, archive: Archive, newest: Manife
     """Delete the users who were erased after the backup was made, as far as the newest backup knows of it."""
     if (part := newest.tables.get("identity_erasures")) is None:
         return
-    await connection.execute(
-        "CREATE TEMPORARY TABLE received_identity_erasures (LIKE identity_erasures) ON COMMIT DROP"
-    )
-    await _receive(connection, archive, part, "received_identity_erasures")
+    await _receive_apart(connection, archive, [part], "identity_erasures")
     for name in ("forget_erased_users", "add_erased_users"):
         await connection.execute(query("agent_manager.backup", name))
 
 
-async def _receive_with_rls(connection: Connection, archive: Archive, part: Part, table: str) -> None:
-    """Copy a file of the backup into a table with row-level security, which COPY cannot write to."""
-    names = {
-        "table": sql.Identifier(table),
-        "received": sql.Identifier(f"received_{table}"),
-        "columns": sql.SQL(", ").join(map(sql.Identifier, part.columns)),
-    }
-    await connection.execute(sql.SQL("CREATE TEMPORARY TABLE {received} (LIKE {table}) ON COMMIT DROP").format(**names))
-    await _receive(connection, archive, part, f"received_{table}")
-    await connection.execute(
-        sql.SQL("INSERT INTO {table} ({columns}) SELECT {columns} FROM {received}").format(**names)
-    )
+async def _receive_apart(connection: Connection, archive: Archive, parts: Iterable[Part], table: str) -> None:
+    """Copy files of the backup into ``received_`` and the table's name, a temporary table with the same columns."""
+    names = sql.Identifier(f"received_{table}"), sql.Identifier(table)
+    await connection.execute(sql.SQL("CREATE TEMPORARY TABLE {} (LIKE {}) ON COMMIT DROP").format(*names))
+    for part in parts:
+        await _receive(connection, archive, part, f"received_{table}")
 
 
 async def _receive(connection: Connection, archive: Archive, part: Part, table: str) -> None:

@@ -18,10 +18,9 @@ from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
 
-from agent_manager.backup.archive import Archive
+from agent_manager.backup.archive import Archive, Retention, prune
 from agent_manager.backup.create import BackupRunning
 from agent_manager.backup.drill import DrillRunning, last_drill
-from agent_manager.backup.retention import Retention, prune
 from agent_manager.backup.targets import open_target
 from agent_manager.settings import ServerSettings
 from eventstore.errors import EventStoreError
@@ -79,7 +78,6 @@ async def repeat(
     """Do some work whenever its last result is so many seconds old.
 
     Args:
-        name: in log records.
         age: returns how many seconds ago it was done last, by any process; None if never.
         work: returns why it failed, or an empty text.
         expected: the texts of failures that need not be logged.

@@ -9,11 +9,12 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
+from agent_manager.audit.proofs import event_digest
 from agent_manager.backup.archive import Archive, BackupDamaged
 from agent_manager.backup.manifest import Manifest, Part, Segment
 from eventstore import EventStore, Settings
@@ -21,7 +22,6 @@ from eventstore.database.connection import PROJECTOR, Connection, set_role
 from eventstore.database.queries import query
 from eventstore.errors import translated
 
-_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _ESCAPES = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
 _ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
 
@@ -129,12 +129,17 @@ def _unescaped(match: re.Match[bytes]) -> bytes:
 
 
 def _digest(fields: list[bytes | None]) -> bytes:
-    """Return the digest of an event, in the byte format of ``docs/concepts/digest.md``."""
+    """Return the digest of an event, given its columns in PostgreSQL's text format."""
     position, timestamp, version, schema_version, conversation, event_id, *texts, salt, _ = (
         field or b"" for field in fields
     )
-    microseconds = (datetime.fromisoformat(timestamp.decode()) - _EPOCH) // timedelta(microseconds=1)
-    numbers = struct.pack(">qqih", int(position), microseconds, int(version), int(schema_version))
-    ids = UUID(conversation.decode()).bytes + UUID(event_id.decode()).bytes
-    named = b"".join(struct.pack(">i", len(text)) + text for text in texts)
-    return sha256(bytes.fromhex(salt.decode()[2:]) + numbers + ids + named).digest()
+    return event_digest(
+        bytes.fromhex(salt.decode()[2:]),
+        int(position),
+        datetime.fromisoformat(timestamp.decode()),
+        int(version),
+        int(schema_version),
+        UUID(conversation.decode()),
+        UUID(event_id.decode()),
+        texts,
+    )

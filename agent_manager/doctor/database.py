@@ -59,7 +59,6 @@ class Check:
     """A check of the database.
 
     Attributes:
-        if_ok: what is true if it finds nothing.
         role: the role that it needs; None is the login.
         needs_schema: whether it can only be made if the schema exists and all migrations are applied.
     """
@@ -256,7 +255,7 @@ class DatabaseExamination:
         try:
             check_versions({str(version) for (version,) in rows})
         except SchemaError as error:
-            return [Finding.of_error("migrations", Severity.CRITICAL, error)]
+            return [Finding.of_error("migrations", error)]
         self._comparison = compare_catalog(self._connection.execute(CATALOG).fetchall())
         self._unusable = ""
         return []
@@ -264,14 +263,14 @@ class DatabaseExamination:
     def _roles(self) -> list[Finding]:
         assert self._comparison is not None
         lacking = lack_of_roles(self._comparison)
-        return [Finding.of_error("roles", Severity.CRITICAL, each) for each in lacking] + self._differences("roles")
+        return [Finding.of_error("roles", each) for each in lacking] + self._differences("roles")
 
     def _row_level_security(self) -> list[Finding]:
         assert self._comparison is not None
         found = self._differences("row_level_security")
         if self._connection.execute(LOGIN_IS_EXEMPT).fetchone() == (False,):  # otherwise the check login says so
             exposed = exposures(self._connection, self._schema, self._comparison)
-            found += [Finding.of_error("row_level_security", Severity.CRITICAL, each) for each in exposed]
+            found += [Finding.of_error("row_level_security", each) for each in exposed]
         return found
 
     def _differences(self, check: str) -> list[Finding]:
@@ -289,7 +288,7 @@ class DatabaseExamination:
     def _integrity(self) -> list[Finding]:
         row = self._connection.execute(LOG_INTEGRITY).fetchone()
         problem = log_problem(*row or (False, False, 0, 0))
-        return [Finding.of_error("integrity", Severity.CRITICAL, problem)] if problem else []
+        return [Finding.of_error("integrity", problem)] if problem else []
 
     def _sealed_log(self) -> list[Finding]:
         if self._settings.audit_key is None:
@@ -297,7 +296,7 @@ class DatabaseExamination:
         try:
             keys = read_keys(self._settings)
         except KeyInvalid as error:
-            return [Finding.of_error("sealed_log", Severity.CRITICAL, error)]
+            return [Finding.of_error("sealed_log", error)]
         found = self._query("sealed_log") if keys.private else []
         if keys.private and self._settings.audit_key.stat().st_mode & 0o077:
             what = f"others than its owner may read the private key in {self._settings.audit_key}"

@@ -34,7 +34,6 @@ def examine(settings: ServerSettings, limits: Limits, certificates: Iterable[Pat
     """Examine the server, the database and the store of the settings, their backups, disks and certificates.
 
     Args:
-        limits: from which age on something is a problem.
         certificates: files of further certificates, such as that of the HTTP server.
 
     Raises:
@@ -60,7 +59,7 @@ def examine(settings: ServerSettings, limits: Limits, certificates: Iterable[Pat
     except SettingsError:
         raise
     except EventStoreError as error:
-        findings.append(Finding.of_error("connection", Severity.CRITICAL, error))
+        findings.append(Finding.of_error("connection", error))
         is_complete = False
     findings += _within_seconds("disk", lambda: check_disk(settings, folders))
     findings += _within_seconds("backup", lambda: check_backup(settings, archives_wal=archives_wal))
@@ -91,7 +90,7 @@ def _within_seconds(check: str, work: Callable[[], list[Finding]]) -> list[Findi
         try:
             found.extend(work())
         except EventStoreError as error:
-            found.append(Finding.of_error(check, Severity.CRITICAL, error))
+            found.append(Finding.of_error(check, error))
         except Exception as error:  # of the operating system, or an object store's own
             found.append(Finding(check, Severity.NOT_CHECKED, printable(str(error))))
 

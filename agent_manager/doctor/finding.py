@@ -25,8 +25,6 @@ class Finding:
     """The result of a check; one that fails has a finding for each problem.
 
     Attributes:
-        check: its name, which does not change.
-        finding: a sentence.
         remedy: what to do: commands, or statements of SQL; empty if nothing.
     """
 
@@ -36,19 +34,15 @@ class Finding:
     remedy: str = ""
 
     @classmethod
-    def of_error(cls, check: str, severity: Severity, error: EventStoreError | str) -> Finding:
-        """Return the finding for an error's text, which ends with a colon and what to do."""
+    def of_error(cls, check: str, error: EventStoreError | str) -> Finding:
+        """Return the critical finding for an error's text, which ends with a colon and what to do."""
         finding, colon, remedy = str(error).rpartition(": ")
-        return cls(check, severity, finding, remedy) if colon else cls(check, severity, remedy)
+        return cls(check, Severity.CRITICAL, finding if colon else remedy, remedy if colon else "")
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The findings of all checks, the worst first.
-
-    Attributes:
-        is_complete: whether the server could be examined.
-    """
+    """The findings of all checks, the worst first."""
 
     findings: tuple[Finding, ...]
     is_complete: bool

@@ -88,7 +88,7 @@ def check_backup(settings: ServerSettings, *, archives_wal: bool) -> list[Findin
         return [Finding("backup", Severity.WARNING, "no backups are made: EVENTSTORE_BACKUP_DIR is not set", remedy)]
     archive = Archive(open_target(settings.backup_dir))
     manifests, damaged = archive.manifests()
-    found = [Finding.of_error("backup", Severity.CRITICAL, error) for error in damaged]
+    found = [Finding.of_error("backup", error) for error in damaged]
     if not manifests:
         what = f"there is no backup in {settings.backup_dir}"
         return [*found, Finding("backup", Severity.CRITICAL, what, "eventstore backup create")]

@@ -26,6 +26,7 @@ from pydantic_core import PydanticSerializationError
 
 from agent_manager.a2a import Json
 from agent_manager.http_client import load_json, open_client
+from agent_manager.importers.chats import without
 from agent_manager.importers.source import (
     Source,
     SourceConversation,
@@ -226,7 +227,7 @@ class ManagerSource(DemoSource):
         stored = stored.get("root", stored)
         if "file" in stored:
             return part | {"file": {name: value for name, value in stored["file"].items() if value is not None}}
-        return _without(part, "url") | stored
+        return without(part, "url") | stored
 
 
 # Conversations, tasks and events are listed separately: put together by conversation
@@ -321,12 +322,8 @@ def _with_bytes(part: Json, body: bytes) -> Json:
     media_type = _media_type(part)
     text = base64.b64encode(body).decode() if "image" in media_type or not _is_base64(body) else body.decode()
     if "file" in part:
-        return part | {"file": _without(part["file"], "uri") | {"bytes": text}}
-    return _without(part, "url") | {"raw": text}
-
-
-def _without(value: Json, name: str) -> Json:
-    return {key: member for key, member in value.items() if key != name}
+        return part | {"file": without(part["file"], "uri") | {"bytes": text}}
+    return without(part, "url") | {"raw": text}
 
 
 def _is_base64(body: bytes) -> bool:

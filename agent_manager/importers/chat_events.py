@@ -19,8 +19,8 @@ from typing import Any, TypeAlias
 from uuid import UUID
 
 from agent_manager.a2a import Json
-from agent_manager.importers.chat_files import JsonValue
 from agent_manager.importers.chats import CallKey, Chat, ChatMessage, MalformedChat, ToolCall, ToolResult
+from agent_manager.importers.json_values import JsonValue
 from agent_manager.importers.source import IMPORTER, MAX_NAME_CHARACTERS, read_time
 from eventstore import (
     ConversationCreated,
@@ -62,13 +62,11 @@ class Conversation:
     Attributes:
         given_id: its id in the file, or the UUID that it was given.
         places: for each event, the place in the value that it comes from.
-        messages, tasks: their numbers.
         parts: the events as they are appended, usually in one part.
         unread_times: what is wrong with times that could not be read.
         is_export, left_out, follows: as in :class:`~agent_manager.importers.chats.Chat`.
         other_messages: the ids of the messages of other branches.
         known_events: how many of the events are not appended because the log holds them.
-        value: where it was read.
         or_else: gives the conversation another id, if it has none of its own; None if it has.
     """
 
@@ -99,7 +97,6 @@ def conversation_of_chat(
     """Return the events of a conversation.
 
     Args:
-        zone: the zone of times without an offset.
         conversation_id: its id; derived from the id in the file, or else from its beginning, if it is None.
         open_calls: the calls of conversations that later values may continue.
 

@@ -1,7 +1,7 @@
 """Chat logs: the import of files of conversations, in the OpenAI chat format and those of other programs.
 
 :mod:`~agent_manager.importers.chat_files` divides files into values, each of which holds a conversation, and
-:mod:`~agent_manager.importers.chat_formats` reads it. A conversation is checked to its last event before anything of it
+:mod:`~agent_manager.importers.formats` reads it. A conversation is checked to its last event before anything of it
 is written. Several conversations go into one append; if that is rejected, they are appended one by one.
 """
 
@@ -24,9 +24,10 @@ from agent_manager.importers.chat_events import (
     split_events,
     whole_id,
 )
-from agent_manager.importers.chat_files import MAX_VALUE_BYTES, JsonValue, NotJson, expanded, total_bytes, values
-from agent_manager.importers.chat_formats import FORMATS, RECOGNISED, ChatReader, is_many
+from agent_manager.importers.chat_files import expanded, total_bytes, values
 from agent_manager.importers.chats import Chat, MalformedChat, NotRecognised, parse
+from agent_manager.importers.formats import FORMATS, RECOGNISED, ChatReader, is_many
+from agent_manager.importers.json_values import MAX_VALUE_BYTES, JsonValue, NotJson
 from agent_manager.importers.source import IMPORTER
 from agent_manager.importers.stored_chats import StartsDifferently, check_beginnings, continuation, names_of, renaming
 from eventstore import Append, AppendResult, ConversationCreated, EventStore
@@ -77,15 +78,12 @@ class ImportReport:
 
     Attributes:
         conversations, messages, tasks: how many are in what was read that are now in the log.
-        new_events: how many events were added by this import.
-        known_events: how many events the log held already.
         rejected: how many conversations, and files that hold none, were not imported.
         problems: what is wrong with them, in the order of the files; of a file the first ten, and how many more.
         unread_times: likewise, the places whose time could not be read; what is there is dated by the import.
         left_out: what the imported conversations have in the file and not in the log, such as messages of other
             branches, with its number.
         position: the highest position of the events; None if there are none.
-        bytes_read: of all files together.
         total_bytes: of all files together; None if one of them has no known length, such as standard input.
     """
 
@@ -133,7 +131,6 @@ async def import_files(
     them. One that is malformed, or contradicts what the log holds, is reported, and the others are imported.
 
     Args:
-        store: an open store.
         paths: files and folders; ``-`` is standard input. Files may be compressed (gzip, zstd), and archives (zip).
         tenant: the store's own by default.
         strict: whether to stop at the first conversation that cannot be imported.
@@ -165,9 +162,7 @@ class _File:
     """The findings in a file so far.
 
     Attributes:
-        values: their number.
-        unrecognised: how many of them no format fits, and the problems of the first ones.
-        problems, unread_times: how many were reported.
+        unrecognised, held_back: how many values no format fits, and the problems of the first ones.
     """
 
     values: int = 0

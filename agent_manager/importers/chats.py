@@ -29,7 +29,6 @@ class ToolCall:
     """A tool call in a message.
 
     Attributes:
-        place: where in its message it is.
         key: what its result names; None if no result can name it.
         arguments: a text, usually JSON; or any JSON value.
     """
@@ -65,7 +64,6 @@ class ChatMessage:
 
     Attributes:
         sent: what is stored and read back: in the OpenAI chat format, or with the parts of A2A.
-        place: where in the value it is.
         role: the stored role, if it is another one than that in ``sent``.
     """
 
@@ -81,14 +79,11 @@ class Chat:
     """A conversation.
 
     Attributes:
-        given_id: its id in the file; None if it has none.
         title: any JSON value; texts become names.
-        metadata: its other members.
         time_members: the members in which the time is looked for.
         is_export: whether other programs wrote it. They change members that do not concern the conversation with every
             export, and give many messages no time: such a message has that of the one before it.
         left_out: what is in the file and not in the messages, with its number.
-        other_messages: the ids of messages of other branches.
         follows: the id of the response or conversation that it continues; None if it begins one.
         may_be_followed: whether a later value may continue it, and have results of its calls.
     """
@@ -145,12 +140,12 @@ def checked_object(value: Any, place: str) -> Json:
     return value
 
 
-def checked_list(sent: Json, member: str, expected: str) -> list[Any]:
-    """Return a member that has to be a list."""
+def checked_messages(sent: Json, member: str) -> list[Any]:
+    """Return a member that has to be a list of messages."""
     value = sent.get(member)
     if not isinstance(value, list):
         found = f"is {kind(value)}" if member in sent else "is missing"
-        raise MalformedChat(f"{member}: {found}, expected {expected}")
+        raise MalformedChat(f"{member}: {found}, expected a list of messages")
     return value
 
 

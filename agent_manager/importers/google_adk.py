@@ -19,28 +19,17 @@ which goes on with them.
 
 from __future__ import annotations
 
-import asyncio
 import json
-import re
-import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from hashlib import sha256
-from pathlib import Path
-from typing import Any, Self
-from urllib.parse import quote
+from typing import Any
 from uuid import UUID
-
-import psycopg
-from psycopg.rows import dict_row
 
 from agent_manager.a2a import Json
 from agent_manager.adapters.google_adk_events import ADK, EVENT, STATE, conversation_name, message_of, task_events
 from agent_manager.importers.source import (
-    Source,
     SourceConversation,
     SourceEvent,
     SourceMessage,
@@ -49,15 +38,16 @@ from agent_manager.importers.source import (
     read_local_time,
     read_time,
 )
-from eventstore.database.queries import query
-from eventstore.errors import InputError, printable
+from agent_manager.importers.tables import TableSource
+from eventstore.errors import InputError
 from eventstore.ids import derived_uuid
 from eventstore.times import parse_zone
-from eventstore.urls import check_url, has_password_parameter, show_name
 
 _KEYS = frozenset(("app_name", "user_id", "session_id"))
 _PICKLED = frozenset(("actions",))
 _REQUIRED = {"sessions": _KEYS - {"session_id"} | {"id", "state"}, "events": _KEYS | {"id", "timestamp"}}
+_STATES = {"app_states": ("app_name",), "user_states": ("app_name", "user_id")}
+"""The tables of the state that sessions share, with their keys."""
 _JSON_COLUMNS = frozenset((
     "content", "grounding_metadata", "custom_metadata", "usage_metadata", "citation_metadata", "input_transcription",
     "output_transcription",
@@ -65,25 +55,11 @@ _JSON_COLUMNS = frozenset((
 _BOOLEAN_COLUMNS = frozenset(("partial", "turn_complete", "interrupted"))
 
 
-class TableSource(Source):
-    """A source that consists of a framework's tables."""
-
-    _tables: Tables | None = None
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._opened().close()
-
-    def _opened(self) -> Tables:
-        if self._tables is None:
-            raise SourceUnreadable("the source is not open: use 'async with'")
-        return self._tables
-
-
 class AdkSource(TableSource):
     """The sessions in a database of google-adk.
 
     Args:
-        url: see :func:`open_tables`.
+        url: see :func:`~agent_manager.importers.tables.open_tables`.
         time_zone: the zone of the machine that the agents ran on; needed for layouts 1.x.
 
     Raises:
@@ -92,35 +68,29 @@ class AdkSource(TableSource):
     """
 
     def __init__(self, url: str, time_zone: str | None = None) -> None:
-        self.name = "google-adk"
-        self._url = url
+        super().__init__(url, "google-adk", "google-adk's sessions")
         self._time_zone = time_zone
         self._columns: dict[str, set[str]] = {}
 
-    async def __aenter__(self) -> Self:
-        self._tables = await open_tables(self._url)
-        self.name = f"google-adk in {self._tables.place}"
-        for row in await self._tables.rows(self._tables.columns_query):
-            self._columns.setdefault(row["table_name"], set()).add(row["column_name"])
+    async def check_tables(self) -> None:
+        self._columns = await self.tables.columns((*_REQUIRED, *_STATES))
         columns_of_events = self._columns.get("events", set())
         for table, required in _REQUIRED.items():
             has_content = table != "events" or {"event_data", "content"} & columns_of_events
             if not has_content or not required <= self._columns.get(table, set()):
-                await self._tables.close()
                 raise SourceUnreadable(f"the table {table} is not google-adk's: give the database of its sessions")
-        return self
 
     async def conversations(self) -> AsyncIterator[SourceConversation]:
         shared = await self._shared_state()
-        for session in await self._opened().rows("sessions"):
+        for session in await self.tables.rows("sessions"):
             yield await self._conversation(session, shared)
 
     async def _shared_state(self) -> dict[tuple[str, ...], Json]:
         """Return the state that sessions share, by application and by application and user."""
         shared: dict[tuple[str, ...], Json] = {}
-        for table, keys in (("app_states", ("app_name",)), ("user_states", ("app_name", "user_id"))):
+        for table, keys in _STATES.items():
             if table in self._columns:
-                for row in await self._opened().rows(table):
+                for row in await self.tables.rows(table):
                     shared[tuple(row[key] for key in keys)] = _json_value(row["state"])
         return shared
 
@@ -128,10 +98,10 @@ class AdkSource(TableSource):
         app_name, user_id = session["app_name"], session["user_id"]
         keys = {"app_name": app_name, "user_id": user_id, "session_id": session["id"]}
         conversation = SourceConversation(conversation_name(**keys), metadata={ADK: keys})
-        tables = self._opened()
         columns = ", ".join(f'"{name}"' for name in sorted(self._columns["events"] - _KEYS - _PICKLED))
-        rows = await tables.rows("events", keys, columns=columns, tie=tables.tie_breaker)
-        clock = SessionClock(conversation.id, self._time_zone, session, rows, sessions_in_utc=tables.sessions_in_utc)
+        is_sqlite = self.tables.is_sqlite
+        rows = await self.tables.rows("events", keys, columns=columns, tie="rowid" if is_sqlite else "id")
+        clock = SessionClock(conversation.id, self._time_zone, session, rows, sessions_in_utc=is_sqlite)
         conversation.created_at = clock.created_at
         tasks: dict[str, tuple[UUID, Json]] = {}
         for time, row in clock.dated(rows):
@@ -264,104 +234,3 @@ def _column_time(value: Any) -> datetime | None:
     if isinstance(value, datetime):
         return value if value.tzinfo is None else value.astimezone(UTC)
     return read_time(value)
-
-
-# google-adk's tables, read in one snapshot and never written
-
-
-@dataclass(frozen=True, slots=True)
-class Tables:
-    """An open database.
-
-    Attributes:
-        place: where the database is, without its login.
-        columns_query: the query of the names of google-adk's tables and their columns.
-        tie_breaker: the column that orders events of the same time.
-        sessions_in_utc: whether times of sessions are in UTC. In SQLite they are; in PostgreSQL that depends on the
-            version of google-adk and on the server's time zone.
-    """
-
-    place: str
-    columns_query: str
-    tie_breaker: str
-    sessions_in_utc: bool
-    fetch: Callable[[str, Json], Awaitable[list[Json]]]
-    close: Callable[[], Awaitable[None]]
-
-    async def rows(self, name: str, parameters: Json | None = None, **fragments: str) -> list[Json]:
-        """Return the rows of a query; fragments replace their names in its text."""
-        text = query("agent_manager.importers", name)
-        return await self.fetch(text.format(**fragments) if fragments else text, parameters or {})
-
-
-async def open_tables(url: str, content: str = "google-adk's sessions") -> Tables:
-    """Open a database.
-
-    Args:
-        url: in SQLAlchemy's form (``sqlite+aiosqlite:///sessions.db``, ``postgresql+asyncpg://…``), or the path of an
-            SQLite file.
-        content: what the database should hold, for errors.
-
-    Raises:
-        SourceUnreadable: it cannot be opened.
-    """
-    scheme, separator, rest = url.partition("://")
-    kind = scheme.partition("+")[0]
-    if not separator:
-        return await asyncio.to_thread(_open_sqlite, Path(url), content)
-    if kind == "sqlite":
-        path = Path(rest.partition("?")[0].removeprefix("/"))
-        return await asyncio.to_thread(_open_sqlite, path, content)
-    if kind in ("postgres", "postgresql"):
-        return await _open_postgresql(check_url(f"postgresql://{rest}", f"the URL of {content}"), content)
-    raise SourceUnreadable(
-        f"the URL of {content}: names neither SQLite nor PostgreSQL: give sqlite:///FILE or postgresql://…"
-    )
-
-
-def _open_sqlite(path: Path, content: str) -> Tables:
-    def unreadable(reason: object) -> SourceUnreadable:
-        return SourceUnreadable(f"{show_name(str(path))}: {reason}: give the SQLite file of {content}")
-
-    async def fetch(sql: str, parameters: Json) -> list[Json]:
-        named = re.sub(r"%\((\w+)\)s", r":\1", sql)
-        try:
-            rows = await asyncio.to_thread(lambda: connection.execute(named, parameters).fetchall())
-        except sqlite3.Error as error:
-            raise unreadable(error) from None
-        return [dict(row) for row in rows]
-
-    if not path.is_file():
-        raise unreadable("is not a file")
-    try:
-        uri = f"file:{quote(str(path.absolute()))}?mode=ro"
-        connection = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
-        connection.row_factory = sqlite3.Row
-        connection.execute("BEGIN")
-    except sqlite3.Error as error:
-        raise unreadable(error) from None
-    close = partial(asyncio.to_thread, connection.close)
-    return Tables(str(path.resolve()), "columns_sqlite", "rowid", sessions_in_utc=True, fetch=fetch, close=close)
-
-
-async def _open_postgresql(url: str, content: str) -> Tables:
-    def unreadable(reason: str) -> SourceUnreadable:
-        return SourceUnreadable(f"the database of {content}: {printable(reason)}: correct the URL")
-
-    async def fetch(sql: str, parameters: Json) -> list[Json]:
-        try:
-            return await (await connection.execute(sql.encode(), parameters)).fetchall()
-        except psycopg.Error as error:
-            raise unreadable(str(error)) from None
-
-    url = re.sub(r"([?&])ssl=", r"\1sslmode=", url)  # asyncpg's name for it
-    try:
-        connection = await psycopg.AsyncConnection.connect(url, row_factory=dict_row)
-    except psycopg.Error as error:
-        if isinstance(error, psycopg.ProgrammingError) and has_password_parameter(url):
-            raise unreadable("its parameters are not those of libpq") from None
-        raise unreadable(str(error)) from None
-    await connection.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
-    await connection.set_read_only(True)
-    place = f"{connection.info.host}:{connection.info.port}/{connection.info.dbname}"
-    return Tables(place, "columns_postgresql", "id", sessions_in_utc=False, fetch=fetch, close=connection.close)

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import ormsgpack
-import psycopg
 from langgraph.checkpoint.base import WRITES_IDX_MAP, CheckpointTuple
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.serde.types import TASKS
-from psycopg.rows import dict_row
 
 from agent_manager.a2a import Json
 from agent_manager.adapters.langgraph import EventStoreSaver, MakeEvents
@@ -26,14 +24,12 @@ from agent_manager.adapters.langgraph_messages import MESSAGES
 from agent_manager.adapters.langgraph_thread import Thread
 from agent_manager.adapters.langgraph_trees import PYDANTIC, Extension, unpack
 from agent_manager.importers.source import SourceUnreadable, read_time
+from agent_manager.importers.tables import Tables, open_postgresql
 from agent_manager.importers.verify import MISSING, Difference, Report, list_lines
 from eventstore import EventStore, Metadata, NewEvent
-from eventstore.database.queries import query
-from eventstore.errors import printable
 from eventstore.urls import check_url
 from projections import catch_up
 
-_PACKAGE = "agent_manager.importers"
 _REQUIRED = {
     "checkpoints": {"thread_id", "checkpoint_ns", "checkpoint_id", "parent_checkpoint_id", "checkpoint", "metadata"},
     "checkpoint_blobs": {"thread_id", "checkpoint_ns", "channel", "version", "type", "blob"},
@@ -143,29 +139,28 @@ async def import_langgraph(
 ) -> LangGraphReport:
     """Import the threads in a database of langgraph-checkpoint-postgres, and compare them with the store.
 
-    Args:
-        url: of the PostgreSQL database.
-        on_step: called with a description of the progress.
-
     Raises:
         SourceUnreadable: the database cannot be read, or its tables are not those of langgraph-checkpoint-postgres.
         EventStoreError: the store failed; import again to continue.
     """
     report = LangGraphReport()
-    async with _opened(check_url(url, "--from-langgraph")) as database:
-        info = database.connection.info
-        report.source = f"langgraph in {info.host}:{info.port}/{info.dbname}"
-        rows = await _rows(database.connection, "langgraph_threads")
+    async with aclosing(await open_postgresql(check_url(url, "--from-langgraph"), "LangGraph's checkpoints")) as tables:
+        report.source = f"langgraph in {tables.place}"
+        task_path = await _task_path(tables)
+        rows = await tables.rows("langgraph_threads")
         for number, row in enumerate(rows):
             on_step(f"importing: {number:,} of {len(rows):,} threads")
-            await _import_thread(database, store, row["thread_id"], report)
+            thread_id = row["thread_id"]
+            checkpoints = [each async for each in _checkpoints(tables, thread_id, task_path)]
+            await _import_thread(store, thread_id, checkpoints, report)
     on_step("updating the read tables")
     await catch_up(store)
     return report
 
 
-async def _import_thread(database: _Database, store: EventStore, thread_id: str, report: LangGraphReport) -> None:
-    checkpoints = [each async for each in _checkpoints(database, thread_id)]
+async def _import_thread(
+    store: EventStore, thread_id: str, checkpoints: list[_SourceCheckpoint], report: LangGraphReport
+) -> None:
     report.threads += 1
     report.checkpoints += len(checkpoints)
     saver = _ImportingSaver(store, serde=_StoredForm())
@@ -209,64 +204,34 @@ def _in_place(writes: dict[int, tuple[str, Typed]]) -> list[tuple[str, Typed]]:
     return placed + special
 
 
-# The source's tables, read in one snapshot and never written
+async def _task_path(tables: Tables) -> str:
+    """Return the expression for the path of a task, which older tables do not have, after a check of all columns."""
+    columns = await tables.columns(_REQUIRED)
+    for table, required in _REQUIRED.items():
+        if missing := required - columns.get(table, set()):
+            raise SourceUnreadable(
+                f"the table {table} is not that of langgraph-checkpoint-postgres 2 or later, without the column "
+                f"{min(missing)}: give the database of its checkpoints"
+            )
+    return "task_path" if "task_path" in columns["checkpoint_writes"] else "''"
 
 
-class _Database(NamedTuple):
-    """An open database, and the expression for the path of a task, which older tables do not have."""
-
-    connection: psycopg.AsyncConnection[dict[str, Any]]
-    task_path: str
-
-
-@asynccontextmanager
-async def _opened(url: str) -> AsyncIterator[_Database]:
-    try:
-        connection = await psycopg.AsyncConnection.connect(url, row_factory=dict_row)
-    except psycopg.Error as error:
-        raise _unreadable(str(error)) from None
-    async with connection:
-        await connection.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
-        await connection.set_read_only(True)
-        columns: defaultdict[str, set[str]] = defaultdict(set)
-        for row in await _rows(connection, "langgraph_columns"):
-            columns[row["table_name"]].add(row["column_name"])
-        for table, required in _REQUIRED.items():
-            if missing := required - columns[table]:
-                raise SourceUnreadable(
-                    f"the table {table} is not that of langgraph-checkpoint-postgres 2 or later, without the column "
-                    f"{min(missing)}: give the database of its checkpoints"
-                )
-        yield _Database(connection, "task_path" if "task_path" in columns["checkpoint_writes"] else "''")
-
-
-def _unreadable(reason: str) -> SourceUnreadable:
-    return SourceUnreadable(f"the database of LangGraph's checkpoints: {printable(reason)}: correct the URL")
-
-
-async def _rows(connection: Any, name: str, thread_id: str | None = None, **fragments: str) -> list[dict[str, Any]]:
-    text = query(_PACKAGE, name)
-    text = text.format(**fragments) if fragments else text
-    try:
-        rows = await (await connection.execute(text.encode(), {"thread_id": thread_id})).fetchall()
-    except psycopg.Error as error:
-        raise _unreadable(str(error)) from None
-    return cast("list[dict[str, Any]]", rows)
-
-
-async def _checkpoints(database: _Database, thread_id: str) -> AsyncIterator[_SourceCheckpoint]:
+async def _checkpoints(tables: Tables, thread_id: str, task_path: str) -> AsyncIterator[_SourceCheckpoint]:
+    of_thread = {"thread_id": thread_id}
     blobs = {
         (row["checkpoint_ns"], row["channel"], row["version"]): Typed(row["type"], bytes(row["blob"] or b""))
-        for row in await _rows(database.connection, "langgraph_blobs", thread_id)
+        for row in await tables.rows("langgraph_blobs", of_thread)
         if row["type"] != "empty"
     }
     writes: defaultdict[tuple[str, str], dict[tuple[str, str], dict[int, tuple[str, Typed]]]] = defaultdict(dict)
-    connection = database.connection
-    for row in await _rows(connection, "langgraph_writes", thread_id, task_path=database.task_path):
+    for row in await tables.rows("langgraph_writes", of_thread, task_path=task_path):
         of_task = writes[row["checkpoint_ns"], row["checkpoint_id"]].setdefault((row["task_id"], row["task_path"]), {})
-        index = WRITES_IDX_MAP.get(row["channel"], row["idx"])
-        of_task[index] = row["channel"], Typed(row["type"], bytes(row["blob"]))
-    for row in await _rows(connection, "langgraph_checkpoints", thread_id):
+        channel: str = row["channel"]
+        of_task[WRITES_IDX_MAP[channel] if channel in WRITES_IDX_MAP else row["idx"]] = (
+            channel,
+            Typed(row["type"], bytes(row["blob"])),
+        )
+    for row in await tables.rows("langgraph_checkpoints", of_thread):
         ns, parent = row["checkpoint_ns"], row["parent_checkpoint_id"]
         checkpoint = dict(row["checkpoint"])
         versions = checkpoint["channel_versions"] = dict(checkpoint.get("channel_versions") or {})

@@ -105,7 +105,6 @@ class MigrationReport(Report):
 
     Attributes:
         new_events: how many events were appended; 0 if the store had everything already.
-        verified: the comparison of the store with the backup.
         problems: what the source did not give, or the store did not accept.
         misdated: messages with times that cannot be right; they were stored with these times.
     """

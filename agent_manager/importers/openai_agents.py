@@ -13,17 +13,13 @@ import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, tzinfo
 from functools import partial
-from typing import Any, Self
+from typing import Any
 from uuid import UUID
 
 from agent_manager.a2a import Json
 from agent_manager.adapters.openai_items import events_of
-from agent_manager.importers.google_adk import TableSource, open_tables
-from agent_manager.importers.source import (
-    SourceConversation,
-    SourceEvent,
-    read_local_time,
-)
+from agent_manager.importers.source import SourceConversation, SourceEvent, read_local_time
+from agent_manager.importers.tables import TableSource
 from eventstore.ids import derived_uuid
 from eventstore.times import parse_zone
 
@@ -44,24 +40,18 @@ class OpenaiAgentsSource(TableSource):
     """
 
     def __init__(self, url: str, time_zone: str | None = None) -> None:
-        self.name = "openai-agents"
-        self._url = url
+        super().__init__(url, "openai-agents", "openai-agents' sessions")
         self._zone: tzinfo | None = None if time_zone is None else parse_zone(time_zone, "time_zone")
-
-    async def __aenter__(self) -> Self:
-        self._tables = await open_tables(self._url, "openai-agents' sessions")
-        self.name = f"openai-agents in {self._tables.place}"
-        return self
 
     async def conversations(self) -> AsyncIterator[SourceConversation]:
         zone = self._zone or await self._server_zone()
-        for session in await self._opened().rows("openai_sessions"):
+        for session in await self.tables.rows("openai_sessions"):
             yield await self._conversation(session, zone)
 
     async def _server_zone(self) -> tzinfo:
-        if self._opened().sessions_in_utc:
+        if self.tables.is_sqlite:
             return UTC
-        [row] = await self._opened().rows("time_zone")
+        [row] = await self.tables.rows("time_zone")
         return parse_zone(row["zone"], "time_zone")
 
     async def _conversation(self, session: Json, zone: tzinfo) -> SourceConversation:
@@ -70,7 +60,7 @@ class OpenaiAgentsSource(TableSource):
             session_id, metadata={"openai": {"session_id": session_id}}, created_at=_time(session["created_at"], zone)
         )
         calls: dict[str, UUID] = {}
-        for row in await self._opened().rows("openai_items", {"session_id": session_id}):
+        for row in await self.tables.rows("openai_items", {"session_id": session_id}):
             time = _time(row["created_at"], zone)
             try:
                 item = json.loads(row["message_data"])

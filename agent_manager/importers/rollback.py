@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
@@ -123,11 +124,9 @@ async def roll_back(
     """Roll back to the backup, and everything that was written to the store since.
 
     Args:
-        backup: a backup of the store's tenant.
         into: the file that the application's manager loads (:func:`restore_into`).
         stop_command, start_command: shell commands for the application; None if the operator does it by hand.
         url: where the application answers when it has started; None if that is not checked.
-        seconds: how long each command may take.
         on_step: called with a description of each step before it begins.
 
     Raises:
@@ -290,8 +289,12 @@ async def run_command(command: str, seconds: float) -> None:
     try:
         code = await asyncio.wait_for(process.wait(), seconds)
     except TimeoutError:
-        process.kill()
         raise CommandFailed(f"{command!r} has not ended within {seconds:g} seconds: correct it, run it again") from None
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # with the processes that the shell has started
+            await process.wait()
     if code:
         raise CommandFailed(f"{command!r} failed with exit code {code}: correct it, then run this again")
 

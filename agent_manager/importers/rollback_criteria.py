@@ -44,7 +44,6 @@ class Baseline:
     Attributes:
         tenant: None if the file does not name it.
         taken_at: in UTC, ISO 8601.
-        milliseconds: the figure of each operation.
         conversation: the one whose messages were listed; None if there was none to list.
     """
 
@@ -198,7 +197,6 @@ class Criteria(Report):
     Attributes:
         stored, served: the comparisons of the store, and of what the application serves, with the backup.
         latency: of each basic operation; empty if it could not be compared.
-        unmeasured: why latency could not be compared.
     """
 
     backup: Backup

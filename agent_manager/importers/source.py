@@ -27,11 +27,7 @@ class SourceUnreadable(InputError):
 
 
 class Source(ABC):
-    """A source of conversations. Use it as a context manager.
-
-    Attributes:
-        name: a name to show to people.
-    """
+    """A source of conversations. Use it as a context manager."""
 
     name: str
 
@@ -62,7 +58,6 @@ class SourceMessage:
     """A message of a source.
 
     Attributes:
-        wire: the message in the canonical form.
         time: when it was sent; None if the source does not know.
         fetched: the indexes of the parts whose files the source had stored separately and that were fetched. The source
             does not know the names of these files any more.
@@ -92,7 +87,6 @@ class SourceConversation:
         metadata: what else identifies it at its source; None if the id is enough.
         created_at: when it began. If ``metadata`` is None, the earliest time that the source knows.
         messages: the oldest first.
-        tasks: in the canonical form.
         fetched_tasks: the indexes of the tasks in which a file was fetched that the source had stored separately.
     """
 

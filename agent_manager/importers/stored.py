@@ -88,7 +88,6 @@ class StoredTask:
     """A task of the log.
 
     Attributes:
-        wire: in the canonical form.
         is_changed: whether any of its events is not from a migration.
     """
 
@@ -102,9 +101,7 @@ class StoredConversation:
     """A conversation of the log.
 
     Attributes:
-        conversation: what it holds, in the form of sources.
         version: 0 if the log does not have it.
-        is_migrated: whether a migration began it.
         migrated_messages: the indexes of the messages that a migration appended.
         event_times: of messages and of the application's events; None if a migration did not know it.
         changes: what was set last by events that are not from a migration.

@@ -86,8 +86,6 @@ class Verification:
     """The result of comparing conversations.
 
     Attributes:
-        conversations, messages, tasks: how many were compared.
-        changed: the local changes, by conversation.
         hidden: the conversations that users of the store have deleted since.
     """
 

@@ -116,6 +116,16 @@ SELECT r.position, r.timestamp, r.version, r.schema_version, r.conversation_id, 
 -- name: clear_received
 TRUNCATE received_events
 
+-- name: add_blobs
+INSERT INTO blobs (tenant_id, conversation_id, sha256, size, created_at)
+SELECT r.tenant_id, r.conversation_id, r.sha256, r.size, r.created_at
+  FROM received_blobs r
+
+-- name: add_blob_chunks
+INSERT INTO blob_chunks (tenant_id, sha256, number, content)
+SELECT r.tenant_id, r.sha256, r.number, r.content
+  FROM received_blob_chunks r
+
 -- name: add_members
 INSERT INTO conversation_members (tenant_id, conversation_id, user_id, access)
 SELECT m.tenant_id, m.conversation_id, m.user_id, m.access

@@ -21,7 +21,7 @@ from agent_manager.importers.chats import (
     ToolResult,
     branch,
     chat_of,
-    checked_list,
+    checked_messages,
     checked_object,
     data_part,
     exported_message,
@@ -50,7 +50,7 @@ def is_claude(value: Any) -> bool:
 def read_claude(value: Any) -> Chat:
     """Return the conversation of an export."""
     sent = checked_object(value, "the conversation")
-    messages = checked_list(sent, "chat_messages", "a list of messages")
+    messages = checked_messages(sent, "chat_messages")
     for index, message in enumerate(messages):
         checked_object(message, f"chat_messages[{index}]")
     chat = chat_of(sent, "chat_messages", "current_leaf_message_uuid", *ID_MEMBERS)
@@ -171,7 +171,7 @@ def read_anthropic(value: Any) -> Chat:
         given = {name: sent[name] for name in ("id",) if name in sent}
         chat, messages = chat_of(given), [(sent, "message")]
     else:
-        entries = checked_list(sent, "messages", "a list of messages")
+        entries = checked_messages(sent, "messages")
         messages = [(message, f"messages[{index}]") for index, message in enumerate(entries)]
         if sent.get("system"):
             messages.insert(0, ({"role": "system", "content": sent["system"]}, "system"))

@@ -17,7 +17,7 @@ from agent_manager.importers.chats import (
     ToolCall,
     ToolResult,
     chat_of,
-    checked_list,
+    checked_messages,
     checked_object,
     data_part,
     id_text,
@@ -58,7 +58,7 @@ def read_openai(value: Any) -> Chat:
     given_id = id_text(sent.get("id"))
     if given_id is None and sent.get("id") is not None:
         raise MalformedChat(f"id: is {kind(sent['id'])}, expected the conversation's id, a text")
-    messages = checked_list(sent, "messages", "a list of messages")
+    messages = checked_messages(sent, "messages")
     for index, message in enumerate(messages):
         checked_object(message, f"messages[{index}]")
     return Chat(

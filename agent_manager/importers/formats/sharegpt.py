@@ -15,7 +15,7 @@ from agent_manager.importers.chats import (
     ToolCall,
     ToolResult,
     chat_of,
-    checked_list,
+    checked_messages,
     checked_object,
     kind,
     listed,
@@ -57,7 +57,7 @@ def read_sharegpt(value: Any) -> Chat:
     if text_or_none(sent.get("system")):
         chat.messages.append(ChatMessage({"role": "system", "content": sent["system"]}, "system"))
     calls = PendingCalls()
-    for index, turn in enumerate(checked_list(sent, member, "a list of messages")):
+    for index, turn in enumerate(checked_messages(sent, member)):
         place = f"{member}[{index}]"
         checked_object(turn, place)
         if "from" not in turn:

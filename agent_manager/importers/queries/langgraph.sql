@@ -1,14 +1,3 @@
--- name: langgraph_columns
--- The columns of LangGraph's tables in the connection's search path.
-SELECT c.relname AS table_name, a.attname AS column_name
-  FROM pg_class c
-  JOIN pg_attribute a ON a.attrelid = c.oid
- WHERE c.relname IN ('checkpoints', 'checkpoint_blobs', 'checkpoint_writes')
-   AND c.relkind IN ('r', 'p', 'v')
-   AND pg_table_is_visible(c.oid)
-   AND a.attnum > 0
-   AND NOT a.attisdropped
-
 -- name: langgraph_threads
 -- The threads in the order in which they began.
 SELECT thread_id

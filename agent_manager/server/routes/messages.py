@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from agent_manager.a2a import Json, message_and_push_notification
 from agent_manager.agent_registry import checked_conversation
-from agent_manager.agents.recorder import without_large_parts
+from agent_manager.agents.storable import without_large_parts
 from agent_manager.agents.updates import renamed
 from agent_manager.server.authorization import AuthorizedRoute, Data
 from agent_manager.server.context import CurrentContext, write_page

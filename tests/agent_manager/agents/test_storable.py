@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from agent_manager.a2a import merge_texts
 from agent_manager.agents.agent import ArtifactUpdate, Reply, StatusUpdate, TaskSnapshot, Update
 from agent_manager.agents.local import from_callable
-from agent_manager.agents.recorder import NOTE, Recording, merged, split_event, storable, storable_text
+from agent_manager.agents.recorder import Recording, merged
+from agent_manager.agents.storable import NOTE, split_event, storable, storable_text
 from agent_manager.conversation_fold import ConversationFold
 from agent_manager.factory import AsyncManager
 from agent_manager.manager import Manager

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 from support.tokens import SECRET, Issuer, by_hand, claims_with, ec_issuer, ed_issuer, encoded, rsa_issuer, signed
 
-from agent_manager.auth.jwt import LEEWAY_SECONDS, InvalidToken, JwtReader, TokenSubject, jwt_reader
+from agent_manager.auth.jwt import LEEWAY_SECONDS, InvalidToken, JwtReader, ValidToken, jwt_reader
 from agent_manager.settings import ServerSettings
 
 pytestmark = pytest.mark.any_server
@@ -168,8 +168,8 @@ async def test_the_claims_of_tenant_and_user_are_configurable() -> None:
     reader = reader_of(jwt_key=SECRET, jwt_tenant_claim="https://x/org", jwt_user_claim="email")
     token = signed(tenant="globex", sub="7", email="ana", **{"https://x/org": "acme"})
     named = await reader.read(SecretStr(token))
-    assert isinstance(named, TokenSubject)
-    assert (named.tenant, named.user) == ("acme", "ana")
+    assert isinstance(named, ValidToken)
+    assert (named.identity.tenant, named.identity.user) == ("acme", "ana")
     assert await refuses(reader, signed())
 
 
@@ -189,8 +189,8 @@ async def test_the_claims_of_tenant_and_user_are_configurable() -> None:
 )
 async def test_scopes_come_from_the_token(claims: dict[str, Any], scopes: set[str]) -> None:
     named = await reader_of(jwt_key=SECRET).read(SecretStr(signed(**claims)))
-    assert isinstance(named, TokenSubject)
-    assert named.scopes == scopes
+    assert isinstance(named, ValidToken)
+    assert named.identity.scopes == scopes
 
 
 READER = reader_of(jwt_key=SECRET)
@@ -222,7 +222,7 @@ async def test_no_header_breaks_the_reader(header: dict[str, Any]) -> None:
 )
 async def test_no_claims_break_the_reader(claims: dict[str, Any]) -> None:
     token = by_hand({"alg": "HS256"}, claims_with({}) | claims, SECRET.encode())
-    assert isinstance(await READER.read(SecretStr(token)), TokenSubject | InvalidToken)
+    assert isinstance(await READER.read(SecretStr(token)), ValidToken | InvalidToken)
 
 
 @given(st.binary(min_size=32, max_size=32))

@@ -38,12 +38,11 @@ from agent_manager.backup import (
 )
 from agent_manager.backup import create as creating
 from agent_manager.backup import restore as restoring
-from agent_manager.backup.archive import BackupDamaged
+from agent_manager.backup.archive import BackupDamaged, prune
 from agent_manager.backup.create import BackupMismatch, BackupRunning
 from agent_manager.backup.drill import DrillFailed, DrillRunning, drill, last_drill
 from agent_manager.backup.manifest import EVENT_COLUMNS, TABLES
 from agent_manager.backup.restore import DatabaseNotEmpty
-from agent_manager.backup.retention import prune
 from agent_manager.backup.targets import TargetFailed
 from agent_manager.settings import ServerSettings
 from eventstore import ConversationCreated, ConversationShared, EventStore, MessageAdded, NewEvent, Settings

@@ -16,7 +16,7 @@ from support.processes import Commands
 from support.servers import DatabaseServer
 
 from agent_manager.backup import Archive, Retention, create_backup, open_target, restore_backup, verify_backups
-from agent_manager.backup.retention import prune
+from agent_manager.backup.archive import prune
 from agent_manager.backup.targets import TargetFailed
 from agent_manager.settings import ServerSettings
 from eventstore import EventStore, MessageAdded

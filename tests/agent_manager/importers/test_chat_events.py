@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_manager.importers.chat_events import Conversation, conversation_of_chat
-from agent_manager.importers.chat_formats import ChatReader
 from agent_manager.importers.chats import MalformedChat, parse
+from agent_manager.importers.formats import ChatReader
 from eventstore import (
     ConversationCreated,
     MessageAdded,

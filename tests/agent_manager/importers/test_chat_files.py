@@ -22,16 +22,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent_manager.importers import FileUnreadable, chat_files
-from agent_manager.importers.chat_files import (
-    Documents,
-    FileProblem,
-    JsonValue,
-    NotJson,
-    expanded,
-    total_bytes,
-    values,
-)
-from agent_manager.importers.chat_formats import is_many
+from agent_manager.importers.chat_files import FileProblem, expanded, total_bytes, values
+from agent_manager.importers.formats import is_many
+from agent_manager.importers.json_values import Documents, JsonValue, NotJson
 
 
 class Chunks(io.BytesIO):
@@ -107,7 +100,7 @@ async def test_an_empty_file_has_no_values(tmp_path: Path) -> None:
 async def test_a_line_beyond_the_limit_is_skipped(
     standard_input: Callable[[bytes], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chat_files, "MAX_VALUE_BYTES", 10)
+    monkeypatch.setattr("agent_manager.importers.json_values.MAX_VALUE_BYTES", 10)
     standard_input(b'{"a": 1}\n' + b"x" * 1000 + b"\n" + b"y" * 9 + b"\n" + b"z" * 50)
     assert await read("-") == [(1, b'{"a": 1}'), (2, None), (3, b"y" * 9), (4, None)]
 
@@ -214,7 +207,7 @@ async def test_values_before_the_end_of_a_file_that_is_cut_off_are_yielded(tmp_p
 async def test_a_value_of_a_document_beyond_the_limit_is_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chat_files, "MAX_VALUE_BYTES", 1000)
+    monkeypatch.setattr("agent_manager.importers.json_values.MAX_VALUE_BYTES", 1000)
     monkeypatch.setattr(chat_files, "CHUNK_BYTES", 100)
     sent = [{"mapping": {}}, {"mapping": {"a": "x" * 5000}}, {"mapping": {"b": 1}}]
     (tmp_path / "all.json").write_text(json.dumps(sent))
@@ -288,6 +281,20 @@ async def test_compression_and_encoding_are_recognised_by_content(
     standard_input(PACKED[kind])
     assert [value.text for value in await found(path)] == EXPECTED
     assert [value.text for value in await found("-")] == EXPECTED
+
+
+async def test_a_file_that_expands_a_thousandfold_is_not_held_in_memory(tmp_path: Path) -> None:
+    path, size = tmp_path / "lines.gz", 64 * 1024 * 1024
+    path.write_bytes(gzip.compress((b" " * 1023 + b"\n") * (size // 1024)))
+    number = 0
+    tracemalloc.start()
+    try:
+        async for value in values(str(path), is_many, lambda number: None):
+            number += isinstance(value, JsonValue)
+        assert tracemalloc.get_traced_memory()[1] < size // 2
+    finally:
+        tracemalloc.stop()
+    assert number == size // 1024
 
 
 @pytest.mark.parametrize("kind", ["gzip", "zstd", "UTF-16 little-endian"])

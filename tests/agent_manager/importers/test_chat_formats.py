@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_manager.importers.chat_events import Conversation, conversation_of_chat
-from agent_manager.importers.chat_formats import FORMATS, ChatReader, chat_format
 from agent_manager.importers.chats import MalformedChat, NotRecognised
+from agent_manager.importers.formats import FORMATS, ChatReader, chat_format
 from eventstore import (
     ConversationCreated,
     MessageAdded,

@@ -185,7 +185,7 @@ async def test_a_byte_order_mark_is_ignored(store: EventStore, log: WriteLog) ->
 async def test_a_line_beyond_the_limit_is_reported(
     store: EventStore, log: WriteLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent_manager.importers.chat_files.MAX_VALUE_BYTES", 100)
+    monkeypatch.setattr("agent_manager.importers.json_values.MAX_VALUE_BYTES", 100)
     report = await import_files(store, [log(conversation("a"), conversation("b", "x" * 100), conversation("c"))])
     assert [problem.line for problem in report.problems] == [2]
     assert "is longer than" in report.problems[0].reason

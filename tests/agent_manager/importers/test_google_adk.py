@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -321,6 +322,11 @@ async def test_messages_with_times_that_cannot_be_right_are_named(
     ]  # fmt: skip
 
 
+def open_files() -> set[str]:
+    """Return the paths of the files that this process has open."""
+    return {os.path.realpath(each) for each in os.scandir("/proc/self/fd")}
+
+
 async def test_a_database_without_google_adks_tables_is_rejected(
     tmp_path: Path, empty_database_url: str, database_url: str
 ) -> None:
@@ -344,6 +350,7 @@ async def test_a_database_without_google_adks_tables_is_rejected(
         with pytest.raises(SourceUnreadable, match=reason):
             async with AdkSource(url):
                 pass
+    assert not {str(other), str(broken)} & open_files()
 
 
 SCRIPT = """
