@@ -45,7 +45,7 @@ from agent_manager.server.idempotency import PARAMETER, StoredResponse
 from agent_manager.server.json_request import BODY_METHODS, JsonRequest
 from agent_manager.server.limits import MAX_CONTAINERS, Limits
 from agent_manager.server.middleware import check_query, decode_parameters
-from agent_manager.server.problems import BadToken, NotAllowed, NoToken, Rejected, TooMany, TooManyValues
+from agent_manager.server.problems import BadToken, NotAllowed, NoToken, Rejected, TooMany
 from agent_manager.server.protocol import SET_DISPLACEABLE, network_of
 from agent_manager.server.response_cache import ResponseCache
 from eventstore.administration import Administrator, act_as, record_reading
@@ -426,12 +426,13 @@ async def _size_of(request: Request) -> int:
     """Return the size of the body. Starlette keeps the body for the endpoint.
 
     Raises:
-        TooManyValues: The body would take many times its size in parsed form.
+        Rejected: The body would take many times its size in parsed form.
     """
     try:
         body = await request.body()
     except ClientDisconnect:
         raise HTTPException(400, "the body is not complete") from None
     if body.count(b"{") + body.count(b"[") > MAX_CONTAINERS:
-        raise TooManyValues(MAX_CONTAINERS)
+        detail = f"the body has more than {MAX_CONTAINERS:,} objects and arrays: send less at a time"
+        raise Rejected(detail, "many_values", status=413)
     return len(body)
