@@ -366,10 +366,12 @@ class AuthorizedRoute(APIRoute):
 
         return handle_in_turn
 
-    def rows(self, request: Request) -> int:
-        """Return the number of rows that a request asks for; 0 if it names none, or none that is valid."""
-        limit = request.query_params.get("limit", "")
-        return int(limit[:10]) if limit.isascii() and limit.isdigit() else 0
+    def rows(self, request: Request) -> float:
+        """Return the number of rows that a request asks for, in any form that is valid; 0 if it names none."""
+        try:
+            return float(request.query_params.get("limit", 0))
+        except ValueError:
+            return 0
 
     async def repeated(self, request: Request, stored: StoredResponse) -> Response:
         """Return the response to a repetition of a request with an idempotency key."""

@@ -133,7 +133,7 @@ class ServerContext:
         self.answering_seconds = ANSWERING_SECONDS
         self._answering: set[asyncio.Task[Any]] = set()
 
-    def is_large_page(self, limit: int) -> bool:
+    def is_large_page(self, limit: float) -> bool:
         """Return whether a page of so many rows is large: few of a tenant are read at a time."""
         return limit > LARGE_LIMIT
 
