@@ -31,7 +31,6 @@ from agent_manager.writer import Writer
 from eventstore import MessageAnswered, conversation_uuid
 from eventstore.concurrency import cancel_and_wait
 from eventstore.errors import ConversationIsDeleted, EventStoreError, InputError, StoreClosed, printable
-from projections.reading import not_found
 
 T = TypeVar("T")
 
@@ -212,9 +211,7 @@ class Answers:
         """Return the conversation of a message at a version or later."""
         fold = self._cache.kept(accepted.conversation)
         if fold is None or fold.version < version or accepted.event_id not in fold.messages:
-            fold = await self._cache.get(accepted.conversation)
-        if fold is None:
-            raise not_found(accepted.conversation)
+            return await self._cache.existing(accepted.conversation)
         return fold
 
 

@@ -17,6 +17,7 @@ from eventstore import AppendResult, NewEvent
 from eventstore.concurrency import independent_task
 from eventstore.errors import StoreClosed
 from eventstore.event_types import RECEIPTS
+from projections.reading import not_found
 
 MAX_BYTES = 256 * 1024 * 1024
 """Approximate size of the contents that are kept."""
@@ -57,6 +58,13 @@ class ConversationFoldCache:
             if len(self._readers) < _READERS:
                 self._readers.add(independent_task(self._read_requested()))
         return await asyncio.shield(requested)
+
+    async def existing(self, conversation_id: UUID, given_id: str | None = None) -> ConversationFold:
+        """Return a conversation as :meth:`get` does. Raises NotFound, which names the given id."""
+        fold = await self.get(conversation_id)
+        if fold is None:
+            raise not_found(given_id or conversation_id)
+        return fold
 
     async def shared(self, fold: ConversationFold) -> list[tuple[ConversationFold, int]]:
         """Return the conversations that a fork continues, each with the version up to which it does, the nearest first.

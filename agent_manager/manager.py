@@ -35,7 +35,6 @@ from eventstore import (
 )
 from eventstore.errors import ConversationIsDeleted, InputError, NotFound, WrongExpectedVersion, printable
 from eventstore.ids import is_canonical_uuid
-from projections.reading import not_found
 
 
 class Manager:
@@ -469,17 +468,11 @@ class Manager:
         )
 
     async def _existing(self, conversation_id: str) -> ConversationFold:
-        fold = await self._fold(conversation_id)
-        if fold is None:
-            raise not_found(conversation_id)
-        return fold
+        return await self._cache.existing(conversation_uuid(self.tenant, conversation_id), conversation_id)
 
     async def conversation_fold(self, conversation: UUID) -> ConversationFold:
         """Return a conversation by its id in the log and the tables. Raises NotFound."""
-        fold = await self._cache.get(conversation)
-        if fold is None:
-            raise not_found(conversation)
-        return fold
+        return await self._cache.existing(conversation)
 
     async def _change(self, conversation_id: str, event: EventData) -> ConversationView:
         fold = await self._existing(conversation_id)
