@@ -194,7 +194,6 @@ class ApplicationManager:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> Any:
-        """Accept a message, answer it, and return the reply."""
         try:
             asyncio.get_running_loop()
         except RuntimeError:

@@ -299,7 +299,6 @@ class AuthorizedRoute(APIRoute):
                 await super().handle(scope, receive_counted, send)
 
     async def _admit(self, request: Request, request_limit: ExitStack) -> Identity:
-        """Identify the caller, apply the limits and check the scopes."""
         server_context = request.app.state.server_context
         limits: Limits = server_context.limits
         is_known = server_context.authenticator.is_trusted(request.headers)  # others may share the proxy

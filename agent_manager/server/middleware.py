@@ -195,7 +195,6 @@ class RequestGuard:
             raise TooLarge(self._limit)
 
     def _limited(self, receive: Receive) -> Receive:
-        """Return a function that receives a request whose body is limited in size and time."""
         deadline = asyncio.get_running_loop().time() + self._seconds
         received, is_whole = 0, False
 
