@@ -123,7 +123,7 @@ class ResponseCache:
             make: Writes the body.
             identity: The caller; only requests with the same user and scopes share the body.
             seal: Seals the cursor of the body for this response.
-            parameters: The values of all parameters that the endpoint knows.
+            parameters: The values of all parameters that the endpoint knows, apart from those of the path.
             is_large: Whether the body may be as large as the data of the tenant.
 
         Raises:
@@ -131,8 +131,8 @@ class ResponseCache:
             Busy: Too many large bodies are being made.
         """
         caller = identity.caller
-        endpoint = request.scope["route"].path  # of the matched route, which FastAPI puts there
-        key = repr((caller.tenant, caller.user, sorted(identity.scopes), request.method, endpoint, parameters))
+        endpoint = request.scope["route"].path, request.path_params  # of the matched route, which FastAPI puts there
+        key = repr((caller.tenant, caller.user, sorted(identity.scopes), request.method, *endpoint, parameters))
         entry = self._entries.get(key)
         if entry is not None and entry.change_token == change_token:
             self._entries.move_to_end(key)

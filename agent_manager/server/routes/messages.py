@@ -14,9 +14,8 @@ from agent_manager.a2a import Json, message_and_push_notification
 from agent_manager.agent_registry import checked_conversation
 from agent_manager.agents.updates import renamed
 from agent_manager.server.authorization import AuthorizedRoute, Data
-from agent_manager.server.context import CurrentContext, write_page
+from agent_manager.server.context import CurrentContext
 from agent_manager.server.conversation_lookup import get_or_404, resolve
-from agent_manager.server.response_cache import BodyWriter
 from agent_manager.server.routes.declarations import CONFLICT, NOT_FOUND, TOO_LARGE, reads, writes
 from agent_manager.server.schemas.common import PageOut, PositionedOut
 from agent_manager.server.schemas.conversations import (
@@ -172,15 +171,10 @@ async def send_message(
 @router.get("/pending", response_model=PendingOut, **reads(Data.CONTENT))
 async def pending(context: CurrentContext) -> Response:
     """List the messages that await an answer, oldest first."""
-
-    async def write(out: BodyWriter) -> None:
-        await write_page(
-            out,
-            await context.manager.pending(),
-            lambda each: PendingMessage.model_validate(each).with_position(context.position).to_bytes(),
-        )
-
-    return await context.read_log(write)
+    return await context.read_list(
+        context.manager.pending,
+        lambda each: PendingMessage.model_validate(each).with_position(context.position).to_bytes(),
+    )
 
 
 @router.get("/conversations/{conversation}/tasks", response_model=TaskPage, **reads(Data.CONTENT, NOT_FOUND))
