@@ -30,14 +30,7 @@ from agent_manager.storage import LeaseStatus, Log
 from agent_manager.writer import Writer
 from eventstore import MessageAnswered, conversation_uuid
 from eventstore.concurrency import cancel_and_wait
-from eventstore.errors import (
-    ConversationIsDeleted,
-    EventStoreError,
-    InputError,
-    StoreClosed,
-    conversation_not_found,
-    printable,
-)
+from eventstore.errors import ConversationIsDeleted, EventStoreError, InputError, StoreClosed, printable
 
 T = TypeVar("T")
 
@@ -218,9 +211,7 @@ class Answers:
         """Return the conversation of a message at a version or later."""
         fold = self._cache.kept(accepted.conversation)
         if fold is None or fold.version < version or accepted.event_id not in fold.messages:
-            fold = await self._cache.get(accepted.conversation)
-        if fold is None:
-            raise conversation_not_found(accepted.conversation)
+            return await self._cache.existing(accepted.conversation)
         return fold
 
 

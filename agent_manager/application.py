@@ -17,23 +17,18 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import json
 import logging
-from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import dataclass
 from functools import cache, wraps
-from hashlib import sha256
 from threading import Lock
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel
 
-from agent_manager.a2a import Json
-from agent_manager.accepted_messages import Accepted, Key
+from agent_manager.accepted_messages import Accepted, AcceptedMessages
 from agent_manager.answering import Answered
 from agent_manager.conversation_fold import ConversationView
 from agent_manager.dual_write import Differences
@@ -48,11 +43,6 @@ T = TypeVar("T")
 
 EVENTS = 10_000
 """Number of events that are listed."""
-INSTANCE_BYTES = 8 * 1024 * 1024
-"""Size of the instances that are kept for recognition: of their JSON, and :data:`_OBJECT_BYTES` for each."""
-MAX_UNPROCESSED = 100_000
-"""Messages that await processing, a few hundred bytes each. Older ones are accepted again when they are processed."""
-_OBJECT_BYTES = 2048
 
 log = logging.getLogger(__name__)
 
@@ -204,7 +194,6 @@ class ApplicationManager:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> Any:
-        """Accept a message, answer it, and return the reply."""
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -367,93 +356,3 @@ def _awaitable_class(kind: type) -> Any:
         "__qualname__": kind.__qualname__, "__doc__": kind.__doc__,
     }  # fmt: skip
     return type(kind)(kind.__name__, (kind,), namespace)
-
-
-@dataclass(eq=False, slots=True)
-class _Entry:
-    """An accepted message.
-
-    Attributes:
-        instance: held, so that no other instance gets its address; None after it is dropped.
-    """
-
-    key: Key
-    digest: bytes
-    size: int
-    instance: Any
-    is_processed: bool = False
-
-
-class AcceptedMessages:
-    """The accepted messages that await processing, and the latest processed ones. Any thread may use it.
-
-    Between ``sanitize_message`` and ``process_message`` the application may pass on the same instance or a copy. Ids do
-    not identify a message: they may repeat or be missing. The instance does; otherwise a digest of the content does,
-    among the messages that are not processed yet.
-
-    Contents are read from the log again when a message is processed. Only digests are kept here, and instances within
-    :data:`INSTANCE_BYTES`.
-    """
-
-    def __init__(self) -> None:
-        self._unprocessed: OrderedDict[bytes, deque[_Entry]] = OrderedDict()
-        self._unprocessed_count = 0
-        self._by_instance: OrderedDict[int, list[_Entry]] = OrderedDict()
-        self._instance_bytes = 0
-        self._lock = Lock()
-
-    def add(self, message: Any, accepted: Accepted) -> None:
-        """Add an accepted message and its instance."""
-        digest, size = _digest(accepted.message)
-        entry = _Entry(accepted.key, digest, size + _OBJECT_BYTES, message)
-        with self._lock:
-            self._unprocessed.setdefault(digest, deque()).append(entry)
-            self._unprocessed_count += 1
-            self._by_instance.setdefault(id(message), []).append(entry)
-            self._instance_bytes += entry.size
-            while self._instance_bytes > INSTANCE_BYTES:
-                self._drop_instance(next(iter(self._by_instance)))
-            while self._unprocessed_count > MAX_UNPROCESSED:
-                self._set_processed(next(iter(self._unprocessed.values()))[0])
-
-    def take(self, message: Any, wire: Json) -> Key | None:
-        """Return the accepted message for an instance that is to be processed; None if it was not accepted.
-
-        An instance that was accepted several times stands for the oldest acceptance that is not processed yet; if all
-        are processed, for the latest with the same content: an application may have written a further message into it.
-        A copy stands for the oldest equal message that is not processed yet.
-        """
-        digest, _ = _digest(wire)
-        with self._lock:
-            same = self._by_instance.get(id(message), [])
-            entry = next((each for each in same if not each.is_processed), None)
-            if entry is None and (processed := [each for each in same if each.digest == digest]):
-                return processed[-1].key
-            if entry is None and digest in self._unprocessed:
-                entry = self._unprocessed[digest][0]
-            if entry is None:
-                return None
-            self._set_processed(entry)
-            return entry.key
-
-    def _set_processed(self, entry: _Entry) -> None:
-        entry.is_processed = True
-        self._unprocessed_count -= 1
-        equal = self._unprocessed[entry.digest]
-        equal.remove(entry)
-        if not equal:
-            del self._unprocessed[entry.digest]
-
-    def _drop_instance(self, key: int) -> None:
-        for entry in self._by_instance.pop(key):
-            self._instance_bytes -= entry.size
-            entry.instance = None
-
-
-def _digest(message: Json) -> tuple[bytes, int]:
-    """Return a digest of a message that does not depend on the order of members, and the size of its JSON."""
-    try:
-        text = json.dumps(message, sort_keys=True).encode()
-    except (TypeError, ValueError, RecursionError):  # it cannot be stored, so it equals no accepted message
-        return b"", 0
-    return sha256(text).digest(), len(text)

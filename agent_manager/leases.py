@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass
 from uuid import uuid4
 
 from agent_manager.accepted_messages import Key
@@ -24,6 +25,7 @@ RENEW_SECONDS = 3.0
 _log = logging.getLogger(__name__)
 
 
+@dataclass(eq=False)
 class Lease:
     """A lease that this manager holds.
 
@@ -33,10 +35,9 @@ class Lease:
         is_lost: whether another holder has taken it since.
     """
 
-    def __init__(self, key: Key, version: int) -> None:
-        self.key = key
-        self.version = version
-        self.is_lost = False
+    key: Key
+    version: int
+    is_lost: bool = False
 
 
 class Leases:

@@ -38,7 +38,6 @@ from eventstore.errors import (
     InputError,
     NotFound,
     WrongExpectedVersion,
-    conversation_not_found,
     printable,
 )
 from eventstore.ids import is_canonical_uuid
@@ -475,17 +474,11 @@ class Manager:
         )
 
     async def _existing(self, conversation_id: str) -> ConversationFold:
-        fold = await self._fold(conversation_id)
-        if fold is None:
-            raise conversation_not_found(conversation_id)
-        return fold
+        return await self._cache.existing(conversation_uuid(self.tenant, conversation_id), conversation_id)
 
     async def conversation_fold(self, conversation: UUID) -> ConversationFold:
         """Return a conversation by its id in the log and the tables. Raises NotFound."""
-        fold = await self._cache.get(conversation)
-        if fold is None:
-            raise conversation_not_found(conversation)
-        return fold
+        return await self._cache.existing(conversation)
 
     async def _change(self, conversation_id: str, event: EventData) -> ConversationView:
         fold = await self._existing(conversation_id)

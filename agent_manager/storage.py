@@ -294,6 +294,5 @@ class ServerLog(Log):
         )
 
     async def _tail(self, name: str, applied: int) -> list[TupleRow]:
-        """Return rows of the log after a position."""
         parameters = {"tenant": self.tenant, "applied": Int8(applied), "tail": Int8(TAIL)}
         return await self.store.log(self.caller).fetch(query("agent_manager", name), parameters)

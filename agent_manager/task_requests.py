@@ -41,7 +41,7 @@ from eventstore import (
     TaskPushNotificationSet,
     TaskStatus,
 )
-from eventstore.errors import EventTooLarge, InputError, NotFound, conversation_not_found, printable
+from eventstore.errors import EventTooLarge, InputError, NotFound, printable
 
 _USER = "user"
 """The actor of a request without one of its own."""
@@ -88,7 +88,7 @@ class TaskRequests:
             except TaskUnknown as error:
                 raise TaskNotCancelable(f"{shown} cannot be cancelled: {error}") from error
         await self._record(fold.id, update)
-        fold = await self._existing(fold.id)
+        fold = await self._cache.existing(fold.id)
         return fold.wire(fold.tasks[task.id])
 
     async def set_push_notification(
@@ -168,7 +168,7 @@ class TaskRequests:
     async def _record(self, conversation: UUID, update: Update) -> None:
         """Append what an update adds to what is stored, such as by the answer that the task belongs to."""
         while True:
-            fold = await self._existing(conversation)
+            fold = await self._cache.existing(conversation)
             recording = Recording(self._log.tenant, conversation, answer=self._agent, known_task=fold.recorded_task)
             events = recording.events_of(storable(update))
             try:
@@ -188,12 +188,6 @@ class TaskRequests:
         except EventTooLarge as error:
             parts = [part for event in events for part in split_event(event, error.limit)]
             await self._writer.add_answer(conversation, parts, check)
-
-    async def _existing(self, conversation: UUID) -> ConversationFold:
-        fold = await self._cache.get(conversation)
-        if fold is None:
-            raise conversation_not_found(conversation)
-        return fold
 
 
 class _Outdated(Exception):

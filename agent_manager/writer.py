@@ -19,12 +19,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 from weakref import WeakValueDictionary
 
@@ -57,6 +57,8 @@ from eventstore.errors import (
 from eventstore.ids import assigned_uuid, derived_uuid, is_canonical_uuid
 from eventstore.json_text import json_equal
 
+T = TypeVar("T")
+
 _MAX_CONFLICTS = 3
 
 MakeEvents = Callable[[ConversationFold | None, int], list[NewEvent]]
@@ -83,19 +85,14 @@ class Writer:
     ) -> Accepted:
         """Append a message, see :meth:`agent_manager.manager.Manager.accept`.
 
-        If it is too large, with notes in place of its largest files.
+        A message that is too large has notes in place of its largest files.
         """
 
-        async def add(message: Json) -> Accepted:
-            return await self._add_message(message, conversation_id, awaits_answer, name, event_id)
+        async def add(message: Json, notes: Sequence[str]) -> Accepted:
+            accepted = await self._add_message(message, conversation_id, awaits_answer, name, event_id)
+            return replace(accepted, notes=tuple(notes))
 
-        try:
-            return await add(message)
-        except EventTooLarge as error:
-            smaller, notes = without_large_parts(message, error.size - error.limit, error.limit)
-            if not notes:
-                raise
-        return replace(await add(smaller), notes=tuple(notes))
+        return await append_reduced(message, add)
 
     async def _add_message(
         self, message: Json, conversation_id: str | None, awaits_answer: bool, name: str, event_id: UUID | None
@@ -285,6 +282,21 @@ def _is_repetition(stored: Json, message: Json) -> bool:
     return json_equal(
         *({name: value for name, value in each.items() if name not in added} for each in (stored, message))
     )
+
+
+async def append_reduced(message: Json, append: Callable[[Json, Sequence[str]], Awaitable[T]]) -> T:
+    """Append a message; if it is too large, with notes in place of its largest files.
+
+    Args:
+        append: appends a message with these notes in it.
+    """
+    try:
+        return await append(message, ())
+    except EventTooLarge as error:
+        smaller, notes = without_large_parts(message, error.size - error.limit, error.limit)
+        if not notes:
+            raise
+    return await append(smaller, notes)
 
 
 def checked_message(message: Any) -> Json:

@@ -36,15 +36,9 @@ from eventstore import EventStore
 from eventstore.errors import InputError, NotFound, printable
 from eventstore.ids import parse_uuid
 
-audit = typer.Typer(
-    help="Show who did what; verify that no event was changed, and prove it to others.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-key = typer.Typer(
-    help="Create, show, rotate and retire the keys that sign.", no_args_is_help=True, rich_markup_mode=None
-)
-audit.add_typer(key, name="key")
+audit = typer.Typer(help="Show who did what; verify that no event was changed, and prove it to others.")
+key = typer.Typer(help="Create, show, rotate and retire the keys that sign.")
+audit.add_typer(key, name="key", no_args_is_help=True)
 audit.command("trail")(trail)
 audit.command("causes")(causes)
 

@@ -28,11 +28,7 @@ from eventstore import EventStore
 from eventstore.errors import SettingsError
 from eventstore.times import parse_time
 
-backup = typer.Typer(
-    help="Back up the log incrementally; verify, restore, try and prune backups.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+backup = typer.Typer(help="Back up the log incrementally; verify, restore, try and prune backups.")
 
 Where = Annotated[
     str | None,

@@ -15,9 +15,7 @@ from agent_manager.cli.output import RowFormat, print_json, print_remark, print_
 from eventstore import EventStore
 from eventstore.errors import printable
 
-tenants = typer.Typer(
-    help="Add, list, suspend tenants; bind logins of the server to one.", no_args_is_help=True, rich_markup_mode=None
-)
+tenants = typer.Typer(help="Add, list, suspend tenants; bind logins of the server to one.")
 
 TenantId = Annotated[str, Argument(metavar="TENANT", help="The tenant's id.")]
 Login = Annotated[str, Argument(metavar="LOGIN", help="A login of the PostgreSQL server.")]
@@ -87,9 +85,7 @@ def tenants_logins(as_json: Json = False, data_dir: DataDir = None) -> None:
     )
 
 
-users = typer.Typer(
-    help="Add, list, disable the users and agents of a tenant.", no_args_is_help=True, rich_markup_mode=None
-)
+users = typer.Typer(help="Add, list, disable the users and agents of a tenant.")
 
 UserId = Annotated[str, Argument(metavar="USER", help="The user's id: the actor of the events they cause.")]
 
@@ -149,7 +145,7 @@ def users_enable(
     print_result(enabled, f"{enabled.kind} {printable(enabled.id)} enabled", as_json=as_json)
 
 
-keys = typer.Typer(help="Add, list, revoke the keys of a tenant.", no_args_is_help=True, rich_markup_mode=None)
+keys = typer.Typer(help="Add, list, revoke the keys of a tenant.")
 
 
 @keys.command("add")

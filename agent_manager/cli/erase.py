@@ -25,11 +25,7 @@ from eventstore.errors import InputError, NotFound, printable, translated
 from eventstore.event_types import RECEIPTS
 from projections import Reader
 
-erase = typer.Typer(
-    help="Erase events, conversations or users, irrevocably; proofs of the log still hold.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+erase = typer.Typer(help="Erase events, conversations or users, irrevocably; proofs of the log still hold.")
 
 Reason = Annotated[
     str, Option(metavar="TEXT", help="Why; kept in the receipt, which is never erased, so it should name nobody.")

@@ -57,7 +57,7 @@ GROUPS = {
         "keys": "directory",
         "erase": "erase",
         "retention": "retention",
-        "hold": "hold",
+        "hold": "retention",
     },
 }
 """The commands in the order of the help, with the modules of this package that implement them."""
@@ -120,7 +120,7 @@ def command(name: str) -> Any:
     implementation = getattr(module, "import_" if name == "import" else name)
     app = typer.Typer(rich_markup_mode=None)
     if isinstance(implementation, typer.Typer):
-        app.add_typer(implementation, name=name, cls=_Group)
+        app.add_typer(implementation, name=name, cls=_Group, no_args_is_help=True)
     else:
         app.command(name)(implementation)
     group: Any = typer.main.get_group(app)

@@ -11,9 +11,7 @@ from agent_manager.cli.options import DataDir, Json, read_settings
 from agent_manager.cli.output import RowFormat, print_rows, print_warnings
 from eventstore.database.server import Server
 
-migrate = typer.Typer(
-    help="Apply, revert or list the migrations of the schema.", no_args_is_help=True, rich_markup_mode=None
-)
+migrate = typer.Typer(help="Apply, revert or list the migrations of the schema.")
 
 
 @migrate.command("up")

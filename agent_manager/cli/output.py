@@ -338,7 +338,6 @@ class _Column:
 
 
 def _rows_of(columns: Sequence[_Column]) -> Iterator[tuple[str, ...]]:
-    """Return the headings of columns, and then their rows."""
     return zip(*([column.heading, *column.cells] for column in columns), strict=True)
 
 

@@ -33,7 +33,7 @@ from eventstore import EventStore, __version__
 from eventstore.concurrency import cancel_and_wait
 from eventstore.database.connection import RECONNECT_SECONDS
 from eventstore.database.liveness import REPLY_SECONDS
-from eventstore.errors import ConnectionLost, LoginRefused, ServerUnreachable
+from eventstore.errors import ConnectionLost, LoginRefused, RetryableError, ServerUnreachable
 from projections import Projection, Worker, load_projections
 from projections.status import read_warnings
 
@@ -97,13 +97,23 @@ async def _run_until_signal(
 ) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        stop.set()
+        store.server.stopping.set()
+
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, on_signal)
     projections = load_projections(store.settings.projections)
-    with errors.status("starting …"):
-        if describe is not None and store.server.embedded is None:
-            store.server.applied = await asyncio.to_thread(partial(store.server.migrator().up, for_service=True))
-        is_open = await _open(store, stop, waits=describe is None)
+    try:
+        with errors.status("starting …"):
+            if describe is not None and store.server.embedded is None:
+                store.server.applied = await asyncio.to_thread(partial(store.server.migrator().up, for_service=True))
+            is_open = await _open(store, stop, waits=describe is None)
+    except RetryableError:
+        if not stop.is_set():
+            raise
+        is_open = False
     if not is_open:
         return
     if applied := store.server.applied:

@@ -147,7 +147,6 @@ async def _serve_http(
     tls: ssl.SSLContext | None,
     credentials: AgentCredentials,
 ) -> AsyncIterator[None]:
-    """Serve HTTP until the end of the block."""
     settings = server_settings(store.settings)
     agent = settings.answer
     allow_private = may_fetch_private(store, listening)
@@ -183,7 +182,6 @@ async def _serve_http(
 
 
 def _describe(store: EventStore, projections: Sequence[Projection]) -> None:
-    """Print what was started, and what to type next."""
     embedded = store.server.embedded
     settings = store.settings
     if embedded is None:

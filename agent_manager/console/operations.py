@@ -6,6 +6,7 @@ import asyncio
 from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from fastapi import APIRouter
 from pydantic import SecretStr
@@ -15,13 +16,14 @@ from agent_manager.console.kept import kept
 from agent_manager.console.operator import read_backups
 from agent_manager.console.pages import ROOT, ConsoleRoute, page
 from agent_manager.console.retention import read_retention
-from agent_manager.doctor import examine
+from agent_manager.doctor import Report, examine
 from agent_manager.doctor.database import Limits
 from agent_manager.server.authorization import Data
-from agent_manager.server.context import CurrentContext, RequestContext
+from agent_manager.server.context import CurrentContext, RequestContext, ServerContext
 from agent_manager.server.operators import check_operator
 from agent_manager.settings import ServerSettings
 from eventstore import __version__
+from eventstore.concurrency import in_daemon_thread, independent_task
 from eventstore.database.queries import query
 from eventstore.urls import show_url
 from projections.status import read_standby
@@ -29,6 +31,8 @@ from projections.status import read_standby
 router = APIRouter(prefix=ROOT, route_class=ConsoleRoute)
 
 _ACTS = query("agent_manager.console", "acts")
+_EXAMINATIONS: WeakKeyDictionary[ServerContext, asyncio.Task[Report]] = WeakKeyDictionary()
+"""The latest examination of each server."""
 
 
 @page(router, "/operations", "operations.html", Data.METRICS)
@@ -95,5 +99,12 @@ async def show_findings(context: CurrentContext) -> dict[str, Any]:
     return {"report": await _examine(context)}
 
 
-async def _examine(context: RequestContext) -> Any:
-    return await asyncio.to_thread(examine, context.server_context.settings, Limits())
+async def _examine(context: RequestContext) -> Report:
+    """Return the report of an examination. A server makes one at a time; requests that arrive meanwhile share it."""
+    server_context = context.server_context
+    running = _EXAMINATIONS.get(server_context)
+    if running is None or running.done():
+        running = independent_task(in_daemon_thread(partial(examine, server_context.settings, Limits())))
+        running.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may await it
+        _EXAMINATIONS[server_context] = running
+    return await asyncio.shield(running)

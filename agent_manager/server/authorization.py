@@ -45,7 +45,7 @@ from agent_manager.server.idempotency import PARAMETER, StoredResponse
 from agent_manager.server.json_request import BODY_METHODS, JsonRequest
 from agent_manager.server.limits import MAX_CONTAINERS, Limits
 from agent_manager.server.middleware import check_query, decode_parameters
-from agent_manager.server.problems import BadToken, NotAllowed, NoToken, Rejected, TooMany, TooManyValues
+from agent_manager.server.problems import BadToken, NotAllowed, NoToken, Rejected, TooMany
 from agent_manager.server.protocol import SET_DISPLACEABLE, network_of
 from agent_manager.server.response_cache import ResponseCache
 from eventstore.administration import Administrator, act_as, record_reading
@@ -299,7 +299,6 @@ class AuthorizedRoute(APIRoute):
                 await super().handle(scope, receive_counted, send)
 
     async def _admit(self, request: Request, request_limit: ExitStack) -> Identity:
-        """Identify the caller, apply the limits and check the scopes."""
         server_context = request.app.state.server_context
         limits: Limits = server_context.limits
         is_known = server_context.authenticator.is_trusted(request.headers)  # others may share the proxy
@@ -366,10 +365,12 @@ class AuthorizedRoute(APIRoute):
 
         return handle_in_turn
 
-    def rows(self, request: Request) -> int:
-        """Return the number of rows that a request asks for; 0 if it names none, or none that is valid."""
-        limit = request.query_params.get("limit", "")
-        return int(limit[:10]) if limit.isascii() and limit.isdigit() else 0
+    def rows(self, request: Request) -> float:
+        """Return the number of rows that a request asks for, in any form that is valid; 0 if it names none."""
+        try:
+            return float(request.query_params.get("limit", 0))
+        except ValueError:
+            return 0
 
     async def repeated(self, request: Request, stored: StoredResponse) -> Response:
         """Return the response to a repetition of a request with an idempotency key."""
@@ -426,12 +427,13 @@ async def _size_of(request: Request) -> int:
     """Return the size of the body. Starlette keeps the body for the endpoint.
 
     Raises:
-        TooManyValues: The body would take many times its size in parsed form.
+        Rejected: The body would take many times its size in parsed form.
     """
     try:
         body = await request.body()
     except ClientDisconnect:
         raise HTTPException(400, "the body is not complete") from None
     if body.count(b"{") + body.count(b"[") > MAX_CONTAINERS:
-        raise TooManyValues(MAX_CONTAINERS)
+        detail = f"the body has more than {MAX_CONTAINERS:,} objects and arrays: send less at a time"
+        raise Rejected(detail, "many_values", status=413)
     return len(body)

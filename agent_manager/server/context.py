@@ -139,7 +139,7 @@ class ServerContext:
         self.answering_seconds = ANSWERING_SECONDS
         self._answering: set[asyncio.Task[Any]] = set()
 
-    def is_large_page(self, limit: int) -> bool:
+    def is_large_page(self, limit: float) -> bool:
         """Return whether a page of so many rows is large: few of a tenant are read at a time."""
         return limit > LARGE_LIMIT
 
@@ -442,9 +442,15 @@ class RequestContext:
             is_resolved=conversation is not None and not conversation.is_fork,
         )
 
-    async def read_log(self, make: Make) -> Response:
-        """Return the response to a read of the log itself; the body is cached while it is unchanged."""
-        return await self.respond(await log_change_token(self.log), make)
+    async def read_list(
+        self, read: Callable[[], Awaitable[Iterable[Row]]], encode: Callable[[Row], bytes] = to_json
+    ) -> Response:
+        """Return the response to a read of a list that comes whole from the log; cached while that is unchanged."""
+
+        async def write(out: BodyWriter) -> None:
+            await write_page(out, await read(), encode)
+
+        return await self.respond(await log_change_token(self.log), write)
 
     async def past_token(self, conversation: ResolvedConversation) -> str:
         """Return the change token of what the log holds of a conversation.

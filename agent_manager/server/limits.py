@@ -343,6 +343,5 @@ def _of_tenant(what: str, per_second: float, setting: str) -> RateLimit:
 
 
 def _parts(most: int) -> tuple[int, int]:
-    """Return the limits of one tenant and one caller."""
     of_tenant = max(1, most // TENANT_SHARE)
     return of_tenant, max(1, of_tenant // CALLER_SHARE)

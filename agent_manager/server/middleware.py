@@ -36,7 +36,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent_manager.metrics import Metrics
-from agent_manager.server.problems import Busy, Rejected, TooLarge, TooSlow, error_response
+from agent_manager.server.problems import Busy, Rejected, TooLarge, error_response
 from agent_manager.server.response_cache import PIECE_BYTES
 from eventstore.errors import printable
 
@@ -195,7 +195,6 @@ class RequestGuard:
             raise TooLarge(self._limit)
 
     def _limited(self, receive: Receive) -> Receive:
-        """Return a function that receives a request whose body is limited in size and time."""
         deadline = asyncio.get_running_loop().time() + self._seconds
         received, is_whole = 0, False
 
@@ -207,7 +206,9 @@ class RequestGuard:
                 async with asyncio.timeout_at(deadline):
                     message = await receive()
             except TimeoutError:
-                raise TooSlow(self._seconds) from None
+                detail = f"the body did not arrive in {self._seconds:g} seconds: send less at a time, or raise "
+                detail += "EVENTSTORE_BODY_SECONDS"
+                raise Rejected(detail, "slow_body", {"Connection": "close"}, status=408) from None
             received += len(message.get("body", b""))
             if received > self._limit:
                 raise TooLarge(self._limit)

@@ -4,11 +4,10 @@ Three kinds of errors become responses:
 
 - :class:`Rejected`: the server rejects the request, whatever it asks for::
 
-      Rejected                   400  or another status; without a class of their own: what RequestGuard checks
+      Rejected                   400  or another status; without a class of their own: what one place checks
       ├── NoToken                401  the request needs a bearer token and has none
       ├── BadToken               401  the token is not valid
       ├── NotAllowed             403  the token lacks a scope
-      ├── TooSlow                408  the body does not arrive in time
       ├── TooLarge               413  the body is larger than the limit
       ├── UnsupportedMediaType   415  the body is not sent as JSON
       ├── TooMany                429  the tenant or the caller exceeds its share
@@ -112,18 +111,6 @@ class NotAllowed(Rejected):
         )
 
 
-class TooSlow(Rejected):
-    """The body does not arrive in time."""
-
-    status, reason = 408, "slow_body"
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(
-            f"the body did not arrive in {seconds:g} seconds: send less at a time, or raise EVENTSTORE_BODY_SECONDS",
-            headers={"Connection": "close"},
-        )
-
-
 class TooLarge(Rejected):
     """The body is larger than the limit."""
 
@@ -140,15 +127,6 @@ class UnsupportedMediaType(Rejected):
     """The body has a media type or an encoding that the server does not read."""
 
     status, reason = 415, "media_type"
-
-
-class TooManyValues(Rejected):
-    """The body has more objects and arrays than the server parses at a time."""
-
-    status, reason = 413, "many_values"
-
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"the body has more than {limit:,} objects and arrays: send less at a time")
 
 
 class TooMany(Rejected):

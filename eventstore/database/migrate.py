@@ -11,8 +11,10 @@ the lock, and again after dbmate has ended.
 
 from __future__ import annotations
 
+import re
 import secrets
 import select
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -70,6 +72,12 @@ _PAUSE_SECONDS = 0.5
 _DRAIN_SECONDS = 10.0
 """The time that transactions of the former owner have before their sessions are ended."""
 _POLL_SECONDS = 0.02
+_DOES_NOT_FIT = re.compile(r"\(42(?!501)\w{3}\)$")
+"""The end of dbmate's error if the schema lacks what a migration needs, or has it already: SQLSTATEs of class 42."""
+_OTHER_BASELINE = (
+    "use the version of flowagents-eventstore that made it, or begin with an empty database (--data-dir, DATABASE_URL "
+    "or EVENTSTORE_SCHEMA)"
+)
 _END_SESSIONS = query("eventstore.database", "other_sessions")
 _RECORD = query("eventstore.database", "record_migration")
 _OLDER_SESSIONS = query("eventstore.database", "older_sessions")
@@ -120,15 +128,23 @@ def check_versions(recorded: set[str], *, accept_newer: bool = True) -> None:
             f"{' and cannot work with' if accept_newer else ''}: upgrade flowagents-eventstore"
         )
     if missing := [f"{version}_{name}" for version, name in known.items() if version not in applied]:
-        raise SchemaTooOld(f"the database lacks {len(missing)} migration(s), first {missing[0]}: eventstore migrate up")
+        lacks = f"the database lacks {len(missing)} migration(s), first {missing[0]}"
+        if newer:  # which nothing is applied before
+            raise SchemaTooOld(f"{lacks}, and has others that this version does not know: {_OTHER_BASELINE}")
+        raise SchemaTooOld(f"{lacks}: eventstore migrate up")
 
 
 class Migrator:
-    """Applies and reverts migrations in one schema of one database."""
+    """Applies and reverts migrations in one schema of one database.
 
-    def __init__(self, url: str, settings: Settings) -> None:
+    Args:
+        stopping: ends a run that waits for another process, or for a lock, once it is set.
+    """
+
+    def __init__(self, url: str, settings: Settings, stopping: threading.Event | None = None) -> None:
         self._url = url
         self._settings = settings
+        self._stopping = stopping or threading.Event()
         self._schema = settings.db_schema
         self._bookkeeping = sql.Identifier(self._schema, BOOKKEEPING)
 
@@ -154,6 +170,7 @@ class Migrator:
 
         Raises:
             MigrationFailed: dbmate fails; the failing migration is rolled back.
+            RetryableError: the run was stopped while it waited.
             SchemaTooNew: the database has migrations that this code does not know, and it may not work with them.
             SchemaTooOld: migrations were reverted on request, or migrations are missing before such newer ones.
             PermissionDenied: the login may not create the database, or does not inherit the owner's rights.
@@ -179,7 +196,15 @@ class Migrator:
             connection.execute(sql.SQL("DELETE FROM {} WHERE version = %s").format(self._bookkeeping), (_REVERTED,))
             if known <= before:
                 return []
-            self._dbmate("migrate", connection, key, known - before)
+            try:
+                self._dbmate("migrate", connection, key, known - before)
+            except MigrationFailed as error:
+                if not before or not _DOES_NOT_FIT.search(str(error)):
+                    raise
+                raise MigrationFailed(
+                    f"{error}; if a version before the first release made this database, with migrations that have "
+                    f"changed since: {_OTHER_BASELINE}"
+                ) from None
             self._expect(known, connection)
             return sorted(known - before)
 
@@ -328,7 +353,11 @@ class Migrator:
         digest = sha256(f"eventstore migrations {self._schema}".encode()).digest()
         key = secrets.randbits(63)
         with self._transaction(write=True) as connection:
-            connection.execute("SELECT pg_advisory_xact_lock(%s)", (int.from_bytes(digest[:8], signed=True),))
+            of_schema = (int.from_bytes(digest[:8], signed=True),)
+            # Polled, because a statement that waits cannot be stopped from another thread.
+            while connection.execute("SELECT pg_try_advisory_xact_lock(%s)", of_schema).fetchone() != (True,):
+                self._stopping.wait(_POLL_SECONDS)
+                self._refuse_if_stopping()
             connection.execute("SELECT pg_advisory_xact_lock(%s)", (key,))
             yield connection, key
 
@@ -345,6 +374,7 @@ class Migrator:
             try:
                 return run()
             except LockTimeout:
+                self._refuse_if_stopping()
                 time.sleep(_PAUSE_SECONDS)
         try:
             run()
@@ -353,6 +383,10 @@ class Migrator:
                 f"{error}, {_ATTEMPTS} times: a transaction uses the table for too long, such as a backup or a report: "
                 "find it in pg_stat_activity, wait until it ends or end it, and repeat the command"
             ) from None
+
+    def _refuse_if_stopping(self) -> None:
+        if self._stopping.is_set():
+            raise RetryableError("the migration was stopped while it waited for another process: repeat the command")
 
     def _refuse_single_session(self) -> None:
         """Refuse a pooler whose only session has the run's transaction: dbmate would wait for it for ever."""

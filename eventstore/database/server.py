@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Self
 
 from eventstore.database.migrate import Migrator
@@ -20,12 +21,17 @@ class Server:
 
     :meth:`acquire` starts the embedded server and, if ``migrate`` is true, applies its missing migrations, unless
     they were reverted on request.
+
+    Attributes:
+        applied: the migrations that were applied.
+        stopping: set from any thread, it ends a migration that waits for another process.
     """
 
     def __init__(self, settings: Settings, *, migrate: bool = True) -> None:
         self.settings = settings
         self._migrate = migrate
         self.applied: list[str] = []
+        self.stopping = threading.Event()
         self.embedded: EmbeddedServer | None = None
         self._url = settings.server_url()
         if self._url is None:
@@ -77,7 +83,7 @@ class Server:
 
     def migrator(self) -> Migrator:
         """Return a migrator for this server's schema."""
-        return Migrator(self.url, self.settings)
+        return Migrator(self.url, self.settings, self.stopping)
 
     def likely_cause(self, error: EventStoreError) -> EventStoreError:
         """Return the likely cause of a lost connection: an embedded server stops if its disk is full."""

@@ -21,9 +21,9 @@ from support.environment import child_environment
 from support.waiting import until
 
 from agent_manager import default_classes
-from agent_manager.accepted_messages import Accepted
+from agent_manager.accepted_messages import INSTANCE_BYTES, Accepted, AcceptedMessages
 from agent_manager.agents.agent import Context
-from agent_manager.application import INSTANCE_BYTES, AcceptedMessages, ApplicationManager
+from agent_manager.application import ApplicationManager
 from agent_manager.errors import AnswerFailed, ManagerClosed
 from agent_manager.factory import application_manager
 from eventstore import Settings

@@ -88,7 +88,7 @@ async def test_a_newer_schema_that_lacks_a_migration_of_the_code_is_refused(
     missing = max(known_versions())
     with psycopg.connect(database_url) as connection:
         connection.execute(f"DELETE FROM {BOOKKEEPING} WHERE version = %s".encode(), (missing,))
-    with pytest.raises(SchemaTooOld, match=missing):
+    with pytest.raises(SchemaTooOld, match=f"{missing}.*or begin with an empty database"):
         await opens(settings)
     with pytest.raises(SchemaTooOld, match=missing):
         migrator(database_url).up()
@@ -113,6 +113,15 @@ def next_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for module in (dbmate, migrate):
         monkeypatch.setattr(module, "migrations_folder", lambda: folder)
     return folder
+
+
+def test_a_migration_that_does_not_fit_an_earlier_baseline_says_what_to_do(
+    database_url: str, next_release: Path
+) -> None:
+    migration = "-- migrate:up\nDROP FUNCTION of_the_present_baseline();\n\n-- migrate:down\nSELECT;\n"
+    (next_release / f"{NEXT}_change.sql").write_text(migration)
+    with pytest.raises(MigrationFailed, match=r"of_the_present_baseline.*begin with an empty database"):
+        migrator(database_url).up()
 
 
 def test_an_index_is_created_concurrently_in_the_schema_of_the_store(

@@ -6,14 +6,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 from pydantic import Field, model_validator
-from pydantic_core import to_json
 from starlette.responses import Response
 
 from agent_manager.a2a import Json
 from agent_manager.auth import TokenScope
 from agent_manager.server.authorization import AuthorizedRoute, Data
-from agent_manager.server.context import CurrentContext, write_page
-from agent_manager.server.response_cache import BodyWriter
+from agent_manager.server.context import CurrentContext
 from agent_manager.server.routes.declarations import BAD_GATEWAY, NOT_FOUND, TOO_LARGE, reads, writes
 from agent_manager.server.schemas.common import In, PageOut
 
@@ -48,11 +46,7 @@ class AgentsOut(PageOut):
 @router.get("", response_model=AgentsOut, **reads(Data.CONTENT))
 async def list_agents(context: CurrentContext) -> Response:
     """List the cards of the registered agents."""
-
-    async def write(out: BodyWriter) -> None:
-        await write_page(out, await context.manager.agents(), to_json)
-
-    return await context.read_log(write)
+    return await context.read_list(context.manager.agents)
 
 
 @router.post("", status_code=201, response_model=Json, **writes(Data.REGISTRY, BAD_GATEWAY, TOO_LARGE))

@@ -67,8 +67,9 @@ async def get_ancestry(context: CurrentContext, conversation: str) -> Response:
     resolved = await get_or_404(context.reader, conversation)
 
     async def write(out: BodyWriter) -> None:
-        shared = await shared_then(context.store, context.caller, resolved.id, {})
-        await write_page(out, [Ancestor(resolved.id, resolved.version), *shared], encoder(AncestorOut))
+        current = await get_or_404(context.reader, resolved.id)  # not older than the change token
+        shared = await shared_then(context.store, context.caller, current.id, {})
+        await write_page(out, [Ancestor(current.id, current.version), *shared], encoder(AncestorOut))
 
     return await context.respond(await log_change_token(context.log), write, parameters=resolved.id)
 

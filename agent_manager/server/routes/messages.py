@@ -12,12 +12,10 @@ from starlette.responses import Response
 
 from agent_manager.a2a import Json, message_and_push_notification
 from agent_manager.agent_registry import checked_conversation
-from agent_manager.agents.storable import without_large_parts
 from agent_manager.agents.updates import renamed
 from agent_manager.server.authorization import AuthorizedRoute, Data
-from agent_manager.server.context import CurrentContext, write_page
+from agent_manager.server.context import CurrentContext
 from agent_manager.server.conversation_lookup import get_or_404, resolve
-from agent_manager.server.response_cache import BodyWriter
 from agent_manager.server.routes.declarations import CONFLICT, NOT_FOUND, TOO_LARGE, reads, writes
 from agent_manager.server.schemas.common import PageOut, PositionedOut
 from agent_manager.server.schemas.conversations import (
@@ -33,8 +31,8 @@ from agent_manager.server.schemas.conversations import (
     TaskQuery,
 )
 from agent_manager.server.schemas.events import NOT_STORED, AppendOut
+from agent_manager.writer import append_reduced
 from eventstore import ConversationCreated, message_from_sent
-from eventstore.errors import EventTooLarge
 
 router = APIRouter(tags=["messages"], route_class=AuthorizedRoute)
 
@@ -123,7 +121,7 @@ async def append_message(
     """Append a message as it was sent; with `begin`, begin the conversation if it is new. No agent answers it."""
     given_id = message.get("messageId", message.get("message_id", message.get("id")))  # of any of the formats
 
-    async def append(message: Json, notes: Sequence[str] = ()) -> Response:
+    async def append(message: Json, notes: Sequence[str]) -> Response:
         data = message_from_sent(message, given_id=given_id if isinstance(given_id, str) else None)
         return await context.append_to(
             conversation,
@@ -134,13 +132,7 @@ async def append_message(
             not_stored=notes,
         )
 
-    try:
-        return await append(message)
-    except EventTooLarge as error:
-        smaller, notes = without_large_parts(message, error.size - error.limit, error.limit)
-        if not notes:
-            raise
-    return await append(smaller, notes)
+    return await append_reduced(message, append)
 
 
 @router.post(
@@ -179,15 +171,10 @@ async def send_message(
 @router.get("/pending", response_model=PendingOut, **reads(Data.CONTENT))
 async def pending(context: CurrentContext) -> Response:
     """List the messages that await an answer, oldest first."""
-
-    async def write(out: BodyWriter) -> None:
-        await write_page(
-            out,
-            await context.manager.pending(),
-            lambda each: PendingMessage.model_validate(each).with_position(context.position).to_bytes(),
-        )
-
-    return await context.read_log(write)
+    return await context.read_list(
+        context.manager.pending,
+        lambda each: PendingMessage.model_validate(each).with_position(context.position).to_bytes(),
+    )
 
 
 @router.get("/conversations/{conversation}/tasks", response_model=TaskPage, **reads(Data.CONTENT, NOT_FOUND))

@@ -14,10 +14,9 @@ from agent_manager.a2a import Json
 from agent_manager.auth import TokenScope
 from agent_manager.retention import Hold, Holds, Rule, Rules, apply_rules
 from agent_manager.server.authorization import AuthorizedRoute, Data
-from agent_manager.server.context import CurrentContext, encoder, write_page
+from agent_manager.server.context import CurrentContext, encoder
 from agent_manager.server.conversation_lookup import get_or_404
 from agent_manager.server.problems import NotAllowed
-from agent_manager.server.response_cache import BodyWriter
 from agent_manager.server.routes.declarations import CONFLICT, NOT_FOUND, TOO_LARGE, reads, writes
 from agent_manager.server.schemas.common import In, Out, PageOut
 
@@ -124,11 +123,7 @@ class RunOut(Out):
 @router.get("/holds", response_model=HoldsOut, **reads(Data.RETENTION))
 async def list_holds(context: CurrentContext) -> Response:
     """List the legal holds in force."""
-
-    async def write(out: BodyWriter) -> None:
-        await write_page(out, await Holds(context.store, context.caller.tenant).list(), encoder(HoldOut))
-
-    return await context.read_log(write)
+    return await context.read_list(Holds(context.store, context.caller.tenant).list, encoder(HoldOut))
 
 
 @router.post("/holds", status_code=201, response_model=HoldOut, **writes(Data.RETENTION, NOT_FOUND, TOO_LARGE))
@@ -158,12 +153,8 @@ async def release_hold(context: CurrentContext, hold: UUID) -> None:
 @router.get("/retention/rules", response_model=RulesOut, **reads(Data.RETENTION))
 async def list_rules(context: CurrentContext) -> Response:
     """List the retention rules."""
-
-    async def write(out: BodyWriter) -> None:
-        rules = await Rules(context.store, context.caller.tenant).list()
-        await write_page(out, map(_rule_out, rules), RuleOut.to_bytes)
-
-    return await context.read_log(write)
+    rules = Rules(context.store, context.caller.tenant)
+    return await context.read_list(rules.list, lambda rule: _rule_out(rule).to_bytes())
 
 
 @router.post("/retention/rules", status_code=201, response_model=RuleOut, **writes(Data.RETENTION, TOO_LARGE))

@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Body
-from pydantic_core import to_json
 from starlette.responses import Response
 
 from agent_manager.a2a import Json
 from agent_manager.auth import TokenScope
 from agent_manager.conversation_fold import ConversationFold
 from agent_manager.server.authorization import AuthorizedRoute, Data
-from agent_manager.server.context import CurrentContext, write_page
+from agent_manager.server.context import CurrentContext
 from agent_manager.server.conversation_lookup import get_or_404
-from agent_manager.server.response_cache import BodyWriter
 from agent_manager.server.routes.declarations import BAD_GATEWAY, CONFLICT, NOT_FOUND, TOO_LARGE, reads, writes
 from agent_manager.server.schemas.common import PageOut
 
@@ -70,13 +68,13 @@ async def set_push_notification(
 @router.get("/push-notifications", response_model=PushNotificationsOut, **reads(Data.CONTENT, NOT_FOUND))
 async def list_push_notifications(context: CurrentContext, conversation: str, task: str) -> Response:
     """List the settings of push notifications of a task."""
-    fold = await _fold(context, conversation)
-    configs = context.manager.task_requests.push_notifications(fold, task)
+    resolved = await get_or_404(context.reader, conversation)
 
-    async def write(out: BodyWriter) -> None:
-        await write_page(out, configs, to_json)
+    async def read() -> list[Json]:
+        fold = await context.manager.conversation_fold(resolved.id)
+        return context.manager.task_requests.push_notifications(fold, task)
 
-    return await context.read_log(write)
+    return await context.read_list(read)
 
 
 @router.get(

@@ -9,10 +9,12 @@ import ssl
 import subprocess
 import time
 import warnings
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 from support.certificates import self_signed
 from support.processes import Commands, Running
@@ -99,6 +101,20 @@ def test_open_streams_do_not_delay_the_shutdown(started: Commands, database_url:
         list(lines)
         list(other.iter_lines())
     assert up.warnings == []
+
+
+@pytest.mark.parametrize("number", [2, 15], ids=["Ctrl-C", "SIGTERM"])
+def test_up_stops_while_it_waits_for_the_migrations_of_another_process(
+    started: Commands, empty_database_url: str, number: int
+) -> None:
+    key = int.from_bytes(sha256(b"eventstore migrations public").digest()[:8], signed=True)
+    with psycopg.connect(empty_database_url, autocommit=True) as other:
+        other.execute("SELECT pg_advisory_lock(%s)", (key,))
+        up = started.start("up", "--port", "0", DATABASE_URL=empty_database_url)
+        waits = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%pg_try_advisory%'"
+        until(lambda: other.execute(waits + " AND pid <> pg_backend_pid()").fetchone() is not None, "it waits")
+        assert up.interrupt(number, SECONDS_TO_STOP) == 0
+        assert other.execute("SELECT to_regclass('public.events')").fetchone() == (None,)
 
 
 @pytest.mark.slow

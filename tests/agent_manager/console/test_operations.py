@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import re
+import threading
 from typing import Any
 from uuid import uuid4
 
@@ -16,9 +17,11 @@ from support.console import Visitor
 from support.eventsource import EventSource
 from support.scoped_queries import open_as
 from support.serving import Served, served
-from support.waiting import until_async
+from support.waiting import SECONDS, until_async
 
 from agent_manager.auth import TokenScope
+from agent_manager.console import operations
+from agent_manager.doctor import Report, examine
 from agent_manager.server import lag_history, read_your_writes
 from eventstore import EventStore
 from projections import rebuild, select_projections
@@ -355,6 +358,30 @@ async def test_the_findings_of_doctor_are_shown(here: Served) -> None:
             page = await visitor.get("operations/doctor")
         assert "no backups are made" in page
         assert "checks passed" in page
+
+
+@pytest.mark.slow
+async def test_requests_for_the_findings_share_one_examination(here: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    began: list[object] = []
+    have_arrived = threading.Event()
+
+    def examine_once_all_have_arrived(*arguments: Any) -> Report:
+        began.append(arguments)
+        assert have_arrived.wait(SECONDS)
+        return examine(*arguments)
+
+    async def have_all_arrived() -> bool:
+        return here.server_context.limits.requests.taken == 8
+
+    monkeypatch.setattr(operations, "examine", examine_once_all_have_arrived)
+    async with Visitor(here.url) as visitor, asyncio.timeout(120):
+        pages = [asyncio.create_task(visitor.get("operations/doctor")) for _ in range(8)]
+        await until_async(have_all_arrived, "all requests have arrived")
+        have_arrived.set()
+        assert all("checks passed" in page for page in await asyncio.gather(*pages))
+        assert len(began) == 1
+        await visitor.get("operations/doctor")
+        assert len(began) == 2, "a later request gets the present state"
 
 
 @pytest.mark.own_database

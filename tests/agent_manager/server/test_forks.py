@@ -12,6 +12,9 @@ from support.eventsource import EventSource
 from support.serving import Served
 
 from agent_manager.auth import TokenScope
+from agent_manager.server.read_your_writes import log_change_token
+from agent_manager.server.routes import forks
+from eventstore.database.pools import View
 
 pytestmark = pytest.mark.shared_database
 
@@ -27,6 +30,22 @@ async def fork(client: httpx.AsyncClient, conversation: str, **members: Any) -> 
     assert made.status_code == 201, made.text
     assert made.headers["Location"] == f"/v1/conversations/{made.json()['id']}"
     return str(made.json()["id"])
+
+
+async def test_an_ancestry_read_during_an_append_is_not_older_than_its_change_token(
+    here: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trip = await here.begin()
+    path = f"/v1/conversations/{trip}/ancestry"
+
+    async def after_an_append(view: View) -> str:
+        await here.say(trip, "meanwhile")
+        return await log_change_token(view)
+
+    monkeypatch.setattr(forks, "log_change_token", after_an_append)
+    assert (await here.client.get(path)).status_code == 200
+    monkeypatch.undo()
+    assert (await here.client.get(path)).json()["items"][0]["last_version"] == 2
 
 
 async def test_a_conversation_is_forked_at_a_version(here: Served) -> None:

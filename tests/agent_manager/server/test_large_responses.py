@@ -214,7 +214,7 @@ async def test_while_others_write_a_list_is_built_once_at_a_time(here: Served) -
 
 
 async def test_a_response_that_does_not_begin_in_time_is_cancelled(settings: Settings, superuser_url: str) -> None:
-    async with limited(settings, request_seconds=0.5) as here:
+    async with limited(settings, request_seconds=2) as here:
         trip = await here.begin()
         async with EventSource(here.address, f"/v1/conversations/{trip}/stream") as stream:
             with psycopg.connect(superuser_url) as blocking:

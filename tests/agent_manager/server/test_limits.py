@@ -24,6 +24,7 @@ from support.waiting import until_async
 from agent_manager.server import protocol
 from agent_manager.server.limits import SharedLimit, WorkTurns
 from agent_manager.server.problems import Busy, TooMany
+from agent_manager.server.tenant_contexts import TenantContext
 from eventstore import ApplicationEvent, EventStore, Settings
 
 pytestmark = pytest.mark.shared_database
@@ -365,6 +366,22 @@ async def test_expensive_searches_of_one_tenant_do_not_delay_another(settings: S
         else:
             pytest.fail(f"seconds at rest and beside searches, three times: {pairs}")
         await people.close()
+
+
+@pytest.mark.parametrize("limit", ["300", "0000000000300", "%2B300", "300.0", "3_00", "%20300"])
+async def test_a_large_page_waits_for_its_turn_however_its_limit_is_written(
+    here: Served, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    are_large: list[bool] = []
+    turn_for = TenantContext.turn_for
+
+    def noted(context: TenantContext, size: int, *, reads_large_page: bool, appends: bool) -> Any:
+        are_large.append(reads_large_page)
+        return turn_for(context, size, reads_large_page=reads_large_page, appends=appends)
+
+    monkeypatch.setattr(TenantContext, "turn_for", noted)
+    assert (await here.client.get(f"/v1/messages?limit={limit}")).status_code == 200
+    assert are_large == [True]
 
 
 async def test_request_bodies_beyond_a_tenants_part_of_the_budget_are_rejected(here: Served) -> None:

@@ -13,7 +13,7 @@ from support.raw import append_raw_async
 from support.serving import Served, served
 
 from agent_manager.server.serve import listen
-from eventstore import EventStore, MessageAdded
+from eventstore import EventStore, MessageAdded, TaskCreated, TaskPushNotificationSet
 from projections import rebuild, select_projections
 
 pytestmark = pytest.mark.shared_database
@@ -87,6 +87,18 @@ async def test_an_etag_is_valid_for_one_path_and_its_parameters_only(here: Serve
     tag = (await ask(here, "/message/list")).headers["etag"]
     other = await here.client.post("/message/list", json={"params": "tour"}, headers={"If-None-Match": tag})
     assert other.status_code == 200
+
+
+async def test_each_task_has_its_own_list_of_push_notifications(here: Served) -> None:
+    await here.begin(id="trip")
+    trip = (await here.client.get("/v1/conversations/trip")).json()["id"]
+    for name in ("first", "second"):
+        task, config = uuid4(), {"id": name, "url": f"https://client.example/{name}"}
+        created = TaskCreated(task_id=task, given_id=name, description="")
+        await here.store.append(trip, [created, TaskPushNotificationSet(task_id=task, config_id=name, config=config)])
+    for name in ("first", "second"):
+        listed = await here.client.get(f"/v1/conversations/trip/tasks/{name}/push-notifications")
+        assert [each["id"] for each in listed.json()["items"]] == [name]
 
 
 async def test_during_an_open_append_no_outdated_body_is_served(here: Served, database_url: str) -> None:
