@@ -104,7 +104,11 @@ def chat_messages(messages: Sequence[MessageOut], longest: int = MAX_TEXT, most:
                 continue
             kept.append(block)
         each.blocks = kept
-    return [each for each in chat if each.blocks or each.message.error or each.message.role != "tool"]
+    return [
+        each
+        for each in chat
+        if each.blocks or each.message.error or each.message.role != "tool" or each.message.is_erased
+    ]
 
 
 def add_ended(chat: Sequence[ChatMessage], tasks: Iterable[TaskOut], *, is_last: bool) -> None:

@@ -61,7 +61,7 @@ from eventstore.read import end_of_log
 from projections import Message, Search, Task
 from projections.conversation_snapshot import MessagePage
 from projections.pages import PAGE_BYTES
-from projections.rows import ReadTableRow
+from projections.rows import ERASED_MARK, ReadTableRow
 
 router = APIRouter(prefix=f"{ROOT}/conversations", route_class=ConsoleRoute)
 
@@ -131,6 +131,7 @@ async def _search(context: RequestContext, query: ListQuery) -> dict[str, Any]:
         {
             "kind": hit.kind, "conversation_id": hit.conversation_id, "id": hit.id, "version": hit.version,
             "role": hit.role, "actor": hit.actor, "created_at": hit.created_at, "snippet": hit.snippet,
+            "is_erased": False,
         }
         for hit in found
     ]  # fmt: skip
@@ -159,6 +160,7 @@ def _failed_hit(task: Task) -> dict[str, Any]:
         "kind": "task", "conversation_id": task.conversation_id, "id": task.id, "version": task.version,
         "role": None, "actor": "", "created_at": task.updated_at,
         "snippet": " – ".join(filter(None, (task.description, status_text(task.status_message))))[:400],
+        "is_erased": task.is_erased,
     }  # fmt: skip
 
 
@@ -167,10 +169,10 @@ async def _pending(context: RequestContext, query: ListQuery) -> dict[str, Any]:
     after = context.open_cursor(query.after) or "0"
     if not after.isdigit():
         raise InvalidCursor("after: this cursor is of another list: begin without it")
-    given = {"tenant": context.caller.tenant, "after": int(after), "limit": ROWS}
+    given = {"tenant": context.caller.tenant, "after": int(after), "limit": ROWS, "mark": ERASED_MARK}
     given |= {"since": query.since or None, "until": query.until or None}
     rows = await context.store.tables(context.caller).fetch(_AWAITING, given)
-    names = ("conversation_id", "id", "version", "role", "actor", "created_at", "snippet")
+    names = ("conversation_id", "id", "version", "role", "actor", "created_at", "snippet", "is_erased")
     hits = [dict(zip(names, row, strict=False)) | {"kind": "message"} for row in rows]
     following = None
     if len(rows) == ROWS:

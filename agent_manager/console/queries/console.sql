@@ -44,7 +44,8 @@ SELECT p.conversation_id, p.id, p.created_at, c.name
 
 -- name: awaiting
 -- The messages of a period that await an answer, the oldest first, from a position on.
-SELECT p.conversation_id, p.id, m.version, m.role, m.actor, p.created_at, left(m.content, 400), p.position
+SELECT p.conversation_id, p.id, m.version, m.role, m.actor, p.created_at, left(m.content, 400), coalesce(m.metadata ? %(mark)s, false),
+       p.position
   FROM pending_messages p
   JOIN messages m
     ON m.tenant_id = p.tenant_id
