@@ -7,19 +7,24 @@ import csv
 import io
 import json
 import re
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from support import sealing
 from support.callers import People
 from support.console import Visitor
 from support.eventsource import EventSource
 from support.scoped_queries import open_as
+from support.sealing import seal, sealing_settings
 from support.serving import Served, served
 from support.waiting import until_async
 
+from agent_manager.audit.notes import KeyFile
 from agent_manager.auth import TokenScope
 from agent_manager.server import lag_history, read_your_writes
+from agent_manager.settings import ServerSettings
 from eventstore import EventStore
 from projections import rebuild, select_projections
 
@@ -346,6 +351,26 @@ async def test_the_overview_names_what_needs_attention(here: Served) -> None:
         assert 'href="./conversations?state=pending"' in page
         assert "Trip" in page
         assert "EVENTSTORE_BACKUP_DIR" in await visitor.get("operations")
+
+
+@pytest.mark.own_database
+async def test_operations_say_how_far_the_log_is_sealed_and_by_which_key(
+    settings: ServerSettings, tmp_path: Path
+) -> None:
+    async with (
+        EventStore(sealing_settings(settings, tmp_path, audit_seconds=3600.0)) as store,
+        served(store) as here,
+        Visitor(here.url) as visitor,
+    ):
+        assert "Nothing is sealed" in await visitor.get("operations")
+        position = await sealing.append(store, 2)
+        await seal(store)
+        await sealing.append(store, 1)
+        [key] = KeyFile.read(tmp_path / "audit.key").keys
+        sealed = json.loads(await visitor.get("operations.json"))["sealed"]
+        assert (sealed["events"], sealed["position"], sealed["lag_events"]) == (2, position, 1)
+        assert (sealed["origin"], sealed["key_ids"]) == (sealing.NAME, [key.id])
+        assert f"<code>{key.id}</code>" in await visitor.get("operations")
 
 
 @pytest.mark.slow

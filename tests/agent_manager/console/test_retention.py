@@ -50,6 +50,8 @@ async def test_an_erasure_shows_what_it_takes_asks_for_a_reason_and_leaves_its_r
         assert f'href="./log/{receipt["position"]}"' in done
         assert "asked to be forgotten" in await visitor.get("operations")
         assert "Nothing is left to erase" in await visitor.get(page)
+        shown = await visitor.get(f"conversations/{trip}")
+        assert ("Erased by console" in shown, "asked to be forgotten" in shown) == (True, True)
 
 
 async def test_what_was_erased_is_marked_wherever_it_is_shown(here: Served) -> None:
