@@ -86,16 +86,12 @@ SELECT a.recorded_at, a.tenant_id, a.actor, a.act, a.details
  LIMIT 20
 
 -- name: receipts
--- The latest receipts of erasures of a tenant. Materialized: so they are found by the index of these few events.
-WITH found AS MATERIALIZED (
-    SELECT e.timestamp, e.position, e.actor, e.conversation_id, e.content
-      FROM events e
-     WHERE e.tenant_id = %(tenant)s
-       AND e.event_type IN ('conversation.erased', 'event.erased')
-)
-SELECT f.timestamp, f.position, f.actor, f.conversation_id, f.content
-  FROM found f
- ORDER BY f.position DESC
+-- The latest receipts of erasures of a tenant.
+SELECT e.timestamp, e.position, e.actor, e.conversation_id, e.content
+  FROM events e
+ WHERE e.tenant_id = %(tenant)s
+   AND e.event_type IN ('conversation.erased', 'event.erased')
+ ORDER BY e.position DESC
  LIMIT %(limit)s
 
 -- name: held
