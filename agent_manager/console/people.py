@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
@@ -13,6 +14,7 @@ from starlette.responses import Response
 
 from agent_manager.auth import Directory, TokenScope
 from agent_manager.auth.directory import Key, User
+from agent_manager.console.kept import kept
 from agent_manager.console.pages import ROOT, ConsoleRoute, form, models, page, redirect
 from agent_manager.console.rendering import respond_with_page
 from agent_manager.server.authorization import Data, needs
@@ -23,8 +25,7 @@ from agent_manager.server.schemas.common import Cursor, In
 from agent_manager.server.schemas.conversations import ConversationOut
 from eventstore import Caller
 from eventstore.errors import NotFound
-from projections import Conversation, Reader
-from projections.pages import Page
+from projections import Reader
 
 router = APIRouter(prefix=ROOT, route_class=ConsoleRoute)
 
@@ -82,18 +83,22 @@ class UserQuery(In):
 async def show_user(context: CurrentContext, query: Annotated[UserQuery, Query()]) -> dict[str, Any]:
     """Show a user, their keys and, with the scope ``read``, the conversations that they may see."""
     user = query.id
-    reader = Reader(context.store, caller=Caller(context.caller.tenant, user))
     users, keys = await _users_and_keys(context, user=user, limit=PEOPLE_ROWS)
-    found: Page[Conversation] = Page()
+    found: dict[str, Any] | None = {"items": [], "next": None}
     if context.identity.may(TokenScope.READ):
-        found = await reader.conversations(limit=ROWS, after=query.after)
+        found = await kept(context, "conversations of user", query, partial(_conversations_of, context, query))
     return {
         "user": user,
         "known": users[0] if users else None,
         "keys": keys,
-        "items": await models(context, ConversationOut, found),
-        "next": found.next,
+        **(found or {"items": None, "next": None}),
     }
+
+
+async def _conversations_of(context: RequestContext, query: UserQuery) -> dict[str, Any]:
+    reader = Reader(context.store, caller=Caller(context.caller.tenant, query.id))
+    found = await reader.conversations(limit=ROWS, after=query.after)
+    return {"items": await models(context, ConversationOut, found), "next": found.next}
 
 
 class UserIn(In):
