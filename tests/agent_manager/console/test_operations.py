@@ -69,6 +69,9 @@ async def test_the_log_is_filtered_by_types_actor_text_and_position(here: Served
         whole = await visitor.get(f"log/{position}")
         assert "to Porto" in whole
         part = await visitor.get(f"log/{position}", hx_target=f"body-{position}")
+        for given, root in (("./", "./"), ("../../", "../../"), ("//evil.example/", "../"), ("../x", "../")):
+            nested = await visitor.get(f"log/{position}", hx_target=f"body-{position}", Console_Root=given)
+            assert f'href="{root}log/{position}"' in nested, "the page that shows it may be at another depth"
         assert ("to Porto" in part, "<html" in part) == (True, False)
         await visitor.get("log/1000000000", status=404)
         await visitor.get("log?before=x", status=422)
