@@ -134,6 +134,13 @@ def test_the_latest_receipts_are_found_among_few_events(logs: Logs, analyzed: bo
 
 @every_plan
 @both_logs
+def test_the_latest_acts_are_read_along_the_versions_of_each_tenant(logs: Logs, analyzed: bool, kind: Kind) -> None:
+    plan = logs.plan(LONG, analyzed, query("agent_manager.console", "acts"), {}, kind)
+    assert plan.indexes == {"events_pkey"}, plan.text
+
+
+@every_plan
+@both_logs
 @both_ways
 def test_a_statement_passes_over_a_stretch_of_the_log_and_no_more(
     logs: Logs, backwards: bool, analyzed: bool, kind: Kind

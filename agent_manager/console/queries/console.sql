@@ -79,9 +79,26 @@ SELECT e.id, e.version
    AND e.id = ANY (%(ids)s::uuid[])
 
 -- name: acts
--- The latest administrative acts, of all tenants.
-SELECT a.recorded_at, a.tenant_id, a.actor, a.act, a.details
-  FROM audit_acts a
+-- The latest administrative acts, of all tenants: of the latest of each tenant, so that the time does not depend on how
+-- many there are. Each step of the first part finds the next tenant by the index.
+WITH RECURSIVE tenants AS (
+    SELECT min(e.tenant_id) AS tenant_id
+      FROM events e
+     UNION ALL
+    SELECT (SELECT min(e.tenant_id) FROM events e WHERE e.tenant_id > t.tenant_id)
+      FROM tenants t
+     WHERE t.tenant_id IS NOT NULL
+)
+SELECT a.recorded_at, a.tenant_id, a.actor, substr(a.action, length('eventstore.') + 1) AS act, a.content AS details
+  FROM tenants t
+ CROSS JOIN LATERAL (
+           SELECT a.*
+             FROM audit_trail a
+            WHERE a.tenant_id = t.tenant_id
+              AND a.conversation_id = administration_id()
+            ORDER BY a.version DESC
+            LIMIT 20
+       ) AS a
  ORDER BY a.position DESC
  LIMIT 20
 
