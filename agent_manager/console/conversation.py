@@ -360,27 +360,14 @@ async def export(context: CurrentContext, conversation: str) -> Response:
 
 # Changes
 
-ChangeForm = Annotated[ConversationChange, form(ConversationChange)]
-
 
 @router.post("/rename", openapi_extra=needs(Data.CONVERSATION))
-async def rename(
+@router.post("/state", openapi_extra=needs(Data.CONVERSATION))
+async def change(
     context: CurrentContext, conversation: str, fields: Annotated[ConversationChange, form(ConversationChange)]
 ) -> Response:
     """Rename a conversation, archive or reactivate it."""
-    return await _change(context, conversation, fields)
-
-
-@router.post("/state", openapi_extra=needs(Data.CONVERSATION))
-async def set_state(
-    context: CurrentContext, conversation: str, fields: Annotated[ConversationChange, form(ConversationChange)]
-) -> Response:
-    """Archive or reactivate a conversation."""
-    return await _change(context, conversation, fields)
-
-
-async def _change(context: RequestContext, conversation: str, change: ConversationChange) -> Response:
-    done = await api.change_conversation(context, conversation, change.model_copy(update={"actor": ACTOR}))
+    done = await api.change_conversation(context, conversation, fields.model_copy(update={"actor": ACTOR}))
     return redirect(context, f"conversations/{done.id}")
 
 
