@@ -251,7 +251,7 @@ async def test_a_conversation_is_renamed_archived_shared_and_deleted(here: Serve
         assert '<h1 id="title">Journey</h1>' in await visitor.send(page, f"{page}/rename", name="Journey")
         assert "chip archived" in await visitor.send(page, f"{page}/state", is_active="false")
         assert "chip active" in await visitor.send(page, f"{page}/state", is_active="true")
-        assert "<li>bob" in await visitor.send(page, f"{page}/members", user="bob", access="write")
+        assert ">bob</a>" in await visitor.send(page, f"{page}/members", user="bob", access="write")
         assert "<li>bob" not in await visitor.send(page, f"{page}/members", user="bob", access="none")
         await visitor.send(page, f"{page}/members", status=422, user="", access="read")
         assert "chip deleted" in await visitor.send(page, f"{page}/delete")
