@@ -7584,6 +7584,13 @@ CREATE INDEX idx_events_position ON public.events USING btree ("position");
 
 
 --
+-- Name: idx_events_receipts; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_events_receipts ON public.events USING btree (tenant_id, "position") WHERE ((event_type)::text = ANY ((ARRAY['conversation.erased'::character varying, 'event.erased'::character varying])::text[]));
+
+
+--
 -- Name: idx_events_timestamp; Type: INDEX; Schema: public; Owner: -
 --
 

@@ -14,6 +14,9 @@ from eventstore.lazy_row import LazyRow, lazy_row
 from eventstore.member_order import restore, restore_members
 from eventstore.message_format import sent_from_row
 
+ERASED_MARK = "eventstore.erased"
+"""The member of the metadata of a row whose content was erased; see the SQL function ``erased_content``."""
+
 
 class ReadTableRow(LazyRow):
     """A row of a read table.
@@ -21,6 +24,13 @@ class ReadTableRow(LazyRow):
     A row that was read has one more value: the order of the members in its JSON columns
     (:mod:`eventstore.member_order`).
     """
+
+    metadata: dict[str, Any] | None
+
+    @property
+    def is_erased(self) -> bool:
+        """True if the content of the event that it begins with was erased."""
+        return bool((self.metadata or {}).get(ERASED_MARK))
 
     @property
     def size(self) -> int:
@@ -98,11 +108,6 @@ class Message(ReadTableRow):
         return sent_from_row(
             self.role, self.content, self.parts, self.metadata, self.extra, sent_order=self._order("sent")
         )
-
-    @property
-    def is_erased(self) -> bool:
-        """True if its content was erased."""
-        return bool((self.metadata or {}).get("eventstore.erased"))
 
     def _restored(self, name: str, value: Any) -> Any:
         # The projection adds a text to the members that were sent as extra, and never replaces one of them.

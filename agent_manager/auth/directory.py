@@ -120,9 +120,14 @@ class Directory:
         taken = ConflictError(f"tenant {printable(tenant)} exists already: choose another id")
         return Tenant(*await self._fetch_one("add_tenant", parameters, taken))
 
-    async def tenants(self) -> list[Tenant]:
-        """Return all tenants by id."""
-        return [Tenant(*row) for row in await self._fetch("tenants", {})]
+    async def tenants(self, *, text: str = "", limit: int | None = None) -> list[Tenant]:
+        """Return tenants by id.
+
+        Args:
+            text: only those whose id or name contains it.
+            limit: at most so many.
+        """
+        return [Tenant(*row) for row in await self._fetch("tenants", {"text": text, "limit": limit})]
 
     async def suspend_tenant(self, tenant: str, *, suspended: bool = True) -> Tenant:
         """Reject all tokens of a tenant, or accept them again. Its data stays."""
@@ -158,9 +163,17 @@ class Directory:
             raise ConflictError(f"tenant {printable(tenant)} has a user {printable(user)} already: choose another id")
         return User(*row)
 
-    async def users(self, tenant: str) -> list[User]:
-        """Return the users of a tenant by id."""
-        return [User(*row) for row in await self._fetch_of_tenant("users", tenant)]
+    async def users(
+        self, tenant: str, *, user: str | None = None, text: str = "", limit: int | None = None
+    ) -> list[User]:
+        """Return the users of a tenant by id.
+
+        Args:
+            user: only this one.
+            text: only those whose id or name contains it.
+            limit: at most so many.
+        """
+        return [User(*row) for row in await self._fetch_of_tenant("users", tenant, user, text, limit)]
 
     async def disable_user(self, tenant: str, user: str, *, disabled: bool = True) -> User:
         """Reject all tokens of a user, or accept them again."""
@@ -209,9 +222,17 @@ class Directory:
             raise _no_user(tenant, str(user)) from None
         return NewKey(Key(*rows[0]), token)
 
-    async def keys(self, tenant: str) -> list[Key]:
-        """Return the keys of a tenant, the oldest first."""
-        return [Key(*row) for row in await self._fetch_of_tenant("keys", tenant)]
+    async def keys(
+        self, tenant: str, *, user: str | None = None, text: str = "", limit: int | None = None
+    ) -> list[Key]:
+        """Return the keys of a tenant, the oldest first; with a limit, those in use first, the latest first.
+
+        Args:
+            user: only theirs.
+            text: only those whose name, user or id contains it.
+            limit: at most so many.
+        """
+        return [Key(*row) for row in await self._fetch_of_tenant("keys", tenant, user, text, limit)]
 
     async def key_ids(self, tenant: str, beginning: str, limit: int) -> list[str]:
         """Return the ids of a tenant's keys that begin with a text, at most so many."""
@@ -267,8 +288,11 @@ class Directory:
         await self._check_tenant(parameters["tenant"])
         raise missing or await self._no_tenant(parameters["tenant"])
 
-    async def _fetch_of_tenant(self, name: str, tenant: str) -> list[tuple[Any, ...]]:
-        if not (rows := await self._fetch(name, {"tenant": checked_tenant(tenant)})):
+    async def _fetch_of_tenant(
+        self, name: str, tenant: str, user: str | None, text: str, limit: int | None
+    ) -> list[tuple[Any, ...]]:
+        parameters = {"tenant": checked_tenant(tenant), "user": user, "text": text, "limit": limit}
+        if not (rows := await self._fetch(name, parameters)):
             await self._check_tenant(tenant)
         return rows
 

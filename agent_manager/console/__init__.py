@@ -12,7 +12,9 @@ are those of the API: a cookie with the token takes the place of the header (:mo
 from fastapi import APIRouter
 
 from agent_manager.console import (
+    conversation,
     conversations,
+    history,
     log,
     operations,
     overview,
@@ -25,10 +27,14 @@ from agent_manager.console import (
 from agent_manager.console.pages import ROOT, ConsoleRoute, not_found, redirect_to_root
 from agent_manager.server.authorization import Data, needs
 
+SUBJECTS = (
+    sign_in, overview, conversations, conversation, history, log, projections, statistics, people, retention,
+    operations,
+)  # fmt: skip
 router = APIRouter(include_in_schema=False, route_class=ConsoleRoute)
-for _module in (sign_in, overview, conversations, log, projections, statistics, people, retention, operations):
-    router.include_router(_module.router)
+for _subject in SUBJECTS:
+    router.include_router(_subject.router)
 router.add_api_route(ROOT, redirect_to_root, openapi_extra=needs(Data.STATUS))
 router.add_api_route(f"{ROOT}/{{path:path}}", not_found, openapi_extra=needs(Data.STATUS))
 
-__all__ = ["router"]
+__all__ = ["SUBJECTS", "router"]

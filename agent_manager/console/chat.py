@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import accumulate, islice
 from typing import Any
-from uuid import UUID
 
 from agent_manager.a2a import FINAL, Json, assemble_artifacts, part_in_version
 from agent_manager.adapters.a2a_demo_messages import File, as_message, file_of, with_file_addresses
@@ -104,7 +103,11 @@ def chat_messages(messages: Sequence[MessageOut], longest: int = MAX_TEXT, most:
                 continue
             kept.append(block)
         each.blocks = kept
-    return [each for each in chat if each.blocks or each.message.error or each.message.role != "tool"]
+    return [
+        each
+        for each in chat
+        if each.blocks or each.message.error or each.message.role != "tool" or each.message.is_erased
+    ]
 
 
 def add_ended(chat: Sequence[ChatMessage], tasks: Iterable[TaskOut], *, is_last: bool) -> None:
@@ -318,8 +321,3 @@ def _without_bytes(part: Any) -> Any:
     if not isinstance(file, dict) or "bytes" not in file:
         return part
     return part | {"file": {name: value for name, value in file.items() if name != "bytes"}}
-
-
-def file_path(conversation: UUID, file_id: str) -> str:
-    """Return the path of a file below the root of the console."""
-    return f"conversations/{conversation}/files/{file_id}"

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 from fastapi import APIRouter
 from pydantic import SecretStr
 
+from agent_manager.audit.status import read_sealed_log
 from agent_manager.auth import TokenScope
 from agent_manager.console.kept import kept
 from agent_manager.console.operator import read_backups
@@ -37,13 +38,14 @@ _EXAMINATIONS: WeakKeyDictionary[ServerContext, asyncio.Task[Report]] = WeakKeyD
 
 @page(router, "/operations", "operations.html", Data.METRICS)
 async def show_operations(context: CurrentContext) -> dict[str, Any]:
-    """Show backups, the server, retention of its tenant, settings, migrations and, with the scope ``audit``, acts."""
+    """Show backups, the server, the sealed log, retention, settings, migrations and, with the scope ``audit``, acts."""
     check_operator(context)
     store = context.store
     projector = store.connections.projector
-    samples, standby, versions = await asyncio.gather(
+    samples, standby, sealed, versions = await asyncio.gather(
         context.server_context.lag_history.samples(),
         read_standby(store),
+        read_sealed_log(store),
         projector.fetch("SELECT current_setting('server_version')"),
     )
     # As in the trail, they are events of the log.
@@ -65,6 +67,7 @@ async def show_operations(context: CurrentContext) -> dict[str, Any]:
             "horizon_distance": samples[-1].horizon_distance,
             "standby": standby,
         },
+        "sealed": sealed,
         "acts": [dict(zip(("time", "tenant", "actor", "act", "details"), row, strict=True)) for row in acts],
         "migrations": migrations,
         **retention,

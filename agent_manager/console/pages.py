@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from agent_manager.console.rendering import respond_with_page
+from agent_manager.console.rendering import respond_with_page, root_of
 from agent_manager.console.session import FormRequest, authorize
 from agent_manager.server.authorization import AuthorizedRoute, Data, Handler, check_open_rate, needs
 from agent_manager.server.context import LARGE_LIMIT, RequestContext
@@ -156,12 +156,7 @@ def redirect(context: RequestContext, path: str) -> Response:
     Args:
         path: Of the page, below the root of the console.
     """
-    return RedirectResponse(f"{root_of(context.request.scope)}{path}", 303)
-
-
-def root_of(scope: Scope) -> str:
-    """Return the relative URL of the root of the console."""
-    return "../" * (scope["path"].count("/") - 2) or "./"
+    return RedirectResponse(f"{root_of(context.request)}{path}", 303)
 
 
 def error_page(request: Request, status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
@@ -184,7 +179,7 @@ def _sign_in(request: Request, error: Rejected) -> Response:
     wanted = request.scope["path"].removeprefix(f"{ROOT}/")
     query = f"?{request.url.query}" if request.url.query else ""
     failed = "&failed=1" if isinstance(error, BadToken) else ""
-    url = f"{root_of(request.scope)}sign-in?next={quote(wanted + query, safe='')}{failed}"
+    url = f"{root_of(request)}sign-in?next={quote(wanted + query, safe='')}{failed}"
     if "hx-request" in request.headers:  # a part of a page cannot be replaced by the form
         return Response(status_code=401, headers={"HX-Redirect": url})
     return RedirectResponse(url, 303)

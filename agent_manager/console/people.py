@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
@@ -12,7 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agent_manager.auth import Directory, TokenScope
-from agent_manager.auth.directory import Key, Tenant, User
+from agent_manager.auth.directory import Key, User
+from agent_manager.console.kept import kept
 from agent_manager.console.pages import ROOT, ConsoleRoute, form, models, page, redirect
 from agent_manager.console.rendering import respond_with_page
 from agent_manager.server.authorization import Data, needs
@@ -23,8 +25,7 @@ from agent_manager.server.schemas.common import Cursor, In
 from agent_manager.server.schemas.conversations import ConversationOut
 from eventstore import Caller
 from eventstore.errors import NotFound
-from projections import Conversation, Reader
-from projections.pages import Page
+from projections import Reader
 
 router = APIRouter(prefix=ROOT, route_class=ConsoleRoute)
 
@@ -48,35 +49,27 @@ async def show_people(context: CurrentContext, query: Annotated[PeopleQuery, Que
 
 
 async def _people(context: RequestContext, text: str = "") -> dict[str, Any]:
-    (users, keys), tenants = await asyncio.gather(_users_and_keys(context), _tenants(context))
-    wanted = text.casefold()
-    found: dict[str, list[Any]] = {
-        "users": [each for each in users if wanted in f"{each.id}\n{each.name}".casefold()],
-        "keys": [each for each in keys if wanted in f"{each.name}\n{each.user or ''}\n{each.id}".casefold()],
-        "tenants": [each for each in tenants if wanted in f"{each.id}\n{each.name}".casefold()],
-    }
+    options: dict[str, Any] = {"text": text, "limit": PEOPLE_ROWS + 1}
+    users, keys = await _users_and_keys(context, **options)
+    tenants = await Directory(context.store).tenants(**options) if is_operator(context) else []
+    found: dict[str, list[Any]] = {"users": users, "keys": keys, "tenants": tenants}
     return {
         **{name: rows[:PEOPLE_ROWS] for name, rows in found.items()},
-        "more": {name: max(0, len(rows) - PEOPLE_ROWS) for name, rows in found.items()},
+        "more": {name: len(rows) > PEOPLE_ROWS for name, rows in found.items()},
         "q": text,
         "grantable": sorted(scope.value for scope in context.identity.scopes),
         "made": None,
     }
 
 
-async def _users_and_keys(context: RequestContext) -> tuple[list[User], list[Key]]:
-    """Return the users of the caller's tenant by id, and its keys: those in use first, the latest first."""
+async def _users_and_keys(context: RequestContext, **options: Any) -> tuple[list[User], list[Key]]:
+    """Return users of the caller's tenant by id, and keys: those in use first, the latest first."""
     directory, tenant = Directory(context.store), context.caller.tenant
     try:
-        users, keys = await asyncio.gather(directory.users(tenant), directory.keys(tenant))
+        users, keys = await asyncio.gather(directory.users(tenant, **options), directory.keys(tenant, **options))
     except NotFound:  # a tenant that was not added: it has neither
         return [], []
-    keys.sort(key=lambda key: (key.state != "active", -key.created_at.timestamp()))
     return users, keys
-
-
-async def _tenants(context: RequestContext) -> list[Tenant]:
-    return await Directory(context.store).tenants() if is_operator(context) else []
 
 
 class UserQuery(In):
@@ -90,18 +83,22 @@ class UserQuery(In):
 async def show_user(context: CurrentContext, query: Annotated[UserQuery, Query()]) -> dict[str, Any]:
     """Show a user, their keys and, with the scope ``read``, the conversations that they may see."""
     user = query.id
-    reader = Reader(context.store, caller=Caller(context.caller.tenant, user))
-    users, keys = await _users_and_keys(context)
-    found: Page[Conversation] = Page()
+    users, keys = await _users_and_keys(context, user=user, limit=PEOPLE_ROWS)
+    found: dict[str, Any] | None = {"items": [], "next": None}
     if context.identity.may(TokenScope.READ):
-        found = await reader.conversations(limit=ROWS, after=query.after)
+        found = await kept(context, "conversations of user", query, partial(_conversations_of, context, query))
     return {
         "user": user,
-        "known": next((each for each in users if each.id == user), None),
-        "keys": [each for each in keys if each.user == user][:PEOPLE_ROWS],
-        "items": await models(context, ConversationOut, found),
-        "next": found.next,
+        "known": users[0] if users else None,
+        "keys": keys,
+        **(found or {"items": None, "next": None}),
     }
+
+
+async def _conversations_of(context: RequestContext, query: UserQuery) -> dict[str, Any]:
+    reader = Reader(context.store, caller=Caller(context.caller.tenant, query.id))
+    found = await reader.conversations(limit=ROWS, after=query.after)
+    return {"items": await models(context, ConversationOut, found), "next": found.next}
 
 
 class UserIn(In):

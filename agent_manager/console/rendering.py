@@ -44,6 +44,8 @@ HEADERS = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=()",
 }
 """Headers of every page, beside the Content-Security-Policy."""
+ROOT_HEADER = "Console-Root"
+_RELATIVE_ROOT = re.compile(r"\./|(\.\./){1,9}")
 _MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 
@@ -63,9 +65,18 @@ def respond_with_page(
     text = found.render(values) if block is None else "".join(block(found.new_context(values)))
     own = {
         "Content-Security-Policy": _POLICY.format(root=values["root"]),
-        "Vary": "Cookie, Accept-Language, HX-Request, HX-Target",
+        "Vary": f"Cookie, Accept-Language, HX-Request, HX-Target, {ROOT_HEADER}",
     }
     return Response(text, status, HEADERS | own | (headers or {}), "text/html")
+
+
+def root_of(request: Request) -> str:
+    """Return the relative URL of the root of the console, seen from the page that shows the response.
+
+    A script may put a part of one page into another, which then says in a header where the root is.
+    """
+    given = request.headers.get(ROOT_HEADER, "")
+    return given if _RELATIVE_ROOT.fullmatch(given) else "../" * (request.scope["path"].count("/") - 2) or "./"
 
 
 class BlockRenderer:
@@ -103,7 +114,7 @@ def _frame(request: Request, language: str) -> dict[str, Any]:
     scopes = set() if identity is None else {scope.value for scope in identity.scopes}
     theme = request.cookies.get(THEME)
     return {
-        "root": "../" * (path.count("/") - 2) or "./",
+        "root": root_of(request),
         "here": path.removeprefix("/console/"),
         "query": request.url.query,
         "parameters": request.query_params,

@@ -31,6 +31,8 @@ FEW_ROWS = 200
 """Rows that are converted at once; more of them, in a thread."""
 DAYS = 30
 """Days that are counted by default."""
+READS = ("statistics", "messages")
+"""The projections whose tables are read: the calls of tools are in the messages."""
 _TOOLS = query("agent_manager.console", "tools")
 _READS: dict[str, Callable[..., Coroutine[Any, Any, list[Any]]]] = {
     "days": Statistics.by_day,
@@ -74,7 +76,7 @@ class TableQuery(StatisticsQuery):
 @page(router, "/statistics", "statistics.html", Data.CONTENT)
 async def show_statistics(context: CurrentContext, query: Annotated[StatisticsQuery, Query()]) -> dict[str, Any]:
     """Show all statistics."""
-    await wait_for_written(context, ("statistics",))
+    await wait_for_written(context, READS)
     found = await kept(context, "statistics", query, partial(_read, context, query))
     return {"filters": query, "shown": query.filters(), **(found or {"tables": None})}
 
@@ -113,7 +115,7 @@ async def _read_tools(context: RequestContext, query: StatisticsQuery) -> list[T
 @router.get("/statistics.csv", openapi_extra=needs(Data.CONTENT))
 async def export_table(context: CurrentContext, query: Annotated[TableQuery, Query()]) -> Response:
     """Return one of the tables as CSV."""
-    await wait_for_written(context, ("statistics",))
+    await wait_for_written(context, READS)
     rows: list[Any]
     if query.table == "tools":
         rows = await _read_tools(context, query)

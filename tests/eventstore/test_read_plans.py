@@ -125,6 +125,22 @@ def test_a_conversation_is_read_along_its_versions(
 
 @every_plan
 @both_logs
+def test_the_latest_receipts_are_found_among_few_events(logs: Logs, analyzed: bool, kind: Kind) -> None:
+    parameters = {"tenant": "default", "limit": 20}
+    plan = logs.plan(LONG, analyzed, query("agent_manager.console", "receipts"), parameters, kind)
+    assert plan.indexes == {"idx_events_receipts"}, plan.text
+    assert plan.kinds <= ALONG_AN_INDEX, plan.text
+
+
+@every_plan
+@both_logs
+def test_the_latest_acts_are_read_along_the_versions_of_each_tenant(logs: Logs, analyzed: bool, kind: Kind) -> None:
+    plan = logs.plan(LONG, analyzed, query("agent_manager.console", "acts"), {}, kind)
+    assert plan.indexes == {"events_pkey"}, plan.text
+
+
+@every_plan
+@both_logs
 @both_ways
 def test_a_statement_passes_over_a_stretch_of_the_log_and_no_more(
     logs: Logs, backwards: bool, analyzed: bool, kind: Kind

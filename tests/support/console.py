@@ -7,7 +7,7 @@ import re
 
 import httpx
 
-from agent_manager.console import conversations, log, operations, overview, people, projections, sign_in, statistics
+from agent_manager.console import SUBJECTS
 from agent_manager.console.pages import ConsoleRoute
 
 
@@ -52,7 +52,6 @@ class Visitor:
 
 def console_routes() -> list[ConsoleRoute]:
     """All routes of the console."""
-    modules = (sign_in, overview, conversations, log, projections, statistics, people, operations)
-    found = [route for module in modules for route in module.router.routes]
+    found = [route for subject in SUBJECTS for route in subject.router.routes]
     assert all(isinstance(route, ConsoleRoute) for route in found)
     return [route for route in found if isinstance(route, ConsoleRoute)]

@@ -51,18 +51,26 @@ SELECT k.id
  LIMIT %(limit)s
 
 -- name: keys
-SELECT k.id, k.tenant_id, k.user_id, k.name, k.scopes, k.created_at, k.expires_at, k.revoked_at, k.last_used_at,
-       CASE WHEN k.revoked_at IS NOT NULL THEN 'revoked'
-            WHEN k.expires_at <= now() THEN 'expired'
-            WHEN t.suspended_at IS NOT NULL THEN 'suspended'
-            WHEN u.disabled_at IS NOT NULL THEN 'disabled'
-            ELSE 'active'
-       END AS state
+-- All keys, the oldest first; with a limit, those in use first, the latest first.
+SELECT k.id, k.tenant_id, k.user_id, k.name, k.scopes, k.created_at, k.expires_at, k.revoked_at, k.last_used_at, s.state
   FROM identity_keys k
   JOIN identity_tenants t ON t.id = k.tenant_id
   LEFT JOIN identity_users u ON u.tenant_id = k.tenant_id AND u.id = k.user_id
+ CROSS JOIN LATERAL (
+           SELECT CASE WHEN k.revoked_at IS NOT NULL THEN 'revoked'
+                       WHEN k.expires_at <= now() THEN 'expired'
+                       WHEN t.suspended_at IS NOT NULL THEN 'suspended'
+                       WHEN u.disabled_at IS NOT NULL THEN 'disabled'
+                       ELSE 'active'
+                  END AS state
+       ) AS s
  WHERE k.tenant_id = %(tenant)s
- ORDER BY k.created_at, k.id
+   AND (k.user_id = %(user)s OR %(user)s::text IS NULL)
+   AND (strpos(lower(concat_ws(E'\n', k.name, k.user_id, k.id)), lower(%(text)s)) > 0 OR %(text)s = '')
+ ORDER BY CASE WHEN %(limit)s::int IS NOT NULL THEN s.state <> 'active' END,
+          CASE WHEN %(limit)s::int IS NOT NULL THEN k.created_at END DESC,
+          k.created_at, k.id
+ LIMIT %(limit)s
 
 -- name: logins
 SELECT login::text, tenant_id
@@ -86,7 +94,10 @@ RETURNING id, name, created_at, suspended_at
 -- name: tenants
 SELECT id, name, created_at, suspended_at
   FROM identity_tenants
+ WHERE strpos(lower(concat_ws(E'\n', id, name)), lower(%(text)s)) > 0
+    OR %(text)s = ''
  ORDER BY id
+ LIMIT %(limit)s
 
 -- name: tenants_in_log
 -- Each step finds the next tenant by the index, whatever number of events the one before it has.
@@ -110,4 +121,7 @@ SELECT unbind_login(%(login)s)
 SELECT id, kind, name, created_at, disabled_at
   FROM identity_users
  WHERE tenant_id = %(tenant)s
+   AND (id = %(user)s OR %(user)s::text IS NULL)
+   AND (strpos(lower(concat_ws(E'\n', id, name)), lower(%(text)s)) > 0 OR %(text)s = '')
  ORDER BY id
+ LIMIT %(limit)s

@@ -44,7 +44,8 @@ SELECT p.conversation_id, p.id, p.created_at, c.name
 
 -- name: awaiting
 -- The messages of a period that await an answer, the oldest first, from a position on.
-SELECT p.conversation_id, p.id, m.version, m.role, m.actor, p.created_at, left(m.content, 400), p.position
+SELECT p.conversation_id, p.id, m.version, m.role, m.actor, p.created_at, left(m.content, 400), coalesce(m.metadata ? %(mark)s, false),
+       p.position
   FROM pending_messages p
   JOIN messages m
     ON m.tenant_id = p.tenant_id
@@ -78,23 +79,36 @@ SELECT e.id, e.version
    AND e.id = ANY (%(ids)s::uuid[])
 
 -- name: acts
--- The latest administrative acts, of all tenants.
-SELECT a.recorded_at, a.tenant_id, a.actor, a.act, a.details
-  FROM audit_acts a
+-- The latest administrative acts, of all tenants: of the latest of each tenant, so that the time does not depend on how
+-- many there are. Each step of the first part finds the next tenant by the index.
+WITH RECURSIVE tenants AS (
+    SELECT min(e.tenant_id) AS tenant_id
+      FROM events e
+     UNION ALL
+    SELECT (SELECT min(e.tenant_id) FROM events e WHERE e.tenant_id > t.tenant_id)
+      FROM tenants t
+     WHERE t.tenant_id IS NOT NULL
+)
+SELECT a.recorded_at, a.tenant_id, a.actor, substr(a.action, length('eventstore.') + 1) AS act, a.content AS details
+  FROM tenants t
+ CROSS JOIN LATERAL (
+           SELECT a.*
+             FROM audit_trail a
+            WHERE a.tenant_id = t.tenant_id
+              AND a.conversation_id = administration_id()
+            ORDER BY a.version DESC
+            LIMIT 20
+       ) AS a
  ORDER BY a.position DESC
  LIMIT 20
 
 -- name: receipts
--- The latest receipts of erasures of a tenant. Materialized: so they are found by the index of these few events.
-WITH found AS MATERIALIZED (
-    SELECT e.timestamp, e.position, e.actor, e.conversation_id, e.content
-      FROM events e
-     WHERE e.tenant_id = %(tenant)s
-       AND e.event_type IN ('conversation.erased', 'event.erased')
-)
-SELECT f.timestamp, f.position, f.actor, f.conversation_id, f.content
-  FROM found f
- ORDER BY f.position DESC
+-- The latest receipts of erasures of a tenant.
+SELECT e.timestamp, e.position, e.actor, e.conversation_id, e.content
+  FROM events e
+ WHERE e.tenant_id = %(tenant)s
+   AND e.event_type IN ('conversation.erased', 'event.erased')
+ ORDER BY e.position DESC
  LIMIT %(limit)s
 
 -- name: held

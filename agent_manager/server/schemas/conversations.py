@@ -11,6 +11,7 @@ from agent_manager.a2a import Json
 from agent_manager.server.schemas.common import In, NewestFirst, Out, PageOut, PageQuery, Time
 from eventstore import Role, TaskStatus
 
+Erased = Annotated[bool, Field(description="Whether its content was erased.")]
 Name = Annotated[str, Field(max_length=255)]
 Actor = Annotated[str, Field(max_length=255, description="The actor who causes the change.")]
 BEGIN = "Begins the conversation, with the id in the path, if it does not exist."
@@ -34,6 +35,7 @@ class ConversationOut(Out):
     version: int = Field(description="The version of its last event.")
     metadata: Json | None
     forked_from: Json | None
+    is_erased: Erased
 
 
 class ConversationRef(Out):
@@ -101,6 +103,7 @@ class MessageOut(Out):
     )
     error: str | None = Field(description="Why the answer failed or was abandoned, or what was not stored of it.")
     sent: Json = Field(description="The message as it was sent.")
+    is_erased: Erased
 
 
 class MessagePage(PageOut):
@@ -180,6 +183,7 @@ class TaskOut(Out):
     artifacts: list[Chunk]
     extra: Json | None = Field(description="Further members as its agent sent them, such as its history.")
     status_extra: Json | None = Field(description="Further members of its status as its agent sent them.")
+    is_erased: Erased
 
 
 class TaskPage(PageOut):

@@ -53,6 +53,10 @@ CREATE INDEX idx_events_lifecycle ON events (tenant_id, conversation_id, version
  WHERE event_type IN ('conversation.deleted', 'conversation.reactivated', 'conversation.erased', 'event.erased',
                       'conversation.shared', 'conversation.unshared', 'conversation.forked', 'conversation.rewound');
 
+-- Finds the newest receipts of erasures of a tenant, among any number of sharings and forks. Erasures alone write to it.
+CREATE INDEX idx_events_receipts ON events (tenant_id, position)
+ WHERE event_type IN ('conversation.erased', 'event.erased');
+
 -- Finds what was erased between two positions, as a backup does that rewrites its files. No append writes to it.
 CREATE INDEX idx_events_erased ON events (position) WHERE salt IS NULL;
 

@@ -133,3 +133,19 @@ async def test_a_login_that_cannot_be_bound_is_rejected(directory: Directory, lo
         await directory.bind_login("acme", "nobody")
     with pytest.raises(ConflictError, match="sees every tenant"):
         await directory.bind_login("acme", "eventstore_projector")
+
+
+async def test_users_keys_and_tenants_are_found_by_a_part_of_their_names_at_most_so_many(directory: Directory) -> None:
+    for number in range(4):
+        await directory.add_user("acme", f"u{number}", f"Ana {number}%_")
+    keys = [(await directory.add_key("acme", f"key {number}", user=f"u{number % 2}")).key.id for number in range(4)]
+    await directory.revoke_key("acme", keys[3])
+    assert [each.id for each in await directory.users("acme", text="aNa 1%")] == ["u1"]
+    assert [each.id for each in await directory.users("acme", user="u2")] == ["u2"]
+    assert [each.id for each in await directory.users("acme", text="u", limit=2)] == ["u0", "u1"]
+    assert await directory.users("acme", text="_%") == []
+    assert [each.id for each in await directory.keys("acme")] == keys
+    assert [each.id for each in await directory.keys("acme", limit=3)] == keys[2::-1], "in use, the latest first"
+    assert [each.id for each in await directory.keys("acme", limit=9)] == [*keys[2::-1], keys[3]]
+    assert [each.id for each in await directory.keys("acme", user="u1", text="KEY")] == [keys[1], keys[3]]
+    assert [each.id for each in await directory.tenants(text="CM", limit=1)] == ["acme"]

@@ -92,6 +92,7 @@ async def pages(here: Served, trip: str, text: str) -> list[str]:
     return [
         "", "conversations", "conversations?q=lisbon", f"conversations/{trip}", f"conversations/{trip}?version=4",
         f"conversations/{trip}/events", f"conversations/{trip}/compare?a=1", f"conversations/{trip}/messages/2", "log",
+        f"conversations/{trip}/events/6/causation",
         f"log/{event['position']}", "projections", "conversations?state=pending", "statistics", "people",
         f"people/user?id={quote(text[:200], safe='')}", "retention", "retention/run", "erasures",
         f"erasures?conversation={other}", "operations", "operations/doctor", "sign-in", "nothing-here",
@@ -194,6 +195,24 @@ async def test_a_search_follows_what_is_typed_and_has_an_address(here: Served, c
         await tab.page.reload()
         assert await tab.page.inner_text("#results mark") == "Lisbon"
         await tab.check_quiet("search")
+
+
+async def test_what_is_unfolded_has_links_that_lead_somewhere_on_every_page(here: Served, chromium: Any) -> None:
+    trip = await here.begin(name="Trip")
+    await here.say(trip, "hello")
+    async with chromium.tab(here.url) as tab:
+        for path in (
+            "log?types=message.added",
+            f"conversations/{trip}/events",
+            f"conversations/{trip}/events/2/causation",
+        ):
+            await tab.open(path)
+            event = tab.page.locator("details.event").last
+            await event.locator("summary").click()
+            links = event.locator(".facts a")
+            await links.first.wait_for()
+            for url in await links.evaluate_all("links => links.map((link) => link.href)"):
+                assert (await here.client.get(url)).status_code == 200, (path, url)
 
 
 async def test_the_slider_shows_the_conversation_at_a_version(here: Served, chromium: Any) -> None:

@@ -53,8 +53,9 @@ SENT = st.fixed_dictionaries(
 def message(sent: dict[str, Any], role: str) -> Any:
     text = sent.get("content") if isinstance(sent.get("content"), str) else ""
     return SimpleNamespace(
-        sent=sent, id=UUID(int=1), conversation_id=UUID(int=2), version=3, role=role, content=text, error=None
-    )
+        sent=sent, id=UUID(int=1), conversation_id=UUID(int=2), version=3, role=role, content=text, error=None,
+        is_erased=False,
+    )  # fmt: skip
 
 
 @given(st.lists(SENT, max_size=3))
@@ -78,6 +79,7 @@ def test_a_task_of_any_shape_is_shown(parts: list[Any], status_message: Any) -> 
     task = TaskOut.model_validate(
         task.__dict__
         | {"conversation_id": UUID(int=2), "given_id": None, "version": 1, "description": "", "metadata": None}
+        | {"is_erased": False}
         | {"extra": None, "status_extra": None, "artifacts": [chunk]}
         | {"status_message": status_message if isinstance(status_message, dict) else {"parts": parts}}
     )

@@ -10,6 +10,7 @@ from support.console import Visitor
 from support.eventsource import EventSource
 from support.serving import Served
 
+from agent_manager.console import history
 from agent_manager.console.rendering import markdown
 
 pytestmark = pytest.mark.shared_database
@@ -250,7 +251,7 @@ async def test_a_conversation_is_renamed_archived_shared_and_deleted(here: Serve
         assert '<h1 id="title">Journey</h1>' in await visitor.send(page, f"{page}/rename", name="Journey")
         assert "chip archived" in await visitor.send(page, f"{page}/state", is_active="false")
         assert "chip active" in await visitor.send(page, f"{page}/state", is_active="true")
-        assert "<li>bob" in await visitor.send(page, f"{page}/members", user="bob", access="write")
+        assert ">bob</a>" in await visitor.send(page, f"{page}/members", user="bob", access="write")
         assert "<li>bob" not in await visitor.send(page, f"{page}/members", user="bob", access="none")
         await visitor.send(page, f"{page}/members", status=422, user="", access="read")
         assert "chip deleted" in await visitor.send(page, f"{page}/delete")
@@ -329,3 +330,40 @@ async def test_a_conversation_says_who_shared_and_deleted_it(here: Served) -> No
         assert ("shared by ana" in page, "Deleted by" in page) == (True, False)
         await here.client.delete(f"/v1/conversations/{trip}", params={"actor": "carla"})
         assert "Deleted by carla" in await visitor.get(f"conversations/{trip}")
+
+
+async def test_a_task_leads_to_the_message_that_caused_it_and_to_what_it_led_to(here: Served) -> None:
+    trip = await here.begin(name="Trip")
+    asked = await here.say(trip, "a train to Lisbon")
+    by = {"metadata": {"causation_id": asked["events"][0]["event_id"]}}
+    task = {"task_id": "7b6c0e02-1f0e-4d0c-9a43-0f6f1d0b7f2e"}
+    await append(
+        here,
+        trip,
+        {"event_type": "task.created", "content": task | {"description": "Buy a ticket"}, **by},
+        {"event_type": "task.status_changed", "content": task | {"status": "failed"}, **by},
+    )
+    path = f"conversations/{trip}/events"
+    async with Visitor(here.url) as visitor:
+        assert f'href="../{path}/4/causation"' in await visitor.get(f"conversations/{trip}")
+        assert f'href="../../../{path}/2/causation"' in await visitor.get(f"conversations/{trip}/messages/2")
+        assert f'href="../{path}/2/causation"' in await visitor.get(f"log/{asked['position']}")
+        found = json.loads(await visitor.get(f"{path}/4/causation.json"))
+        assert ([each["version"] for each in found["causes"]], found["effects"]) == ([2, 3], [])
+        found = json.loads(await visitor.get(f"{path}/2/causation.json"))
+        assert [(depth, each["version"]) for depth, each in found["effects"]] == [(1, 3), (2, 4)]
+        page = await visitor.get(f"{path}/3/causation?across=true")
+        assert ("a train to Lisbon" in page, "Buy a ticket" in page, "failed" in page) == (True, True, True)
+        await visitor.get(f"{path}/9/causation", status=404)
+
+
+async def test_of_many_effects_the_nearest_are_shown(here: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "EFFECTS", 2)
+    trip = await here.begin()
+    asked = await here.say(trip, "hello")
+    event = {"event_type": "noted", "content": {}, "metadata": {"causation_id": asked["events"][0]["event_id"]}}
+    await append(here, trip, event, event, event)
+    async with Visitor(here.url) as visitor:
+        found = json.loads(await visitor.get(f"conversations/{trip}/events/2/causation.json"))
+        assert (len(found["effects"]), found["more"]) == (2, 1)
+        assert "and 1 further event<" in await visitor.get(f"conversations/{trip}/events/2/causation")

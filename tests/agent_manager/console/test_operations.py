@@ -8,21 +8,26 @@ import io
 import json
 import re
 import threading
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from support import sealing
 from support.callers import People
 from support.console import Visitor
 from support.eventsource import EventSource
 from support.scoped_queries import open_as
+from support.sealing import seal, sealing_settings
 from support.serving import Served, served
 from support.waiting import SECONDS, until_async
 
+from agent_manager.audit.notes import KeyFile
 from agent_manager.auth import TokenScope
 from agent_manager.console import operations
 from agent_manager.doctor import Report, examine
 from agent_manager.server import lag_history, read_your_writes
+from agent_manager.settings import ServerSettings
 from eventstore import EventStore
 from projections import rebuild, select_projections
 
@@ -67,6 +72,9 @@ async def test_the_log_is_filtered_by_types_actor_text_and_position(here: Served
         whole = await visitor.get(f"log/{position}")
         assert "to Porto" in whole
         part = await visitor.get(f"log/{position}", hx_target=f"body-{position}")
+        for given, root in (("./", "./"), ("../../", "../../"), ("//evil.example/", "../"), ("../x", "../")):
+            nested = await visitor.get(f"log/{position}", hx_target=f"body-{position}", Console_Root=given)
+            assert f'href="{root}log/{position}"' in nested, "the page that shows it may be at another depth"
         assert ("to Porto" in part, "<html" in part) == (True, False)
         await visitor.get("log/1000000000", status=404)
         await visitor.get("log?before=x", status=422)
@@ -296,11 +304,11 @@ async def test_a_user_is_shown_with_their_keys_and_the_conversations_that_they_m
     await admin.post("/v1/conversations", {"name": "Of root"})
     async with Visitor(protected.url, admin.token) as visitor:
         assert 'href="./people/user?id=ana/b"' in await visitor.get("people")
-        page = await visitor.get("people/user?id=ana%2Fb")
-        assert f'href="../conversations/{own}"' in page
-        assert "Of root" not in page
-        assert "Revoke" in page
-        assert "There are no conversations here yet" in await visitor.get("people/user?id=nobody")
+        assert "Revoke" in await visitor.get("people/user?id=ana%2Fb")
+        part = await visitor.get("people/user?id=ana%2Fb", hx_target="results")  # waits as long as it takes
+        assert f'href="../conversations/{own}"' in part
+        assert "Of root" not in part
+        assert "There are no conversations here yet" in await visitor.get("people/user?id=nobody", hx_target="results")
     async with Visitor(protected.url, ana.token) as visitor:
         await visitor.get("people/user?id=ana%2Fb", status=403)
 
@@ -326,7 +334,7 @@ async def test_statistics_are_shown_and_exported_as_csv_without_formulas(here: S
     message = {"role": "assistant", "content": "booked", "tool_calls": [call]}
     await here.client.post(f"/v1/conversations/{trip}/messages", json=message, params={"actor": "=cmd()"})
     async with Visitor(here.url) as visitor:
-        page = await visitor.get("statistics")
+        page = await visitor.get("statistics", hx_target="results")  # which waits as long as it takes
         assert "book_train" in page
         found = await visitor.get("statistics.csv?table=actors")
         rows = list(csv.DictReader(io.StringIO(found)))
@@ -349,6 +357,26 @@ async def test_the_overview_names_what_needs_attention(here: Served) -> None:
         assert 'href="./conversations?state=pending"' in page
         assert "Trip" in page
         assert "EVENTSTORE_BACKUP_DIR" in await visitor.get("operations")
+
+
+@pytest.mark.own_database
+async def test_operations_say_how_far_the_log_is_sealed_and_by_which_key(
+    settings: ServerSettings, tmp_path: Path
+) -> None:
+    async with (
+        EventStore(sealing_settings(settings, tmp_path, audit_seconds=3600.0)) as store,
+        served(store) as here,
+        Visitor(here.url) as visitor,
+    ):
+        assert "Nothing is sealed" in await visitor.get("operations")
+        position = await sealing.append(store, 2)
+        await seal(store)
+        await sealing.append(store, 1)
+        [key] = KeyFile.read(tmp_path / "audit.key").keys
+        sealed = json.loads(await visitor.get("operations.json"))["sealed"]
+        assert (sealed["events"], sealed["position"], sealed["lag_events"]) == (2, position, 1)
+        assert (sealed["origin"], sealed["key_ids"]) == (sealing.NAME, [key.id])
+        assert f"<code>{key.id}</code>" in await visitor.get("operations")
 
 
 @pytest.mark.slow

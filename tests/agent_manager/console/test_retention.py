@@ -50,6 +50,37 @@ async def test_an_erasure_shows_what_it_takes_asks_for_a_reason_and_leaves_its_r
         assert f'href="./log/{receipt["position"]}"' in done
         assert "asked to be forgotten" in await visitor.get("operations")
         assert "Nothing is left to erase" in await visitor.get(page)
+        shown = await visitor.get(f"conversations/{trip}")
+        assert ("Erased by console" in shown, "asked to be forgotten" in shown) == (True, True)
+
+
+async def test_what_was_erased_is_marked_wherever_it_is_shown(here: Served) -> None:
+    trip = await here.begin(name="Trip to Lisbon")
+    position = (await here.say(trip, "my address"))["position"]
+    task = {"task_id": "7b6c0e02-1f0e-4d0c-9a43-0f6f1d0b7f2e", "description": "my address", "status": "failed"}
+    path = f"/v1/conversations/{trip}"
+    await here.client.post(f"{path}/events", json={"events": [{"event_type": "task.created", "content": task}]})
+    await here.say(trip, "my address", role="tool", tool_call_id="call")
+    fork = (await here.client.post(f"{path}/forks", json={"version": 4})).json()["id"]
+    mark = "content erased"
+    shown = {
+        f"conversations/{trip}": 4,  # its name, two messages, a task
+        f"conversations/{trip}?version=4": 4,
+        f"conversations/{fork}": 3,
+        f"conversations/{trip}/messages/2": 2,  # its name, too
+        f"conversations/{trip}/compare?a=1&b=4": 4,
+        f"conversations/{trip}/events": 5,
+        f"log?before={position + 1}&types=message.added": 1,
+        f"log/{position}": 1,
+        "conversations": 1,
+        "conversations?state=failed": 1,
+    }
+    async with Visitor(here.url) as visitor:
+        for page in shown:
+            assert mark not in await visitor.get(page), page
+        await here.client.post("/v1/erasures", json={"conversation": trip})
+        assert {page: (await visitor.get(page)).count(mark) for page in shown} == shown
+        assert "my address" not in "".join([await visitor.get(page) for page in shown])
 
 
 @pytest.mark.slow

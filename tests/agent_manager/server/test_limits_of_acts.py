@@ -133,7 +133,7 @@ async def test_the_past_is_read_over_few_connections_however_many_ask(settings: 
 
 @pytest.mark.slow
 async def test_each_page_of_the_console_needs_the_scope_that_it_declares(protected: Served, people: People) -> None:
-    persons = {scope: await people.person("acme", "root", scope) for scope in TokenScope}
+    persons = {scope: await people.person("acme", None, scope) for scope in TokenScope}
     nobody = protected.client
     for route in console_routes():
         path, needed = route.path, route.needed
