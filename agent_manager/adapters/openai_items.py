@@ -157,12 +157,14 @@ class Entry:
         version: that of its event.
         call: the task of the call that it is.
         output_of: the task of the call whose output it is.
+        is_shared: whether it is of the conversation from which that of the session was forked.
     """
 
     version: int
     item: Any
     call: UUID | None = None
     output_of: UUID | None = None
+    is_shared: bool = False
 
 
 def entry_of(event: StoredEvent) -> Entry | None:

@@ -5,7 +5,7 @@ SELECT applied.position, applied.last, page.*
   FROM (SELECT p.position, last_position() FROM ({position}) AS p (position)) AS applied (position, last)
   LEFT JOIN (
            (SELECT 'session' AS scope, '' AS key, s.state AS value, 0::bigint AS position, s.generation, s.is_deleted,
-                   s.version, s.update_time
+                   s.version, s.update_time, s.is_rewound
               FROM adk_sessions s
              WHERE s.tenant_id = %(tenant)s
                AND md5(s.app_name) = md5(%(app)s)
@@ -15,7 +15,7 @@ SELECT applied.position, applied.last, page.*
              ORDER BY s.generation DESC
              LIMIT 1)
             UNION ALL
-           SELECT scope.name, latest.key, latest.value, latest.position, 0, false, 0, 0
+           SELECT scope.name, latest.key, latest.value, latest.position, 0, false, 0, 0, false
              FROM unnest(%(scopes)s::text[]) AS scope (name)
             CROSS JOIN LATERAL (
                       -- One step for each key, however many sessions have set it.
@@ -52,7 +52,7 @@ SELECT applied.position, applied.last, page.*
 SELECT applied.position, applied.last, page.*
   FROM (SELECT p.position, last_position() FROM ({position}) AS p (position)) AS applied (position, last)
   LEFT JOIN (
-           SELECT s.conversation_id, s.user_id, s.session_id, s.state, s.update_time, s.version, s.generation
+           SELECT s.conversation_id, s.user_id, s.session_id, s.state, s.update_time, s.version, s.generation, s.is_rewound
              FROM adk_sessions s
             WHERE s.tenant_id = %(tenant)s
               AND md5(s.app_name) = md5(%(app)s)
