@@ -213,7 +213,7 @@ if _CLUSTER:
                 horizon = await end_of_log(tasks.log)
                 if (home := await tasks.home(task_id)) is None:
                     await store.wait(horizon)
-            state, pending = tasks.unread(task_id, home), []
+            state, pending = tasks.unread(task_id, home), list[Event]()
             async with aclosing(_events_of_conversation(store, home.conversation_id)) as events:
                 async for event in events:
                     if isinstance(event.data, ConversationRewound):
