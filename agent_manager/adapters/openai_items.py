@@ -68,7 +68,7 @@ def events_of(
     for item in items:
         text = json_if_unstorable(item) if check else None
         shown = item if text is None else storable(item)
-        if text is not None and json_if_unstorable(shown) is not None:  # nested too deep
+        if text is not None and (shown is None or json_if_unstorable(shown) is not None):  # nested too deep
             yield NewEvent(ApplicationEvent(ITEM, {"json": text}))
             continue
         for data in _events_of_item(shown, calls, new_task_id):
