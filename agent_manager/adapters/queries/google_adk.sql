@@ -110,7 +110,8 @@ SELECT e.conversation_id, e.version, e.position, e.event_type, e.occurred_at, e.
  ORDER BY e.position
 
 -- name: adk_artifact_events
--- The events of the artifacts of a session or a user: of one of them, or of all, in order.
+-- The events of the artifacts of a session or a user that their conversation does not hide: of one of them, or of all, in
+-- order.
 SELECT e.content
   FROM events e
  WHERE e.tenant_id = %(tenant)s
@@ -118,6 +119,22 @@ SELECT e.content
    AND e.event_type = 'adk.artifact'
    AND e.salt IS NOT NULL
    AND (%(filename)s::text IS NULL OR e.content ->> 'filename' = %(filename)s)
+   AND NOT EXISTS (
+           SELECT
+             FROM events h
+            WHERE h.tenant_id = %(tenant)s
+              AND h.conversation_id = %(conversation_id)s
+              AND h.version > e.version
+              AND (h.event_type = 'conversation.rewound' AND (h.content ->> 'to_version')::integer < e.version
+                   OR h.event_type = 'conversation.deleted' AND NOT EXISTS (
+                          SELECT
+                            FROM events r
+                           WHERE r.tenant_id = %(tenant)s
+                             AND r.conversation_id = %(conversation_id)s
+                             AND r.version > h.version
+                             AND r.event_type = 'conversation.reactivated'
+                      ))
+       )
  ORDER BY e.version
 
 -- name: adk_head

@@ -170,11 +170,54 @@ class A2A:
         return [] if task is None else [part.text for message in task.history for part in message.parts]
 
 
+class ADKArtifacts:
+    """Versions of one artifact."""
+
+    def __init__(self, store: EventStore, name: str = "c") -> None:
+        from agent_manager.adapters.google_adk import EventStoreArtifactService
+
+        self.names = {"app_name": "app", "user_id": ANN, "session_id": name, "filename": "f"}
+        self.given_id = f"app/{ANN}/artifacts/session/{name}"
+        self.service = EventStoreArtifactService(store, owned_by_user=True)
+
+    async def write(self, text: str) -> None:
+        from google.genai.types import Part
+
+        await self.service.save_artifact(**self.names, artifact=Part(text=text))
+
+    async def texts(self) -> list[str]:
+        versions = await self.service.list_versions(**self.names)
+        parts = [await self.service.load_artifact(**self.names, version=version) for version in versions]
+        return [part.text or "" for part in parts if part is not None]
+
+
+class WorkflowCheckpoints:
+    """Checkpoints of the Agent Framework, each of which has a text as its id."""
+
+    def __init__(self, store: EventStore, name: str = "c") -> None:
+        from agent_manager.adapters.agent_framework import EventStoreCheckpointStorage
+
+        self.given_id = name
+        self.storage = EventStoreCheckpointStorage(store, name=name, user=ANN)
+
+    async def write(self, text: str) -> None:
+        from agent_framework import WorkflowCheckpoint
+
+        await self.storage.save(WorkflowCheckpoint(workflow_name="w", graph_signature_hash="h", checkpoint_id=text))
+
+    async def texts(self) -> list[str]:
+        listed = await self.storage.list_checkpoint_ids(workflow_name="w")
+        assert [each.checkpoint_id for each in await self.storage.list_checkpoints(workflow_name="w")] == listed
+        assert [(await self.storage.load(each)).checkpoint_id for each in listed] == listed
+        return listed
+
+
 Kind: TypeAlias = type[Adapter]
 
 ADAPTERS: dict[Kind, str] = {
     OpenAI: "agents", AgentFramework: "agent_framework", GoogleADK: "google.adk", LangGraph: "langgraph",
-    PydanticAI: "pydantic_ai", A2A: "a2a.server.cluster",
+    PydanticAI: "pydantic_ai", A2A: "a2a.server.cluster", ADKArtifacts: "google.adk",
+    WorkflowCheckpoints: "agent_framework",
 }  # fmt: skip
 
 
@@ -237,8 +280,9 @@ async def test_a_reactivated_conversation_is_read_again(store: EventStore, kind:
 
 async def test_of_an_erased_message_nothing_is_read_and_the_conversation_goes_on(store: EventStore, kind: Kind) -> None:
     adapter, conversation, _ = await begun(store, kind)
-    messages = [event async for event in store.read(conversation, types=["message.added"])]
-    await store.erase(conversation, [event.id for event in messages if "'one'" in str(event.content)])
+    types = ["message.added", "adk.artifact", "agent_framework.checkpoint"]
+    events = [event async for event in store.read(conversation, types=types)]
+    await store.erase(conversation, [events[0].id])
     assert await texts(store, adapter) == ["two"]
     await adapter.write("three")
     assert await texts(store, adapter) == ["two", "three"]
@@ -277,3 +321,10 @@ async def test_a_fork_begins_with_what_it_shares(store: EventStore, kind: Kind) 
         assert await texts(store, fork, "fork") == ["four"]
     await store.append(conversation, [ConversationRewound(to_version=0)])
     assert "one" not in await texts(store, fork, "fork")
+
+
+async def test_what_was_hidden_can_be_stored_again(store: EventStore, kind: Kind) -> None:
+    adapter, conversation, version = await begun(store, kind)
+    await store.append(conversation, [ConversationRewound(to_version=version)])
+    await adapter.write("two")
+    assert await texts(store, adapter) == ["one", "two"]
