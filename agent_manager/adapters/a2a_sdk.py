@@ -17,11 +17,11 @@ from uuid import UUID
 from a2a.server.tasks.task_store import TaskStore
 
 from agent_manager.adapters.a2a_sdk_push import EventStorePushNotificationConfigStore
-from agent_manager.adapters.a2a_sdk_state import TaskState, note_of, published
+from agent_manager.adapters.a2a_sdk_state import Home, TaskState, note_of, published
 from agent_manager.adapters.a2a_sdk_tasks import Tasks, tasks_page
 from agent_manager.adapters.a2a_sdk_values import OwnerResolver, loaded, types, user_name
-from agent_manager.adapters.store_access import StoreAccess, finished_in_store_loop, in_store_loop
-from eventstore import Event, EventStore, SyncEventStore
+from agent_manager.adapters.store_access import StoreAccess, finished_in_store_loop, in_store_loop, shown
+from eventstore import ConversationRewound, Event, EventStore, SyncEventStore
 from eventstore.read import end_of_log
 
 try:
@@ -213,9 +213,11 @@ if _CLUSTER:
                 horizon = await end_of_log(tasks.log)
                 if (home := await tasks.home(task_id)) is None:
                     await store.wait(horizon)
-            state, pending = tasks.unread(task_id, home), []
+            state, pending = tasks.unread(task_id, home), list[Event]()
             async with aclosing(_events_of_conversation(store, home.conversation_id)) as events:
                 async for event in events:
+                    if isinstance(event.data, ConversationRewound):
+                        state, pending = await self._state_at(event.version, task_id, home), []
                     if not state.concerns(event):
                         continue
                     pending.append(event)
@@ -227,6 +229,14 @@ if _CLUSTER:
                         continue
                     if (update := await _stored_update(store, state, note.get("event"), saved)) is not None:
                         yield VersionedEvent(event=update, version=TaskVersion(event.version))
+
+        async def _state_at(self, version: int, task_id: str, home: Home) -> TaskState:
+            state = self._tasks.unread(task_id, home)
+            events = self._access.store.read(home.conversation_id, until_version=version)
+            for event in shown([event async for event in events]):
+                if state.concerns(event):
+                    state.apply(event.version, event.id, event.data, event.metadata)
+            return state
 
         async def destroy(self, task_id: str) -> None:
             """Do nothing: the log keeps the updates."""

@@ -119,6 +119,8 @@ class EventStorePushNotificationConfigStore(PushNotificationConfigStore):
         """Return the settings of a task by their owners and ids."""
         found: dict[tuple[str, str], Json] = {}
         async for event in self._tasks.store.read(self._tasks.records_id(task_id), types=[_CONFIG]):
+            if event.is_erased:
+                continue
             key = event.content["owner"], event.content["config_id"]
             found.pop(key, None)
             if "config" in event.content:

@@ -33,6 +33,7 @@ from agent_manager.agents.storable import split_event
 from agent_manager.conversation_fold import artifact_chunk
 from eventstore import (
     ApplicationEvent,
+    ConversationCreated,
     ConversationDeleted,
     ConversationReactivated,
     Event,
@@ -83,6 +84,7 @@ class TaskState:
     Attributes:
         read_to: the version of the conversation up to which this is the state.
         version: the version of the last event of the task's last save.
+        is_nameless: whether the event was erased that says which context the conversation is, and whose.
         is_hidden: whether the conversation is deleted.
         is_emptied: whether it was deleted with its last task, so that it can go on with another one.
         recorded: the task without id and history; None if it does not exist.
@@ -98,6 +100,7 @@ class TaskState:
     id: UUID
     read_to: int = 0
     version: int = 0
+    is_nameless: bool = False
     is_hidden: bool = False
     is_emptied: bool = False
     recorded: RecordedTask | None = None
@@ -111,6 +114,16 @@ class TaskState:
     def reactivated(self) -> TaskState:
         """The state after the conversation is reactivated."""
         return replace(self.copy(), is_hidden=False, is_emptied=False)
+
+    @property
+    def has_remains(self) -> bool:
+        """True if nothing but remains is left of the task, because its saves were erased."""
+        return self.recorded is not None and not self.version
+
+    @property
+    def without_remains(self) -> TaskState:
+        """The state after what an erasure has left of the task is deleted."""
+        return replace(self.copy(), recorded=None, whole=None, messages={}) if self.has_remains else self
 
     def copy(self) -> TaskState:
         """Return a copy that later events do not share."""
@@ -161,6 +174,9 @@ class TaskState:
         self.read_to, event_id = version, str(event_id)
         recorded = self.recorded or RecordedTask()
         match data:
+            case ConversationCreated():
+                self.is_nameless = False
+                return
             case ConversationDeleted() | ConversationReactivated():
                 self.is_hidden = isinstance(data, ConversationDeleted)
                 self.is_emptied = self.is_hidden and note_of(metadata).get("emptied") is True
@@ -308,7 +324,7 @@ def _after(before: TaskState, events: Sequence[NewEvent], note: Json) -> TaskSta
 
 def _history_change(state: TaskState, history: list[Json]) -> tuple[list[NewEvent], list[Any] | None]:
     """Return the events of new messages of a history, and how many messages it keeps, with the ids of all others."""
-    known = [state.messages[event_id] for event_id in state.history]
+    known = [state.messages.get(event_id) for event_id in state.history]  # None for one that was erased
     keep = next(
         (
             number

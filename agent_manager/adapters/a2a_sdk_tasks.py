@@ -46,6 +46,8 @@ _PAGE = 500
 """Events of a task in one statement."""
 _KEPT_TASKS = 500
 """Tasks whose state is kept: a task takes one statement to read, so this only has to cover those that are active."""
+_HIDING = (*RECEIPTS, "conversation.rewound")
+"""Types of the events that hide earlier ones."""
 _LIST_SECONDS = 10.0
 """How long a list waits for the read tables."""
 _TASK_EVENTS, _HAS_OTHERS = (query("agent_manager.adapters", name) for name in ("a2a_task_events", "a2a_has_others"))
@@ -110,10 +112,12 @@ class Tasks:
                 if row[0] is not None:
                     counts[number - 1] += 1
                     event, state = Event.from_row(row), behind[number - 1]
-                    if event.event_type in RECEIPTS and id(state) in begun:
+                    if event.event_type in _HIDING and id(state) in begun:
                         outdated[id(state)] = state
                     state.apply(event.version, event.id, event.data, event.metadata)
-            for state in outdated.values():  # they hold what was erased
+                    if event.event_type == "conversation.created":
+                        state.is_nameless = event.is_erased
+            for state in outdated.values():  # they hold what is hidden now
                 begun.discard(id(state))
                 state.forget()
             for state, count, version in zip(behind, counts, latest, strict=True):
@@ -157,15 +161,17 @@ class Tasks:
             while True:
                 if check is not None:
                     await self._check(state, check)
-                before = state.reactivated if state.is_emptied else state
+                before = state.reactivated if state.is_emptied else state.without_remains
                 events = events_of_save(self.store, before, task, changed, kind, is_needed=check is not None)
                 if not events:
                     return state.version
                 if state.is_emptied:
                     anew = ConversationReactivated(), ConversationRewound(to_version=0)
                     events[:0] = [NewEvent(each, actor=actor) for each in anew]
-                elif not state.read_to:
+                elif state.is_nameless or not state.read_to:
                     events.insert(0, conversation_begun(state.home, actor))
+                if state.has_remains:
+                    events.insert(0, NewEvent(TaskDeleted(task_id=state.id), actor=actor))
                 appends = [Append(conversation_id, events, state.read_to or NO_STREAM)]
                 if records_id is not None:
                     record = NewEvent(ApplicationEvent(_HOME, state.home.content(task_id)), actor=actor)
@@ -225,8 +231,9 @@ class Tasks:
 
     async def home(self, task_id: str) -> Home | None:
         """Return where a task is stored; None if there is no record of it."""
-        async for event in self.store.read(self.records_id(task_id), types=[_HOME], limit=1):
-            content = event.content
+        async for event in self.store.read(self.records_id(task_id), types=[_HOME], backwards=True, limit=1):
+            if (content := event.content) is None or event.is_erased:
+                break
             name = content["conversation"]
             return Home(conversation_uuid(self.store.tenant, name), name, content["context_id"], content["owner"])
         return None

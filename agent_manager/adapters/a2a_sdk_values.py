@@ -14,10 +14,12 @@ from pydantic import BaseModel
 from agent_manager.a2a import Json
 from agent_manager.adapters.blobs import files_in, load_files, store_files
 from eventstore import EventStore
+from eventstore.errors import InputError
 
 try:
     from a2a.types import a2a_pb2 as _types
     from google.protobuf.json_format import MessageToDict, ParseDict
+    from google.protobuf.message import DecodeError
 except ImportError:  # 0.3
     from a2a import types as _types  # type: ignore[no-redef]  # one of the two is there
 
@@ -30,6 +32,8 @@ Converted: TypeAlias = tuple[Any, Json]
 
 HAS_TASK_ID = hasattr(types, "DESCRIPTOR")
 """True if the class of a push-notification setting has the task's id, as from a2a-sdk 1.0 on."""
+_DEEPEST = 1000
+"""Levels of messages in a value that is read; one with more than 100 is refused when it is saved."""
 CONFIG_CLASS = types.TaskPushNotificationConfig if HAS_TASK_ID else types.PushNotificationConfig
 """The class of a setting of push notifications."""
 
@@ -40,8 +44,16 @@ def user_name(context: Any) -> str:
 
 
 def to_json(value: Any) -> Json:
-    """Return a value of a2a-sdk as JSON."""
+    """Return a value of a2a-sdk as JSON.
+
+    Raises:
+        InputError: it is nested too deep to be sent to a client, or read back.
+    """
     if not isinstance(value, BaseModel):
+        try:
+            type(value).FromString(value.SerializeToString())
+        except DecodeError:
+            raise InputError(f"this {type(value).__name__} is nested too deep: make its metadata flatter") from None
         converted: Json = MessageToDict(value)
         return converted
     json = value.model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -51,7 +63,9 @@ def to_json(value: Any) -> Json:
 
 def from_json(json: Json, kind: Any) -> Any:
     """Return the value of a class of a2a-sdk from its JSON."""
-    return kind.model_validate(json) if issubclass(kind, BaseModel) else ParseDict(json, kind())
+    if issubclass(kind, BaseModel):
+        return kind.model_validate(json)
+    return ParseDict(json, kind(), max_recursion_depth=_DEEPEST)
 
 
 async def stored_json(store: EventStore, value: Any, conversation_id: UUID) -> Json:

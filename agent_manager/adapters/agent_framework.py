@@ -477,7 +477,7 @@ class EventStoreCheckpointStorage:
 
     async def _find(self, checkpoint_id: str) -> tuple[Event | None, int]:
         """Return the event that holds a checkpoint, and the number of the checkpoint's events."""
-        events: list[tuple[Event, int]] = []
+        events: list[tuple[Event, bool]] = []
         step = 8
         while len(events) % step == 0:
             first = len(events)
@@ -487,8 +487,8 @@ class EventStoreCheckpointStorage:
             events += found
         if not events:
             return None, 0
-        event, deleted = events[-1]
-        is_there = event.event_type == CHECKPOINT and event.version > deleted and not event.is_erased
+        event, is_shown = next((each for each in reversed(events) if each[1]), events[-1])
+        is_there = event.event_type == CHECKPOINT and is_shown and not event.is_erased
         return (event if is_there else None), len(events)
 
     async def _listed(self, workflow_name: str) -> dict[str, tuple[UUID, str]]:
@@ -504,8 +504,8 @@ class EventStoreCheckpointStorage:
                 listed.pop(checkpoint_id, None)
         return listed
 
-    async def _fetch(self, ids: list[UUID]) -> list[tuple[Event, int]]:
-        """Return events in order, each with the version of the conversation's last deletion."""
+    async def _fetch(self, ids: list[UUID]) -> list[tuple[Event, bool]]:
+        """Return events in order, each with whether the conversation shows it."""
         rows = await self._log.fetch(_CHECKPOINT_EVENTS, self._parameters | {"ids": ids}, cursor=RawRows)
         return [(Event.from_row(row), row[-1]) for row in rows]
 

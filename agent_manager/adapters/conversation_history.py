@@ -37,6 +37,7 @@ from eventstore.events import HIGHEST_VERSION
 from eventstore.json_text import from_json
 from eventstore.member_order import restore, restore_members
 from eventstore.read import RawRows
+from projections.conversation_snapshot import shared_then
 
 _LATEST_EVENTS, _DELETED_VERSION = (
     query("agent_manager.adapters", name) for name in ("latest_events", "deleted_version")
@@ -97,23 +98,37 @@ class HistoryAccess(StoreAccess):
     async def events(
         self, given_id: str, user: str | None, wanted: int | None = None
     ) -> AsyncGenerator[StoredEvent, None]:
-        """Yield the events of a conversation down to its last deletion, the latest first.
+        """Yield the events that a conversation shows, the latest first; none if it is deleted.
 
-        Those that it hides because it went back to an earlier version are left out.
+        A fork goes on with those that it shares.
 
         Args:
             wanted: how many the caller will look at, as far as it knows; None for all.
         """
-        log = self.store.log(self.store.caller(user=user))
+        caller, conversation_id = self.store.caller(user=user), self.conversation_id(given_id)
+        is_fork = False
+        async for event in self._events_of(caller, conversation_id, HIGHEST_VERSION, wanted):
+            is_fork = is_fork or event.event_type == "conversation.forked"
+            yield event
+        for source in await shared_then(self.store, caller, conversation_id, {}) if is_fork else ():
+            async for event in self._events_of(caller, source.conversation_id, source.last_version, wanted):
+                yield event._replace(is_shared=True)
+
+    async def _events_of(
+        self, caller: Caller, conversation_id: UUID, until_version: int, wanted: int | None
+    ) -> AsyncGenerator[StoredEvent, None]:
+        """Yield the events of a conversation up to a version that it does not hide, the latest first."""
+        log = self.store.log(caller)
         limit = _PAGE if wanted is None else min(wanted + _MORE_EVENTS, _PAGE)
-        conversation_id = self.conversation_id(given_id)
         parameters = {"tenant": self.store.tenant, "conversation_id": conversation_id}
-        last = hidden_from = HIGHEST_VERSION
+        last = hidden_from = HIGHEST_VERSION  # later versions may hide earlier ones
+        is_reactivated = False
         while last:
             page = {"last": Int4(last), "limit": Int4(limit)}
             rows = await log.fetch(_LATEST_EVENTS, parameters | page, cursor=RawRows)
             for event_id, version, event_type, content, order in rows:
-                is_hidden = version >= hidden_from
+                is_hidden = version >= hidden_from or version > until_version
+                is_reactivated = is_reactivated or event_type == "conversation.reactivated"
                 if event_type == "conversation.rewound":
                     hidden_from = min(hidden_from, _content(content, order)["to_version"] + 1)
                 if is_hidden:
@@ -122,7 +137,7 @@ class HistoryAccess(StoreAccess):
                 if event_type in _WITH_PARTS and isinstance(parts := event.content.get("parts"), list):
                     await load_files(self.store, [parts], conversation_id)
                 yield event
-                if event_type == "conversation.deleted" or hidden_from == 1:
+                if hidden_from == 1 or (event_type == "conversation.deleted" and not is_reactivated):
                     return
             if len(rows) < limit:
                 return
@@ -142,12 +157,17 @@ class HistoryAccess(StoreAccess):
 
 
 class StoredEvent(NamedTuple):
-    """An event as the adapters read it: its content is plain JSON, with the members in their order."""
+    """An event as the adapters read it: its content is plain JSON, with the members in their order.
+
+    Attributes:
+        is_shared: whether it is an event of the conversation from which this one was forked.
+    """
 
     version: int
     event_type: str
     content: Any
     id: UUID
+    is_shared: bool = False
 
 
 def _content(content: bytes, order: bytes | None) -> Any:

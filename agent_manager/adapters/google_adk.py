@@ -67,7 +67,7 @@ from agent_manager.adapters.google_adk_state import (
     own_state,
     seconds_of,
 )
-from agent_manager.adapters.store_access import finished_in_store_loop, in_store_loop
+from agent_manager.adapters.store_access import finished_in_store_loop, in_store_loop, shown
 from agent_manager.adapters.tool_calls import tasks_of_calls
 from agent_manager.importers.source import read_time
 from eventstore import (
@@ -203,22 +203,28 @@ class EventStoreSessionService(Service, BaseSessionService):
                 changes[change.conversation_id].append(change)
         merged = {owner: shared.merged(owner) for owner in {row[3] for row in rows} | {each.user_id for each in tail}}
         sessions = []
-        for _, _, conversation_id, owner, session_id, state, update_time, version, generation in rows:
+        from_log: list[tuple[str, str]] = []
+        for _, _, conversation_id, owner, session_id, state, update_time, version, generation, is_rewound in rows:
             if conversation_id is not None:
-                known = SessionFold(generation, False, version, update_time, from_json(state[1:]))
+                known = SessionFold(generation, False, version, update_time, from_json(state[1:]), is_rewound)
                 known.add_changes(changes.pop(conversation_id, ()))
-                if not known.is_deleted:
+                if known.is_rewound:
+                    from_log.append((owner, session_id))
+                elif not known.is_deleted:
                     sessions.append(_session(app_name, owner, session_id, known, merged[owner]))
         for first, *more in changes.values():
             if first.version == 1:
                 known = SessionFold(first.generation)
                 known.add_changes([first, *more])
-                if not known.is_deleted:
+                if known.is_rewound:
+                    from_log.append((first.user_id, first.session_id))
+                elif not known.is_deleted:
                     sessions.append(_session(app_name, first.user_id, first.session_id, known, merged[first.user_id]))
             elif any(change.event_type == "conversation.reactivated" for change in (first, *more)):
-                config = GetSessionConfig(num_recent_events=0)
-                if (session := await self._get(app_name, first.user_id, first.session_id, config)) is not None:
-                    sessions.append(session)
+                from_log.append((first.user_id, first.session_id))
+        for owner, session_id in from_log:
+            session = await self._get(app_name, owner, session_id, GetSessionConfig(num_recent_events=0))
+            sessions += [] if session is None else [session]
         sessions.sort(key=lambda session: (session.last_update_time, session.user_id, session.id))
         return ListSessionsResponse(sessions=sessions)
 
@@ -302,13 +308,13 @@ class EventStoreSessionService(Service, BaseSessionService):
             async for event in read(DELETIONS, backwards=True, limit=1):
                 if event.event_type == "conversation.deleted":
                     return known
-        if count is not None and config.after_timestamp is None:
+        if count is not None and config.after_timestamp is None and not known.is_rewound:
             found = SessionFold(known.generation, False, known.version, known.update_time, dict(known.state))
             async for event in read(after=known.version):
                 found.add(event)
             recent = read(EVENTS, until_version=found.version, backwards=True, limit=count)
             found.events = [event async for event in recent][::-1]
-            if not any(map(is_imported, found.events)):
+            if not found.is_rewound and not any(map(is_imported, found.events)):
                 if any(moved_events(_parts(event)) for event in found.events):
                     # Those of a message are before it, up to three for each of its parts.
                     first = found.events[0].version - 3 * len(_parts(found.events[0])) - 1
@@ -316,7 +322,7 @@ class EventStoreSessionService(Service, BaseSessionService):
                         found.add(event)
                 return found
         found = SessionFold(known.generation)
-        async for event in read():
+        for event in shown([event async for event in read()]):
             found.add(event)
         # An import appends messages before other events; among themselves, imported events are ordered by their times.
         imported = [event for event in found.events if is_imported(event)]
@@ -438,9 +444,9 @@ class EventStoreSessionService(Service, BaseSessionService):
         }
         rows = await self._store.tables(caller, on_primary=True).fetch(_SESSION, given)
         known, values = SessionFold(), []
-        for _, _, scope, key, value, position, generation, is_deleted, version, update_time in rows:
+        for _, _, scope, key, value, position, generation, is_deleted, version, update_time, is_rewound in rows:
             if scope == "session":
-                known = SessionFold(generation, is_deleted, version, update_time, value)
+                known = SessionFold(generation, is_deleted, version, update_time, value, is_rewound)
             elif scope is not None:
                 values.append((scope, key, value, position))
         shared = SharedState(values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -22,12 +23,14 @@ from eventstore import (
     ApplicationEvent,
     ConversationArchived,
     ConversationCreated,
+    ConversationReactivated,
+    ConversationRewound,
     Metadata,
     NewEvent,
     conversation_uuid,
 )
 from eventstore.database.queries import query
-from eventstore.errors import WrongExpectedVersion
+from eventstore.errors import ConversationIsDeleted, WrongExpectedVersion
 
 ARTIFACT = "adk.artifact"
 """The type of the application event of a version of an artifact; without ``version``, the artifact was deleted."""
@@ -178,11 +181,14 @@ class EventStoreArtifactService(Service, BaseArtifactService):
             created = ConversationCreated(given_id=place.name, metadata={"adk_artifacts": place.names})
             # Archived, so that lists of active conversations leave it out: it has no messages.
             events = [NewEvent(each, actor=place.user_id[:255]) for each in (created, ConversationArchived())] + events
-        try:
-            await self._append(place.user_id, place.name, events, head or NO_STREAM)
-        except WrongExpectedVersion:
-            return False
-        return True
+        with suppress(WrongExpectedVersion):
+            try:
+                await self._append(place.user_id, place.name, events, head or NO_STREAM)
+            except ConversationIsDeleted:
+                anew = [NewEvent(ConversationReactivated()), NewEvent(ConversationRewound(to_version=0))]
+                await self._append(place.user_id, place.name, [*anew, *events], head)
+            return True
+        return False
 
     async def _load(self, place: _Place, filename: str, version: int | None) -> types.Part | None:
         found = _chosen(await self._versions(place, filename), version)

@@ -19,9 +19,11 @@ CREATE TABLE adk_sessions (
     state           jsonb NOT NULL,
     update_time     double precision NOT NULL,
     version         integer NOT NULL,
+    is_rewound      boolean NOT NULL,
     CONSTRAINT adk_sessions_pkey PRIMARY KEY (tenant_id, conversation_id)
 );
 CREATE INDEX idx_adk_sessions_names ON adk_sessions (tenant_id, md5(app_name), md5(user_id), md5(session_id));
+COMMENT ON COLUMN adk_sessions.is_rewound IS 'whether it went back to an earlier version: what it is then follows from the log';
 CREATE TABLE adk_shared_state (
     tenant_id       varchar(255) COLLATE "C" NOT NULL,
     conversation_id uuid NOT NULL,
@@ -59,7 +61,8 @@ folded AS MATERIALIZED (
            (array_agg(e.names ORDER BY e.version) FILTER (WHERE e.names IS NOT NULL))[1] AS names,
            (array_agg(e.event_type = 'conversation.deleted' ORDER BY e.version DESC)
                FILTER (WHERE e.event_type IN ('conversation.deleted', 'conversation.reactivated')))[1] AS is_deleted,
-           (array_agg(e.seconds ORDER BY e.version DESC) FILTER (WHERE e.seconds IS NOT NULL))[1] AS seconds
+           (array_agg(e.seconds ORDER BY e.version DESC) FILTER (WHERE e.seconds IS NOT NULL))[1] AS seconds,
+           bool_or(e.event_type = 'conversation.rewound') AS is_rewound
       FROM session_events e
      GROUP BY e.tenant_id, e.conversation_id
 ),
@@ -77,6 +80,7 @@ updated AS (
     UPDATE adk_sessions s
        SET version     = f.version,
            is_deleted  = coalesce(f.is_deleted, s.is_deleted),
+           is_rewound  = s.is_rewound OR f.is_rewound,
            update_time = coalesce(f.seconds, s.update_time),
            state       = CASE WHEN d.state IS NULL THEN s.state ELSE s.state || d.state END
       FROM folded f
@@ -87,10 +91,10 @@ updated AS (
        AND s.conversation_id = f.conversation_id
 )
 INSERT INTO adk_sessions (tenant_id, conversation_id, app_name, user_id, session_id, generation, is_deleted, state,
-                          update_time, version)
+                          update_time, version, is_rewound)
 SELECT f.tenant_id, f.conversation_id, f.names ->> 'app_name', f.names ->> 'user_id', f.names ->> 'session_id',
        CASE WHEN f.names ->> 'generation' ~ '^[0-9]{1,9}$' THEN (f.names ->> 'generation')::integer ELSE 1 END,
-       coalesce(f.is_deleted, false), coalesce(d.state, '{}'), f.seconds, f.version
+       coalesce(f.is_deleted, false), coalesce(d.state, '{}'), f.seconds, f.version, f.is_rewound
   FROM folded f
   LEFT JOIN deltas d
     ON d.tenant_id = f.tenant_id

@@ -19,7 +19,7 @@ from eventstore import Event
 EVENTS = ("message.added", EVENT)
 """The types of the events that are events of google-adk too."""
 DELETIONS = ("conversation.deleted", "conversation.reactivated")
-TYPES = (*EVENTS, STATE, "conversation.created", *DELETIONS)
+TYPES = (*EVENTS, STATE, "conversation.created", "conversation.rewound", *DELETIONS)
 """The types of the events that a session consists of. Others, such as a new name of its conversation, do not make a
 writer stale."""
 
@@ -70,6 +70,7 @@ class SessionFold:
 
     Attributes:
         version: that of the last event of it; 0 if it has none.
+        is_rewound: whether the conversation went back to an earlier version; what it was then is in the log alone.
         moved: the contents of the events that hold what messages refer to, by their ids.
     """
 
@@ -78,6 +79,7 @@ class SessionFold:
     version: int = 0
     update_time: float = 0.0
     state: Json = field(default_factory=dict)
+    is_rewound: bool = False
     events: list[Event] = field(default_factory=list)
     moved: Json = field(default_factory=dict)
 
@@ -101,6 +103,8 @@ class SessionFold:
         self.version = version
         if event_type in DELETIONS:
             self.is_deleted = event_type == "conversation.deleted"
+        elif event_type == "conversation.rewound":
+            self.is_rewound = True
         else:
             self.update_time = seconds
             self.state |= own_state(delta)

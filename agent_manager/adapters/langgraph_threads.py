@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from itertools import compress
 from typing import Any
 from uuid import UUID
 
@@ -54,16 +55,19 @@ class Threads:
         return thread
 
     async def catch_up(self, thread: Thread) -> None:
-        """Apply what was added to a thread since it was read."""
+        """Apply what was added to a thread since it was read; forget it if the user may not see it any more."""
         view = self._store.log(self._caller)
         parameters = {"tenant": self._caller.tenant, "conversation_id": thread.conversation_id}
         is_known = thread.version > 0
         while True:
-            page = {"after": Int8(thread.version), "limit": Int8(_PAGE_EVENTS)}
+            is_seen = self._caller.user is None or not is_known  # otherwise the last known event shows it
+            page = {"after": Int8(thread.version if is_seen else thread.version - 1), "limit": Int8(_PAGE_EVENTS)}
             rows = await view.fetch(query(_PACKAGE, "thread_events"), parameters | page, cursor=RawRows)
             events = [Event.from_row(row) for row in rows]
-            if is_known and any(event.event_type in RECEIPTS for event in events):
-                is_known = False  # what is known holds what was erased
+            is_new = [event.version > thread.version for event in events]
+            has_erased = any(event.event_type in RECEIPTS for event in compress(events, is_new))
+            if is_known and (has_erased or not (is_seen or rows)):
+                is_known = False  # what is known holds what was erased, or may not be seen
                 thread.forget()
                 continue
             for event in events:

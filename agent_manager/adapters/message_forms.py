@@ -141,11 +141,21 @@ def json_if_unstorable(value: Any) -> str | None:
 
 
 def storable(value: Any) -> Any:
-    """Return a JSON value without what PostgreSQL cannot store, to be shown beside the value as it is."""
+    """Return a JSON value without what PostgreSQL cannot store, to be shown beside the value as it is.
+
+    None stands for a value that is nested too deep to be shown.
+    """
+    try:
+        return _storable(value)
+    except RecursionError:
+        return None
+
+
+def _storable(value: Any) -> Any:
     if isinstance(value, str):
         return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
-        return {storable(name): storable(member) for name, member in value.items()}
-    return [storable(member) for member in value] if isinstance(value, list | tuple) else value
+        return {_storable(name): _storable(member) for name, member in value.items()}
+    return [_storable(member) for member in value] if isinstance(value, list | tuple) else value

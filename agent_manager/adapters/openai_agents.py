@@ -160,7 +160,8 @@ class EventStoreSession(SessionABC):
                     return True
                 return False
 
-            return bool(entries[start:]) and await self._access.finish(replace())
+            is_own = bool(entries[start:]) and not entries[start].is_shared
+            return is_own and await self._access.finish(replace())
 
         return _CompactionSnapshot([entry.item for entry in entries], len(history.entries) <= limit, replace_suffix)
 
@@ -185,6 +186,12 @@ class EventStoreSession(SessionABC):
             if not history.entries:
                 return None
             with suppress(WrongExpectedVersion):
+                if history.entries[0].is_shared:  # only the other conversation can hide it: repeat the items before
+                    history = await self._history(None, user)
+                    items = [entry.item for entry in history.entries]
+                    anew = [NewEvent(ConversationRewound(to_version=0))]
+                    await self._add(items[:-1], user, anew, history.version)
+                    return items[-1]
                 events = await self._hide(history.entries, user)
                 await self._access.extend(self.session_id, events, user, history.version)
                 return history.entries[0].item
@@ -207,6 +214,7 @@ class EventStoreSession(SessionABC):
             async for event in events:
                 history.version = history.version or event.version
                 if (entry := entry_of(event)) is not None:
+                    entry.is_shared = event.is_shared
                     history.entries.append(entry)
                     if len(history.entries) == wanted:
                         break

@@ -68,7 +68,7 @@ def events_of(
     for item in items:
         text = json_if_unstorable(item) if check else None
         shown = item if text is None else storable(item)
-        if text is not None and json_if_unstorable(shown) is not None:  # nested too deep
+        if text is not None and (shown is None or json_if_unstorable(shown) is not None):  # nested too deep
             yield NewEvent(ApplicationEvent(ITEM, {"json": text}))
             continue
         for data in _events_of_item(shown, calls, new_task_id):
@@ -157,12 +157,14 @@ class Entry:
         version: that of its event.
         call: the task of the call that it is.
         output_of: the task of the call whose output it is.
+        is_shared: whether it is of the conversation from which that of the session was forked.
     """
 
     version: int
     item: Any
     call: UUID | None = None
     output_of: UUID | None = None
+    is_shared: bool = False
 
 
 def entry_of(event: StoredEvent) -> Entry | None:

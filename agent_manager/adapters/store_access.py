@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -16,6 +16,8 @@ from eventstore import (
     AppendResult,
     Caller,
     ConversationCreated,
+    ConversationRewound,
+    Event,
     EventStore,
     ExpectedVersion,
     NewEvent,
@@ -162,6 +164,22 @@ def finished_in_store_loop(method: AsyncMethod[P, T]) -> AsyncMethod[P, T]:
         return await access.finish(method(adapter, *args, **kwargs))
 
     return call
+
+
+def shown(events: Iterable[Event]) -> list[Event]:
+    """Return the events of a conversation without those that it hides because it went back to an earlier version.
+
+    Events about the conversation itself remain.
+    """
+    remaining: list[Event] = []
+    for event in events:
+        if isinstance(event.data, ConversationRewound):
+            to_version = event.data.to_version
+            remaining = [
+                each for each in remaining if each.version <= to_version or each.event_type.startswith("conversation.")
+            ]
+        remaining.append(event)
+    return remaining
 
 
 def beginning(conversation_id: UUID, given_id: str, metadata: dict[str, Any] | None = None) -> NewEvent:

@@ -1,5 +1,6 @@
 -- name: a2a_task_events
 -- A limited number of events of tasks after known versions of their conversations, and these conversations' versions.
+-- Left out are those that are hidden because a conversation went back to an earlier version.
 SELECT known.number, latest.version, e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id,
        e.tenant_id, e.event_type, e.actor, e.content, e.metadata, e.salt, e.digest
   FROM unnest(%(conversations)s::uuid[], %(tasks)s::text[], %(versions)s::int[])
@@ -16,10 +17,18 @@ SELECT known.number, latest.version, e.position, e.timestamp, e.version, e.schem
             WHERE e.tenant_id = %(tenant)s
               AND e.conversation_id = known.conversation_id
               AND e.version > known.version
-              AND (e.content ->> 'task_id' = known.task
-                   OR e.metadata #>> '{a2a,task}' = known.task
-                   OR e.event_type IN ('conversation.deleted', 'conversation.reactivated', 'conversation.erased',
-                                       'event.erased'))
+              AND ((e.content ->> 'task_id' = known.task OR e.metadata #>> '{a2a,task}' = known.task)
+                   AND NOT EXISTS (
+                           SELECT
+                             FROM events r
+                            WHERE r.tenant_id = %(tenant)s
+                              AND r.conversation_id = known.conversation_id
+                              AND r.version > e.version
+                              AND r.event_type = 'conversation.rewound'
+                              AND (r.content ->> 'to_version')::integer < e.version
+                       )
+                   OR e.event_type IN ('conversation.created', 'conversation.deleted', 'conversation.reactivated',
+                                       'conversation.rewound', 'conversation.erased', 'event.erased'))
             ORDER BY e.version
             LIMIT %(limit)s
        ) AS e ON true

@@ -1,12 +1,23 @@
 -- name: checkpoint_events
--- These events of a conversation in order, each with the version of the conversation's last deletion.
+-- These events of a conversation in order, each with whether the conversation shows it.
 SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id, e.tenant_id, e.event_type,
        e.actor, e.content, e.metadata, e.salt, e.digest,
-       (SELECT coalesce(max(d.version), 0)
-          FROM events d
-         WHERE d.tenant_id = %(tenant)s
-           AND d.conversation_id = %(conversation_id)s
-           AND d.event_type = 'conversation.deleted') AS deleted
+       NOT EXISTS (
+           SELECT
+             FROM events h
+            WHERE h.tenant_id = %(tenant)s
+              AND h.conversation_id = %(conversation_id)s
+              AND h.version > e.version
+              AND (h.event_type = 'conversation.rewound' AND (h.content ->> 'to_version')::integer < e.version
+                   OR h.event_type = 'conversation.deleted' AND NOT EXISTS (
+                          SELECT
+                            FROM events r
+                           WHERE r.tenant_id = %(tenant)s
+                             AND r.conversation_id = %(conversation_id)s
+                             AND r.version > h.version
+                             AND r.event_type = 'conversation.reactivated'
+                      ))
+       ) AS is_shown
   FROM events e
  WHERE e.tenant_id = %(tenant)s
    AND e.conversation_id = %(conversation_id)s
@@ -14,16 +25,27 @@ SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, 
  ORDER BY e.version
 
 -- name: checkpoints_of_workflow
--- The events of a workflow's checkpoints since the last deletion of their conversation, in order, without their contents.
+-- The events of a workflow's checkpoints that their conversation shows, in order, without their contents.
 SELECT e.id, e.event_type, e.content ->> 'checkpoint_id', e.content ->> 'timestamp'
   FROM events e
  WHERE e.tenant_id = %(tenant)s
    AND e.conversation_id = %(conversation_id)s
-   AND e.version > (SELECT coalesce(max(d.version), 0)
-                      FROM events d
-                     WHERE d.tenant_id = %(tenant)s
-                       AND d.conversation_id = %(conversation_id)s
-                       AND d.event_type = 'conversation.deleted')
+   AND NOT EXISTS (
+           SELECT
+             FROM events h
+            WHERE h.tenant_id = %(tenant)s
+              AND h.conversation_id = %(conversation_id)s
+              AND h.version > e.version
+              AND (h.event_type = 'conversation.rewound' AND (h.content ->> 'to_version')::integer < e.version
+                   OR h.event_type = 'conversation.deleted' AND NOT EXISTS (
+                          SELECT
+                            FROM events r
+                           WHERE r.tenant_id = %(tenant)s
+                             AND r.conversation_id = %(conversation_id)s
+                             AND r.version > h.version
+                             AND r.event_type = 'conversation.reactivated'
+                      ))
+       )
    AND e.event_type IN ('agent_framework.checkpoint', 'agent_framework.checkpoint_deleted')
    AND e.actor = %(workflow)s  -- which an erased event has not any more
  ORDER BY e.version

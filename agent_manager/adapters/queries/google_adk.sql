@@ -5,7 +5,7 @@ SELECT applied.position, applied.last, page.*
   FROM (SELECT p.position, last_position() FROM ({position}) AS p (position)) AS applied (position, last)
   LEFT JOIN (
            (SELECT 'session' AS scope, '' AS key, s.state AS value, 0::bigint AS position, s.generation, s.is_deleted,
-                   s.version, s.update_time
+                   s.version, s.update_time, s.is_rewound
               FROM adk_sessions s
              WHERE s.tenant_id = %(tenant)s
                AND md5(s.app_name) = md5(%(app)s)
@@ -15,7 +15,7 @@ SELECT applied.position, applied.last, page.*
              ORDER BY s.generation DESC
              LIMIT 1)
             UNION ALL
-           SELECT scope.name, latest.key, latest.value, latest.position, 0, false, 0, 0
+           SELECT scope.name, latest.key, latest.value, latest.position, 0, false, 0, 0, false
              FROM unnest(%(scopes)s::text[]) AS scope (name)
             CROSS JOIN LATERAL (
                       -- One step for each key, however many sessions have set it.
@@ -52,7 +52,7 @@ SELECT applied.position, applied.last, page.*
 SELECT applied.position, applied.last, page.*
   FROM (SELECT p.position, last_position() FROM ({position}) AS p (position)) AS applied (position, last)
   LEFT JOIN (
-           SELECT s.conversation_id, s.user_id, s.session_id, s.state, s.update_time, s.version, s.generation
+           SELECT s.conversation_id, s.user_id, s.session_id, s.state, s.update_time, s.version, s.generation, s.is_rewound
              FROM adk_sessions s
             WHERE s.tenant_id = %(tenant)s
               AND md5(s.app_name) = md5(%(app)s)
@@ -110,7 +110,8 @@ SELECT e.conversation_id, e.version, e.position, e.event_type, e.occurred_at, e.
  ORDER BY e.position
 
 -- name: adk_artifact_events
--- The events of the artifacts of a session or a user: of one of them, or of all, in order.
+-- The events of the artifacts of a session or a user that their conversation does not hide: of one of them, or of all, in
+-- order.
 SELECT e.content
   FROM events e
  WHERE e.tenant_id = %(tenant)s
@@ -118,6 +119,22 @@ SELECT e.content
    AND e.event_type = 'adk.artifact'
    AND e.salt IS NOT NULL
    AND (%(filename)s::text IS NULL OR e.content ->> 'filename' = %(filename)s)
+   AND NOT EXISTS (
+           SELECT
+             FROM events h
+            WHERE h.tenant_id = %(tenant)s
+              AND h.conversation_id = %(conversation_id)s
+              AND h.version > e.version
+              AND (h.event_type = 'conversation.rewound' AND (h.content ->> 'to_version')::integer < e.version
+                   OR h.event_type = 'conversation.deleted' AND NOT EXISTS (
+                          SELECT
+                            FROM events r
+                           WHERE r.tenant_id = %(tenant)s
+                             AND r.conversation_id = %(conversation_id)s
+                             AND r.version > h.version
+                             AND r.event_type = 'conversation.reactivated'
+                      ))
+       )
  ORDER BY e.version
 
 -- name: adk_head

@@ -1,5 +1,6 @@
 -- name: pydantic_ai_records
--- Of each conversation its version, whether it is deleted, and its last record; no record if it has none.
+-- Of each conversation its version, whether it is deleted, and its last record that is not hidden because the
+-- conversation went back to an earlier version; no record if it has none.
 SELECT known.number, latest.version, deletion.event_type = 'conversation.deleted', e.position, e.timestamp, e.version,
        e.schema_version, e.conversation_id, e.id, e.tenant_id, e.event_type, e.actor, e.content, e.metadata, e.salt,
        e.digest
@@ -26,6 +27,15 @@ SELECT known.number, latest.version, deletion.event_type = 'conversation.deleted
               AND e.conversation_id = known.conversation_id
               AND e.event_type = 'pydantic_ai.record'
               AND e.salt IS NOT NULL
+              AND NOT EXISTS (
+                      SELECT
+                        FROM events r
+                       WHERE r.tenant_id = %(tenant)s
+                         AND r.conversation_id = known.conversation_id
+                         AND r.version > e.version
+                         AND r.event_type = 'conversation.rewound'
+                         AND (r.content ->> 'to_version')::integer < e.version
+                  )
             ORDER BY e.version DESC
             LIMIT 1
        ) AS e ON true

@@ -8,7 +8,14 @@ SELECT c.id, latest.task_id, latest.metadata
              FROM events e
             WHERE e.tenant_id = %(tenant)s
               AND e.conversation_id = %(conversation_id)s
-              AND (e.event_type = 'conversation.deleted'
+              AND (e.event_type = 'conversation.deleted' AND NOT EXISTS (
+                          SELECT
+                            FROM events r
+                           WHERE r.tenant_id = e.tenant_id
+                             AND r.conversation_id = e.conversation_id
+                             AND r.event_type = 'conversation.reactivated'
+                             AND r.version > e.version
+                      )
                    OR e.event_type = 'task.created' AND e.content ->> 'given_id' = c.id
                       AND NOT EXISTS (
                               SELECT

@@ -211,6 +211,20 @@ async def test_a_task_with_a_text_that_postgresql_cannot_store_is_refused(store:
         await EventStoreTaskStore(store).save(task, NOBODY)
 
 
+@pytest.mark.parametrize("levels", [40, 60, 900])
+async def test_metadata_that_could_not_be_read_back_are_refused(store: EventStore, levels: int) -> None:
+    task = new_task()
+    values = task.metadata.get_or_create_list("v")
+    for _ in range(levels):
+        values = values.add_list()
+    if levels > 40:
+        with pytest.raises(InputError, match="nested too deep"):
+            await EventStoreTaskStore(store).save(task, NOBODY)
+    else:
+        await EventStoreTaskStore(store).save(task, NOBODY)
+        assert await EventStoreTaskStore(store).get("t", NOBODY) == task
+
+
 async def test_a_large_artifact_is_divided(store: EventStore) -> None:
     tasks, limit = EventStoreTaskStore(store), store.settings.max_content_bytes
     task = new_task(artifacts=[pb.Artifact(artifact_id="a", parts=[pb.Part(text="ä" * limit)])])

@@ -413,10 +413,11 @@ async def test_what_cannot_be_stored_is_named(store: EventStore) -> None:
     assert await session.get_items() == []
 
 
-async def test_values_that_json_changes_are_read_as_json_has_them(store: EventStore) -> None:
+@pytest.mark.parametrize("levels", [250, 800])
+async def test_values_that_json_changes_are_read_as_json_has_them(store: EventStore, levels: int) -> None:
     session: Any = EventStoreSession("changed", store)
     deep: Any = []
-    for _ in range(250):
+    for _ in range(levels):
         deep = [deep]
     items = [
         {"role": "user", "content": ("a", "b")},
