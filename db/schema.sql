@@ -6086,16 +6086,27 @@ $$;
 
 CREATE FUNCTION public.unreceipted_erasure(event public.events) RETURNS boolean
     LANGUAGE sql STABLE
-    BEGIN ATOMIC
- SELECT (((event).salt IS NULL) AND (NOT ((((event).actor)::text = ''::text) AND ((event).content = public.erased_content(((event).event_type)::text, (event).content, false)) AND ((event).metadata = public.erased_metadata((event).metadata, false)) AND (EXISTS ( SELECT
-            FROM (public.events r
-              CROSS JOIN LATERAL jsonb_array_elements(
-                 CASE
-                     WHEN (jsonb_typeof((r.content -> 'versions'::text)) = 'array'::text) THEN (r.content -> 'versions'::text)
-                     ELSE NULL::jsonb
-                 END) named(value))
-           WHERE (((r.tenant_id)::text = ((unreceipted_erasure.event).tenant_id)::text) AND (r.conversation_id = (unreceipted_erasure.event).conversation_id) AND ((r.event_type)::text = ANY ((ARRAY['conversation.erased'::character varying, 'event.erased'::character varying])::text[])) AND (r.salt IS NOT NULL) AND (r.version > (unreceipted_erasure.event).version) AND ((to_jsonb((unreceipted_erasure.event).version) >= (named.value -> 0)) AND (to_jsonb((unreceipted_erasure.event).version) <= (named.value -> 1)))))))));
-END;
+    AS $$
+    SELECT (event).salt IS NULL
+           AND NOT (
+                   (event).actor = ''
+                   AND (event).content = erased_content((event).event_type, (event).content, false)
+                   AND (event).metadata = erased_metadata((event).metadata, false)
+                   AND EXISTS (
+                           SELECT
+                             FROM events r
+                            CROSS JOIN LATERAL jsonb_array_elements(
+                                      CASE WHEN jsonb_typeof(r.content -> 'versions') = 'array' THEN r.content -> 'versions' END
+                                  ) AS named
+                            WHERE r.tenant_id = (event).tenant_id
+                              AND r.conversation_id = (event).conversation_id
+                              AND r.event_type IN ('conversation.erased', 'event.erased')
+                              AND r.salt IS NOT NULL
+                              AND r.version > (event).version
+                              AND to_jsonb((event).version) BETWEEN named -> 0 AND named -> 1
+                       )
+               )
+$$;
 
 
 --
