@@ -110,7 +110,7 @@ class Sealer:
             KeyInvalid: there is no key to sign with.
         """
         [(horizon,)] = await fetching(self._store)(query("eventstore", "horizon"), None)
-        if self._tree is not None and horizon <= self._tree.last_position:
+        if self._tree is not None and horizon == self._tree.last_position:
             return False
         has_sealed = False
         while await self._seal_batch(waits=not (at_once or has_sealed)):
@@ -136,6 +136,13 @@ class Sealer:
                 tree = await self._continued(fetch, rows, keys)
                 self._tree = None  # until the transaction has ended
                 [(horizon,)] = await fetch(query("eventstore", "horizon"), None)
+                if horizon < tree.last_position:  # an append that began long ago lowers it, but not the sequence
+                    [(position,)] = await fetch(query(PACKAGE, "last_position"), None)
+                    if position < tree.last_position:
+                        raise SealingStopped(
+                            f"the sequence events_position is at {position}, below the last sealed event at position "
+                            f"{tree.last_position}: it was set back; run eventstore audit verify"
+                        )
                 after = {"after": tree.last_position, "horizon": horizon, "limit": BATCH_EVENTS}
                 [(bundle,)] = (
                     await fetch(query(PACKAGE, "entries"), after) if horizon > tree.last_position else [(None,)]

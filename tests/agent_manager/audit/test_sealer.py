@@ -322,6 +322,43 @@ async def test_a_process_that_has_signed_a_longer_log_does_not_sign_an_older_one
             await sealer.seal(at_once=True)
 
 
+async def test_a_clock_that_was_set_back_does_not_stop_the_sealing(
+    settings: ServerSettings, store: EventStore, superuser_url: str
+) -> None:
+    await append(store, 5)
+    await seal(store)
+    with tampering(superuser_url) as superuser:
+        superuser.execute("UPDATE audit_checkpoints SET sealed_at = sealed_at + interval '1 hour'")
+    await append(store, 5)
+    assert await Sealer(store).seal()
+
+
+async def test_a_sequence_that_was_set_back_stops_the_sealing(store: EventStore, superuser_url: str) -> None:
+    await append(store, 5)
+    await seal(store)
+    sealer = Sealer(store)
+    with psycopg.connect(superuser_url) as superuser:
+        superuser.execute("SELECT setval('events_position', 2)")
+    await append(store, 1)
+    for _ in range(2):
+        with pytest.raises(SealingStopped, match="the sequence events_position is at 3, below the last"):
+            await sealer.seal()
+
+
+async def test_a_proof_from_an_older_database_names_what_is_missing(
+    settings: ServerSettings, store: EventStore, superuser_url: str
+) -> None:
+    for _ in range(2):
+        await append(store, 5)
+        await seal(store)
+    older, newer = [await checkpoint_of(fetching(store), size) for size in (5, 10)]
+    with tampering(superuser_url) as superuser:
+        superuser.execute("DELETE FROM audit_checkpoints WHERE size > 5")
+    for old, new in ((older, newer), (newer, older)):
+        with pytest.raises(NotFound, match="the log has 5 sealed events, fewer than the checkpoint of size 10"):
+            await prove_consistency(store, old, new)
+
+
 @pytest.mark.parametrize(
     ("target", "expected"),
     [
