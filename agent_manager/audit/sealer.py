@@ -20,7 +20,7 @@ from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Any
 
-from agent_manager.audit.merkle import Tile, Tree
+from agent_manager.audit.merkle import ROW_BYTES, Tile, Tree
 from agent_manager.audit.notes import Checkpoint, KeyFile, KeyInvalid, Policy
 from agent_manager.audit.publish import Witnesses, last_published, publish
 from agent_manager.audit.sealed_tree import (
@@ -112,12 +112,14 @@ class Sealer:
         [(horizon,)] = await fetching(self._store)(query("eventstore", "horizon"), None)
         if self._tree is not None and horizon == self._tree.last_position:
             return False
-        has_sealed = False
-        while await self._seal_batch(waits=not (at_once or has_sealed)):
-            has_sealed = True
-        return has_sealed
+        sealed = number = await self._seal_batch(waits=not at_once)
+        while number == BATCH_EVENTS:  # fewer end at the horizon; what was appended meanwhile waits for the next round
+            number = await self._seal_batch(waits=False)
+            sealed += number
+        return sealed > 0
 
-    async def _seal_batch(self, *, waits: bool) -> bool:
+    async def _seal_batch(self, *, waits: bool) -> int:
+        """Seal a batch, and return its number of events."""
         keys = read_keys(self._settings)
         if not keys.private:
             raise KeyInvalid(
@@ -132,7 +134,7 @@ class Sealer:
                 [(is_free, _)] = await fetch(query(PACKAGE, "lock"), None)
                 rows = await fetch(query(PACKAGE, "last_checkpoint"), None)
                 if not is_free or (waits and rows and rows[0][3] < self._settings.audit_seconds / 2):
-                    return False
+                    return 0
                 tree = await self._continued(fetch, rows, keys)
                 self._tree = None  # until the transaction has ended
                 [(horizon,)] = await fetch(query("eventstore", "horizon"), None)
@@ -149,7 +151,7 @@ class Sealer:
                 )
                 if bundle is None:
                     self._tree = tree
-                    return False
+                    return 0
                 tiles, checkpoint = await asyncio.to_thread(_grown, tree, bytes(bundle), keys)
                 await _add_tiles(connection, tiles)
                 await connection.execute(
@@ -162,7 +164,7 @@ class Sealer:
                     },
                 )
         self._tree, self.checkpoint = tree, checkpoint
-        return True
+        return len(bundle) // ROW_BYTES
 
     async def _continued(self, fetch: Any, rows: list[Any], keys: KeyFile) -> Tree:
         """Return the tree of the last checkpoint, given its row; check it unless this process has signed it."""

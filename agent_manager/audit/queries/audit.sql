@@ -48,12 +48,12 @@ SELECT string_agg('\x0028'::bytea || int8send(e.position) || e.digest, ''::bytea
 -- name: add_tiles
 INSERT INTO audit_tiles (level, index, last_position, hash, content)
 SELECT t.level, t.index, t.last_position, t.hash, t.content
-  FROM unnest(%(levels)s::smallint[], %(indexes)s::bigint[], %(positions)s::bigint[], %(hashes)s::bytea[],
-              %(contents)s::bytea[]) AS t (level, index, last_position, hash, content)
+  FROM unnest(%(levels)s::smallint[], %(indexes)s::bigint[], %(positions)s::bigint[], %(hashes)b::bytea[],
+              %(contents)b::bytea[]) AS t (level, index, last_position, hash, content)
 
 -- name: add_checkpoint
 INSERT INTO audit_checkpoints (size, last_position, note, bundle)
-VALUES (%(size)s, %(last_position)s, %(note)s, %(bundle)s)
+VALUES (%(size)s, %(last_position)s, %(note)s, %(bundle)b)
 
 -- name: tiles
 -- Full tiles.

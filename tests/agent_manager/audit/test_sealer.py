@@ -19,6 +19,7 @@ from support.waiting import until_async
 from support.witness import Witness, witness
 
 from agent_manager.audit import publish as publishing
+from agent_manager.audit import sealer as sealing_module
 from agent_manager.audit.export import export_tiles
 from agent_manager.audit.notes import CheckpointInvalid, KeyFile, KeyInvalid, Policy
 from agent_manager.audit.proofs import check_proof, prove, prove_consistency
@@ -121,6 +122,21 @@ async def test_a_process_that_ends_in_the_middle_of_a_round_has_sealed_nothing_o
     assert await last_checkpoint(fetching(store)) is None
     assert await seal(store) == 600
     assert (await verified(store, keys)).faults == []
+
+
+async def test_a_round_ends_while_appends_go_on(
+    store: EventStore, keys: KeyFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_tiles = sealing_module._add_tiles
+
+    async def append_meanwhile(*given: Any) -> None:
+        await append(store, 1)
+        await add_tiles(*given)
+
+    monkeypatch.setattr(sealing_module, "_add_tiles", append_meanwhile)
+    await append(store, 10)
+    assert await seal(store) == 10
+    assert await seal(store) == 11
 
 
 async def test_every_size_can_be_sealed_and_proved(store: EventStore, keys: KeyFile) -> None:
