@@ -51,8 +51,11 @@ class TrailQuery(TrailSelection):
 
 
 class ExportQuery(TrailSelection):
-    """The filters, the format and the size of an export of the trail."""
+    """The filters, the format and the page of an export of the trail."""
 
+    after: int = Field(
+        0, ge=0, lt=2**63, description="Only events above this position; of a conversation, or of acts, this version."
+    )
     format: Literal["jsonl", "csv", "parquet"] = "jsonl"
     limit: int = Field(1000, ge=1, le=10_000, description="Maximum number of events.")
 
