@@ -97,7 +97,7 @@ class Sealer:
         self._logged = message
 
     async def seal(self, *, at_once: bool = False) -> bool:
-        """Seal everything up to the horizon, unless another process is at it, or has just done it.
+        """Seal everything up to the horizon, unless another process is sealing, or has just sealed it.
 
         Args:
             at_once: even if another process has just done it.

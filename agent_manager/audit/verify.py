@@ -48,7 +48,7 @@ Kind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong.
+    """A difference between the log and what was sealed.
 
     Attributes:
         kind: ``changed``, ``removed``, ``inserted`` or ``reordered``: what happened to the first event that differs;

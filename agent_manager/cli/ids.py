@@ -10,7 +10,7 @@ from uuid import UUID
 from agent_manager.server.conversation_lookup import resolve
 from eventstore import Event
 from eventstore.database.queries import query
-from eventstore.errors import InputError, printable
+from eventstore.errors import InputError, NotFound, printable
 from projections import Message, Reader, Task
 from projections.reading import not_found
 
@@ -47,7 +47,9 @@ async def find_conversation(reader: Reader, text: str) -> UUID:
     rows = await reader.store.tables(reader.caller).fetch(_BEGINNING, parameters) if text else []
     _check_one(text, [given if (given or "").startswith(text) else str(uuid) for uuid, given in rows])
     if not rows:
-        raise not_found(text)
+        raise NotFound(
+            f"{not_found(text)}; a beginning is looked up in the read tables: type a new id whole, or run eventstore up"
+        )
     found: UUID = rows[0][0]
     return found
 

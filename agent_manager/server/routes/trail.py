@@ -62,7 +62,7 @@ async def get_trail(context: CurrentContext, query: Annotated[TrailQuery, Query(
 async def export_as_zip(context: CurrentContext, query: Annotated[ExportQuery, Query()]) -> FileResponse:
     """Export the trail, the oldest events first, as a ZIP of a file and its proof, which can be checked offline.
 
-    Events that are not sealed yet are left out; if nothing is sealed, there is no proof. For the events beyond the limit,
+    Events that are not sealed yet are left out; if nothing is sealed, there is no proof. For events beyond the limit,
     repeat the request with the position of the last one as `after`; if you name a conversation, with its version.
     """
     target = await _target(context, query)
