@@ -148,24 +148,14 @@ BEGIN
     IF append_tenant() <> add_retention_rule.tenant_id THEN
         PERFORM refuse_tenant(add_retention_rule.tenant_id);
     END IF;
-    INSERT INTO retention_rules AS r (tenant_id, id, age, since, state, user_id, metadata, reason, added_by)
+    INSERT INTO retention_rules (tenant_id, id, age, since, state, user_id, metadata, reason, added_by)
     VALUES (tenant_id, id, age, since, state, user_id, metadata, reason, actor)
-        ON CONFLICT ON CONSTRAINT retention_rules_pkey DO NOTHING
-    RETURNING r.* INTO added;
-    IF NOT FOUND THEN
-        SELECT r.*
-          INTO added
-          FROM retention_rules r
-         WHERE r.tenant_id = add_retention_rule.tenant_id
-           AND r.id = add_retention_rule.id;
-        RETURN added;
-    END IF;
-    PERFORM record_administrative_act(
-        tenant_id, 'retention_rule_added',
-        jsonb_strip_nulls(jsonb_build_object(
-            'rule', added.id, 'age_seconds', extract(epoch FROM age), 'since', since, 'state', state, 'user', user_id))
-        || CASE WHEN metadata IS NULL THEN '{}' ELSE jsonb_build_object('metadata', metadata) END,
-        reason, actor);
+        ON CONFLICT ON CONSTRAINT retention_rules_pkey DO NOTHING;
+    SELECT r.*
+      INTO added
+      FROM retention_rules r
+     WHERE r.tenant_id = add_retention_rule.tenant_id
+       AND r.id = add_retention_rule.id;
     RETURN added;
 END
 $$;
@@ -3134,8 +3124,6 @@ CREATE FUNCTION public.place_hold(tenant_id text, id uuid, conversation_id uuid,
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
     AS $$
-DECLARE
-    placed legal_holds;
 BEGIN
     IF append_tenant() <> place_hold.tenant_id THEN
         PERFORM refuse_tenant(place_hold.tenant_id);
@@ -3151,19 +3139,9 @@ BEGIN
     INSERT INTO legal_holds (tenant_id, id, conversation_id, user_id, reason, placed_by)
     VALUES (place_hold.tenant_id, place_hold.id, place_hold.conversation_id, place_hold.user_id,
             place_hold.reason, place_hold.actor)
-        ON CONFLICT ON CONSTRAINT legal_holds_pkey DO NOTHING
-    RETURNING * INTO placed;
-    IF NOT FOUND THEN
-        RETURN QUERY
-        SELECT h.* FROM legal_holds h WHERE h.tenant_id = place_hold.tenant_id AND h.id = place_hold.id;
-        RETURN;
-    END IF;
-    PERFORM record_administrative_act(
-        place_hold.tenant_id, 'hold_added',
-        jsonb_strip_nulls(jsonb_build_object(
-            'hold', placed.id, 'conversation_id', placed.conversation_id, 'user', placed.user_id)),
-        placed.reason, place_hold.actor);
-    RETURN NEXT placed;
+        ON CONFLICT ON CONSTRAINT legal_holds_pkey DO NOTHING;
+    RETURN QUERY
+    SELECT h.* FROM legal_holds h WHERE h.tenant_id = place_hold.tenant_id AND h.id = place_hold.id;
 END
 $$;
 
@@ -3310,7 +3288,7 @@ DECLARE
     verb    text;
 BEGIN
     IF kind = 'login' THEN
-        IF old_row ->> 'tenant_id' IS DISTINCT FROM new_row ->> 'tenant_id' THEN
+        IF old_row IS DISTINCT FROM new_row THEN
             PERFORM record_administrative_act(r.tenant_id, r.act, jsonb_build_object('login', r.login))
                FROM (VALUES (old_row ->> 'tenant_id', 'login_unbound', old_row ->> 'login'),
                             (new_row ->> 'tenant_id', 'login_bound', new_row ->> 'login')) AS r (tenant_id, act, login)
@@ -3326,12 +3304,13 @@ BEGIN
         WHEN old_row ->> member IS NOT NULL AND new_row ->> member IS NULL
             THEN CASE kind WHEN 'tenant' THEN 'resumed' WHEN 'user' THEN 'enabled' ELSE 'restored' END
         WHEN old_row ->> 'name' IS DISTINCT FROM new_row ->> 'name' THEN 'renamed'
+        WHEN old_row - 'last_used_at' <> new_row - 'last_used_at' THEN 'changed'
     END;
     IF verb IS NULL THEN
         RETURN NULL;
     END IF;
     PERFORM record_administrative_act(
-        CASE kind WHEN 'tenant' THEN present ->> 'id' ELSE present ->> 'tenant_id' END,
+        t.tenant_id,
         kind || '_' || verb,
         CASE kind
             WHEN 'tenant' THEN jsonb_build_object('tenant', present -> 'id', 'name', present -> 'name')
@@ -3340,7 +3319,17 @@ BEGIN
                      'key', present -> 'id', 'name', new_row -> 'name', 'user', new_row -> 'user_id',
                      'scopes', new_row -> 'scopes', 'expires_at', new_row -> 'expires_at'))
         END
-    );
+        || CASE WHEN verb = 'changed'
+                THEN jsonb_build_object('columns', (SELECT jsonb_agg(n.key ORDER BY n.key)
+                                                      FROM jsonb_each(new_row) AS n
+                                                     WHERE n.value <> old_row -> n.key))
+                ELSE '{}'
+           END
+    )
+       FROM (SELECT r ->> CASE kind WHEN 'tenant' THEN 'id' ELSE 'tenant_id' END AS tenant_id
+               FROM unnest(ARRAY[old_row, new_row]) AS r
+              WHERE r IS NOT NULL
+              GROUP BY 1) AS t;
     RETURN NULL;
 END
 $$;
@@ -3358,6 +3347,60 @@ BEGIN
     IF EXISTS (SELECT FROM events) THEN
         PERFORM record_administrative_act(NULL, act, jsonb_build_object('version', version));
     END IF;
+END
+$$;
+
+
+--
+-- Name: record_pause(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.record_pause() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM record_administrative_act(NULL, r.act, jsonb_build_object('projection', r.projection))
+       FROM (VALUES (CASE WHEN TG_OP <> 'INSERT' THEN OLD.projection END, 'projection_resumed'),
+                    (CASE WHEN TG_OP <> 'DELETE' THEN NEW.projection END, 'projection_paused')) AS r (projection, act)
+      WHERE r.projection IS NOT NULL;
+    RETURN NULL;
+END
+$$;
+
+
+--
+-- Name: record_retention_change(); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.record_retention_change() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    AS $$
+DECLARE
+    is_hold boolean := TG_TABLE_NAME = 'legal_holds';
+    present jsonb := CASE TG_OP WHEN 'DELETE' THEN to_jsonb(OLD) ELSE to_jsonb(NEW) END;
+    act     text := CASE TG_OP
+                        WHEN 'INSERT' THEN 'added' WHEN 'UPDATE' THEN 'changed'
+                        ELSE CASE WHEN is_hold THEN 'released' ELSE 'removed' END
+                    END;
+BEGIN
+    PERFORM record_administrative_act(
+        present ->> 'tenant_id',
+        CASE WHEN is_hold THEN 'hold_' ELSE 'retention_rule_' END || act,
+        CASE
+            WHEN is_hold THEN jsonb_strip_nulls(jsonb_build_object(
+                'hold', present -> 'id', 'conversation_id', present -> 'conversation_id', 'user', present -> 'user_id'))
+            WHEN act = 'removed' THEN jsonb_build_object('rule', present -> 'id')
+            ELSE jsonb_strip_nulls(jsonb_build_object(
+                     'rule', present -> 'id', 'age_seconds', extract(epoch FROM (present ->> 'age')::interval),
+                     'since', present -> 'since', 'state', present -> 'state', 'user', present -> 'user_id'))
+                 || CASE present -> 'metadata' WHEN 'null' THEN '{}'
+                         ELSE jsonb_build_object('metadata', present -> 'metadata') END
+        END,
+        CASE act WHEN 'added' THEN present ->> 'reason' END,
+        CASE act WHEN 'added' THEN present ->> CASE WHEN is_hold THEN 'placed_by' ELSE 'added_by' END END);
+    RETURN NULL;
 END
 $$;
 
@@ -3388,15 +3431,17 @@ $$;
 
 
 --
--- Name: record_truncation(); Type: FUNCTION; Schema: public; Owner: -
+-- Name: record_table_change(); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.record_truncation() RETURNS trigger
+CREATE FUNCTION public.record_table_change() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
     AS $$
 BEGIN
-    PERFORM record_administrative_act(NULL, 'table_truncated', jsonb_build_object('table', TG_TABLE_NAME));
+    PERFORM record_administrative_act(
+        NULL, CASE TG_OP WHEN 'TRUNCATE' THEN 'table_truncated' ELSE 'table_changed' END,
+        jsonb_build_object('table', TG_TABLE_NAME));
     RETURN NULL;
 END
 $$;
@@ -3690,25 +3735,18 @@ CREATE FUNCTION public.release_hold(tenant_id text, id uuid, reason text, actor 
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
     AS $$
-DECLARE
-    released legal_holds;
 BEGIN
     IF append_tenant() <> release_hold.tenant_id THEN
         PERFORM refuse_tenant(release_hold.tenant_id);
     END IF;
+    -- The trigger records them with the act (record_retention_change).
+    PERFORM set_config('eventstore.reason', release_hold.reason, true) WHERE release_hold.reason <> '';
+    PERFORM set_config('eventstore.actor', release_hold.actor, true) WHERE release_hold.actor <> '';
+    RETURN QUERY
     DELETE FROM legal_holds h
      WHERE h.tenant_id = release_hold.tenant_id
        AND h.id = release_hold.id
-    RETURNING h.* INTO released;
-    IF NOT FOUND THEN
-        RETURN;
-    END IF;
-    PERFORM record_administrative_act(
-        release_hold.tenant_id, 'hold_released',
-        jsonb_strip_nulls(jsonb_build_object(
-            'hold', released.id, 'conversation_id', released.conversation_id, 'user', released.user_id)),
-        release_hold.reason, release_hold.actor);
-    RETURN NEXT released;
+    RETURNING h.*;
 END
 $$;
 
@@ -3721,23 +3759,17 @@ CREATE FUNCTION public.remove_retention_rule(tenant_id text, id uuid, actor text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public', 'pg_temp'
     AS $$
-DECLARE
-    removed retention_rules;
 BEGIN
     IF append_tenant() <> remove_retention_rule.tenant_id THEN
         PERFORM refuse_tenant(remove_retention_rule.tenant_id);
     END IF;
+    -- The trigger records them with the act (record_retention_change).
+    PERFORM set_config('eventstore.actor', remove_retention_rule.actor, true) WHERE remove_retention_rule.actor <> '';
+    RETURN QUERY
     DELETE FROM retention_rules r
      WHERE r.tenant_id = remove_retention_rule.tenant_id
        AND r.id = remove_retention_rule.id
-    RETURNING r.* INTO removed;
-    IF NOT FOUND THEN
-        RETURN;
-    END IF;
-    PERFORM record_administrative_act(
-        remove_retention_rule.tenant_id, 'retention_rule_removed', jsonb_build_object('rule', removed.id),
-        actor => remove_retention_rule.actor);
-    RETURN NEXT removed;
+    RETURNING r.*;
 END
 $$;
 
@@ -6192,16 +6224,27 @@ $$;
 
 CREATE FUNCTION public.unreceipted_erasure(event public.events) RETURNS boolean
     LANGUAGE sql STABLE
-    BEGIN ATOMIC
- SELECT (((event).salt IS NULL) AND (NOT ((((event).actor)::text = ''::text) AND ((event).content = public.erased_content(((event).event_type)::text, (event).content, false)) AND ((event).metadata = public.erased_metadata((event).metadata, false)) AND (EXISTS ( SELECT
-            FROM (public.events r
-              CROSS JOIN LATERAL jsonb_array_elements(
-                 CASE
-                     WHEN (jsonb_typeof((r.content -> 'versions'::text)) = 'array'::text) THEN (r.content -> 'versions'::text)
-                     ELSE NULL::jsonb
-                 END) named(value))
-           WHERE (((r.tenant_id)::text = ((unreceipted_erasure.event).tenant_id)::text) AND (r.conversation_id = (unreceipted_erasure.event).conversation_id) AND ((r.event_type)::text = ANY ((ARRAY['conversation.erased'::character varying, 'event.erased'::character varying])::text[])) AND (r.salt IS NOT NULL) AND (r.version > (unreceipted_erasure.event).version) AND ((to_jsonb((unreceipted_erasure.event).version) >= (named.value -> 0)) AND (to_jsonb((unreceipted_erasure.event).version) <= (named.value -> 1)))))))));
-END;
+    AS $$
+    SELECT (event).salt IS NULL
+           AND NOT (
+                   (event).actor = ''
+                   AND (event).content = erased_content((event).event_type, (event).content, false)
+                   AND (event).metadata = erased_metadata((event).metadata, false)
+                   AND EXISTS (
+                           SELECT
+                             FROM events r
+                            CROSS JOIN LATERAL jsonb_array_elements(
+                                      CASE WHEN jsonb_typeof(r.content -> 'versions') = 'array' THEN r.content -> 'versions' END
+                                  ) AS named
+                            WHERE r.tenant_id = (event).tenant_id
+                              AND r.conversation_id = (event).conversation_id
+                              AND r.event_type IN ('conversation.erased', 'event.erased')
+                              AND r.salt IS NOT NULL
+                              AND r.version > (event).version
+                              AND to_jsonb((event).version) BETWEEN named -> 0 AND named -> 1
+                       )
+               )
+$$;
 
 
 --
@@ -7772,24 +7815,52 @@ CREATE TRIGGER changes_are_recorded AFTER INSERT OR DELETE OR UPDATE ON public.b
 
 
 --
+-- Name: identity_erasures changes_are_recorded; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER changes_are_recorded AFTER DELETE OR UPDATE ON public.identity_erasures FOR EACH STATEMENT EXECUTE FUNCTION public.record_table_change();
+
+
+--
 -- Name: identity_keys changes_are_recorded; Type: TRIGGER; Schema: public; Owner: -
 --
 
-CREATE TRIGGER changes_are_recorded AFTER INSERT OR DELETE OR UPDATE OF revoked_at ON public.identity_keys FOR EACH ROW EXECUTE FUNCTION public.record_identity_change();
+CREATE TRIGGER changes_are_recorded AFTER INSERT OR DELETE OR UPDATE OF id, tenant_id, user_id, name, hash, scopes, created_at, expires_at, revoked_at ON public.identity_keys FOR EACH ROW EXECUTE FUNCTION public.record_identity_change();
 
 
 --
 -- Name: identity_tenants changes_are_recorded; Type: TRIGGER; Schema: public; Owner: -
 --
 
-CREATE TRIGGER changes_are_recorded AFTER INSERT OR DELETE OR UPDATE OF name, suspended_at ON public.identity_tenants FOR EACH ROW EXECUTE FUNCTION public.record_identity_change();
+CREATE TRIGGER changes_are_recorded AFTER INSERT OR DELETE OR UPDATE ON public.identity_tenants FOR EACH ROW EXECUTE FUNCTION public.record_identity_change();
 
 
 --
 -- Name: identity_users changes_are_recorded; Type: TRIGGER; Schema: public; Owner: -
 --
 
-CREATE TRIGGER changes_are_recorded AFTER INSERT OR DELETE OR UPDATE OF name, disabled_at ON public.identity_users FOR EACH ROW EXECUTE FUNCTION public.record_identity_change();
+CREATE TRIGGER changes_are_recorded AFTER INSERT OR DELETE OR UPDATE ON public.identity_users FOR EACH ROW EXECUTE FUNCTION public.record_identity_change();
+
+
+--
+-- Name: legal_holds changes_are_recorded; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER changes_are_recorded AFTER INSERT OR DELETE OR UPDATE ON public.legal_holds FOR EACH ROW EXECUTE FUNCTION public.record_retention_change();
+
+
+--
+-- Name: paused_projections changes_are_recorded; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER changes_are_recorded AFTER INSERT OR DELETE OR UPDATE OF projection ON public.paused_projections FOR EACH ROW EXECUTE FUNCTION public.record_pause();
+
+
+--
+-- Name: retention_rules changes_are_recorded; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER changes_are_recorded AFTER INSERT OR DELETE OR UPDATE OF tenant_id, id, age, since, state, user_id, metadata, reason, added_by, added_at ON public.retention_rules FOR EACH ROW EXECUTE FUNCTION public.record_retention_change();
 
 
 --
@@ -7832,49 +7903,56 @@ ALTER TABLE public.pending_receipts ENABLE ALWAYS TRIGGER require_receipt;
 -- Name: bound_logins truncation_is_recorded; Type: TRIGGER; Schema: public; Owner: -
 --
 
-CREATE TRIGGER truncation_is_recorded AFTER TRUNCATE ON public.bound_logins FOR EACH STATEMENT EXECUTE FUNCTION public.record_truncation();
+CREATE TRIGGER truncation_is_recorded AFTER TRUNCATE ON public.bound_logins FOR EACH STATEMENT EXECUTE FUNCTION public.record_table_change();
 
 
 --
 -- Name: identity_erasures truncation_is_recorded; Type: TRIGGER; Schema: public; Owner: -
 --
 
-CREATE TRIGGER truncation_is_recorded AFTER TRUNCATE ON public.identity_erasures FOR EACH STATEMENT EXECUTE FUNCTION public.record_truncation();
+CREATE TRIGGER truncation_is_recorded AFTER TRUNCATE ON public.identity_erasures FOR EACH STATEMENT EXECUTE FUNCTION public.record_table_change();
 
 
 --
 -- Name: identity_keys truncation_is_recorded; Type: TRIGGER; Schema: public; Owner: -
 --
 
-CREATE TRIGGER truncation_is_recorded AFTER TRUNCATE ON public.identity_keys FOR EACH STATEMENT EXECUTE FUNCTION public.record_truncation();
+CREATE TRIGGER truncation_is_recorded AFTER TRUNCATE ON public.identity_keys FOR EACH STATEMENT EXECUTE FUNCTION public.record_table_change();
 
 
 --
 -- Name: identity_tenants truncation_is_recorded; Type: TRIGGER; Schema: public; Owner: -
 --
 
-CREATE TRIGGER truncation_is_recorded AFTER TRUNCATE ON public.identity_tenants FOR EACH STATEMENT EXECUTE FUNCTION public.record_truncation();
+CREATE TRIGGER truncation_is_recorded AFTER TRUNCATE ON public.identity_tenants FOR EACH STATEMENT EXECUTE FUNCTION public.record_table_change();
 
 
 --
 -- Name: identity_users truncation_is_recorded; Type: TRIGGER; Schema: public; Owner: -
 --
 
-CREATE TRIGGER truncation_is_recorded AFTER TRUNCATE ON public.identity_users FOR EACH STATEMENT EXECUTE FUNCTION public.record_truncation();
+CREATE TRIGGER truncation_is_recorded AFTER TRUNCATE ON public.identity_users FOR EACH STATEMENT EXECUTE FUNCTION public.record_table_change();
 
 
 --
 -- Name: legal_holds truncation_is_recorded; Type: TRIGGER; Schema: public; Owner: -
 --
 
-CREATE TRIGGER truncation_is_recorded AFTER TRUNCATE ON public.legal_holds FOR EACH STATEMENT EXECUTE FUNCTION public.record_truncation();
+CREATE TRIGGER truncation_is_recorded AFTER TRUNCATE ON public.legal_holds FOR EACH STATEMENT EXECUTE FUNCTION public.record_table_change();
+
+
+--
+-- Name: paused_projections truncation_is_recorded; Type: TRIGGER; Schema: public; Owner: -
+--
+
+CREATE TRIGGER truncation_is_recorded AFTER TRUNCATE ON public.paused_projections FOR EACH STATEMENT EXECUTE FUNCTION public.record_table_change();
 
 
 --
 -- Name: retention_rules truncation_is_recorded; Type: TRIGGER; Schema: public; Owner: -
 --
 
-CREATE TRIGGER truncation_is_recorded AFTER TRUNCATE ON public.retention_rules FOR EACH STATEMENT EXECUTE FUNCTION public.record_truncation();
+CREATE TRIGGER truncation_is_recorded AFTER TRUNCATE ON public.retention_rules FOR EACH STATEMENT EXECUTE FUNCTION public.record_table_change();
 
 
 --

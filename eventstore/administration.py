@@ -3,7 +3,7 @@
 Each tenant has a conversation of them (:data:`ADMINISTRATION`), and so has the system as a whole
 (:data:`SYSTEM_TENANT`). The append functions refuse it, no projection sees it, and no user is a member of it: an
 auditor reads it as part of the trail. The SQL function ``record_administrative_act`` writes to it, in the transaction
-of the act. Triggers record changes of tenants, users, keys and bound logins.
+of the act. Triggers record changes of tenants, users, keys, bound logins, holds, rules and pauses.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from eventstore import EventStore
-from eventstore.administration import record_act
+from eventstore.administration import set_administrator
 from eventstore.database.queries import query
 from eventstore.errors import translated
 from projections.projection import Projection
@@ -26,22 +26,20 @@ _PAUSED = query("projections", "paused")
 
 async def pause(store: EventStore, projections: Sequence[Projection]) -> list[str]:
     """Pause projections, after the batches that are being applied. Return the names of those that were not paused."""
-    return await _change(store, _PAUSE, projections, "projection_paused")
+    return await _change(store, _PAUSE, projections)
 
 
 async def resume(store: EventStore, projections: Sequence[Projection]) -> list[str]:
     """Resume projections: workers continue where they were paused. Return the names of those that were paused."""
-    return await _change(store, _RESUME, projections, "projection_resumed")
+    return await _change(store, _RESUME, projections)
 
 
-async def _change(store: EventStore, text: str, projections: Sequence[Projection], act: str) -> list[str]:
+async def _change(store: EventStore, text: str, projections: Sequence[Projection]) -> list[str]:
     with translated():
         async with store.connections.projector.transaction(None) as connection:
-            rows = await (
-                await connection.execute(text, {"projections": [each.name for each in projections]})
-            ).fetchall()
-            for (name,) in sorted(rows):
-                await record_act(connection, None, act, {"projection": name})
+            await set_administrator(connection)
+            names = {"projections": sorted(each.name for each in projections)}
+            rows = await (await connection.execute(text, names)).fetchall()
     return sorted(name for (name,) in rows)
 
 

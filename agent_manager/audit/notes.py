@@ -10,7 +10,6 @@ Sources: c2sp.org/signed-note, tlog-checkpoint, tlog-cosignature, tlog-policy.
 from __future__ import annotations
 
 import base64
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -22,6 +21,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from agent_manager.private_files import write_private
 from eventstore.errors import InputError, printable
 
 ED25519, COSIGNATURE = 1, 4
@@ -227,15 +227,12 @@ class KeyFile:
         """
         assert self.path is not None
         text = "".join(f"{line}\n" for line in (*(key.text for key in self.private), *map(str, self.public)))
-        target = self.path if is_new else self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
-            with open(target, "x", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(target, self.path)
+            if is_new:
+                self.path.touch(mode=0o600, exist_ok=False)  # two commands at a time do not replace each other's key
+            write_private(self.path, text)
         except OSError as error:
-            raise KeyInvalid(f"{printable(str(target))}: {error.strerror}: name another file") from None
+            raise KeyInvalid(f"{printable(str(self.path))}: {error.strerror}: name another file") from None
 
     def rotated(self) -> KeyFile:
         """Return the keys with a new private one, which signs from now on beside those that there are."""
@@ -275,7 +272,7 @@ class Checkpoint:
 
     @property
     def body(self) -> str:
-        """What is signed."""
+        """The text that is signed."""
         return f"{self.origin}\n{self.size}\n{encode(self.root)}\n"
 
     @property

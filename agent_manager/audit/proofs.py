@@ -290,9 +290,10 @@ async def prove_consistency(store: EventStore, old: Checkpoint, new: Checkpoint)
     """
     fetch = fetching(store)
     newest = await last_checkpoint(fetch)
-    if newest is None or newest.size < new.size:
-        raise NotFound(f"the log has {newest.size if newest else 0} sealed events, fewer than the checkpoint of size "
-                       f"{new.size}: events were removed, or the checkpoint is of another log")  # fmt: skip
+    size, largest = newest.size if newest else 0, max(old.size, new.size)
+    if size < largest:
+        raise NotFound(f"the log has {size} sealed events, fewer than the checkpoint of size {largest}: events were "
+                       "removed, or the checkpoint is of another log")  # fmt: skip
     proof = ConsistencyProof(old, new, tuple(await consistency_proof(fetch, old.size, new.size)))
     proof.check()
     return proof

@@ -20,7 +20,7 @@ from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Any
 
-from agent_manager.audit.merkle import Tile, Tree
+from agent_manager.audit.merkle import ROW_BYTES, Tile, Tree
 from agent_manager.audit.notes import Checkpoint, KeyFile, KeyInvalid, Policy
 from agent_manager.audit.publish import Witnesses, last_published, publish
 from agent_manager.audit.sealed_tree import (
@@ -97,7 +97,7 @@ class Sealer:
         self._logged = message
 
     async def seal(self, *, at_once: bool = False) -> bool:
-        """Seal everything up to the horizon, unless another process is at it, or has just done it.
+        """Seal everything up to the horizon, unless another process is sealing, or has just sealed it.
 
         Args:
             at_once: even if another process has just done it.
@@ -110,14 +110,16 @@ class Sealer:
             KeyInvalid: there is no key to sign with.
         """
         [(horizon,)] = await fetching(self._store)(query("eventstore", "horizon"), None)
-        if self._tree is not None and horizon <= self._tree.last_position:
+        if self._tree is not None and horizon == self._tree.last_position:
             return False
-        has_sealed = False
-        while await self._seal_batch(waits=not (at_once or has_sealed)):
-            has_sealed = True
-        return has_sealed
+        sealed = number = await self._seal_batch(waits=not at_once)
+        while number == BATCH_EVENTS:  # fewer end at the horizon; what was appended meanwhile waits for the next round
+            number = await self._seal_batch(waits=False)
+            sealed += number
+        return sealed > 0
 
-    async def _seal_batch(self, *, waits: bool) -> bool:
+    async def _seal_batch(self, *, waits: bool) -> int:
+        """Seal a batch, and return its number of events."""
         keys = read_keys(self._settings)
         if not keys.private:
             raise KeyInvalid(
@@ -132,17 +134,24 @@ class Sealer:
                 [(is_free, _)] = await fetch(query(PACKAGE, "lock"), None)
                 rows = await fetch(query(PACKAGE, "last_checkpoint"), None)
                 if not is_free or (waits and rows and rows[0][3] < self._settings.audit_seconds / 2):
-                    return False
+                    return 0
                 tree = await self._continued(fetch, rows, keys)
                 self._tree = None  # until the transaction has ended
                 [(horizon,)] = await fetch(query("eventstore", "horizon"), None)
+                if horizon < tree.last_position:  # an append that began long ago lowers it, but not the sequence
+                    [(position,)] = await fetch(query(PACKAGE, "last_position"), None)
+                    if position < tree.last_position:
+                        raise SealingStopped(
+                            f"the sequence events_position is at {position}, below the last sealed event at position "
+                            f"{tree.last_position}: it was set back; run eventstore audit verify"
+                        )
                 after = {"after": tree.last_position, "horizon": horizon, "limit": BATCH_EVENTS}
                 [(bundle,)] = (
                     await fetch(query(PACKAGE, "entries"), after) if horizon > tree.last_position else [(None,)]
                 )
                 if bundle is None:
                     self._tree = tree
-                    return False
+                    return 0
                 tiles, checkpoint = await asyncio.to_thread(_grown, tree, bytes(bundle), keys)
                 await _add_tiles(connection, tiles)
                 await connection.execute(
@@ -155,7 +164,7 @@ class Sealer:
                     },
                 )
         self._tree, self.checkpoint = tree, checkpoint
-        return True
+        return len(bundle) // ROW_BYTES
 
     async def _continued(self, fetch: Any, rows: list[Any], keys: KeyFile) -> Tree:
         """Return the tree of the last checkpoint, given its row; check it unless this process has signed it."""

@@ -52,7 +52,7 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class Causation:
-    """What has led to an event, and what it has caused.
+    """The causes and the effects of an event.
 
     Attributes:
         causes: of the event, the first one first.

@@ -64,7 +64,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What an export has written.
+    """The outcome of an export.
 
     Attributes:
         file: the events.

@@ -3,6 +3,7 @@
 Windows of the log are read over several connections: the server computes the digest of each event, and this process
 the tree above them. Its root must be that of each checkpoint, in the database or published elsewhere, that a trusted
 key has signed. Nothing in the database is trusted: tiles only serve to find the event that differs, and are compared.
+The functions that compute digests must be those of the migrations.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from agent_manager.audit.sealed_tree import PACKAGE, Fetch, incomplete_bundle
 from eventstore import EventStore
 from eventstore.database.connection import PROJECTOR, Connection
 from eventstore.database.queries import query
+from eventstore.database.schema_comparison import CATALOG, TEXT, compare_catalog
 from eventstore.errors import printable, translated
 
 WINDOW_EVENTS = 16_384
@@ -39,19 +41,22 @@ _CHECKPOINTS = 1000
 _LOWEST_POSITION = -(2**63)
 """Of an event that somebody has inserted; those of the sequence begin with 1."""
 
-Kind = Literal["changed", "removed", "inserted", "reordered", "rewritten", "checkpoint", "digest", "erased", "tile"]
+Kind = Literal[
+    "function", "changed", "removed", "inserted", "reordered", "rewritten", "checkpoint", "digest", "erased", "tile"
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong.
+    """A difference between the log and what was sealed.
 
     Attributes:
         kind: ``changed``, ``removed``, ``inserted`` or ``reordered``: what happened to the first event that differs;
             ``rewritten``: the log differs from a checkpoint, and the tiles do not tell where; ``checkpoint``: one is
             forged or missing; ``digest``: only the stored digest of an event differs; ``erased``: an event is marked as
             erased, and no receipt names it, or not all that it held is gone; ``tile``: the events are those that were
-            sealed, and the tiles from which proofs are made are not.
+            sealed, and the tiles from which proofs are made are not; ``function``: the server computes digests by
+            another function than that of the migrations, so nothing else that is found can be trusted.
         position: of the event.
         conversation_id, event_id: of the event that is at this position now.
     """
@@ -145,6 +150,13 @@ async def verify(
             connections = [await stack.enter_async_context(await store.connect(PROJECTOR)) for _ in range(jobs)]
             fetches = [fetching(connection) for connection in connections]
             found = await verify_log(fetches, policy, kept)
+            catalog = compare_catalog(await store.pool.fetch(CATALOG))
+    if altered := ", ".join(each.name for each in catalog.differences if each.kind == TEXT):
+        message = (
+            f"not as the migrations of this version make it: {altered}: what it computes cannot be trusted: restore a "
+            "backup elsewhere, and verify that"
+        )
+        found.faults.insert(0, Fault("function", message))
     found.seconds = monotonic() - began
     return found
 

@@ -107,7 +107,9 @@ async def restore_backup(
                     erased_again = await apply_erasures(connection, store, erasures)
                     if (holds := manifest.tables.get(_HOLDS)) is not None:
                         await set_role(connection, settings, OWNER)
+                        await connection.execute(query("agent_manager.backup", "stop_recording"))
                         await _receive(connection, archive, holds, _HOLDS)
+                        await connection.execute(query("agent_manager.backup", "resume_recording"))
         projections = load_projections(settings.projections)
         if events >= REBUILD_EVENTS:
             await rebuild(store, projections, accept_differences=True)

@@ -10,7 +10,7 @@ from uuid import UUID
 from agent_manager.server.conversation_lookup import resolve
 from eventstore import Event
 from eventstore.database.queries import query
-from eventstore.errors import InputError, conversation_not_found, printable
+from eventstore.errors import InputError, NotFound, conversation_not_found, printable
 from projections import Message, Reader, Task
 
 if TYPE_CHECKING:  # agent_manager.auth imports the HTTP client, which takes a tenth of a second
@@ -46,7 +46,10 @@ async def find_conversation(reader: Reader, text: str) -> UUID:
     rows = await reader.store.tables(reader.caller).fetch(_BEGINNING, parameters) if text else []
     _check_one(text, [given if (given or "").startswith(text) else str(uuid) for uuid, given in rows])
     if not rows:
-        raise conversation_not_found(text)
+        raise NotFound(
+            f"{conversation_not_found(text)}; a beginning is looked up in the read tables: type a new id whole, "
+            "or run eventstore up"
+        )
     found: UUID = rows[0][0]
     return found
 

@@ -98,7 +98,7 @@ def _describe_standby(standby: StandbyStatus) -> str:
 def _describe_sealed(sealed: SealedLog, *, has_key: bool) -> str:
     if sealed.sealed_at is None:
         return "nothing yet" if has_key else "no (EVENTSTORE_AUDIT_KEY names no key)"
-    age = duration((datetime.now(UTC) - sealed.sealed_at).total_seconds())
+    age = duration(max((datetime.now(UTC) - sealed.sealed_at).total_seconds(), 0.0))  # a clock was set back
     witnesses = f", {sealed.cosignatures} witness(es)" if sealed.cosignatures else ""
     behind = f"; {sealed.lag_events:,} events are not, the oldest for {duration(sealed.lag_seconds)}"
     return (

@@ -36,7 +36,7 @@ class Hold:
 
     @property
     def subject(self) -> str:
-        """What it is on, in words."""
+        """The conversation, the user or the tenant that the hold is on, in words."""
         if self.conversation_id is not None:
             return f"conversation {self.conversation_id}"
         return "the whole tenant" if self.user is None else f"user {self.user}"

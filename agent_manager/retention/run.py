@@ -108,7 +108,7 @@ async def apply_rules(
         actor: the actor of the receipts.
 
     Raises:
-        RetentionRunning: another process is at it.
+        RetentionRunning: another process makes a run.
         PermissionDenied: the login may not erase.
     """
     if dry_run:

@@ -5,8 +5,8 @@ SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 -- file: retention/legal_holds.sql
 -- Legal holds: what must not be erased, neither on request nor by a rule. A hold is on a conversation, on a user (the
 -- conversations that they own, and those with events that they caused), or on the whole tenant. Only place_hold and
--- release_hold write here; each change is also an administrative act. A hold that was released is deleted; the acts keep
--- the record.
+-- release_hold write here; a trigger records each change as an administrative act. A hold that was released is deleted;
+-- the acts keep the record.
 CREATE TABLE legal_holds (
     tenant_id       varchar(255) COLLATE "C" NOT NULL,
     id              uuid NOT NULL,
@@ -33,8 +33,8 @@ SELECT eventstore_grant('SELECT ON TABLE legal_holds', 'eventstore_app');
 
 -- file: retention/retention_rules.sql
 -- Rules by which conversations are erased when they are old enough: each conversation of the tenant that matches all
--- conditions of a rule. Only add_retention_rule, remove_retention_rule and record_retention_run write here; each
--- change is also an administrative act.
+-- conditions of a rule. Only add_retention_rule, remove_retention_rule and record_retention_run write here; a trigger
+-- records each change as an administrative act.
 CREATE TABLE retention_rules (
     tenant_id  varchar(255) COLLATE "C" NOT NULL,
     id         uuid NOT NULL,
@@ -220,8 +220,6 @@ CREATE FUNCTION place_hold(tenant_id text, id uuid, conversation_id uuid, user_i
 RETURNS SETOF legal_holds
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
-DECLARE
-    placed legal_holds;
 BEGIN
     IF append_tenant() <> place_hold.tenant_id THEN
         PERFORM refuse_tenant(place_hold.tenant_id);
@@ -237,19 +235,9 @@ BEGIN
     INSERT INTO legal_holds (tenant_id, id, conversation_id, user_id, reason, placed_by)
     VALUES (place_hold.tenant_id, place_hold.id, place_hold.conversation_id, place_hold.user_id,
             place_hold.reason, place_hold.actor)
-        ON CONFLICT ON CONSTRAINT legal_holds_pkey DO NOTHING
-    RETURNING * INTO placed;
-    IF NOT FOUND THEN
-        RETURN QUERY
-        SELECT h.* FROM legal_holds h WHERE h.tenant_id = place_hold.tenant_id AND h.id = place_hold.id;
-        RETURN;
-    END IF;
-    PERFORM record_administrative_act(
-        place_hold.tenant_id, 'hold_added',
-        jsonb_strip_nulls(jsonb_build_object(
-            'hold', placed.id, 'conversation_id', placed.conversation_id, 'user', placed.user_id)),
-        placed.reason, place_hold.actor);
-    RETURN NEXT placed;
+        ON CONFLICT ON CONSTRAINT legal_holds_pkey DO NOTHING;
+    RETURN QUERY
+    SELECT h.* FROM legal_holds h WHERE h.tenant_id = place_hold.tenant_id AND h.id = place_hold.id;
 END
 $$;
 
@@ -262,25 +250,18 @@ SELECT eventstore_grant('EXECUTE ON FUNCTION place_hold', 'eventstore_app');
 CREATE FUNCTION release_hold(tenant_id text, id uuid, reason text, actor text) RETURNS SETOF legal_holds
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
-DECLARE
-    released legal_holds;
 BEGIN
     IF append_tenant() <> release_hold.tenant_id THEN
         PERFORM refuse_tenant(release_hold.tenant_id);
     END IF;
+    -- The trigger records them with the act (record_retention_change).
+    PERFORM set_config('eventstore.reason', release_hold.reason, true) WHERE release_hold.reason <> '';
+    PERFORM set_config('eventstore.actor', release_hold.actor, true) WHERE release_hold.actor <> '';
+    RETURN QUERY
     DELETE FROM legal_holds h
      WHERE h.tenant_id = release_hold.tenant_id
        AND h.id = release_hold.id
-    RETURNING h.* INTO released;
-    IF NOT FOUND THEN
-        RETURN;
-    END IF;
-    PERFORM record_administrative_act(
-        release_hold.tenant_id, 'hold_released',
-        jsonb_strip_nulls(jsonb_build_object(
-            'hold', released.id, 'conversation_id', released.conversation_id, 'user', released.user_id)),
-        release_hold.reason, release_hold.actor);
-    RETURN NEXT released;
+    RETURNING h.*;
 END
 $$;
 
@@ -310,24 +291,14 @@ BEGIN
     IF append_tenant() <> add_retention_rule.tenant_id THEN
         PERFORM refuse_tenant(add_retention_rule.tenant_id);
     END IF;
-    INSERT INTO retention_rules AS r (tenant_id, id, age, since, state, user_id, metadata, reason, added_by)
+    INSERT INTO retention_rules (tenant_id, id, age, since, state, user_id, metadata, reason, added_by)
     VALUES (tenant_id, id, age, since, state, user_id, metadata, reason, actor)
-        ON CONFLICT ON CONSTRAINT retention_rules_pkey DO NOTHING
-    RETURNING r.* INTO added;
-    IF NOT FOUND THEN
-        SELECT r.*
-          INTO added
-          FROM retention_rules r
-         WHERE r.tenant_id = add_retention_rule.tenant_id
-           AND r.id = add_retention_rule.id;
-        RETURN added;
-    END IF;
-    PERFORM record_administrative_act(
-        tenant_id, 'retention_rule_added',
-        jsonb_strip_nulls(jsonb_build_object(
-            'rule', added.id, 'age_seconds', extract(epoch FROM age), 'since', since, 'state', state, 'user', user_id))
-        || CASE WHEN metadata IS NULL THEN '{}' ELSE jsonb_build_object('metadata', metadata) END,
-        reason, actor);
+        ON CONFLICT ON CONSTRAINT retention_rules_pkey DO NOTHING;
+    SELECT r.*
+      INTO added
+      FROM retention_rules r
+     WHERE r.tenant_id = add_retention_rule.tenant_id
+       AND r.id = add_retention_rule.id;
     RETURN added;
 END
 $$;
@@ -341,23 +312,17 @@ SELECT eventstore_grant('EXECUTE ON FUNCTION add_retention_rule', 'eventstore_ap
 CREATE FUNCTION remove_retention_rule(tenant_id text, id uuid, actor text) RETURNS SETOF retention_rules
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
-DECLARE
-    removed retention_rules;
 BEGIN
     IF append_tenant() <> remove_retention_rule.tenant_id THEN
         PERFORM refuse_tenant(remove_retention_rule.tenant_id);
     END IF;
+    -- The trigger records them with the act (record_retention_change).
+    PERFORM set_config('eventstore.actor', remove_retention_rule.actor, true) WHERE remove_retention_rule.actor <> '';
+    RETURN QUERY
     DELETE FROM retention_rules r
      WHERE r.tenant_id = remove_retention_rule.tenant_id
        AND r.id = remove_retention_rule.id
-    RETURNING r.* INTO removed;
-    IF NOT FOUND THEN
-        RETURN;
-    END IF;
-    PERFORM record_administrative_act(
-        remove_retention_rule.tenant_id, 'retention_rule_removed', jsonb_build_object('rule', removed.id),
-        actor => remove_retention_rule.actor);
-    RETURN NEXT removed;
+    RETURNING r.*;
 END
 $$;
 

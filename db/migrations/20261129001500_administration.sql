@@ -5,7 +5,7 @@ SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 -- file: administration/record_identity_change.sql
 -- Record every change of tenants, users, keys and bound logins as an administrative act, also those made in SQL. A
 -- user's display name is left out, and so is the user's id if the user is deleted, which may be an erasure. The use of a
--- key is not a change.
+-- key is not a change. A change that has no name of its own, such as of a key's scopes, names its columns.
 CREATE FUNCTION record_identity_change() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
@@ -20,7 +20,7 @@ DECLARE
     verb    text;
 BEGIN
     IF kind = 'login' THEN
-        IF old_row ->> 'tenant_id' IS DISTINCT FROM new_row ->> 'tenant_id' THEN
+        IF old_row IS DISTINCT FROM new_row THEN
             PERFORM record_administrative_act(r.tenant_id, r.act, jsonb_build_object('login', r.login))
                FROM (VALUES (old_row ->> 'tenant_id', 'login_unbound', old_row ->> 'login'),
                             (new_row ->> 'tenant_id', 'login_bound', new_row ->> 'login')) AS r (tenant_id, act, login)
@@ -36,12 +36,13 @@ BEGIN
         WHEN old_row ->> member IS NOT NULL AND new_row ->> member IS NULL
             THEN CASE kind WHEN 'tenant' THEN 'resumed' WHEN 'user' THEN 'enabled' ELSE 'restored' END
         WHEN old_row ->> 'name' IS DISTINCT FROM new_row ->> 'name' THEN 'renamed'
+        WHEN old_row - 'last_used_at' <> new_row - 'last_used_at' THEN 'changed'
     END;
     IF verb IS NULL THEN
         RETURN NULL;
     END IF;
     PERFORM record_administrative_act(
-        CASE kind WHEN 'tenant' THEN present ->> 'id' ELSE present ->> 'tenant_id' END,
+        t.tenant_id,
         kind || '_' || verb,
         CASE kind
             WHEN 'tenant' THEN jsonb_build_object('tenant', present -> 'id', 'name', present -> 'name')
@@ -50,7 +51,17 @@ BEGIN
                      'key', present -> 'id', 'name', new_row -> 'name', 'user', new_row -> 'user_id',
                      'scopes', new_row -> 'scopes', 'expires_at', new_row -> 'expires_at'))
         END
-    );
+        || CASE WHEN verb = 'changed'
+                THEN jsonb_build_object('columns', (SELECT jsonb_agg(n.key ORDER BY n.key)
+                                                      FROM jsonb_each(new_row) AS n
+                                                     WHERE n.value <> old_row -> n.key))
+                ELSE '{}'
+           END
+    )
+       FROM (SELECT r ->> CASE kind WHEN 'tenant' THEN 'id' ELSE 'tenant_id' END AS tenant_id
+               FROM unnest(ARRAY[old_row, new_row]) AS r
+              WHERE r IS NOT NULL
+              GROUP BY 1) AS t;
     RETURN NULL;
 END
 $$;
@@ -59,62 +70,137 @@ SELECT eventstore_set_owner('FUNCTION record_identity_change');
 REVOKE ALL ON FUNCTION record_identity_change FROM PUBLIC;
 
 CREATE TRIGGER changes_are_recorded
-    AFTER INSERT OR DELETE OR UPDATE OF name, suspended_at ON identity_tenants
+    AFTER INSERT OR DELETE OR UPDATE ON identity_tenants
     FOR EACH ROW EXECUTE FUNCTION record_identity_change();
 
 CREATE TRIGGER changes_are_recorded
-    AFTER INSERT OR DELETE OR UPDATE OF name, disabled_at ON identity_users
+    AFTER INSERT OR DELETE OR UPDATE ON identity_users
     FOR EACH ROW EXECUTE FUNCTION record_identity_change();
 
 CREATE TRIGGER changes_are_recorded
-    AFTER INSERT OR DELETE OR UPDATE OF revoked_at ON identity_keys
+    AFTER INSERT OR DELETE
+    OR UPDATE OF id, tenant_id, user_id, name, hash, scopes, created_at, expires_at, revoked_at ON identity_keys
     FOR EACH ROW EXECUTE FUNCTION record_identity_change();
 
 CREATE TRIGGER changes_are_recorded
     AFTER INSERT OR DELETE OR UPDATE ON bound_logins
     FOR EACH ROW EXECUTE FUNCTION record_identity_change();
 
--- file: administration/record_truncation.sql
--- Record that a table of tenants, users, keys, bound logins, legal holds or retention rules was emptied by TRUNCATE, which
--- fires no trigger of its rows.
-CREATE FUNCTION record_truncation() RETURNS trigger
+-- file: administration/record_retention_change.sql
+-- Record every change of legal holds and retention rules as an administrative act, also those made in SQL. The outcome of a
+-- run is not a change of its rule.
+CREATE FUNCTION record_retention_change() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    is_hold boolean := TG_TABLE_NAME = 'legal_holds';
+    present jsonb := CASE TG_OP WHEN 'DELETE' THEN to_jsonb(OLD) ELSE to_jsonb(NEW) END;
+    act     text := CASE TG_OP
+                        WHEN 'INSERT' THEN 'added' WHEN 'UPDATE' THEN 'changed'
+                        ELSE CASE WHEN is_hold THEN 'released' ELSE 'removed' END
+                    END;
 BEGIN
-    PERFORM record_administrative_act(NULL, 'table_truncated', jsonb_build_object('table', TG_TABLE_NAME));
+    PERFORM record_administrative_act(
+        present ->> 'tenant_id',
+        CASE WHEN is_hold THEN 'hold_' ELSE 'retention_rule_' END || act,
+        CASE
+            WHEN is_hold THEN jsonb_strip_nulls(jsonb_build_object(
+                'hold', present -> 'id', 'conversation_id', present -> 'conversation_id', 'user', present -> 'user_id'))
+            WHEN act = 'removed' THEN jsonb_build_object('rule', present -> 'id')
+            ELSE jsonb_strip_nulls(jsonb_build_object(
+                     'rule', present -> 'id', 'age_seconds', extract(epoch FROM (present ->> 'age')::interval),
+                     'since', present -> 'since', 'state', present -> 'state', 'user', present -> 'user_id'))
+                 || CASE present -> 'metadata' WHEN 'null' THEN '{}'
+                         ELSE jsonb_build_object('metadata', present -> 'metadata') END
+        END,
+        CASE act WHEN 'added' THEN present ->> 'reason' END,
+        CASE act WHEN 'added' THEN present ->> CASE WHEN is_hold THEN 'placed_by' ELSE 'added_by' END END);
     RETURN NULL;
 END
 $$;
 
-SELECT eventstore_set_owner('FUNCTION record_truncation');
-REVOKE ALL ON FUNCTION record_truncation FROM PUBLIC;
+SELECT eventstore_set_owner('FUNCTION record_retention_change');
+REVOKE ALL ON FUNCTION record_retention_change FROM PUBLIC;
+
+CREATE TRIGGER changes_are_recorded
+    AFTER INSERT OR DELETE OR UPDATE ON legal_holds
+    FOR EACH ROW EXECUTE FUNCTION record_retention_change();
+
+CREATE TRIGGER changes_are_recorded
+    AFTER INSERT OR DELETE OR UPDATE OF tenant_id, id, age, since, state, user_id, metadata, reason, added_by, added_at
+    ON retention_rules
+    FOR EACH ROW EXECUTE FUNCTION record_retention_change();
+
+-- file: administration/record_pause.sql
+-- Record every pause of a projection, and its end, as an administrative act.
+CREATE FUNCTION record_pause() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    PERFORM record_administrative_act(NULL, r.act, jsonb_build_object('projection', r.projection))
+       FROM (VALUES (CASE WHEN TG_OP <> 'INSERT' THEN OLD.projection END, 'projection_resumed'),
+                    (CASE WHEN TG_OP <> 'DELETE' THEN NEW.projection END, 'projection_paused')) AS r (projection, act)
+      WHERE r.projection IS NOT NULL;
+    RETURN NULL;
+END
+$$;
+
+SELECT eventstore_set_owner('FUNCTION record_pause');
+REVOKE ALL ON FUNCTION record_pause FROM PUBLIC;
+
+CREATE TRIGGER changes_are_recorded
+    AFTER INSERT OR DELETE OR UPDATE OF projection ON paused_projections
+    FOR EACH ROW EXECUTE FUNCTION record_pause();
+
+-- file: administration/record_table_change.sql
+-- Record what no trigger of rows records: that a table of administration was emptied by TRUNCATE, and that rows of
+-- identity_erasures were changed or deleted, which name nobody.
+CREATE FUNCTION record_table_change() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    PERFORM record_administrative_act(
+        NULL, CASE TG_OP WHEN 'TRUNCATE' THEN 'table_truncated' ELSE 'table_changed' END,
+        jsonb_build_object('table', TG_TABLE_NAME));
+    RETURN NULL;
+END
+$$;
+
+SELECT eventstore_set_owner('FUNCTION record_table_change');
+REVOKE ALL ON FUNCTION record_table_change FROM PUBLIC;
 
 CREATE TRIGGER truncation_is_recorded
     AFTER TRUNCATE ON identity_tenants
-    FOR EACH STATEMENT EXECUTE FUNCTION record_truncation();
+    FOR EACH STATEMENT EXECUTE FUNCTION record_table_change();
 
 CREATE TRIGGER truncation_is_recorded
     AFTER TRUNCATE ON identity_users
-    FOR EACH STATEMENT EXECUTE FUNCTION record_truncation();
+    FOR EACH STATEMENT EXECUTE FUNCTION record_table_change();
 
 CREATE TRIGGER truncation_is_recorded
     AFTER TRUNCATE ON identity_keys
-    FOR EACH STATEMENT EXECUTE FUNCTION record_truncation();
+    FOR EACH STATEMENT EXECUTE FUNCTION record_table_change();
 
 CREATE TRIGGER truncation_is_recorded
     AFTER TRUNCATE ON identity_erasures
-    FOR EACH STATEMENT EXECUTE FUNCTION record_truncation();
+    FOR EACH STATEMENT EXECUTE FUNCTION record_table_change();
 
 CREATE TRIGGER truncation_is_recorded
     AFTER TRUNCATE ON bound_logins
-    FOR EACH STATEMENT EXECUTE FUNCTION record_truncation();
+    FOR EACH STATEMENT EXECUTE FUNCTION record_table_change();
 
 CREATE TRIGGER truncation_is_recorded
     AFTER TRUNCATE ON legal_holds
-    FOR EACH STATEMENT EXECUTE FUNCTION record_truncation();
+    FOR EACH STATEMENT EXECUTE FUNCTION record_table_change();
 
 CREATE TRIGGER truncation_is_recorded
     AFTER TRUNCATE ON retention_rules
-    FOR EACH STATEMENT EXECUTE FUNCTION record_truncation();
+    FOR EACH STATEMENT EXECUTE FUNCTION record_table_change();
+
+CREATE TRIGGER truncation_is_recorded
+    AFTER TRUNCATE ON paused_projections
+    FOR EACH STATEMENT EXECUTE FUNCTION record_table_change();
+
+CREATE TRIGGER changes_are_recorded
+    AFTER UPDATE OR DELETE ON identity_erasures
+    FOR EACH STATEMENT EXECUTE FUNCTION record_table_change();
 
 -- file: administration/record_migration.sql
 -- Record a migration of a log that has events; one of an empty log is part of its creation. Each migration calls it at its
@@ -250,6 +336,8 @@ DROP FUNCTION audit_causes;
 DROP VIEW audit_acts;
 DROP VIEW audit_trail;
 DROP FUNCTION record_migration;
+DROP TRIGGER changes_are_recorded ON identity_erasures;
+DROP TRIGGER truncation_is_recorded ON paused_projections;
 DROP TRIGGER truncation_is_recorded ON retention_rules;
 DROP TRIGGER truncation_is_recorded ON legal_holds;
 DROP TRIGGER truncation_is_recorded ON bound_logins;
@@ -257,7 +345,12 @@ DROP TRIGGER truncation_is_recorded ON identity_erasures;
 DROP TRIGGER truncation_is_recorded ON identity_keys;
 DROP TRIGGER truncation_is_recorded ON identity_users;
 DROP TRIGGER truncation_is_recorded ON identity_tenants;
-DROP FUNCTION record_truncation;
+DROP FUNCTION record_table_change;
+DROP TRIGGER changes_are_recorded ON paused_projections;
+DROP FUNCTION record_pause;
+DROP TRIGGER changes_are_recorded ON retention_rules;
+DROP TRIGGER changes_are_recorded ON legal_holds;
+DROP FUNCTION record_retention_change;
 DROP TRIGGER changes_are_recorded ON bound_logins;
 DROP TRIGGER changes_are_recorded ON identity_keys;
 DROP TRIGGER changes_are_recorded ON identity_users;

@@ -37,8 +37,10 @@ _OF_ROLES = ("owner of", "rights on", "role", "membership")
 """Kinds of facts that a database without roles does not have."""
 _OF_OTHER_ROLES = ("open_to_projector on ", "open_to_search on ", "open_to_eraser on ")
 """Beginnings of the names of policies that a database without roles does not have."""
-_ACCESS = ("rights on", "role", "membership", "schema", "type")
-"""Kinds of facts whose differences may cause refused operations, but do not endanger data or isolation."""
+TEXT = "text of"
+"""The kind of facts about the functions by which the log is verified: hashes of their texts."""
+_HARMLESS = ("rights on", "role", "membership", "schema", "type", TEXT)
+"""Kinds of facts whose differences may cause refused operations or reports, but endanger neither data nor isolation."""
 _BY_ROLES_COMMAND = (
     "owner of", "rights on", "role", "membership", "policy", "row-level security on", "definition of", "schema",
 )  # fmt: skip
@@ -69,7 +71,7 @@ class CatalogDifference:
 
         The owner of a table is exempt from its row-level security; that of a function only determines its rights.
         """
-        if self.expected is None or self.kind in _ACCESS:
+        if self.expected is None or self.kind in _HARMLESS:
             return False
         return self.kind != "owner of" or self.name.startswith("table ")
 

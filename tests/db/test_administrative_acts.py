@@ -11,10 +11,12 @@ import pytest
 from psycopg.errors import InsufficientPrivilege
 from support.logins import Logins, Session
 from support.scoped_queries import open_as, open_scoped, set_role, set_scope
+from support.servers import DatabaseServer
 from support.sql_appends import append_events, append_group, append_one
 
 pytestmark = pytest.mark.shared_database
 
+NIL = str(UUID(int=0))
 ADMINISTRATION = UUID("704a23d0-25df-52d6-b826-5b26f57f7d51")
 
 
@@ -75,7 +77,8 @@ def test_the_use_of_a_key_is_not_an_act_and_its_hash_is_not_recorded(
 
 @pytest.mark.own_database
 @pytest.mark.parametrize(
-    "table", ["identity_tenants", "identity_erasures", "bound_logins", "legal_holds", "retention_rules"]
+    "table",
+    ["identity_tenants", "identity_erasures", "bound_logins", "legal_holds", "retention_rules", "paused_projections"],
 )
 def test_the_truncation_of_a_table_is_recorded(database_url: str, table: str) -> None:
     with open_as(database_url, "eventstore_owner") as owner:
@@ -83,6 +86,63 @@ def test_the_truncation_of_a_table_is_recorded(database_url: str, table: str) ->
     with open_as(database_url) as projector:
         rows = projector.execute("SELECT tenant_id, act, details ->> 'table' FROM audit_acts").fetchall()
     assert ("eventstore:system", "table_truncated", table) in rows
+
+
+CHANGES = {
+    "UPDATE identity_tenants SET created_at = '2020-01-01' WHERE id = 'acme'":
+        ("tenant_changed", {"tenant": "acme", "name": "", "columns": ["created_at"]}),
+    "UPDATE identity_users SET kind = 'agent' WHERE tenant_id = 'acme'":
+        ("user_changed", {"user": "ana", "kind": "agent", "columns": ["kind"]}),
+    "UPDATE identity_keys SET scopes = '{admin}', expires_at = NULL WHERE id = 'one'":
+        ("key_changed", {"key": "one", "name": "a key", "scopes": ["admin"], "columns": ["expires_at", "scopes"]}),
+    "UPDATE identity_keys SET hash = sha256(hash) WHERE id = 'one'":
+        ("key_changed", {"key": "one", "name": "a key", "scopes": ["read"], "expires_at": "2030-01-01T00:00:00+00:00",
+                         "columns": ["hash"]}),
+    "UPDATE bound_logins SET login = 'other' WHERE tenant_id = 'acme'": ("login_bound", {"login": "other"}),
+    "DELETE FROM bound_logins WHERE tenant_id = 'acme'": ("login_unbound", {"login": "somebody"}),
+    "UPDATE legal_holds SET user_id = 'bob' WHERE tenant_id = 'acme'": ("hold_changed", {"hold": NIL, "user": "bob"}),
+    "DELETE FROM legal_holds WHERE tenant_id = 'acme'": ("hold_released", {"hold": NIL, "user": "ana"}),
+    "UPDATE retention_rules SET age = '1 day' WHERE tenant_id = 'acme'":
+        ("retention_rule_changed", {"rule": NIL, "age_seconds": 86400, "since": "creation"}),
+    "DELETE FROM retention_rules WHERE tenant_id = 'acme'": ("retention_rule_removed", {"rule": NIL}),
+    "DELETE FROM paused_projections": ("projection_resumed", {"projection": "messages"}),
+    "UPDATE paused_projections SET projection = 'tasks'": ("projection_paused", {"projection": "tasks"}),
+    "DELETE FROM identity_erasures": ("table_changed", {"table": "identity_erasures"}),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def administered(server: DatabaseServer, module_database: str) -> str:
+    """A database with a row in each table that an administrator may change."""
+    url = server.url(module_database)
+    with open_as(url, "eventstore_owner") as owner:
+        for statement in (
+            "INSERT INTO identity_tenants (id) VALUES ('acme')",
+            "INSERT INTO identity_users (tenant_id, id) VALUES ('acme', 'ana')",
+            "INSERT INTO identity_keys (id, tenant_id, name, hash, scopes, expires_at)"
+            " VALUES ('one', 'acme', 'a key', sha256('one'), '{read}', '2030-01-01 00:00:00Z')",
+            "INSERT INTO bound_logins (login, tenant_id) VALUES ('somebody', 'acme')",
+            "INSERT INTO identity_erasures (tenant_id, salt, hash) VALUES ('acme', '', sha256(''))",
+            "INSERT INTO legal_holds (tenant_id, id, user_id, reason, placed_by)"
+            f" VALUES ('acme', '{NIL}', 'ana', 'r', 'x')",
+            "INSERT INTO retention_rules (tenant_id, id, age, since, reason, added_by)"
+            f" VALUES ('acme', '{NIL}', '30 days', 'creation', '', 'x')",
+            "INSERT INTO paused_projections (projection) VALUES ('messages')",
+        ):
+            owner.execute(statement.encode())
+    return url
+
+
+@pytest.mark.parametrize(("statement", "expected"), CHANGES.items(), ids=CHANGES)
+def test_a_change_by_the_owner_in_plain_sql_is_recorded(
+    administered: str, statement: str, expected: tuple[str, dict[str, Any]]
+) -> None:
+    with open_as(administered, "eventstore_owner") as owner, owner.transaction(force_rollback=True):
+        owner.execute("SET LOCAL timezone = 'UTC'")
+        owner.execute(statement.encode())
+        owner.execute("SET LOCAL ROLE eventstore_projector")
+        acts = owner.execute("SELECT act, details, actor FROM audit_acts ORDER BY position DESC LIMIT 1").fetchall()
+        assert acts == [(*expected, f"login:{owner.info.user}")]
 
 
 def test_an_act_and_its_record_are_rolled_back_together(

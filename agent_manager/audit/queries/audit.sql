@@ -5,8 +5,9 @@ SELECT pg_try_advisory_xact_lock('audit_checkpoints'::regclass::oid::bigint::bit
                   replace(current_setting('synchronous_commit'), 'off', 'on'), true)
 
 -- name: last_checkpoint
--- The newest checkpoint, its age in seconds, and its cosignatures.
-SELECT c.size, c.note, c.last_position, extract(epoch FROM clock_timestamp() - c.sealed_at)::float8, c.sealed_at,
+-- The newest checkpoint, its distance from now in seconds (the clock may have been set back since), its time, and its
+-- cosignatures.
+SELECT c.size, c.note, c.last_position, abs(extract(epoch FROM clock_timestamp() - c.sealed_at))::float8, c.sealed_at,
        coalesce((SELECT string_agg(s.line, '' ORDER BY s.line) FROM audit_cosignatures s WHERE s.size = c.size), '')
   FROM audit_checkpoints c
  ORDER BY c.size DESC
@@ -47,12 +48,12 @@ SELECT string_agg('\x0028'::bytea || int8send(e.position) || e.digest, ''::bytea
 -- name: add_tiles
 INSERT INTO audit_tiles (level, index, last_position, hash, content)
 SELECT t.level, t.index, t.last_position, t.hash, t.content
-  FROM unnest(%(levels)s::smallint[], %(indexes)s::bigint[], %(positions)s::bigint[], %(hashes)s::bytea[],
-              %(contents)s::bytea[]) AS t (level, index, last_position, hash, content)
+  FROM unnest(%(levels)s::smallint[], %(indexes)s::bigint[], %(positions)s::bigint[], %(hashes)b::bytea[],
+              %(contents)b::bytea[]) AS t (level, index, last_position, hash, content)
 
 -- name: add_checkpoint
 INSERT INTO audit_checkpoints (size, last_position, note, bundle)
-VALUES (%(size)s, %(last_position)s, %(note)s, %(bundle)s)
+VALUES (%(size)s, %(last_position)s, %(note)s, %(bundle)b)
 
 -- name: tiles
 -- Full tiles.
@@ -207,6 +208,9 @@ SELECT o.position
 
 -- name: named_event
 SELECT e.conversation_id, e.version, e.id, e.tenant_id FROM events e WHERE e.position = %(position)s LIMIT 1
+
+-- name: last_position
+SELECT last_position()
 
 -- name: sealed_log
 -- How far the log is sealed. The events that are not are counted up to a number.

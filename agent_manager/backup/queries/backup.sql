@@ -83,15 +83,19 @@ DELETE FROM identity_tenants
 SELECT register_append()
 
 -- name: stop_recording
--- Tenants, users and keys that are restored were recorded when they were made.
+-- What is restored was recorded when it was made.
 ALTER TABLE identity_tenants DISABLE TRIGGER changes_are_recorded;
 ALTER TABLE identity_users DISABLE TRIGGER changes_are_recorded;
-ALTER TABLE identity_keys DISABLE TRIGGER changes_are_recorded
+ALTER TABLE identity_keys DISABLE TRIGGER changes_are_recorded;
+ALTER TABLE legal_holds DISABLE TRIGGER changes_are_recorded;
+ALTER TABLE retention_rules DISABLE TRIGGER changes_are_recorded
 
 -- name: resume_recording
 ALTER TABLE identity_tenants ENABLE TRIGGER changes_are_recorded;
 ALTER TABLE identity_users ENABLE TRIGGER changes_are_recorded;
-ALTER TABLE identity_keys ENABLE TRIGGER changes_are_recorded
+ALTER TABLE identity_keys ENABLE TRIGGER changes_are_recorded;
+ALTER TABLE legal_holds ENABLE TRIGGER changes_are_recorded;
+ALTER TABLE retention_rules ENABLE TRIGGER changes_are_recorded
 
 -- name: received_events
 CREATE TEMPORARY TABLE received_events (LIKE events) ON COMMIT DROP

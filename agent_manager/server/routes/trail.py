@@ -71,8 +71,11 @@ class TrailQuery(TrailSelection):
 
 
 class ExportQuery(TrailSelection):
-    """The filters, the format and the size of an export of the trail."""
+    """The filters, the format and the page of an export of the trail."""
 
+    after: int = Field(
+        0, ge=0, lt=2**63, description="Only events above this position; of a conversation, or of acts, this version."
+    )
     format: Literal["jsonl", "csv", "parquet"] = "jsonl"
     limit: int = Field(1000, ge=1, le=10_000, description="Maximum number of events.")
 
@@ -139,7 +142,8 @@ async def get_trail(context: CurrentContext, query: Annotated[TrailQuery, Query(
 async def export_as_zip(context: CurrentContext, query: Annotated[ExportQuery, Query()]) -> FileResponse:
     """Export the trail, the oldest events first, as a ZIP of a file and its proof, which can be checked offline.
 
-    Events that are not sealed yet are left out; if nothing is sealed, there is no proof.
+    Events that are not sealed yet are left out; if nothing is sealed, there is no proof. For events beyond the limit,
+    repeat the request with the position of the last one as `after`; if you name a conversation, with its version.
     """
     target = await _target(context, query)
     filters = query.model_dump(exclude={"conversation", "acts", "type", "format"})

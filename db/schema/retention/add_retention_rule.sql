@@ -19,24 +19,14 @@ BEGIN
     IF append_tenant() <> add_retention_rule.tenant_id THEN
         PERFORM refuse_tenant(add_retention_rule.tenant_id);
     END IF;
-    INSERT INTO retention_rules AS r (tenant_id, id, age, since, state, user_id, metadata, reason, added_by)
+    INSERT INTO retention_rules (tenant_id, id, age, since, state, user_id, metadata, reason, added_by)
     VALUES (tenant_id, id, age, since, state, user_id, metadata, reason, actor)
-        ON CONFLICT ON CONSTRAINT retention_rules_pkey DO NOTHING
-    RETURNING r.* INTO added;
-    IF NOT FOUND THEN
-        SELECT r.*
-          INTO added
-          FROM retention_rules r
-         WHERE r.tenant_id = add_retention_rule.tenant_id
-           AND r.id = add_retention_rule.id;
-        RETURN added;
-    END IF;
-    PERFORM record_administrative_act(
-        tenant_id, 'retention_rule_added',
-        jsonb_strip_nulls(jsonb_build_object(
-            'rule', added.id, 'age_seconds', extract(epoch FROM age), 'since', since, 'state', state, 'user', user_id))
-        || CASE WHEN metadata IS NULL THEN '{}' ELSE jsonb_build_object('metadata', metadata) END,
-        reason, actor);
+        ON CONFLICT ON CONSTRAINT retention_rules_pkey DO NOTHING;
+    SELECT r.*
+      INTO added
+      FROM retention_rules r
+     WHERE r.tenant_id = add_retention_rule.tenant_id
+       AND r.id = add_retention_rule.id;
     RETURN added;
 END
 $$;

@@ -1,7 +1,7 @@
 -- Legal holds: what must not be erased, neither on request nor by a rule. A hold is on a conversation, on a user (the
 -- conversations that they own, and those with events that they caused), or on the whole tenant. Only place_hold and
--- release_hold write here; each change is also an administrative act. A hold that was released is deleted; the acts keep
--- the record.
+-- release_hold write here; a trigger records each change as an administrative act. A hold that was released is deleted;
+-- the acts keep the record.
 CREATE TABLE legal_holds (
     tenant_id       varchar(255) COLLATE "C" NOT NULL,
     id              uuid NOT NULL,

@@ -4,8 +4,6 @@ CREATE FUNCTION place_hold(tenant_id text, id uuid, conversation_id uuid, user_i
 RETURNS SETOF legal_holds
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
-DECLARE
-    placed legal_holds;
 BEGIN
     IF append_tenant() <> place_hold.tenant_id THEN
         PERFORM refuse_tenant(place_hold.tenant_id);
@@ -21,19 +19,9 @@ BEGIN
     INSERT INTO legal_holds (tenant_id, id, conversation_id, user_id, reason, placed_by)
     VALUES (place_hold.tenant_id, place_hold.id, place_hold.conversation_id, place_hold.user_id,
             place_hold.reason, place_hold.actor)
-        ON CONFLICT ON CONSTRAINT legal_holds_pkey DO NOTHING
-    RETURNING * INTO placed;
-    IF NOT FOUND THEN
-        RETURN QUERY
-        SELECT h.* FROM legal_holds h WHERE h.tenant_id = place_hold.tenant_id AND h.id = place_hold.id;
-        RETURN;
-    END IF;
-    PERFORM record_administrative_act(
-        place_hold.tenant_id, 'hold_added',
-        jsonb_strip_nulls(jsonb_build_object(
-            'hold', placed.id, 'conversation_id', placed.conversation_id, 'user', placed.user_id)),
-        placed.reason, place_hold.actor);
-    RETURN NEXT placed;
+        ON CONFLICT ON CONSTRAINT legal_holds_pkey DO NOTHING;
+    RETURN QUERY
+    SELECT h.* FROM legal_holds h WHERE h.tenant_id = place_hold.tenant_id AND h.id = place_hold.id;
 END
 $$;
 

@@ -2,23 +2,17 @@
 CREATE FUNCTION remove_retention_rule(tenant_id text, id uuid, actor text) RETURNS SETOF retention_rules
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 AS $$
-DECLARE
-    removed retention_rules;
 BEGIN
     IF append_tenant() <> remove_retention_rule.tenant_id THEN
         PERFORM refuse_tenant(remove_retention_rule.tenant_id);
     END IF;
+    -- The trigger records them with the act (record_retention_change).
+    PERFORM set_config('eventstore.actor', remove_retention_rule.actor, true) WHERE remove_retention_rule.actor <> '';
+    RETURN QUERY
     DELETE FROM retention_rules r
      WHERE r.tenant_id = remove_retention_rule.tenant_id
        AND r.id = remove_retention_rule.id
-    RETURNING r.* INTO removed;
-    IF NOT FOUND THEN
-        RETURN;
-    END IF;
-    PERFORM record_administrative_act(
-        remove_retention_rule.tenant_id, 'retention_rule_removed', jsonb_build_object('rule', removed.id),
-        actor => remove_retention_rule.actor);
-    RETURN NEXT removed;
+    RETURNING r.*;
 END
 $$;
 

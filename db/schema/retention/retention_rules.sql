@@ -1,6 +1,6 @@
 -- Rules by which conversations are erased when they are old enough: each conversation of the tenant that matches all
--- conditions of a rule. Only add_retention_rule, remove_retention_rule and record_retention_run write here; each
--- change is also an administrative act.
+-- conditions of a rule. Only add_retention_rule, remove_retention_rule and record_retention_run write here; a trigger
+-- records each change as an administrative act.
 CREATE TABLE retention_rules (
     tenant_id  varchar(255) COLLATE "C" NOT NULL,
     id         uuid NOT NULL,

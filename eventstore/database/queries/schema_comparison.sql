@@ -121,6 +121,14 @@ SELECT 'definition of', f.name,
  CROSS JOIN log l
  WHERE f.name = 'may_set_tenant()'
  UNION ALL
+-- The functions by which the log is verified: another text could hide that an event was changed.
+SELECT 'text of', f.name,
+       encode(sha256(convert_to(replace(pg_get_functiondef(f.oid), format('%I.', s.nspname), ''), 'UTF8')), 'hex')
+  FROM routine f
+ CROSS JOIN schema s
+ WHERE split_part(f.name, '(', 1) IN ('event_digest', 'unreceipted_erasure', 'erased_content', 'erased_metadata',
+                                      'json_member_is_uuid')
+ UNION ALL
 SELECT 'role', r.rolname::text,
        concat_ws(' ', CASE WHEN NOT r.rolinherit THEN 'NOINHERIT' END, CASE WHEN r.rolsuper THEN 'SUPERUSER' END, CASE WHEN r.rolbypassrls THEN 'BYPASSRLS' END,
                  CASE WHEN r.rolcanlogin THEN 'LOGIN' END, CASE WHEN r.rolcreaterole THEN 'CREATEROLE' END)

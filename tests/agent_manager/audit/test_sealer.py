@@ -19,6 +19,7 @@ from support.waiting import until_async
 from support.witness import Witness, witness
 
 from agent_manager.audit import publish as publishing
+from agent_manager.audit import sealer as sealing_module
 from agent_manager.audit.export import export_tiles
 from agent_manager.audit.notes import CheckpointInvalid, KeyFile, KeyInvalid, Policy
 from agent_manager.audit.proofs import check_proof, prove, prove_consistency
@@ -121,6 +122,21 @@ async def test_a_process_that_ends_in_the_middle_of_a_round_has_sealed_nothing_o
     assert await last_checkpoint(fetching(store)) is None
     assert await seal(store) == 600
     assert (await verified(store, keys)).faults == []
+
+
+async def test_a_round_ends_while_appends_go_on(
+    store: EventStore, keys: KeyFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_tiles = sealing_module._add_tiles
+
+    async def append_meanwhile(*given: Any) -> None:
+        await append(store, 1)
+        await add_tiles(*given)
+
+    monkeypatch.setattr(sealing_module, "_add_tiles", append_meanwhile)
+    await append(store, 10)
+    assert await seal(store) == 10
+    assert await seal(store) == 11
 
 
 async def test_every_size_can_be_sealed_and_proved(store: EventStore, keys: KeyFile) -> None:
@@ -320,6 +336,43 @@ async def test_a_process_that_has_signed_a_longer_log_does_not_sign_an_older_one
         await append(store, 20)
         with pytest.raises(SealingStopped, match="the database has 5 sealed events, and a checkpoint of 10 was signed"):
             await sealer.seal(at_once=True)
+
+
+async def test_a_clock_that_was_set_back_does_not_stop_the_sealing(
+    settings: ServerSettings, store: EventStore, superuser_url: str
+) -> None:
+    await append(store, 5)
+    await seal(store)
+    with tampering(superuser_url) as superuser:
+        superuser.execute("UPDATE audit_checkpoints SET sealed_at = sealed_at + interval '1 hour'")
+    await append(store, 5)
+    assert await Sealer(store).seal()
+
+
+async def test_a_sequence_that_was_set_back_stops_the_sealing(store: EventStore, superuser_url: str) -> None:
+    await append(store, 5)
+    await seal(store)
+    sealer = Sealer(store)
+    with psycopg.connect(superuser_url) as superuser:
+        superuser.execute("SELECT setval('events_position', 2)")
+    await append(store, 1)
+    for _ in range(2):
+        with pytest.raises(SealingStopped, match="the sequence events_position is at 3, below the last"):
+            await sealer.seal()
+
+
+async def test_a_proof_from_an_older_database_names_what_is_missing(
+    settings: ServerSettings, store: EventStore, superuser_url: str
+) -> None:
+    for _ in range(2):
+        await append(store, 5)
+        await seal(store)
+    older, newer = [await checkpoint_of(fetching(store), size) for size in (5, 10)]
+    with tampering(superuser_url) as superuser:
+        superuser.execute("DELETE FROM audit_checkpoints WHERE size > 5")
+    for old, new in ((older, newer), (newer, older)):
+        with pytest.raises(NotFound, match="the log has 5 sealed events, fewer than the checkpoint of size 10"):
+            await prove_consistency(store, old, new)
 
 
 @pytest.mark.parametrize(

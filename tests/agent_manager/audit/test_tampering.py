@@ -175,6 +175,23 @@ async def test_the_first_event_that_differs_is_named(
     assert (first.kind, first.position) == (kind, position)
 
 
+async def test_a_function_that_computes_other_digests_is_named(sealed: EventStore, url: str, keys: KeyFile) -> None:
+    with psycopg.connect(url, autocommit=True) as superuser:
+        [original] = superuser.execute("SELECT pg_get_functiondef('event_digest'::regproc)").fetchone() or ("",)
+    returns = original.index("RETURN sha256")
+    with tampering(url) as superuser:
+        superuser.execute("UPDATE events SET content = '{}' WHERE position = 77")
+        digest = "(SELECT e.digest FROM events e WHERE e.position = event_digest.position)"
+        superuser.execute(f"{original[:returns]} RETURN {digest}".encode())
+    try:
+        [fault] = (await verified(sealed, keys)).faults
+    finally:
+        with psycopg.connect(url) as superuser:
+            superuser.execute(original.encode())
+    assert fault.kind == "function"
+    assert "event_digest" in fault.message
+
+
 def resealed(keys: KeyFile) -> Tamper:
     """Seal the events as they are now, as somebody does who has the superuser's password and some key."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from io import BytesIO
 from typing import Any
 from uuid import UUID, uuid4
@@ -223,6 +224,16 @@ async def test_the_trail_over_http_is_filtered_and_paged(here: Served) -> None:
     with ZipFile(BytesIO(exported.content)) as archive:
         assert archive.namelist() == ["trail.csv"], "nothing is sealed, so there is no proof"
         assert len(archive.read("trail.csv").splitlines()) == 5
+
+    async def exported_types(**query: Any) -> list[str]:
+        found = await here.client.get("/v1/audit/trail/export", params=query)
+        with ZipFile(BytesIO(found.content)) as archive:
+            return [json.loads(line)["event_type"] for line in archive.read("trail.jsonl").splitlines()]
+
+    assert await exported_types(conversation=trip, limit=2) == everything[:2]
+    assert await exported_types(conversation=trip, limit=2, after=2) == everything[2:]
+    assert await exported_types(limit=9, after=noted["position"] - 1) == ["noted"]
+    assert await exported_types(conversation=trip, after=2**63 - 2) == []
     causation = await here.client.get(f"/v1/conversations/{trip}/events/{noted['id']}/causation")
     assert [(each["depth"], each["id"]) for each in causation.json()["effects"]] == [(0, noted["id"])]
 
