@@ -41,6 +41,9 @@ _CHUNK_BYTES = 2 * 1024 * 1024
 """The size of the rows of a statement by the server's estimate, unless a single row is larger."""
 OBJECT_BYTES = 1000
 """About the size of the objects of a row, besides its values; the statements count it too."""
+FEW_CONVERSATIONS = 1000
+"""For a user who is a member of at most so many, lists of all conversations are read from the rows of these and sorted:
+some tens of milliseconds. Along the index of the order, a page passes over the rows of others, up to all of them."""
 _MOST_UNDERESTIMATED = 100
 """The server takes a compressed value for ten times its stored bytes. lz4 may have stored a 250th of it, and a text
 takes up to four bytes a character in memory."""
@@ -147,14 +150,18 @@ async def read_rows(
     *,
     newest_first: bool = False,
     limit: int | None = None,
+    of_member: bool = False,
 ) -> AsyncIterator[tuple[list[TupleRow], float]]:
     """Yield the rows of a list beyond a place, at most ``limit``, those of a statement at a time.
 
     With them, an upper bound of the memory that they take.
+
+    Args:
+        of_member: the caller is a user who is a member of few conversations.
     """
     while limit is None or limit > 0:
         wanted = _CHUNK_ROWS if limit is None else min(_CHUNK_ROWS, limit)
-        text, given = listing.statement(filters, place, newest_first=newest_first, limit=wanted)
+        text, given = listing.statement(filters, place, newest_first=newest_first, limit=wanted, of_member=of_member)
         rows = await fetch(text, given)
         objects = OBJECT_BYTES * len(rows)
         yield rows, objects + _MOST_UNDERESTIMATED * (rows[-1][-1] - objects) if rows else 0
@@ -207,6 +214,8 @@ class Listing(Generic[Row]):
         order: the columns by which it is ordered.
         row_type: of its rows.
         projections: the projections that maintain the tables it is read from.
+        table: if it is one of all conversations, its table, with the alias that the statement gives it.
+        conversation: the column of this table that has the id of the conversation.
     """
 
     kind: str
@@ -215,6 +224,8 @@ class Listing(Generic[Row]):
     order: tuple[Column, ...]
     row_type: type[Row]
     projections: tuple[str, ...]
+    table: str = ""
+    conversation: str = "conversation_id"
 
     @cached_property
     def types(self) -> tuple[type, ...]:
@@ -226,9 +237,19 @@ class Listing(Generic[Row]):
         return [row[column.index] for column in self.order]
 
     def statement(
-        self, filters: Mapping[str, Any], place: Sequence[Any] | None, *, newest_first: bool, limit: int
+        self,
+        filters: Mapping[str, Any],
+        place: Sequence[Any] | None,
+        *,
+        newest_first: bool,
+        limit: int,
+        of_member: bool = False,
     ) -> tuple[str, dict[str, Any]]:
-        """Return the statement for the rows beyond a place, planned for just these filters, and its parameters."""
+        """Return the statement for the rows beyond a place, planned for just these filters, and its parameters.
+
+        Args:
+            of_member: see :func:`read_rows`.
+        """
         # How the low and the high end of the list compare with the rows, and the places where they are.
         edges: dict[str, tuple[str, Sequence[Any]]] = {}
         by_index = set(self.fixed)
@@ -253,7 +274,7 @@ class Listing(Generic[Row]):
         )
         for name, (_, values) in edges.items():
             parameters |= {f"{name}_{number}": _typed(value) for number, value in enumerate(values)}
-        return _statement(self, frozenset(conditions), comparisons, newest_first), parameters
+        return _statement(self, frozenset(conditions), comparisons, newest_first, of_member), parameters
 
     @cached_property
     def filters(self) -> frozenset[str]:
@@ -267,7 +288,11 @@ _LOWEST: dict[type, Any] = {UUID: UUID(int=0), int: 0}
 
 @cache
 def _statement(
-    listing: Listing[Any], conditions: frozenset[str], comparisons: tuple[tuple[str, str], ...], newest_first: bool
+    listing: Listing[Any],
+    conditions: frozenset[str],
+    comparisons: tuple[tuple[str, str], ...],
+    newest_first: bool,
+    of_member: bool,
 ) -> str:
     """Return the text of a listing's statement with these conditions and comparisons."""
     columns = ", ".join(column.name for column in listing.order)
@@ -278,6 +303,11 @@ def _statement(
     direction = "DESC" if newest_first else "ASC"
     order = ", ".join(f"{column.name} {direction}" for column in listing.order)
     text = query_without("projections", listing.query, listing.filters - conditions)
+    if of_member:
+        table, alias = listing.table.split()
+        rows = query("projections", "rows_of_member")
+        rows = rows.replace("{table}", table).replace("{conversation}", listing.conversation)
+        text = text.replace(f"FROM {listing.table}\n", f"FROM {rows} AS {alias}\n", 1)
     # Not str.format: other braces in the text are JSON.
     for part, replacement in (
         ("{within}", "\n   AND ".join(within) or "true"),
@@ -301,6 +331,8 @@ CONVERSATIONS = {
         (Column(f"c.{by}_at", index, datetime), Column("c.id", 0, UUID)),
         Conversation,
         ("conversations",),
+        "conversations c",
+        "id",
     )
     for by, index in (("created", 3), ("updated", 4))
 }
@@ -331,6 +363,7 @@ ALL_MESSAGES = Listing(
     (Column("m.created_at", 5, datetime), Column("m.conversation_id", 1, UUID), Column("m.version", 9, int)),
     Message,
     ("messages", "conversations"),
+    "messages m",
 )
 
 _ALL_TASKS_ORDER = (
@@ -354,6 +387,7 @@ ALL_TASKS = Listing(
     _ALL_TASKS_ORDER,
     Task,
     ("tasks", "conversations"),
+    "tasks t",
 )
 ALL_TASKS_IN_STATUS = Listing(
     "tasks of all conversations in a status",
@@ -362,6 +396,7 @@ ALL_TASKS_IN_STATUS = Listing(
     _ALL_TASKS_ORDER,
     Task,
     ("tasks", "conversations"),
+    "tasks t",
 )
 
 

@@ -36,6 +36,7 @@ from projections.pages import (
     ALL_TASKS_IN_STATUS,
     CONVERSATIONS,
     CONVERSATIONS_OF_ACTOR,
+    FEW_CONVERSATIONS,
     MESSAGES,
     TASKS,
     CursorFormat,
@@ -57,6 +58,7 @@ WAIT_SECONDS = 10.0
 """The time that a read waits for a position that it must include, by default."""
 
 _CONVERSATION = query("projections", "conversation")
+_MEMBERSHIPS = query("projections", "memberships")
 _VERSIONS = query("projections", "as_of_versions")
 _MESSAGE_PLACE = query("projections", "message_place")
 
@@ -417,12 +419,15 @@ class Reader:
             conditions: one that is None does not apply.
         """
         filters = {"tenant": self.tenant, **conditions}
+        of_member = bool(listing.table) and self.caller.user is not None and await self._is_member_of_few()
 
         def read(place: Sequence[Any] | None, wanted: int | None) -> AsyncIterator[tuple[list[TupleRow], float]]:
             fetch = partial(fetch_current, self, projections=listing.projections, at_least=at_least)
             if listing.kind == TASKS.kind:
                 return read_tasks(self.store, fetch, filters, place, newest_first=newest_first, limit=wanted)
-            return read_rows(fetch, listing, filters, place, newest_first=newest_first, limit=wanted)
+            return read_rows(
+                fetch, listing, filters, place, newest_first=newest_first, limit=wanted, of_member=of_member
+            )
 
         rows = await read_page(
             read,
@@ -433,6 +438,12 @@ class Reader:
             place_of=listing.place_of,
         )
         return Page(map(listing.row_type.from_row, rows), rows.next)
+
+    async def _is_member_of_few(self) -> bool:
+        """Return whether the user is a member of at most :data:`FEW_CONVERSATIONS` conversations."""
+        tables = self.store.tables(self.caller, on_primary=self.on_primary)
+        ((number,),) = await tables.fetch(_MEMBERSHIPS, {"limit": FEW_CONVERSATIONS + 1})
+        return bool(number <= FEW_CONVERSATIONS)
 
 
 async def fetch_current(

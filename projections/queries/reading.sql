@@ -52,6 +52,23 @@ SELECT c.id, c.name, c.is_active, c.created_at, c.updated_at, c.metadata, c.tena
                  LIMIT (SELECT %(limit)s)) AS c) AS c
  WHERE c.total - c.size < %(bytes)s
 
+-- name: memberships
+-- In how many conversations the user is a member, counted up to a limit.
+SELECT count(*) FROM (SELECT FROM conversation_members m LIMIT %(limit)s) AS m
+
+-- name: rows_of_member
+-- The table of a list, for a user who is a member of few conversations: the rows of these, looked up one conversation
+-- after the other. OFFSET 0 leaves the planner no other way. The parts in braces depend on the list.
+(SELECT r.*
+   FROM unnest(ARRAY(SELECT m.conversation_id FROM conversation_members m)) AS own (conversation_id)
+  CROSS JOIN LATERAL (
+            SELECT r.*
+              FROM {table} r
+             WHERE r.tenant_id = %(tenant)s
+               AND r.{conversation} = own.conversation_id
+            OFFSET 0
+        ) AS r)
+
 -- name: messages
 -- The messages of all conversations. See "conversations".
 SELECT m.id, m.conversation_id, m.role, m.content, m.parts, m.created_at, m.metadata, m.tenant_id, m.given_id,

@@ -12,10 +12,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import psycopg
 import pytest
-from support.longtables import conversation, fill, time_of
+from support.longtables import OF_CONVERSATION, conversation, fill, time_of
 from support.plans import Kind, Plan, explain
-from support.scoped_queries import open_as, set_scope
+from support.scoped_queries import open_as, set_role, set_scope
 from support.servers import DatabaseServer
 
 from projections.pages import (
@@ -140,6 +141,34 @@ def test_a_page_is_read_along_the_index_of_its_order(
         assert long.buffers <= 1.2 * plans[SHORT, begun].buffers + case.slack, (plans[SHORT, begun].text, long.text)
         assert long.filtered <= 5 * LIMIT, long.text
     assert plans[LONG, True].buffers <= 1.2 * plans[LONG, False].buffers + case.slack, plans[LONG, True].text
+
+
+MEMBERSHIPS = 20
+_ADD_MEMBER = """
+INSERT INTO conversation_members (tenant_id, conversation_id, user_id, access)
+SELECT 'default', c.id, 'ana', 'own' FROM conversations c WHERE c.tenant_id = 'default' ORDER BY c.id DESC LIMIT %s
+"""
+
+
+@every_plan
+@both_tables
+@both_ways
+@pytest.mark.parametrize("name", ["conversations by update", "conversations", "messages", "tasks", "tasks in a status"])
+def test_a_member_of_few_conversations_reads_their_rows_and_no_others(
+    urls: dict[tuple[int, bool], str], name: str, newest_first: bool, analyzed: bool, kind: Kind
+) -> None:
+    case = CASES[name]
+    asked = {"tenant": "default"} | case.asked
+    text, parameters = case.listing.statement(asked, None, newest_first=newest_first, limit=LIMIT, of_member=True)
+    url = urls[LONG, analyzed]
+    with psycopg.connect(url) as owner:
+        set_role(owner, "eventstore_owner").execute(_ADD_MEMBER, (MEMBERSHIPS,))
+        set_role(set_scope(owner, "default", "ana"), "eventstore_reader")
+        found = explain(owner, text, parameters, kind=kind)
+        owner.rollback()
+    assert "Seq Scan" not in found.kinds, found.text
+    assert found.buffers < 1000, found.text
+    assert found.filtered <= MEMBERSHIPS * OF_CONVERSATION, found.text
 
 
 @every_plan

@@ -18,9 +18,11 @@ from support.wire import Wire, wire_to
 
 from eventstore import (
     ApplicationEvent,
+    Caller,
     ConversationArchived,
     ConversationCreated,
     ConversationDeleted,
+    ConversationShared,
     EventStore,
     MessageAdded,
     Metadata,
@@ -30,7 +32,7 @@ from eventstore import (
     TaskStatusChanged,
 )
 from eventstore.errors import InputError, InvalidCursor, NotCaughtUp
-from projections import PROJECTIONS, Page, Reader, all_items, applied_position, catch_up
+from projections import PROJECTIONS, Page, Reader, all_items, applied_position, catch_up, reading
 from projections.apply import Applier
 from projections.custom_projections import create_missing_tables
 
@@ -122,6 +124,29 @@ async def test_the_pages_together_are_the_list(
     for limit in (1, 2, 3, len(whole) - 1 or 1, len(whole), len(whole) + 1):
         assert await in_pages(read, *what, newest_first=newest_first, limit=limit, **which) == whole
     assert [row async for row in all_items(read, *what, newest_first=newest_first, limit=2, **which)] == whole
+
+
+OF_ALL = {name: case for name, case in LISTS.items() if case[0] != "history" and not case[1]}
+
+
+@pytest.mark.parametrize("few", [2, 3], ids=["of many", "of few"])
+@pytest.mark.parametrize("newest_first", [False, True])
+async def test_a_member_gets_what_the_tenant_has_of_their_conversations(
+    filled: Reader, monkeypatch: pytest.MonkeyPatch, few: int, newest_first: bool
+) -> None:
+    monkeypatch.setattr(reading, "FEW_CONVERSATIONS", few)
+    shared = [UUID(int=number) for number in (1, 2, 5)]
+    for conversation in shared:
+        await filled.store.append(conversation, [ConversationShared(user="eve", access="read")])
+    await catch_up(filled.store)
+    member = Reader(filled.store, caller=Caller(filled.tenant, "eve"))
+    for name, (listing, what, which) in OF_ALL.items():
+        whole = await getattr(filled, listing)(*what, newest_first=newest_first, **which)
+        theirs = [row for row in whole if (row.id if listing == "conversations" else row.conversation_id) in shared]
+        assert theirs, name
+        read = getattr(member, listing)
+        assert await in_pages(read, *what, newest_first=newest_first, limit=2, **which) == theirs, name
+    assert await Reader(filled.store, caller=Caller(filled.tenant, "nobody")).conversations() == []
 
 
 @pytest.mark.parametrize(("name", "what", "which"), [case for case in LISTS.values() if case[:2] != ("history", ())])
