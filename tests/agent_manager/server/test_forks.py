@@ -14,7 +14,7 @@ from support.serving import Served
 from agent_manager.auth import TokenScope
 from agent_manager.server.read_your_writes import log_change_token
 from agent_manager.server.routes import forks
-from eventstore.database.pools import View
+from eventstore.database.pools import ScopedPool
 
 pytestmark = pytest.mark.shared_database
 
@@ -38,7 +38,7 @@ async def test_an_ancestry_read_during_an_append_is_not_older_than_its_change_to
     trip = await here.begin()
     path = f"/v1/conversations/{trip}/ancestry"
 
-    async def after_an_append(view: View) -> str:
+    async def after_an_append(view: ScopedPool) -> str:
         await here.say(trip, "meanwhile")
         return await log_change_token(view)
 
