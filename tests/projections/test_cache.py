@@ -192,6 +192,7 @@ READS = 400
 _VERSION = "SELECT c.version, c.message_count FROM conversations c WHERE c.id = %s"
 
 
+@pytest.mark.slow
 async def test_no_read_is_stale_while_writers_run(store: EventStore, settings: Settings) -> None:
     """Readers look at the table, read through the cache, and must find no less; workers of two sizes of batches."""
     conversations, task = [uuid4() for _ in range(3)], uuid4()

@@ -34,8 +34,13 @@ from projections.read_your_writes import at_least_text
 SHORT, LONG = 4_000, 40_000
 LIMIT = 50
 
-KINDS: tuple[Kind, ...] = ("force_custom_plan", "force_generic_plan")
-every_plan = pytest.mark.parametrize("kind", KINDS, ids=["custom", "generic"])
+every_plan = pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("force_custom_plan", id="custom"),
+        pytest.param("force_generic_plan", id="generic", marks=pytest.mark.slow),
+    ],
+)
 both_tables = pytest.mark.parametrize("analyzed", [False, True], ids=["no statistics", "analyzed"])
 both_ways = pytest.mark.parametrize("newest_first", [False, True], ids=["oldest first", "newest first"])
 

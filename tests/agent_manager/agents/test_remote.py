@@ -183,7 +183,7 @@ async def test_a_chunk_without_a_beginning_is_kept(streaming: Agent) -> None:
 
 @pytest.mark.slow
 async def test_an_agent_that_sends_nothing_stalls(streaming: Agent) -> None:
-    updates = await heard_until_it_failed(streaming.url, "stall", AgentStalled, silence=0.5)
+    updates = await heard_until_it_failed(streaming.url, "stall", AgentStalled, silence=3)
     assert states(updates) == ["in_progress"]
 
 

@@ -19,9 +19,8 @@ from support.waiting import until_async
 from support.witness import Witness, witness
 
 from agent_manager.audit import publish as publishing
-from agent_manager.audit import sealer as sealing_module
 from agent_manager.audit.export import export_tiles
-from agent_manager.audit.notes import CheckpointInvalid, KeyFile, KeyInvalid, Policy
+from agent_manager.audit.notes import Checkpoint, CheckpointInvalid, KeyFile, KeyInvalid, Policy
 from agent_manager.audit.proofs import check_proof, prove, prove_consistency
 from agent_manager.audit.publish import PublishFailed, fetch_published, read_published
 from agent_manager.audit.sealed_tree import checkpoint_of, fetching, last_checkpoint
@@ -127,13 +126,14 @@ async def test_a_process_that_ends_in_the_middle_of_a_round_has_sealed_nothing_o
 async def test_a_round_ends_while_appends_go_on(
     store: EventStore, keys: KeyFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add_tiles = sealing_module._add_tiles
+    loop = asyncio.get_running_loop()
+    sign = Checkpoint.sign
 
-    async def append_meanwhile(*given: Any) -> None:
-        await append(store, 1)
-        await add_tiles(*given)
+    def sign_meanwhile(*given: Any) -> Checkpoint:  # in a thread
+        asyncio.run_coroutine_threadsafe(append(store, 1), loop).result()
+        return sign(*given)
 
-    monkeypatch.setattr(sealing_module, "_add_tiles", append_meanwhile)
+    monkeypatch.setattr(Checkpoint, "sign", sign_meanwhile)
     await append(store, 10)
     assert await seal(store) == 10
     assert await seal(store) == 11
