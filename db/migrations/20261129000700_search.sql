@@ -1135,8 +1135,11 @@ BEGIN
     ELSE
         place := search_grapheme_end(document, greatest(place - 100, 1));
     END IF;
-    RETURN search_highlight(normalize(replace(substr(document, coalesce(place, 1), 1400), E'\x1e', E'\n'), NFKC), language,
-                            marks, opening, closing);
+    place := coalesce(place, 1);
+    RETURN search_highlight(
+        normalize(replace(substr(document, place, search_grapheme_end(document, place + 1400) - place), E'\x1e', E'\n'),
+                  NFKC),
+        language, marks, opening, closing);
 END
 $$;
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from support.examples import examples
 from support.searching import say
@@ -70,6 +70,8 @@ def is_mark(character: str) -> bool:
 @given(
     st.lists(st.sampled_from(PIECES), max_size=30), st.lists(st.sampled_from(PIECES), max_size=30), st.integers(0, 40)
 )
+@example(before=["x"], behind=["e\u0323\u0302"] * 30, times=40)
+@example(before=["x"], behind=["👨‍👩‍👧"] * 30, times=40)
 @examples(25)
 async def test_no_snippet_is_long_or_begins_or_ends_within_a_character(
     store: EventStore, before: list[str], behind: list[str], times: int
