@@ -431,12 +431,11 @@ BEGIN
                AND (a.head = 0 OR e.user_id = ''
                     OR EXISTS (SELECT FROM may_append(a.tenant_id, a.conversation_id, e.user_id, e.event_type)))
                AND (a.head = 0
-                    OR (SELECT true
+                    OR (SELECT (k.tenant_id, k.conversation_id, k.id) = (a.tenant_id, a.conversation_id, e.id)
                           FROM events k
-                         WHERE (k.tenant_id, k.conversation_id, k.id)
-                               BETWEEN (a.tenant_id, a.conversation_id, e.id) AND (a.tenant_id, a.conversation_id, e.id)
+                         WHERE (k.tenant_id, k.conversation_id, k.id) >= (a.tenant_id, a.conversation_id, e.id)
                          ORDER BY k.tenant_id, k.conversation_id, k.id
-                         LIMIT 1) IS NULL) AS is_plain
+                         LIMIT 1) IS NOT TRUE) AS is_plain
           FROM unnest(append_nos, conversation_nos, event_ids, event_types, schema_versions, actors, contents,
                       metadatas, users)
                    WITH ORDINALITY
@@ -533,12 +532,12 @@ BEGIN
                            SELECT e.tenant_id, e.conversation_id, e.version, e.timestamp, e.event_type
                              FROM events e
                             WHERE (e.tenant_id, e.conversation_id, e.version)
-                                  BETWEEN (append_one.tenant_id, append_one.conversation_id, expected_version)
-                                      AND (append_one.tenant_id, append_one.conversation_id, 2147483647)
+                                  <= (append_one.tenant_id, append_one.conversation_id, 2147483647)
                             ORDER BY e.tenant_id DESC, e.conversation_id DESC, e.version DESC
                             LIMIT 1
                        ) AS head
-                    ON true
+                    ON head.tenant_id = append_one.tenant_id
+                   AND head.conversation_id = append_one.conversation_id
                  WHERE coalesce(scope.tenant_id = append_one.tenant_id, true)
                    AND validate_event(append_one.tenant_id, append_one.conversation_id, event_type, content, metadata)
                        IS NULL
@@ -738,8 +737,7 @@ BEGIN
                    SELECT e.*
                      FROM events e
                     WHERE g.head > 0
-                      AND (e.tenant_id, e.conversation_id, e.id)
-                          BETWEEN (g.tenant_id, g.conversation_id, g.id) AND (g.tenant_id, g.conversation_id, g.id)
+                      AND (e.tenant_id, e.conversation_id, e.id) >= (g.tenant_id, g.conversation_id, g.id)
                     ORDER BY e.tenant_id, e.conversation_id, e.id
                     LIMIT 1
                ) AS known

@@ -133,12 +133,11 @@ BEGIN
                AND (a.head = 0 OR e.user_id = ''
                     OR EXISTS (SELECT FROM may_append(a.tenant_id, a.conversation_id, e.user_id, e.event_type)))
                AND (a.head = 0
-                    OR (SELECT true
+                    OR (SELECT (k.tenant_id, k.conversation_id, k.id) = (a.tenant_id, a.conversation_id, e.id)
                           FROM events k
-                         WHERE (k.tenant_id, k.conversation_id, k.id)
-                               BETWEEN (a.tenant_id, a.conversation_id, e.id) AND (a.tenant_id, a.conversation_id, e.id)
+                         WHERE (k.tenant_id, k.conversation_id, k.id) >= (a.tenant_id, a.conversation_id, e.id)
                          ORDER BY k.tenant_id, k.conversation_id, k.id
-                         LIMIT 1) IS NULL) AS is_plain
+                         LIMIT 1) IS NOT TRUE) AS is_plain
           FROM unnest(append_nos, conversation_nos, event_ids, event_types, schema_versions, actors, contents,
                       metadatas, users)
                    WITH ORDINALITY

@@ -48,12 +48,12 @@ BEGIN
                            SELECT e.tenant_id, e.conversation_id, e.version, e.timestamp, e.event_type
                              FROM events e
                             WHERE (e.tenant_id, e.conversation_id, e.version)
-                                  BETWEEN (append_one.tenant_id, append_one.conversation_id, expected_version)
-                                      AND (append_one.tenant_id, append_one.conversation_id, 2147483647)
+                                  <= (append_one.tenant_id, append_one.conversation_id, 2147483647)
                             ORDER BY e.tenant_id DESC, e.conversation_id DESC, e.version DESC
                             LIMIT 1
                        ) AS head
-                    ON true
+                    ON head.tenant_id = append_one.tenant_id
+                   AND head.conversation_id = append_one.conversation_id
                  WHERE coalesce(scope.tenant_id = append_one.tenant_id, true)
                    AND validate_event(append_one.tenant_id, append_one.conversation_id, event_type, content, metadata)
                        IS NULL

@@ -105,8 +105,7 @@ BEGIN
                    SELECT e.*
                      FROM events e
                     WHERE g.head > 0
-                      AND (e.tenant_id, e.conversation_id, e.id)
-                          BETWEEN (g.tenant_id, g.conversation_id, g.id) AND (g.tenant_id, g.conversation_id, g.id)
+                      AND (e.tenant_id, e.conversation_id, e.id) >= (g.tenant_id, g.conversation_id, g.id)
                     ORDER BY e.tenant_id, e.conversation_id, e.id
                     LIMIT 1
                ) AS known
