@@ -358,7 +358,7 @@ async def test_a_sequence_that_was_set_back_stops_the_sealing(store: EventStore,
     await append(store, 1)
     for _ in range(2):
         with pytest.raises(SealingStopped, match="the sequence events_position is at 3, below the last"):
-            await sealer.seal()
+            await sealer.seal(at_once=True)
 
 
 async def test_a_proof_from_an_older_database_names_what_is_missing(
