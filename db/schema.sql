@@ -2454,6 +2454,21 @@ $$;
 
 
 --
+-- Name: hiding_events(text, uuid, integer); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.hiding_events(tenant_id text, conversation_id uuid, version integer) RETURNS TABLE(event_type text)
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ SELECT (h.event_type)::text AS event_type
+    FROM public.events h
+   WHERE (((h.tenant_id)::text = hiding_events.tenant_id) AND (h.conversation_id = hiding_events.conversation_id) AND (h.version > hiding_events.version) AND ((((h.event_type)::text = 'conversation.rewound'::text) AND (((h.content ->> 'to_version'::text))::integer < hiding_events.version)) OR (((h.event_type)::text = 'conversation.deleted'::text) AND (NOT (EXISTS ( SELECT
+            FROM public.events r
+           WHERE (((r.tenant_id)::text = hiding_events.tenant_id) AND (r.conversation_id = hiding_events.conversation_id) AND (r.version > h.version) AND ((r.event_type)::text = 'conversation.reactivated'::text))))))));
+END;
+
+
+--
 -- Name: legal_holds; Type: TABLE; Schema: public; Owner: -
 --
 

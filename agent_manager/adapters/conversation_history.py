@@ -74,7 +74,7 @@ class HistoryAccess(StoreAccess):
             version = await self._deleted_version(conversation_id, caller) if expected == ANY else expected
             if version is None:  # another writer has begun it anew
                 continue
-            anew = [NewEvent(ConversationReactivated()), NewEvent(ConversationRewound(to_version=0)), *events]
+            restart = [NewEvent(ConversationReactivated()), NewEvent(ConversationRewound(to_version=0)), *events]
             try:
                 return await self.append(caller, conversation_id, anew, version)
             except WrongExpectedVersion:  # another writer begins it anew at the same time

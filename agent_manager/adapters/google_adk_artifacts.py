@@ -185,8 +185,8 @@ class EventStoreArtifactService(Service, BaseArtifactService):
             try:
                 await self._append(place.user_id, place.name, events, head or NO_STREAM)
             except ConversationIsDeleted:
-                anew = [NewEvent(ConversationReactivated()), NewEvent(ConversationRewound(to_version=0))]
-                await self._append(place.user_id, place.name, [*anew, *events], head)
+                restart = [NewEvent(ConversationReactivated()), NewEvent(ConversationRewound(to_version=0))]
+                await self._append(place.user_id, place.name, [*restart, *events], head)
             return True
         return False
 

@@ -189,8 +189,8 @@ class EventStoreSession(SessionABC):
                 if history.entries[0].is_shared:  # only the other conversation can hide it: repeat the items before
                     history = await self._history(None, user)
                     items = [entry.item for entry in history.entries]
-                    anew = [NewEvent(ConversationRewound(to_version=0))]
-                    await self._add(items[:-1], user, anew, history.version)
+                    restart = [NewEvent(ConversationRewound(to_version=0))]
+                    await self._add(items[:-1], user, restart, history.version)
                     return items[-1]
                 events = await self._hide(history.entries, user)
                 await self._access.extend(self.session_id, events, user, history.version)

@@ -264,8 +264,8 @@ class EventStoreConversationStore(ConversationStore):
         given_id = None if is_canonical_uuid(record.conversation_id) else record.conversation_id
         metadata = {**(fold.metadata or {}), _NAME: {} if record.scope is None else {"scope": record.scope}}
         begin = ConversationCreated(name=fold.name, given_id=given_id, metadata=metadata)
-        anew = [ConversationReactivated(), ConversationRewound(to_version=0)] if is_deleted else []
-        events: list[EventData] = [*anew, begin]
+        restart = [ConversationReactivated(), ConversationRewound(to_version=0)] if is_deleted else []
+        events: list[EventData] = [*restart, begin]
         return [NewEvent(event, actor=self._user) for event in events]
 
     async def _entries(

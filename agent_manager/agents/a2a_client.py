@@ -300,7 +300,7 @@ def agent_error(error: Exception, name: str) -> AgentError:
     """Return the :class:`AgentError` for an exception of httpx, grpc or a2a-sdk."""
     import httpx  # imported when used: it takes about as long as all the rest
 
-    if isinstance(error, NotImplementedError):
+    if isinstance(error, NotImplementedError):  # from the SDK's own transports
         return AgentUnsupported(f"{name}: a2a-sdk cannot request this from an agent of its version and transport")
     code = next((_CODES[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in _CODES), None)
     if code is not None and not isinstance(error.__cause__, httpx.HTTPStatusError):

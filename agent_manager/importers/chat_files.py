@@ -150,7 +150,8 @@ async def _values_of_archive(
                         async with aclosing(_values(f"{path}/{member.filename}", content, is_many)) as found:
                             async for value in found:
                                 yield value
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:  # RuntimeError: it has a password
+        # NotImplementedError: its compression is not known here; RuntimeError: it has a password.
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
             yield FileProblem(path, MalformedChat(f"is not an archive that can be read: {error}"))
 
 

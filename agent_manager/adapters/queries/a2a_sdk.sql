@@ -20,12 +20,8 @@ SELECT known.number, latest.version, e.position, e.timestamp, e.version, e.schem
               AND ((e.content ->> 'task_id' = known.task OR e.metadata #>> '{a2a,task}' = known.task)
                    AND NOT EXISTS (
                            SELECT
-                             FROM events r
-                            WHERE r.tenant_id = %(tenant)s
-                              AND r.conversation_id = known.conversation_id
-                              AND r.version > e.version
-                              AND r.event_type = 'conversation.rewound'
-                              AND (r.content ->> 'to_version')::integer < e.version
+                             FROM hiding_events(e.tenant_id, e.conversation_id, e.version) AS h
+                            WHERE h.event_type = 'conversation.rewound'
                        )
                    OR e.event_type IN ('conversation.created', 'conversation.deleted', 'conversation.reactivated',
                                        'conversation.rewound', 'conversation.erased', 'event.erased'))

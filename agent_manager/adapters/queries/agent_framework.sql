@@ -2,22 +2,7 @@
 -- These events of a conversation in order, each with whether the conversation shows it.
 SELECT e.position, e.timestamp, e.version, e.schema_version, e.conversation_id, e.id, e.tenant_id, e.event_type,
        e.actor, e.content, e.metadata, e.salt, e.digest,
-       NOT EXISTS (
-           SELECT
-             FROM events h
-            WHERE h.tenant_id = %(tenant)s
-              AND h.conversation_id = %(conversation_id)s
-              AND h.version > e.version
-              AND (h.event_type = 'conversation.rewound' AND (h.content ->> 'to_version')::integer < e.version
-                   OR h.event_type = 'conversation.deleted' AND NOT EXISTS (
-                          SELECT
-                            FROM events r
-                           WHERE r.tenant_id = %(tenant)s
-                             AND r.conversation_id = %(conversation_id)s
-                             AND r.version > h.version
-                             AND r.event_type = 'conversation.reactivated'
-                      ))
-       ) AS is_shown
+       NOT EXISTS (SELECT FROM hiding_events(e.tenant_id, e.conversation_id, e.version)) AS is_shown
   FROM events e
  WHERE e.tenant_id = %(tenant)s
    AND e.conversation_id = %(conversation_id)s
@@ -30,22 +15,7 @@ SELECT e.id, e.event_type, e.content ->> 'checkpoint_id', e.content ->> 'timesta
   FROM events e
  WHERE e.tenant_id = %(tenant)s
    AND e.conversation_id = %(conversation_id)s
-   AND NOT EXISTS (
-           SELECT
-             FROM events h
-            WHERE h.tenant_id = %(tenant)s
-              AND h.conversation_id = %(conversation_id)s
-              AND h.version > e.version
-              AND (h.event_type = 'conversation.rewound' AND (h.content ->> 'to_version')::integer < e.version
-                   OR h.event_type = 'conversation.deleted' AND NOT EXISTS (
-                          SELECT
-                            FROM events r
-                           WHERE r.tenant_id = %(tenant)s
-                             AND r.conversation_id = %(conversation_id)s
-                             AND r.version > h.version
-                             AND r.event_type = 'conversation.reactivated'
-                      ))
-       )
+   AND NOT EXISTS (SELECT FROM hiding_events(e.tenant_id, e.conversation_id, e.version))
    AND e.event_type IN ('agent_framework.checkpoint', 'agent_framework.checkpoint_deleted')
    AND e.actor = %(workflow)s  -- which an erased event has not any more
  ORDER BY e.version

@@ -119,22 +119,7 @@ SELECT e.content
    AND e.event_type = 'adk.artifact'
    AND e.salt IS NOT NULL
    AND (%(filename)s::text IS NULL OR e.content ->> 'filename' = %(filename)s)
-   AND NOT EXISTS (
-           SELECT
-             FROM events h
-            WHERE h.tenant_id = %(tenant)s
-              AND h.conversation_id = %(conversation_id)s
-              AND h.version > e.version
-              AND (h.event_type = 'conversation.rewound' AND (h.content ->> 'to_version')::integer < e.version
-                   OR h.event_type = 'conversation.deleted' AND NOT EXISTS (
-                          SELECT
-                            FROM events r
-                           WHERE r.tenant_id = %(tenant)s
-                             AND r.conversation_id = %(conversation_id)s
-                             AND r.version > h.version
-                             AND r.event_type = 'conversation.reactivated'
-                      ))
-       )
+   AND NOT EXISTS (SELECT FROM hiding_events(e.tenant_id, e.conversation_id, e.version))
  ORDER BY e.version
 
 -- name: adk_head

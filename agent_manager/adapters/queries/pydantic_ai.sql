@@ -29,12 +29,8 @@ SELECT known.number, latest.version, deletion.event_type = 'conversation.deleted
               AND e.salt IS NOT NULL
               AND NOT EXISTS (
                       SELECT
-                        FROM events r
-                       WHERE r.tenant_id = %(tenant)s
-                         AND r.conversation_id = known.conversation_id
-                         AND r.version > e.version
-                         AND r.event_type = 'conversation.rewound'
-                         AND (r.content ->> 'to_version')::integer < e.version
+                        FROM hiding_events(e.tenant_id, e.conversation_id, e.version) AS h
+                       WHERE h.event_type = 'conversation.rewound'
                   )
             ORDER BY e.version DESC
             LIMIT 1

@@ -19,12 +19,8 @@ SELECT c.id, latest.task_id, latest.metadata
                    OR e.event_type = 'task.created' AND e.content ->> 'given_id' = c.id
                       AND NOT EXISTS (
                               SELECT
-                                FROM events r
-                               WHERE r.tenant_id = e.tenant_id
-                                 AND r.conversation_id = e.conversation_id
-                                 AND r.event_type = 'conversation.rewound'
-                                 AND r.version > e.version
-                                 AND (r.content ->> 'to_version')::integer < e.version
+                                FROM hiding_events(e.tenant_id, e.conversation_id, e.version) AS h
+                               WHERE h.event_type = 'conversation.rewound'
                           ))
             ORDER BY e.version DESC
             LIMIT 1
