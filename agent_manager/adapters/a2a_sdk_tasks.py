@@ -19,14 +19,12 @@ from cachetools import LRUCache
 from agent_manager.a2a import RESERVED, status_of
 from agent_manager.adapters.a2a_sdk_state import USER, Home, TaskState, conversation_begun, emptied, events_of_save
 from agent_manager.adapters.a2a_sdk_values import converted, loaded, stored_json, types
-from agent_manager.adapters.store_access import StoreAccess
+from agent_manager.adapters.store_access import StoreAccess, restart
 from agent_manager.agents.recorder import task_uuid
 from eventstore import (
     NO_STREAM,
     Append,
     ApplicationEvent,
-    ConversationReactivated,
-    ConversationRewound,
     Event,
     NewEvent,
     TaskDeleted,
@@ -166,8 +164,7 @@ class Tasks:
                 if not events:
                     return state.version
                 if state.is_emptied:
-                    anew = ConversationReactivated(), ConversationRewound(to_version=0)
-                    events[:0] = [NewEvent(each, actor=actor) for each in anew]
+                    events[:0] = restart(actor)
                 elif state.is_nameless or not state.read_to:
                     events.insert(0, conversation_begun(state.home, actor))
                 if state.has_remains:

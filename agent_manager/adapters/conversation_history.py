@@ -13,7 +13,7 @@ from psycopg.types.numeric import Int4
 
 from agent_manager.adapters.blobs import files_in, load_files, referring, store_files
 from agent_manager.adapters.message_forms import storable
-from agent_manager.adapters.store_access import StoreAccess, beginning
+from agent_manager.adapters.store_access import StoreAccess, beginning, restart
 from agent_manager.adapters.tool_calls import tasks_of_calls
 from eventstore import (
     ANY,
@@ -22,8 +22,6 @@ from eventstore import (
     AppendResult,
     Caller,
     ConversationDeleted,
-    ConversationReactivated,
-    ConversationRewound,
     ExpectedVersion,
     MessageAdded,
     NewEvent,
@@ -72,12 +70,11 @@ class HistoryAccess(StoreAccess):
             with suppress(ConversationIsDeleted):
                 return await self.append(caller, conversation_id, events, expected, begin=begin if may_begin else None)
             version = await self._deleted_version(conversation_id, caller) if expected == ANY else expected
-            if version is None:  # another writer has begun it anew
+            if version is None:  # another writer has begun it again
                 continue
-            restart = [NewEvent(ConversationReactivated()), NewEvent(ConversationRewound(to_version=0)), *events]
             try:
-                return await self.append(caller, conversation_id, anew, version)
-            except WrongExpectedVersion:  # another writer begins it anew at the same time
+                return await self.append(caller, conversation_id, [*restart(), *events], version)
+            except WrongExpectedVersion:  # another writer begins it again at the same time
                 if expected != ANY:
                     raise
 

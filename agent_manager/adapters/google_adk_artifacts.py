@@ -18,13 +18,12 @@ from agent_manager.a2a import Json
 from agent_manager.adapters.blobs import load_blob, referring, store_blob
 from agent_manager.adapters.google_adk_events import conversation_name
 from agent_manager.adapters.google_adk_service import Service
+from agent_manager.adapters.store_access import restart
 from eventstore import (
     NO_STREAM,
     ApplicationEvent,
     ConversationArchived,
     ConversationCreated,
-    ConversationReactivated,
-    ConversationRewound,
     Metadata,
     NewEvent,
     conversation_uuid,
@@ -185,8 +184,7 @@ class EventStoreArtifactService(Service, BaseArtifactService):
             try:
                 await self._append(place.user_id, place.name, events, head or NO_STREAM)
             except ConversationIsDeleted:
-                restart = [NewEvent(ConversationReactivated()), NewEvent(ConversationRewound(to_version=0))]
-                await self._append(place.user_id, place.name, [*restart, *events], head)
+                await self._append(place.user_id, place.name, [*restart(), *events], head)
             return True
         return False
 

@@ -35,7 +35,7 @@ from agent_manager.adapters.blobs import (
     store_blob,
     store_files,
 )
-from agent_manager.adapters.langgraph_copies import Copied, beginning_anew, events_to_copy, files_of, first_part
+from agent_manager.adapters.langgraph_copies import Copied, events_to_copy, files_of, first_part
 from agent_manager.adapters.langgraph_messages import EXTRA, message_files
 from agent_manager.adapters.langgraph_store import EventStoreStore
 from agent_manager.adapters.langgraph_thread import (
@@ -53,7 +53,7 @@ from agent_manager.adapters.langgraph_thread import (
 from agent_manager.adapters.langgraph_threads import Threads, keep_payload
 from agent_manager.adapters.langgraph_trees import in_stored_order, is_value, plain_trees, plain_values, references
 from agent_manager.adapters.langgraph_values import Encoder
-from agent_manager.adapters.store_access import StoreAccess, beginning
+from agent_manager.adapters.store_access import StoreAccess, beginning, restart
 from eventstore import (
     ANY,
     EXISTS,
@@ -500,8 +500,8 @@ class EventStoreSaver(BaseCheckpointSaver[int]):
         while True:
             events = await make(is_repeated=is_repeated)
             expected: ExpectedVersion = ANY
-            if thread.is_deleted:  # if others begin it anew at the same time, one of them does
-                events = [*beginning_anew(), *events]
+            if thread.is_deleted:  # if others begin it again at the same time, one of them does
+                events = [*restart(), *events]
                 expected = thread.version
             try:
                 begin = self._beginning(thread) if expected == ANY else None

@@ -14,16 +14,12 @@ from agent_manager.adapters.blobs import FILES, referring
 from agent_manager.adapters.langgraph_messages import EXTRA, as_written, message_event, task_events
 from agent_manager.adapters.langgraph_thread import CHECKPOINT, PRUNED, RUNS_DELETED, VALUE, WRITES, Thread
 from agent_manager.adapters.langgraph_trees import in_stored_order, references, with_ids
-from eventstore import ApplicationEvent, ConversationReactivated, ConversationRewound, Event, Metadata, NewEvent
+from agent_manager.adapters.store_access import restart
+from eventstore import ApplicationEvent, Event, Metadata, NewEvent
 from eventstore.events import PLAIN
 
 _PART_BYTES = 4 * 1024 * 1024
 _PART_EVENTS = 1000
-
-
-def beginning_anew() -> Sequence[NewEvent]:
-    """Return the events with which a deleted thread begins anew."""
-    return NewEvent(ConversationReactivated()), NewEvent(ConversationRewound(to_version=0))
 
 
 def events_to_copy(events: Iterable[Event], source: Thread) -> Sequence[Event]:
@@ -89,7 +85,7 @@ class Copied:
         if not target.version:
             new.append(first)
         elif target.is_deleted:
-            new += beginning_anew()
+            new += restart()
         calls = {} if target.is_deleted else dict(target.calls)
         for event in events:
             self.versions[event.version] = target.version + len(new) + 1

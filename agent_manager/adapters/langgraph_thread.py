@@ -15,7 +15,7 @@ their event, so that a difference is always applied to what it was made from. Th
 - ``langgraph.pruned``: from here on only the latest checkpoint of each namespace is visible;
 - ``langgraph.runs_deleted``: the checkpoints of the ``runs`` are not visible any more.
 
-If the conversation goes back to a version, the thread does. To version 0 it goes when it begins anew after it was
+If the conversation goes back to a version, the thread does. To version 0 it goes when it begins again after it was
 deleted. A message that is hidden then and written again is another event, whose id follows from the event that hid it.
 
 A message that calls tools, or is the result of a call, is followed by the events of their tasks.
@@ -50,6 +50,7 @@ from agent_manager.adapters.langgraph_trees import (
     same,
     sources,
 )
+from agent_manager.adapters.store_access import RESTART
 from eventstore.ids import derived_uuid
 
 VALUE = "langgraph.value"
@@ -62,8 +63,6 @@ START = "__start__"
 """LangGraph's channel of the input of a run."""
 _BRANCH = "branch:to:"
 """The beginning of LangGraph's channels that make a node run in the next step."""
-BEGINNING_ANEW = 2
-"""Events with which a deleted thread begins anew: the conversation is reactivated, and goes back to version 0."""
 _WHOLE_VALUES = 32
 """Complete values that a thread keeps: those of the last few checkpoints, from which the next ones differ."""
 
@@ -187,7 +186,7 @@ class Thread:
         return any(to_version < version < at_version for to_version, at_version in self.rewinds)
 
     def shows(self, event_id: UUID) -> bool:
-        """Return whether the conversation has a message, or will have it when a deleted thread has begun anew."""
+        """Return whether the conversation has a message, or will have it when a deleted thread has begun again."""
         version = self.payload_versions.get(event_id)
         return version is not None and not self.is_deleted and not self.hides(version)
 
@@ -199,7 +198,7 @@ class Thread:
         """
         hidden_by = [at_version for _, at_version in self.rewinds]
         if self.is_deleted:
-            hidden_by.append(self.version + BEGINNING_ANEW)
+            hidden_by.append(self.version + len(RESTART))
         ids = [first, *(derived_uuid("langgraph.message", str(first), version) for version in hidden_by)]
         return self._not_erased(next(filter(self.shows, ids), ids[-1]))
 

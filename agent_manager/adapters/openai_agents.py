@@ -118,7 +118,7 @@ class EventStoreSession(SessionABC):
         return await self._access.finish(self._pop(self.user_of(wrapper)))
 
     async def clear_session(self, *, wrapper: RunContextWrapper[Any] | None = None) -> None:
-        """Delete the conversation: it is hidden from every read. Items that are added later begin it anew."""
+        """Delete the conversation: it is hidden from every read. Items that are added later begin it again."""
         await self._access.finish(self._access.delete(self.session_id, self.user_of(wrapper)))
 
     async def run_compaction(
@@ -189,8 +189,8 @@ class EventStoreSession(SessionABC):
                 if history.entries[0].is_shared:  # only the other conversation can hide it: repeat the items before
                     history = await self._history(None, user)
                     items = [entry.item for entry in history.entries]
-                    restart = [NewEvent(ConversationRewound(to_version=0))]
-                    await self._add(items[:-1], user, restart, history.version)
+                    rewound = [NewEvent(ConversationRewound(to_version=0))]
+                    await self._add(items[:-1], user, rewound, history.version)
                     return items[-1]
                 events = await self._hide(history.entries, user)
                 await self._access.extend(self.session_id, events, user, history.version)

@@ -35,7 +35,7 @@ from pydantic_core import to_json
 
 from agent_manager.a2a import Json
 from agent_manager.adapters.blobs import files_in, load_files, referring, store_files
-from agent_manager.adapters.store_access import StoreAccess, finished_in_store_loop, in_store_loop
+from agent_manager.adapters.store_access import StoreAccess, finished_in_store_loop, in_store_loop, restart
 from agent_manager.agents.recorder import DEFAULT_ACTOR
 from agent_manager.conversation_fold import ConversationFold
 from eventstore import (
@@ -43,8 +43,6 @@ from eventstore import (
     ApplicationEvent,
     ConversationCreated,
     ConversationDeleted,
-    ConversationReactivated,
-    ConversationRewound,
     Event,
     EventData,
     EventStore,
@@ -264,9 +262,7 @@ class EventStoreConversationStore(ConversationStore):
         given_id = None if is_canonical_uuid(record.conversation_id) else record.conversation_id
         metadata = {**(fold.metadata or {}), _NAME: {} if record.scope is None else {"scope": record.scope}}
         begin = ConversationCreated(name=fold.name, given_id=given_id, metadata=metadata)
-        restart = [ConversationReactivated(), ConversationRewound(to_version=0)] if is_deleted else []
-        events: list[EventData] = [*restart, begin]
-        return [NewEvent(event, actor=self._user) for event in events]
+        return [*(restart(self._user) if is_deleted else ()), NewEvent(begin, actor=self._user)]
 
     async def _entries(
         self, entries: Sequence[ConversationEntry], conversation_id: UUID, places: dict[str, UUID | None]

@@ -16,8 +16,10 @@ from eventstore import (
     AppendResult,
     Caller,
     ConversationCreated,
+    ConversationReactivated,
     ConversationRewound,
     Event,
+    EventData,
     EventStore,
     ExpectedVersion,
     NewEvent,
@@ -164,6 +166,15 @@ def finished_in_store_loop(method: AsyncMethod[P, T]) -> AsyncMethod[P, T]:
         return await access.finish(method(adapter, *args, **kwargs))
 
     return call
+
+
+RESTART: tuple[EventData, ...] = (ConversationReactivated(), ConversationRewound(to_version=0))
+"""Lets a deleted conversation begin again: it is reactivated, and what was before stays hidden."""
+
+
+def restart(actor: str = "") -> list[NewEvent]:
+    """Return new events with the contents of :data:`RESTART`."""
+    return [NewEvent(data, actor=actor) for data in RESTART]
 
 
 def shown(events: Iterable[Event]) -> list[Event]:

@@ -172,7 +172,9 @@ class _Writer:
         return await (await self.connection.execute(query("agent_manager.backup", name), given)).fetchall()
 
     async def earlier_segments(self) -> tuple[Segment, ...]:
-        """Return the segments in the archive that this backup continues; those with events erased since are written again.
+        """Return the segments in the archive that this backup continues.
+
+        Those with events that were erased since are written again.
 
         Raises:
             BackupMismatch: the log does not have the last event of theirs.
