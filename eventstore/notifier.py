@@ -86,6 +86,7 @@ class Notifier:
         self._throttle = PollThrottle(self._loop.time())
         self._watcher: LogWatcher | None = None
         self._task: asyncio.Task[None] | None = None
+        self._opening: asyncio.Task[Listener] | None = None
         self._logged = ""
         self._is_closed = False
 
@@ -120,9 +121,8 @@ class Notifier:
     async def close(self) -> None:
         """Stop listening."""
         self._is_closed = True
-        if self._task is not None:
-            await cancel_and_wait([self._task])
-            self._task = None
+        await cancel_and_wait(task for task in (self._task, self._opening) if task is not None)
+        self._task = self._opening = None
         self._end_waits()  # also if the task was cancelled before its first step
 
     def interest(self) -> Interest | None:
@@ -195,7 +195,7 @@ class Notifier:
 
     async def _open(self, watcher: LogWatcher) -> Listener:
         """Open a connection, while the consumers poll."""
-        opening = asyncio.create_task(self._open_listener(watcher.notified))
+        opening = self._opening = asyncio.create_task(self._open_listener(watcher.notified))
         try:
             while not opening.done():
                 await asyncio.wait([opening], timeout=RECONNECT_SECONDS)
@@ -203,9 +203,8 @@ class Notifier:
                     self._end_waits()
             return opening.result()
         except BaseException:
-            await cancel_and_wait([opening])
-            if not opening.cancelled() and opening.exception() is None:
-                opening.result().close()
+            opening.add_done_callback(_close_unused)  # it may end with a connection although it is cancelled
+            opening.cancel()
             raise
 
     def _log(self, error: Exception) -> None:
@@ -213,6 +212,12 @@ class Notifier:
         if str(error) != self._logged:
             self._logged = str(error)
             log.warning("listening: %s", error, extra={"event": "listening_failed"})
+
+
+def _close_unused(opening: asyncio.Task[Listener]) -> None:
+    """Close a listening connection that was opened after all."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
 
 
 class LogWatcher:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 from uuid import uuid4
 
@@ -17,6 +17,8 @@ from support.raw import append_raw_async, note
 from support.scoped_queries import open_as_login
 
 from eventstore import EventStore
+from eventstore.errors import ConnectionLost
+from eventstore.listener import Listener
 from eventstore.notifier import Notifier
 from eventstore.poll_throttle import MAX_PAUSE_SECONDS, POLL_SHARE, ROUND_SECONDS, SAVED_SECONDS, PollThrottle
 
@@ -54,6 +56,27 @@ async def wait_repeatedly(notifier: Notifier, seen: int) -> None:
     """Wait until cancelled: a wait also ends if connecting takes long."""
     while True:
         await notifier.wait(seen)
+
+
+async def test_a_connection_that_opens_in_spite_of_its_cancellation_is_closed(store: EventStore) -> None:
+    opened: list[Listener] = []
+    has_begun = asyncio.Event()
+
+    async def open_late(on_notified: Callable[[], None]) -> Listener:
+        has_begun.set()
+        for _ in range(2):  # the closing notifier cancels again after a second
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+        opened.append(await store.connections.open_listener(on_notified))
+        return opened[0]
+
+    notifier = Notifier(open_late)
+    waiting = asyncio.create_task(notifier.wait(0))
+    await has_begun.wait()
+    await notifier.close()
+    assert await waiting is None
+    with pytest.raises(ConnectionLost):
+        await opened[0].check()
 
 
 @pytest.mark.usefixtures("without_polling")

@@ -138,9 +138,8 @@ async def test_a_large_response_of_any_endpoint_counts_against_the_budget(settin
         for size in (100_000, 700_000):
             file = {"kind": "file", "file": {"name": "n", "bytes": "QUFB" * (size // 3)}}
             await here.say(trip, "", messageId=f"m{size}", parts=[file])
-        await here.client.post(
-            "/v1/conversations/" + trip + "/messages", json={"role": "user", "content": "x" * 700_000}
-        )
+        last = await here.say(trip, "x" * 700_000)
+        await here.client.get("/v1/conversations", params={"at_least": last["position"]})
         small, large = [f"/message/file/{UUID(trip).hex}-{version}-0" for version in (2, 3)]
         spool = here.server_context.response_cache.spool
         for _ in range(20):
