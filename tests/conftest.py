@@ -10,11 +10,13 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import psycopg
 import pytest
+import uvicorn.server
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from support.environment import TREE, clear_settings
@@ -43,11 +45,14 @@ hypothesis_settings.register_profile("fast", hypothesis_settings.get_profile("wh
 
 _SLOW = {"benchmark", "checker", "faults"}
 """Folders and files of measurements, of the checker of the order, and of servers that are killed."""
-_SLOW_PROCESSES = 1.5
-"""Processes for each processor that share the slow tests, which wait for half of their time."""
+_PROCESSES = 1.5
+"""Processes that share the tests for each processor: they wait for a fifth of their time, slow tests for half of it."""
 _FULL_COLLECTION_EVERY = 100
 """Garbage collections of the middle generation between two full ones, which look through all that the tests have
 imported: a tenth of a second. Python's default is 10."""
+_UVICORN_PAUSE = 0.01
+"""Seconds that uvicorn pauses at most where it would a tenth of a second, as it does in each shutdown: these tests have
+six hundred of them."""
 _CHOICE = pytest.StashKey[Choice]()
 _FOLDER = pytest.StashKey[TemporaryFolder]()
 _LEFT = pytest.StashKey[list[str]]()
@@ -58,12 +63,17 @@ def _shares_database(node: pytest.Item) -> bool:
     return node.get_closest_marker("shared_database") is not None and node.get_closest_marker("own_database") is None
 
 
+async def _short_sleep(seconds: float) -> None:
+    await asyncio.sleep(min(seconds, _UVICORN_PAUSE))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Choose how many examples hypothesis tries, before the tests are imported; find ``tools``; collect less garbage.
 
     Last on the path, so that the packages are those that are installed, and only ``tools`` comes from the repository.
     """
     sys.path.append(str(TREE))
+    setattr(uvicorn.server, "asyncio", SimpleNamespace(**vars(asyncio) | {"sleep": _short_sleep}))
     gc.set_threshold(*gc.get_threshold()[:2], _FULL_COLLECTION_EVERY)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts programs in the background
         signal.signal(signal.SIGINT, signal.default_int_handler)  # so that the processes of tests can be interrupted
@@ -106,9 +116,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 @pytest.hookimpl(tryfirst=True, optionalhook=True)
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """Return the number of processes for the slow tests; None for others, whose number is that of the processors."""
-    return round(_SLOW_PROCESSES * (psutil.cpu_count() or 1)) if config.option.markexpr == "slow" else None
+def pytest_xdist_auto_num_workers() -> int:
+    """Return the number of processes that share the tests."""
+    return round(_PROCESSES * (psutil.cpu_count() or 1))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -19,7 +19,7 @@ class Visitor:
     """
 
     def __init__(self, url: str, token: str | None = None) -> None:
-        self.client = httpx.AsyncClient(base_url=f"{url}/console/", timeout=30, follow_redirects=True)
+        self.client = httpx.AsyncClient(base_url=f"{url}/console/", timeout=30, follow_redirects=True, verify=False)
         self._token = token
 
     async def __aenter__(self) -> Visitor:
