@@ -73,7 +73,7 @@ def pytest_configure(config: pytest.Config) -> None:
     Last on the path, so that the packages are those that are installed, and only ``tools`` comes from the repository.
     """
     sys.path.append(str(TREE))
-    setattr(uvicorn.server, "asyncio", SimpleNamespace(**vars(asyncio) | {"sleep": _short_sleep}))
+    uvicorn.server.asyncio = SimpleNamespace(**vars(asyncio) | {"sleep": _short_sleep})  # type: ignore[assignment]
     gc.set_threshold(*gc.get_threshold()[:2], _FULL_COLLECTION_EVERY)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts programs in the background
         signal.signal(signal.SIGINT, signal.default_int_handler)  # so that the processes of tests can be interrupted
