@@ -4274,7 +4274,10 @@ CREATE FUNCTION public.search_fold(original text) RETURNS text
     AS $$
 DECLARE
     is_ascii boolean := octet_length(original) = length(original);
-    folded   text := lower((CASE WHEN is_ascii THEN original ELSE normalize(original, NFKC) END) COLLATE "C");
+    -- Nearly every text is normalized already, which is found out three times as fast as it is normalized.
+    folded   text := lower((CASE WHEN is_ascii OR original IS NFKC NORMALIZED THEN original
+                                 ELSE normalize(original, NFKC)
+                            END) COLLATE "C");
 BEGIN
     folded := replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(folded,
         '-', ' '), '/', ' '), '@', ' '), '.', ' '), '_', ' '), '<', ' '), '&', ' '), '+', ' '), '\', ' '),

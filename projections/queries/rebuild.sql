@@ -57,13 +57,14 @@ SELECT pg_current_xact_id()::xid::text,
 
 -- name: older_transactions
 -- The sessions that were in a transaction at the marked moment, still are in it, and may have a snapshot from before it.
--- That includes sessions whose state this login may not see.
+-- That includes sessions whose state this login may not see. Those of autovacuum, which reads for nobody, have no user.
 SELECT a.pid
   FROM pg_locks l
   JOIN pg_stat_activity a ON a.pid = l.pid
  WHERE l.locktype = 'virtualxid'
    AND l.pid || ' ' || l.virtualtransaction = ANY (%(running)s)
    AND a.datname = current_database()
+   AND a.usesysid IS NOT NULL
    AND (a.state IS NULL OR age(a.backend_xmin) >= age(%(mark)s::xid))
  ORDER BY a.xact_start
 

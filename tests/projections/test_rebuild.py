@@ -15,8 +15,10 @@ from support.catalog import belongings
 from support.scoped_queries import open_as, open_scoped_async
 from support.waiting import until_async
 
-from eventstore import EventStore, MessageAdded
+from eventstore import EventStore, MessageAdded, Settings
 from eventstore.concurrency import cancel_and_wait
+from eventstore.database.embedded.embedded_server import EmbeddedServer
+from eventstore.database.migrate import Migrator
 from eventstore.errors import RebuildError
 from projections import (
     PROJECTIONS,
@@ -216,6 +218,41 @@ async def test_a_swap_waits_for_a_transaction_that_would_find_the_new_tables_emp
         assert await cursor.fetchone() == (100,)
         await old.commit()
     await task
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("clean_environment")
+async def test_a_swap_does_not_wait_for_autovacuum(own_server: EmbeddedServer) -> None:
+    """Its snapshot may be as old as a reader's, but it reads for nobody."""
+    settings = Settings(database_url=own_server.url())
+    await asyncio.to_thread(Migrator(own_server.url(), settings).up)
+    with psycopg.connect(own_server.superuser_url, autocommit=True, dbname="flowagents") as superuser:
+        superuser.execute("ALTER SYSTEM SET autovacuum_naptime = '1s'")
+        superuser.execute("SELECT pg_reload_conf()")
+        superuser.execute(
+            """
+            CREATE TABLE slowly_analyzed
+                WITH (autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1)
+                AS SELECT repeat('x', 1000) FROM generate_series(1, 10000)
+            """
+        )
+
+        def analyzing() -> list[tuple[object, ...]]:
+            return superuser.execute(
+                "SELECT pid FROM pg_stat_activity WHERE query ~ 'slowly_analyzed' AND backend_type = 'autovacuum worker'"
+                " AND backend_xmin IS NOT NULL"
+            ).fetchall()
+
+        async def analyzes() -> bool:
+            return bool(analyzing())
+
+        async with EventStore(settings) as store:
+            await store.append(uuid4(), [message()])
+            await catch_up(store)
+            await until_async(analyzes, "autovacuum analyzes the table")
+            before = analyzing()
+            await rebuild(store, [MESSAGES])
+            assert before == analyzing() != []
 
 
 async def test_a_swap_yields_to_a_long_reader(filled: EventStore, database_url: str, owner: Sync) -> None:
