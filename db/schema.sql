@@ -1029,12 +1029,17 @@ BEGIN
                    AND c.partition = ANY (due)
                    FOR UPDATE SKIP LOCKED) AS free;
         IF taken = '{}' AND due IS NOT NULL THEN
-            PERFORM
-               FROM checkpoints c
-              WHERE c.projection = begin_batch.projection
-                AND c.stage = begin_batch.stage
-                AND c.partition = due[1]
-                FOR UPDATE;
+            BEGIN
+                PERFORM
+                   FROM checkpoints c
+                  WHERE c.projection = begin_batch.projection
+                    AND c.stage = begin_batch.stage
+                    AND c.partition = due[1]
+                    FOR UPDATE;
+                RAISE no_data_found;
+            EXCEPTION
+                WHEN no_data_found THEN -- the lock is released
+            END;
         ELSIF is_set_back IS NOT TRUE THEN
             EXIT;
         END IF;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from uuid import UUID, uuid4
 
@@ -11,7 +12,7 @@ from support.scoped_queries import open_as
 
 from eventstore import Append, EventStore, MessageAdded
 from eventstore.errors import EventStoreError, ProjectionChanged
-from projections import Reader, catch_up, rebuild, select_projections
+from projections import Reader, catch_up, rebuild, select_projections, verify
 from projections.apply import Applied, Applier
 from projections.projection import ALL_PARTITIONS
 
@@ -121,3 +122,20 @@ async def test_plans_made_for_empty_tables_find_their_rows_by_the_keys_in_large_
     await applier.connection.execute(flush)
     assert owner.execute(scanned.encode()).fetchone() == before
     assert await counted(store, conversation) == (2, 2)
+
+
+@pytest.mark.slow
+async def test_many_sessions_apply_one_projection_without_a_deadlock(store: EventStore, applier: Applier) -> None:
+    """Batches of a few events need the checkpoints of a few partitions, which change while a session waits for one."""
+    [projection, _] = BOTH
+
+    async def apply_all(size: int) -> None:
+        async with await Applier.open(store) as session:
+            while (applied := await session.apply_batch(projection, size=size)) is not None and applied.events:
+                pass
+
+    for _ in range(20):
+        for _ in range(10):
+            await store.append_all([Append(uuid4(), [message()]) for _ in range(8)])
+        await asyncio.gather(*(apply_all(size) for size in (1, 3, 7) * 2))
+    assert not (await verify(store, [projection]))[0].differences

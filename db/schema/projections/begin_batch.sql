@@ -5,7 +5,8 @@
 -- A batch may cover many events of few partitions, such as those of one tenant's import. A session that applies the
 -- events of other partitions meanwhile, such as a read of one's own writes, does not wait for it: partitions without
 -- events in the range are not locked, and those that another session has locked are left to that session. Only if no
--- other is left, it waits for one of them, and holds no other lock of a checkpoint then.
+-- other is left, it waits for one of them, and releases it again: the next range may need others. So no session waits
+-- for a checkpoint while it holds another one of the projection, and no two wait for each other.
 --
 -- end_batch moves the checkpoints of the locked partitions, and of those without events: no event of theirs is between
 -- the checkpoint that was read here and the end of the range, so any checkpoint between the two may move there.
@@ -70,12 +71,17 @@ BEGIN
                    AND c.partition = ANY (due)
                    FOR UPDATE SKIP LOCKED) AS free;
         IF taken = '{}' AND due IS NOT NULL THEN
-            PERFORM
-               FROM checkpoints c
-              WHERE c.projection = begin_batch.projection
-                AND c.stage = begin_batch.stage
-                AND c.partition = due[1]
-                FOR UPDATE;
+            BEGIN
+                PERFORM
+                   FROM checkpoints c
+                  WHERE c.projection = begin_batch.projection
+                    AND c.stage = begin_batch.stage
+                    AND c.partition = due[1]
+                    FOR UPDATE;
+                RAISE no_data_found;
+            EXCEPTION
+                WHEN no_data_found THEN -- the lock is released
+            END;
         ELSIF is_set_back IS NOT TRUE THEN
             EXIT;
         END IF;
