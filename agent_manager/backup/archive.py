@@ -38,7 +38,7 @@ from typing import Any, Self
 from uuid import UUID
 
 from agent_manager.backup.manifest import FORMAT, ErasureRecord, Manifest, Part, SealedPart, Segment
-from agent_manager.backup.targets import CHUNK_BYTES, Bucket, Directory, StoredFile
+from agent_manager.backup.targets import CHUNK_BYTES, Bucket, Folder, StoredFile
 from eventstore.errors import InputError, NotFound, printable
 from eventstore.ids import is_canonical_uuid
 
@@ -62,7 +62,7 @@ class BackupDamaged(InputError):
 class Archive:
     """The backups in a target."""
 
-    def __init__(self, target: Directory | Bucket) -> None:
+    def __init__(self, target: Folder | Bucket) -> None:
         self.target = target
 
     def ids(self) -> list[str]:
@@ -293,7 +293,7 @@ class PartWriter:
         self.text_bytes += len(text)
         self.rows += text.count(b"\n")
 
-    def save(self, target: Directory | Bucket, stem: str) -> dict[str, Any]:
+    def save(self, target: Folder | Bucket, stem: str) -> dict[str, Any]:
         """Write the file, and return the members of its :class:`Part` except for the columns."""
         self._add(self._compressor.flush())
         digest, size = self._digest.hexdigest(), self._file.tell()

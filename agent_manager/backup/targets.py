@@ -26,7 +26,7 @@ class StoredFile(NamedTuple):
     modified: datetime
 
 
-class Directory:
+class Folder:
     """A target in the file system: files by name, in folders. Only the user who writes the backups can read them."""
 
     def __init__(self, path: Path) -> None:
@@ -105,7 +105,7 @@ class Bucket:
         return self._url
 
     def files(self, folder: str) -> dict[str, StoredFile]:
-        """See :class:`Directory`."""
+        """See :class:`Folder`."""
         with self._errors():
             found = self._obstore.list_with_delimiter(self._store, prefix=folder)["objects"]
         return {
@@ -114,18 +114,18 @@ class Bucket:
         }
 
     def read(self, name: str) -> Iterator[bytes]:
-        """See :class:`Directory`."""
+        """See :class:`Folder`."""
         with self._errors():
             for chunk in self._obstore.get(self._store, name).stream():
                 yield bytes(chunk)
 
     def write(self, name: str, chunks: Iterator[bytes]) -> None:
-        """See :class:`Directory`."""
+        """See :class:`Folder`."""
         with self._errors(FileNotFoundError):
             self._obstore.put(self._store, name, chunks)
 
     def delete(self, name: str) -> None:
-        """See :class:`Directory`."""
+        """See :class:`Folder`."""
         with self._errors(), suppress(FileNotFoundError):
             self._obstore.delete(self._store, name)
 
@@ -142,6 +142,6 @@ class Bucket:
             ) from error
 
 
-def open_target(where: str) -> Directory | Bucket:
+def open_target(where: str) -> Folder | Bucket:
     """Return the target that a path, or the URL of a bucket, names."""
-    return Bucket(where) if "://" in where else Directory(Path(where).expanduser().absolute())
+    return Bucket(where) if "://" in where else Folder(Path(where).expanduser().absolute())

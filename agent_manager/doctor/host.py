@@ -15,7 +15,7 @@ from psycopg.conninfo import conninfo_to_dict
 from rich.filesize import decimal
 
 from agent_manager.backup.archive import Archive
-from agent_manager.backup.targets import Directory, open_target
+from agent_manager.backup.targets import Folder, open_target
 from agent_manager.doctor.finding import Finding, Severity
 from agent_manager.settings import ServerSettings
 from eventstore.database.embedded.embedded_server import free_space
@@ -54,7 +54,7 @@ def check_disk(settings: ServerSettings, data_folders: list[Path]) -> list[Findi
     """Check the free space of the data's folders and of the directory of backups."""
     target = open_target(settings.backup_dir) if settings.backup_dir else None
     found = []
-    for folder in [*data_folders, *([target.path] if isinstance(target, Directory) else [])]:
+    for folder in [*data_folders, *([target.path] if isinstance(target, Folder) else [])]:
         free = free_space(folder)
         part = free / shutil.disk_usage(_existing(folder)).total
         severity = next((severity for severity, least in _FREE.items() if part < least), None)

@@ -38,7 +38,7 @@ _CONVERSATION = TypeAdapter(SourceConversation)
 T = TypeVar("T")
 
 
-class BackupDamaged(InputError):
+class SourceBackupDamaged(InputError):
     """A backup does not exist, is not a backup, or is not as it was written."""
 
 
@@ -153,7 +153,7 @@ def open_backup(path: Path) -> Backup:
     """Return a backup after reading it to its end and checking its hash.
 
     Raises:
-        BackupDamaged: it is not as it was written.
+        SourceBackupDamaged: it is not as it was written.
         BackupMismatch: it does not name its tenant.
     """
     try:
@@ -161,7 +161,9 @@ def open_backup(path: Path) -> Backup:
         with path.open("rb") as packed:
             sha256 = hashlib.file_digest(packed, "sha256").hexdigest()
         if hashes[:1] != [sha256]:
-            raise BackupDamaged(f"{path}: its SHA-256 is not the one in {_hash_path(path).name}: take another backup")
+            raise SourceBackupDamaged(
+                f"{path}: its SHA-256 is not the one in {_hash_path(path).name}: take another backup"
+            )
         with gzip.open(path, "rt", encoding="utf-8") as file:
             first = last = json.loads(next(file))
             for line in file:
@@ -169,12 +171,14 @@ def open_backup(path: Path) -> Backup:
         if first["eventstore-backup"] == _VERSION_WITHOUT_TENANT:
             raise BackupMismatch(f"{path}: does not name its tenant (version 1): import from the source again")
         if first["eventstore-backup"] != _VERSION:
-            raise BackupDamaged(f"{path}: is a backup of another version: use the version that wrote it")
+            raise SourceBackupDamaged(f"{path}: is a backup of another version: use the version that wrote it")
         return _BACKUP.validate_python(first | last["end"] | {"path": path, "sha256": sha256})
     except OSError as error:
-        raise BackupDamaged(f"{path}: {error.strerror or error}: give a backup with its .sha256 beside it") from None
+        raise SourceBackupDamaged(
+            f"{path}: {error.strerror or error}: give a backup with its .sha256 beside it"
+        ) from None
     except (ValueError, KeyError, TypeError, EOFError, StopIteration):
-        raise BackupDamaged(f"{path}: is not a backup of this program: give one that it wrote") from None
+        raise SourceBackupDamaged(f"{path}: is not a backup of this program: give one that it wrote") from None
 
 
 def check_tenant(backup: Backup, tenant: str) -> Backup:
@@ -195,12 +199,14 @@ def choose_backup(folder: Path, tenant: str, url: str | None = None, *, may_have
         may_have_moved: whether a backup of an application at another URL counts, too.
 
     Raises:
-        BackupDamaged: there is no backup at all, or the newest one is damaged.
+        SourceBackupDamaged: there is no backup at all, or the newest one is damaged.
         BackupMismatch: there is none of that tenant and application, or they are of several sources.
     """
     paths = sorted(path for path in folder.glob(f"*{SUFFIX}") if _NAME.fullmatch(path.name))
     if not paths:
-        raise BackupDamaged(f"{folder}: there is no backup: give the folder that the import wrote to with --backups")
+        raise SourceBackupDamaged(
+            f"{folder}: there is no backup: give the folder that the import wrote to with --backups"
+        )
     headers = {path: _read_header(path) for path in paths}
     sources = {path: header["source"] for path, header in headers.items() if header.get("tenant") == tenant}
     if url is not None:
@@ -219,7 +225,9 @@ def choose_backup(folder: Path, tenant: str, url: str | None = None, *, may_have
     newest = max(sources)
     for path, header in headers.items():
         if path > newest and header.get("is_damaged"):
-            raise BackupDamaged(f"{path}: is damaged, and newer than {newest.name}: give the one to use with --backup")
+            raise SourceBackupDamaged(
+                f"{path}: is damaged, and newer than {newest.name}: give the one to use with --backup"
+            )
     return open_backup(newest)
 
 

@@ -56,7 +56,7 @@ def restore_into(manager: Any, file: Path | str | None = None, *, types: Any = N
             default the one that the application has imported (``service.types``, ``a2a.types``).
 
     Raises:
-        BackupDamaged: the file is not as it was written.
+        SourceBackupDamaged: the file is not as it was written.
         RestoreImpossible: the manager has no such lists, or rejected something.
         SourceContradictsStore: the manager has other conversations under the same ids.
         InputError: a class does not accept what is stored.

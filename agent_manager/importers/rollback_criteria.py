@@ -21,7 +21,7 @@ from typing import Any
 
 from agent_manager.a2a import Json
 from agent_manager.importers.a2a_demo import EndpointSource, conversation_id, is_served
-from agent_manager.importers.backup import Backup, BackupDamaged, is_same_source
+from agent_manager.importers.backup import Backup, SourceBackupDamaged, is_same_source
 from agent_manager.importers.verify import IN_STORE, Report, Verification, verify_backup, verify_served
 from agent_manager.private_files import make_private_folder, write_private
 from eventstore import EventStore
@@ -158,7 +158,7 @@ def read_baseline(folder: Path, tenant: str, source: str) -> Baseline | None:
         source: the source of its conversations. If it is a URL, only the baseline of that application counts.
 
     Raises:
-        BackupDamaged: one cannot be read; or the tenant has none, but there is one that does not name its tenant.
+        SourceBackupDamaged: one cannot be read; or the tenant has none, but there is one that does not name its tenant.
     """
     baselines = _read_all(folder)
     url = source if "://" in source else None
@@ -166,7 +166,7 @@ def read_baseline(folder: Path, tenant: str, source: str) -> Baseline | None:
     unnamed = next((path for path, baseline in baselines.items() if baseline.tenant is None), None)
     if not own and unnamed is not None:
         reason = "does not name its tenant: remove it, and record another with rollback --baseline --url URL"
-        raise BackupDamaged(f"{unnamed}: {reason}")
+        raise SourceBackupDamaged(f"{unnamed}: {reason}")
     return max(own, key=lambda baseline: baseline.taken_at, default=None)
 
 
@@ -183,7 +183,7 @@ def _read(path: Path) -> Baseline:
     try:
         return Baseline(**({"tenant": None} | json.loads(path.read_text(encoding="utf-8"))))
     except (OSError, ValueError, TypeError) as error:
-        raise BackupDamaged(f"{path}: is not a baseline: {error}: remove it, or give another folder") from None
+        raise SourceBackupDamaged(f"{path}: is not a baseline: {error}: remove it, or give another folder") from None
 
 
 def _is_of(baseline: Baseline, tenant: str | None, url: str | None) -> bool:
@@ -266,7 +266,7 @@ async def check_criteria(store: EventStore, backup: Backup, folder: Path, url: s
     criteria.served = await verify_served(url, backup, criteria.stored)
     try:
         baseline = read_baseline(folder, store.tenant, backup.source)
-    except BackupDamaged as error:
+    except SourceBackupDamaged as error:
         criteria.unmeasured = str(error)
         return criteria
     if baseline is None:

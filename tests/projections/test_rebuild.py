@@ -239,8 +239,8 @@ async def test_a_swap_does_not_wait_for_autovacuum(own_server: EmbeddedServer) -
 
         def analyzing() -> list[tuple[object, ...]]:
             return superuser.execute(
-                "SELECT pid FROM pg_stat_activity WHERE query ~ 'slowly_analyzed' AND backend_type = 'autovacuum worker'"
-                " AND backend_xmin IS NOT NULL"
+                "SELECT pid FROM pg_stat_activity WHERE backend_type = 'autovacuum worker' AND backend_xmin IS NOT NULL"
+                " AND query ~ 'slowly_analyzed'"
             ).fetchall()
 
         async def analyzes() -> bool:

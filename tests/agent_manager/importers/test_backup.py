@@ -16,9 +16,9 @@ from support.demoapp import Manager
 from agent_manager.importers.a2a_demo import ManagerSource
 from agent_manager.importers.backup import (
     Backup,
-    BackupDamaged,
     BackupMismatch,
     BackupSource,
+    SourceBackupDamaged,
     choose_backup,
     new_backup_path,
     open_backup,
@@ -81,7 +81,7 @@ async def test_a_damaged_backup_is_rejected(manager: Manager, backups: Path) -> 
     backup = await write_backup(ManagerSource(manager), new_backup_path(backups), "acme")
     whole = backup.path.read_bytes()
     backup.path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
-    with pytest.raises(BackupDamaged, match="SHA-256"):
+    with pytest.raises(SourceBackupDamaged, match="SHA-256"):
         open_backup(backup.path)
 
 
@@ -93,15 +93,15 @@ async def test_a_damaged_backup_is_rejected(manager: Manager, backups: Path) -> 
 def test_a_file_that_is_not_a_backup_is_rejected(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.jsonl.gz"
     path.write_bytes(content)
-    with pytest.raises(BackupDamaged, match="give a backup with its"):
+    with pytest.raises(SourceBackupDamaged, match="give a backup with its"):
         open_backup(path)
     path.with_name("x.jsonl.gz.sha256").write_text(hashlib.sha256(content).hexdigest(), encoding="utf-8")
-    with pytest.raises(BackupDamaged, match="is not a backup"):
+    with pytest.raises(SourceBackupDamaged, match="is not a backup"):
         open_backup(path)
 
 
 def test_a_folder_without_backups_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(BackupDamaged, match="there is no backup"):
+    with pytest.raises(SourceBackupDamaged, match="there is no backup"):
         choose_backup(tmp_path, "acme")
 
 
@@ -149,7 +149,7 @@ async def test_a_damaged_newest_backup_is_an_error(manager: Manager, backups: Pa
     await write_for(manager, backups, "acme", "http://localhost:1")
     newest = await write_for(manager, backups, "acme", "http://localhost:1")
     newest.path.write_bytes(b"")
-    with pytest.raises(BackupDamaged, match="is damaged"):
+    with pytest.raises(SourceBackupDamaged, match="is damaged"):
         choose_backup(backups, "acme")
 
 

@@ -14,7 +14,7 @@ from support.demoapp import AgentCard, Manager
 from agent_manager.factory import application_manager
 from agent_manager.importers import migrate_from, restore_into
 from agent_manager.importers.a2a_demo import ManagerSource
-from agent_manager.importers.backup import BackupDamaged, new_backup_path, write_backup
+from agent_manager.importers.backup import SourceBackupDamaged, new_backup_path, write_backup
 from agent_manager.importers.restore import RestoreImpossible
 from eventstore import Settings
 
@@ -79,5 +79,5 @@ async def test_a_manager_without_lists_is_rejected(manager: Manager, backups: Pa
 
 
 def test_a_missing_file_is_an_error_that_names_it(tmp_path: Path) -> None:
-    with pytest.raises(BackupDamaged, match=r"x\.jsonl\.gz"):
+    with pytest.raises(SourceBackupDamaged, match=r"x\.jsonl\.gz"):
         restore_into(Manager(), tmp_path / "x.jsonl.gz", types=sys.modules[__name__])

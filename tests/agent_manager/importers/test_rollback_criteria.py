@@ -16,7 +16,7 @@ from support.commandline import Eventstore
 from support.demoapp import Application, Manager, serving
 from support.ports import free_port
 
-from agent_manager.importers.backup import BackupDamaged
+from agent_manager.importers.backup import SourceBackupDamaged
 from agent_manager.importers.rollback_criteria import (
     MAX_SLOWDOWN_MS,
     Baseline,
@@ -114,7 +114,7 @@ def test_a_baseline_belongs_to_its_tenant_and_application(backups: Path) -> None
 @pytest.mark.any_server
 def test_a_baseline_without_a_tenant_is_rejected(tmp_path: Path) -> None:
     baseline_path(tmp_path).write_text('{"url": "http://a", "taken_at": "then", "milliseconds": {}}', encoding="utf-8")
-    with pytest.raises(BackupDamaged, match="does not name its tenant"):
+    with pytest.raises(SourceBackupDamaged, match="does not name its tenant"):
         read_baseline(tmp_path, "t", "http://a")
     own = Baseline("t", "http://a", "then", {})
     write_baseline(own, tmp_path)
