@@ -24,7 +24,7 @@ from agent_manager.a2a import (
     status_of,
     status_to_wire,
 )
-from agent_manager.adapters.a2a_sdk_values import Converted, referred_files
+from agent_manager.adapters.a2a_sdk_values import Converted, in_stored_order, referred_files
 from agent_manager.adapters.blobs import files_in, referring
 from agent_manager.adapters.store_access import beginning
 from agent_manager.agents.agent import ArtifactUpdate, StatusUpdate, TaskSnapshot, Update
@@ -74,7 +74,7 @@ class Home:
 
     def content(self, task_id: str) -> Json:
         """Return the content of the event that records it."""
-        return {"task_id": task_id, "conversation": self.name, "context_id": self.context_id, "owner": self.owner}
+        return {"owner": self.owner, "task_id": task_id, "context_id": self.context_id, "conversation": self.name}
 
 
 @dataclass
@@ -234,7 +234,7 @@ def note_of(metadata: Metadata) -> Json:
 
 def conversation_begun(home: Home, actor: str) -> NewEvent:
     """Return the event that begins the conversation of tasks."""
-    metadata = {_NOTE: {"context_id": home.context_id, "owner": home.owner}}
+    metadata = {_NOTE: {"owner": home.owner, "context_id": home.context_id}}
     return replace(beginning(home.conversation_id, home.name, metadata), actor=actor)
 
 
@@ -293,7 +293,7 @@ def _has_only_new_messages(state: TaskState, known: Json, task: Json, messages: 
 
 def _with_note(events: Sequence[NewEvent], note: Json) -> list[NewEvent]:
     """Return the events of a save, the last of which has the note, with the files that they refer to."""
-    events = [*events[:-1], replace(events[-1], metadata=Metadata(**{_NOTE: note}))]
+    events = [*events[:-1], replace(events[-1], metadata=Metadata(**{_NOTE: in_stored_order(note)}))]
     return [
         replace(event, actor=event.actor or DEFAULT_ACTOR, metadata=referring(event.metadata, _files(event.data)))
         for event in events
@@ -356,6 +356,7 @@ def _message_event(state: TaskState, message: Json) -> NewEvent:
         data = message_from_sent(message, given_id=message.get("messageId"))
     except InvalidEvent:  # it has no role
         return NewEvent(ApplicationEvent(_MESSAGE, {"task_id": str(state.id), "message": message}), metadata=note)
+    data = data.model_copy(update={"sent_order": None, "extra": in_stored_order(data.extra)})
     is_users = data.role is Role.USER
     return NewEvent(data, actor=(state.home.owner or USER) if is_users else DEFAULT_ACTOR, metadata=note)
 

@@ -40,7 +40,7 @@ from projections.read_your_writes import fetch_at_least
 RECORDS = RESERVED + "a2a-sdk:"
 """Prefix of the conversations, one for each task, that record where tasks are. The read tables do not have them."""
 _HOME = "a2a.home"
-_PAGE = 500
+_PAGE = 1000
 """Events of a task in one statement."""
 _KEPT_TASKS = 500
 """Tasks whose state is kept: a task takes one statement to read, so this only has to cover those that are active."""

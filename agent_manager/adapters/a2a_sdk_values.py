@@ -54,11 +54,19 @@ def to_json(value: Any) -> Json:
             type(value).FromString(value.SerializeToString())
         except DecodeError:
             raise InputError(f"this {type(value).__name__} is nested too deep: make its metadata flatter") from None
-        converted: Json = MessageToDict(value)
+        converted: Json = in_stored_order(MessageToDict(value))
         return converted
     json = value.model_dump(mode="json", by_alias=True, exclude_none=True)
     is_whole = type(value).model_validate(json) == value  # there may be a null inside of the metadata
     return json if is_whole else value.model_dump(mode="json", by_alias=True)
+
+
+def in_stored_order(json: Any) -> Any:
+    """Return JSON with members in the order of ``jsonb``: those of protobuf have none that the store should keep."""
+    if isinstance(json, dict):
+        names = sorted(json, key=lambda name: (len(name.encode()), name))
+        return {name: in_stored_order(json[name]) for name in names}
+    return [in_stored_order(item) for item in json] if isinstance(json, list) else json
 
 
 def from_json(json: Json, kind: Any) -> Any:

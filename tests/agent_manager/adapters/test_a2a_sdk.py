@@ -77,6 +77,7 @@ async def events_of(store: EventStore, context_id: str = "trip") -> list[Any]:
 
 async def test_a_task_is_stored_in_the_vocabulary_with_only_what_changed(store: EventStore) -> None:
     tasks = EventStoreTaskStore(store)
+    await tasks.initialize()  # which does nothing
     task = new_task()
     await tasks.save(task, NOBODY)
     task.status.CopyFrom(pb.TaskStatus(state=WORKING, message=message("Looking", "m2")))
@@ -94,6 +95,19 @@ async def test_a_task_is_stored_in_the_vocabulary_with_only_what_changed(store: 
     ]  # fmt: skip
     texts = "".join(str(event.content) for event in await events_of(store))
     assert texts.count("Looking") == 1  # in the status; the history refers to it
+    assert await EventStoreTaskStore(store).get("t", NOBODY) == task
+
+
+async def test_no_order_of_members_is_stored_because_protobuf_has_none(store: EventStore) -> None:
+    tasks, task = EventStoreTaskStore(store), new_task()
+    task.metadata.update({"name": "a", "date": "b"})
+    task.history[0].metadata.update({"name": {"to": 1, "by": 2}})
+    await tasks.save(task, NOBODY)
+    task.history.append(message("In Portugal", "m2"))
+    await tasks.save(task, NOBODY)
+    events = [*await events_of(store), *[event async for event in store.read(tasks._tasks.records_id("t"))]]
+    assert len(events) == 6
+    assert [event.event_type for event in events if "eventstore.member_order" in event.raw_metadata] == []
     assert await EventStoreTaskStore(store).get("t", NOBODY) == task
 
 
