@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
+from operator import is_
 from typing import Any, cast
 from uuid import UUID
 
@@ -92,7 +93,7 @@ class TaskState:
         history: the ids of the events with the messages of the history.
         messages: these messages, and that of the status, by the ids of their events.
         status_event: the id of the event of the status.
-        converted: the value of a2a-sdk that was saved last, and its JSON.
+        converted: the value of a2a-sdk that was saved last, and its JSON, of the same objects as the task.
     """
 
     task_id: str
@@ -148,7 +149,7 @@ class TaskState:
                 task["artifacts"] = list(recorded.artifacts.values())
             if recorded.metadata is not None:
                 task["metadata"] = recorded.metadata
-        history = [self.messages[event_id] for event_id in self.history if event_id in self.messages]
+        history = [message for message in map(self.messages.get, self.history) if message is not None]
         return task | {"history": history} if history else task
 
     @property
@@ -324,15 +325,10 @@ def _after(before: TaskState, events: Sequence[NewEvent], note: Json) -> TaskSta
 
 def _history_change(state: TaskState, history: list[Json]) -> tuple[list[NewEvent], list[Any] | None]:
     """Return the events of new messages of a history, and how many messages it keeps, with the ids of all others."""
-    known = [state.messages.get(event_id) for event_id in state.history]  # None for one that was erased
-    keep = next(
-        (
-            number
-            for number, (old, new) in enumerate(zip(known, history, strict=False))
-            if old is not new and old != new
-        ),
-        min(len(known), len(history)),
-    )
+    known = [*map(state.messages.get, state.history)]  # None for one that was erased
+    keep = [*map(is_, known, history), False].index(False)  # most are the same objects, which are fast to compare
+    while keep < min(len(known), len(history)) and known[keep] == history[keep]:
+        keep += 1
     if keep == len(known) == len(history):
         return [], None
     candidates = dict.fromkeys([*state.history[keep:], state.status_event])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from itertools import takewhile
 from operator import eq
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -114,7 +113,7 @@ async def converted(store: EventStore, task: Any, before: Converted | None, conv
     rest.CopyFrom(task)
     kept: Json = {}
     for name in ("history", "artifacts"):
-        same = sum(1 for _ in takewhile(bool, map(eq, getattr(before[0], name), getattr(task, name))))
+        same = [*map(eq, getattr(before[0], name), getattr(task, name)), False].index(False)
         del getattr(rest, name)[:same]
         kept[name] = before[1].get(name, [])[:same]
     json = await stored_json(store, rest, conversation_id)

@@ -111,6 +111,18 @@ async def test_no_order_of_members_is_stored_because_protobuf_has_none(store: Ev
     assert await EventStoreTaskStore(store).get("t", NOBODY) == task
 
 
+async def test_a_task_in_memory_has_each_message_once(store: EventStore) -> None:
+    tasks, task = EventStoreTaskStore(store), new_task()
+    for number in range(2, 5):
+        task.history.append(message("Looking", f"m{number}"))
+        await tasks.save(task, NOBODY)
+        state = await tasks._tasks.known("t")
+        assert state is not None
+        assert state.converted is not None
+        converted = state.converted[1]["history"]
+        assert [*map(id, converted)] == [id(state.messages[event_id]) for event_id in state.history]
+
+
 async def test_a_growing_artifact_is_stored_in_chunks(store: EventStore) -> None:
     tasks = EventStoreTaskStore(store)
     task = new_task(artifacts=[pb.Artifact(artifact_id="a", parts=[pb.Part(text="0" * 1000)])])
