@@ -198,7 +198,7 @@ class EventStoreStore(BaseStore):
                 await asyncio.wait_for(is_stopping.wait(), seconds)
                 return
             try:
-                number = await self._sweep()
+                number = await self.asweep_ttl()
             except Exception:
                 _logger.exception("expired items of LangGraph's store were not swept: the next sweep tries again")
             else:

@@ -34,6 +34,8 @@ from agent_manager.adapters.a2a_sdk import (
     EventStoreTaskStore,
     EventStoreVersionedTaskStore,
 )
+from agent_manager.adapters.a2a_sdk_tasks import RECORDS, Tasks
+from agent_manager.adapters.store_access import StoreAccess
 
 pytestmark = [pytest.mark.slow, pytest.mark.shared_database]
 
@@ -105,18 +107,21 @@ async def test_no_order_of_members_is_stored_because_protobuf_has_none(store: Ev
     await tasks.save(task, NOBODY)
     task.history.append(message("In Portugal", "m2"))
     await tasks.save(task, NOBODY)
-    events = [*await events_of(store), *[event async for event in store.read(tasks._tasks.records_id("t"))]]
+    events = [
+        *await events_of(store),
+        *[event async for event in store.read(conversation_uuid(store.tenant, RECORDS + "t"))],
+    ]
     assert len(events) == 6
     assert [event.event_type for event in events if "eventstore.member_order" in event.raw_metadata] == []
     assert await EventStoreTaskStore(store).get("t", NOBODY) == task
 
 
 async def test_a_task_in_memory_has_each_message_once(store: EventStore) -> None:
-    tasks, task = EventStoreTaskStore(store), new_task()
+    tasks, task = Tasks(StoreAccess(store)), new_task()
     for number in range(2, 5):
         task.history.append(message("Looking", f"m{number}"))
-        await tasks.save(task, NOBODY)
-        state = await tasks._tasks.known("t")
+        await tasks.save(task, "")
+        state = await tasks.known("t")
         assert state is not None
         assert state.converted is not None
         converted = state.converted[1]["history"]

@@ -13,7 +13,7 @@ pytest.importorskip("langgraph.store.base")
 from langgraph.config import get_store
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.store.base import GetOp, InvalidNamespaceError, PutOp, SearchOp
-from support.waiting import until_async
+from support.waiting import until, until_async
 
 from agent_manager.adapters.langgraph_search import TooManyVectors
 from agent_manager.adapters.langgraph_store import ITEMS, EventStoreStore
@@ -156,11 +156,11 @@ async def test_a_sweeper_goes_on_after_an_error(store: EventStore, caplog: pytes
     class FailingOnce(EventStoreStore):
         sweeps = 0
 
-        async def _sweep(self) -> int:
+        async def asweep_ttl(self) -> int:
             self.sweeps += 1
             if self.sweeps == 1:
                 raise ConnectionLost
-            return await super()._sweep()
+            return await super().asweep_ttl()
 
     async def is_swept() -> bool:
         return await deleted_keys(store) == ["one"]
@@ -236,12 +236,15 @@ def remember(state: MessagesState) -> dict[str, Any]:
 @pytest.mark.own_database
 def test_a_graph_remembers_items_with_a_synchronous_store(settings: Settings) -> None:
     with SyncEventStore(settings) as store, EventStoreStore(store, ttl={"default_ttl": 60}) as items:
-        sweeper = items.start_ttl_sweeper()
+        sweeper = items.start_ttl_sweeper(0.001)
         agent = StateGraph(MessagesState).add_node(remember).add_edge(START, "remember").compile(store=items)
         agent.invoke({"messages": [("user", "hello")]})
         item = items.get(("facts",), "count")
         assert item is not None
         assert item.value == {"messages": 1}
+        items.put(("facts",), "gone", {}, ttl=0.001)
+        conversation = conversation_uuid(store.asynchronous.tenant, "langgraph.store//facts")
+        until(lambda: [*store.read(conversation, types=["langgraph.item_deleted"])], "the item is swept")
         assert items.sweep_ttl() == 0
         assert items.stop_ttl_sweeper()
         assert sweeper.done()
