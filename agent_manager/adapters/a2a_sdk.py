@@ -56,6 +56,9 @@ class EventStoreTaskStore(TaskStore):
         self._tasks = Tasks(self._access)
         self._owner = owner_resolver
 
+    async def initialize(self) -> None:
+        """Do nothing, for applications that call it: the store is open."""
+
     @finished_in_store_loop
     async def save(self, task: Any, context: Any = None) -> None:
         """Store what changed of a task."""
@@ -143,6 +146,9 @@ if _CLUSTER:
             """The same tasks without versions."""
             return self._store
 
+        async def initialize(self) -> None:
+            """Do nothing, for applications that call it: the store is open."""
+
         @finished_in_store_loop
         async def save(self, task: Any, *, event: Any = None, prev: Any = None, prev_version: Any, context: Any) -> Any:
             """Store what changed of a task, and the event that changed it for the streams of the task.
@@ -196,6 +202,9 @@ if _CLUSTER:
         def __init__(self, store: EventStore | SyncEventStore) -> None:
             self._access = StoreAccess(store)
             self._tasks = Tasks(self._access)
+
+        async def initialize(self) -> None:
+            """Do nothing, for applications that call it: the store is open."""
 
         async def publish(self, task_id: str, event: Any) -> None:
             """Do nothing: an update is published by the save that stores it."""

@@ -17,6 +17,7 @@ from agent_manager.adapters.a2a_sdk_values import (
     HAS_TASK_ID,
     OwnerResolver,
     from_json,
+    in_stored_order,
     to_json,
     user_name,
 )
@@ -50,6 +51,9 @@ class EventStorePushNotificationConfigStore(PushNotificationConfigStore):
         self._tasks = Tasks(self._access)
         self._owner = owner_resolver
         self._fernet = None if encryption_key is None else Fernet(encryption_key)
+
+    async def initialize(self) -> None:
+        """Do nothing, for applications that call it: the store is open."""
 
     @finished_in_store_loop
     async def set_info(self, task_id: str, notification_config: Any, context: Any = None) -> Any:
@@ -128,7 +132,7 @@ class EventStorePushNotificationConfigStore(PushNotificationConfigStore):
         return found
 
     async def _append(self, task_id: str, owner: str, config_id: str, content: Json) -> None:
-        content = {"task_id": task_id, "owner": owner, "config_id": config_id} | content
+        content = in_stored_order({"task_id": task_id, "owner": owner, "config_id": config_id} | content)
         change = NewEvent(ApplicationEvent(_CONFIG, content), actor=owner or USER)
         records_id, is_begun = self._tasks.records_id(task_id), False
         while True:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
+from operator import is_
 from typing import Any, cast
 from uuid import UUID
 
@@ -24,7 +25,7 @@ from agent_manager.a2a import (
     status_of,
     status_to_wire,
 )
-from agent_manager.adapters.a2a_sdk_values import Converted, referred_files
+from agent_manager.adapters.a2a_sdk_values import Converted, in_stored_order, referred_files
 from agent_manager.adapters.blobs import files_in, referring
 from agent_manager.adapters.store_access import beginning
 from agent_manager.agents.agent import ArtifactUpdate, StatusUpdate, TaskSnapshot, Update
@@ -74,7 +75,7 @@ class Home:
 
     def content(self, task_id: str) -> Json:
         """Return the content of the event that records it."""
-        return {"task_id": task_id, "conversation": self.name, "context_id": self.context_id, "owner": self.owner}
+        return {"owner": self.owner, "task_id": task_id, "context_id": self.context_id, "conversation": self.name}
 
 
 @dataclass
@@ -92,7 +93,7 @@ class TaskState:
         history: the ids of the events with the messages of the history.
         messages: these messages, and that of the status, by the ids of their events.
         status_event: the id of the event of the status.
-        converted: the value of a2a-sdk that was saved last, and its JSON.
+        converted: the value of a2a-sdk that was saved last, and its JSON, of the same objects as the task.
     """
 
     task_id: str
@@ -148,7 +149,7 @@ class TaskState:
                 task["artifacts"] = list(recorded.artifacts.values())
             if recorded.metadata is not None:
                 task["metadata"] = recorded.metadata
-        history = [self.messages[event_id] for event_id in self.history if event_id in self.messages]
+        history = [message for message in map(self.messages.get, self.history) if message is not None]
         return task | {"history": history} if history else task
 
     @property
@@ -234,7 +235,7 @@ def note_of(metadata: Metadata) -> Json:
 
 def conversation_begun(home: Home, actor: str) -> NewEvent:
     """Return the event that begins the conversation of tasks."""
-    metadata = {_NOTE: {"context_id": home.context_id, "owner": home.owner}}
+    metadata = {_NOTE: {"owner": home.owner, "context_id": home.context_id}}
     return replace(beginning(home.conversation_id, home.name, metadata), actor=actor)
 
 
@@ -293,7 +294,7 @@ def _has_only_new_messages(state: TaskState, known: Json, task: Json, messages: 
 
 def _with_note(events: Sequence[NewEvent], note: Json) -> list[NewEvent]:
     """Return the events of a save, the last of which has the note, with the files that they refer to."""
-    events = [*events[:-1], replace(events[-1], metadata=Metadata(**{_NOTE: note}))]
+    events = [*events[:-1], replace(events[-1], metadata=Metadata(**{_NOTE: in_stored_order(note)}))]
     return [
         replace(event, actor=event.actor or DEFAULT_ACTOR, metadata=referring(event.metadata, _files(event.data)))
         for event in events
@@ -324,15 +325,10 @@ def _after(before: TaskState, events: Sequence[NewEvent], note: Json) -> TaskSta
 
 def _history_change(state: TaskState, history: list[Json]) -> tuple[list[NewEvent], list[Any] | None]:
     """Return the events of new messages of a history, and how many messages it keeps, with the ids of all others."""
-    known = [state.messages.get(event_id) for event_id in state.history]  # None for one that was erased
-    keep = next(
-        (
-            number
-            for number, (old, new) in enumerate(zip(known, history, strict=False))
-            if old is not new and old != new
-        ),
-        min(len(known), len(history)),
-    )
+    known = [*map(state.messages.get, state.history)]  # None for one that was erased
+    keep = [*map(is_, known, history), False].index(False)  # most are the same objects, which are fast to compare
+    while keep < min(len(known), len(history)) and known[keep] == history[keep]:
+        keep += 1
     if keep == len(known) == len(history):
         return [], None
     candidates = dict.fromkeys([*state.history[keep:], state.status_event])
@@ -356,6 +352,7 @@ def _message_event(state: TaskState, message: Json) -> NewEvent:
         data = message_from_sent(message, given_id=message.get("messageId"))
     except InvalidEvent:  # it has no role
         return NewEvent(ApplicationEvent(_MESSAGE, {"task_id": str(state.id), "message": message}), metadata=note)
+    data = data.model_copy(update={"sent_order": None, "extra": in_stored_order(data.extra)})
     is_users = data.role is Role.USER
     return NewEvent(data, actor=(state.home.owner or USER) if is_users else DEFAULT_ACTOR, metadata=note)
 

@@ -40,7 +40,7 @@ from projections.read_your_writes import fetch_at_least
 RECORDS = RESERVED + "a2a-sdk:"
 """Prefix of the conversations, one for each task, that record where tasks are. The read tables do not have them."""
 _HOME = "a2a.home"
-_PAGE = 500
+_PAGE = 1000
 """Events of a task in one statement."""
 _KEPT_TASKS = 500
 """Tasks whose state is kept: a task takes one statement to read, so this only has to cover those that are active."""
@@ -150,7 +150,7 @@ class Tasks:
                 check(None)
             raise _of_another_user(task_id)
         state.converted = await converted(self.store, value, state.converted, state.home.conversation_id)
-        task = state.converted[1]
+        saved, task = state.converted
         changed = None if update is None else await stored_json(self.store, update, state.home.conversation_id)
         conversation_id = state.home.conversation_id
         records_id = None if is_recorded else self.records_id(task_id)
@@ -191,8 +191,8 @@ class Tasks:
                 else:
                     for event, place in zip(events, result.events, strict=False):
                         state.apply(place.version, event.id, event.data, event.metadata)
-                    if state.is_final:
-                        state.converted = None
+                    known = state.task  # of objects that the next save finds in the state
+                    state.converted = None if state.is_final else (saved, known if known == task else task)
                     self._keep(state)
                     return state.version
         return await self.save(value, owner, update=update, kind=kind, check=check, may_create=may_create)

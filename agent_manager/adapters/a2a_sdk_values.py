@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from itertools import takewhile
 from operator import eq
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -54,11 +53,19 @@ def to_json(value: Any) -> Json:
             type(value).FromString(value.SerializeToString())
         except DecodeError:
             raise InputError(f"this {type(value).__name__} is nested too deep: make its metadata flatter") from None
-        converted: Json = MessageToDict(value)
+        converted: Json = in_stored_order(MessageToDict(value))
         return converted
     json = value.model_dump(mode="json", by_alias=True, exclude_none=True)
     is_whole = type(value).model_validate(json) == value  # there may be a null inside of the metadata
     return json if is_whole else value.model_dump(mode="json", by_alias=True)
+
+
+def in_stored_order(json: Any) -> Any:
+    """Return JSON with members in the order of ``jsonb``: those of protobuf have none that the store should keep."""
+    if isinstance(json, dict):
+        names = sorted(json, key=lambda name: (len(name.encode()), name))
+        return {name: in_stored_order(json[name]) for name in names}
+    return [in_stored_order(item) for item in json] if isinstance(json, list) else json
 
 
 def from_json(json: Json, kind: Any) -> Any:
@@ -106,7 +113,7 @@ async def converted(store: EventStore, task: Any, before: Converted | None, conv
     rest.CopyFrom(task)
     kept: Json = {}
     for name in ("history", "artifacts"):
-        same = sum(1 for _ in takewhile(bool, map(eq, getattr(before[0], name), getattr(task, name))))
+        same = [*map(eq, getattr(before[0], name), getattr(task, name)), False].index(False)
         del getattr(rest, name)[:same]
         kept[name] = before[1].get(name, [])[:same]
     json = await stored_json(store, rest, conversation_id)

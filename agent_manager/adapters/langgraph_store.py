@@ -8,9 +8,11 @@ the same first label, and the same user, are in one conversation.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import ChainMap, defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
@@ -49,6 +51,9 @@ _PACKAGE = "agent_manager.adapters"
 _OPERATIONS = 1000
 """Operations of all waiting callers that are run together, at least those of one caller."""
 _OPERATORS = frozenset({"$eq", "$ne", "$gt", "$gte", "$lt", "$lte"})
+_SWEEP_MINUTES = 5.0
+"""How often expired items are swept unless the configuration says it, as in LangGraph's own stores."""
+_logger = logging.getLogger(__name__)
 Namespace = tuple[str, ...]
 
 
@@ -92,6 +97,8 @@ class EventStoreStore(BaseStore):
         self._appender = InlineAppender(self._store, [ITEMS])
         self._waiting: deque[tuple[Sequence[Op], Vectors, asyncio.Future[list[Result]]]] = deque()
         self._running = asyncio.Lock()
+        self._sweeper: Future[None] | None = None
+        self._is_stopping = asyncio.Event()
 
     @classmethod
     @contextmanager
@@ -114,14 +121,18 @@ class EventStoreStore(BaseStore):
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._access.wait(self._appender.__aexit__(*error))
+        self._access.wait(self._close(*error))
 
     async def __aenter__(self) -> Self:
         await self._access.run(self._appender.__aenter__())
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        await self._access.run(self._appender.__aexit__(*error))
+        await self._access.run(self._close(*error))
+
+    async def _close(self, *error: object) -> None:
+        await self._stop_sweeper(None)
+        await self._appender.__aexit__(*error)
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
         """Run operations: first those that read, then those that write, in their order."""
@@ -141,6 +152,64 @@ class EventStoreStore(BaseStore):
     async def asweep_ttl(self) -> int:
         """See :meth:`sweep_ttl`."""
         return await self._access.finish(self._sweep())
+
+    def start_ttl_sweeper(self, sweep_interval_minutes: float | None = None) -> Future[None]:
+        """Begin to sweep expired items regularly, if the store has a configuration of times to live.
+
+        Args:
+            sweep_interval_minutes: the time between two sweeps; by default that of the configuration, or 5.
+
+        Returns:
+            a future that is done when the sweeper has stopped, and stops it if it is cancelled.
+        """
+        if not self.ttl_config:
+            stopped: Future[None] = Future()
+            stopped.set_result(None)
+            return stopped
+        if self._sweeper is None or self._sweeper.done():
+            minutes = sweep_interval_minutes or self.ttl_config.get("sweep_interval_minutes") or _SWEEP_MINUTES
+            self._is_stopping = asyncio.Event()
+            sweeps = self._sweep_regularly(minutes * 60, self._is_stopping)
+            self._sweeper = asyncio.run_coroutine_threadsafe(sweeps, self._store.connections.loop)
+        return self._sweeper
+
+    async def astart_ttl_sweeper(self, sweep_interval_minutes: float | None = None) -> asyncio.Future[None]:
+        """See :meth:`start_ttl_sweeper`."""
+        return asyncio.wrap_future(self.start_ttl_sweeper(sweep_interval_minutes))
+
+    def stop_ttl_sweeper(self, timeout: float | None = None) -> bool:
+        """Stop the sweeper, after a sweep that has begun; leaving the store's context stops it, too.
+
+        Args:
+            timeout: how long to wait for the sweep, in seconds; by default until it ends.
+
+        Returns:
+            whether no sweeper is running any more.
+        """
+        return self._access.wait(self._stop_sweeper(timeout))
+
+    async def astop_ttl_sweeper(self, timeout: float | None = None) -> bool:
+        """See :meth:`stop_ttl_sweeper`."""
+        return await self._access.run(self._stop_sweeper(timeout))
+
+    async def _sweep_regularly(self, seconds: float, is_stopping: asyncio.Event) -> None:
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(is_stopping.wait(), seconds)
+                return
+            try:
+                number = await self.asweep_ttl()
+            except Exception:
+                _logger.exception("expired items of LangGraph's store were not swept: the next sweep tries again")
+            else:
+                _logger.log(logging.INFO if number else logging.DEBUG, "%d expired items were swept", number)
+
+    async def _stop_sweeper(self, seconds: float | None) -> bool:
+        self._is_stopping.set()
+        if self._sweeper is None or self._sweeper.done():
+            return True
+        done, _ = await asyncio.wait([asyncio.wrap_future(self._sweeper)], timeout=seconds)
+        return bool(done)
 
     async def _batch(self, ops: Sequence[Op], vectors: Vectors) -> list[Result]:
         """Run operations, together with those of other callers that come while others are running."""

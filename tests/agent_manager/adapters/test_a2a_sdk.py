@@ -34,6 +34,8 @@ from agent_manager.adapters.a2a_sdk import (
     EventStoreTaskStore,
     EventStoreVersionedTaskStore,
 )
+from agent_manager.adapters.a2a_sdk_tasks import RECORDS, Tasks
+from agent_manager.adapters.store_access import StoreAccess
 
 pytestmark = [pytest.mark.slow, pytest.mark.shared_database]
 
@@ -77,6 +79,7 @@ async def events_of(store: EventStore, context_id: str = "trip") -> list[Any]:
 
 async def test_a_task_is_stored_in_the_vocabulary_with_only_what_changed(store: EventStore) -> None:
     tasks = EventStoreTaskStore(store)
+    await tasks.initialize()  # which does nothing
     task = new_task()
     await tasks.save(task, NOBODY)
     task.status.CopyFrom(pb.TaskStatus(state=WORKING, message=message("Looking", "m2")))
@@ -95,6 +98,34 @@ async def test_a_task_is_stored_in_the_vocabulary_with_only_what_changed(store: 
     texts = "".join(str(event.content) for event in await events_of(store))
     assert texts.count("Looking") == 1  # in the status; the history refers to it
     assert await EventStoreTaskStore(store).get("t", NOBODY) == task
+
+
+async def test_no_order_of_members_is_stored_because_protobuf_has_none(store: EventStore) -> None:
+    tasks, task = EventStoreTaskStore(store), new_task()
+    task.metadata.update({"name": "a", "date": "b"})
+    task.history[0].metadata.update({"name": {"to": 1, "by": 2}})
+    await tasks.save(task, NOBODY)
+    task.history.append(message("In Portugal", "m2"))
+    await tasks.save(task, NOBODY)
+    events = [
+        *await events_of(store),
+        *[event async for event in store.read(conversation_uuid(store.tenant, RECORDS + "t"))],
+    ]
+    assert len(events) == 6
+    assert [event.event_type for event in events if "eventstore.member_order" in event.raw_metadata] == []
+    assert await EventStoreTaskStore(store).get("t", NOBODY) == task
+
+
+async def test_a_task_in_memory_has_each_message_once(store: EventStore) -> None:
+    tasks, task = Tasks(StoreAccess(store)), new_task()
+    for number in range(2, 5):
+        task.history.append(message("Looking", f"m{number}"))
+        await tasks.save(task, "")
+        state = await tasks.known("t")
+        assert state is not None
+        assert state.converted is not None
+        converted = state.converted[1]["history"]
+        assert [*map(id, converted)] == [id(state.messages[event_id]) for event_id in state.history]
 
 
 async def test_a_growing_artifact_is_stored_in_chunks(store: EventStore) -> None:

@@ -13,11 +13,12 @@ pytest.importorskip("langgraph.store.base")
 from langgraph.config import get_store
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.store.base import GetOp, InvalidNamespaceError, PutOp, SearchOp
+from support.waiting import until, until_async
 
 from agent_manager.adapters.langgraph_search import TooManyVectors
 from agent_manager.adapters.langgraph_store import ITEMS, EventStoreStore
 from eventstore import EventStore, Settings, SyncEventStore, conversation_uuid
-from eventstore.errors import InputError, InvalidEvent
+from eventstore.errors import ConnectionLost, InputError, InvalidEvent
 from projections import catch_up, rebuild, verify
 
 pytestmark = [pytest.mark.slow, pytest.mark.shared_database]
@@ -125,6 +126,57 @@ async def test_expired_items_are_hidden_at_once_and_reads_extend_their_time(stor
         assert await items.asweep_ttl() == 0
 
 
+async def deleted_keys(store: EventStore) -> list[str]:
+    conversation = conversation_uuid(store.tenant, "langgraph.store//cache")
+    return [event.content["key"] async for event in store.read(conversation, types=["langgraph.item_deleted"])]
+
+
+async def test_a_sweeper_records_expired_items_as_deleted_until_it_is_stopped(store: EventStore) -> None:
+    async def is_swept() -> bool:
+        return await deleted_keys(store) == ["one"]
+
+    ttl: Any = {"default_ttl": 0.001, "sweep_interval_minutes": 0.001}
+    async with EventStoreStore(store, ttl=ttl) as items:
+        sweeper = await items.astart_ttl_sweeper()
+        assert items.start_ttl_sweeper() is items.start_ttl_sweeper()  # there is one
+        await items.aput(("cache",), "one", {})
+        await until_async(is_swept, "the item is swept")
+        assert await items.astop_ttl_sweeper()
+        assert sweeper.done()
+        await items.aput(("cache",), "two", {})
+        sweeper = await items.astart_ttl_sweeper(60)
+        sweeper.cancel()
+        assert await items.astop_ttl_sweeper()
+        running = items.start_ttl_sweeper(60)
+    assert running.done()  # leaving the context stops it
+    assert await is_swept()
+
+
+async def test_a_sweeper_goes_on_after_an_error(store: EventStore, caplog: pytest.LogCaptureFixture) -> None:
+    class FailingOnce(EventStoreStore):
+        sweeps = 0
+
+        async def asweep_ttl(self) -> int:
+            self.sweeps += 1
+            if self.sweeps == 1:
+                raise ConnectionLost
+            return await super().asweep_ttl()
+
+    async def is_swept() -> bool:
+        return await deleted_keys(store) == ["one"]
+
+    async with FailingOnce(store, ttl={"default_ttl": 0.001}) as items:
+        items.start_ttl_sweeper(0.001)
+        await items.aput(("cache",), "one", {})
+        await until_async(is_swept, "the item is swept")
+    assert "were not swept" in caplog.text
+
+
+async def test_without_times_to_live_there_is_no_sweeper(items: EventStoreStore) -> None:
+    assert items.start_ttl_sweeper().done()
+    assert await items.astop_ttl_sweeper()
+
+
 async def test_users_and_tenants_have_items_of_their_own(store: EventStore, items: EventStoreStore) -> None:
     async with EventStoreStore(store, user="ana") as ana, EventStoreStore(store, user="bruno") as bruno:
         for number, each in enumerate((items, ana, bruno)):
@@ -183,13 +235,19 @@ def remember(state: MessagesState) -> dict[str, Any]:
 
 @pytest.mark.own_database
 def test_a_graph_remembers_items_with_a_synchronous_store(settings: Settings) -> None:
-    with SyncEventStore(settings) as store, EventStoreStore(store) as items:
+    with SyncEventStore(settings) as store, EventStoreStore(store, ttl={"default_ttl": 60}) as items:
+        sweeper = items.start_ttl_sweeper(0.001)
         agent = StateGraph(MessagesState).add_node(remember).add_edge(START, "remember").compile(store=items)
         agent.invoke({"messages": [("user", "hello")]})
         item = items.get(("facts",), "count")
         assert item is not None
         assert item.value == {"messages": 1}
+        items.put(("facts",), "gone", {}, ttl=0.001)
+        conversation = conversation_uuid(store.asynchronous.tenant, "langgraph.store//facts")
+        until(lambda: [*store.read(conversation, types=["langgraph.item_deleted"])], "the item is swept")
         assert items.sweep_ttl() == 0
+        assert items.stop_ttl_sweeper()
+        assert sweeper.done()
 
 
 # Semantic search
