@@ -45,7 +45,7 @@ hypothesis_settings.register_profile("fast", hypothesis_settings.get_profile("wh
 
 _SLOW = {"benchmark", "checker", "faults"}
 """Folders and files of measurements, of the checker of the order, and of servers that are killed."""
-_PROCESSES, _SLOW_PROCESSES = 1.5, 2
+_PROCESSES = 1.5
 """Processes that share the tests for each processor: they wait for a fifth of their time, slow tests for half of it."""
 _FULL_COLLECTION_EVERY = 100
 """Garbage collections of the middle generation between two full ones, which look through all that the tests have
@@ -116,10 +116,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 @pytest.hookimpl(tryfirst=True, optionalhook=True)
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+def pytest_xdist_auto_num_workers() -> int:
     """Return the number of processes that share the tests."""
-    each = _SLOW_PROCESSES if config.option.markexpr == "slow" else _PROCESSES
-    return round(each * (psutil.cpu_count() or 1))
+    return round(_PROCESSES * (psutil.cpu_count() or 1))
 
 
 @pytest.hookimpl(tryfirst=True)
