@@ -368,10 +368,10 @@ async def test_the_position_changes_with_every_change_and_only_then(manager: Asy
 
 @pytest.mark.slow
 async def test_many_messages_for_one_conversation_at_once_are_all_stored(manager: AsyncManager) -> None:
-    many = [user_message(f"{number}", "same", "c") for number in range(60)]
+    many = [user_message(f"{number}", "same", "c") for number in range(30)]
     accepted = await asyncio.gather(*map(manager.accept, many))
-    assert len({each.event_id for each in accepted}) == 60
-    assert sorted(await texts(manager, "c"), key=int) == [str(number) for number in range(60)]
+    assert len({each.event_id for each in accepted}) == 30
+    assert sorted(await texts(manager, "c"), key=int) == [str(number) for number in range(30)]
 
 
 @pytest.mark.usefixtures("clean_environment")

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.agents import user_message
+from support.examples import examples
 from support.serving import served
 from support.waiting import until_async
 
@@ -116,6 +117,7 @@ def test_a_task_is_read_as_in_its_last_snapshot(settings: Settings) -> None:
             assert [as_read(row) for row in then.tasks] == [members(shown[middle], shown[middle])]
 
         @given(snapshots(), st.lists(st.booleans(), min_size=6, max_size=6))
+        @examples(15)
         def check(shown: list[Json], pauses: list[bool]) -> None:
             store.portal.call(run(shown, pauses))
 

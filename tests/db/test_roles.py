@@ -220,6 +220,7 @@ async def test_running_programs_continue_while_the_roles_are_created(
                     await store.append(conversation, [event])
                     is_stored = True
             conversations.append(conversation)
+            await asyncio.sleep(0.05)  # without a pause, the migrator rarely gets its locks in time
 
     async def has_written(count: int) -> bool:
         return len(conversations) > count

@@ -152,8 +152,12 @@ class Pooler:
         connection = await psycopg.AsyncConnection.connect(
             self._to, autocommit=True, client_encoding="UTF8", sslmode="disable", gssencmode="disable"
         )
-        session = Session(connection)
-        await session.open()
+        try:
+            session = Session(connection)
+            await session.open()
+        except BaseException:  # such as the end of the pooler, which cancels the client for which it is opened
+            await connection.close()
+            raise
         self._sessions.append(session)
         self._free.put_nowait(session)
         self._tasks.add(asyncio.create_task(self._pass_answers(session)))

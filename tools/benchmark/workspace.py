@@ -105,9 +105,13 @@ class Workspace:
         """Open a plain psycopg connection, in autocommit mode, with the schema as search path."""
         connection = await Connection.connect(self.url, autocommit=True, application_name=APPLICATION)
         path, tenant = sql.Identifier(schema or self.schema), sql.Literal(TENANT)
-        # Only the benchmark uses this connection, so the tenant may be set for the whole session.
-        await connection.execute(sql.SQL("SET search_path TO {}").format(path))
-        await connection.execute(sql.SQL("SET eventstore.tenant TO {}").format(tenant))
+        try:
+            # Only the benchmark uses this connection, so the tenant may be set for the whole session.
+            await connection.execute(sql.SQL("SET search_path TO {}").format(path))
+            await connection.execute(sql.SQL("SET eventstore.tenant TO {}").format(tenant))
+        except BaseException:
+            await connection.close()
+            raise
         return connection
 
     @asynccontextmanager

@@ -129,7 +129,7 @@ def whole(task: dict[str, Any]) -> dict[str, Any]:
 
 
 @given(growing_snapshots(), st.data())
-@examples(30)
+@examples(15)
 @pytest.mark.slow
 async def test_after_many_snapshots_a_task_is_read_as_in_the_last(
     store: EventStore, shown: list[dict[str, Any]], data: st.DataObject

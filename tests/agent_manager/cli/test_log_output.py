@@ -40,6 +40,11 @@ def events(running: Running, event: str) -> list[dict[str, Any]]:
     return [line for line in lines(running) if line.get("event") == event]
 
 
+def logged(running: Running, event: str) -> list[dict[str, Any]]:
+    """Return the records of an event once there are any: a thread writes them, after what they record."""
+    return until(lambda: events(running, event), f"{event} is logged")
+
+
 def start(started: Commands, url: str, *arguments: str, **environment: str) -> tuple[Running, str]:
     """Start a service that logs everything as JSON, and return it with its address."""
     up = started.start("up", "--port", "0", "--log-format", "json", *arguments, DATABASE_URL=url, **environment)
@@ -126,13 +131,13 @@ def test_no_secret_is_logged_in_a_session_with_failures(started: Commands, datab
 @pytest.mark.slow
 def test_start_stop_and_takeover_are_logged(started: Commands, database_url: str) -> None:
     first, _ = start(started, database_url)
-    [began] = events(first, "service_started")
+    [began] = logged(first, "service_started")
     assert (began["pid"], began["schema"]) == (first.pid, "public")
-    [taken] = events(first, "partitions_taken")
+    [taken] = logged(first, "partitions_taken")
     assert (taken["partitions"], taken["workers"]) == (list(range(16)), 1)
     second = started.start("project", "--log-format", "json", DATABASE_URL=database_url)
-    until(lambda: events(second, "partitions_taken"), "the second worker has a share")
-    [released] = events(first, "partitions_released")
+    logged(second, "partitions_taken")
+    [released] = logged(first, "partitions_released")
     assert released["workers"] == 2
     first.kill()
     until(lambda: len(events(second, "partitions_taken")) == 2, "the second worker takes over")
@@ -145,7 +150,7 @@ def test_start_stop_and_takeover_are_logged(started: Commands, database_url: str
 @pytest.mark.slow
 def test_migrations_are_logged(started: Commands, empty_database_url: str) -> None:
     up, _ = start(started, empty_database_url)
-    [applied] = events(up, "migrations_applied")
+    [applied] = logged(up, "migrations_applied")
     assert applied["migrations"][0] == "20261129000100"
     assert up.interrupt() == 0
 
@@ -175,9 +180,9 @@ def test_a_lost_database_and_its_return_are_logged(
     with psycopg.connect(server.superuser_url_of("postgres"), autocommit=True) as connection:
         connection.execute(allow.format(sql.Identifier(str(name)), sql.Literal(False)))
         connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
-        until(lambda: events(up, "database_lost"), "the loss is logged")
+        logged(up, "database_lost")
         connection.execute(allow.format(sql.Identifier(str(name)), sql.Literal(True)))
-    [back] = until(lambda: events(up, "database_back"), "the return is logged")
+    [back] = logged(up, "database_back")
     assert back["seconds"] >= 0
     assert up.interrupt() == 0
 
@@ -186,12 +191,12 @@ def test_a_lost_database_and_its_return_are_logged(
 def test_backups_are_logged(started: Commands, database_url: str, tmp_path: Path) -> None:
     target = tmp_path / "backups"
     up, _ = start(started, database_url, EVENTSTORE_BACKUP_DIR=str(target), EVENTSTORE_BACKUP_MINUTES="0.02")
-    until(lambda: events(up, "backup_done"), "a backup is made")
+    logged(up, "backup_done")
     for file in target.rglob("*.json"):
         file.unlink()
     target.rename(tmp_path / "away")
     target.write_text("a file", encoding="utf-8")
-    failed = until(lambda: events(up, "backup_failed"), "a backup fails")
+    failed = logged(up, "backup_failed")
     assert str(target) in failed[0]["message"]
     assert up.interrupt() == 0
 

@@ -234,7 +234,8 @@ async def test_a_user_of_any_id_is_shown_and_their_conversations_only_to_who_may
         links = [line.partition('"')[0] for line in page.split('href="./people/user?')[1:]]
         links.remove("id=root")
         for link in links:
-            shown = await visitor.get(f"people/user?{link.replace('&amp;', '&')}")
+            # the results, which are waited for as long as it takes
+            shown = await visitor.get(f"people/user?{link.replace('&amp;', '&')}", hx_target="results")
             assert sum(f"of {number}<" in shown for number in range(len(ids))) == 1, link
         assert len(links) == len(ids)
     async with Visitor(protected.url, admin.token) as visitor:

@@ -342,7 +342,7 @@ async def test_statistics_are_shown_and_exported_as_csv_without_formulas(here: S
         assert await visitor.get("statistics.csv?table=tools") == "name,calls\r\nbook_train,1\r\n"
         assert await visitor.get("statistics.csv?table=tools&actor=nobody") == ""
         await visitor.get("statistics.csv?table=secrets", status=422)
-        assert "Nothing in this period" in await visitor.get("statistics?until=2000-01-01")
+        assert "Nothing in this period" in await visitor.get("statistics?until=2000-01-01", hx_target="results")
 
 
 @pytest.mark.slow
