@@ -55,6 +55,8 @@ TIMES = 3
 FLOOR_SECONDS = 0.05
 """Times at rest are not taken for shorter than this: on a busy machine of two processors, the scheduler alone makes
 one request in twenty so slow."""
+SHARED_FLOOR_SECONDS = 0.2
+"""The same for the short attack, during which other tests occupy the processors as well."""
 BUSY = 2
 """Runnable processes for each processor, before the test begins, from which on it can tell nothing."""
 BEGIN_SECONDS = 5
@@ -231,15 +233,16 @@ async def test_half_open_connections_of_one_address_leave_others_served(
     assert grown < 100
 
 
-def unfair_latencies(at_rest: Times, under_attack: Times, percent: int) -> list[str]:
+def unfair_latencies(at_rest: Times, under_attack: Times, percent: int, floor: float = FLOOR_SECONDS) -> list[str]:
     """Return what was not fair.
 
     Args:
         percent: of the requests of each kind that must stay within the bound.
+        floor: times at rest are not taken for shorter than this.
     """
     wrong = under_attack.refused[:3]
     for what in at_rest.seconds:
-        bound = TIMES * max(FLOOR_SECONDS, at_rest.percentile(what, percent))
+        bound = TIMES * max(floor, at_rest.percentile(what, percent))
         if (took := under_attack.percentile(what, percent)) > bound:
             wrong.append(f"{what}: {took:.3f} s, more than {bound:.3f} s")
     return wrong
@@ -263,7 +266,7 @@ async def test_an_attack_costs_another_tenant_little(site: Site) -> None:
     await site.measure(2, at_rest)
     answers = await site.attacked(KINDS, 5, under_attack, begin)
     report = f"at rest {at_rest}; under attack {under_attack}; the attacker was answered {answers}"
-    assert not unfair_latencies(at_rest, under_attack, 50), report
+    assert not unfair_latencies(at_rest, under_attack, 50, SHARED_FLOOR_SECONDS), report
     assert not begin.refused
     for times in (begin, under_attack):
         assert max(times.percentile(what, 100) for what in times.seconds) < MAX_SECONDS, report

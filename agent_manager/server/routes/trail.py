@@ -168,13 +168,15 @@ async def export_as_zip(context: CurrentContext, query: Annotated[ExportQuery, Q
         folder.cleanup()
         responses.spool.release(tenant, reserved, 0, None)
         raise
+    # Without the task, if the client has disconnected, both happen when the response is collected.
     release = weakref.finalize(response, responses.spool.release, tenant, reserved, 0, None)
+    clean = weakref.finalize(response, folder.cleanup)
 
     async def finish() -> None:
         release()
-        await run_in_thread(folder.cleanup)
+        await run_in_thread(clean)
 
-    response.background = BackgroundTask(finish)  # without it, if the client has disconnected, both happen later
+    response.background = BackgroundTask(finish)
     return response
 
 

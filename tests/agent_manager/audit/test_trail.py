@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import os
+import tempfile
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 from zipfile import ZipFile
@@ -236,6 +240,20 @@ async def test_the_trail_over_http_is_filtered_and_paged(here: Served) -> None:
     assert await exported_types(conversation=trip, after=2**63 - 2) == []
     causation = await here.client.get(f"/v1/conversations/{trip}/events/{noted['id']}/causation")
     assert [(each["depth"], each["id"]) for each in causation.json()["effects"]] == [(0, noted["id"])]
+
+
+@pytest.mark.parametrize("range_header", ["bytes=2-1", "bytes=99999999-"])
+async def test_an_export_that_cannot_be_sent_leaves_no_file(
+    here: Served, range_header: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    trip = await here.begin()
+    params, headers = {"conversation": trip}, {"Range": range_header}
+    refused = await here.client.get("/v1/audit/trail/export", params=params, headers=headers)
+    assert refused.status_code in (400, 416)
+    gc.collect()
+    assert [*os.scandir(tmp_path)] == []
+    assert here.server_context.response_cache.spool.used == 0
 
 
 async def test_the_trail_needs_the_scope_audit_and_users_see_their_own(protected: Served, people: People) -> None:
