@@ -125,13 +125,17 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the tests of whole folders as slow; and, for ``-m slow``, those that then try more examples.
 
-    These folders come first: a process that has none left takes over the last tests of another, which should be short.
+    More examples cover no more lines than few, and take half as long again while lines are counted. The folders come
+    first: a process that has none left takes over the last tests of another, which should be short.
     """
     tries_more = config.option.markexpr == "slow"
     for item in items:
         is_tried_with_examples = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
-        if _is_in_slow_folder(item) or (tries_more and is_tried_with_examples):
+        if _is_in_slow_folder(item):
             item.add_marker(pytest.mark.slow)
+        elif tries_more and is_tried_with_examples and item.get_closest_marker("slow") is None:
+            item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.no_cover)
     items.sort(key=_is_in_slow_folder, reverse=True)
 
 
