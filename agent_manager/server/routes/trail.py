@@ -168,7 +168,7 @@ async def export_as_zip(context: CurrentContext, query: Annotated[ExportQuery, Q
         folder.cleanup()
         responses.spool.release(tenant, reserved, 0, None)
         raise
-    # Without the task, if the client has disconnected, both happen when the response is collected.
+    # The task does both, unless the client has disconnected or named a wrong range: then the end of the response does.
     release = weakref.finalize(response, responses.spool.release, tenant, reserved, 0, None)
     clean = weakref.finalize(response, folder.cleanup)
 
