@@ -68,7 +68,7 @@ async def _short_sleep(seconds: float) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose how many examples hypothesis tries, before the tests are imported; find ``tools``; pause less, collect less.
+    """Choose how many examples hypothesis tries, before the tests are imported; find ``tools``; pause less.
 
     Last on the path, so that the packages are those that are installed, and only ``tools`` comes from the repository.
     """
