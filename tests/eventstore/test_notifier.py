@@ -157,7 +157,7 @@ async def test_events_arrive_while_listening_is_impossible(
             await store.append(uuid4(), [note(n)])
             assert await follower.contents() == [n]
         if how == "refuses":
-            await wire.open()
+            wire.open()
         wire.is_dead = False
         await until_waiting(admin)
         await assert_notified(store, follower, monkeypatch)

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from psycopg.conninfo import conninfo_to_dict
 
 from eventstore.concurrency import cancel_and_wait
+from tools.listener import Listener
 
 
 class BlackHole:
@@ -26,7 +27,6 @@ class BlackHole:
     def __init__(self, url: str, folder: Path) -> None:
         parts = conninfo_to_dict(url)
         self._host, self._port = str(parts["host"]), int(str(parts["port"]))
-        self._tasks: set[asyncio.Task[None]] = set()
         self._links: list[_Link] = []
         self._servers: list[asyncio.StreamWriter] = []
         self.folder = folder
@@ -40,26 +40,21 @@ class BlackHole:
         for link in self._links:
             link.is_silent = True
 
-    async def accept(self, from_client: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+    async def serve(self, from_client: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         """Serve one client."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
         link = _Link(self.is_silent)
         self._links.append(link)
-        with suppress(OSError, asyncio.CancelledError):  # only close() cancels
+        with suppress(OSError):
             if self._host.startswith("/"):
                 from_server, server = await asyncio.open_unix_connection(f"{self._host}/.s.PGSQL.{self._port}")
             else:
                 from_server, server = await asyncio.open_connection(self._host, self._port)
             self._servers.append(server)
             back = asyncio.create_task(self._pass_on(from_server, client, link))
-            self._tasks.add(back)
             try:
                 await self._pass_on(from_client, server, link)
             finally:
                 await cancel_and_wait([back])
-                client.transport.abort()
                 if not link.is_silent:  # the server never learns that the client of a silent connection is gone
                     server.transport.abort()
 
@@ -72,9 +67,8 @@ class BlackHole:
                     target.write(data)
                     await target.drain()
 
-    async def close(self) -> None:
-        """End all connections."""
-        await cancel_and_wait(self._tasks)
+    def close(self) -> None:
+        """End the connections to the server."""
         for server in self._servers:
             server.transport.abort()
 
@@ -89,9 +83,8 @@ async def black_hole(url: str) -> AsyncIterator[BlackHole]:
     """A proxy before the server of a database; it forwards all data until it is silenced."""
     with TemporaryDirectory(prefix="blackhole-", dir="/tmp") as name:
         hole = BlackHole(url, Path(name))
-        server = await asyncio.start_unix_server(hole.accept, f"{name}/.s.PGSQL.5432")
         try:
-            yield hole
+            async with Listener(hole.serve, file=f"{name}/.s.PGSQL.5432"):
+                yield hole
         finally:
-            server.close()
-            await hole.close()
+            hole.close()

@@ -20,6 +20,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from eventstore.concurrency import cancel_and_wait
+from tools.listener import Listener
 
 _STARTUP = 196608
 _REPORTED = ("server_version", "server_encoding", "client_encoding", "DateStyle", "TimeZone", "integer_datetimes",
@@ -138,11 +139,11 @@ class Pooler:
         """Connects to the server, so many times, and lets clients in."""
         for _ in range(sessions):
             await self._open_session()
-        self._server = await asyncio.start_unix_server(self._accept, self._file)
+        self._listener = Listener(self._serve, file=self._file)
 
     async def close(self) -> None:
         """Ends everything."""
-        self._server.close()
+        await self._listener.close()
         await cancel_and_wait(self._tasks)
         for session in self._sessions:
             session.writer.transport.abort()
@@ -162,10 +163,7 @@ class Pooler:
         self._free.put_nowait(session)
         self._tasks.add(asyncio.create_task(self._pass_answers(session)))
 
-    async def _accept(self, source: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
+    async def _serve(self, source: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._clients += 1
         client = Client(self._clients, writer)
         try:
@@ -175,12 +173,10 @@ class Pooler:
                     self._let_in(client)
                     await self._pass_requests(client, source)
         finally:
-            writer.transport.abort()
             if client.lent is not None:  # in the midst of a transaction
                 client.lent.client = None
                 client.lent.writer.transport.abort()
                 await self._open_session()
-            self._tasks.discard(task)
 
     def _let_in(self, client: Client) -> None:
         client.writer.write(message(b"R", bytes(4)))

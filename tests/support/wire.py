@@ -7,11 +7,13 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from urllib.parse import quote
 
 from psycopg.conninfo import conninfo_to_dict
 
 from eventstore.concurrency import cancel_and_wait
+from tools.listener import Listener
 
 _NOTIFICATION = b"A"
 _READY = b"Z"
@@ -50,29 +52,23 @@ class Wire:
         self.is_dead = False
         self.rounds = 0
         self.swallows_notifications = False
-        self._file = f"{folder}/.s.PGSQL.5432"
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._file = Path(folder, ".s.PGSQL.5432")
+        self.open()
 
-    async def open(self) -> None:
-        """Lets connections in."""
-        self._server = await asyncio.start_unix_server(self._accept, self._file)
+    def open(self) -> None:
+        """Lets connections in, again if they were refused."""
+        self._file.unlink(missing_ok=True)
+        self._listener = Listener(self._serve, file=str(self._file))
 
     def refuse(self) -> None:
         """Lets no further connections in."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        self._listener.refuse()
 
     async def close(self) -> None:
         """Ends everything."""
-        self.refuse()
-        await cancel_and_wait(self._tasks)
+        await self._listener.close()
 
-    async def _accept(self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
+    async def _serve(self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         link = Link()
         link.passes_requests = link.passes_answers = not self.is_dead
         if self._host.startswith("/"):
@@ -90,7 +86,6 @@ class Wire:
                 writer.transport.abort()
             await cancel_and_wait([requests, answers])
             self.links.remove(link)
-            self._tasks.discard(task)
 
     async def _pass_requests(self, link: Link, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         with suppress(OSError):
@@ -115,7 +110,6 @@ async def wire_to(url: str) -> AsyncIterator[Wire]:
     """A wire to the server of a URL, for the length of a block."""
     folder = tempfile.mkdtemp(prefix="wire-")
     wire = Wire(url, folder)
-    await wire.open()
     try:
         yield wire
     finally:

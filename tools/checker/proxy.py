@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from eventstore.concurrency import cancel_and_wait
+from tools.listener import Listener
 
 _CHUNK_BYTES = 64 * 1024
 
@@ -51,8 +52,7 @@ class Proxy:
         """
         self._server_address = (host, port)
         self._links: set[Link] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
+        self._listener: Listener | None = None
         self._folder: Path | None = None
         self._is_frozen = self._refuses = False
         self.refused = 0
@@ -64,18 +64,15 @@ class Proxy:
         if self._server_address[0].startswith("/"):
             self._folder = Path(tempfile.mkdtemp(prefix="eventstore-check-"))
             self.host = str(self._folder)
-            self._server = await asyncio.start_unix_server(self._accept, _socket_file(self.host, self.port))
+            self._listener = Listener(self._serve, file=_socket_file(self.host, self.port))
         else:
-            self._server = await asyncio.start_server(self._accept, self.host, 0)
-            self.port = self._server.sockets[0].getsockname()[1]
+            self._listener = Listener(self._serve, host=self.host)
+            self.port = self._listener.port
 
     async def close(self) -> None:
         """Stop to listen, and cut all connections."""
-        if self._server is not None:
-            self._server.close()
-        for link in self._links:
-            link.cut()
-        await cancel_and_wait(self._tasks)
+        if self._listener is not None:
+            await self._listener.close()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -116,19 +113,13 @@ class Proxy:
     def _choose(self, rng: random.Random) -> Link:
         return rng.choice(sorted(self._links, key=id))
 
-    async def _accept(self, from_client: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # asyncio's server runs this in a task for each connection
+    async def _serve(self, from_client: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         if self._refuses:
             self.refused += 1
-            client.transport.abort()
             return
-        self._tasks.add(task)
         try:
             from_server, server = await self._connect()
         except OSError:
-            client.transport.abort()
-            self._tasks.discard(task)
             return
         link = Link(client, server)
         self._links.add(link)
@@ -142,7 +133,6 @@ class Proxy:
             link.cut()
             await cancel_and_wait(directions)
             self._links.discard(link)
-            self._tasks.discard(task)
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         host, port = self._server_address

@@ -20,6 +20,7 @@ from agent_manager.errors import (
     InvalidAgentCard,
     InvalidAgentUrl,
 )
+from tools.listener import Listener
 
 pytestmark = pytest.mark.any_server
 
@@ -111,16 +112,15 @@ async def test_fetching_a_card_ends_after_the_time_limit(url: str) -> None:
 
 async def test_a_closed_port_is_unreachable_and_a_server_without_http_is_lost() -> None:
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.close()
+        assert await reader.read(1)
 
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         with pytest.raises(AgentUnreachable):
             await fetch_card(f"http://127.0.0.1:{taken.getsockname()[1]}")
-    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
-    async with server:
+    async with Listener(hang_up) as server:
         with pytest.raises(AgentLost):
-            await fetch_card(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+            await fetch_card(f"http://127.0.0.1:{server.port}")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from support.pooler import message
 from eventstore import Settings
 from eventstore.database.connection import APP, connect
 from eventstore.errors import LoginRefused, ServerStarting, ServerUnreachable
+from tools.listener import Listener
 
 GERMAN = {
     "28P01": "Passwort-Authentifizierung für Benutzer »ana« fehlgeschlagen",
@@ -43,13 +44,11 @@ async def refusing(state: Callable[[], str]) -> AsyncIterator[str]:
         fields = {"S": "FATAL", "V": "FATAL", "C": code, "M": GERMAN[code]}
         body = b"".join(f"{field}{value}\0".encode() for field, value in fields.items())
         writer.write(message(b"E", body + b"\0"))
-        await writer.drain()
         writer.close()
+        await writer.wait_closed()
 
-    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    yield f"postgresql://ana:secret@127.0.0.1:{port}/chats?sslmode=disable&gssencmode=disable"
-    server.close()
+    async with Listener(refuse) as server:
+        yield f"postgresql://ana:secret@127.0.0.1:{server.port}/chats?sslmode=disable&gssencmode=disable"
 
 
 @pytest.mark.parametrize("state", KINDS)
