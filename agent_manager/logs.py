@@ -38,7 +38,7 @@ MAX_FRAMES = 50
 MAX_LINES = 10_000
 """Lines that wait until they are written."""
 CLOSE_SECONDS = 2.0
-"""How long the end of the process waits for that."""
+"""Seconds that the end of the process waits for that."""
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 """The id of the HTTP request that is being handled; empty outside of requests."""

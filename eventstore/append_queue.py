@@ -70,7 +70,7 @@ class PendingAppend(AppendRequest):
 
     @property
     def is_large(self) -> bool:
-        """Whether it has more events than a group of several appends may have."""
+        """True if it has more events than a group of several appends may have."""
         return self.event_count > GROUP_EVENTS
 
     @cached_property
@@ -80,7 +80,7 @@ class PendingAppend(AppendRequest):
 
     @property
     def is_over(self) -> bool:
-        """Whether it must not be sent any more."""
+        """True if it must not be sent any more."""
         return self.is_expired or self.outcomes.done()
 
 

@@ -93,14 +93,14 @@ GROUPS_IN_FLIGHT = 2
 LOCK_WAITERS = 2
 """Further connections, which wait for conversations that other transactions have locked."""
 LOCK_WAIT_MS = 1000
-"""How long one append waits for a lock before it is the turn of the next one."""
+"""The time that one append waits for a lock before it is the turn of the next one."""
 MAX_LOST_ANSWERS = 2
 """An append that loses more results than these fails: it may itself be breaking the connections."""
 CLOSE_SECONDS = 5.0
-"""How long closing waits for answers."""
+"""The time that closing waits for answers."""
 FIND_HOLDERS_SECONDS = 2.0
 TICK_SECONDS = 0.25
-"""How often deadlines are checked."""
+"""The interval at which deadlines are checked."""
 
 _log = logging.getLogger(__name__)
 _KEEP_PLANS = query("eventstore", "keep_plans")

@@ -66,7 +66,7 @@ _UNUSED_MESSAGES = 100
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """Where a task is stored, and whose it is."""
+    """The place where a task is stored, and its owner."""
 
     conversation_id: UUID
     name: str

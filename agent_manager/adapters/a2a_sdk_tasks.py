@@ -47,7 +47,7 @@ _KEPT_TASKS = 500
 _HIDING = (*RECEIPTS, "conversation.rewound")
 """Types of the events that hide earlier ones."""
 _LIST_SECONDS = 10.0
-"""How long a list waits for the read tables."""
+"""Seconds that a list waits for the read tables."""
 _TASK_EVENTS, _HAS_OTHERS = (query("agent_manager.adapters", name) for name in ("a2a_task_events", "a2a_has_others"))
 
 Check: TypeAlias = Callable[[TaskState | None], None]

@@ -37,7 +37,7 @@ INLINE_BYTES = 16 * 1024
 """A file of at most this size stays in its event. To look it up elsewhere would cost each reader another statement,
 which takes longer than to read so many bytes with the event."""
 CHUNK_BYTES = 1024 * 1024
-"""What a statement sends and a row holds: small beside the buffers of a connection, large beside a row's own cost."""
+"""The bytes of a statement and of a row: few beside the buffers of a connection, many beside a row's own cost."""
 MAX_BLOB_BYTES = 64 * 1024 * 1024
 """The largest file. The server computes the hash of all its bytes at once when it stores them, and readers hold them in
 memory with their Base64 text; larger ones belong into an object store, with their URL in the message."""

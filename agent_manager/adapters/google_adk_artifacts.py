@@ -233,14 +233,14 @@ class EventStoreArtifactService(Service, BaseArtifactService):
 
 
 _MAX_REFERENCES = 5
-"""How many references are followed from one artifact to the next; as many as google-adk's own services do."""
+"""References that are followed from one artifact to the next; as many as google-adk's own services follow."""
 _REWOUND = types.Part(inline_data=types.Blob(mime_type="application/octet-stream", data=b""))
 """The artifact that google-adk stores when it rewinds a session to a time at which the artifact did not exist."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where artifacts belong: to a session, or to a user."""
+    """The owner of artifacts: a session or a user."""
 
     app_name: str
     user_id: str

@@ -1,4 +1,4 @@
-"""What the services of google-adk share: an open store, or one of their own that is opened when it is first used."""
+"""The base of the services for google-adk: an open store, or one of their own that is opened when it is first used."""
 
 from __future__ import annotations
 

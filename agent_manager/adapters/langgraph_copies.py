@@ -64,7 +64,7 @@ def _own_content(event: Event, source: Thread) -> Any:
 
 @dataclass
 class Copied:
-    """What of a thread is in its copy.
+    """The part of a thread that is in its copy.
 
     Attributes:
         versions: the versions of events there, by those at the source.

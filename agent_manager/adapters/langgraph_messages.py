@@ -47,7 +47,7 @@ _FILE_MEMBERS = ("data", "base64", "file_data", "url", "image_url", "file_url")
 """The members of a block of content that hold a file, or its URL: directly, or in an object in the block."""
 _TYPE_MEMBERS = ("mime_type", "media_type")
 _FILE_TYPES = ("image", "audio", "video", "file", "document", "media")
-"""What the type of a block with a file contains."""
+"""Words that occur in the type of a block with a file."""
 
 
 def _file_place(block: Any) -> tuple[str, ...] | None:

@@ -52,7 +52,7 @@ _OPERATIONS = 1000
 """Operations of all waiting callers that are run together, at least those of one caller."""
 _OPERATORS = frozenset({"$eq", "$ne", "$gt", "$gte", "$lt", "$lte"})
 _SWEEP_MINUTES = 5.0
-"""How often expired items are swept unless the configuration says it, as in LangGraph's own stores."""
+"""The interval at which expired items are swept unless the configuration sets another, as in LangGraph's own stores."""
 _logger = logging.getLogger(__name__)
 Namespace = tuple[str, ...]
 

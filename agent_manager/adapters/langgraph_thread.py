@@ -114,7 +114,7 @@ S = TypeVar("S", Checkpoint, Write)
 
 
 class Expected(NamedTuple):
-    """What a checkpoint is, as far as it follows from its parent and the writes after that.
+    """A checkpoint as far as it follows from its parent and the writes after that.
 
     Attributes:
         objects: its :data:`DIFFERENCES`.

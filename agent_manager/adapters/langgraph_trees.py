@@ -44,7 +44,7 @@ T = TypeVar("T")
 Tree: TypeAlias = Any
 """A value as JSON."""
 Payloads: TypeAlias = Mapping[UUID | str, Tree]
-"""What trees refer to: events by their ids (messages in MessagePack, values as trees), files by their references."""
+"""Targets of references in trees: events by id (messages in MessagePack, values as trees), files by reference."""
 Channels: TypeAlias = Mapping[str, Tree]
 """The values of the channels of a checkpoint, complete."""
 

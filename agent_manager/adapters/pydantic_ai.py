@@ -75,7 +75,7 @@ _RECORDS = 1000
 _KEPT_PLACES = 100_000
 """Entries whose conversation is kept: pydantic-ai reads a history by the id of its last entry alone."""
 _WAIT_SECONDS = 10.0
-"""How long a read waits for the read tables."""
+"""Seconds that a read waits for the read tables."""
 
 
 class EventStoreConversationStore(ConversationStore):

@@ -1,4 +1,4 @@
-"""How adapters reach an open store: from any thread and event loop, and again if the connection was lost."""
+"""Access of adapters to an open store: from any thread and event loop, and again if the connection was lost."""
 
 from __future__ import annotations
 

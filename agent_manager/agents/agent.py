@@ -218,7 +218,7 @@ class TaskTracker:
 
     @property
     def is_open(self) -> bool:
-        """Whether the agent continues to work on the task without further input."""
+        """True if the agent continues to work on the task without further input."""
         return self.task_id is not None and not self.has_ended and status_of(self._status.get("state")) in OPEN
 
     def apply(self, update: Update) -> None:

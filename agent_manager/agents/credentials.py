@@ -63,7 +63,7 @@ class Origin(NamedTuple):
 
     @property
     def is_loopback(self) -> bool:
-        """Whether the host is this machine."""
+        """True if the host is this machine."""
         try:
             return ip_address(self.host).is_loopback
         except ValueError:

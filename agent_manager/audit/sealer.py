@@ -41,7 +41,7 @@ from eventstore.errors import EventStoreError, InputError, ServerError, translat
 BATCH_EVENTS = 16_384
 """Events that a round seals at most: 64 tiles, or 0.7 MB of entries, hashed in some 20 ms."""
 POLL_SECONDS = 2.0
-"""How often the horizon is read while there is nothing to seal."""
+"""Seconds between readings of the horizon while there is nothing to seal."""
 _log = logging.getLogger(__name__)
 
 

@@ -1,4 +1,4 @@
-"""How far the log is sealed, for operators."""
+"""The state of sealing, for operators."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from projections.status import EXACT_LAG
 
 @dataclass(frozen=True, slots=True)
 class SealedLog:
-    """How far the log is sealed.
+    """The sealed part of the log.
 
     Attributes:
         events: that are sealed.

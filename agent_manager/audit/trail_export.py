@@ -46,7 +46,7 @@ from eventstore.errors import InputError, printable
 from eventstore.events import stored_texts
 
 PROOF = ".proof"
-"""What the name of a proof ends with, after that of its file."""
+"""The suffix that the name of a proof has after the name of its file."""
 _FORMAT = "flowagents-eventstore trail proof v1"
 _NUMBERS = ("position", "version", "schema_version")
 COLUMNS = (
@@ -55,7 +55,7 @@ COLUMNS = (
 )  # fmt: skip
 """The columns of a file."""
 _CHUNK_EVENTS, _CHUNK_BYTES = 200, 2**20
-"""What is written at a time, in a thread."""
+"""The most that is written at a time, in a thread."""
 _PATHS = 1000
 """Subtrees whose tiles are in memory at a time."""
 

@@ -34,7 +34,7 @@ WINDOW_EVENTS = 16_384
 JOBS = 2
 """Connections by default; each keeps a core of the server busy."""
 _COMPARED_TILES = 64
-"""How many tiles are compared with the events at a time, to find the first one that differs."""
+"""Tiles that are compared with the events at a time, to find the first one that differs."""
 _SEARCHED_EVENTS = 100_000
 """Among how many events from the first difference on that event is sought, if it was moved; it takes half a second."""
 _CHECKPOINTS = 1000

@@ -27,7 +27,7 @@ from eventstore.database.queries import query
 from eventstore.errors import EventStoreError
 
 CACHE_SECONDS = 0.5
-"""How long a token stays accepted, or rejected, without another lookup. Half of what a revocation may take."""
+"""The time for which a token stays accepted, or rejected, without a new lookup: half of what a revocation may take."""
 MAX_TOKEN_LENGTH = 8192
 _CACHED_TOKENS = 10_000
 _KEYS_BY_HASH = query("agent_manager.auth", "keys_by_hash")

@@ -27,7 +27,7 @@ from eventstore.scope import checked_tenant
 from eventstore.urls import check_url, show_name, show_url
 
 LEEWAY_SECONDS = 10.0
-"""How far the clocks of the issuer and of this machine may be apart."""
+"""Seconds by which the clocks of the issuer and of this machine may differ."""
 # A token with a valid signature may hold values that int() or json reject with other exceptions.
 _MALFORMED = (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError)
 
@@ -234,7 +234,7 @@ def _unusable(reason: str) -> SettingsError:
 FRESH_SECONDS = 300.0
 """After this the set is read again, so that keys that the issuer withdrew are forgotten."""
 LASTING_SECONDS = 3600.0
-"""How long the set is used if it cannot be read again."""
+"""The time for which the set is used if it cannot be read again."""
 AGAIN_SECONDS = 60.0
 """The shortest time between readings for a key that is not in the set."""
 RETRY_SECONDS = 5.0

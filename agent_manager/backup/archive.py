@@ -315,7 +315,7 @@ REMNANT_AGE = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Retention:
-    """How many backups are kept: the last one of each of so many days, weeks (ISO) and months in UTC that have one.
+    """The backups that are kept: the last one of each of so many days, weeks (ISO) and months in UTC that have one.
 
     The newest is always kept.
     """

@@ -39,12 +39,12 @@ from eventstore.read import horizon
 
 SEGMENT_EVENTS = 50_000
 SEGMENT_BYTES = 64 * 1024 * 1024
-"""How much a segment holds, by the server's estimate of the text. One below half of both is written anew by the next
+"""The size of a segment, by the server's estimate of the text. One below half of both is written anew by the next
 backup with the events that follow, so that frequent backups do not leave many small ones."""
 
 HORIZON_SECONDS = 10.0
-"""How long a backup waits for appends in flight, so that everything that was acknowledged before is in it. Appends take
-milliseconds; what takes longer is a caller's open transaction, which no limit would outlast."""
+"""Seconds that a backup waits for appends in flight, so that everything that was acknowledged before is in it. Appends
+take milliseconds; what takes longer is a caller's open transaction, which no limit would outlast."""
 _POLL_SECONDS = 0.02
 
 

@@ -30,7 +30,7 @@ from projections.reading import WAIT_SECONDS
 Row = TypeVar("Row")
 
 _PLAIN = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
-"""Whether a terminal gets no styles."""
+"""True if a terminal gets no styles."""
 
 errors = Console(stderr=True, highlight=False, color_system=None if _PLAIN else "auto")
 """Standard error, for progress and remarks: standard output has the result alone."""
@@ -116,7 +116,7 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class RowFormat(Generic[Row]):
-    """How rows are printed: the columns of a table, the cells of a row in them, and its value in JSON."""
+    """The form in which rows are printed: the columns of a table, the cells of a row in them, and its value in JSON."""
 
     columns: tuple[str, ...]
     cells: Callable[[Row], tuple[Any, ...]]
@@ -280,7 +280,7 @@ class Table:
 
     @property
     def has_rows(self) -> bool:
-        """Whether rows have been printed."""
+        """True if rows have been printed."""
         return self._layout is not None or bool(self._widths)
 
     def print(self, rows: Iterable[Sequence[Any]]) -> None:

@@ -1,4 +1,4 @@
-"""What a page shows of messages and tasks: texts, tool calls beside their results, files, and a timeline."""
+"""The view of messages and tasks: texts, tool calls beside their results, files, and a timeline."""
 
 from __future__ import annotations
 

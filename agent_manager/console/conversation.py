@@ -71,7 +71,7 @@ _Row = TypeVar("_Row", bound=ReadTableRow)
 
 
 class ChatQuery(In):
-    """Which messages to show: the latest, or those from a version on; as they are, or were at a version or time."""
+    """A selection of messages: the latest, or those from a version on; as they are, or were at a version or time."""
 
     version: int | None = Field(None, ge=1, lt=2**31)
     time: Time | Literal[""] | None = None
@@ -372,7 +372,7 @@ async def change(
 
 
 class ForkIn(In):
-    """Where a fork begins."""
+    """The place where a fork begins."""
 
     version: int = Field(ge=1, lt=2**31 - 1)
     name: Name = ""

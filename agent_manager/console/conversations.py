@@ -29,7 +29,7 @@ _AWAITING = sql_text("agent_manager.console", "awaiting")
 
 
 class ListQuery(In):
-    """Which conversations to list, or the results of a search, failed tasks, or messages that await an answer."""
+    """A selection of conversations, or the results of a search, failed tasks, or messages that await an answer."""
 
     q: str = Field("", max_length=10_000)
     state: Literal["active", "archived", "all", "deleted", "failed", "pending"] = "all"

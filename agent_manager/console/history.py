@@ -38,7 +38,7 @@ _VERSIONS = sql_text("agent_manager.console", "versions")
 
 
 class EventsQuery(In):
-    """Which events of a conversation to list."""
+    """A selection of the events of a conversation."""
 
     type: str = ""
     actor: str = ""
@@ -77,7 +77,7 @@ async def _shown_events(context: RequestContext, events: Sequence[Event]) -> lis
 
 
 class CausationQuery(In):
-    """How far to follow causes and effects."""
+    """The limits within which causes and effects are followed."""
 
     across: bool = False
 

@@ -21,9 +21,9 @@ from agent_manager.server.context import RequestContext, ServerContext
 from agent_manager.server.limits import TENANT_SHARE
 
 PAGE_SECONDS = 0.05
-"""How long a page waits for a result, a quarter of the 200 ms until its first paint. What took less is not kept."""
+"""Seconds that a page waits for a result, a quarter of the 200 ms until its first paint. Faster ones are not kept."""
 KEPT_SECONDS, MAX_BYTES = 60.0, 4 * 2**20
-"""How long it is kept otherwise, and how much all of them take as JSON, which is about a fifth of their memory."""
+"""The time for which a result is kept, and the size of all of them as JSON, which is about a fifth of their memory."""
 _Result = TypeVar("_Result")
 
 

@@ -33,7 +33,7 @@ router = APIRouter(prefix=ROOT, route_class=ConsoleRoute)
 
 ROWS = 50
 MAX_SECONDS = 0.1
-"""How long a page looks for events that match; it looks further back when asked to."""
+"""Seconds that a page looks for events that match; a further request looks further back."""
 STEP, STEP_HERE = 20_000, 1_000
 """Positions that are looked through at a time by the database, and by this page, which filters by more."""
 _TIME_EDGES = sql_text("eventstore", "time_edges")
@@ -43,7 +43,7 @@ Position = Annotated[int, Field(ge=0, lt=2**63)] | Literal[""] | None
 
 
 class LogQuery(In):
-    """Which events to list, newest first.
+    """A selection of events, newest first.
 
     ``types`` are names separated by commas; those with a minus are left out.
     """
@@ -82,7 +82,7 @@ class LogQuery(In):
 
 
 class LiveQuery(LogQuery):
-    """Which events to follow."""
+    """A selection of events to follow."""
 
     after: Position = None
 

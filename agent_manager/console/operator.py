@@ -1,4 +1,4 @@
-"""What only operators see: the backups, and how fast all tenants append."""
+"""Data that only operators see: the backups, and the rate at which all tenants append."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from agent_manager.server.context import RequestContext
 from agent_manager.server.lag_history import Sample
 
 BACKUP_SECONDS = 5.0
-"""How long a page waits for the folder or bucket of the backups."""
+"""Seconds that a page waits for the folder or bucket of the backups."""
 
 
 def events_per_second(samples: list[Sample]) -> float | None:

@@ -37,7 +37,7 @@ from projections.rows import ReadTableRow
 
 ROOT = "/console"
 WAIT_SECONDS = 1.0
-"""How long a page waits for read tables that are behind."""
+"""Seconds that a page waits for read tables that are behind."""
 _Model = TypeVar("_Model", bound=BaseModel)
 _Endpoint = Callable[..., Awaitable[Any]]
 

@@ -37,7 +37,7 @@ _CHANGE = needs(Data.REGISTRY)
 
 
 class PeopleQuery(In):
-    """Which users, keys and tenants to show: those whose names or ids contain a text."""
+    """A selection of users, keys and tenants: those whose names or ids contain a text."""
 
     q: str = Field("", max_length=255)
 
@@ -73,7 +73,7 @@ async def _users_and_keys(context: RequestContext, **options: Any) -> tuple[list
 
 
 class UserQuery(In):
-    """Which user, by an id of any characters, and which page of their conversations."""
+    """A user, by an id of any characters, and the page of their conversations."""
 
     id: str
     after: Cursor = None

@@ -195,7 +195,7 @@ async def _run(context: RequestContext, *, dry_run: bool) -> dict[str, Any]:
 
 
 class ErasureQuery(In):
-    """What to erase: a conversation, an event of it, or a user; nothing for an empty form."""
+    """The target of an erasure: a conversation, an event of it, or a user; nothing for an empty form."""
 
     conversation: str = ""
     event: UUID | Literal[""] = ""

@@ -54,7 +54,7 @@ class ToolCalls:
 
 
 class StatisticsQuery(In):
-    """Which data is counted; the last month by default."""
+    """A selection of the data that is counted; the last month by default."""
 
     since: Day | Literal[""] | None = None
     until: Day | Literal[""] | None = None
@@ -68,7 +68,7 @@ class StatisticsQuery(In):
 
 
 class TableQuery(StatisticsQuery):
-    """Which table is returned as CSV."""
+    """A selection of the table that is returned as CSV."""
 
     table: Literal["days", "roles", "actors", "statuses", "response_times", "answerers", "task_times", "tools"]
 

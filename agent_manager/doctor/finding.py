@@ -9,7 +9,7 @@ from eventstore.errors import EventStoreError
 
 
 class Severity(StrEnum):
-    """How bad a finding is; the worst ones come first."""
+    """The severity of a finding; the worst comes first."""
 
     CRITICAL = "critical"
     """Data can be lost, seen by others, or the store does not work."""

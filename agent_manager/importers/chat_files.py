@@ -31,7 +31,7 @@ STDIN = "-"
 
 CHUNK_BYTES = 256 * 1024
 PIECE_BYTES = 8 * 1024
-"""What is decompressed at a time: a bomb expands it a few thousandfold at most."""
+"""The bytes that are decompressed at a time: a bomb expands them a few thousandfold at most."""
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _EXPORT = re.compile(r"(^|/)conversations(-\d+)?\.json$")
 """The conversations in an archive as ChatGPT and Claude export them. What else is in it is not conversations."""
@@ -47,7 +47,7 @@ class FileUnreadable(InputError):
 
 @dataclass(frozen=True, slots=True)
 class FileProblem:
-    """Why a file, or a file in an archive, could not be read to its end. The values before that place were yielded."""
+    """The reason why a file, or one in an archive, could not be read to its end. The values before were yielded."""
 
     file: str
     error: NotJson | MalformedChat

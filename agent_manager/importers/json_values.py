@@ -18,7 +18,7 @@ from eventstore.errors import InputError
 MAX_VALUE_BYTES = 256 * 1024 * 1024
 """Longer values are skipped: a value has to fit in memory several times."""
 HEAD_BYTES = 1024 * 1024
-"""How much of a file is looked at to decide between lines and documents."""
+"""The beginning of a file that decides between lines and documents."""
 _MEMBERS = rb'"(conversations|chats|data|items|threads|sessions)"\s*:\s*'
 """The members of a document that may hold many conversations."""
 _MEMBER = re.compile(_MEMBERS + rb"$")

@@ -69,7 +69,7 @@ class LatencyChange:
 
     @property
     def is_too_slow(self) -> bool:
-        """Whether it is a reason to roll back."""
+        """True if it is a reason to roll back."""
         return self.ratio > MAX_RATIO and self.now - self.before > MAX_SLOWDOWN_MS
 
 

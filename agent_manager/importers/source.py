@@ -123,7 +123,7 @@ class Problem:
 
 
 _CLOCK_DIFFERENCE = timedelta(minutes=5)
-"""How far the clocks of two machines may be apart. A wrong time zone shows: offsets differ by at least 15 minutes."""
+"""The largest difference of two clocks. A wrong time zone shows: offsets differ by at least 15 minutes."""
 
 
 def contradiction_of_time(time: datetime, began_at: datetime | None, now: datetime, parent: str) -> str:

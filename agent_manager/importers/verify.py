@@ -70,7 +70,7 @@ class Report(ABC):
     @property
     @abstractmethod
     def is_clean(self) -> bool:
-        """Whether there is nothing to act on."""
+        """True if there is nothing to act on."""
 
     @abstractmethod
     def values(self) -> Json:

@@ -351,7 +351,7 @@ class RequestContext:
 
     @property
     def sees_positions(self) -> bool:
-        """Whether the caller may see positions of the log, which all tenants share."""
+        """True if the caller may see positions of the log, which all tenants share."""
         return self.identity.may(TokenScope.AUDIT)
 
     def position(self, position: int) -> int | str:

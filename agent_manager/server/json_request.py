@@ -83,7 +83,7 @@ def _parse(body: bytes) -> Any:
 
 
 _SUSPICIOUS = (rb"\u0000", rb"\ud", rb"\uD")
-"""What the escapes of NUL characters and surrogates begin with."""
+"""The beginnings of the escapes of NUL characters and surrogates."""
 
 
 def _check(value: Any, is_finite: bool, *, has_escapes: bool) -> None:

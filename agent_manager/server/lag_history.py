@@ -27,7 +27,7 @@ _PROGRESS = query("agent_manager.server", "progress")
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the live tables of a projection are, over all partitions.
+    """The progress of the live tables of a projection, over all partitions.
 
     Attributes:
         position: the lowest that a partition has applied.

@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class NotReady:
-    """Why a process is not ready.
+    """The reason why a process is not ready.
 
     Attributes:
         title: identifies the reason for programs.

@@ -441,7 +441,7 @@ class StoredBody:
 
     @property
     def is_in_file(self) -> bool:
-        """Whether the body is in a file."""
+        """True if the body is in a file."""
         return self._file is not None
 
     async def pieces(self, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:

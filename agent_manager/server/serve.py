@@ -76,7 +76,7 @@ connections applies, and delays all requests for a moment."""
 METRICS_CONNECTIONS, METRICS_SECONDS = 50, 10.0
 """The limit on connections to the port of the metrics, and the time for the head of a request there."""
 TICK_SECONDS = 1.0
-"""How often the Date header of responses is updated."""
+"""Seconds between updates of the Date header of responses."""
 SWITCH_SECONDS = 0.001
 """Seconds after which a thread must release the interpreter lock (GIL) to the event loop; Python's default is 5 ms."""
 FULL_COLLECTION_EVERY = 50

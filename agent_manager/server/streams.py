@@ -260,12 +260,12 @@ class SharedEvents:
 
     @property
     def has_ended(self) -> bool:
-        """Whether there will be no more events."""
+        """True if there will be no more events."""
         return self._reading.done()
 
     @property
     def is_idle(self) -> bool:
-        """Whether no stream follows the events."""
+        """True if no stream follows the events."""
         return not self._positions
 
     async def close(self) -> None:

@@ -90,7 +90,7 @@ _SET_ROLE = query("eventstore.database", "set_role")
 LOGIN_IS_EXEMPT = query("eventstore.database", "login_is_exempt")
 
 _CHECK_SECONDS = 1.0
-"""How often a silent connection is checked: other code may have closed it."""
+"""Seconds between checks of a silent connection: other code may have closed it."""
 _MIN_CONNECT_SECONDS = 2  # psycopg's
 
 _log = logging.getLogger(__name__)

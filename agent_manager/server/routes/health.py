@@ -24,7 +24,7 @@ from projections import applied_position, select_projections
 from projections.status import lag_seconds_at
 
 STANDBY_SECONDS = 1.0
-"""How long a report waits for the standby that reads go to: less than the time limit of usual probes."""
+"""Seconds that a report waits for the standby that serves reads: less than the time limit of usual probes."""
 
 router = APIRouter(tags=["health"], route_class=AuthorizedRoute)
 

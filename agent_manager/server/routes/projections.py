@@ -20,7 +20,7 @@ router = APIRouter(prefix="/projections", tags=["projections"], route_class=Auth
 
 
 class ProjectionOut(Out):
-    """How far the read tables of a projection are."""
+    """The progress of the read tables of a projection."""
 
     name: str
     position: Position

@@ -56,7 +56,7 @@ _READS = {
     "task_times": Statistics.task_times,
     "sizes": Statistics.sizes,
 }
-"""How each member of :class:`StatisticsOut` is read."""
+"""The method that reads each member of :class:`StatisticsOut`."""
 
 
 @router.get("/statistics", response_model=StatisticsOut, **reads(Data.CONTENT))

@@ -81,7 +81,7 @@ class ExportQuery(TrailSelection):
 
 
 class CausationQuery(In):
-    """How far to follow causes and effects."""
+    """The limits within which causes and effects are followed."""
 
     across: bool = Field(False, description="Into other conversations, too; reads the log from the event on.")
 

@@ -132,7 +132,7 @@ class ConversationMessageQuery(MessageQuery):
 
 
 class SendMessageQuery(In):
-    """How to send a message."""
+    """Options of a message that is sent."""
 
     begin: bool = Field(False, description=BEGIN)
     name: Name = Field("", description="The name of the conversation if the message begins it.")
@@ -145,7 +145,7 @@ class SendMessageQuery(In):
 
 
 class AppendMessageQuery(SendMessageQuery):
-    """How to append a message."""
+    """Options of a message that is appended."""
 
     actor: Actor = ""
     expected_version: ExpectedVersion = None
