@@ -2933,11 +2933,11 @@ CREATE FUNCTION public.missing_in_staging(tables text[]) RETURNS TABLE(what text
          )
   SELECT m.what,
      m.statement,
-     (m.step = 1)
+     (m.step = 2)
     FROM ( SELECT
                  CASE k.contype
                      WHEN 'f'::"char" THEN 3
-                     ELSE 1
+                     ELSE 2
                  END AS step,
              (k.conname)::text AS what,
              format('ALTER TABLE %s ADD CONSTRAINT %I %s'::text, p.shown, k.conname, pg_get_constraintdef(k.oid, true)) AS statement
@@ -2949,8 +2949,8 @@ CREATE FUNCTION public.missing_in_staging(tables text[]) RETURNS TABLE(what text
          UNION ALL
           SELECT
                  CASE
-                     WHEN i.indisunique THEN 1
-                     ELSE 2
+                     WHEN i.indisunique THEN 2
+                     ELSE 1
                  END AS "case",
              (c.relname)::text AS relname,
              pg_get_indexdef(i.indexrelid, 0, true) AS pg_get_indexdef

@@ -344,12 +344,14 @@ CREATE TABLE conversation_members (
     conversation_id uuid NOT NULL,
     user_id         varchar(255) COLLATE "C" NOT NULL,
     access          text COLLATE "C" NOT NULL,
-    CONSTRAINT conversation_members_pkey PRIMARY KEY (tenant_id, conversation_id, user_id),
     CONSTRAINT conversation_members_access_check CHECK (access IN ('own', 'write', 'read')),
     CONSTRAINT conversation_members_user_check CHECK (user_id <> '')
 );
 
 CREATE INDEX idx_conversation_members_user_id ON conversation_members (tenant_id, user_id, conversation_id);
+
+-- Created last: see the table conversations.
+ALTER TABLE conversation_members ADD CONSTRAINT conversation_members_pkey PRIMARY KEY (tenant_id, conversation_id, user_id);
 
 COMMENT ON TABLE conversation_members IS
     'Users who may see and append to a conversation; written by the append functions alone';

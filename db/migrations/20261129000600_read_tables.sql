@@ -22,8 +22,7 @@ CREATE TABLE conversations (
     given_id      text,
     forked_from   jsonb,
     metadata      jsonb,
-    member_order  jsonb,
-    CONSTRAINT conversations_pkey PRIMARY KEY (tenant_id, id)
+    member_order  jsonb
 );
 
 CREATE INDEX idx_conversations_id ON conversations (id);
@@ -45,6 +44,10 @@ CREATE INDEX idx_conversations_pages ON conversations (tenant_id, created_at, id
 -- are found only whole, by the conversation's id.
 CREATE INDEX idx_conversations_given_id ON conversations (tenant_id, given_id COLLATE "C")
  WHERE octet_length(given_id) <= 1000;
+
+-- The primary key comes last, here and in other tables: before a table has statistics, all its indexes cost the planner
+-- the same, and of these it takes the one that was created last. Plans that are made then are kept while the table grows.
+ALTER TABLE conversations ADD CONSTRAINT conversations_pkey PRIMARY KEY (tenant_id, id);
 
 ALTER TABLE conversations ALTER COLUMN name SET STATISTICS 0;
 ALTER TABLE conversations ALTER COLUMN given_id SET STATISTICS 0;
@@ -114,8 +117,7 @@ CREATE TABLE messages (
     metadata        jsonb,
     member_order    jsonb,
     status          varchar(20),
-    error           text,
-    CONSTRAINT messages_pkey PRIMARY KEY (tenant_id, conversation_id, id)
+    error           text
 );
 
 CREATE INDEX idx_messages_id ON messages (id);
@@ -129,6 +131,9 @@ COMMENT ON COLUMN messages.status IS 'Of its answer: pending, answered, failed, 
 COMMENT ON COLUMN messages.error IS 'Why the answer failed or was abandoned, or what was not stored of it';
 
 CREATE INDEX idx_messages_pages ON messages (tenant_id, created_at, conversation_id, version);
+
+-- Created last: see the table conversations.
+ALTER TABLE messages ADD CONSTRAINT messages_pkey PRIMARY KEY (tenant_id, conversation_id, id);
 
 ALTER TABLE messages ALTER COLUMN content SET STATISTICS 0;
 ALTER TABLE messages ALTER COLUMN given_id SET STATISTICS 0;
@@ -158,8 +163,7 @@ CREATE TABLE tasks (
     member_order    jsonb,
     extra           jsonb,
     status_extra    jsonb,
-    added_history   jsonb,
-    CONSTRAINT tasks_pkey PRIMARY KEY (tenant_id, conversation_id, id)
+    added_history   jsonb
 );
 
 CREATE INDEX idx_tasks_id ON tasks (id);
@@ -172,6 +176,9 @@ COMMENT ON COLUMN tasks.first_version IS 'Version of the first event of the task
 CREATE INDEX idx_tasks_pages ON tasks (tenant_id, created_at, conversation_id, id);
 CREATE INDEX idx_tasks_pages_by_status ON tasks (tenant_id, status, created_at, conversation_id, id);
 CREATE INDEX idx_tasks_pages_of_conversation ON tasks (tenant_id, conversation_id, created_at, id);
+
+-- Created last: see the table conversations.
+ALTER TABLE tasks ADD CONSTRAINT tasks_pkey PRIMARY KEY (tenant_id, conversation_id, id);
 
 COMMENT ON COLUMN tasks.extra IS 'Members of the task that no other column holds';
 COMMENT ON COLUMN tasks.added_history IS 'Messages added to the history in extra, with the order of their members';
@@ -202,13 +209,15 @@ CREATE TABLE task_artifacts (
     extra           jsonb,
     metadata        jsonb,
     member_order    jsonb,
-    continues_text  boolean NOT NULL DEFAULT false,
-    CONSTRAINT task_artifacts_pkey PRIMARY KEY (tenant_id, conversation_id, version)
+    continues_text  boolean NOT NULL DEFAULT false
 );
 
 COMMENT ON COLUMN task_artifacts.member_order IS 'As in conversations';
 
 CREATE INDEX idx_task_artifacts_task_id ON task_artifacts (task_id, version);
+
+-- Created last: see the table conversations.
+ALTER TABLE task_artifacts ADD CONSTRAINT task_artifacts_pkey PRIMARY KEY (tenant_id, conversation_id, version);
 
 COMMENT ON COLUMN task_artifacts.continues_text IS
     'The text of the first part continues that of the last part of the chunk before';
@@ -230,8 +239,7 @@ CREATE TABLE conversation_actors (
     conversation_id uuid NOT NULL,
     actor           varchar(255) COLLATE "C" NOT NULL,
     created_at      timestamptz NOT NULL,
-    updated_at      timestamptz NOT NULL,
-    CONSTRAINT conversation_actors_pkey PRIMARY KEY (tenant_id, conversation_id, actor)
+    updated_at      timestamptz NOT NULL
 );
 
 CREATE INDEX idx_conversation_actors_pages_by_update
@@ -239,6 +247,9 @@ CREATE INDEX idx_conversation_actors_pages_by_update
 
 CREATE INDEX idx_conversation_actors_pages
     ON conversation_actors (tenant_id, actor, created_at, conversation_id);
+
+-- Created last: see the table conversations.
+ALTER TABLE conversation_actors ADD CONSTRAINT conversation_actors_pkey PRIMARY KEY (tenant_id, conversation_id, actor);
 
 COMMENT ON TABLE conversation_actors IS 'Actors of the events of each conversation, the empty one included';
 
@@ -256,11 +267,13 @@ CREATE TABLE pending_messages (
     id              uuid NOT NULL,
     position        bigint NOT NULL,
     given_id        text,
-    created_at      timestamptz NOT NULL,
-    CONSTRAINT pending_messages_pkey PRIMARY KEY (tenant_id, conversation_id, id)
+    created_at      timestamptz NOT NULL
 );
 
 CREATE INDEX idx_pending_messages_position ON pending_messages (tenant_id, position);
+
+-- Created last: see the table conversations.
+ALTER TABLE pending_messages ADD CONSTRAINT pending_messages_pkey PRIMARY KEY (tenant_id, conversation_id, id);
 
 COMMENT ON TABLE pending_messages IS 'Messages that await an answer';
 

@@ -16,8 +16,7 @@ CREATE TABLE search_documents (
     actor           varchar(255) NOT NULL DEFAULT '',
     created_at      timestamptz NOT NULL,
     language        varchar(20) COLLATE "C" NOT NULL,
-    words           tsvector NOT NULL,
-    CONSTRAINT search_documents_pkey PRIMARY KEY (tenant_id, conversation_id, version)
+    words           tsvector NOT NULL
 );
 
 -- A search reads pending entries one by one: the list is short, so that searches stay fast while rows arrive.
@@ -27,6 +26,9 @@ CREATE INDEX idx_search_documents_created_at ON search_documents (tenant_id, cre
 -- A new description of a task, or name of a conversation, replaces the former one.
 CREATE INDEX idx_search_documents_replaced ON search_documents (tenant_id, conversation_id, id)
  WHERE kind IN ('task', 'conversation');
+
+-- Created last: see the table conversations.
+ALTER TABLE search_documents ADD CONSTRAINT search_documents_pkey PRIMARY KEY (tenant_id, conversation_id, version);
 
 COMMENT ON COLUMN search_documents.kind IS
     'message; task (its description), status (its message) or artifact; conversation (its name)';
@@ -46,12 +48,14 @@ CREATE TABLE search_conversations (
     conversation_id uuid NOT NULL,
     language        varchar(20) COLLATE "C",
     language_from   integer,
-    is_deleted      boolean NOT NULL DEFAULT false,
-    CONSTRAINT search_conversations_pkey PRIMARY KEY (tenant_id, conversation_id)
+    is_deleted      boolean NOT NULL DEFAULT false
 );
 
 CREATE INDEX idx_search_conversations_deleted ON search_conversations (tenant_id) WHERE is_deleted;
 CREATE INDEX idx_search_conversations_language ON search_conversations (tenant_id, language) WHERE language IS NOT NULL;
+
+-- Created last: see the table conversations.
+ALTER TABLE search_conversations ADD CONSTRAINT search_conversations_pkey PRIMARY KEY (tenant_id, conversation_id);
 
 COMMENT ON COLUMN search_conversations.language_from IS
     'Version of the event that named the language: it holds for what follows';

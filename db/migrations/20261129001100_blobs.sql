@@ -16,12 +16,14 @@ CREATE TABLE blobs (
     sha256          bytea NOT NULL,
     size            bigint NOT NULL,
     created_at      timestamptz NOT NULL DEFAULT CURRENT_TIMESTAMP,
-    CONSTRAINT blobs_pkey PRIMARY KEY (tenant_id, conversation_id, sha256),
     CONSTRAINT blobs_sha256_check CHECK (octet_length(sha256) = 32)
 );
 
 -- Finds whether any conversation of a tenant has a file, before its bytes are deleted.
 CREATE INDEX idx_blobs_sha256 ON blobs (tenant_id, sha256);
+
+-- Created last: see the table conversations.
+ALTER TABLE blobs ADD CONSTRAINT blobs_pkey PRIMARY KEY (tenant_id, conversation_id, sha256);
 
 COMMENT ON TABLE blobs IS 'Large files of events, by tenant, conversation and SHA-256; written by functions alone';
 

@@ -5,8 +5,7 @@ CREATE TABLE conversation_actors (
     conversation_id uuid NOT NULL,
     actor           varchar(255) COLLATE "C" NOT NULL,
     created_at      timestamptz NOT NULL,
-    updated_at      timestamptz NOT NULL,
-    CONSTRAINT conversation_actors_pkey PRIMARY KEY (tenant_id, conversation_id, actor)
+    updated_at      timestamptz NOT NULL
 );
 
 CREATE INDEX idx_conversation_actors_pages_by_update
@@ -14,6 +13,9 @@ CREATE INDEX idx_conversation_actors_pages_by_update
 
 CREATE INDEX idx_conversation_actors_pages
     ON conversation_actors (tenant_id, actor, created_at, conversation_id);
+
+-- Created last: see the table conversations.
+ALTER TABLE conversation_actors ADD CONSTRAINT conversation_actors_pkey PRIMARY KEY (tenant_id, conversation_id, actor);
 
 COMMENT ON TABLE conversation_actors IS 'Actors of the events of each conversation, the empty one included';
 

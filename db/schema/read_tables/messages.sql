@@ -14,8 +14,7 @@ CREATE TABLE messages (
     metadata        jsonb,
     member_order    jsonb,
     status          varchar(20),
-    error           text,
-    CONSTRAINT messages_pkey PRIMARY KEY (tenant_id, conversation_id, id)
+    error           text
 );
 
 CREATE INDEX idx_messages_id ON messages (id);
@@ -29,6 +28,9 @@ COMMENT ON COLUMN messages.status IS 'Of its answer: pending, answered, failed, 
 COMMENT ON COLUMN messages.error IS 'Why the answer failed or was abandoned, or what was not stored of it';
 
 CREATE INDEX idx_messages_pages ON messages (tenant_id, created_at, conversation_id, version);
+
+-- Created last: see the table conversations.
+ALTER TABLE messages ADD CONSTRAINT messages_pkey PRIMARY KEY (tenant_id, conversation_id, id);
 
 ALTER TABLE messages ALTER COLUMN content SET STATISTICS 0;
 ALTER TABLE messages ALTER COLUMN given_id SET STATISTICS 0;

@@ -5,11 +5,13 @@ CREATE TABLE pending_messages (
     id              uuid NOT NULL,
     position        bigint NOT NULL,
     given_id        text,
-    created_at      timestamptz NOT NULL,
-    CONSTRAINT pending_messages_pkey PRIMARY KEY (tenant_id, conversation_id, id)
+    created_at      timestamptz NOT NULL
 );
 
 CREATE INDEX idx_pending_messages_position ON pending_messages (tenant_id, position);
+
+-- Created last: see the table conversations.
+ALTER TABLE pending_messages ADD CONSTRAINT pending_messages_pkey PRIMARY KEY (tenant_id, conversation_id, id);
 
 COMMENT ON TABLE pending_messages IS 'Messages that await an answer';
 

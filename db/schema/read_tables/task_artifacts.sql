@@ -14,13 +14,15 @@ CREATE TABLE task_artifacts (
     extra           jsonb,
     metadata        jsonb,
     member_order    jsonb,
-    continues_text  boolean NOT NULL DEFAULT false,
-    CONSTRAINT task_artifacts_pkey PRIMARY KEY (tenant_id, conversation_id, version)
+    continues_text  boolean NOT NULL DEFAULT false
 );
 
 COMMENT ON COLUMN task_artifacts.member_order IS 'As in conversations';
 
 CREATE INDEX idx_task_artifacts_task_id ON task_artifacts (task_id, version);
+
+-- Created last: see the table conversations.
+ALTER TABLE task_artifacts ADD CONSTRAINT task_artifacts_pkey PRIMARY KEY (tenant_id, conversation_id, version);
 
 COMMENT ON COLUMN task_artifacts.continues_text IS
     'The text of the first part continues that of the last part of the chunk before';

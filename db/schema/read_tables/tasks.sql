@@ -16,8 +16,7 @@ CREATE TABLE tasks (
     member_order    jsonb,
     extra           jsonb,
     status_extra    jsonb,
-    added_history   jsonb,
-    CONSTRAINT tasks_pkey PRIMARY KEY (tenant_id, conversation_id, id)
+    added_history   jsonb
 );
 
 CREATE INDEX idx_tasks_id ON tasks (id);
@@ -30,6 +29,9 @@ COMMENT ON COLUMN tasks.first_version IS 'Version of the first event of the task
 CREATE INDEX idx_tasks_pages ON tasks (tenant_id, created_at, conversation_id, id);
 CREATE INDEX idx_tasks_pages_by_status ON tasks (tenant_id, status, created_at, conversation_id, id);
 CREATE INDEX idx_tasks_pages_of_conversation ON tasks (tenant_id, conversation_id, created_at, id);
+
+-- Created last: see the table conversations.
+ALTER TABLE tasks ADD CONSTRAINT tasks_pkey PRIMARY KEY (tenant_id, conversation_id, id);
 
 COMMENT ON COLUMN tasks.extra IS 'Members of the task that no other column holds';
 COMMENT ON COLUMN tasks.added_history IS 'Messages added to the history in extra, with the order of their members';

@@ -1,5 +1,6 @@
 -- Return what the tables of the stage next lack of the live ones, with the statements that add it. Policies for
--- SELECT do not check writes, so they are added as well.
+-- SELECT do not check writes, so they are added as well. The keys are created after the other indexes, unless the tables
+-- must have them before they are filled: see conversations.
 CREATE FUNCTION missing_in_staging(tables text[]) RETURNS TABLE (what text, statement text, is_key boolean)
 LANGUAGE sql STABLE SET search_path FROM CURRENT
 BEGIN ATOMIC
@@ -11,15 +12,15 @@ BEGIN ATOMIC
           JOIN pg_class l ON l.relname = t.name AND l.relnamespace = stage_schema('live')::regnamespace
           JOIN pg_class n ON n.relname = t.name AND n.relnamespace = stage_schema('next')::regnamespace
     )
-    SELECT m.what, m.statement, m.step = 1
+    SELECT m.what, m.statement, m.step = 2
       FROM (
-        SELECT CASE k.contype WHEN 'f' THEN 3 ELSE 1 END AS step, k.conname::text AS what,
+        SELECT CASE k.contype WHEN 'f' THEN 3 ELSE 2 END AS step, k.conname::text AS what,
                format('ALTER TABLE %s ADD CONSTRAINT %I %s', p.shown, k.conname, pg_get_constraintdef(k.oid, true)) AS statement
           FROM pair p
           JOIN pg_constraint k ON k.conrelid = p.live AND k.contype IN ('p', 'u', 'x', 'f')
          WHERE NOT EXISTS (SELECT FROM pg_constraint o WHERE o.conrelid = p.next AND o.conname = k.conname)
          UNION ALL
-        SELECT CASE WHEN i.indisunique THEN 1 ELSE 2 END, c.relname::text, pg_get_indexdef(i.indexrelid, 0, true)
+        SELECT CASE WHEN i.indisunique THEN 2 ELSE 1 END, c.relname::text, pg_get_indexdef(i.indexrelid, 0, true)
           FROM pair p
           JOIN pg_index i ON i.indrelid = p.live AND i.indisvalid
           JOIN pg_class c ON c.oid = i.indexrelid

@@ -11,8 +11,7 @@ CREATE TABLE search_documents (
     actor           varchar(255) NOT NULL DEFAULT '',
     created_at      timestamptz NOT NULL,
     language        varchar(20) COLLATE "C" NOT NULL,
-    words           tsvector NOT NULL,
-    CONSTRAINT search_documents_pkey PRIMARY KEY (tenant_id, conversation_id, version)
+    words           tsvector NOT NULL
 );
 
 -- A search reads pending entries one by one: the list is short, so that searches stay fast while rows arrive.
@@ -22,6 +21,9 @@ CREATE INDEX idx_search_documents_created_at ON search_documents (tenant_id, cre
 -- A new description of a task, or name of a conversation, replaces the former one.
 CREATE INDEX idx_search_documents_replaced ON search_documents (tenant_id, conversation_id, id)
  WHERE kind IN ('task', 'conversation');
+
+-- Created last: see the table conversations.
+ALTER TABLE search_documents ADD CONSTRAINT search_documents_pkey PRIMARY KEY (tenant_id, conversation_id, version);
 
 COMMENT ON COLUMN search_documents.kind IS
     'message; task (its description), status (its message) or artifact; conversation (its name)';

@@ -7,11 +7,13 @@ CREATE TABLE statistics_conversations (
     question_version integer,
     is_active        boolean NOT NULL,
     is_deleted       boolean NOT NULL,
-    actor            varchar(255) COLLATE "C" NOT NULL,
-    CONSTRAINT statistics_conversations_pkey PRIMARY KEY (tenant_id, conversation_id)
+    actor            varchar(255) COLLATE "C" NOT NULL
 ) WITH (fillfactor = 80);
 
 CREATE INDEX idx_statistics_conversations_began_at ON statistics_conversations (tenant_id, began_at);
+
+-- Created last: see the table conversations.
+ALTER TABLE statistics_conversations ADD CONSTRAINT statistics_conversations_pkey PRIMARY KEY (tenant_id, conversation_id);
 
 COMMENT ON COLUMN statistics_conversations.question_version IS 'Oldest unanswered message of a user';
 

@@ -7,11 +7,13 @@ CREATE TABLE statistics_tasks (
     entered_at      timestamptz NOT NULL,
     version         integer NOT NULL,
     status          varchar(50) COLLATE "C" NOT NULL,
-    actor           varchar(255) COLLATE "C" NOT NULL,
-    CONSTRAINT statistics_tasks_pkey PRIMARY KEY (tenant_id, conversation_id, task_id)
+    actor           varchar(255) COLLATE "C" NOT NULL
 ) WITH (fillfactor = 80);
 
 CREATE INDEX idx_statistics_tasks_created_at ON statistics_tasks (tenant_id, created_at);
+
+-- Created last: see the table conversations.
+ALTER TABLE statistics_tasks ADD CONSTRAINT statistics_tasks_pkey PRIMARY KEY (tenant_id, conversation_id, task_id);
 
 COMMENT ON COLUMN statistics_tasks.entered_at IS 'When the task entered its status; version is that of the event';
 COMMENT ON COLUMN statistics_tasks.actor IS 'Actor of the first event of the task';
