@@ -269,7 +269,7 @@ class Listing(Generic[Row]):
             | {name: filters[name] for name in self.fixed}
             | {
                 "limit": Int8(limit),
-                "bytes": Int8(_CHUNK_BYTES),
+                "bytes": float(_CHUNK_BYTES),
             }
         )
         for name, (_, values) in edges.items():

@@ -14,7 +14,8 @@ SELECT c.id, c.name, c.is_active, c.created_at, c.updated_at, c.metadata, c.tena
 --
 -- The shape leaves the planner one plan, with and without statistics: along the index of the order. It does not know the
 -- value of a limit that is a query, and assumes a tenth of all rows, so a sort looks expensive; and it does not look into
--- coalesce for conditions that another index serves.
+-- coalesce for conditions that another index serves. Flags are queries, too: a comparison with a known one is free, and
+-- for a long list the server would plan each page again to save its cost.
 --
 -- The rows end where they take the bytes that are given, as far as the server can tell without reading them. The window
 -- sums in the order in which the rows come.
@@ -25,8 +26,8 @@ SELECT c.id, c.name, c.is_active, c.created_at, c.updated_at, c.metadata, c.tena
                   FROM conversations c
                  WHERE {within}
                    AND coalesce(true
-                                AND c.is_active = %(active)s
-                                AND c.is_deleted = %(deleted)s
+                                AND c.is_active = (SELECT %(active)s)
+                                AND c.is_deleted = (SELECT %(deleted)s)
                        , false)
                  ORDER BY {order}
                  LIMIT (SELECT %(limit)s)) AS c) AS c
@@ -45,8 +46,8 @@ SELECT c.id, c.name, c.is_active, c.created_at, c.updated_at, c.metadata, c.tena
                    AND coalesce(c.tenant_id = a.tenant_id, false)
                  WHERE {within}
                    AND coalesce(true
-                                AND c.is_active = %(active)s
-                                AND c.is_deleted = %(deleted)s
+                                AND c.is_active = (SELECT %(active)s)
+                                AND c.is_deleted = (SELECT %(deleted)s)
                        , false)
                  ORDER BY {order}
                  LIMIT (SELECT %(limit)s)) AS c) AS c
@@ -83,7 +84,7 @@ SELECT m.id, m.conversation_id, m.role, m.content, m.parts, m.created_at, m.meta
                                 AND m.actor = %(actor)s
                                 AND m.created_at >= %(since)s
                                 AND m.created_at < %(until)s
-                                AND coalesce((SELECT c.is_deleted FROM conversations c WHERE c.tenant_id = m.tenant_id AND c.id = m.conversation_id), false) = %(deleted)s
+                                AND coalesce((SELECT c.is_deleted FROM conversations c WHERE c.tenant_id = m.tenant_id AND c.id = m.conversation_id), false) = (SELECT %(deleted)s)
                        , false)
                  ORDER BY {order}
                  LIMIT (SELECT %(limit)s)) AS m) AS m
@@ -154,7 +155,7 @@ SELECT t.id, t.conversation_id, t.status, t.description, t.created_at, t.updated
                  WHERE {within}
                    AND coalesce(true
                                 AND t.status = %(status)s
-                                AND coalesce((SELECT c.is_deleted FROM conversations c WHERE c.tenant_id = t.tenant_id AND c.id = t.conversation_id), false) = %(deleted)s
+                                AND coalesce((SELECT c.is_deleted FROM conversations c WHERE c.tenant_id = t.tenant_id AND c.id = t.conversation_id), false) = (SELECT %(deleted)s)
                        , false)
                  ORDER BY {order}
                  LIMIT (SELECT %(limit)s)) AS t) AS t

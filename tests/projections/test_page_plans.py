@@ -188,3 +188,30 @@ def test_waiting_for_a_position_keeps_the_plan_of_the_page(
     assert case.indexes & found.indexes, found.text
     assert found.rows == LIMIT
     assert found.buffers <= plan(urls[LONG, analyzed], page, parameters, kind).buffers + 8, found.text
+
+
+@pytest.fixture(scope="module")
+def url_of_one_tenant(server: DatabaseServer) -> Iterator[str]:
+    """A database whose long tables belong to one tenant, with statistics."""
+    name = server.create_database()
+    url = server.url(name)
+    fill(url, LONG, analyzed=False)
+    with open_as(url, "eventstore_owner") as owner:
+        owner.execute("DELETE FROM conversation_actors WHERE tenant_id <> 'default'")
+        for table in ("conversations", "messages", "tasks"):
+            owner.execute(f"UPDATE {table} SET tenant_id = 'default' WHERE tenant_id <> 'default'".encode())
+        owner.execute("ANALYZE")
+    yield url
+    server.drop_database(name)
+
+
+_OF_A_RARE_VALUE = {"tasks in a status", "a user's"}
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name not in _OF_A_RARE_VALUE])
+def test_a_page_is_not_planned_again_for_each_call(url_of_one_tenant: str, name: str) -> None:
+    """The server keeps one plan for all values unless it expects a plan for these values to be cheaper."""
+    text, parameters = CASES[name].statement(LONG, newest_first=True, begun=False)
+    kinds: tuple[Kind, Kind] = ("force_generic_plan", "force_custom_plan")
+    kept, made = (plan(url_of_one_tenant, text, parameters, kind).root["Total Cost"] for kind in kinds)
+    assert kept <= 1.005 * made
