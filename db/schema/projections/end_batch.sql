@@ -26,9 +26,14 @@ BEGIN
            FROM checkpoints c
           WHERE c.projection = current_setting('eventstore.projection')
             AND c.stage = current_setting('eventstore.stage')
-            AND c.position >= positions[c.partition + 1]
-            AND c.position < upper_position
-          LIMIT 1
+            -- By its key: with other conditions, a row that no longer meets them stays locked while the next one is awaited.
+            AND c.partition = (SELECT f.partition
+                                 FROM checkpoints f
+                                WHERE f.projection = current_setting('eventstore.projection')
+                                  AND f.stage = current_setting('eventstore.stage')
+                                  AND f.position >= positions[f.partition + 1]
+                                  AND f.position < upper_position
+                                LIMIT 1)
             FOR UPDATE;
     END IF;
 END
