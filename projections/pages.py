@@ -269,7 +269,7 @@ class Listing(Generic[Row]):
             | {name: filters[name] for name in self.fixed}
             | {
                 "limit": Int8(limit),
-                "bytes": float(_CHUNK_BYTES),
+                "bytes": float(_CHUNK_BYTES),  # as the sizes are: the server would compute a cast for each row
             }
         )
         for name, (_, values) in edges.items():

@@ -70,7 +70,7 @@ def benchmark(
 
     Every figure is the ratio of two sides that run in turn: the median of all runs, with the lowest and the highest.
     The benchmark works on the configured server, in a database or schema of its own, which it drops at the end;
-    it touches nothing else. A full round takes about half an hour; run nothing else meanwhile.
+    it touches nothing else. A full round takes more than an hour; run nothing else meanwhile.
 
     Install the peers by pip install '.[bench]'; those that are missing are skipped.
     """
