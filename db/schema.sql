@@ -1936,11 +1936,14 @@ BEGIN
        AND c.stage = current_setting('eventstore.stage')
        AND c.partition = free.partition;
     IF NOT FOUND AND current_setting('eventstore.partitions') = '{}' THEN -- this session has locked none
+        RAISE no_data_found;
+    END IF;
+EXCEPTION
+    WHEN no_data_found THEN
         PERFORM
            FROM checkpoints c
           WHERE c.projection = current_setting('eventstore.projection')
             AND c.stage = current_setting('eventstore.stage')
-            -- By its key: with other conditions, a row that no longer meets them stays locked while the next one is awaited.
             AND c.partition = (SELECT f.partition
                                  FROM checkpoints f
                                 WHERE f.projection = current_setting('eventstore.projection')
@@ -1949,7 +1952,6 @@ BEGIN
                                   AND f.position < upper_position
                                 LIMIT 1)
             FOR UPDATE;
-    END IF;
 END
 $$;
 
