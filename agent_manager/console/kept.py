@@ -21,7 +21,7 @@ from agent_manager.server.context import RequestContext, ServerContext
 from agent_manager.server.limits import TENANT_SHARE
 
 PAGE_SECONDS = 0.05
-"""Seconds that a page waits for a result, a quarter of the 200 ms until its first paint. Faster ones are not kept."""
+"""Seconds that a page waits for a result: a quarter of the 200 ms to its first paint. A faster result is not kept."""
 KEPT_SECONDS, MAX_BYTES = 60.0, 4 * 2**20
 """The time for which a result is kept, and the size of all of them as JSON, which is about a fifth of their memory."""
 _Result = TypeVar("_Result")

@@ -28,7 +28,7 @@ def connected(file: Path) -> socket.socket:
 
 
 @pytest.mark.parametrize("turns", range(6))
-async def test_a_connection_ends_however_short_it_was_accepted_before_the_end(tmp_path: Path, turns: int) -> None:
+async def test_a_connection_ends_however_shortly_before_the_end_it_was_accepted(tmp_path: Path, turns: int) -> None:
     listener = Listener(echo, file=str(tmp_path / "socket"))
     with connected(tmp_path / "socket") as client:
         for _ in range(turns):
